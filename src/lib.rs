@@ -1,0 +1,37 @@
+//! The map of the house.
+//!
+//! Better-PaaS is one synchronous program. A request lives like this: the
+//! [`gate`] accepts the connection, reads and judges the whole request and
+//! relays it over a Unix socket to `tiny_http`, where one thread hands it to
+//! [`api`]: one match finds the handler, [`auth`] decides who asks, and the
+//! handler reads or changes the [`store`], whose secrets go through the
+//! [`vault`]. What takes long is the business of other threads: [`deploy`] runs
+//! the pipeline from Git to a running app and starts every program through
+//! [`proc`], [`journal`] keeps the log lines, and [`live`] streams them over
+//! WebSockets. [`serve`] builds all of this and takes it down again; [`ops`] are
+//! the operator's commands.
+//!
+//! Which room may use which is a rule with a test (`tests/it/tidy.rs`).
+#![warn(clippy::too_many_lines)]
+
+pub mod model;
+
+pub mod cli;
+pub mod config;
+pub mod data_dir;
+pub mod proc;
+pub mod vault;
+
+pub mod journal;
+pub mod store;
+
+pub mod auth;
+pub mod gate;
+
+pub mod deploy;
+
+pub mod api;
+pub mod live;
+
+pub mod ops;
+pub mod serve;

@@ -1,0 +1,117 @@
+//! Values that cannot be made wrong: whoever holds one needs no further check.
+//!
+//! Parse, don't validate: text from outside becomes one of these types once, at
+//! the edge, or an [`Invalid`] that says what to write instead. This room uses
+//! nothing of ours and does no I/O.
+
+mod client;
+mod fields;
+mod repo;
+mod secret;
+mod state;
+
+pub use client::{Cidr, Client};
+pub use fields::{
+    AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
+    ShellCommand,
+};
+pub use repo::{Branch, RepoUrl};
+pub use secret::Secret;
+pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
+
+use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Why a text is not the value it should be. The sentence is safe to show to
+/// the client: it never repeats the rejected text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid(pub &'static str);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// The identifiers' alphabet: lower-case letters and digits without those that
+/// look alike. 32 of them, so five random bits choose one without bias.
+const ID_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Characters in an identifier: 50 random bits, plenty for names that are not
+/// secrets and few enough to read aloud.
+const ID_LENGTH: usize = 10;
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Makes an identifier out of ten random bytes.
+            #[must_use]
+            pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
+                Self(bytes.iter().map(|b| char::from(ID_ALPHABET[usize::from(b & 31)])).collect())
+            }
+
+            /// Reads an identifier.
+            ///
+            /// # Errors
+            /// [`Invalid`] unless it is ten characters of the identifiers' alphabet.
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                if text.len() == ID_LENGTH && text.bytes().all(|b| ID_ALPHABET.contains(&b)) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(Invalid("is not an identifier: ten lower-case letters and digits"))
+                }
+            }
+
+            /// The identifier as text; safe in paths and URLs.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+identifier! {
+    /// Names an app for ever, also when its owner renames it.
+    AppId
+}
+identifier! {
+    /// Names one deploy, and the release that it makes.
+    DeployId
+}
+
+/// Milliseconds since 1970 UTC, as the API and the database write times.
+pub type UnixMillis = i64;
+
+/// The time now, in milliseconds since 1970 UTC.
+#[must_use]
+pub fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_survives_a_round_trip_and_nothing_else_is_one() {
+        let id = AppId::from_random([0, 31, 32, 255, 7, 8, 9, 10, 11, 12]);
+        assert_eq!(AppId::parse(id.as_str()), Ok(id));
+        for bad in ["", "short", "UPPERCASE9", "has-dashes", "../../etc1", "toolongtoolong"] {
+            assert!(AppId::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Who is counted as one client (P10), and ranges of addresses (P11).
+
+use super::Invalid;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// One client: an IPv4 address or an IPv6 /64. An IPv4-mapped IPv6 address is
+/// its IPv4 address, so that a dual-stack socket gives nobody a second name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Client {
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// The first 64 bits of an IPv6 address: the smallest block a host is given.
+    V6([u8; 8]),
+}
+
+impl Client {
+    /// The client behind an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        match unmapped(address) {
+            IpAddr::V4(v4) => Self::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let o = v6.octets();
+                Self::V6([o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7]])
+            }
+        }
+    }
+
+    /// Reads what [`fmt::Display`] writes, and any plain address.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is neither.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let address = text.strip_suffix("/64").unwrap_or(text);
+        let address: IpAddr = address.parse().map_err(|_| {
+            Invalid(
+                "is not a client: write an IPv4 address or an IPv6 address, with or without /64",
+            )
+        })?;
+        if text.ends_with("/64") && address.is_ipv4() {
+            return Err(Invalid("is an IPv4 address with /64; write the address alone"));
+        }
+        Ok(Self::of(address))
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(o) => write!(f, "{}", Ipv4Addr::from(*o)),
+            Self::V6(o) => {
+                let mut all = [0; 16];
+                all[..8].copy_from_slice(o);
+                write!(f, "{}/64", Ipv6Addr::from(all))
+            }
+        }
+    }
+}
+
+/// An IPv4-mapped IPv6 address as the IPv4 address that it is.
+pub(super) fn unmapped(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+        IpAddr::V4(_) => address,
+    }
+}
+
+/// A range of addresses in CIDR form (RFC 4632, RFC 4291).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    network: u128,
+    mask: u128,
+    v4: bool,
+}
+
+impl Cidr {
+    /// Reads `10.0.0.0/8`, `fd00::/8` or a single address.
+    ///
+    /// # Errors
+    /// [`Invalid`] when address or length do not parse.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        const BAD: Invalid =
+            Invalid("is not an address range: write for example 10.0.0.0/8, fd00::/8 or 192.0.2.7");
+        let (address, length) = match text.split_once('/') {
+            Some((a, l)) if !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()) => (a, Some(l)),
+            Some(_) => return Err(BAD),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| BAD)?;
+        let (bits, width) = match address {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        };
+        let length = length.map_or(Ok(width), str::parse::<u32>).map_err(|_| BAD)?;
+        if length > width {
+            return Err(BAD);
+        }
+        let all: u128 = if width == 32 { u128::from(u32::MAX) } else { u128::MAX };
+        let host = if length == 0 { all } else { all.checked_shr(length).unwrap_or(0) };
+        let mask = all & !host;
+        Ok(Self { network: bits & mask, mask, v4: width == 32 })
+    }
+
+    /// Whether the address lies in the range; an IPv4-mapped address counts as IPv4.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match unmapped(address) {
+            IpAddr::V4(v4) => self.v4 && u128::from(u32::from(v4)) & self.mask == self.network,
+            IpAddr::V6(v6) => !self.v4 && u128::from(v6) & self.mask == self.network,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
+        let of = |t: &str| Client::of(t.parse().unwrap());
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::9"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        for text in ["192.0.2.1", "2001:db8:0:1::/64"] {
+            assert_eq!(Client::parse(text).unwrap().to_string(), text);
+        }
+        for bad in ["", "x", "1.2.3", "1.2.3.4/64", "1.2.3.4/8", "::/63"] {
+            assert!(Client::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_hold_what_they_should() {
+        let holds = |r: &str, a: &str| Cidr::parse(r).unwrap().contains(a.parse().unwrap());
+        assert!(holds("10.0.0.0/8", "10.255.0.1") && holds("10.0.0.0/8", "::ffff:10.1.1.1"));
+        assert!(!holds("10.0.0.0/8", "11.0.0.1") && !holds("0.0.0.0/0", "::1"));
+        assert!(holds("0.0.0.0/0", "8.8.8.8") && holds("::/0", "2001::1"));
+        assert!(holds("fd00::/8", "fdff::1") && !holds("fd00::/8", "fe80::1"));
+        assert!(holds("192.0.2.7", "192.0.2.7") && !holds("192.0.2.7/32", "192.0.2.8"));
+        for bad in
+            ["", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "::/129", "10/8", "a/8", "1.1.1.1/+8"]
+        {
+            assert!(Cidr::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

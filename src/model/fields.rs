@@ -1,0 +1,190 @@
+//! The fields of an app that its owner writes.
+
+use super::Invalid;
+
+/// Variables that one app may have; far above what real apps use.
+pub const MAX_ENV_VARS: usize = 256;
+/// Bytes that all names and values of one app's environment may take together;
+/// the kernel takes about 2 MiB, real apps a few KiB.
+pub const MAX_ENV_TOTAL: usize = 128 * 1024;
+
+macro_rules! text_value {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Reads the value.
+            ///
+            /// # Errors
+            /// [`Invalid`] with the rule that was broken.
+            pub fn parse(text: &str) -> Result<Self, Invalid> {
+                let check: fn(&str) -> Result<(), Invalid> = $check;
+                check(text).map(|()| Self(text.to_owned()))
+            }
+
+            /// The value as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+text_value! {
+    /// An app's name: a DNS label of at most 40 characters, since it becomes a host name.
+    AppName, |text| {
+        let dash_or_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if text.is_empty() || text.len() > 40 {
+            Err(Invalid("must have 1 to 40 characters"))
+        } else if !text.bytes().all(dash_or_word) || text.starts_with('-') || text.ends_with('-') {
+            Err(Invalid("may hold lower-case letters, digits and dashes, no dash at either end"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+text_value! {
+    /// The directory of the repository that holds the app; empty is the top.
+    RootDir, |text| {
+        plain(text, 200)?;
+        let bad_part = |p: &str| p.is_empty() || p == "." || p == ".." || p == ".git";
+        if text.is_empty() {
+            Ok(())
+        } else if text.starts_with(['/', '-']) || text.split('/').any(bad_part) {
+            Err(Invalid("must be a path inside the repository such as apps/web, without . or .."))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+text_value! {
+    /// A command for the sandbox's shell; empty means detected.
+    ShellCommand, |text| plain(text, 2000)
+}
+
+text_value! {
+    /// Where an app says that it is well; empty means a TCP connect is enough.
+    HealthPath, |text| {
+        plain(text, 500)?;
+        if text.is_empty() {
+            Ok(())
+        } else if !text.starts_with('/') || text.contains('#') || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            Err(Invalid("must be a path such as /healthz, in ASCII without spaces or #"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+text_value! {
+    /// The name of an environment variable (POSIX: letters, digits, underscore).
+    EnvName, |text| {
+        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        if text.is_empty() || text.len() > 128 {
+            Err(Invalid("must have 1 to 128 characters"))
+        } else if !text.bytes().all(word) || text.starts_with(|c: char| c.is_ascii_digit()) {
+            Err(Invalid("may hold letters, digits and underscores, and not begin with a digit"))
+        } else if text == "PORT" {
+            Err(Invalid("is PORT, which the platform sets; the app must listen on it"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+text_value! {
+    /// The value of an environment variable. Line ends are fine (keys in PEM form have them).
+    EnvValue, |text| {
+        if text.len() > 32 * 1024 {
+            Err(Invalid("is too long: at most 32 KiB"))
+        } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+            Err(Invalid("must not hold control characters other than line ends and tabs"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// How long a release may take to prove itself, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthTimeout(u32);
+
+impl HealthTimeout {
+    /// A minute: slow frameworks need half of it on a small machine.
+    pub const DEFAULT: Self = Self(60);
+
+    /// Reads a number of seconds.
+    ///
+    /// # Errors
+    /// [`Invalid`] unless it is 1 to 600.
+    pub fn new(seconds: i64) -> Result<Self, Invalid> {
+        match u32::try_from(seconds) {
+            Ok(s @ 1..=600) => Ok(Self(s)),
+            _ => Err(Invalid("must be a whole number of seconds from 1 to 600")),
+        }
+    }
+
+    /// The number of seconds.
+    #[must_use]
+    pub const fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+/// One line of at most `max` bytes without control characters.
+fn plain(text: &str, max: usize) -> Result<(), Invalid> {
+    if text.len() > max {
+        return Err(match max {
+            200 => Invalid("is too long: at most 200 bytes"),
+            500 => Invalid("is too long: at most 500 bytes"),
+            _ => Invalid("is too long: at most 2000 bytes"),
+        });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Invalid("must not hold control characters or line ends"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_labels() {
+        for good in ["a", "shop", "my-app-2", "0", &"a".repeat(40)] {
+            assert!(AppName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "a b", "ä", "a\n", &"a".repeat(41)] {
+            assert!(AppName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_root_directory_stays_inside_the_repository() {
+        for good in ["", "web", "apps/web", "a b"] {
+            assert!(RootDir::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb"] {
+            assert!(RootDir::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn environment_names_and_values_have_rules() {
+        for bad in ["", "1A", "A-B", "A=B", "PORT", "Ä", "A\0"] {
+            assert!(EnvName::parse(bad).is_err(), "{bad}");
+        }
+        assert!(EnvName::parse("_DATABASE_URL2").is_ok());
+        assert!(EnvValue::parse("-----BEGIN\nEND\t").is_ok() && EnvValue::parse("").is_ok());
+        assert!(EnvValue::parse("a\0b").is_err() && EnvValue::parse("\u{1b}[0m").is_err());
+        assert!(HealthPath::parse("/ok?x=1").is_ok() && HealthPath::parse("ok").is_err());
+        assert!(HealthPath::parse("/a b").is_err() && HealthPath::parse("/a\r\nX: y").is_err());
+        assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
+    }
+}

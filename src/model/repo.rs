@@ -1,0 +1,298 @@
+//! Where source comes from: a repository's address and a branch.
+
+use super::Invalid;
+use std::fmt;
+
+/// The longest address taken; Git hosts stay far below.
+const MAX_URL: usize = 1024;
+
+/// A repository's address over HTTP or HTTPS, without credentials, safe to give to Git.
+///
+/// Only these two schemes: `ext::`, `file://` and friends make Git run commands
+/// or read local files, and a user name or password in an address ends up in
+/// process lists and logs.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RepoUrl {
+    url: String,
+    origin_end: usize,
+}
+
+impl RepoUrl {
+    /// Reads an address. Host and scheme are taken in lower case.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the form to write instead.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Err(Invalid("is empty: write https://host/owner/repository.git"));
+        }
+        if text.len() > MAX_URL {
+            return Err(Invalid("is too long: at most 1024 characters"));
+        }
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(Invalid(
+                "holds a space, a control character or a letter outside ASCII; percent-encode it",
+            ));
+        }
+        let (scheme, rest) = Self::split_scheme(text)?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.contains('@') {
+            return Err(Invalid(
+                "holds a user name or password: leave it out and give the token as gitToken",
+            ));
+        }
+        check_authority(authority)?;
+        check_path(path)?;
+        let origin = format!("{scheme}://{}", authority.to_ascii_lowercase());
+        let origin_end = origin.len();
+        Ok(Self { url: format!("{origin}/{path}"), origin_end })
+    }
+
+    fn split_scheme(text: &str) -> Result<(&'static str, &str), Invalid> {
+        let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+        if lower.starts_with("https://") {
+            Ok(("https", &text[8..]))
+        } else if lower.starts_with("http://") {
+            Ok(("http", &text[7..]))
+        } else if lower.starts_with("ssh://") || text.starts_with("git@") {
+            Err(Invalid("is an SSH address: write the https:// one and give a token as gitToken"))
+        } else {
+            Err(Invalid("must begin with https:// or http://"))
+        }
+    }
+
+    /// The whole address, as Git gets it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.url
+    }
+
+    /// Scheme, host and port: what a token is given for (P16). A token never
+    /// moves to another origin, so it is not sent over `http` either when it
+    /// was given for `https`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.url[..self.origin_end]
+    }
+
+    /// The last part of the path without `.git`: a proposal for an app's name.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        let last = self.url.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+        last.strip_suffix(".git").unwrap_or(last)
+    }
+}
+
+impl fmt::Display for RepoUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+fn check_authority(authority: &str) -> Result<(), Invalid> {
+    const BAD: Invalid = Invalid("has no valid host name after the scheme");
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').ok_or(BAD)?;
+            address.parse::<std::net::Ipv6Addr>().map_err(|_| BAD)?;
+            ("v6", port.strip_prefix(':').or(if port.is_empty() { None } else { Some("x") }))
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if host.len() > 253 || !host.split('.').all(label) {
+        return Err(BAD);
+    }
+    match port {
+        None => Ok(()),
+        Some(p)
+            if p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(Invalid("has a port that is not a number from 1 to 65535")),
+    }
+}
+
+fn check_path(path: &str) -> Result<(), Invalid> {
+    if path.trim_matches('/').is_empty() {
+        return Err(Invalid("names no repository after the host"));
+    }
+    if path.contains(['?', '#']) {
+        return Err(Invalid("must not hold a query or a fragment (? or #)"));
+    }
+    if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%+@:,=!$&'()*;".contains(&b)) {
+        return Err(Invalid(
+            "holds a character that does not belong into a URL; percent-encode it",
+        ));
+    }
+    if path.split('/').any(|part| part == ".." || part == ".") {
+        return Err(Invalid("must not hold . or .. as a part of its path"));
+    }
+    Ok(())
+}
+
+/// A branch's name by Git's own rules (git-check-ref-format), never an option.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Branch(String);
+
+impl Branch {
+    /// Reads a branch's name; empty means the remote's default branch.
+    ///
+    /// # Errors
+    /// [`Invalid`] with the rule that was broken.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.len() > 200 {
+            return Err(Invalid("is too long: at most 200 bytes"));
+        }
+        if text.starts_with('-') {
+            return Err(Invalid("must not begin with a dash"));
+        }
+        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(Invalid("must not hold spaces or control characters"));
+        }
+        let forbidden = text.contains(['~', '^', ':', '?', '*', '[', '\\'])
+            || text.contains("..")
+            || text.contains("@{")
+            || text == "@"
+            || text.ends_with('.')
+            || text.split('/').any(|p| {
+                p.starts_with('.')
+                    || std::path::Path::new(p).extension().is_some_and(|e| e == "lock")
+            });
+        let empty_part = !text.is_empty() && text.split('/').any(str::is_empty);
+        if forbidden || empty_part {
+            return Err(Invalid("is not a name that Git allows for a branch"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The name; empty for the remote's default branch.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The ref to fetch.
+    #[must_use]
+    pub fn to_ref(&self) -> String {
+        if self.0.is_empty() { "HEAD".to_owned() } else { format!("refs/heads/{}", self.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn ordinary_addresses_are_taken_and_their_origin_is_known() {
+        for (text, url, origin) in [
+            ("https://github.com/o/r.git", "https://github.com/o/r.git", "https://github.com"),
+            ("HTTPS://GitHub.com/O/R", "https://github.com/O/R", "https://github.com"),
+            ("http://127.0.0.1:3000/a/b", "http://127.0.0.1:3000/a/b", "http://127.0.0.1:3000"),
+            ("http://[::1]:3000/a", "http://[::1]:3000/a", "http://[::1]:3000"),
+        ] {
+            let parsed = RepoUrl::parse(text).unwrap();
+            assert_eq!((parsed.as_str(), parsed.origin()), (url, origin));
+        }
+        assert_eq!(RepoUrl::parse("https://h/o/shop.git").unwrap().repository(), "shop");
+    }
+
+    #[test]
+    fn forbidden_addresses_are_refused() {
+        for bad in [
+            "",
+            "-oProxyCommand=x",
+            "--upload-pack=x",
+            "ext::sh -c id",
+            "ext::sh",
+            "file:///etc",
+            "/srv/repo",
+            "git@github.com:o/r",
+            "ssh://git@h/r",
+            "git://h/r",
+            "https://",
+            "https://h",
+            "https://h/",
+            "https://u:p@h/r",
+            "https://u@h/r",
+            "https://h/r?x",
+            "https://h/r#x",
+            "https://h/a b",
+            "https://h/a\nb",
+            "https://-h/r",
+            "https://h:0/r",
+            "https://h:99999/r",
+            "https://h:+1/r",
+            "https://[::1/r",
+            "https://[::1]x/r",
+            "https://h/../r",
+            "https://h\\x/r",
+            "https://h/r\u{202e}",
+            "http:/h/r",
+            "https:///r",
+            "https://a..b/r",
+        ] {
+            assert!(RepoUrl::parse(bad).is_err(), "{bad}");
+        }
+        assert!(RepoUrl::parse(&format!("https://h/{}", "a".repeat(2000))).is_err());
+    }
+
+    #[test]
+    fn branches_follow_gits_rules() {
+        for good in ["", "main", "feature/x-1", "release/1.2", "bücher"] {
+            assert!(Branch::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "-x",
+            "--upload-pack=id",
+            "a b",
+            "a\nb",
+            "a..b",
+            "a/",
+            "/a",
+            "a//b",
+            ".a",
+            "a/.b",
+            "a.lock",
+            "a.lock/b",
+            "@",
+            "a@{1}",
+            "a~1",
+            "a^",
+            "a:b",
+            "a?",
+            "a*",
+            "a[",
+            "a\\b",
+            "a.",
+        ] {
+            assert!(Branch::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_accepted_is_harmless(text in "\\PC{0,60}") {
+            if let Ok(url) = RepoUrl::parse(&text) {
+                prop_assert!(url.as_str().starts_with("http://") || url.as_str().starts_with("https://"));
+                prop_assert!(!url.origin().contains('@'));
+                prop_assert!(url.as_str().starts_with(url.origin()));
+                prop_assert_eq!(RepoUrl::parse(url.as_str()), Ok(url));
+            }
+            if let Ok(branch) = Branch::parse(&text) {
+                prop_assert!(!branch.as_str().starts_with('-') && !branch.as_str().contains(".."));
+            }
+        }
+    }
+}

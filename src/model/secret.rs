@@ -1,0 +1,29 @@
+//! A text that must not be shown: tokens, keys, environment values.
+
+use std::fmt;
+use zeroize::Zeroizing;
+
+/// Wiped from memory when dropped, and hidden from `{:?}`, so that it cannot
+/// slip into a log line or an error. Reading it is a visible act: [`Secret::expose`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a text into custody.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself. Hand it to what needs it, never to a formatter.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
