@@ -1,1 +1,216 @@
-//! The gate room.
+//! The gate: the front door that owns the public port.
+//!
+//! It admits connections, reads each request whole, judges it, and relays it over
+//! a Unix socket to tiny_http, which therefore sees only small, well-formed
+//! requests and a peer that never stalls. The thread that handles requests never
+//! waits for anybody's network, which is why one is enough.
+//!
+//! [`accept`] seats a connection in [`permit`] and gives it a thread of
+//! [`workers`]; there [`connection`] reads a [`head`] and a [`body`] from the
+//! [`wire`], [`rewrite`]s and [`relay`]s them, or hands a WebSocket handshake to
+//! the [`upgrade`] function. What is not let in gets a [`refusal`]. P22.
+
+mod accept;
+mod body;
+mod connection;
+pub mod head;
+mod permit;
+pub mod refusal;
+mod relay;
+mod rewrite;
+mod upgrade;
+mod wire;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+pub use permit::Proof;
+pub use upgrade::Upgrade;
+
+use crate::model::Client;
+use accept::{Bell, Guest, Porter};
+use permit::Seats;
+use relay::Relay;
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use workers::Workers;
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Source {
+    /// Whose record counts (P10): the peer, or whom a trusted proxy names (P11).
+    pub client: Client,
+    /// Whether the peer is a trusted proxy, which speaks for many clients.
+    pub trusted_proxy: bool,
+    /// Whether a trusted proxy says that the client came over HTTPS.
+    pub https: bool,
+}
+
+/// Finds the source: the peer's address, the values of all `X-Forwarded-For` in
+/// their order, the value of the last `X-Forwarded-Proto`.
+pub type Resolve = Box<dyn Fn(IpAddr, &[&[u8]], Option<&[u8]>) -> Source + Send + Sync>;
+
+/// Serves a WebSocket handshake on the connection's own thread. When it returns
+/// the connection is over.
+pub type Upgraded = Box<dyn Fn(Upgrade) + Send + Sync>;
+
+/// What the gate needs to know.
+pub struct Settings {
+    /// The public listeners, already bound.
+    pub listeners: Vec<TcpListener>,
+    /// Path of the Unix socket at which tiny_http listens.
+    pub relay: PathBuf,
+    /// Finds the source of a request.
+    pub resolve: Resolve,
+    /// Serves WebSocket handshakes.
+    pub upgrade: Upgraded,
+}
+
+/// The bounds of a gate; tests make them tighter.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections of one client at a time; trusted proxies are exempt.
+    pub per_client: usize,
+    /// Bytes of large buffers that all connections hold together.
+    pub held_bytes: usize,
+    /// Bytes in a request's body.
+    pub body_bytes: usize,
+    /// Connections to tiny_http.
+    pub relays: usize,
+    /// Time for a whole head.
+    pub head: Duration,
+    /// Time for a whole body.
+    pub body: Duration,
+    /// Time between an answer and the next request.
+    pub idle: Duration,
+    /// Time that a write may make no progress.
+    pub stall: Duration,
+    /// Time for the answer to a relayed request.
+    pub answer: Duration,
+    /// Time for a client that is still sending to read why it was refused.
+    pub linger: Duration,
+}
+
+impl Limits {
+    /// The bounds in force. Those without a comment are front-door.md's own.
+    pub(crate) const DEFAULT: Self = Self {
+        connections: 512,
+        per_client: 64,
+        // A sixth of what the whole process may use under attack (P22).
+        held_bytes: 8 * 1024 * 1024,
+        body_bytes: 1024 * 1024,
+        // tiny_http keeps four idle threads and queues what comes at once beyond
+        // them; more would not help, as one thread handles the requests.
+        relays: 4,
+        head: Duration::from_secs(10),
+        body: Duration::from_secs(30),
+        // Longer than the minute after which browsers and proxies look again, so
+        // that they close first and never write into a connection that is closing.
+        idle: Duration::from_secs(75),
+        stall: Duration::from_secs(10),
+        // Far beyond any handler; it only keeps a stuck one from taking the gate along.
+        answer: Duration::from_secs(60),
+        // A client on a slow line has read a refusal by then.
+        linger: Duration::from_secs(2),
+    };
+}
+
+/// What every connection's thread uses.
+struct Door {
+    limits: Limits,
+    relay: Relay,
+    resolve: Resolve,
+    upgrade: Upgraded,
+}
+
+/// A running gate.
+pub struct Gate {
+    addresses: Vec<SocketAddr>,
+    seats: Arc<Seats>,
+    workers: Arc<Workers<Guest>>,
+    bell: Arc<Bell>,
+    porter: Option<JoinHandle<()>>,
+}
+
+impl Gate {
+    /// Opens the gate. Nothing needs to listen at the relay path yet: until then
+    /// requests get 503.
+    ///
+    /// # Errors
+    /// When a listener cannot be used or the accepting thread cannot be started.
+    pub fn start(settings: Settings) -> io::Result<Self> {
+        Self::start_with(settings, Limits::DEFAULT)
+    }
+
+    pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
+        let Settings { listeners, relay, resolve, upgrade } = settings;
+        let mut addresses = Vec::new();
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+            addresses.push(listener.local_addr()?);
+        }
+        let seats = Seats::new(limits.connections, limits.per_client, limits.held_bytes);
+        let relay = Relay::new(relay, limits.relays, limits.answer);
+        let door = Arc::new(Door { limits, relay, resolve, upgrade });
+        let for_guests = Arc::clone(&door);
+        let workers = Arc::new(Workers::new(Box::new(move |guest: Guest| {
+            connection::serve(&for_guests, &guest.permit, guest.peer);
+        })));
+        let bell = Arc::new(Bell::new()?);
+        let porter = Porter {
+            door,
+            seats: Arc::clone(&seats),
+            workers: Arc::clone(&workers),
+            listeners,
+            bell: Arc::clone(&bell),
+            parting: VecDeque::new(),
+            complained: None,
+        };
+        let porter =
+            thread::Builder::new().name("gate-accept".to_owned()).spawn(move || porter.run())?;
+        Ok(Self { addresses, seats, workers, bell, porter: Some(porter) })
+    }
+
+    /// Where it listens, in the order of the listeners.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Stops: accepts nobody any more, closes idle connections, lets running
+    /// requests finish and joins all threads, within `drain`. What still runs shortly
+    /// before that is cut off.
+    pub fn stop(mut self, drain: Duration) {
+        self.shut(drain);
+    }
+
+    fn shut(&mut self, drain: Duration) {
+        let Some(porter) = self.porter.take() else { return };
+        let start = Instant::now();
+        self.bell.ring();
+        let _ = porter.join();
+        self.seats.close();
+        // The rest of the time is for those that have to be cut off.
+        if !self.seats.wait_until_empty(start + drain.mul_f32(0.9)) {
+            self.seats.abort_all();
+        }
+        let left = self.workers.join(start + drain);
+        if left > 0 {
+            log::warn!("{left} connections did not end in time");
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.shut(Duration::ZERO);
+    }
+}

@@ -1,0 +1,323 @@
+//! The seats: who may stay connected, and who makes room when there is none left.
+
+use crate::model::Client;
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Connections that were told to go and whose threads are not through yet. They
+/// wake at once, so a handful is normal; the bound keeps threads countable.
+const MAX_LEAVING: usize = 64;
+
+/// What a connection is doing, as far as its right to stay is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing is owed to the client: its next request has not arrived whole.
+    Waiting = 0,
+    /// A body comes in, an answer goes out, or an upgraded session runs.
+    Running = 1,
+    /// The request is with the handler, which soon gives it back.
+    Relayed = 2,
+    /// It was told to go.
+    Gone = 3,
+}
+
+/// One connection's place.
+struct Seat {
+    stream: TcpStream,
+    /// Milliseconds since the gate started, times four, plus the [`Phase`].
+    state: AtomicU64,
+    proved: AtomicBool,
+    /// Bytes of large buffers that this connection holds.
+    held: AtomicUsize,
+}
+
+struct Entry {
+    client: Client,
+    counted: bool,
+    seat: Arc<Seat>,
+}
+
+#[derive(Default)]
+struct Table {
+    entries: Vec<Entry>,
+    leaving: usize,
+}
+
+/// All the seats of a gate.
+pub(super) struct Seats {
+    most: usize,
+    most_per_client: usize,
+    most_held: usize,
+    start: Instant,
+    held: AtomicUsize,
+    closed: AtomicBool,
+    table: Mutex<Table>,
+    left: Condvar,
+}
+
+impl Seats {
+    pub fn new(most: usize, most_per_client: usize, most_held: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            most_per_client,
+            most_held,
+            start: Instant::now(),
+            held: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            table: Mutex::default(),
+            left: Condvar::new(),
+        })
+    }
+
+    /// Seats a connection; one that idles makes room if need be. `counted` is
+    /// false for a trusted proxy, which speaks for many clients.
+    ///
+    /// # Errors
+    /// Gives the stream back when everybody who sits may stay.
+    pub fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        client: Client,
+        counted: bool,
+    ) -> Result<Permit, TcpStream> {
+        let mut table = self.lock();
+        let own = |e: &Entry| e.counted && e.client == client;
+        let full = table.entries.len() >= self.most;
+        let full_for_it =
+            counted && table.entries.iter().filter(|e| own(e)).count() >= self.most_per_client;
+        let room = !self.is_closed()
+            && if full_for_it {
+                self.vacate(&mut table, own)
+            } else {
+                !full || self.vacate(&mut table, |_| true)
+            };
+        if !room {
+            return Err(stream);
+        }
+        let seat = Arc::new(Seat {
+            stream,
+            state: AtomicU64::new(self.state(Phase::Waiting)),
+            proved: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+        });
+        table.entries.push(Entry { client, counted, seat: Arc::clone(&seat) });
+        Ok(Permit { seats: Arc::clone(self), seat })
+    }
+
+    /// Tells the longest idle connection that has not proved the token to go, for
+    /// example because file descriptors ran out. False when there is none.
+    pub fn evict_one(&self) -> bool {
+        self.vacate(&mut self.lock(), |_| true)
+    }
+
+    /// Frees one seat among those that `eligible` names. A connection whose request
+    /// is with the handler goes only when there is no other.
+    fn vacate(&self, table: &mut Table, eligible: impl Fn(&Entry) -> bool) -> bool {
+        if table.leaving >= MAX_LEAVING {
+            return false;
+        }
+        // Its state may change between the look and the grab: look again then.
+        for _ in 0..8 {
+            let candidates = table.entries.iter().enumerate().filter(|(_, e)| {
+                !e.seat.proved.load(Relaxed) && e.seat.phase() != Phase::Gone && eligible(e)
+            });
+            let Some((at, state)) = candidates
+                .map(|(at, e)| (at, e.seat.state.load(Relaxed)))
+                .min_by_key(|(_, state)| (phase_of(*state) == Phase::Relayed, state >> 2))
+            else {
+                return false;
+            };
+            if table.entries[at].seat.dismiss(state) {
+                let entry = table.entries.swap_remove(at);
+                self.held.fetch_sub(entry.seat.held.swap(0, Relaxed), Relaxed);
+                table.leaving += 1;
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Admits nobody any more and closes every connection to which nothing is owed.
+    pub fn close(&self) {
+        let table = self.lock();
+        // First the flag, then the look: whoever begins to wait in between sees it.
+        self.closed.store(true, SeqCst);
+        for entry in &table.entries {
+            let state = entry.seat.state.load(SeqCst);
+            if phase_of(state) == Phase::Waiting {
+                entry.seat.dismiss(state);
+            }
+        }
+    }
+
+    /// Whether [`Seats::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Waits until the last connection has gone; false when it has not by `until`.
+    pub fn wait_until_empty(&self, until: Instant) -> bool {
+        let mut table = self.lock();
+        while !table.entries.is_empty() || table.leaving > 0 {
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            table =
+                self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Shuts every connection down, whatever it is doing.
+    pub fn abort_all(&self) {
+        for entry in &self.lock().entries {
+            let _ = entry.seat.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        let table = self.lock();
+        table.entries.len() + table.leaving
+    }
+
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    fn state(&self, phase: Phase) -> u64 {
+        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
+        since << 2 | phase as u64
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // Nothing in here is left half done by a panic.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn phase_of(state: u64) -> Phase {
+    match state & 3 {
+        0 => Phase::Waiting,
+        1 => Phase::Running,
+        2 => Phase::Relayed,
+        _ => Phase::Gone,
+    }
+}
+
+impl Seat {
+    fn phase(&self) -> Phase {
+        phase_of(self.state.load(Relaxed))
+    }
+
+    /// Tells the connection to go, unless its state is no longer the given one.
+    /// Its thread wakes from whatever read or write it is in.
+    fn dismiss(&self, state: u64) -> bool {
+        let gone = self.state.compare_exchange(state, Phase::Gone as u64, Relaxed, Relaxed).is_ok();
+        if gone {
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
+        gone
+    }
+}
+
+/// A connection's right to stay; its seat is free again when this is dropped.
+pub(super) struct Permit {
+    seats: Arc<Seats>,
+    seat: Arc<Seat>,
+}
+
+impl Permit {
+    /// The client's socket.
+    pub fn stream(&self) -> &TcpStream {
+        &self.seat.stream
+    }
+
+    /// Says what the connection does from now on. False when it was told to go, and
+    /// when it wants to wait for another request while the gate closes.
+    #[must_use]
+    pub fn enter(&self, phase: Phase) -> bool {
+        let next = self.seats.state(phase);
+        let mut state = self.seat.state.load(Relaxed);
+        while phase_of(state) != Phase::Gone {
+            match self.seat.state.compare_exchange_weak(state, next, SeqCst, Relaxed) {
+                Ok(_) => return phase != Phase::Waiting || !self.seats.is_closed(),
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    /// Whether the gate is closing, so that this answer is the connection's last.
+    pub fn is_last(&self) -> bool {
+        self.seats.is_closed()
+    }
+
+    /// Notes that this connection has proved the token: it is not evicted any more.
+    pub fn prove(&self) {
+        self.proof().prove();
+    }
+
+    /// A handle to prove the token later.
+    pub fn proof(&self) -> Proof {
+        Proof(Arc::clone(&self.seat))
+    }
+
+    /// Notes how many bytes of large buffers this connection holds now. When all
+    /// hold too much together, the longest idle unproved ones among those who hold
+    /// any are told to go.
+    pub fn hold(&self, bytes: usize) {
+        let before = self.seat.held.load(Relaxed);
+        if before == bytes || self.seat.phase() == Phase::Gone {
+            return;
+        }
+        let mut table = self.seats.lock();
+        // Once it is gone, `vacate` has taken its bytes off already.
+        if self.seat.phase() == Phase::Gone {
+            return;
+        }
+        self.seat.held.store(bytes, Relaxed);
+        self.seats.held.fetch_sub(before, Relaxed);
+        self.seats.held.fetch_add(bytes, Relaxed);
+        while self.seats.held.load(Relaxed) > self.seats.most_held
+            && self.seats.vacate(&mut table, |e| e.seat.held.load(Relaxed) > 0)
+        {}
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut table = self.seats.lock();
+        if let Some(at) = table.entries.iter().position(|e| Arc::ptr_eq(&e.seat, &self.seat)) {
+            table.entries.swap_remove(at);
+            self.seats.held.fetch_sub(self.seat.held.swap(0, Relaxed), Relaxed);
+        } else {
+            table.leaving -= 1;
+        }
+        drop(table);
+        self.seats.left.notify_all();
+    }
+}
+
+/// Lets an upgraded session say that its client has proved the token. Until then
+/// the connection may have to make room for another.
+#[derive(Clone)]
+pub struct Proof(Arc<Seat>);
+
+impl Proof {
+    /// Notes that the client has proved the token.
+    pub fn prove(&self) {
+        self.0.proved.store(true, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Proof").field(&self.0.proved.load(Relaxed)).finish()
+    }
+}

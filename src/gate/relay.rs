@@ -1,0 +1,286 @@
+//! The way to tiny_http: a few persistent connections over its Unix socket.
+//!
+//! Whoever needs one while all are busy stands in a queue, so that a crowd of
+//! strangers can delay the owner by one round of the queue and no more. The whole
+//! answer is read back before the caller gets any of it: the thread that handles
+//! requests never waits for a client.
+
+use super::refusal::Refusal;
+use super::rewrite::{self, AnswerHead};
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use std::collections::VecDeque;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// First size of the buffer for an answer; most answers of the API fit.
+const ANSWER_ROOM: usize = 16 * 1024;
+
+/// Bytes in an answer. What is larger belongs into a file (`X-Gate-File`).
+const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+/// An answer, whole.
+pub(super) struct Answer {
+    pub head: AnswerHead,
+    received: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, empty when a file is the body.
+    pub fn body(&self) -> &[u8] {
+        &self.received[self.head.received..]
+    }
+
+    /// Bytes of memory that this answer takes.
+    pub fn weight(&self) -> usize {
+        self.received.capacity()
+    }
+}
+
+/// The connections to tiny_http.
+pub(super) struct Relay {
+    path: PathBuf,
+    most: usize,
+    patience: Duration,
+    pool: Mutex<Pool>,
+}
+
+#[derive(Default)]
+struct Pool {
+    idle: Vec<UnixStream>,
+    open: usize,
+    queue: VecDeque<Arc<Turn>>,
+}
+
+/// A connection that waited for and may now use one, open or to be opened.
+type Line = Option<UnixStream>;
+
+/// One place in the queue.
+#[derive(Default)]
+struct Turn {
+    line: Mutex<Option<Line>>,
+    come: Condvar,
+}
+
+impl Relay {
+    /// `most` connections at a time; an answer may take `patience`, and so may the
+    /// wait for a free connection.
+    pub fn new(path: PathBuf, most: usize, patience: Duration) -> Self {
+        Self { path, most, patience, pool: Mutex::default() }
+    }
+
+    /// Sends a request and reads its answer. `to_head` says that the method is
+    /// `HEAD`, whose answer has no body.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that the client shall get instead.
+    pub fn exchange(&self, request: &[u8], to_head: bool) -> Result<Answer, Refusal> {
+        let mut lease = Lease { relay: self, line: self.take()? };
+        if let Some(line) = &lease.line {
+            match converse(line, request, to_head, self.patience) {
+                // It was closed while it idled, and none of the request was read:
+                // Unix sockets tell so at once. A new connection may do better.
+                Err(Trouble::NotSent) => {}
+                result => return lease.settle(result),
+            }
+        }
+        let line = match self.connect() {
+            Ok(line) => lease.line.insert(line),
+            Err(error) => {
+                lease.line = None;
+                log::warn!("the relay socket cannot be reached: {error}");
+                return Err(Refusal::NO_ANSWER);
+            }
+        };
+        let result = converse(line, request, to_head, self.patience);
+        lease.settle(result)
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        let stream = UnixStream::connect(&self.path)?;
+        stream.set_read_timeout(Some(self.patience))?;
+        Ok(stream)
+    }
+
+    fn take(&self) -> Result<Line, Refusal> {
+        let mut pool = self.lock();
+        if let Some(line) = pool.idle.pop() {
+            return Ok(Some(line));
+        }
+        if pool.open < self.most {
+            pool.open += 1;
+            return Ok(None);
+        }
+        let turn = Arc::new(Turn::default());
+        pool.queue.push_back(Arc::clone(&turn));
+        drop(pool);
+        let (mut given, _) = turn
+            .come
+            .wait_timeout_while(lock(&turn.line), self.patience, |line| line.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = given.take() {
+            return Ok(line);
+        }
+        drop(given);
+        // Out of the queue first: after that nobody can hand a line over any more.
+        self.lock().queue.retain(|other| !Arc::ptr_eq(other, &turn));
+        lock(&turn.line).take().ok_or(Refusal::NO_ANSWER)
+    }
+
+    fn give_back(&self, line: Line) {
+        let mut pool = self.lock();
+        if let Some(turn) = pool.queue.pop_front() {
+            *lock(&turn.line) = Some(line);
+            drop(pool);
+            turn.come.notify_one();
+        } else if let Some(line) = line {
+            pool.idle.push(line);
+        } else {
+            pool.open -= 1;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        lock(&self.pool)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here is left half done by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the connection back, whatever happens.
+struct Lease<'r> {
+    relay: &'r Relay,
+    line: Line,
+}
+
+impl Lease<'_> {
+    fn settle(mut self, result: Result<Answer, Trouble>) -> Result<Answer, Refusal> {
+        result.map_err(|trouble| {
+            // Nobody knows what would still come over it.
+            self.line = None;
+            log::warn!("a request got no answer over the relay: {trouble:?}");
+            match trouble {
+                Trouble::NotSent => Refusal::NO_ANSWER,
+                Trouble::Broken => Refusal::BAD_ANSWER,
+                Trouble::TooSlow => Refusal::NO_ANSWER_IN_TIME,
+            }
+        })
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.relay.give_back(self.line.take());
+    }
+}
+
+#[derive(Debug)]
+enum Trouble {
+    /// The other side had closed before it could read the request.
+    NotSent,
+    /// The answer ended early, or is none.
+    Broken,
+    TooSlow,
+}
+
+fn converse(
+    line: &UnixStream,
+    request: &[u8],
+    to_head: bool,
+    patience: Duration,
+) -> Result<Answer, Trouble> {
+    let mut received = Vec::with_capacity(ANSWER_ROOM);
+    let until = Instant::now() + patience;
+    send_all(line, request, &mut received, until)?;
+    let head = loop {
+        match rewrite::answer(&received, to_head).map_err(|_| Trouble::Broken)? {
+            Some(head) => break head,
+            None if received.len() < MAX_ANSWER => read_more(line, &mut received, until)?,
+            None => return Err(Trouble::Broken),
+        }
+    };
+    let whole = head.received.saturating_add(head.body);
+    if whole > MAX_ANSWER || received.len() > whole {
+        return Err(Trouble::Broken);
+    }
+    received.reserve_exact(whole - received.len());
+    while received.len() < whole {
+        read_more(line, &mut received, until)?;
+    }
+    if received.len() > whole {
+        return Err(Trouble::Broken);
+    }
+    Ok(Answer { head, received })
+}
+
+/// Sends the request, and reads meanwhile: tiny_http may write a long answer
+/// before it has read a long body, and then neither side must wait for the other.
+fn send_all(
+    line: &UnixStream,
+    mut request: &[u8],
+    received: &mut Vec<u8>,
+    until: Instant,
+) -> Result<(), Trouble> {
+    let mut sent_any = false;
+    while !request.is_empty() {
+        match send(line, request, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(n) => {
+                request = &request[n..];
+                sent_any = true;
+            }
+            Err(Errno::AGAIN) => {
+                let mut fds = [PollFd::new(line, PollFlags::IN | PollFlags::OUT)];
+                match poll(&mut fds, Some(&remaining(until)?)) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return Err(Trouble::Broken),
+                }
+                if fds[0].revents().contains(PollFlags::IN) {
+                    if received.len() >= MAX_ANSWER {
+                        return Err(Trouble::Broken);
+                    }
+                    read_more(line, received, until)?;
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(_) if !sent_any && received.is_empty() => return Err(Trouble::NotSent),
+            Err(_) => return Err(Trouble::Broken),
+        }
+    }
+    Ok(())
+}
+
+fn read_more(line: &UnixStream, received: &mut Vec<u8>, until: Instant) -> Result<(), Trouble> {
+    if received.len() == received.capacity() {
+        received.reserve(ANSWER_ROOM);
+    }
+    loop {
+        match recv(line, spare_capacity(received), RecvFlags::empty()) {
+            Ok((0, _)) => return Err(Trouble::Broken),
+            Ok(_) => {
+                remaining(until)?;
+                return Ok(());
+            }
+            Err(Errno::INTR) => {
+                remaining(until)?;
+            }
+            Err(Errno::AGAIN) => return Err(Trouble::TooSlow),
+            Err(_) => return Err(Trouble::Broken),
+        }
+    }
+}
+
+fn remaining(until: Instant) -> Result<Timespec, Trouble> {
+    let rest = until.saturating_duration_since(Instant::now());
+    if rest.is_zero() {
+        return Err(Trouble::TooSlow);
+    }
+    Timespec::try_from(rest).map_err(|_| Trouble::TooSlow)
+}

@@ -1,0 +1,205 @@
+//! Heads as they are passed on: the request's to tiny_http, the answer's to the client.
+
+use super::Source;
+use super::head::{Fields, Head, Kind, NO_FIELDS, connection_names, kind};
+use httparse::{Header, Status};
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+/// Writes the head that tiny_http gets: without what belongs to the client's
+/// connection (RFC 9110, 7.6.1), and with the client under a name that no client
+/// can send.
+pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
+    let named = connection_names(head.fields).next().is_some();
+    for part in [head.method, " ", head.target, " HTTP/1.1\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    for field in head.fields {
+        let pass = match kind(field.name) {
+            Kind::Host => true,
+            Kind::ForwardedFor | Kind::ForwardedProto | Kind::Other => {
+                !(named
+                    && connection_names(head.fields)
+                        .any(|n| n.eq_ignore_ascii_case(field.name.as_bytes())))
+            }
+            Kind::Cookie => field.value.is_ascii(),
+            Kind::ContentLength
+            | Kind::TransferEncoding
+            | Kind::Connection
+            | Kind::Expect
+            | Kind::Upgrade
+            | Kind::Hop => false,
+        };
+        if pass {
+            push_field(out, field);
+        }
+    }
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "X-Gate-Client: {}\r\n", source.client);
+    if source.https {
+        out.extend_from_slice(b"X-Gate-Secure: 1\r\n");
+    }
+    if head.length > 0 {
+        let _ = write!(out, "Content-Length: {}\r\n", head.length);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_field(out: &mut Vec<u8>, field: &Header<'_>) {
+    out.extend_from_slice(field.name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(field.value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the head of an answer from tiny_http says.
+#[derive(Debug)]
+pub(super) struct AnswerHead {
+    /// Bytes of the head as it was received.
+    pub received: usize,
+    /// Bytes of body that follow it over the relay.
+    pub body: usize,
+    /// `X-Gate-Proved`: whoever sent the request has proved the token.
+    pub proved: bool,
+    /// `X-Gate-File`: the body is this file's content.
+    pub file: Option<PathBuf>,
+    /// The head for the client, without `Connection`, the empty line at its end
+    /// and, when the body is a file, `Content-Length`.
+    pub passed: Vec<u8>,
+}
+
+/// What came over the relay cannot be an answer.
+#[derive(Debug)]
+pub(super) struct NotAnAnswer;
+
+/// Reads the head of tiny_http's answer; `None` while it is not whole.
+pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead>, NotAnAnswer> {
+    let mut fields: Fields<'_> = NO_FIELDS;
+    let mut answer = httparse::Response::new(&mut fields);
+    let length = match answer.parse(received) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Ok(None),
+        Err(_) => return Err(NotAnAnswer),
+    };
+    let status = answer.code.filter(|c| *c >= 200).ok_or(NotAnAnswer)?;
+    // RFC 9110, 8.6: these two say nothing about a length here.
+    let bodiless = status == 204 || status == 304;
+    let mut passed = Vec::with_capacity(length + 64);
+    let reason = answer.reason.unwrap_or_default();
+    let _ = write!(passed, "HTTP/1.1 {status} {reason}\r\n");
+    let mut body = None;
+    let mut proved = false;
+    let mut file = None;
+    for field in answer.headers.iter() {
+        match kind(field.name) {
+            Kind::ContentLength if body.is_some() => return Err(NotAnAnswer),
+            Kind::ContentLength => body = Some(plain_number(field.value)?),
+            Kind::TransferEncoding => return Err(NotAnAnswer),
+            Kind::Connection | Kind::Upgrade => {}
+            Kind::Hop if field.name.eq_ignore_ascii_case("x-gate-proved") => {
+                proved = field.value == b"1";
+            }
+            Kind::Hop if field.name.eq_ignore_ascii_case("x-gate-file") => {
+                file = Some(PathBuf::from(OsStr::from_bytes(field.value)));
+            }
+            Kind::Hop => {}
+            // Which library answers is nobody's business.
+            Kind::Other if field.name.eq_ignore_ascii_case("server") => {}
+            _ => push_field(&mut passed, field),
+        }
+    }
+    let declared = match body {
+        Some(declared) => declared,
+        None if bodiless => 0,
+        None => return Err(NotAnAnswer),
+    };
+    if !bodiless && file.is_none() {
+        push_length(&mut passed, declared as u64);
+    }
+    let body = if bodiless || to_head { 0 } else { declared };
+    Ok(Some(AnswerHead { received: length, body, proved, file, passed }))
+}
+
+/// Adds `Content-Length` to a head.
+pub(super) fn push_length(head: &mut Vec<u8>, length: u64) {
+    let _ = write!(head, "Content-Length: {length}\r\n");
+}
+
+fn plain_number(text: &[u8]) -> Result<usize, NotAnAnswer> {
+    std::str::from_utf8(text).ok().and_then(|t| t.parse().ok()).ok_or(NotAnAnswer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::head::judge;
+    use crate::model::Client;
+
+    fn passed_on(bytes: &[u8], https: bool) -> String {
+        let mut room = NO_FIELDS;
+        let head = judge(bytes, &mut room, 1024).unwrap();
+        let client = Client::parse("2001:db8::1").unwrap();
+        let mut out = Vec::new();
+        request(&head, &Source { client, trusted_proxy: false, https }, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_belongs_to_one_hop_stays_here_and_nobody_names_the_client_but_the_gate() {
+        let text = passed_on(
+            b"POST /a?b=1 HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Own, host\r\n\
+              Keep-Alive: 5\r\nTE: chunked\r\nx-own: 1\r\nX-Gate-Client: 10.0.0.1\r\n\
+              x-gate-proved: 1\r\nAuthorization: Bearer t\r\nExpect: 100-continue\r\n\
+              Upgrade: h2c\r\nProxy-Connection: close\r\nTrailer: a\r\nContent-Length: 003\r\n\
+              Proxy-Authorization: p\r\nCookie: a=\xc3\xa4\r\nX-Forwarded-For: 1.1.1.1\r\n\r\n",
+            true,
+        );
+        assert_eq!(
+            text,
+            "POST /a?b=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\
+             X-Forwarded-For: 1.1.1.1\r\nX-Gate-Client: 2001:db8::/64\r\nX-Gate-Secure: 1\r\n\
+             Content-Length: 3\r\n\r\n"
+        );
+        let text = passed_on(b"GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\n\r\n", false);
+        assert_eq!(
+            text,
+            "GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_gates_own_marks_do_not_leave_the_house() {
+        let raw = b"HTTP/1.1 200 OK\r\nServer: tiny-http (Rust)\r\nX-Gate-Proved: 1\r\n\
+            X-Gate-File: /tmp/f\r\nConnection: keep-alive\r\nX-Mine: 1\r\nContent-Length: 0\r\n\r\n";
+        let head = answer(raw, false).unwrap().unwrap();
+        assert_eq!((head.received, head.body, head.proved), (raw.len(), 0, true));
+        assert_eq!(head.file, Some(PathBuf::from("/tmp/f")));
+        assert_eq!(head.passed, b"HTTP/1.1 200 OK\r\nX-Mine: 1\r\n");
+        assert!(answer(&raw[..40], false).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_answer_has_a_body_or_not_by_its_status_and_the_method() {
+        let full = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(answer(full, false).unwrap().unwrap().body, 5);
+        let to_head = answer(full, true).unwrap().unwrap();
+        assert_eq!(to_head.body, 0);
+        assert!(to_head.passed.ends_with(b"Content-Length: 5\r\n"));
+        for status in ["204 No Content", "304 Not Modified"] {
+            let raw = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            let head = answer(raw.as_bytes(), false).unwrap().unwrap();
+            assert_eq!((head.body, head.passed.len()), (0, 11 + status.len()), "{status}");
+        }
+        for bad in [
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "garbage\r\n\r\n",
+        ] {
+            assert!(answer(bad.as_bytes(), false).is_err(), "{bad}");
+        }
+    }
+}

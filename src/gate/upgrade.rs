@@ -1,0 +1,67 @@
+//! WebSocket handshakes: they leave the gate here and never reach tiny_http.
+
+use super::Source;
+use super::head::Head;
+use super::permit::{Permit, Proof};
+use std::io;
+use std::net::TcpStream;
+
+/// A WebSocket handshake whose head was judged and found well-formed. Nothing was
+/// answered yet: that, and everything after it, is up to the upgrade function.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// The client's socket: blocking, without a read timeout, with a write timeout
+    /// of 10 s without progress.
+    pub stream: TcpStream,
+    /// Bytes that the client sent after its head.
+    pub leftover: Vec<u8>,
+    /// The target's path, as sent.
+    pub path: String,
+    /// What follows the `?` in the target, as sent.
+    pub query: Option<String>,
+    /// The fields in their order, names in lower case; values are visible ASCII,
+    /// spaces and tabs.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// Where it comes from.
+    pub source: Source,
+    proof: Proof,
+}
+
+impl Upgrade {
+    /// The handle with which to say that the client has proved the token. Until
+    /// then the connection may be shut down to make room for another one.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        self.proof.clone()
+    }
+
+    pub(super) fn new(
+        head: &Head<'_, '_>,
+        leftover: &[u8],
+        source: Source,
+        permit: &Permit,
+    ) -> io::Result<Self> {
+        let stream = permit.stream().try_clone()?;
+        stream.set_read_timeout(None)?;
+        let (path, query) = match head.target.split_once('?') {
+            Some((path, query)) => (path, Some(query.to_owned())),
+            None => (head.target, None),
+        };
+        let own = |name: &str| name.get(..7).is_some_and(|p| p.eq_ignore_ascii_case("x-gate-"));
+        let headers = head
+            .fields
+            .iter()
+            .filter(|f| !own(f.name) && f.value.is_ascii())
+            .map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec()))
+            .collect();
+        Ok(Self {
+            stream,
+            leftover: leftover.to_vec(),
+            path: path.to_owned(),
+            query,
+            headers,
+            source,
+            proof: permit.proof(),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Threads for connections: one each, parked for a while when their connection is
+//! over, because a client that does not keep alive brings the next one at once.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+/// Bytes of stack. Only touched pages cost memory: a few for HTTP, more for a
+/// WebSocket session, whose library wants room.
+const STACK: usize = 256 * 1024;
+
+/// Threads that stay parked; more than a browser's burst of connections.
+const MAX_PARKED: usize = 16;
+
+/// How long they stay: a minute after a flood none may be left.
+const PARKED: Duration = Duration::from_secs(5);
+
+type Work<J> = Box<dyn Fn(J) + Send + Sync>;
+
+/// The threads, and the jobs that wait for one.
+pub(super) struct Workers<J>(Arc<Shared<J>>);
+
+struct Shared<J> {
+    work: Work<J>,
+    state: Mutex<State<J>>,
+    wake: Condvar,
+    ended: Condvar,
+}
+
+struct State<J> {
+    jobs: VecDeque<J>,
+    parked: usize,
+    threads: HashMap<ThreadId, JoinHandle<()>>,
+    ended: Vec<ThreadId>,
+    closed: bool,
+}
+
+impl<J: Send + 'static> Workers<J> {
+    /// Threads that do `work` with each job.
+    pub fn new(work: Work<J>) -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            parked: 0,
+            threads: HashMap::new(),
+            ended: Vec::new(),
+            closed: false,
+        };
+        Self(Arc::new(Shared {
+            work,
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            ended: Condvar::new(),
+        }))
+    }
+
+    /// Gives a job to a parked thread, or to a new one. Never queues it behind
+    /// another job.
+    ///
+    /// # Errors
+    /// Gives the job back when no thread can be started.
+    pub fn start(&self, job: J) -> Result<(), J> {
+        let mut state = self.0.lock();
+        state.reap();
+        state.jobs.push_back(job);
+        if state.parked >= state.jobs.len() {
+            drop(state);
+            self.0.wake.notify_one();
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.0);
+        let spawned = thread::Builder::new()
+            .name("gate-connection".to_owned())
+            .stack_size(STACK)
+            .spawn(move || shared.run());
+        match spawned {
+            Ok(handle) => {
+                state.threads.insert(handle.thread().id(), handle);
+                Ok(())
+            }
+            Err(error) => {
+                log::warn!("no thread for another connection: {error}");
+                state.jobs.pop_back().map_or(Ok(()), Err)
+            }
+        }
+    }
+
+    /// Takes no more jobs and joins every thread that ends by `until`. Gives the
+    /// number of those that did not.
+    pub fn join(&self, until: Instant) -> usize {
+        let mut state = self.0.lock();
+        state.closed = true;
+        self.0.wake.notify_all();
+        loop {
+            state.reap();
+            let rest = until.saturating_duration_since(Instant::now());
+            if state.threads.is_empty() || rest.is_zero() {
+                return state.threads.len();
+            }
+            state =
+                self.0.ended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    #[cfg(test)]
+    pub fn count(&self) -> usize {
+        let state = self.0.lock();
+        state.threads.len() - state.ended.len()
+    }
+}
+
+impl<J> State<J> {
+    /// Joins the threads that are through; they hold no lock and end at once.
+    fn reap(&mut self) {
+        for id in std::mem::take(&mut self.ended) {
+            if let Some(handle) = self.threads.remove(&id) {
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+impl<J> Shared<J> {
+    fn run(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(job))) {
+                    log::error!("a connection ended by a panic: {}", text_of(&*panic));
+                }
+                state = self.lock();
+                continue;
+            }
+            if state.closed || state.parked >= MAX_PARKED {
+                break;
+            }
+            state.parked += 1;
+            let (guard, waited) =
+                self.wake.wait_timeout(state, PARKED).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            state.parked -= 1;
+            if waited.timed_out() && state.jobs.is_empty() {
+                break;
+            }
+        }
+        state.ended.push(thread::current().id());
+        drop(state);
+        self.ended.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        // Nothing in here is left half done by a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "no text",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn threads_are_reused_survive_a_panic_and_all_end() {
+        let (tell, told) = mpsc::channel();
+        let workers = Workers::new(Box::new(move |job: usize| {
+            assert!(job != 1, "on purpose");
+            tell.send(thread::current().id()).unwrap();
+        }));
+        let mut seen = std::collections::HashSet::new();
+        for job in 0..200 {
+            workers.start(job).unwrap();
+            if job != 1 {
+                seen.insert(told.recv().unwrap());
+            }
+        }
+        assert!(seen.len() <= MAX_PARKED + 2, "{}", seen.len());
+        assert_eq!(workers.join(Instant::now() + Duration::from_secs(10)), 0);
+    }
+
+    #[test]
+    fn a_job_never_waits_for_another_one() {
+        let gate = Arc::new(std::sync::Barrier::new(40));
+        let workers = Workers::new(Box::new(move |(): ()| {
+            gate.wait();
+        }));
+        for _ in 0..40 {
+            workers.start(()).unwrap();
+        }
+        assert_eq!(workers.join(Instant::now() + Duration::from_secs(10)), 0);
+    }
+}
