@@ -1,1 +1,354 @@
-//! The data_dir room.
+//! The data directory, which holds everything that must survive a restart (P25).
+//!
+//! Nobody but its owner can look into it, a file that matters is replaced whole
+//! or not at all, and one server at a time works in it.
+
+mod guard;
+mod lock;
+#[cfg(test)]
+mod tests;
+
+pub use lock::Lock;
+
+use crate::model::Secret;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
+
+/// Mode of every directory that is made here.
+const DIR_MODE: u32 = 0o700;
+/// Mode of every file that is made here.
+const FILE_MODE: u32 = 0o600;
+/// Bytes that a secret file may have. Tokens and keys take about 70; more is a
+/// wrong file, which must not be read into memory whole.
+const MAX_SECRET_FILE: u64 = 64 * 1024;
+/// What the name of a half-written file ends with.
+const TEMPORARY: &str = ".tmp";
+/// A temporary file of this age has lost its writer, who needs milliseconds.
+const ABANDONED: Duration = Duration::from_secs(60);
+
+/// The data directory, checked and private. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    path: Arc<Path>,
+}
+
+impl DataDir {
+    /// Makes the directory, or checks and tightens the one that is there (P25).
+    ///
+    /// Files at its top and everything in `logs` and `backups` lose whatever
+    /// other users were allowed; what lies under `apps` belongs to the apps and
+    /// keeps its modes. Links inside are not followed.
+    ///
+    /// # Errors
+    /// [`DataDirError`] when it cannot be used, belongs to another user, or is a
+    /// link to a place that others can write.
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let real = guard::admit(path)?;
+        guard::tighten(&real)?;
+        Ok(Self { path: Arc::from(real) })
+    }
+
+    /// Where it is: absolute, with every link resolved.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the directory for this process until the [`Lock`] is dropped (P26).
+    /// The note says to others who holds it; it must not hold a secret.
+    ///
+    /// # Errors
+    /// [`DataDirError::Busy`] when another process has it, or
+    /// [`DataDirError::Lock`] when the file `lock` cannot be used.
+    pub fn lock(&self, note: &str) -> Result<Lock, DataDirError> {
+        let lock = Lock::take(&self.path, note)?;
+        self.remove_abandoned();
+        Ok(lock)
+    }
+
+    /// The note of the process that holds the directory now, if there is one.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        lock::holder(&self.path)
+    }
+
+    /// Replaces the file `name` so that a crash leaves the old or the new
+    /// content, never a part of it: temporary file, fsync, rename, fsync of the
+    /// directory. Its mode is 0600.
+    ///
+    /// # Errors
+    /// The reason with the path, as for a full or read-only disk; the file is
+    /// then what it was.
+    pub fn write_secret(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let target = self.path.join(plain_name(name)?);
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let random = u64::from_be_bytes(random);
+        let temporary = self.path.join(format!(".{name}.{random:016x}{TEMPORARY}"));
+        let written = write_new(&temporary, content)
+            .and_then(|()| fs::rename(&temporary, &target))
+            .and_then(|()| File::open(&self.path)?.sync_all());
+        written.map_err(|error| {
+            // Its content is a secret, so it must not stay; after the rename it is gone already.
+            let _ = fs::remove_file(&temporary);
+            told("write", &target, &error)
+        })
+    }
+
+    /// Reads the file `name`; `None` when there is none.
+    ///
+    /// # Errors
+    /// The reason with the path: not a regular file, a link, too long, not text.
+    pub fn read_secret(&self, name: &str) -> io::Result<Option<Secret>> {
+        let path = self.path.join(plain_name(name)?);
+        read_text(&path, rustix::fs::OFlags::NOFOLLOW)
+    }
+
+    /// A path inside the directory.
+    #[must_use]
+    pub fn join(&self, rel: &str) -> PathBuf {
+        self.path.join(rel)
+    }
+
+    /// Makes a directory inside, mode 0700, with the ones above it; one that is
+    /// there is fine.
+    ///
+    /// # Errors
+    /// The reason with the path. A relative path with `..` is refused.
+    pub fn make_dir(&self, rel: &str) -> io::Result<PathBuf> {
+        let mut path = self.path.to_path_buf();
+        for part in Path::new(rel).components() {
+            let Component::Normal(part) = part else {
+                return Err(outside(rel));
+            };
+            path.push(part);
+            make_private(&path).map_err(|error| told("make", &path, &error))?;
+        }
+        Ok(path)
+    }
+
+    /// Removes what a killed process left of a [`DataDir::write_secret`]: it may
+    /// hold a token or a key that was never in force.
+    fn remove_abandoned(&self) {
+        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten() {
+            let abandoned = is_temporary(&entry.file_name())
+                && entry.metadata().is_ok_and(|m| {
+                    let age = m.modified().map(|at| SystemTime::now().duration_since(at));
+                    m.is_file() && age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED))
+                });
+            if abandoned && fs::remove_file(entry.path()).is_ok() {
+                log::info!("removed {:?}, left by a write that was cut short", entry.file_name());
+            }
+        }
+    }
+}
+
+/// Reads a small secret text that somebody else put somewhere, such as a systemd
+/// credential; links are followed. `None` when nothing is there.
+///
+/// # Errors
+/// The reason with the path: not a regular file, too long, not text.
+pub fn read_secret_at(path: &Path) -> io::Result<Option<Secret>> {
+    read_text(path, rustix::fs::OFlags::empty())
+}
+
+fn read_text(path: &Path, flags: rustix::fs::OFlags) -> io::Result<Option<Secret>> {
+    // NONBLOCK: a FIFO of that name must not hang the server.
+    let flags = (flags | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(told("read", path, &error)),
+    };
+    let refused = |why: &str| told("read", path, &io::Error::new(io::ErrorKind::InvalidData, why));
+    let meta = file.metadata().map_err(|error| told("read", path, &error))?;
+    if !meta.is_file() {
+        return Err(refused("it is not a regular file"));
+    }
+    // Room for all of it at once, so that growing leaves no copies in memory.
+    let room = usize::try_from(meta.len().min(MAX_SECRET_FILE)).unwrap_or(0) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    let limit = MAX_SECRET_FILE + 1;
+    let read = file.take(limit).read_to_end(&mut bytes);
+    read.map_err(|error| told("read", path, &error))?;
+    if bytes.len() as u64 > MAX_SECRET_FILE {
+        return Err(refused("it is longer than 64 KiB"));
+    }
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Some(Secret::new(text))),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(refused("it is not text"))
+        }
+    }
+}
+
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    // The umask can only take away from the mode above; this gives it back.
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+fn make_private(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIR_MODE).create(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(DIR_MODE)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if fs::symlink_metadata(path)?.is_dir() {
+                Ok(())
+            } else {
+                Err(io::Error::new(io::ErrorKind::NotADirectory, "a file or a link is in the way"))
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") && name.ends_with(TEMPORARY.as_bytes())
+}
+
+fn plain_name(name: &str) -> io::Result<&str> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(part)), None) if part == name => Ok(name),
+        _ => Err(outside(name)),
+    }
+}
+
+fn outside(rel: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("{rel:?} is not a path inside the data directory"),
+    )
+}
+
+/// The error with what was tried, where, and what to do if that is known.
+fn told(verb: &str, path: &Path, error: &io::Error) -> io::Error {
+    let advice = advice(error);
+    let text = format!("could not {verb} {}: {error}{advice}", path.display());
+    io::Error::new(error.kind(), text)
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free some space there",
+        io::ErrorKind::ReadOnlyFilesystem => "; mount that file system writable",
+        io::ErrorKind::PermissionDenied => "; run the server as the user who owns it",
+        _ => "",
+    }
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug)]
+pub enum DataDirError {
+    /// It cannot be made or looked at.
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// Something else has its name.
+    NotADirectory {
+        /// The path that is no directory.
+        path: PathBuf,
+    },
+    /// It, or a file in it, belongs to another user.
+    Foreign {
+        /// What belongs to somebody else.
+        path: PathBuf,
+        /// The user who owns it.
+        owner: u32,
+        /// The user as whom this process runs.
+        us: u32,
+    },
+    /// It is a link to a place that others can write.
+    Exposed {
+        /// The directory as it was given.
+        path: PathBuf,
+        /// What others can write.
+        place: PathBuf,
+    },
+    /// What other users may do there could not be taken away.
+    Modes {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// Another process works in it.
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// The other process's note.
+        holder: String,
+    },
+    /// Its lock cannot be used.
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+}
+
+impl fmt::Display for DataDirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unusable { path, why } => {
+                write!(f, "cannot use the data directory {}: {why}", path.display())?;
+                match advice(why) {
+                    "" => f.write_str("; name another one with DATA_DIR"),
+                    advice => write!(f, "{advice}, or name another one with DATA_DIR"),
+                }
+            }
+            Self::NotADirectory { path } => write!(
+                f,
+                "{} is not a directory; move it away, or name another place with DATA_DIR",
+                path.display()
+            ),
+            Self::Foreign { path, owner, us } => write!(
+                f,
+                "{} belongs to user {owner} and this process runs as user {us}; \
+                 run it as user {owner}, or give the directory away with chown -R",
+                path.display()
+            ),
+            Self::Exposed { path, place } => write!(
+                f,
+                "{} is reached over a link, and others can write to {}; \
+                 use a real directory, or link to a place that only you can write",
+                path.display(),
+                place.display()
+            ),
+            Self::Modes { path, why } => write!(
+                f,
+                "other users may reach {} and that could not be changed: {why}{}",
+                path.display(),
+                advice(why)
+            ),
+            Self::Busy { path, holder } => {
+                write!(f, "another server already works in {}", path.display())?;
+                if !holder.is_empty() {
+                    write!(f, " ({})", holder.escape_debug())?;
+                }
+                f.write_str("; stop it, or give this one its own directory with DATA_DIR")
+            }
+            Self::Lock { path, why } => {
+                write!(f, "could not lock {}: {why}{}", path.display(), advice(why))
+            }
+        }
+    }
+}
+
+impl std::error::Error for DataDirError {}

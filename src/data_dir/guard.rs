@@ -1,0 +1,174 @@
+//! Judges who could touch a directory before secrets are put into it (P25).
+//!
+//! A directory of ours is fine wherever it is, in a sticky `/tmp` too: nobody
+//! else can take its place while it exists. A link is another matter, since its
+//! target can be swapped by whoever may write above the target:
+//! - on the way to the data directory no link may lead below a directory that
+//!   others can write, unless that one is sticky;
+//! - when the data directory itself is a link, it must be ours or root's, its
+//!   target must not be open to others even before it is tightened, and neither
+//!   must the directory that holds the target, sticky or not: once `/tmp` has
+//!   been emptied, the first who comes may use the name.
+
+use super::{DIR_MODE, DataDirError, FILE_MODE, make_private};
+use rustix::process::geteuid;
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// What group and others may do to a file or directory.
+const OTHERS: u32 = 0o077;
+/// Write permission for group and others.
+const OTHERS_WRITE: u32 = 0o022;
+/// Only the owner of an entry may remove or rename it.
+const STICKY: u32 = 0o1000;
+/// Directories inside that are ours all the way down.
+const OUR_TREES: [&str; 2] = ["logs", "backups"];
+/// How deep those go; a bound for a loop that must end.
+const MAX_DEPTH: usize = 8;
+/// Names that a log line lists before it only counts.
+const MAX_NAMED: usize = 5;
+
+/// Finds the real directory behind a path, making it when there is none, and
+/// refuses it when somebody else has a say in it. Changes nothing else.
+pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
+    let unusable = |why| DataDirError::Unusable { path: path.to_owned(), why };
+    // A slash at the end would make the system follow a link unseen.
+    let given: PathBuf = std::path::absolute(path).map_err(unusable)?.components().collect();
+    match fs::symlink_metadata(&given) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&given).map_err(unusable)?,
+        Err(error) => return Err(unusable(error)),
+        Ok(_) => {}
+    }
+    let real = fs::canonicalize(&given).map_err(unusable)?;
+    let meta = fs::metadata(&real).map_err(unusable)?;
+    if !meta.is_dir() {
+        return Err(DataDirError::NotADirectory { path: given });
+    }
+    ours(&real, &meta)?;
+    judge_links(&given, &real, &meta)?;
+    Ok(real)
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(parent)?;
+    }
+    make_private(path)
+}
+
+fn ours(path: &Path, meta: &Metadata) -> Result<(), DataDirError> {
+    let us = geteuid().as_raw();
+    if meta.uid() == us {
+        return Ok(());
+    }
+    Err(DataDirError::Foreign { path: path.to_owned(), owner: meta.uid(), us })
+}
+
+fn judge_links(given: &Path, real: &Path, meta: &Metadata) -> Result<(), DataDirError> {
+    let unusable = |why| DataDirError::Unusable { path: given.to_owned(), why };
+    let exposed =
+        |place: &Path| DataDirError::Exposed { path: given.to_owned(), place: place.to_owned() };
+    let link = fs::symlink_metadata(given).map_err(unusable)?;
+    if link.is_symlink() {
+        if foreign(&link) {
+            return Err(exposed(given));
+        }
+        if meta.mode() & OTHERS_WRITE != 0 {
+            return Err(exposed(real));
+        }
+        if let Some(parent) = real.parent() {
+            let above = fs::metadata(parent).map_err(unusable)?;
+            if above.mode() & OTHERS_WRITE != 0 || foreign(&above) {
+                return Err(exposed(parent));
+            }
+        }
+    }
+    let is_link = |p: &Path| fs::symlink_metadata(p).is_ok_and(|m| m.is_symlink());
+    let linked = given.ancestors().any(is_link);
+    for above in real.ancestors().skip(1) {
+        let meta = fs::metadata(above).map_err(unusable)?;
+        let loose = meta.mode() & OTHERS_WRITE != 0 && meta.mode() & STICKY == 0;
+        if linked && (loose || foreign(&meta)) {
+            return Err(exposed(above));
+        }
+        if loose && Some(above) == real.parent() {
+            log::warn!(
+                "other users can write to {}, so they can move the data directory away; chmod go-w it",
+                above.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether somebody other than us and root owns it, and so can write it at will.
+fn foreign(meta: &Metadata) -> bool {
+    meta.uid() != 0 && meta.uid() != geteuid().as_raw()
+}
+
+/// Takes away what other users may do; the log says what was open.
+pub(super) fn tighten(real: &Path) -> Result<(), DataDirError> {
+    let mut found = Vec::new();
+    // The directory first: from then on nobody else can put anything into it.
+    tighten_one(real, &mut found)?;
+    for path in entries(real)? {
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(why) => return Err(DataDirError::Modes { path, why }),
+        };
+        let ours_below = path.file_name().is_some_and(|n| OUR_TREES.iter().any(|t| n == *t));
+        if meta.is_file() || meta.file_type().is_socket() {
+            ours(&path, &meta)?;
+            tighten_one(&path, &mut found)?;
+        } else if meta.is_dir() && ours_below {
+            tighten_tree(&path, MAX_DEPTH, &mut found)?;
+        }
+    }
+    if !found.is_empty() {
+        let named: Vec<_> = found.iter().take(MAX_NAMED).map(|p| format!("{p:?}")).collect();
+        let more = found.len() - named.len();
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        log::warn!("other users could reach {}{more}; now they cannot", named.join(", "));
+    }
+    Ok(())
+}
+
+fn tighten_tree(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
+    tighten_one(path, found)?;
+    for entry in entries(path)? {
+        match fs::symlink_metadata(&entry) {
+            Ok(meta) if meta.is_dir() && depth > 0 => tighten_tree(&entry, depth - 1, found)?,
+            Ok(meta) if meta.is_file() => tighten_one(&entry, found)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn entries(path: &Path) -> Result<Vec<PathBuf>, DataDirError> {
+    let read = fs::read_dir(path).and_then(|all| all.map(|e| e.map(|e| e.path())).collect());
+    read.map_err(|why| DataDirError::Unusable { path: path.to_owned(), why })
+}
+
+/// Tightens one file or directory. It may vanish meanwhile: a server at work
+/// makes and removes files while an operator's command looks at them.
+fn tighten_one(path: &Path, found: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
+    let tightened = fs::symlink_metadata(path).and_then(|meta| {
+        let lacks = meta.is_dir() && meta.mode() & DIR_MODE != DIR_MODE;
+        if meta.mode() & OTHERS == 0 && !lacks {
+            return Ok(());
+        }
+        if meta.mode() & OTHERS != 0 {
+            found.push(path.to_owned());
+        }
+        let mode = if meta.is_dir() { DIR_MODE } else { FILE_MODE };
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    });
+    match tightened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        tightened => tightened.map_err(|why| DataDirError::Modes { path: path.to_owned(), why }),
+    }
+}
