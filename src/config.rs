@@ -1,1 +1,398 @@
-//! The config room.
+//! The environment as a checked [`Config`], or one sentence that says what to write instead.
+
+use crate::model::{Cidr, Secret};
+use std::ffi::OsString;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// A pinned token below this cannot be defended against guessing (P4).
+const MIN_TOKEN: usize = 32;
+/// Longer ones gain nothing and strain the limits of request heads.
+const MAX_TOKEN: usize = 256;
+/// Where it listens unless told otherwise (P21).
+const DEFAULT_PORT: u16 = 8080;
+/// Where the data is unless told otherwise (P25).
+const DEFAULT_DATA_DIR: &str = "data";
+
+/// What the environment says, each value checked once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `ADMIN_TOKEN`: pins the admin token (P4).
+    pub admin_token: Option<Secret>,
+    /// `LISTEN_ADDR`: where to listen (P21).
+    pub listen: Listen,
+    /// `TRUST_PROXY`: whose forwarding headers are believed (P11).
+    pub trust_proxy: TrustProxy,
+    /// `DASHBOARD_ORIGIN`: a foreign origin that may open WebSockets (P23), as
+    /// browsers write it: lower case, no default port, no path.
+    pub dashboard_origin: Option<String>,
+    /// `BETTER_PAAS_SECRET_KEY` as it was given (P15); the vault judges it.
+    pub secret_key: Option<Secret>,
+    /// `CREDENTIALS_DIRECTORY`, which systemd sets (P15).
+    pub credentials_directory: Option<PathBuf>,
+    /// `DATA_DIR`: where everything is kept (P25).
+    pub data_dir: PathBuf,
+}
+
+/// Where to listen (P21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// On all interfaces, IPv4 and IPv6. Port 0 asks the system for a free one.
+    All {
+        /// The port.
+        port: u16,
+    },
+    /// On one address. Port 0 asks the system for a free one.
+    One(SocketAddr),
+}
+
+impl Listen {
+    /// The port, 0 for any free one.
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::All { port } => port,
+            Self::One(address) => address.port(),
+        }
+    }
+
+    /// The addresses to bind. For [`Listen::All`] IPv6 comes first and both must
+    /// get the same port; a machine without IPv6 has only the second.
+    #[must_use]
+    pub fn addresses(self) -> Vec<SocketAddr> {
+        match self {
+            Self::All { port } => vec![
+                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
+            ],
+            Self::One(address) => vec![address],
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All { port } => write!(f, ":{port}"),
+            Self::One(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Whose forwarding headers are believed (P11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustProxy {
+    /// Nobody's.
+    Off,
+    /// Those of loopback and private addresses.
+    Private,
+    /// Those of these ranges.
+    Ranges(Vec<Cidr>),
+}
+
+impl Config {
+    /// Reads the configuration through a function that looks up one variable. An
+    /// empty value counts as none, except for `ADMIN_TOKEN`, where it would turn
+    /// a pinned token off unnoticed.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first value that is not what it should be.
+    pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let filled = |name| get(name).filter(|value| !value.is_empty());
+        let text = |name| filled(name).map(|value| utf8(name, value)).transpose();
+        let admin_token = get("ADMIN_TOKEN").map(admin_token).transpose()?;
+        let listen = text("LISTEN_ADDR")?.map(|v| listen(&v)).transpose()?;
+        let trust_proxy = text("TRUST_PROXY")?.map(|v| trust_proxy(&v)).transpose()?;
+        Ok(Self {
+            admin_token,
+            listen: listen.unwrap_or(Listen::All { port: DEFAULT_PORT }),
+            trust_proxy: trust_proxy.unwrap_or(TrustProxy::Off),
+            dashboard_origin: text("DASHBOARD_ORIGIN")?.map(|v| origin(&v)).transpose()?,
+            secret_key: text("BETTER_PAAS_SECRET_KEY")?.map(Secret::new),
+            credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            data_dir: filled("DATA_DIR").unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into(),
+        })
+    }
+}
+
+fn utf8(name: &'static str, value: OsString) -> Result<String, ConfigError> {
+    value.into_string().map_err(|_| ConfigError { name, problem: "is not valid text (UTF-8)" })
+}
+
+fn admin_token(value: OsString) -> Result<Secret, ConfigError> {
+    const NAME: &str = "ADMIN_TOKEN";
+    // In custody first, so that it is wiped from memory when it is refused.
+    let token = Secret::new(utf8(NAME, value)?);
+    let text = token.expose();
+    let problem = if text.is_empty() {
+        "is empty; unset it to use the token in data/admin_token.txt, or pin at least 32 \
+         random characters, for example from: openssl rand -hex 32"
+    } else if text.chars().any(char::is_whitespace) {
+        "has whitespace inside, which gets lost on its way; write at least 32 random \
+         characters without any, for example from: openssl rand -hex 32"
+    } else if text.len() < MIN_TOKEN {
+        "is too short to withstand guessing; write at least 32 random characters, for \
+         example from: openssl rand -hex 32"
+    } else if text.len() > MAX_TOKEN {
+        "is too long; write at most 256 characters, for example from: openssl rand -hex 32"
+    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        "holds a character that cannot travel in a header; write letters, digits and ASCII \
+         punctuation, for example from: openssl rand -hex 32"
+    } else {
+        return Ok(token);
+    };
+    Err(ConfigError { name: NAME, problem })
+}
+
+fn listen(text: &str) -> Result<Listen, ConfigError> {
+    if let Some(port) = text.strip_prefix(':').and_then(port) {
+        return Ok(Listen::All { port });
+    }
+    text.parse().map(Listen::One).map_err(|_| ConfigError {
+        name: "LISTEN_ADDR",
+        problem: "is not an address to listen on; write :8080 for all interfaces, \
+                  127.0.0.1:8080 or [::1]:8080 for one",
+    })
+}
+
+/// Only digits: the library's own parser takes a plus sign too.
+fn port(text: &str) -> Option<u16> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn trust_proxy(text: &str) -> Result<TrustProxy, ConfigError> {
+    if text.eq_ignore_ascii_case("true") {
+        return Ok(TrustProxy::Private);
+    }
+    if text.eq_ignore_ascii_case("false") {
+        return Ok(TrustProxy::Off);
+    }
+    let ranges: Result<Vec<_>, _> = text.split(',').map(|r| Cidr::parse(r.trim())).collect();
+    ranges.map(TrustProxy::Ranges).map_err(|_| ConfigError {
+        name: "TRUST_PROXY",
+        problem: "is neither true nor a list of address ranges; write true to believe proxies \
+                  at loopback and private addresses, or name yours: 192.0.2.7,2001:db8::/64",
+    })
+}
+
+fn origin(text: &str) -> Result<String, ConfigError> {
+    const BAD: ConfigError = ConfigError {
+        name: "DASHBOARD_ORIGIN",
+        problem: "is not an origin; write scheme, host and, if it is not the usual one, the port, \
+                  with nothing after it: https://paas.example.com",
+    };
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.strip_suffix('/').unwrap_or(&lower);
+    let (scheme, rest, usual) = if let Some(rest) = lower.strip_prefix("https://") {
+        ("https", rest, 443)
+    } else if let Some(rest) = lower.strip_prefix("http://") {
+        ("http", rest, 80)
+    } else {
+        return Err(BAD);
+    };
+    let split = if rest.starts_with('[') { rest.find(']').ok_or(BAD)? + 1 } else { 0 };
+    let colon = rest[split..].find(':').map_or(rest.len(), |at| split + at);
+    let (host, after) = rest.split_at(colon);
+    let host = origin_host(host).ok_or(BAD)?;
+    let number = match after.strip_prefix(':') {
+        None => usual,
+        Some(digits) => port(digits).filter(|p| *p > 0).ok_or(BAD)?,
+    };
+    // A browser leaves the usual port away, so the comparison must do without it too.
+    let tail = if number == usual { String::new() } else { format!(":{number}") };
+    Ok(format!("{scheme}://{host}{tail}"))
+}
+
+fn origin_host(host: &str) -> Option<String> {
+    if let Some(address) = host.strip_prefix('[') {
+        let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+        return Some(format!("[{address}]"));
+    }
+    let label = |l: &str| {
+        !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    host.split('.').all(label).then(|| host.to_owned())
+}
+
+/// Which variable is wrong, and what to write. Never repeats the value, which
+/// may be a secret in the wrong place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable.
+    pub name: &'static str,
+    problem: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_env(|name| {
+            pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    fn one(name: &str, value: &str) -> Result<Config, ConfigError> {
+        with(&[(name, value)])
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let expected = Config {
+            admin_token: None,
+            listen: Listen::All { port: 8080 },
+            trust_proxy: TrustProxy::Off,
+            dashboard_origin: None,
+            secret_key: None,
+            credentials_directory: None,
+            data_dir: "data".into(),
+        };
+        assert_eq!(with(&[]), Ok(expected.clone()));
+        let names = [
+            "LISTEN_ADDR",
+            "TRUST_PROXY",
+            "DASHBOARD_ORIGIN",
+            "BETTER_PAAS_SECRET_KEY",
+            "DATA_DIR",
+        ];
+        let empty: Vec<_> = names.iter().map(|n| (*n, "")).collect();
+        assert_eq!(with(&empty), Ok(expected));
+    }
+
+    #[test]
+    fn p4_a_weak_admin_token_is_refused_with_a_sentence_that_does_not_repeat_it() {
+        let good = "0123456789abcdef0123456789abcdef";
+        let config = one("ADMIN_TOKEN", good).unwrap();
+        assert_eq!(config.admin_token.as_ref().unwrap().expose(), good);
+        assert!(!format!("{config:?}").contains(good));
+        assert!(one("ADMIN_TOKEN", &"~".repeat(256)).is_ok());
+        let long = "x".repeat(257);
+        for (bad, word) in [
+            ("", "empty"),
+            ("hunter2", "too short"),
+            (&good[1..], "too short"),
+            ("0123456789abcdef 0123456789abcdef", "whitespace"),
+            ("0123456789abcdef0123456789abcdef\n", "whitespace"),
+            ("0123456789abcdef\u{a0}0123456789abcdef", "whitespace"),
+            ("ä123456789abcdef0123456789abcdef", "header"),
+            ("\u{7f}123456789abcdef0123456789abcdef", "header"),
+            (&long, "too long"),
+        ] {
+            let error = one("ADMIN_TOKEN", bad).unwrap_err().to_string();
+            assert!(error.starts_with("ADMIN_TOKEN ") && error.contains(word), "{error}");
+            assert!(error.contains("openssl rand"), "{error}");
+            assert!(bad.is_empty() || !error.contains(bad), "{error}");
+        }
+        let bytes =
+            Config::from_env(|n| (n == "ADMIN_TOKEN").then(|| OsString::from_vec(vec![255; 40])));
+        assert!(bytes.is_err());
+    }
+
+    #[test]
+    fn p21_listen_addresses_are_read() {
+        let listen = |t: &str| one("LISTEN_ADDR", t).map(|c| c.listen);
+        assert_eq!(listen(":8080"), Ok(Listen::All { port: 8080 }));
+        assert_eq!(listen(":0"), Ok(Listen::All { port: 0 }));
+        for text in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:1", "[::]:0"] {
+            assert_eq!(listen(text), Ok(Listen::One(text.parse().unwrap())));
+            assert_eq!(listen(text).unwrap().to_string(), text);
+        }
+        assert_eq!(listen(":81").unwrap().addresses().len(), 2);
+        for bad in [
+            "8080",
+            "localhost:8080",
+            ":",
+            ":+80",
+            ":65536",
+            ":-1",
+            ": 80",
+            "127.0.0.1",
+            "::1",
+            "*:80",
+        ] {
+            let error = listen(bad).unwrap_err().to_string();
+            assert!(error.starts_with("LISTEN_ADDR ") && error.contains(":8080"), "{error}");
+        }
+    }
+
+    #[test]
+    fn p11_trust_is_off_private_or_a_list() {
+        let trust = |t: &str| one("TRUST_PROXY", t).map(|c| c.trust_proxy);
+        assert_eq!(trust("true"), Ok(TrustProxy::Private));
+        assert_eq!(trust("True"), Ok(TrustProxy::Private));
+        assert_eq!(trust("false"), Ok(TrustProxy::Off));
+        let ranges = vec![Cidr::parse("10.0.0.0/8").unwrap(), Cidr::parse("::1").unwrap()];
+        assert_eq!(trust("10.0.0.0/8, ::1"), Ok(TrustProxy::Ranges(ranges)));
+        for bad in ["yes", "1", "10.0.0.0/8,", ",", "10.0.0.0/33", "true,10.0.0.0/8", "caddy"] {
+            let error = trust(bad).unwrap_err().to_string();
+            assert!(error.starts_with("TRUST_PROXY "), "{error}");
+        }
+    }
+
+    #[test]
+    fn p23_an_origin_is_written_as_browsers_write_it() {
+        let origin = |t: &str| one("DASHBOARD_ORIGIN", t).map(|c| c.dashboard_origin.unwrap());
+        for (text, normal) in [
+            ("https://paas.example.com", "https://paas.example.com"),
+            ("HTTPS://Paas.Example.com:443/", "https://paas.example.com"),
+            ("https://h:8443", "https://h:8443"),
+            ("http://h:80", "http://h"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("https://[0:0::1]:9", "https://[::1]:9"),
+        ] {
+            assert_eq!(origin(text).as_deref(), Ok(normal));
+        }
+        for bad in [
+            "paas.example.com",
+            "https://",
+            "https:///",
+            "https://h/x",
+            "https://h//",
+            "https://u@h",
+            "https://h:",
+            "https://h:0",
+            "https://h:99999",
+            "https://h:+1",
+            "https://h?x",
+            "https://a..b",
+            "https://[::1",
+            "https://[::1]x",
+            "https://[x]",
+            "https://a b",
+            "https://bücher.example",
+            "https://h, https://i",
+            "null",
+            "*",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn p15_the_secret_key_is_kept_as_it_is_and_not_shown() {
+        let config = one("BETTER_PAAS_SECRET_KEY", "not judged here").unwrap();
+        assert_eq!(config.secret_key.as_ref().unwrap().expose(), "not judged here");
+        assert!(!format!("{config:?}").contains("judged"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_it_panic(name in 0usize..7, value in "\\PC{0,40}") {
+            let names = ["ADMIN_TOKEN", "LISTEN_ADDR", "TRUST_PROXY", "DASHBOARD_ORIGIN",
+                "BETTER_PAAS_SECRET_KEY", "CREDENTIALS_DIRECTORY", "DATA_DIR"];
+            let _ = one(names[name], &value);
+        }
+    }
+}
