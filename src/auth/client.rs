@@ -1,0 +1,255 @@
+//! Finds the client behind a connection, and behind the proxies that are trusted (P10, P11).
+
+use crate::model::{Cidr, Client};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// Whose forwarding headers are believed (P11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody's.
+    Off,
+    /// Those of loopback and private addresses (RFC 1918, RFC 4193).
+    Private,
+    /// Those of these ranges.
+    Ranges(Vec<Cidr>),
+}
+
+impl Trust {
+    /// Whether the address is a trusted proxy's.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Private => is_private(address.to_canonical()),
+            Self::Ranges(ranges) => ranges.iter().any(|range| range.contains(address)),
+        }
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+    }
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Who is counted (P10).
+    pub client: Client,
+    /// Its address; an IPv4-mapped one as IPv4.
+    pub address: IpAddr,
+    /// The direct peer is a trusted proxy.
+    pub trusted_proxy: bool,
+    /// A trusted proxy says that the client came over HTTPS.
+    pub https: bool,
+}
+
+/// Finds the client. `forwarded_for` are the `X-Forwarded-For` headers in the
+/// order they came; each may be a list.
+///
+/// Headers count only when the peer is trusted. Then every proxy wrote, at the
+/// right end, the address that it saw: reading from the right, the first address
+/// that is no trusted proxy is the client, and what stands to the left of it is
+/// hearsay. An entry that is no address ends the walk, since nothing to the left
+/// of it can be vouched for; the last trusted address before it is the client
+/// then, as it is when all of them are trusted.
+#[must_use]
+pub fn resolve(
+    trust: &Trust,
+    peer: IpAddr,
+    forwarded_for: &[&[u8]],
+    forwarded_proto: Option<&[u8]>,
+) -> Origin {
+    let peer = peer.to_canonical();
+    if !trust.trusts(peer) {
+        return Origin {
+            client: Client::of(peer),
+            address: peer,
+            trusted_proxy: false,
+            https: false,
+        };
+    }
+    let mut address = peer;
+    let entries = forwarded_for.iter().rev().flat_map(|h| h.rsplit(|b| *b == b','));
+    for entry in entries {
+        let Some(next) = entry_address(entry.trim_ascii()) else { break };
+        address = next;
+        if !trust.trusts(address) {
+            break;
+        }
+    }
+    // A list of several protocols is no clear word, so it does not count as https.
+    let https = forwarded_proto.is_some_and(|p| p.trim_ascii().eq_ignore_ascii_case(b"https"));
+    Origin { client: Client::of(address), address, trusted_proxy: true, https }
+}
+
+/// One entry: an address, alone or with a port as some proxies write it; IPv6
+/// with brackets or, when it has no port, without.
+fn entry_address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?;
+    let address = if let Some(rest) = text.strip_prefix('[') {
+        let (inside, after) = rest.split_once(']')?;
+        port_or_nothing(after)?;
+        IpAddr::V6(inside.parse::<Ipv6Addr>().ok()?)
+    } else if text.bytes().filter(|b| *b == b':').count() == 1 {
+        let colon = text.find(':')?;
+        port_or_nothing(&text[colon..])?;
+        IpAddr::V4(text[..colon].parse().ok()?)
+    } else {
+        text.parse().ok()?
+    };
+    Some(address.to_canonical())
+}
+
+fn port_or_nothing(text: &str) -> Option<()> {
+    if text.is_empty() {
+        return Some(());
+    }
+    let digits = text.strip_prefix(':')?;
+    let fine = digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    fine.then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn ranges(all: &[&str]) -> Trust {
+        Trust::Ranges(all.iter().map(|r| Cidr::parse(r).unwrap()).collect())
+    }
+
+    fn found(trust: &Trust, peer: &str, headers: &[&str]) -> String {
+        let headers: Vec<_> = headers.iter().map(|h| h.as_bytes()).collect();
+        let origin = resolve(trust, ip(peer), &headers, None);
+        assert_eq!(origin.client, Client::of(origin.address));
+        origin.address.to_string()
+    }
+
+    #[test]
+    fn p11_without_trust_the_peer_is_the_client() {
+        assert_eq!(found(&Trust::Off, "127.0.0.1", &["8.8.8.8"]), "127.0.0.1");
+        assert_eq!(found(&Trust::Private, "9.9.9.9", &["8.8.8.8"]), "9.9.9.9");
+        assert_eq!(found(&ranges(&["10.0.0.1"]), "10.0.0.2", &["8.8.8.8"]), "10.0.0.2");
+        let origin = resolve(&Trust::Private, ip("9.9.9.9"), &[b"8.8.8.8"], Some(b"https"));
+        assert!(!origin.trusted_proxy && !origin.https);
+    }
+
+    #[test]
+    fn p11_private_means_loopback_and_private_addresses() {
+        for peer in ["127.0.0.1", "127.9.9.9", "10.1.1.1", "172.16.0.1", "172.31.255.255"] {
+            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+        }
+        for peer in ["192.168.3.4", "::1", "fd12::1", "fc00::1", "::ffff:10.0.0.1"] {
+            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+        }
+        for peer in ["172.32.0.1", "100.64.0.1", "169.254.1.1", "fe80::1", "2001:db8::1", "0.0.0.0"]
+        {
+            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), peer);
+        }
+    }
+
+    #[test]
+    fn p11_the_right_most_address_that_is_no_trusted_proxy_is_the_client() {
+        let trust = ranges(&["10.0.0.0/8", "fd00::/8"]);
+        for (headers, client) in [
+            (&[][..], "10.0.0.1"),
+            (&["8.8.8.8"], "8.8.8.8"),
+            (&["8.8.8.8, 9.9.9.9"], "9.9.9.9"),
+            (&["8.8.8.8, 9.9.9.9, 10.0.0.2"], "9.9.9.9"),
+            (&["8.8.8.8,\t10.0.0.3 ,10.0.0.2 "], "8.8.8.8"),
+            (&["7.7.7.7", "8.8.8.8", "10.0.0.2, fd00::2"], "8.8.8.8"),
+            (&["7.7.7.7, 8.8.8.8", "10.0.0.2"], "8.8.8.8"),
+            (&["127.0.0.1"], "127.0.0.1"),
+            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            (&["2001:db8::9"], "2001:db8::9"),
+        ] {
+            assert_eq!(found(&trust, "10.0.0.1", headers), client, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn p11_an_entry_that_is_no_address_ends_the_walk() {
+        for (header, client) in [
+            ("8.8.8.8, unknown", "127.0.0.1"),
+            ("8.8.8.8, unknown, 10.0.0.2", "10.0.0.2"),
+            ("8.8.8.8,", "127.0.0.1"),
+            ("", "127.0.0.1"),
+            ("8.8.8.8 9.9.9.9", "127.0.0.1"),
+            ("8.8.8.256", "127.0.0.1"),
+            ("8.8.8", "127.0.0.1"),
+            ("08.8.8.8", "127.0.0.1"),
+            ("\"8.8.8.8\"", "127.0.0.1"),
+            ("for=8.8.8.8", "127.0.0.1"),
+            ("8.8.8.8:", "127.0.0.1"),
+            ("8.8.8.8:+1", "127.0.0.1"),
+            ("8.8.8.8:65536", "127.0.0.1"),
+            ("[8.8.8.8]", "127.0.0.1"),
+            ("[2001:db8::1", "127.0.0.1"),
+            ("[2001:db8::1]x", "127.0.0.1"),
+            ("fe80::1%eth0", "127.0.0.1"),
+            ("8.8.8.8\0", "127.0.0.1"),
+        ] {
+            assert_eq!(found(&Trust::Private, "127.0.0.1", &[header]), client, "{header:?}");
+        }
+        let origin = resolve(&Trust::Private, ip("::1"), &[b"8.8.8.8, \xff"], None);
+        assert_eq!(origin.address, ip("::1"));
+    }
+
+    #[test]
+    fn p10_ports_brackets_and_mapped_addresses_do_not_make_another_client() {
+        for (entry, client) in [
+            ("8.8.8.8:1234", "8.8.8.8"),
+            ("::ffff:8.8.8.8", "8.8.8.8"),
+            ("[::ffff:808:808]:99", "8.8.8.8"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+        ] {
+            assert_eq!(found(&Trust::Private, "::ffff:127.0.0.1", &[entry]), client, "{entry}");
+        }
+        // A mapped private address is the private address, so the walk goes on.
+        assert_eq!(found(&Trust::Private, "::1", &["8.8.8.8, ::ffff:10.0.0.1"]), "8.8.8.8");
+        assert_eq!(found(&Trust::Off, "::ffff:9.9.9.9", &[]), "9.9.9.9");
+    }
+
+    #[test]
+    fn https_is_believed_of_a_trusted_proxy_only_and_only_in_clear_words() {
+        let https = |peer: &str, proto: &[u8]| {
+            resolve(&Trust::Private, ip(peer), &[b"8.8.8.8"], Some(proto)).https
+        };
+        assert!(https("127.0.0.1", b"https") && https("127.0.0.1", b" HTTPS "));
+        assert!(!https("9.9.9.9", b"https"));
+        for proto in [&b"http"[..], b"", b"https, http", b"http, https", b"httpsx", b"\xff"] {
+            assert!(!https("127.0.0.1", proto));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p11_what_a_client_writes_changes_nothing(
+            written in proptest::collection::vec("[ -~]{0,40}", 0..4),
+            same_line in any::<bool>(),
+        ) {
+            let mut lines = written;
+            let seen = "203.0.113.7, 10.0.0.2".to_owned();
+            match lines.last_mut() {
+                Some(last) if same_line => *last = format!("{last}, {seen}"),
+                _ => lines.push(seen),
+            }
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            prop_assert_eq!(found(&Trust::Private, "127.0.0.1", &lines), "203.0.113.7");
+        }
+
+        #[test]
+        fn no_header_makes_it_panic(header in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = resolve(&Trust::Private, ip("::1"), &[&header], Some(&header));
+        }
+    }
+}

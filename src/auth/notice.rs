@@ -1,0 +1,152 @@
+//! The log's lines about wrong tries: each worth reading, never a flood (P13).
+//!
+//! One line for the first wrong try of a series, one for each lockout, one when
+//! the owner gets in after wrong tries. What is left out in a minute with too
+//! many of them is counted in the next line.
+
+use super::clock::Millis;
+use super::lockout::Failure;
+use crate::model::Client;
+use std::fmt;
+
+/// How long a window is.
+const WINDOW: Millis = 60_000;
+/// Lines of one kind in a window: more than anybody reads, and about 4 MB of log
+/// in a day of attack by a million addresses.
+const MAX_LINES: u32 = 20;
+
+/// Lines of one kind in the present window.
+#[derive(Debug, Default)]
+struct Window {
+    begun: Millis,
+    lines: u32,
+    left_out: u32,
+}
+
+impl Window {
+    /// Whether one more line fits, and how many were left out before it.
+    fn admit(&mut self, now: Millis) -> Option<u32> {
+        if now.saturating_sub(self.begun) >= WINDOW {
+            (self.begun, self.lines) = (now, 0);
+        }
+        if self.lines >= MAX_LINES {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+/// Decides which lines are written. Lockouts have their own window, so that
+/// single wrong tries cannot push them out of the log.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    series: Window,
+    lockouts: Window,
+}
+
+impl Notices {
+    /// The line for a wrong try, if it deserves one.
+    pub(super) fn failure(&mut self, client: Client, what: Failure, now: Millis) -> Option<Note> {
+        let failures = what.failures;
+        let (kind, window) = match what.lockout_seconds {
+            Some(seconds) => (Kind::Lockout { seconds, failures }, &mut self.lockouts),
+            None if failures == 1 => (Kind::First, &mut self.series),
+            None => return None,
+        };
+        window.admit(now).map(|left_out| Note { client, kind, left_out })
+    }
+
+    /// The line for a sign-in after wrong tries.
+    pub(super) fn success(&mut self, client: Client, failures: u32, now: Millis) -> Option<Note> {
+        let kind = Kind::Success { failures };
+        self.series.admit(now).map(|left_out| Note { client, kind, left_out })
+    }
+}
+
+#[derive(Debug)]
+enum Kind {
+    First,
+    Lockout { seconds: u32, failures: u32 },
+    Success { failures: u32 },
+}
+
+/// One line to write.
+#[derive(Debug)]
+pub(super) struct Note {
+    client: Client,
+    kind: Kind,
+    left_out: u32,
+}
+
+impl Note {
+    pub(super) fn write(&self) {
+        match self.kind {
+            Kind::Success { .. } => log::info!("{self}"),
+            Kind::First | Kind::Lockout { .. } => log::warn!("{self}"),
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let client = self.client;
+        match self.kind {
+            Kind::First => write!(f, "wrong admin token from {client}")?,
+            Kind::Lockout { seconds, failures } => {
+                write!(
+                    f,
+                    "locked out {client} for {seconds} s after {failures} wrong admin tokens"
+                )?;
+            }
+            Kind::Success { failures } => {
+                write!(f, "right admin token from {client} after {failures} wrong ones")?;
+            }
+        }
+        if self.left_out > 0 {
+            write!(f, " ({} more lines like this were left out before it)", self.left_out)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(n: u32) -> Client {
+        Client::V4(n.to_be_bytes())
+    }
+
+    #[test]
+    fn p13_the_first_of_a_series_each_lockout_and_a_success_get_a_line() {
+        let mut notices = Notices::default();
+        let mut line = |failures, lockout_seconds| {
+            let what = Failure { failures, lockout_seconds };
+            notices.failure(client(1), what, 0).map(|note| note.to_string())
+        };
+        assert_eq!(line(1, None).as_deref(), Some("wrong admin token from 0.0.0.1"));
+        assert_eq!(line(2, None), None);
+        let lockout = "locked out 0.0.0.1 for 2 s after 5 wrong admin tokens";
+        assert_eq!(line(5, Some(2)).as_deref(), Some(lockout));
+        let success = notices.success(client(1), 5, 0).unwrap().to_string();
+        assert_eq!(success, "right admin token from 0.0.0.1 after 5 wrong ones");
+    }
+
+    #[test]
+    fn a_million_attackers_do_not_flood_the_log() {
+        let mut notices = Notices::default();
+        let mut lines = 0;
+        for n in 0..1_000_000 {
+            let what = Failure { failures: 1, lockout_seconds: None };
+            lines += u32::from(notices.failure(client(n), what, 5).is_some());
+        }
+        assert_eq!(lines, MAX_LINES);
+        let lockout = Failure { failures: 5, lockout_seconds: Some(2) };
+        assert!(notices.failure(client(1), lockout, 5).is_some(), "lockouts are still told");
+        let first = Failure { failures: 1, lockout_seconds: None };
+        let next = notices.failure(client(1), first, 5 + WINDOW).unwrap().to_string();
+        assert!(next.contains("(999980 more lines"), "{next}");
+    }
+}
