@@ -1,0 +1,363 @@
+//! The journal as its users see it: writing, following, rotating, removing.
+
+use super::*;
+use crate::model::Secret;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+use tempfile::TempDir;
+
+struct Room {
+    journal: Journal,
+    folder: TempDir,
+}
+
+fn room(max_app_log: u64) -> Room {
+    let folder = tempfile::tempdir().unwrap();
+    let (deploys, apps) = (folder.path().join("deploys"), folder.path().join("apps"));
+    fs::create_dir(&deploys).unwrap();
+    fs::create_dir(&apps).unwrap();
+    Room { journal: Journal::at(deploys, apps, max_app_log).unwrap(), folder }
+}
+
+fn deploy() -> DeployId {
+    DeployId::from_random([7; 10])
+}
+
+fn app() -> AppId {
+    AppId::from_random([9; 10])
+}
+
+fn secret(text: &str) -> Redactor {
+    Redactor::new(vec![Secret::new(text.to_owned())])
+}
+
+/// Everything that can be read now.
+fn drain(subscription: &mut Subscription) -> Vec<Event> {
+    let mut all = Vec::new();
+    loop {
+        let events = subscription.read(1000);
+        if events.is_empty() {
+            return all;
+        }
+        all.extend(events);
+    }
+}
+
+fn lines(texts: &[&str]) -> Vec<Event> {
+    texts.iter().map(|t| Event::Line((*t).to_owned())).collect()
+}
+
+/// Waits for the subscription's descriptor; false when nothing came in time.
+fn woken(subscription: &Subscription, within: Duration) -> bool {
+    let fd = subscription.fd();
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::try_from(within).unwrap())).unwrap() > 0
+}
+
+#[test]
+fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
+    let room = room(MAX_APP_LOG);
+    assert!(room.journal.follow_deploy(&deploy()).unwrap().is_none());
+    let writer = room.journal.begin(&deploy(), secret("tops3cret")).unwrap();
+    writer.line("first");
+    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    assert_eq!(drain(&mut follower), lines(&["first"]));
+    assert!(!woken(&follower, Duration::ZERO));
+    writer.line("\u{1b}[31mtoken is tops3cret\u{1b}[0m");
+    writer.line("a\nb\r\n\nc");
+    assert!(woken(&follower, Duration::ZERO));
+    assert_eq!(drain(&mut follower), lines(&["token is [redacted]", "a", "b", "", "c"]));
+    assert_eq!(follower.read(1000), []);
+    writer.finish("{\"status\":\"live\"}");
+    assert!(woken(&follower, Duration::ZERO));
+    assert_eq!(drain(&mut follower), [Event::End(Some("{\"status\":\"live\"}".to_owned()))]);
+    assert_eq!(follower.read(1000), []);
+
+    let mut late = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let all = drain(&mut late);
+    assert_eq!(all.len(), 7);
+    assert_eq!(all[6], Event::End(None));
+    let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
+    assert_eq!(stored, "first\ntoken is [redacted]\na\nb\n\nc\n");
+}
+
+#[test]
+fn a_writer_that_is_dropped_ends_the_log_too() {
+    let room = room(MAX_APP_LOG);
+    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    writer.line("x");
+    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    drop(writer);
+    assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End(None)]);
+    assert!(locked(&room.journal.shared.running).is_empty());
+}
+
+#[test]
+fn a_line_that_was_cut_on_its_way_here_still_loses_its_secret() {
+    let room = room(MAX_APP_LOG);
+    let writer = room.journal.begin(&deploy(), secret("0123456789abcdef")).unwrap();
+    writer.line(&format!("{}01234567", "x".repeat(MAX_LINE - 8)));
+    writer.line("89abcdef and more");
+    writer.line("next");
+    let long = "y".repeat(MAX_LINE);
+    writer.line(&long);
+    writer.finish("");
+    let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
+    let x = "x".repeat(MAX_LINE - 8);
+    assert_eq!(stored, format!("{x}\n[redacted] and more\nnext\n{long}\n"));
+}
+
+#[test]
+fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
+    let room = room(MAX_APP_LOG);
+    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let line = "z".repeat(MAX_LINE - 10);
+    for _ in 0..MAX_DEPLOY_LOG / MAX_LINE as u64 + 10 {
+        writer.line(&line);
+    }
+    writer.finish("");
+    let stored = fs::read(room.journal.deploy_log(&deploy())).unwrap();
+    assert!(stored.len() as u64 <= MAX_DEPLOY_LOG);
+    assert!(stored.ends_with(b"[this log has reached 10 MiB; what follows is not kept]\n"));
+}
+
+#[test]
+fn a_follower_takes_no_more_than_it_asks_for() {
+    let room = room(MAX_APP_LOG);
+    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    for i in 0..5_000 {
+        writer.line(&format!("line {i}"));
+    }
+    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let mut next = 0;
+    loop {
+        let events = follower.read(500);
+        if events.is_empty() {
+            break;
+        }
+        let mut size = 0;
+        for event in events {
+            let Event::Line(line) = event else { panic!("ended") };
+            size += line.len();
+            assert_eq!(line, format!("line {next}"));
+            next += 1;
+        }
+        assert!(size <= 500 + MAX_LINE);
+    }
+    assert_eq!(next, 5_000);
+}
+
+#[test]
+fn an_apps_log_is_followed_from_its_last_lines_on() {
+    let room = room(MAX_APP_LOG);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    for i in 0..300 {
+        writeln!(process, "line {i}").unwrap();
+    }
+    let mut follower = room.journal.follow_app(&app(), 200, secret("s3cr3t!")).unwrap();
+    let first = drain(&mut follower);
+    assert_eq!((first.len(), &first[0]), (200, &Event::Line("line 100".to_owned())));
+    assert!(!woken(&follower, Duration::ZERO));
+    write!(process, "pass s3c").unwrap();
+    assert!(woken(&follower, Duration::from_secs(5)));
+    assert_eq!(drain(&mut follower), []);
+    process.write_all(b"r3t! \xff\x1b[2J\n").unwrap();
+    assert!(woken(&follower, Duration::from_secs(5)));
+    assert_eq!(drain(&mut follower), lines(&["pass [redacted] \u{fffd}"]));
+}
+
+#[test]
+fn a_new_secret_is_kept_from_those_who_follow_already() {
+    let room = room(MAX_APP_LOG);
+    let mut follower = room.journal.follow_app(&app(), 10, secret("old-secret")).unwrap();
+    room.journal.set_redactor(&app(), secret("new-secret"));
+    room.journal.note_app(&app(), "old-secret new-secret");
+    assert_eq!(drain(&mut follower), lines(&["[better-paas] [redacted] [redacted]"]));
+    assert_eq!(room.journal.redactor(&app()).redact("new-secret"), "[redacted]");
+}
+
+#[test]
+fn the_tail_holds_the_last_lines_and_the_platforms_own() {
+    let room = room(MAX_APP_LOG);
+    let none = Redactor::default();
+    assert_eq!(room.journal.app_tail(&app(), 20, &none).unwrap(), Vec::<String>::new());
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    write!(process, "one\ntwo\r\nunfinished").unwrap();
+    room.journal.note_app(&app(), "stopped\nwith \u{1b}[1mexit code 1");
+    write!(process, "more").unwrap();
+    let all = ["one", "two", "unfinished", "[better-paas] stopped with exit code 1", "more"];
+    assert_eq!(room.journal.app_tail(&app(), 20, &none).unwrap(), all);
+    assert_eq!(room.journal.app_tail(&app(), 2, &none).unwrap(), all[3..]);
+    assert_eq!(room.journal.app_tail(&app(), 0, &none).unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_rotated_log_loses_no_line_that_it_should_keep() {
+    let room = room(4_000);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let mut follower = room.journal.follow_app(&app(), 200, Redactor::default()).unwrap();
+    let mut seen = Vec::new();
+    for i in 0..2_000 {
+        writeln!(process, "line number {i}").unwrap();
+        if i % 50 == 0 {
+            seen.extend(drain(&mut follower));
+        }
+        if i % 70 == 0 {
+            room.journal.shared.rotate_all();
+        }
+    }
+    seen.extend(drain(&mut follower));
+    let expected: Vec<_> = (0..2_000).map(|i| Event::Line(format!("line number {i}"))).collect();
+    assert_eq!(seen, expected);
+
+    let size = |name: &str| fs::metadata(room.folder.path().join("apps").join(name)).unwrap().len();
+    let older = format!("{}.log.1", app());
+    assert!(size(&older) <= 4_000 && size(&format!("{}.log", app())) <= 6_000);
+    // The tail reaches into the older half.
+    let tail = room.journal.app_tail(&app(), 250, &Redactor::default()).unwrap();
+    assert_eq!(tail.len(), 250, "{tail:?}");
+    assert_eq!((tail[0].as_str(), tail[249].as_str()), ("line number 1750", "line number 1999"));
+}
+
+#[test]
+fn only_the_newest_part_of_a_log_that_grew_far_too_fast_is_kept() {
+    let room = room(1_000);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    for i in 0..10_000 {
+        writeln!(process, "{i}").unwrap();
+    }
+    room.journal.shared.rotate_all();
+    let older =
+        fs::read_to_string(room.folder.path().join(format!("apps/{}.log.1", app()))).unwrap();
+    assert!(older.len() <= 1_000 && older.ends_with("\n9999\n"));
+    assert!(older.lines().all(|l| l.len() == 4), "no line is cut");
+    writeln!(process, "next").unwrap();
+    assert_eq!(room.journal.app_tail(&app(), 2, &Redactor::default()).unwrap(), ["9999", "next"]);
+}
+
+#[test]
+fn a_log_that_somebody_else_emptied_is_read_from_its_start() {
+    let room = room(MAX_APP_LOG);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    writeln!(process, "before, and longer").unwrap();
+    let mut follower = room.journal.follow_app(&app(), 200, Redactor::default()).unwrap();
+    assert_eq!(drain(&mut follower).len(), 1);
+    process.set_len(0).unwrap();
+    writeln!(process, "after").unwrap();
+    assert_eq!(drain(&mut follower), lines(&["after"]));
+}
+
+#[test]
+fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
+    let room = room(10);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    writeln!(process, "more than ten bytes").unwrap();
+    room.journal.shared.rotate_all();
+    room.journal.begin(&deploy(), Redactor::default()).unwrap().finish("");
+    let mut follower = room.journal.follow_app(&app(), 0, Redactor::default()).unwrap();
+    room.journal.remove_app(&app(), &[deploy(), DeployId::from_random([1; 10])]);
+    assert!(woken(&follower, Duration::from_secs(5)));
+    assert_eq!(drain(&mut follower), [Event::End(None)]);
+    for part in ["apps", "deploys"] {
+        assert_eq!(fs::read_dir(room.folder.path().join(part)).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn every_file_is_private_whatever_the_umask_p25() {
+    let room = room(10);
+    let loose = room.folder.path().join(format!("apps/{}.log", app()));
+    fs::write(&loose, "more than ten bytes\n").unwrap();
+    fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).unwrap();
+    drop(room.journal.app_log_file(&app()).unwrap());
+    room.journal.note_app(&app(), "note");
+    room.journal.begin(&deploy(), Redactor::default()).unwrap().finish("");
+    let Room { journal, folder } = room;
+    drop(journal); // and with it the thread that might rotate just now
+    for part in ["apps", "deploys"] {
+        for entry in fs::read_dir(folder.path().join(part)).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
+        }
+    }
+}
+
+#[test]
+fn a_link_in_place_of_a_log_is_not_followed() {
+    let room = room(MAX_APP_LOG);
+    let target = room.folder.path().join("target");
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, room.folder.path().join(format!("apps/{}.log", app())))
+        .unwrap();
+    std::os::unix::fs::symlink(&target, room.journal.deploy_log(&deploy())).unwrap();
+    assert!(room.journal.app_log_file(&app()).is_err());
+    assert!(room.journal.begin(&deploy(), Redactor::default()).is_err());
+    assert!(room.journal.follow_deploy(&deploy()).is_err());
+    assert_eq!(fs::read_to_string(target).unwrap(), "precious");
+}
+
+#[test]
+fn a_tail_never_begins_inside_a_line() {
+    let room = room(MAX_APP_LOG);
+    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let long = "q".repeat(3 * 1024 * 1024);
+    write!(process, "{long}").unwrap();
+    let none = Redactor::default();
+    assert_eq!(room.journal.app_tail(&app(), 5, &none).unwrap(), Vec::<String>::new());
+    write!(process, "\nend\n").unwrap();
+    assert_eq!(room.journal.app_tail(&app(), 5, &none).unwrap(), ["end"]);
+}
+
+#[test]
+fn threads_write_and_follow_at_once_and_nothing_is_lost() {
+    let room = room(MAX_APP_LOG);
+    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let journal = &room.journal;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(move || {
+                let mut follower = journal.follow_deploy(&deploy()).unwrap().unwrap();
+                let mut seen = 0;
+                loop {
+                    assert!(woken(&follower, Duration::from_secs(10)) || seen == 0);
+                    for event in drain(&mut follower) {
+                        match event {
+                            Event::Line(line) => assert_eq!(line, format!("{seen}")),
+                            Event::End(end) => {
+                                return assert_eq!((end.as_deref(), seen), (Some("e"), 3_000));
+                            }
+                        }
+                        seen += 1;
+                    }
+                }
+            });
+        }
+        scope.spawn(move || {
+            for i in 0..3_000 {
+                writer.line(&i.to_string());
+            }
+            writer.finish("e");
+        });
+    });
+}
+
+#[test]
+fn nothing_stays_open_when_all_is_over() {
+    let open = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let room = room(MAX_APP_LOG);
+    let cycle = || {
+        let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+        let mut one = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+        let mut two = room.journal.follow_app(&app(), 3, Redactor::default()).unwrap();
+        writer.line("x");
+        writer.finish("y");
+        drain(&mut one);
+        drain(&mut two);
+    };
+    // Other tests of this process open files meanwhile, so the bound is loose:
+    // one descriptor a round would exceed it by far.
+    let before = open();
+    (0..1_000).for_each(|_| cycle());
+    assert!(open() < before + 500, "{} then {}", before, open());
+}

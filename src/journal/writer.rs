@@ -1,0 +1,182 @@
+//! Writes a deploy's log, line by line, and wakes those who follow it.
+
+use super::clean::Cleaner;
+use super::lines::{Lines, MAX_LINE};
+use super::redact::Redactor;
+use super::{Shared, locked};
+use crate::model::DeployId;
+use log::warn;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, Weak};
+
+/// Bytes that one deploy's log may have; a build that prints more is broken.
+pub const MAX_DEPLOY_LOG: u64 = 10 * 1024 * 1024;
+
+/// The last line of a log that reached [`MAX_DEPLOY_LOG`].
+const FULL: &str = "[this log has reached 10 MiB; what follows is not kept]";
+
+/// A line this long was probably cut by whoever read it from a process, so its
+/// rest is awaited: a secret that the cut went through is still found. Three
+/// bytes less than the cut, because a cut goes between characters.
+const PROBABLY_CUT: usize = MAX_LINE - 3;
+
+/// The running log of one deploy. Dropping it ends the log as [`Writer::finish`]
+/// does, without a result.
+pub struct Writer {
+    deploy: DeployId,
+    shared: Arc<Shared>,
+    channel: Arc<Channel>,
+    output: Mutex<Output>,
+}
+
+struct Output {
+    file: File,
+    written: u64,
+    cleaner: Cleaner,
+    lines: Lines,
+    redactor: Redactor,
+    /// Nothing more is written: the log is full or the disk is.
+    closed: bool,
+}
+
+impl Writer {
+    pub(super) fn new(
+        deploy: DeployId,
+        shared: Arc<Shared>,
+        channel: Arc<Channel>,
+        file: File,
+        redactor: Redactor,
+    ) -> Self {
+        let output = Output {
+            file,
+            written: 0,
+            cleaner: Cleaner::new(),
+            lines: Lines::default(),
+            redactor,
+            closed: false,
+        };
+        Self { deploy, shared, channel, output: Mutex::new(output) }
+    }
+
+    /// Appends a line: cleaned of control characters, redacted, cut after
+    /// [`MAX_LINE`] bytes. Line ends inside it make several lines. Past
+    /// [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so.
+    pub fn line(&self, text: &str) {
+        let mut output = locked(&self.output);
+        output.push(text);
+        if text.len() < PROBABLY_CUT {
+            output.push("\n");
+        }
+        if output.write(false) {
+            self.channel.wake();
+        }
+    }
+
+    /// Ends the log. `end` is told to those who follow it now; it is not stored.
+    pub fn finish(self, end: &str) {
+        self.end(Some(end.to_owned()));
+    }
+
+    fn end(&self, end: Option<String>) {
+        let mut output = locked(&self.output);
+        output.write(true);
+        drop(output);
+        locked(&self.shared.running).remove(&self.deploy);
+        self.channel.end(end);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.channel.ended().is_none() {
+            self.end(None);
+        }
+    }
+}
+
+impl Output {
+    fn push(&mut self, text: &str) {
+        self.cleaner.push(text.as_bytes(), self.lines.buffer());
+    }
+
+    /// Writes the lines that are complete, each with one write; all that is left
+    /// when nothing more comes. Says whether there was something to read.
+    fn write(&mut self, nothing_more: bool) -> bool {
+        let mut wrote = false;
+        loop {
+            let next = if nothing_more {
+                self.lines.last(&self.redactor)
+            } else {
+                self.lines.next(&self.redactor)
+            };
+            let Some(mut line) = next else { return wrote };
+            if self.closed {
+                continue;
+            }
+            let room = MAX_DEPLOY_LOG - FULL.len() as u64 - 1;
+            if self.written + line.len() as u64 + 1 > room {
+                FULL.clone_into(&mut line);
+                self.closed = true;
+            }
+            line.push('\n');
+            if let Err(error) = self.file.write_all(line.as_bytes()) {
+                warn!("cannot write a deploy's log: {error}; the rest of it is not kept");
+                self.closed = true;
+            }
+            self.written += line.len() as u64;
+            wrote = true;
+        }
+    }
+}
+
+/// What a writer and those who follow it share.
+#[derive(Default)]
+pub(super) struct Channel {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// `Some` once the log has ended; inside, what was told about the end.
+    ended: Option<Option<String>>,
+    listeners: Vec<Weak<OwnedFd>>,
+}
+
+impl Channel {
+    /// A descriptor that becomes readable when there is more to read.
+    pub(super) fn listen(&self) -> io::Result<Arc<OwnedFd>> {
+        let fd = Arc::new(wakeable()?);
+        let mut state = locked(&self.state);
+        state.listeners.retain(|l| l.strong_count() > 0);
+        state.listeners.push(Arc::downgrade(&fd));
+        Ok(fd)
+    }
+
+    pub(super) fn ended(&self) -> Option<Option<String>> {
+        locked(&self.state).ended.clone()
+    }
+
+    fn wake(&self) {
+        for fd in locked(&self.state).listeners.iter().filter_map(Weak::upgrade) {
+            poke(&fd);
+        }
+    }
+
+    fn end(&self, end: Option<String>) {
+        locked(&self.state).ended.get_or_insert(end);
+        self.wake();
+    }
+}
+
+/// A new eventfd: readable once [`poke`]d, until read.
+pub(super) fn wakeable() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
+/// Makes an eventfd readable. When it is already full, it is readable anyway.
+pub(super) fn poke(fd: &OwnedFd) {
+    let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
+}
