@@ -1,0 +1,179 @@
+// The wire: requests that carry the token, failures as data, live sockets that come back.
+
+const KEY = "better-paas.token";
+const REQUEST_LIMIT_MS = 60_000;
+const LONGEST_WAIT_MS = 30_000;
+// A socket that lived this long was a good one: its end starts the waits anew.
+const GOOD_SOCKET_MS = 5_000;
+const POLL_MS = 3_000;
+
+// Only this tab's memory keeps the token: it is gone when the tab is.
+let token = sessionStorage.getItem(KEY);
+
+/** Says "ended" when the server no longer takes the token. */
+export const session = new EventTarget();
+
+export const hasToken = () => token !== null;
+
+export function setToken(value) {
+  token = value;
+  if (value === null) sessionStorage.removeItem(KEY);
+  else sessionStorage.setItem(KEY, value);
+}
+
+/** Why a request brought nothing. `status` is 0 when no answer of the server came. */
+export class Failure extends Error {
+  constructor(status, message, { code = "", field = null, retryAfter = 0 } = {}) {
+    super(message);
+    Object.assign(this, { status, code, field, retryAfter });
+  }
+}
+
+const AWAY = "The server does not answer. Check that it runs and that this computer reaches it, then try again.";
+
+/** One request. Gives the decoded JSON, the text when `text` is set, or undefined. */
+export async function request(method, path, { body, bearer = token, text = false } = {}) {
+  if (bearer === null) throw new Failure(401, "You are signed out.");
+  const headers = { Authorization: `Bearer ${bearer}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let response, content;
+  try {
+    response = await fetch(path, {
+      method, headers, body: body === undefined ? undefined : JSON.stringify(body),
+      cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
+    });
+    content = await response.text();
+  } catch {
+    throw new Failure(0, AWAY);
+  }
+  if (response.ok && text) return content;
+  let data;
+  try {
+    data = content === "" ? undefined : JSON.parse(content);
+  } catch {
+    data = undefined;
+  }
+  if (response.ok) return data;
+  throw failureOf(response, data, bearer);
+}
+
+function failureOf(response, data, bearer) {
+  // A proxy in front answers these in its own words when the server is away.
+  if (!data?.error && [502, 503, 504].includes(response.status)) return new Failure(0, AWAY);
+  if (response.status === 401 && bearer === token) {
+    setToken(null);
+    session.dispatchEvent(new Event("ended"));
+  }
+  const { code, message, field } = data?.error ?? {};
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  return new Failure(response.status, message ?? `The server answered ${response.status}.`, { code, field, retryAfter });
+}
+
+export const get = (path) => request("GET", path);
+export const getText = (path) => request("GET", path, { text: true });
+export const post = (path, body) => request("POST", path, { body });
+export const put = (path, body) => request("PUT", path, { body });
+export const patch = (path, body) => request("PATCH", path, { body });
+export const remove = (path) => request("DELETE", path);
+
+/** How the live connections are: "change" when `trouble()` does. */
+export const connection = Object.assign(new EventTarget(), {
+  states: new Map(),
+  /** "lost", "polling" or null, the worst of all. */
+  trouble() {
+    const all = [...this.states.values()];
+    return all.includes("lost") ? "lost" : all.includes("polling") ? "polling" : null;
+  },
+  set(key, state) {
+    const before = this.trouble();
+    if (state === null) this.states.delete(key);
+    else this.states.set(key, state);
+    if (this.trouble() !== before) this.dispatchEvent(new Event("change"));
+  },
+  retryNow() {
+    this.dispatchEvent(new Event("retry"));
+  },
+});
+addEventListener("online", () => connection.retryNow());
+
+/**
+ * Keeps a WebSocket open until `signal` aborts: a ticket for each, longer waits
+ * after each failure. When tickets come but sockets do not open, `poll` is
+ * called every few seconds instead. `start` is called before a socket's first message.
+ * `message` returns true for the last one.
+ */
+export function live(path, { signal, start = () => {}, message, poll }) {
+  if (signal.aborted) return;
+  const key = Symbol(path);
+  let failures = 0, socket, waiting, polling, done = false;
+
+  async function open() {
+    clearTimeout(waiting);
+    waiting = undefined;
+    const url = new URL(path, location.href);
+    url.protocol = url.protocol.replace("http", "ws");
+    let openedAt = null;
+    try {
+      url.searchParams.set("ticket", (await post("/api/ws-ticket")).ticket);
+      if (done) return;
+      socket = new WebSocket(url);
+    } catch (failure) {
+      if (!done && hasToken()) again(failure.status === 0 ? "lost" : "polling", failure.retryAfter);
+      return;
+    }
+    socket.onopen = () => {
+      openedAt = performance.now();
+      clearInterval(polling);
+      polling = undefined;
+      connection.set(key, null);
+      start();
+    };
+    socket.onmessage = (event) => {
+      if (!done && message(JSON.parse(event.data)) === true) stop();
+    };
+    socket.onclose = () => {
+      if (done) return;
+      if (openedAt !== null && performance.now() - openedAt > GOOD_SOCKET_MS) failures = 0;
+      again(openedAt === null && failures > 0 ? "polling" : "lost");
+    };
+  }
+
+  function again(state, retryAfter = 0) {
+    failures += 1;
+    // The first broken connection is often healed at once; say nothing yet.
+    if (failures > 1) connection.set(key, state);
+    if (state === "polling" && polling === undefined) {
+      polling = setInterval(tick, POLL_MS);
+      tick();
+    }
+    const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** failures) * (0.8 + 0.4 * Math.random());
+    waiting = setTimeout(open, Math.max(wait, retryAfter * 1000));
+  }
+
+  async function tick() {
+    try {
+      const last = await poll();
+      if (done) return;
+      if (last === true) stop();
+      else connection.set(key, "polling");
+    } catch (failure) {
+      if (!done && failure.status === 0) connection.set(key, "lost");
+    }
+  }
+
+  function stop() {
+    done = true;
+    clearTimeout(waiting);
+    clearInterval(polling);
+    socket?.close();
+    connection.set(key, null);
+    connection.removeEventListener("retry", retry);
+  }
+
+  const retry = () => {
+    if (waiting !== undefined) open();
+  };
+  connection.addEventListener("retry", retry);
+  signal.addEventListener("abort", stop);
+  open();
+}

@@ -1,0 +1,129 @@
+// The page of one app: its head with the buttons, and the tab that the address names.
+
+import { get, getText, live, patch, post, remove } from "./api.js";
+import { appFields, repoText } from "./apps.js";
+import { deploysTab } from "./deploys.js";
+import { envTab } from "./env.js";
+import { onStats } from "./stats.js";
+import { copy, download, logBox, onClick, onSubmit, openDialog, part, say, showLink, showStatus } from "./ui.js";
+
+const TABS = { "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab] };
+
+export async function appView({ signal, go, note, params: [id, tab = "", deployId] }) {
+  const root = copy("view-app");
+  const path = `/api/apps/${id}`;
+  const changes = new EventTarget();
+  const page = {
+    id, path, signal, go, deployId,
+    app: await get(path),
+    /** Calls `then` whenever the app is shown anew. */
+    onChange: (then) => changes.addEventListener("change", then, { signal }),
+    show(app) {
+      page.app = app;
+      showHead(root, app);
+      changes.dispatchEvent(new Event("change"));
+    },
+  };
+  const [title, make] = TABS[deployId ? "" : tab];
+  for (const link of root.querySelectorAll("[data-tab]")) {
+    link.href = `#/apps/${id}${link.dataset.tab && `/${link.dataset.tab}`}`;
+    if (link.textContent === title) link.ariaCurrent = "page";
+  }
+  page.show(page.app);
+  part(root, "error").textContent = note;
+  bindActions(root, page);
+  watch(root, page);
+  const made = await make(page);
+  part(root, "tab").replaceWith(made.root);
+  return { root, title: `${page.app.name}: ${title}`, dirty: made.dirty };
+}
+
+function showHead(root, app) {
+  say(root, { name: app.name, repo: repoText(app) });
+  showStatus(part(root, "status"), app.status, app.statusDetail);
+  showLink(part(root, "url"), app.url, "Open");
+  const up = app.liveDeployId !== null && app.status !== "stopped";
+  const had = part(root, "actions").contains(document.activeElement);
+  part(root, "start").hidden = app.status !== "stopped" || app.liveDeployId === null;
+  part(root, "restart").hidden = !up;
+  part(root, "stop").hidden = !up;
+  // A button that goes away while it has the focus hands it to one that stays.
+  if (had && document.activeElement.hidden) part(root, "deploy").focus();
+}
+
+function bindActions(root, page) {
+  const place = part(root, "error");
+  onClick(part(root, "deploy"), place, async () => {
+    const deploy = await post(`${page.path}/deploys`);
+    page.go(`#/apps/${page.id}/deploys/${deploy.id}`);
+  });
+  for (const action of ["start", "restart", "stop"]) {
+    onClick(part(root, action), place, async () => page.show(await post(`${page.path}/${action}`)));
+  }
+}
+
+/** Loads the app again whenever the stats know something that the page does not. */
+function watch(root, page) {
+  let loading = false, gone = false;
+  onStats(page.signal, async ({ apps }) => {
+    const now = apps.find(({ id }) => id === page.id);
+    if (loading || gone || now?.status === page.app.status) return;
+    loading = true;
+    try {
+      const app = await get(page.path);
+      if (!page.signal.aborted) page.show(app);
+    } catch (failure) {
+      gone = failure.status === 404;
+      if (gone) part(root, "error").textContent = failure.message;
+    } finally {
+      loading = false;
+    }
+  });
+}
+
+async function logTab(page) {
+  const root = copy("tab-log");
+  const box = logBox("Log of the app", "app-log");
+  const load = () => getText(`${page.path}/log?lines=1000`);
+  part(root, "log").replaceWith(box.root);
+  onClick(part(root, "download"), part(root, "error"), async () => download(`${page.app.name}.log`, await load()));
+  live(`/ws/apps/${page.id}/log`, {
+    signal: page.signal,
+    start: () => box.clear(),
+    message: ({ lines = [] }) => box.add(lines),
+    poll: async () => box.set(await load()),
+  });
+  return { root };
+}
+
+async function settingsTab(page) {
+  const root = copy("tab-settings");
+  const form = root.querySelector("form"), dialog = part(root, "dialog");
+  const fields = appFields();
+  let deleted = false;
+  fields.fill(page.app);
+  part(root, "fields").replaceWith(fields.root);
+  form.addEventListener("input", () => say(root, { saved: "" }));
+  onSubmit(form, async () => {
+    const changes = fields.read();
+    const some = Object.keys(changes).length > 0;
+    if (some) {
+      page.show(await patch(page.path, changes));
+      fields.fill(page.app);
+    }
+    say(root, { saved: some ? "Saved. The next deploy uses it." : "Nothing has changed." });
+  });
+
+  part(root, "delete").addEventListener("click", () => {
+    say(dialog, { "dialog-name": page.app.name, "dialog-name-again": page.app.name });
+    openDialog(dialog);
+  });
+  onSubmit(dialog.querySelector("form"), async ({ confirm, keepData }) => {
+    if (confirm.value !== page.app.name) throw Object.assign(new Error("This is not the app's name."), { field: "confirm" });
+    await remove(`${page.path}?keepData=${keepData.checked}`);
+    deleted = true;
+    dialog.close();
+    page.go("#/apps");
+  });
+  return { root, dirty: () => !deleted && Object.keys(fields.read()).length > 0 };
+}

@@ -1,0 +1,173 @@
+// The tab with an app's deploys: the log of one, live while it runs, and the history of all.
+
+import { get, getText, live } from "./api.js";
+import { copy, download, duration, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
+
+const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
+const PAGE = 20;
+const STEP_POLL_MS = 1_500;
+
+const isFinal = ({ status }) => status === "live" || status === "failed";
+const took = ({ startedAt, finishedAt }) => duration((finishedAt - startedAt) / 1000);
+
+function nameOf(deploy) {
+  if (deploy.commit === null) return "Deploy";
+  return [deploy.commit.slice(0, 7), deploy.commitMessage].filter(Boolean).join("  ");
+}
+
+export async function deploysTab(page) {
+  const root = copy("tab-deploys");
+  const path = `${page.path}/deploys`;
+  const known = new Map();
+  let shownId = null, stopShown = new AbortController();
+
+  const add = (deploys) => {
+    for (const deploy of deploys) known.set(deploy.id, deploy);
+  };
+  const sorted = () => [...known.values()].sort((a, b) => b.createdAt - a.createdAt);
+
+  function showList() {
+    const deploys = sorted();
+    part(root, "list").replaceChildren(...deploys.map((deploy) => rowOf(deploy, page, shownId)));
+    part(root, "list").hidden = deploys.length === 0;
+    part(root, "empty").hidden = deploys.length > 0;
+  }
+
+  function showOne(deploy) {
+    if (!deploy || deploy.id === shownId) return;
+    stopShown.abort();
+    stopShown = new AbortController();
+    shownId = deploy.id;
+    part(root, "shown").hidden = false;
+    showDeploy(part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
+      add([now]);
+      showList();
+    });
+  }
+
+  async function load() {
+    const { deploys } = await get(`${path}?limit=${PAGE}`);
+    add(deploys);
+    return deploys;
+  }
+
+  const [first, chosen] = await Promise.all([load(), page.deployId ? get(`/api/deploys/${page.deployId}`) : null]);
+  const older = part(root, "older");
+  older.hidden = first.length < PAGE;
+  showOne(chosen ?? first[0]);
+  showList();
+  if (page.deployId) {
+    part(root, "title").tabIndex = -1;
+    part(root, "title").dataset.focus = "";
+  }
+
+  onClick(older, older.parentElement.querySelector(".error"), async () => {
+    const { deploys } = await get(`${path}?limit=${PAGE}&before=${sorted().at(-1).id}`);
+    add(deploys);
+    older.hidden = deploys.length < PAGE;
+    showList();
+  });
+  page.onChange(async () => {
+    try {
+      const [newest] = await load();
+      if (!page.deployId) showOne(newest);
+      showList();
+    } catch {
+      // The next change tries again.
+    }
+  });
+  return { root };
+}
+
+function rowOf(deploy, page, shownId) {
+  const row = copy("deploy-row");
+  const status = part(row, "status"), what = part(row, "what");
+  showStatus(status, deploy.status);
+  if (deploy.status === "live" && deploy.id !== page.app.liveDeployId) {
+    status.textContent = "Was live";
+    status.classList.add("past");
+  }
+  what.textContent = nameOf(deploy);
+  what.href = `#/apps/${page.id}/deploys/${deploy.id}`;
+  if (deploy.id === shownId) what.ariaCurrent = "true";
+  showTime(part(row, "when"), deploy.createdAt);
+  const how = deploy.trigger === "api" ? ", by the API" : "";
+  const time = isFinal(deploy) && deploy.startedAt !== null ? `, took ${took(deploy)}` : "";
+  say(row, { how: how + time, error: deploy.error });
+  return row;
+}
+
+/** Shows one deploy and follows it to its end; `changed` gets each news of it. */
+function showDeploy(root, deploy, signal, changed) {
+  const path = `/api/deploys/${deploy.id}`;
+  const box = logBox("Log of the deploy", "build-log");
+  const error = part(root, "log-error");
+  const oldBox = root.querySelector(".log") ?? part(root, "log");
+  oldBox.replaceWith(box.root);
+  error.textContent = "";
+  part(root, "download").onclick = async () => {
+    try {
+      download(`deploy-${deploy.id}.log`, await getText(`${path}/log`));
+    } catch (failure) {
+      error.textContent = failure.message;
+    }
+  };
+
+  function show(now) {
+    if (signal.aborted) return;
+    say(root, { title: nameOf(now) });
+    showSteps(part(root, "steps"), now);
+    const result = part(root, "result");
+    result.dataset.status = isFinal(now) ? now.status : "";
+    say(root, { result: isFinal(now) ? resultOf(now) : "" });
+  }
+  show(deploy);
+
+  if (isFinal(deploy)) {
+    getText(`${path}/log`).then((text) => box.set(text), (failure) => (error.textContent = failure.message));
+    return;
+  }
+  const news = (now) => {
+    deploy = now;
+    show(now);
+    changed(now);
+    return isFinal(now);
+  };
+  // The socket brings the lines and the end; the steps between are asked for.
+  const steps = setInterval(async () => {
+    const now = await get(path).catch(() => deploy);
+    if (!isFinal(deploy) && now.status !== deploy.status) news(now);
+    if (isFinal(deploy)) clearInterval(steps);
+  }, STEP_POLL_MS);
+  signal.addEventListener("abort", () => clearInterval(steps));
+  live(`/ws/deploys/${deploy.id}`, {
+    signal,
+    start: () => box.clear(),
+    message({ lines, end }) {
+      if (lines) box.add(lines);
+      return end ? news(end) : false;
+    },
+    async poll() {
+      const now = await get(path);
+      box.set(await getText(`${path}/log`));
+      return news(now);
+    },
+  });
+}
+
+function resultOf(deploy) {
+  if (deploy.status === "failed") return `Failed: ${deploy.error ?? "no reason was given."}`;
+  return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
+}
+
+function showSteps(list, { status }) {
+  const at = STEPS.indexOf(status);
+  list.hidden = status === "failed";
+  list.replaceChildren(...STEPS.map((step, place) => {
+    const item = document.createElement("li");
+    item.textContent = statusWord(step);
+    item.className = place < at || status === "live" ? "done" : place === at ? "now" : "";
+    if (item.className === "now") item.ariaCurrent = "step";
+    return item;
+  }));
+}

@@ -1,0 +1,94 @@
+// The editor of an app's environment. A saved secret is shown as saved, and kept unless it is replaced.
+
+import { get, put } from "./api.js";
+import { copy, onSubmit, part, say } from "./ui.js";
+
+export async function envTab(page) {
+  const root = copy("tab-env");
+  const list = part(root, "rows");
+  const path = `${page.path}/env`;
+  let before = "";
+
+  const rows = () => [...list.children];
+  const read = () => rows().map(readRow).filter(({ name, value }) => name !== "" || value);
+  const dirty = () => JSON.stringify(read()) !== before;
+
+  function addRow(entry) {
+    const row = makeRow(entry, () => {
+      const next = row.nextElementSibling ?? row.previousElementSibling;
+      row.remove();
+      (next ? part(next, "remove") : part(root, "add")).focus();
+      update();
+    });
+    list.append(row);
+    return row;
+  }
+
+  function update() {
+    part(root, "none").hidden = list.children.length > 0;
+    say(root, { saved: dirty() ? "Not saved yet." : "" });
+  }
+
+  function show({ env }) {
+    list.replaceChildren();
+    env.forEach(addRow);
+    before = JSON.stringify(read());
+    update();
+  }
+
+  part(root, "add").addEventListener("click", () => {
+    addRow({ name: "", value: "", secret: false }).querySelector("input").focus();
+    update();
+  });
+  root.addEventListener("input", update);
+  onSubmit(root, async () => {
+    const nameless = rows().find((row) => readRow(row).name === "" && readRow(row).value);
+    if (nameless) {
+      nameless.querySelector("input").focus();
+      throw new Error("A value has no name yet.");
+    }
+    show((await put(path, { env: read() })) ?? (await get(path)));
+    const runs = page.app.status === "running" || page.app.status === "crashed";
+    say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
+  });
+  show(await get(path));
+  return { root, dirty };
+}
+
+/** One row; it keeps a stored secret as long as its value box is not opened. */
+function makeRow({ name, value, secret }, removed) {
+  const row = copy("env-row");
+  const [nameInput, valueInput, secretInput] = row.querySelectorAll("input, textarea");
+  const kept = secret && value === undefined;
+  nameInput.value = name;
+  valueInput.value = value ?? "";
+  secretInput.checked = secret;
+  // The stored value belongs to this name, so both stay until it is replaced.
+  nameInput.readOnly = kept;
+  secretInput.disabled = kept;
+  const mask = () => valueInput.classList.toggle("masked", secretInput.checked);
+  const open = (isOpen) => {
+    part(row, "value").hidden = !isOpen;
+    part(row, "kept").hidden = isOpen;
+  };
+  open(!kept);
+  mask();
+  secretInput.addEventListener("change", mask);
+  part(row, "replace").addEventListener("click", () => {
+    secretInput.disabled = false;
+    open(true);
+    valueInput.focus();
+    row.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  part(row, "remove").addEventListener("click", removed);
+  part(row, "remove").ariaLabel = `Remove ${name || "this variable"}`;
+  part(row, "replace").ariaLabel = `Replace ${name}`;
+  return row;
+}
+
+function readRow(row) {
+  const [name, value, secret] = row.querySelectorAll("input, textarea");
+  const entry = { name: name.value.trim(), secret: secret.checked };
+  if (!part(row, "value").hidden) entry.value = value.value;
+  return entry;
+}

@@ -1,0 +1,104 @@
+// The settings of the whole server: GitHub token, lockouts, admin token, system.
+
+import { get, getText, post, put, remove } from "./api.js";
+import { showRuntime, systemFacts } from "./stats.js";
+import { copy, dateTime, download, duration, onClick, onSubmit, openDialog, part, say } from "./ui.js";
+
+export async function settingsView({ signal, rotated }) {
+  const root = copy("view-settings");
+  const [system, github, lockouts] = await Promise.all([
+    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"),
+  ]);
+  showSystem(root, system);
+  bindGitHub(root, github);
+  bindLockouts(root, lockouts, signal);
+  bindRotation(root, system, rotated);
+  return { root, title: "Settings" };
+}
+
+function showSystem(root, system) {
+  showRuntime(root, system.runtime);
+  part(root, "system").replaceChildren(...systemFacts(system).flatMap(([name, value]) => {
+    const dt = document.createElement("dt"), dd = document.createElement("dd");
+    dt.textContent = name;
+    dd.textContent = value;
+    return [dt, dd];
+  }));
+  const button = part(root, "openapi");
+  onClick(button, button.closest("section").querySelector(".error"), async () => {
+    download("openapi.json", await getText("/api/openapi.json"), "application/json");
+  });
+}
+
+const GITHUB = "/api/settings/github-token";
+
+function bindGitHub(root, github) {
+  const form = root.querySelector("form");
+  function show({ saved, savedAt }) {
+    part(root, "github-remove").hidden = !saved;
+    say(root, {
+      "github-state": saved ? `A token is saved${savedAt ? ` (${dateTime(savedAt)})` : ""}.` : "No token is saved.",
+      "github-label": saved ? "New token" : "Token",
+    });
+  }
+  show(github);
+  onSubmit(form, async ({ token }) => {
+    await put(GITHUB, { token: token.value.trim() });
+    form.reset();
+    show(await get(GITHUB));
+  });
+  onClick(part(root, "github-remove"), form.querySelector(".error"), async () => {
+    await remove(GITHUB);
+    show(await get(GITHUB));
+    form.elements.namedItem("token").focus();
+  });
+}
+
+function bindLockouts(root, first, signal) {
+  const place = part(root, "lockouts-error"), again = part(root, "lockouts-again");
+  let shown = [];
+
+  function show({ lockouts }) {
+    shown = lockouts.map((lockout) => ({ lockout, row: copy("lockout-row") }));
+    for (const { lockout: { client }, row } of shown) {
+      say(row, { client });
+      part(row, "clear").ariaLabel = `Clear ${client}`;
+      onClick(part(row, "clear"), place, async () => {
+        await remove(`/api/security/lockouts/${encodeURIComponent(client)}`);
+        show(await get("/api/security/lockouts"));
+        again.focus();
+      });
+    }
+    part(root, "lockouts").replaceChildren(...shown.map(({ row }) => row));
+    part(root, "lockouts").hidden = shown.length === 0;
+    part(root, "no-lockouts").hidden = shown.length > 0;
+    count();
+  }
+  function count() {
+    for (const { lockout: { failures, lockedUntilAt }, row } of shown) {
+      const left = (lockedUntilAt - Date.now()) / 1000;
+      say(row, { detail: `${failures} wrong tokens, ${left > 0 ? `locked out for ${duration(Math.ceil(left))}` : "may try again now"}` });
+    }
+  }
+  show(first);
+  const counting = setInterval(count, 1_000);
+  signal.addEventListener("abort", () => clearInterval(counting));
+  onClick(again, place, async () => show(await get("/api/security/lockouts")));
+}
+
+function bindRotation(root, { tokenSource }, rotated) {
+  const pinned = tokenSource === "environment";
+  const dialog = part(root, "rotate-dialog");
+  part(root, "rotate").disabled = pinned;
+  say(root, {
+    "token-source": pinned
+      ? "ADMIN_TOKEN in the server's environment sets the token. To change it, change it there and restart the server."
+      : "The token opens everything here. Make a new one when somebody may have seen it.",
+  });
+  part(root, "rotate").addEventListener("click", () => openDialog(dialog));
+  onSubmit(dialog.querySelector("form"), async () => {
+    const { token } = await post("/api/security/rotate-token");
+    dialog.close();
+    rotated(token);
+  });
+}

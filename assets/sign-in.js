@@ -1,0 +1,90 @@
+// The sign-in screen: wrong token, locked out and server away are three different messages.
+
+import { Failure, get, hasToken, request, setToken } from "./api.js";
+import { duration, onSubmit, part } from "./ui.js";
+
+const screen = document.getElementById("sign-in");
+const note = document.getElementById("sign-in-note");
+const form = screen.querySelector("form");
+const button = form.querySelector("button");
+const input = form.elements.namedItem("token");
+const AWAY_RETRY_MS = 3_000;
+
+let signedIn, counting;
+
+onSubmit(form, async () => {
+  const candidate = input.value;
+  // Sent exactly as it is; what cannot stand in a header never was a token.
+  if (!/^[!-~]+$/.test(candidate)) throw refuse("This is not a token: it holds a space or another character that no token has. Copy it again.");
+  try {
+    const answer = await request("GET", "/api/session", { bearer: candidate });
+    setToken(candidate);
+    signedIn(answer);
+  } catch (failure) {
+    if (failure.status === 401) throw refuse("This token is not the right one. Copy it again, the whole of it.");
+    if (failure.status === 429) {
+      countDown(failure.retryAfter);
+      throw refuse("Locked out: too many wrong tokens came from this address.");
+    }
+    throw failure;
+  }
+});
+
+function refuse(message) {
+  return Object.assign(new Failure(0, message), { field: "token" });
+}
+
+function countDown(seconds) {
+  const until = performance.now() + seconds * 1000;
+  const place = part(form, "countdown");
+  clearInterval(counting);
+  button.disabled = true;
+  place.hidden = false;
+  const tick = () => {
+    const left = Math.ceil((until - performance.now()) / 1000);
+    place.textContent = left > 0 ? `You can try again in ${duration(left)}.` : "You can try again now.";
+    if (left > 0) return;
+    clearInterval(counting);
+    button.disabled = false;
+  };
+  counting = setInterval(tick, 250);
+  tick();
+}
+
+function show(text, withForm) {
+  document.title = "Sign in · Better-PaaS";
+  document.getElementById("shell").hidden = true;
+  screen.hidden = false;
+  form.hidden = !withForm;
+  note.textContent = text;
+}
+
+/** The session of the token that this tab still has, or null. Waits for a server that is away. */
+export async function resume() {
+  while (hasToken()) {
+    try {
+      return await get("/api/session");
+    } catch (failure) {
+      if (failure.status === 401) break;
+      show(failure.message, false);
+      await new Promise((done) => setTimeout(done, failure.retryAfter * 1000 || AWAY_RETRY_MS));
+    }
+  }
+  return null;
+}
+
+/** Asks for the token until the server takes one. */
+export async function askToken(text) {
+  show(text, true);
+  input.focus();
+  const answer = await new Promise((done) => (signedIn = done));
+  clearInterval(counting);
+  form.reset();
+  form.querySelector(".error").textContent = "";
+  part(form, "countdown").hidden = true;
+  return answer;
+}
+
+export function hideSignIn() {
+  screen.hidden = true;
+}

@@ -1,0 +1,50 @@
+// What the server says each second about the machine and the apps, for every screen.
+
+import { get, live } from "./api.js";
+import { bytes, duration, part, say } from "./ui.js";
+
+/** Says "stats" with the message as `detail`. */
+export const stats = new EventTarget();
+
+export function watchStats(signal) {
+  const tell = (detail) => void stats.dispatchEvent(new CustomEvent("stats", { detail }));
+  live("/ws/stats", {
+    signal,
+    message: tell,
+    async poll() {
+      const [{ apps }, system] = await Promise.all([get("/api/apps"), get("/api/system")]);
+      tell({ machine: system.machine, server: { memoryBytes: system.memoryBytes }, apps });
+    },
+  });
+}
+
+export function onStats(signal, then) {
+  stats.addEventListener("stats", ({ detail }) => then(detail), { signal });
+}
+
+export function showMachine(root, { machine, server }) {
+  const { memoryTotalBytes, memoryAvailableBytes, diskTotalBytes, diskFreeBytes, loadAverage } = machine;
+  say(root, {
+    memory: `${bytes(memoryTotalBytes - memoryAvailableBytes)} of ${bytes(memoryTotalBytes)}`,
+    disk: `${bytes(diskFreeBytes)} free of ${bytes(diskTotalBytes)}`,
+    server: bytes(server.memoryBytes),
+  });
+  if (loadAverage !== undefined) say(root, { load: [loadAverage].flat().map((load) => load.toFixed(2)).join("  ") });
+  part(root, "memory-meter").value = 1 - memoryAvailableBytes / memoryTotalBytes;
+  part(root, "disk-meter").value = 1 - diskFreeBytes / diskTotalBytes;
+}
+
+export function showRuntime(root, { ready, message }) {
+  part(root, "runtime").hidden = ready;
+  say(root, { "runtime-message": message });
+}
+
+export const systemFacts = (system) => [
+  ["Version", system.version],
+  ["Host", system.hostName],
+  ["Running since", `${duration(system.uptimeSeconds)} ago`],
+  ["Apps can run", system.runtime.ready ? "Yes" : "No"],
+  ["Server's memory", bytes(system.memoryBytes)],
+  ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
+  ["Disk", `${bytes(system.machine.diskFreeBytes)} free of ${bytes(system.machine.diskTotalBytes)}`],
+];

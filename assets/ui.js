@@ -1,0 +1,200 @@
+// Screens out of templates, buttons and forms that show what they do, words for times and sizes.
+
+let nextId = 0;
+
+/** A copy of a template's one element; hints are tied to their inputs. */
+export function copy(name) {
+  const root = document.getElementById(name).content.firstElementChild.cloneNode(true);
+  for (const field of root.querySelectorAll(".field")) {
+    const hint = field.querySelector("small");
+    if (!hint) continue;
+    hint.id = `hint-${(nextId += 1)}`;
+    field.querySelector("input").setAttribute("aria-describedby", hint.id);
+  }
+  return root;
+}
+
+export const part = (root, name) => root.querySelector(`[data-part="${name}"]`);
+
+export function say(root, texts) {
+  for (const [name, text] of Object.entries(texts)) {
+    const element = part(root, name);
+    // Live regions speak when they are written to, so only changes are written.
+    if (element.textContent !== (text ?? "")) element.textContent = text ?? "";
+  }
+}
+
+/** Read out by screen readers, seen by nobody. */
+export function announce(text) {
+  document.getElementById("announcer").textContent = text;
+}
+
+const STATUS = {
+  new: "New", deploying: "Deploying", running: "Running", stopped: "Stopped", crashed: "Crashed", failed: "Failed",
+  queued: "Queued", fetching: "Fetching", building: "Building", starting: "Starting", checking: "Checking", live: "Live",
+};
+export const statusWord = (status) => STATUS[status] ?? status;
+
+export function showStatus(element, status, detail = null) {
+  const text = detail ? `${statusWord(status)}: ${detail}` : statusWord(status);
+  element.dataset.status = status;
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Shows a link, or hides it when there is nowhere to go. Only web addresses are links. */
+export function showLink(element, url, text) {
+  element.hidden = !/^https?:\/\//.test(url ?? "");
+  if (element.hidden) element.removeAttribute("href");
+  else element.href = url;
+  element.textContent = text;
+}
+
+/** Work of a button: one at a time, its failure in `place`. */
+export function onClick(button, place, work) {
+  button.addEventListener("click", () => run(button, place, work));
+}
+
+/**
+ * Work of a form: `work` gets its fields' values and the button. A failure that
+ * names a field marks it and takes the focus there.
+ */
+export function onSubmit(form, work) {
+  const place = form.querySelector(".error");
+  place.id ||= `error-${(nextId += 1)}`;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+    const failure = await run(event.submitter ?? form.querySelector("button:not([type])"), place, (button) => work(form.elements, button));
+    const input = failure?.field ? form.elements.namedItem(failure.field) : null;
+    if (!(input instanceof HTMLElement)) return;
+    input.setAttribute("aria-invalid", "true");
+    input.setAttribute("aria-errormessage", place.id);
+    input.closest("details")?.setAttribute("open", "");
+    input.focus();
+  });
+}
+
+async function run(button, place, work) {
+  // Not `disabled`: that would drop the keyboard's focus.
+  if (button.ariaDisabled === "true") return null;
+  place.textContent = "";
+  button.ariaDisabled = "true";
+  button.ariaBusy = "true";
+  try {
+    await work(button);
+    return null;
+  } catch (failure) {
+    place.textContent = failure.message;
+    return failure;
+  } finally {
+    button.ariaDisabled = null;
+    button.ariaBusy = null;
+  }
+}
+
+/** Opens a dialog of a screen; its data-close button and Escape close it. */
+export function openDialog(dialog) {
+  const form = dialog.querySelector("form");
+  form.reset();
+  for (const error of dialog.querySelectorAll(".error")) error.textContent = "";
+  const close = dialog.querySelector("[data-close]");
+  if (close) close.onclick = () => dialog.close();
+  dialog.showModal();
+}
+
+/** Saves a text to a file of the person's choice. */
+export function download(name, text, type = "text/plain") {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+// Above this a browser gets slow; the whole log can be downloaded.
+const LOG_LINES = 5_000;
+
+/** A box of log lines that stays at the newest one unless its reader scrolls up. */
+export function logBox(label, hook) {
+  const root = copy("log-box");
+  const lines = part(root, "lines"), newest = part(root, "newest");
+  lines.ariaLabel = label;
+  lines.dataset.test = hook;
+  let following = true, shown = "";
+  const toEnd = () => lines.scrollTo({ top: lines.scrollHeight, behavior: "instant" });
+  // Also when the box is put on the page: before that it has no height.
+  new ResizeObserver(() => following && toEnd()).observe(lines);
+  lines.addEventListener("scroll", () => {
+    following = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 24;
+    newest.hidden = following;
+  });
+  newest.addEventListener("click", () => {
+    toEnd();
+    lines.focus();
+  });
+  const box = {
+    root,
+    clear() {
+      lines.replaceChildren();
+      root.classList.remove("cut");
+      shown = "";
+    },
+    add(texts) {
+      const some = texts.slice(-LOG_LINES).map((text) => document.createTextNode(`${text}\n`));
+      lines.append(...some);
+      const over = lines.childNodes.length - LOG_LINES;
+      if (over > 0 || some.length < texts.length) root.classList.add("cut");
+      for (let i = 0; i < over; i += 1) lines.firstChild.remove();
+      if (following) toEnd();
+    },
+    /** Shows a whole log; what is there already stays where its reader sees it. */
+    set(text) {
+      const known = text.startsWith(shown) ? shown.length : 0, top = lines.scrollTop;
+      if (known === text.length) return;
+      if (known === 0) box.clear();
+      box.add(text.slice(known).replace(/\n$/, "").split("\n"));
+      shown = text;
+      if (!following) lines.scrollTop = top;
+    },
+  };
+  return box;
+}
+
+const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
+function ago(at) {
+  const seconds = (at - Date.now()) / 1000;
+  const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? ["second", 0];
+  if (size === 0) return "just now";
+  return Math.abs(seconds) > 30 * 86_400 ? absolute.format(at) : relative.format(Math.round(seconds / size), unit);
+}
+
+/** Fills a <time>, which then keeps itself up to date. */
+export function showTime(element, at) {
+  element.dateTime = new Date(at).toISOString();
+  element.title = absolute.format(at);
+  element.textContent = ago(at);
+}
+setInterval(() => {
+  for (const element of document.querySelectorAll("time[datetime]")) element.textContent = ago(Date.parse(element.dateTime));
+}, 20_000);
+
+export const dateTime = (at) => absolute.format(at);
+
+/** 75 → "1 min 15 s" */
+export function duration(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s} s`;
+  if (s < 3_600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  if (s < 86_400) return `${Math.floor(s / 3_600)} h ${Math.floor((s % 3_600) / 60)} min`;
+  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3_600)} h`;
+}
+
+/** 1610612736 → "1.5 GiB" */
+export function bytes(count) {
+  let unit = 0, value = count;
+  for (; value >= 1024 && unit < 4; unit += 1) value /= 1024;
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+}
