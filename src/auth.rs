@@ -1,4 +1,4 @@
-//! Who may come in: one function decides, and only this room can make a [`Session`].
+//! Who may come in: one function decides, in the only room that makes a [`Session`].
 //!
 //! Everything arrives as bytes and a [`Client`]; nothing here knows HTTP. Over
 //! HTTP, over a WebSocket and with a ticket the same record of wrong tries

@@ -320,8 +320,8 @@ impl fmt::Display for DataDirError {
             ),
             Self::Foreign { path, owner, us } => write!(
                 f,
-                "{} belongs to user {owner} and this process runs as user {us}; \
-                 run it as user {owner}, or give the directory away with chown -R",
+                "{} belongs to user {owner} and this process runs as user {us}; run it as that \
+                 user (sudo -u '#{owner}' …), or give the directory to user {us} with chown -R",
                 path.display()
             ),
             Self::Exposed { path, place } => write!(

@@ -1,4 +1,4 @@
-//! Finds the client behind a connection, and behind the proxies that are trusted (P10, P11).
+//! Finds the client behind a connection, past the proxies that are trusted (P10, P11).
 
 use crate::model::{Cidr, Client};
 use std::net::{IpAddr, Ipv6Addr};

@@ -45,6 +45,12 @@ impl Fixture {
     }
 }
 
+#[test]
+fn it_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Auth>();
+}
+
 fn client(n: u8) -> Client {
     Client::V4([192, 0, 2, n])
 }

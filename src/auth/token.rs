@@ -1,4 +1,4 @@
-//! The admin token: how it is made, kept in its file and compared (P1, P5, P6).
+//! The admin token's life: made, kept in its file, compared (P1, P5, P6).
 
 use super::AuthError;
 use crate::data_dir::DataDir;

@@ -1,4 +1,4 @@
-//! The vault's key: where it comes from, how it is read, made and named (P15).
+//! The vault's key: where it comes from, how it is read, made, named (P15).
 
 use crate::data_dir::{DataDir, read_secret_at};
 use crate::model::Secret;

@@ -35,6 +35,12 @@ fn data() -> (TempDir, DataDir) {
     (top, data)
 }
 
+#[test]
+fn it_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Vault>();
+}
+
 fn any_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(any::<char>(), 0..60).prop_map(String::from_iter)
 }
