@@ -1,1 +1,159 @@
-//! The store room.
+//! What must survive: apps, their environment, deploys and settings, in SQLite.
+//!
+//! Secrets pass through the vault on their way in and out (P14); nobody else
+//! names rusqlite. Two connections: one reads for the request thread, one
+//! writes, so that a write's fsync keeps no reader waiting (WAL).
+
+mod apps;
+mod deploys;
+mod env;
+mod error;
+mod settings;
+
+pub use apps::{App, AppChanges, AppDraft, Process, TokenChange};
+pub use deploys::Deploy;
+pub use env::{EnvEntry, EnvInput};
+pub use error::StoreError;
+
+use crate::vault::{Place, Vault};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The schema this program writes. A database with a higher number is refused.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = include_str!("store/schema.sql");
+
+/// Where the canary lives: a known text, sealed. If it opens, the key is right (P18).
+const CANARY: Place<'static> = Place { table: "meta", column: "value", row: "canary", context: "" };
+const CANARY_TEXT: &str = "better-paas";
+
+/// How long a statement waits for another process's lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The database. Share it by `Arc`.
+pub struct Store {
+    reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    vault: Vault,
+}
+
+impl Store {
+    /// Opens the database at `path`, makes it when it is not there, brings an
+    /// older schema up to date and proves the key with the canary before any write.
+    ///
+    /// # Errors
+    /// A newer schema, damage, a wrong key (P18) or a file that cannot be
+    /// written; nothing was changed then.
+    pub fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
+        if path.exists() {
+            inspect(path, &vault)?;
+        }
+        let mut writer = connect(path)?;
+        migrate(&mut writer, &vault)?;
+        let reader = connect(path)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self { reader: Mutex::new(reader), writer: Mutex::new(writer), vault })
+    }
+
+    fn read(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock was held ended one request; SQLite itself is
+        // consistent, for every change is a transaction.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` in one transaction that is written whole or not at all.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = work(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+}
+
+/// Looks at an existing database without changing it.
+fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let version = schema_version(&connection)?;
+    if version > SCHEMA_VERSION {
+        return Err(StoreError::Newer { found: version, known: SCHEMA_VERSION });
+    }
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict != "ok" {
+        return Err(StoreError::Corrupt);
+    }
+    if version == 0 {
+        // An empty file, or one that a crash left before its first transaction.
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+        return if tables == 0 { Ok(()) } else { Err(StoreError::Foreign) };
+    }
+    let canary: Option<String> = connection
+        .query_row("SELECT value FROM meta WHERE name = 'canary'", [], |row| row.get(0))
+        .optional()?;
+    let canary = canary.ok_or(StoreError::Corrupt)?;
+    match vault.open(&CANARY, &canary) {
+        Ok(opened) if opened.secret.expose() == CANARY_TEXT => Ok(()),
+        _ => Err(StoreError::WrongKey {
+            wanted: canary.split(':').nth(2).unwrap_or("unknown").to_owned(),
+            given: vault.key_id().to_owned(),
+        }),
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: an acknowledged write survives a power cut as well as a kill (P27).
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Deleted values are overwritten, so that a copy holds no old secret (P20).
+    connection.pragma_update(None, "secure_delete", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // Pages kept in memory, in KiB: small, for the machine has 512 MB.
+    connection.pragma_update(None, "cache_size", -1024)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn schema_version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+fn migrate(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
+    if schema_version(connection)? == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    transaction.execute_batch(SCHEMA)?;
+    let canary = vault.seal(&CANARY, CANARY_TEXT)?;
+    transaction.execute("INSERT INTO meta (name, value) VALUES ('canary', ?1)", [canary])?;
+    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Ten bytes from the operating system's generator, for identifiers.
+fn random_id() -> Result<[u8; 10], StoreError> {
+    let mut bytes = [0; 10];
+    getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
+    Ok(bytes)
+}
+
+/// Reads a stored word or identifier back into its type; a value that does not
+/// parse means that the database was changed by another hand.
+fn parsed<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, crate::model::Invalid>,
+) -> Result<T, StoreError> {
+    parse(text).map_err(|_| StoreError::Corrupt)
+}

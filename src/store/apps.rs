@@ -1,0 +1,432 @@
+//! Apps as they are stored, and what their owner may change of them.
+
+use super::{Store, StoreError, parsed, random_id};
+use crate::model::{
+    AppId, AppName, AppStatus, Branch, DeployId, DeployStatus, HealthPath, HealthTimeout, RepoUrl,
+    RootDir, Secret, ShellCommand, UnixMillis, Wanted, unix_millis,
+};
+use crate::vault::{Form, Place};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+/// Slots are the numbers 0 to 59,999: what fits into a usual range of
+/// subordinate uids (65,536) with room at its end.
+const SLOTS: i64 = 60_000;
+
+/// One app, with its state as far as the database knows it.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its identifier.
+    pub id: AppId,
+    /// Its name, unique.
+    pub name: AppName,
+    /// A small number of its own; host uids follow from it.
+    pub slot: u16,
+    /// Where its source comes from.
+    pub git_repo: RepoUrl,
+    /// The branch that is deployed.
+    pub branch: Branch,
+    /// Whether a token of its own is stored.
+    pub has_git_token: bool,
+    /// The directory of the repository that holds it.
+    pub root_dir: RootDir,
+    /// The owner's build command; empty means detected.
+    pub build_command: ShellCommand,
+    /// The owner's start command; empty means detected.
+    pub start_command: ShellCommand,
+    /// Where it says that it is well.
+    pub health_path: HealthPath,
+    /// How long a release may take to prove itself.
+    pub health_timeout: HealthTimeout,
+    /// What its owner wants of it.
+    pub wanted: Wanted,
+    /// The deploy whose release is live.
+    pub live_deploy: Option<DeployId>,
+    /// The process of the live release, running or ended.
+    pub process: Option<Process>,
+    /// What it is doing now; follows from the fields above and its last deploy.
+    pub status: AppStatus,
+    /// When it was made.
+    pub created_at: UnixMillis,
+}
+
+/// A process of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The release that it runs.
+    pub deploy: DeployId,
+    /// Its process id on the host.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: with the pid, a name that is never reused.
+    pub start_ticks: u64,
+    /// The loopback port that it was given.
+    pub port: u16,
+    /// How it ended, such as `exit code 1`; `None` while it runs.
+    pub ended: Option<String>,
+}
+
+/// A new app, as its owner wrote it.
+#[derive(Debug, Clone)]
+pub struct AppDraft {
+    /// Its name.
+    pub name: AppName,
+    /// Where its source comes from.
+    pub git_repo: RepoUrl,
+    /// The branch to deploy.
+    pub branch: Branch,
+    /// A token for the repository's host.
+    pub git_token: Option<Secret>,
+    /// The directory of the repository that holds it.
+    pub root_dir: RootDir,
+    /// Build command; empty means detected.
+    pub build_command: ShellCommand,
+    /// Start command; empty means detected.
+    pub start_command: ShellCommand,
+    /// Where it says that it is well.
+    pub health_path: HealthPath,
+    /// How long a release may take to prove itself.
+    pub health_timeout: HealthTimeout,
+}
+
+/// What a change does to the stored token.
+#[derive(Debug, Clone, Default)]
+pub enum TokenChange {
+    /// Leave it, unless the app moves to another host (P16).
+    #[default]
+    Keep,
+    /// Remove it.
+    Remove,
+    /// Store this one.
+    Set(Secret),
+}
+
+/// The fields to change; `None` leaves one as it is.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // the names are those of `App`
+pub struct AppChanges {
+    pub name: Option<AppName>,
+    pub git_repo: Option<RepoUrl>,
+    pub branch: Option<Branch>,
+    pub git_token: TokenChange,
+    pub root_dir: Option<RootDir>,
+    pub build_command: Option<ShellCommand>,
+    pub start_command: Option<ShellCommand>,
+    pub health_path: Option<HealthPath>,
+    pub health_timeout: Option<HealthTimeout>,
+}
+
+const SELECT: &str = "SELECT a.id, a.name, a.slot, a.git_repo, a.branch, a.git_token IS NOT NULL, \
+     a.root_dir, a.build_command, a.start_command, a.health_path, a.health_timeout_seconds, \
+     a.wanted, a.live_deploy, a.created_at, \
+     p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, \
+     (SELECT d.status FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
+     FROM apps a LEFT JOIN processes p ON p.app_id = a.id";
+
+impl Store {
+    /// All apps, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer or holds something that is no app.
+    pub fn apps(&self) -> Result<Vec<App>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY a.name"))?;
+        let mut rows = statement.query([])?;
+        let mut apps = Vec::new();
+        while let Some(row) = rows.next()? {
+            apps.push(read_app(row)?);
+        }
+        Ok(apps)
+    }
+
+    /// One app, or `None`.
+    ///
+    /// # Errors
+    /// As [`Store::apps`].
+    pub fn app(&self, id: &AppId) -> Result<Option<App>, StoreError> {
+        self.one_app("a.id = ?1", id.as_str())
+    }
+
+    /// The app of a name, or `None`.
+    ///
+    /// # Errors
+    /// As [`Store::apps`].
+    pub fn app_named(&self, name: &AppName) -> Result<Option<App>, StoreError> {
+        self.one_app("a.name = ?1", name.as_str())
+    }
+
+    fn one_app(&self, condition: &'static str, value: &str) -> Result<Option<App>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE {condition}"))?;
+        let mut rows = statement.query([value])?;
+        rows.next()?.map(read_app).transpose()
+    }
+
+    /// Stores a new app.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], or when it could not be written.
+    pub fn create_app(&self, draft: &AppDraft) -> Result<AppId, StoreError> {
+        let id = AppId::from_random(random_id()?);
+        let token = draft
+            .git_token
+            .as_ref()
+            .map(|t| self.vault.seal(&token_place(&id, &draft.git_repo), t.expose()))
+            .transpose()?;
+        self.write(|tx| {
+            refuse_taken_name(tx, &draft.name, &id)?;
+            tx.execute(
+                "INSERT INTO apps (id, name, slot, git_repo, branch, git_token, root_dir, build_command, \
+                 start_command, health_path, health_timeout_seconds, wanted, created_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                params![
+                    id.as_str(),
+                    draft.name.as_str(),
+                    free_slot(tx)?,
+                    draft.git_repo.as_str(),
+                    draft.branch.as_str(),
+                    token,
+                    draft.root_dir.as_str(),
+                    draft.build_command.as_str(),
+                    draft.start_command.as_str(),
+                    draft.health_path.as_str(),
+                    draft.health_timeout.seconds(),
+                    Wanted::Running.as_str(),
+                    unix_millis(),
+                ],
+            )?;
+            Ok(())
+        })?;
+        Ok(id)
+    }
+
+    /// Changes the named fields of an app; `false` when it does not exist.
+    ///
+    /// A token moves to no other host: when the repository's origin changes and
+    /// no token is given, the stored one is dropped (P16).
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], or when it could not be written.
+    pub fn update_app(&self, id: &AppId, changes: &AppChanges) -> Result<bool, StoreError> {
+        let Some(app) = self.app(id)? else { return Ok(false) };
+        let repo = changes.git_repo.as_ref().unwrap_or(&app.git_repo);
+        self.write(|tx| {
+            let name = changes.name.as_ref().unwrap_or(&app.name);
+            refuse_taken_name(tx, name, id)?;
+            let token = self.token_after(tx, &app, repo, &changes.git_token)?;
+            let changed = tx.execute(
+                "UPDATE apps SET name = ?2, git_repo = ?3, branch = ?4, git_token = ?5, root_dir = ?6, \
+                 build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10 \
+                 WHERE id = ?1",
+                params![
+                    id.as_str(),
+                    name.as_str(),
+                    repo.as_str(),
+                    changes.branch.as_ref().unwrap_or(&app.branch).as_str(),
+                    token,
+                    changes.root_dir.as_ref().unwrap_or(&app.root_dir).as_str(),
+                    changes.build_command.as_ref().unwrap_or(&app.build_command).as_str(),
+                    changes.start_command.as_ref().unwrap_or(&app.start_command).as_str(),
+                    changes.health_path.as_ref().unwrap_or(&app.health_path).as_str(),
+                    changes.health_timeout.unwrap_or(app.health_timeout).seconds(),
+                ],
+            )?;
+            Ok(changed == 1)
+        })
+    }
+
+    /// The envelope that `git_token` holds after a change.
+    fn token_after(
+        &self,
+        tx: &Transaction<'_>,
+        app: &App,
+        repo: &RepoUrl,
+        change: &TokenChange,
+    ) -> Result<Option<String>, StoreError> {
+        match change {
+            TokenChange::Remove => Ok(None),
+            TokenChange::Set(token) => {
+                Ok(Some(self.vault.seal(&token_place(&app.id, repo), token.expose())?))
+            }
+            TokenChange::Keep if repo.origin() != app.git_repo.origin() => Ok(None),
+            TokenChange::Keep => {
+                let stored = stored_token(tx, &app.id)?;
+                let place = token_place(&app.id, repo);
+                // A value of an older form is upgraded by this write (P17); one that
+                // does not open stays as it is, it is not ours to lose (P18).
+                Ok(match stored.as_deref().map(|s| self.vault.open(&place, s)) {
+                    Some(Ok(opened)) if opened.form != Form::V2 => {
+                        Some(self.vault.seal(&place, opened.secret.expose())?)
+                    }
+                    _ => stored,
+                })
+            }
+        }
+    }
+
+    /// The token for an app's repository: its own, else the saved GitHub token
+    /// when the repository is on `https://github.com`.
+    ///
+    /// # Errors
+    /// When a stored token does not open.
+    pub fn git_credential(&self, app: &App) -> Result<Option<Secret>, StoreError> {
+        let stored = stored_token(&self.read(), &app.id)?;
+        match stored {
+            Some(stored) => {
+                Ok(Some(self.vault.open(&token_place(&app.id, &app.git_repo), &stored)?.secret))
+            }
+            None if app.git_repo.origin() == "https://github.com" => self.github_token(),
+            None => Ok(None),
+        }
+    }
+
+    /// Everything about an app that no log may show: its credential and the
+    /// environment values that are marked secret.
+    ///
+    /// # Errors
+    /// When a stored value does not open.
+    pub fn secrets_of(&self, id: &AppId) -> Result<Vec<Secret>, StoreError> {
+        let Some(app) = self.app(id)? else { return Ok(Vec::new()) };
+        let mut secrets: Vec<Secret> = self.git_credential(&app)?.into_iter().collect();
+        secrets.extend(self.env_clear(id)?.into_iter().filter(|e| e.2).map(|e| e.1));
+        Ok(secrets)
+    }
+
+    /// Says what the owner wants of an app; `false` when it does not exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn set_wanted(&self, id: &AppId, wanted: Wanted) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let sql = "UPDATE apps SET wanted = ?2 WHERE id = ?1";
+            Ok(tx.execute(sql, params![id.as_str(), wanted.as_str()])? == 1)
+        })
+    }
+
+    /// Notes the process of an app's live release, or that there is none.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn set_process(&self, id: &AppId, process: Option<&Process>) -> Result<(), StoreError> {
+        self.write(|tx| write_process(tx, id, process))
+    }
+
+    /// Notes how a process ended; does nothing when another has taken its place.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn process_ended(&self, id: &AppId, pid: u32, how: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let sql = "UPDATE processes SET ended = ?3 WHERE app_id = ?1 AND pid = ?2";
+            tx.execute(sql, params![id.as_str(), pid, how])?;
+            Ok(())
+        })
+    }
+
+    /// Removes an app with its environment and its history; `false` when it does not exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn delete_app(&self, id: &AppId) -> Result<bool, StoreError> {
+        self.write(|tx| Ok(tx.execute("DELETE FROM apps WHERE id = ?1", [id.as_str()])? == 1))
+    }
+}
+
+pub(super) fn write_process(
+    tx: &Transaction<'_>,
+    id: &AppId,
+    process: Option<&Process>,
+) -> Result<(), StoreError> {
+    let Some(p) = process else {
+        tx.execute("DELETE FROM processes WHERE app_id = ?1", [id.as_str()])?;
+        return Ok(());
+    };
+    let ticks = i64::try_from(p.start_ticks).unwrap_or(i64::MAX);
+    tx.execute(
+        "INSERT INTO processes (app_id, deploy_id, pid, start_ticks, port, ended) \
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM apps WHERE id = ?1) \
+         ON CONFLICT (app_id) DO UPDATE SET deploy_id = excluded.deploy_id, pid = excluded.pid, \
+         start_ticks = excluded.start_ticks, port = excluded.port, ended = excluded.ended",
+        params![id.as_str(), p.deploy.as_str(), p.pid, ticks, p.port, p.ended],
+    )?;
+    Ok(())
+}
+
+fn token_place<'a>(id: &'a AppId, repo: &'a RepoUrl) -> Place<'a> {
+    Place { table: "apps", column: "git_token", row: id.as_str(), context: repo.origin() }
+}
+
+fn stored_token(c: &rusqlite::Connection, id: &AppId) -> Result<Option<String>, StoreError> {
+    let mut statement = c.prepare_cached("SELECT git_token FROM apps WHERE id = ?1")?;
+    Ok(statement.query_row([id.as_str()], |row| row.get(0)).optional()?.flatten())
+}
+
+fn refuse_taken_name(tx: &Transaction<'_>, name: &AppName, id: &AppId) -> Result<(), StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE name = ?1 AND id <> ?2)";
+    let taken: bool = tx.query_row(sql, [name.as_str(), id.as_str()], |row| row.get(0))?;
+    if taken { Err(StoreError::NameTaken) } else { Ok(()) }
+}
+
+/// The lowest number that no app has.
+fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
+    let sql = "SELECT COALESCE(MIN(s), 0) FROM (SELECT 0 AS s UNION ALL SELECT slot + 1 FROM apps) \
+               WHERE s NOT IN (SELECT slot FROM apps)";
+    let slot: i64 = tx.query_row(sql, [], |row| row.get(0))?;
+    if slot < SLOTS { Ok(slot) } else { Err(StoreError::TooManyApps) }
+}
+
+fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
+    let text = |i: usize| {
+        row.get_ref(i)?.as_str().map_err(|_| StoreError::Corrupt)
+    };
+    let wanted = parsed(text(11)?, Wanted::parse)?;
+    let live: Option<String> = row.get(12)?;
+    let live_deploy = live.map(|d| parsed(&d, DeployId::parse)).transpose()?;
+    let process = read_process(row)?;
+    let last: Option<String> = row.get(19)?;
+    let last = last.map(|s| parsed(&s, DeployStatus::parse)).transpose()?;
+    Ok(App {
+        id: parsed(text(0)?, AppId::parse)?,
+        name: parsed(text(1)?, AppName::parse)?,
+        slot: row.get(2)?,
+        git_repo: parsed(text(3)?, RepoUrl::parse)?,
+        branch: parsed(text(4)?, Branch::parse)?,
+        has_git_token: row.get(5)?,
+        root_dir: parsed(text(6)?, RootDir::parse)?,
+        build_command: parsed(text(7)?, ShellCommand::parse)?,
+        start_command: parsed(text(8)?, ShellCommand::parse)?,
+        health_path: parsed(text(9)?, HealthPath::parse)?,
+        health_timeout: HealthTimeout::new(row.get(10)?).map_err(|_| StoreError::Corrupt)?,
+        status: status(wanted, live_deploy.is_some(), process.as_ref(), last),
+        wanted,
+        live_deploy,
+        process,
+        created_at: row.get(13)?,
+    })
+}
+
+fn read_process(row: &Row<'_>) -> Result<Option<Process>, StoreError> {
+    let Some(deploy) = row.get::<_, Option<String>>(14)? else { return Ok(None) };
+    let ticks: i64 = row.get(16)?;
+    Ok(Some(Process {
+        deploy: parsed(&deploy, DeployId::parse)?,
+        pid: row.get(15)?,
+        start_ticks: u64::try_from(ticks).map_err(|_| StoreError::Corrupt)?,
+        port: row.get(17)?,
+        ended: row.get(18)?,
+    }))
+}
+
+fn status(
+    wanted: Wanted,
+    has_live: bool,
+    process: Option<&Process>,
+    last_deploy: Option<DeployStatus>,
+) -> AppStatus {
+    match last_deploy {
+        None => AppStatus::New,
+        Some(step) if !step.is_final() => AppStatus::Deploying,
+        Some(_) if process.is_some_and(|p| p.ended.is_none()) => AppStatus::Running,
+        Some(_) if wanted == Wanted::Stopped => AppStatus::Stopped,
+        Some(_) if has_live => AppStatus::Crashed,
+        Some(_) => AppStatus::Failed,
+    }
+}

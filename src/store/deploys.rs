@@ -1,0 +1,301 @@
+//! Deploys: the queue, the step each has reached, the history.
+
+use super::apps::{Process, write_process};
+use super::{Store, StoreError, parsed, random_id};
+use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis, Wanted, unix_millis};
+use rusqlite::{OptionalExtension, Row, params};
+
+/// One deploy.
+#[derive(Debug, Clone)]
+pub struct Deploy {
+    /// Its identifier.
+    pub id: DeployId,
+    /// The app that it deploys.
+    pub app: AppId,
+    /// How far it has come.
+    pub status: DeployStatus,
+    /// Who asked for it.
+    pub trigger: Trigger,
+    /// The commit's hash, once fetched.
+    pub commit: Option<String>,
+    /// The first line of the commit's message, once fetched.
+    pub commit_message: Option<String>,
+    /// Why it failed, in one sentence.
+    pub error: Option<String>,
+    /// When it was asked for.
+    pub created_at: UnixMillis,
+    /// When its first step began.
+    pub started_at: Option<UnixMillis>,
+    /// When it became live or failed.
+    pub finished_at: Option<UnixMillis>,
+}
+
+const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
+     created_at, started_at, finished_at FROM deploys";
+
+impl Store {
+    /// Puts a deploy into the queue; one of the same app that still waits there
+    /// is replaced. `None` when the app does not exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn queue_deploy(
+        &self,
+        app: &AppId,
+        trigger: Trigger,
+    ) -> Result<Option<Deploy>, StoreError> {
+        let id = DeployId::from_random(random_id()?);
+        let now = unix_millis();
+        let queued = self.write(|tx| {
+            tx.execute(
+                "UPDATE deploys SET status = 'failed', finished_at = ?2, \
+                 error = 'replaced by a newer request before it began' \
+                 WHERE app_id = ?1 AND status = 'queued'",
+                params![app.as_str(), now],
+            )?;
+            let inserted = tx.execute(
+                "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
+                 SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
+                params![id.as_str(), app.as_str(), trigger.as_str(), now],
+            )?;
+            Ok(inserted == 1)
+        })?;
+        if queued { self.deploy(&id) } else { Ok(None) }
+    }
+
+    /// Forgets an app's deploys beyond its `keep` newest, but never the live
+    /// one. Answers which, so that their logs can go with them.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn prune_history(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
+        self.write(|tx| {
+            let mut statement = tx.prepare(
+                "DELETE FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
+                 AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) AND seq <= \
+                 (SELECT seq FROM deploys WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) \
+                 RETURNING id",
+            )?;
+            let mut rows = statement.query(params![app.as_str(), keep])?;
+            let mut pruned = Vec::new();
+            while let Some(row) = rows.next()? {
+                pruned.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
+            }
+            Ok(pruned)
+        })
+    }
+
+    /// The oldest deploy in the queue.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn next_queued(&self) -> Result<Option<Deploy>, StoreError> {
+        let sql = format!("{SELECT} WHERE status = 'queued' ORDER BY seq LIMIT 1");
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([])?;
+        rows.next()?.map(read_deploy).transpose()
+    }
+
+    /// One deploy, or `None`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn deploy(&self, id: &DeployId) -> Result<Option<Deploy>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
+        let mut rows = statement.query([id.as_str()])?;
+        rows.next()?.map(read_deploy).transpose()
+    }
+
+    /// An app's deploys, newest first: at most `limit`, and only those older
+    /// than `before` when it is given.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn deploys(
+        &self,
+        app: &AppId,
+        before: Option<&DeployId>,
+        limit: u32,
+    ) -> Result<Vec<Deploy>, StoreError> {
+        let sql = format!(
+            "{SELECT} WHERE app_id = ?1 AND (?2 IS NULL OR seq < (SELECT seq FROM deploys WHERE id = ?2)) \
+             ORDER BY seq DESC LIMIT ?3"
+        );
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows =
+            statement.query(params![app.as_str(), before.map(DeployId::as_str), limit])?;
+        let mut deploys = Vec::new();
+        while let Some(row) = rows.next()? {
+            deploys.push(read_deploy(row)?);
+        }
+        Ok(deploys)
+    }
+
+    /// The identifiers of all of an app's deploys, for the removal of their logs.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn deploy_ids(&self, app: &AppId) -> Result<Vec<DeployId>, StoreError> {
+        let connection = self.read();
+        let mut statement =
+            connection.prepare_cached("SELECT id FROM deploys WHERE app_id = ?1")?;
+        let mut rows = statement.query([app.as_str()])?;
+        let mut ids = Vec::new();
+        while let Some(row) = rows.next()? {
+            ids.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
+        }
+        Ok(ids)
+    }
+
+    /// Notes the step that a deploy has reached; the first one starts its clock.
+    /// `false` when the deploy has ended or is gone.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn set_step(&self, id: &DeployId, step: DeployStatus) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let changed = tx.execute(
+                "UPDATE deploys SET status = ?2, started_at = COALESCE(started_at, ?3) \
+                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
+                params![id.as_str(), step.as_str(), unix_millis()],
+            )?;
+            Ok(changed == 1)
+        })
+    }
+
+    /// Notes which commit a deploy builds.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn set_commit(&self, id: &DeployId, hash: &str, message: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let sql = "UPDATE deploys SET commit_hash = ?2, commit_message = ?3 WHERE id = ?1";
+            tx.execute(sql, [id.as_str(), hash, message])?;
+            Ok(())
+        })
+    }
+
+    /// Ends a deploy with the reason why it failed.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            tx.execute(
+                "UPDATE deploys SET status = 'failed', error = ?2, finished_at = ?3 \
+                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
+                params![id.as_str(), error, unix_millis()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Makes a deploy's release the live one, in one transaction with its
+    /// process and the owner's wish to have it running. `false`, and nothing
+    /// changed, when the deploy has ended or the app is gone.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn go_live(
+        &self,
+        id: &DeployId,
+        app: &AppId,
+        process: &Process,
+    ) -> Result<bool, StoreError> {
+        self.write(|tx| {
+            let changed = tx.execute(
+                "UPDATE deploys SET status = 'live', finished_at = ?2 \
+                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
+                params![id.as_str(), unix_millis()],
+            )?;
+            if changed == 0 {
+                return Ok(false);
+            }
+            tx.execute(
+                "UPDATE apps SET live_deploy = ?2, wanted = ?3 WHERE id = ?1",
+                [app.as_str(), id.as_str(), Wanted::Running.as_str()],
+            )?;
+            write_process(tx, app, Some(process))?;
+            Ok(true)
+        })
+    }
+
+    /// At start: every deploy that was under way ended with the server that ran
+    /// it. Queued ones stay queued. Answers those that were ended.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn fail_interrupted(&self) -> Result<Vec<Deploy>, StoreError> {
+        self.write(|tx| {
+            let sql = format!("{SELECT} WHERE status NOT IN ('live', 'failed', 'queued')");
+            let mut statement = tx.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            let mut interrupted = Vec::new();
+            while let Some(row) = rows.next()? {
+                interrupted.push(read_deploy(row)?);
+            }
+            tx.execute(
+                "UPDATE deploys SET finished_at = ?1, status = 'failed', \
+                 error = 'the server stopped while this deploy was ' || status || '; deploy again' \
+                 WHERE status NOT IN ('live', 'failed', 'queued')",
+                [unix_millis()],
+            )?;
+            Ok(interrupted)
+        })
+    }
+
+    /// The releases of an app that are no longer needed: all but the `keep`
+    /// newest that became live, and never the live one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn old_releases(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(
+            "SELECT id FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
+             AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
+             AND id NOT IN (SELECT id FROM deploys WHERE app_id = ?1 AND status = 'live' \
+                            ORDER BY seq DESC LIMIT ?2)",
+        )?;
+        let mut rows = statement.query(params![app.as_str(), keep])?;
+        let mut old = Vec::new();
+        while let Some(row) = rows.next()? {
+            old.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
+        }
+        Ok(old)
+    }
+}
+
+fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
+    let text = |i: usize| row.get::<_, String>(i);
+    Ok(Deploy {
+        id: parsed(&text(0)?, DeployId::parse)?,
+        app: parsed(&text(1)?, AppId::parse)?,
+        status: parsed(&text(2)?, DeployStatus::parse)?,
+        trigger: parsed(&text(3)?, Trigger::parse)?,
+        commit: row.get(4)?,
+        commit_message: row.get(5)?,
+        error: row.get(6)?,
+        created_at: row.get(7)?,
+        started_at: row.get(8)?,
+        finished_at: row.get(9)?,
+    })
+}
+
+impl Store {
+    /// Whether a deploy exists and has ended.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn deploy_ended(&self, id: &DeployId) -> Result<Option<bool>, StoreError> {
+        let connection = self.read();
+        let mut statement =
+            connection.prepare_cached("SELECT status FROM deploys WHERE id = ?1")?;
+        let status: Option<String> =
+            statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
+        status.map(|s| Ok(parsed(&s, DeployStatus::parse)?.is_final())).transpose()
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong with the database, in sentences that say what to do.
+
+use crate::vault::VaultError;
+use rusqlite::ErrorCode;
+use std::fmt;
+
+/// Why the database did not do what was asked. The text holds no stored value.
+#[derive(Debug)]
+pub enum StoreError {
+    /// Written by a newer version of this program.
+    Newer {
+        /// The schema number in the file.
+        found: i64,
+        /// The highest that this program knows.
+        known: i64,
+    },
+    /// Damaged, or changed by another hand.
+    Corrupt,
+    /// An SQLite database of another program.
+    Foreign,
+    /// The key does not open this database (P18).
+    WrongKey {
+        /// The id of the key that the database was written with.
+        wanted: String,
+        /// The id of the key that was given.
+        given: String,
+    },
+    /// No room left on the disk.
+    Full,
+    /// The file or the file system cannot be written.
+    ReadOnly,
+    /// The name belongs to another app.
+    NameTaken,
+    /// There are as many apps as this version can number.
+    TooManyApps,
+    /// The operating system gave no random bytes.
+    NoRandomness,
+    /// A stored value does not open, or could not be sealed.
+    Vault(VaultError),
+    /// A variable's value was left out, and none is stored that it could keep.
+    NothingToKeep(String),
+    /// Anything else that SQLite says.
+    Sqlite(rusqlite::Error),
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newer { found, known } => write!(
+                f,
+                "the database was written by a newer version (schema {found}, this program knows {known}); \
+                 install that version again, or restore a backup made before the update"
+            ),
+            Self::Corrupt => f.write_str(
+                "the database is damaged; stop the server, keep the file, and restore a backup",
+            ),
+            Self::Foreign => f.write_str(
+                "the file is a database of another program; point DATA_DIR at a directory of its own",
+            ),
+            Self::WrongKey { wanted, given } => write!(
+                f,
+                "the encryption key does not open this database: it wants key {wanted}, the key given is {given}; \
+                 give the right key back (nothing was changed)"
+            ),
+            Self::Full => f.write_str("the disk is full; free some space and try again"),
+            Self::ReadOnly => f.write_str(
+                "the database cannot be written; check the owner and the mount options of the data directory",
+            ),
+            Self::NameTaken => f.write_str("another app has this name; choose another"),
+            Self::TooManyApps => f.write_str("there are as many apps as possible; remove one first"),
+            Self::NoRandomness => f.write_str("the operating system gave no random bytes; try again"),
+            Self::Vault(error) => write!(f, "{error}"),
+            Self::NothingToKeep(name) => write!(f, "{name} has no stored value to keep; give its value"),
+            Self::Sqlite(error) => write!(f, "the database did not answer ({error}); try again"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl From<VaultError> for StoreError {
+    fn from(error: VaultError) -> Self {
+        Self::Vault(error)
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::ReadOnly
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
