@@ -100,7 +100,7 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
         .query_row("SELECT value FROM meta WHERE name = 'canary'", [], |row| row.get(0))
         .optional()?;
     let canary = canary.ok_or(StoreError::Corrupt)?;
-    match vault.open(&CANARY, &canary) {
+    match vault.open(&Place::CANARY, &canary) {
         Ok(opened) if opened.secret.expose() == CANARY_TEXT => Ok(()),
         _ => Err(StoreError::WrongKey {
             wanted: canary.split(':').nth(2).unwrap_or("unknown").to_owned(),
@@ -135,7 +135,7 @@ fn migrate(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError>
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     transaction.execute_batch(SCHEMA)?;
-    let canary = vault.seal(&CANARY, CANARY_TEXT)?;
+    let canary = vault.seal(&Place::CANARY, CANARY_TEXT)?;
     transaction.execute("INSERT INTO meta (name, value) VALUES ('canary', ?1)", [canary])?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;

@@ -77,11 +77,10 @@ fn p12_a_lockout_in_force_outlives_every_new_face() {
 }
 
 #[test]
-fn p12_a_million_clients_cost_at_most_16_mib_and_little_time() {
+fn p12_a_million_clients_cost_at_most_16_mib() {
     let mut table = Table::new(CAPACITY);
     let victim = Client::V6([0x20; 8]);
     let mut now = fail_often(&mut table, victim, 0, 14);
-    let begun = Instant::now();
     for n in 0..1_000_000 {
         // Every third one goes on until it is locked out: the worst for the table.
         let times = if n % 3 == 0 { 5 } else { 1 };
@@ -90,8 +89,6 @@ fn p12_a_million_clients_cost_at_most_16_mib_and_little_time() {
         }
         now += u64::from(n % 100 == 0);
     }
-    let took = begun.elapsed();
-    assert!(took < Duration::from_secs(12), "{took:?}");
     assert_eq!(table.records.len(), CAPACITY);
     assert_eq!(table.by_worth.len(), CAPACITY);
     assert_eq!(table.by_age.len(), CAPACITY);
