@@ -26,8 +26,7 @@ const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = include_str!("store/schema.sql");
 
-/// Where the canary lives: a known text, sealed. If it opens, the key is right (P18).
-const CANARY: Place<'static> = Place { table: "meta", column: "value", row: "canary", context: "" };
+/// A known text, sealed. If it opens, the key is right (P18).
 const CANARY_TEXT: &str = "better-paas";
 
 /// How long a statement waits for another process's lock.

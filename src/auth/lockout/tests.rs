@@ -2,7 +2,6 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
 
 fn v4(number: u32) -> Client {
     Client::V4(number.to_be_bytes())
