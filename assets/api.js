@@ -118,7 +118,7 @@ export function live(path, { signal, start = () => {}, message, poll }) {
       if (done) return;
       socket = new WebSocket(url);
     } catch (failure) {
-      if (!done && hasToken()) again(failure.status === 0 ? "lost" : "polling", failure.retryAfter);
+      if (!done && hasToken()) again("lost", failure.retryAfter);
       return;
     }
     socket.onopen = () => {

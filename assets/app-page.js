@@ -43,12 +43,12 @@ function showHead(root, app) {
   showStatus(part(root, "status"), app.status, app.statusDetail);
   showLink(part(root, "url"), app.url, "Open");
   const up = app.liveDeployId !== null && app.status !== "stopped";
-  const had = part(root, "actions").contains(document.activeElement);
+  const focused = document.activeElement;
   part(root, "start").hidden = app.status !== "stopped" || app.liveDeployId === null;
   part(root, "restart").hidden = !up;
   part(root, "stop").hidden = !up;
   // A button that goes away while it has the focus hands it to one that stays.
-  if (had && document.activeElement.hidden) part(root, "deploy").focus();
+  if (focused?.hidden && part(root, "actions").contains(focused)) part(root, "deploy").focus();
 }
 
 function bindActions(root, page) {

@@ -42,6 +42,8 @@ export async function deploysTab(page) {
     showDeploy(part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
       add([now]);
       showList();
+      // The app knows only now which release is live.
+      if (isFinal(now)) get(page.path).then((app) => page.signal.aborted || page.show(app), () => {});
     });
   }
 

@@ -66,23 +66,21 @@ function makeRow({ name, value, secret }, removed) {
   // The stored value belongs to this name, so both stay until it is replaced.
   nameInput.readOnly = kept;
   secretInput.disabled = kept;
+  part(row, "value").hidden = kept;
   const mask = () => valueInput.classList.toggle("masked", secretInput.checked);
-  const open = (isOpen) => {
-    part(row, "value").hidden = !isOpen;
-    part(row, "kept").hidden = isOpen;
-  };
-  open(!kept);
   mask();
   secretInput.addEventListener("change", mask);
+  part(row, "replace").ariaLabel = `Replace ${name}`;
   part(row, "replace").addEventListener("click", () => {
     secretInput.disabled = false;
-    open(true);
+    part(row, "value").hidden = false;
+    part(row, "kept").remove();
     valueInput.focus();
     row.dispatchEvent(new Event("input", { bubbles: true }));
   });
+  if (!kept) part(row, "kept").remove();
   part(row, "remove").addEventListener("click", removed);
   part(row, "remove").ariaLabel = `Remove ${name || "this variable"}`;
-  part(row, "replace").ariaLabel = `Replace ${name}`;
   return row;
 }
 

@@ -42,7 +42,7 @@ export function showRuntime(root, { ready, message }) {
 export const systemFacts = (system) => [
   ["Version", system.version],
   ["Host", system.hostName],
-  ["Running since", `${duration(system.uptimeSeconds)} ago`],
+  ["Running for", duration(system.uptimeSeconds)],
   ["Apps can run", system.runtime.ready ? "Yes" : "No"],
   ["Server's memory", bytes(system.memoryBytes)],
   ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],

@@ -120,11 +120,16 @@ export function logBox(label, hook) {
   const lines = part(root, "lines"), newest = part(root, "newest");
   lines.ariaLabel = label;
   lines.dataset.test = hook;
-  let following = true, shown = "";
+  let following = true, shown = "", width = 0;
   const toEnd = () => lines.scrollTo({ top: lines.scrollHeight, behavior: "instant" });
   // Also when the box is put on the page: before that it has no height.
-  new ResizeObserver(() => following && toEnd()).observe(lines);
+  new ResizeObserver(() => {
+    width = lines.clientWidth;
+    if (following) toEnd();
+  }).observe(lines);
   lines.addEventListener("scroll", () => {
+    // Lines that wrap anew move by themselves; that is nobody reading.
+    if (lines.clientWidth !== width) return;
     following = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 24;
     newest.hidden = following;
   });
