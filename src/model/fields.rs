@@ -145,10 +145,17 @@ fn plain(text: &str, max: usize) -> Result<(), Invalid> {
             _ => Invalid("is too long: at most 2000 bytes"),
         });
     }
-    if text.chars().any(char::is_control) {
+    if has_control(text) {
         return Err(Invalid("must not hold control characters or line ends"));
     }
     Ok(())
+}
+
+/// Every app is read back through these checks for each answer that lists it,
+/// so the common case, ASCII, is one pass over bytes.
+fn has_control(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_control())
+        || (!text.is_ascii() && text.chars().any(char::is_control))
 }
 
 #[cfg(test)]
@@ -170,7 +177,7 @@ mod tests {
         for good in ["", "web", "apps/web", "a b"] {
             assert!(RootDir::parse(good).is_ok(), "{good}");
         }
-        for bad in ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb"] {
+        for bad in ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb", "a\u{85}b"] {
             assert!(RootDir::parse(bad).is_err(), "{bad}");
         }
     }
