@@ -1,0 +1,34 @@
+//! What the tests hold in their hands: the server as a process, clients for it, and the programs around it.
+
+pub mod browser;
+pub mod caddy;
+pub mod git;
+pub mod http;
+pub mod process;
+pub mod raw;
+pub mod server;
+pub mod wait;
+pub mod ws;
+
+pub use http::{Answer, Http};
+pub use raw::RawConn;
+pub use server::{Finished, Server, Setup};
+pub use wait::{until, until_some};
+pub use ws::Ws;
+
+/// A token that is long enough to pin, and that no other test uses.
+pub fn a_token() -> String {
+    format!("bpaas_{}", hex(&random::<32>()))
+}
+
+/// Random bytes from the system.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("random bytes");
+    bytes
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
