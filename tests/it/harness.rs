@@ -2,10 +2,12 @@
 
 pub mod browser;
 pub mod caddy;
+pub mod front;
 pub mod git;
 pub mod http;
 pub mod process;
 pub mod raw;
+pub mod sealed;
 pub mod server;
 pub mod wait;
 pub mod ws;

@@ -6,7 +6,17 @@
     reason = "a test that cannot go on should say where it stopped"
 )]
 
+mod admin_token;
+mod brute_force;
+mod data_directory;
+mod encryption;
+mod front_door;
+mod front_door_requests;
+mod front_door_siege;
+mod front_door_sockets;
 mod harness;
 
 mod harness_proof;
+mod network;
+mod start_and_stop;
 mod tidy;
