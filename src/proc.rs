@@ -1,1 +1,328 @@
-//! The proc room.
+//! The only place that starts a process.
+//!
+//! Every program gets an argument list (never a shell string), an environment
+//! that is empty but for what its caller gives, a process group of its own, an
+//! absolute deadline and a cap on its output. At the deadline the whole group is
+//! killed. One kind of process outlives us: an app, see [`Exec::spawn_detached`].
+
+mod cancel;
+mod pump;
+mod running;
+pub mod table;
+
+pub use cancel::Cancel;
+pub use running::{Running, wait_any};
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+/// Where programs are looked for. Not the server's own `PATH`: what that holds
+/// depends on how the server was started, and a directory in it that somebody
+/// else may write would choose our programs for us.
+pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How long a program runs when its caller says nothing.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Bytes of output that are taken when the caller says nothing.
+const DEFAULT_OUTPUT_CAP: usize = 1024 * 1024;
+
+/// How long a detached process may take to read its standard input.
+const STDIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// Killed at its deadline.
+    TimedOut,
+    /// Killed because it wrote more than its cap.
+    OutputCapped,
+    /// Killed because its caller changed its mind.
+    Cancelled,
+    /// It ended while nobody who could be told was its parent.
+    Unknown,
+}
+
+impl Exit {
+    /// It returned zero.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::TimedOut => f.write_str("time limit"),
+            Self::OutputCapped => f.write_str("output limit"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// What a finished program left.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// What it wrote to standard output, up to the cap.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error, up to the cap.
+    pub stderr: Vec<u8>,
+}
+
+/// Why a program could not be run.
+#[derive(Debug)]
+pub enum ProcError {
+    /// No such program in [`SYSTEM_PATH`].
+    Missing(String),
+    /// The system did not start it or lost it.
+    Io(String, io::Error),
+}
+
+impl fmt::Display for ProcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(program) => write!(f, "the program {program} is not installed"),
+            Self::Io(program, error) => write!(f, "could not run {program}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ProcError {}
+
+/// Finds a program the way [`Exec`] does; a name with a slash is taken as it is.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let executable = |path: &Path| {
+        path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    };
+    if program.contains('/') {
+        return Some(PathBuf::from(program)).filter(|p| executable(p));
+    }
+    SYSTEM_PATH.split(':').map(|dir| Path::new(dir).join(program)).find(|p| executable(p))
+}
+
+/// A program about to be run. It has no `Debug`: its environment and input may be secret.
+pub struct Exec {
+    program: String,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    cwd: PathBuf,
+    stdin: Zeroizing<Vec<u8>>,
+    deadline: Duration,
+    output_cap: usize,
+}
+
+impl Exec {
+    /// A program by its name in [`SYSTEM_PATH`] or by its path, with no
+    /// arguments, no input, and nothing but `PATH` and `LANG` in its environment.
+    #[must_use]
+    pub fn new(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            args: Vec::new(),
+            env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
+            cwd: PathBuf::from("/"),
+            stdin: Zeroizing::new(Vec::new()),
+            deadline: DEFAULT_DEADLINE,
+            output_cap: DEFAULT_OUTPUT_CAP,
+        }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets one environment variable.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it in this directory instead of `/`.
+    #[must_use]
+    pub fn cwd(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cwd = dir.into();
+        self
+    }
+
+    /// Gives it these bytes on its standard input, then the end. They are wiped from memory.
+    #[must_use]
+    pub fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
+        self.stdin = Zeroizing::new(bytes);
+        self
+    }
+
+    /// How long it may run, from its start to the end of its output.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How many bytes it may write, both streams together.
+    #[must_use]
+    pub fn output_cap(mut self, bytes: usize) -> Self {
+        self.output_cap = bytes;
+        self
+    }
+
+    /// Runs it to its end and collects what it wrote.
+    ///
+    /// # Errors
+    /// [`ProcError`] when it could not be started. How it ended is in [`Output::exit`].
+    pub fn run(self) -> Result<Output, ProcError> {
+        self.run_unless(None)
+    }
+
+    /// [`Exec::run`], killed when `cancel` is pulled.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn run_until(self, cancel: &Cancel) -> Result<Output, ProcError> {
+        self.run_unless(Some(cancel))
+    }
+
+    fn run_unless(self, cancel: Option<&Cancel>) -> Result<Output, ProcError> {
+        let failed = |e| ProcError::Io(self.program.clone(), e);
+        let (out, out_child) = io::pipe().map_err(failed)?;
+        let (err, err_child) = io::pipe().map_err(failed)?;
+        let mut collected = [Vec::new(), Vec::new()];
+        let mut left = self.output_cap;
+        let mut sink = |stream: usize, piece: &[u8]| {
+            let taken = piece.len().min(left);
+            collected[stream].extend_from_slice(&piece[..taken]);
+            left -= taken;
+            taken == piece.len()
+        };
+        let exit = self.watched(out_child.into(), err_child.into(), vec![out, err], |watch| {
+            watch.run(cancel, &mut sink)
+        })?;
+        let [stdout, stderr] = collected;
+        Ok(Output { exit, stdout, stderr })
+    }
+
+    /// Runs it to its end; standard output and standard error come as lines, as they are
+    /// written: without their end, lossy UTF-8, cut at 8 KiB.
+    ///
+    /// # Errors
+    /// [`ProcError`] when it could not be started.
+    pub fn stream(self, on_line: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Exit, ProcError> {
+        let failed = |e| ProcError::Io(self.program.clone(), e);
+        let (out, out_child) = io::pipe().map_err(failed)?;
+        let err_child = out_child.try_clone().map_err(failed)?;
+        let mut lines = pump::Lines::default();
+        let mut left = self.output_cap;
+        let mut sink = |_: usize, piece: &[u8]| {
+            let taken = piece.len().min(left);
+            lines.push(&piece[..taken], on_line);
+            left -= taken;
+            taken == piece.len()
+        };
+        let exit = self.watched(out_child.into(), err_child.into(), vec![out], |watch| {
+            watch.run(Some(cancel), &mut sink)
+        })?;
+        lines.finish(on_line);
+        Ok(exit)
+    }
+
+    /// Starts it in a session of its own with its output going straight into `log`,
+    /// and lets go: it goes on when this process ends, however that happens.
+    ///
+    /// # Errors
+    /// [`ProcError`] when it could not be started, or did not read its input.
+    pub fn spawn_detached(self, log: &File) -> Result<Running, ProcError> {
+        let failed = |e| ProcError::Io(self.program.clone(), e);
+        // `setsid` becomes the program itself: same pid, since it is not the leader of
+        // a group when it starts. Without a session of its own, the terminal from which
+        // the server was started would end the app with it.
+        let mut command = self.command(Some("setsid"))?;
+        command.stdout(log.try_clone().map_err(failed)?);
+        command.stderr(log.try_clone().map_err(failed)?);
+        let (reader, writer) = io::pipe().map_err(failed)?;
+        command.stdin(reader);
+        let child = command.spawn().map_err(failed)?;
+        drop(command);
+        let mut running = Running::of_child(child).map_err(failed)?;
+        let until = Instant::now() + STDIN_DEADLINE;
+        if let Err(error) = pump::feed(writer, &self.stdin, until) {
+            running.kill();
+            running.wait(STDIN_DEADLINE);
+            return Err(ProcError::Io(self.program, error));
+        }
+        Ok(running)
+    }
+
+    /// The command without its streams. `through` is a program that replaces itself by it.
+    fn command(&self, through: Option<&str>) -> Result<Command, ProcError> {
+        let path = |name: &str| find(name).ok_or_else(|| ProcError::Missing(name.to_owned()));
+        let program = path(&self.program)?;
+        let mut command = match through {
+            None => Command::new(program),
+            Some(outer) => {
+                let mut command = Command::new(path(outer)?);
+                command.arg(program);
+                command
+            }
+        };
+        command.args(&self.args).env_clear().current_dir(&self.cwd);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+
+    /// Starts it with the given ends of pipes and lets `work` watch it.
+    fn watched(
+        &self,
+        out: Stdio,
+        err: Stdio,
+        pipes: Vec<io::PipeReader>,
+        work: impl FnOnce(pump::Watch<'_>) -> io::Result<Exit>,
+    ) -> Result<Exit, ProcError> {
+        let failed = |e| ProcError::Io(self.program.clone(), e);
+        let mut command = self.command(None)?;
+        command.stdout(out).stderr(err).process_group(0);
+        let input = if self.stdin.is_empty() {
+            command.stdin(Stdio::null());
+            None
+        } else {
+            let (reader, writer) = io::pipe().map_err(failed)?;
+            command.stdin(reader);
+            Some((writer, self.stdin.as_slice()))
+        };
+        let child: Child = command.spawn().map_err(failed)?;
+        // Our copies of the child's ends close here; otherwise its output would never end.
+        drop(command);
+        let watch = pump::Watch::new(child, input, pipes, Instant::now() + self.deadline);
+        watch.and_then(work).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Moves bytes between us and a running child until it ends or must.
+
+use super::running::{exit_of, open, timespec};
+use super::{Cancel, Exit};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+/// How long output is read after the child has ended: its own last words are in
+/// the pipe already, what comes later is from processes it left behind.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a killed child may take to go; one that hangs in the kernel is left behind.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// The longest line, in bytes; a longer one comes in pieces.
+const LINE_CAP: usize = 8 * 1024;
+
+/// Takes a piece of output of stream 0 or 1; `false` when it was one byte too many.
+pub(super) type Sink<'a> = dyn FnMut(usize, &[u8]) -> bool + 'a;
+
+/// A child under watch.
+pub(super) struct Watch<'a> {
+    child: Child,
+    pidfd: OwnedFd,
+    input: Option<(io::PipeWriter, &'a [u8])>,
+    pipes: Vec<Option<io::PipeReader>>,
+    until: Instant,
+    /// Why it was killed, once it was.
+    killed: Option<Exit>,
+    ended: bool,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(
+        mut child: Child,
+        input: Option<(io::PipeWriter, &'a [u8])>,
+        pipes: Vec<io::PipeReader>,
+        until: Instant,
+    ) -> io::Result<Self> {
+        let prepared = open(child.id()).and_then(|pidfd| {
+            if let Some((writer, _)) = &input {
+                rustix::io::ioctl_fionbio(writer, true)?;
+            }
+            Ok(pidfd)
+        });
+        match prepared {
+            Ok(pidfd) => {
+                let pipes = pipes.into_iter().map(Some).collect();
+                Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Watches until the child has ended and its output too.
+    pub(super) fn run(mut self, cancel: Option<&Cancel>, sink: &mut Sink<'_>) -> io::Result<Exit> {
+        let result = loop {
+            match self.turn(cancel, sink) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        // The group first, then the wait: until then the pid, which is the group's
+        // name too, belongs to the child, so this cannot hit a stranger.
+        self.kill_group();
+        result?;
+        if !self.ended {
+            return Ok(self.killed.unwrap_or(Exit::Unknown));
+        }
+        let exit = exit_of(self.child.wait()?);
+        Ok(self.killed.unwrap_or(exit))
+    }
+
+    /// Waits for one event and handles it; `false` when there is nothing more to wait for.
+    fn turn(&mut self, cancel: Option<&Cancel>, sink: &mut Sink<'_>) -> io::Result<bool> {
+        if self.ended && self.pipes.iter().all(Option::is_none) {
+            return Ok(false);
+        }
+        let now = Instant::now();
+        if now >= self.until {
+            if self.ended || self.killed.is_some() {
+                return Ok(false);
+            }
+            self.kill(Exit::TimedOut);
+        } else if self.killed.is_none() && !self.ended && cancel.is_some_and(Cancel::is_cancelled) {
+            self.kill(Exit::Cancelled);
+        }
+        let ready = self.poll(cancel)?;
+        if ready.ended && !self.ended {
+            self.ended = true;
+            self.kill_group();
+            self.until = Instant::now() + DRAIN;
+        }
+        for stream in ready.pipes {
+            if !self.read(stream, sink)? && self.killed.is_none() && !self.ended {
+                self.kill(Exit::OutputCapped);
+            }
+        }
+        if ready.input || self.ended {
+            self.write();
+        }
+        Ok(true)
+    }
+
+    fn poll(&self, cancel: Option<&Cancel>) -> io::Result<Ready> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let mut fds = Vec::with_capacity(5);
+        let mut names = Vec::with_capacity(5);
+        if !self.ended {
+            names.push(Name::Ended);
+            fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
+        }
+        for (stream, pipe) in self.pipes.iter().enumerate() {
+            if let Some(pipe) = pipe {
+                names.push(Name::Pipe(stream));
+                fds.push(PollFd::new(pipe, PollFlags::IN));
+            }
+        }
+        if let Some((writer, _)) = &self.input {
+            names.push(Name::Input);
+            fds.push(PollFd::new(writer, PollFlags::OUT));
+        }
+        if let (None, false, Some(cancel)) = (self.killed, self.ended, cancel) {
+            names.push(Name::Cancel);
+            fds.push(PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut fds, Some(&timespec(left))) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready = Ready::default();
+        for (name, fd) in names.iter().zip(&fds) {
+            if fd.revents().is_empty() {
+                continue;
+            }
+            match name {
+                Name::Ended => ready.ended = true,
+                Name::Pipe(stream) => ready.pipes.push(*stream),
+                Name::Input => ready.input = true,
+                // The next turn asks the flag itself.
+                Name::Cancel => {}
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Reads one piece; `false` when the sink wants no more.
+    fn read(&mut self, stream: usize, sink: &mut Sink<'_>) -> io::Result<bool> {
+        let Some(pipe) = self.pipes[stream].as_mut() else { return Ok(true) };
+        let mut buffer = [0; 16 * 1024];
+        match pipe.read(&mut buffer) {
+            Ok(0) => self.pipes[stream] = None,
+            // What a killed child still writes is read, so that it can go, and dropped.
+            Ok(n) if self.killed.is_none() => return Ok(sink(stream, &buffer[..n])),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// Writes what fits; a child that does not want its input is no error.
+    fn write(&mut self) {
+        let Some((writer, bytes)) = self.input.as_mut() else { return };
+        match writer.write(bytes) {
+            Ok(n) if n < bytes.len() && !self.ended => *bytes = &bytes[n..],
+            Err(error) if is_passing(&error) && !self.ended => {}
+            _ => self.input = None,
+        }
+    }
+
+    fn kill(&mut self, why: Exit) {
+        self.killed = Some(why);
+        self.kill_group();
+        self.until = Instant::now() + KILLED;
+    }
+
+    fn kill_group(&self) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Ready {
+    ended: bool,
+    input: bool,
+    pipes: Vec<usize>,
+}
+
+enum Name {
+    Ended,
+    Pipe(usize),
+    Input,
+    Cancel,
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Writes all of `bytes` and closes the pipe.
+///
+/// # Errors
+/// When the reader has gone or does not read in time.
+pub(super) fn feed(mut writer: io::PipeWriter, mut bytes: &[u8], until: Instant) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(&writer, true)?;
+    while !bytes.is_empty() {
+        match writer.write(bytes) {
+            Ok(n) => bytes = &bytes[n..],
+            Err(error) if is_passing(&error) => {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "it did not read its input",
+                    ));
+                }
+                let mut fds = [PollFd::from_borrowed_fd(writer.as_fd(), PollFlags::OUT)];
+                let _ = poll(&mut fds, Some(&timespec(left)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Cuts a stream of bytes into lines. A carriage return ends a line too: that is
+/// how progress bars draw over themselves.
+#[derive(Default)]
+pub(super) struct Lines {
+    held: Vec<u8>,
+    after_return: bool,
+}
+
+impl Lines {
+    pub(super) fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str)) {
+        for &byte in bytes {
+            let line_feed_of_a_pair = byte == b'\n' && self.after_return;
+            self.after_return = byte == b'\r';
+            match byte {
+                b'\n' if line_feed_of_a_pair => {}
+                b'\n' | b'\r' => self.flush(on_line),
+                _ => {
+                    self.held.push(byte);
+                    if self.held.len() >= LINE_CAP {
+                        self.flush(on_line);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, on_line: &mut dyn FnMut(&str)) {
+        if !self.held.is_empty() {
+            self.flush(on_line);
+        }
+    }
+
+    fn flush(&mut self, on_line: &mut dyn FnMut(&str)) {
+        on_line(&String::from_utf8_lossy(&self.held));
+        self.held.clear();
+    }
+}

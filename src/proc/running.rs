@@ -1,0 +1,150 @@
+//! A process that goes on by itself: held through a pidfd, our child or adopted.
+
+use super::{Exit, table};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// A running process. Dropping it neither ends nor waits for the process.
+///
+/// It is held through a pidfd (pidfd_open(2)), so no signal ever reaches a
+/// stranger who got the same pid later.
+#[derive(Debug)]
+pub struct Running {
+    pid: u32,
+    start_ticks: u64,
+    pidfd: OwnedFd,
+    child: Option<Child>,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    /// Takes a child that was just started.
+    pub(super) fn of_child(mut child: Child) -> io::Result<Self> {
+        let pid = child.id();
+        // Nobody has waited for the child, so its pid and entry cannot be another's.
+        let opened = open(pid).and_then(|pidfd| {
+            let entry = table::entry(pid).ok_or_else(|| io::Error::other("/proc is not there"))?;
+            Ok((pidfd, entry.start_ticks))
+        });
+        match opened {
+            Ok((pidfd, start_ticks)) => {
+                Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds a process again by its pid and start time; `None` when it has ended.
+    #[must_use]
+    pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
+        let pidfd = open(pid).ok()?;
+        // Asked after the pidfd is held: from here on the pid cannot change hands unseen.
+        let entry = table::entry(pid)?;
+        let same = entry.start_ticks == start_ticks && !entry.has_ended();
+        same.then_some(Self { pid, start_ticks, pidfd, child: None, exit: None })
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// When it started: `/proc/<pid>/stat`, field 22.
+    #[must_use]
+    pub const fn start_ticks(&self) -> u64 {
+        self.start_ticks
+    }
+
+    /// How it ended, or `None` while it runs. For an adopted process the answer is
+    /// [`Exit::Unknown`]: only a parent is told, and we do not guess.
+    pub fn try_wait(&mut self) -> Option<Exit> {
+        if self.exit.is_none() {
+            self.exit = match &mut self.child {
+                Some(child) => match child.try_wait() {
+                    Ok(status) => status.map(exit_of),
+                    Err(_) => Some(Exit::Unknown),
+                },
+                None => is_readable(self.pidfd.as_fd()).then_some(Exit::Unknown),
+            };
+        }
+        self.exit
+    }
+
+    /// Waits for its end, at most this long.
+    pub fn wait(&mut self, at_most: Duration) -> Option<Exit> {
+        let until = Instant::now() + at_most;
+        while self.try_wait().is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            let _ = wait_any(&[self.pidfd.as_fd()], left);
+        }
+        self.exit
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::TERM);
+    }
+
+    /// Ends it (SIGKILL).
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl AsFd for Running {
+    /// The pidfd: readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Waits until one of the descriptors is readable; `false` when none was in time.
+///
+/// # Errors
+/// When the system cannot wait, for lack of memory for example.
+pub fn wait_any(fds: &[BorrowedFd<'_>], at_most: Duration) -> io::Result<bool> {
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    match poll(&mut polled, Some(&timespec(at_most))) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A duration as the kernel takes it; a century at most.
+pub(super) fn timespec(duration: Duration) -> Timespec {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(3_200_000_000);
+    Timespec { tv_sec: seconds, tv_nsec: duration.subsec_nanos().into() }
+}
+
+pub(super) fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+pub(super) fn open(pid: u32) -> io::Result<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("not a process id"))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+}
+
+fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    wait_any(&[fd], Duration::ZERO).unwrap_or(false)
+}

@@ -1,0 +1,112 @@
+//! What `/proc` says of processes: who they are, who started them, since when.
+
+use std::collections::HashMap;
+use std::fs;
+
+/// One line of the process table (proc_pid_stat(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The process.
+    pub pid: u32,
+    /// Its program's name, at most 15 bytes; a process may change it.
+    pub name: String,
+    /// `Z` and `X` are the states of a process that has ended.
+    pub state: char,
+    /// The process that started it, or took it over.
+    pub parent: u32,
+    /// When it started, in clock ticks since the machine did. Together with the
+    /// pid it names one process for ever, since pids are used again.
+    pub start_ticks: u64,
+}
+
+impl Entry {
+    /// It has ended, and only its parent has not taken notice yet.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The entry of one process, or `None` when there is no such process.
+#[must_use]
+pub fn entry(pid: u32) -> Option<Entry> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&text))
+}
+
+/// Every process that this one may see.
+#[must_use]
+pub fn all() -> Vec<Entry> {
+    let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
+    dir.filter_map(Result::ok)
+        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
+        .filter_map(entry)
+        .collect()
+}
+
+/// Every process that descends from `pid`, parents before children, without `pid` itself.
+#[must_use]
+pub fn descendants(pid: u32) -> Vec<Entry> {
+    let mut children: HashMap<u32, Vec<Entry>> = HashMap::new();
+    for entry in all() {
+        children.entry(entry.parent).or_default().push(entry);
+    }
+    let mut found: Vec<Entry> = children.remove(&pid).unwrap_or_default();
+    let mut next = 0;
+    while next < found.len() {
+        let more = children.remove(&found[next].pid).unwrap_or_default();
+        found.extend(more);
+        next += 1;
+    }
+    found
+}
+
+/// The arguments of a process; empty when it is gone. A process may change them.
+#[must_use]
+pub fn arguments(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Reads a line of `/proc/<pid>/stat`. The name stands in parentheses and may
+/// itself hold parentheses and spaces, so the last one ends it.
+fn parse_stat(text: &str) -> Option<Entry> {
+    let (pid, rest) = text.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Fields are counted from 1 in the manual: `state` is the third.
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Entry {
+        pid: pid.parse().ok()?,
+        name: name.to_owned(),
+        state: field(3)?.chars().next()?,
+        parent: field(4)?.parse().ok()?,
+        start_ticks: field(22)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_does_not_shift_the_fields() {
+        let line = "42 (a) R 1 (b c) S 7 42 42 0 -1 4194304 91 0 0 0 0 0 0 0 20 0 1 0 123456 0 0";
+        let entry = parse_stat(line).unwrap();
+        assert_eq!(entry.name, "a) R 1 (b c");
+        assert_eq!((entry.pid, entry.parent, entry.start_ticks), (42, 7, 123_456));
+        assert!(!entry.has_ended());
+        for bad in ["", "x", "1 (a)", "1 (a) S", "1 (a) S 1 2 3", "a (b) S 1 2 3 4"] {
+            assert_eq!(parse_stat(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_in_the_table() {
+        let me = entry(std::process::id()).unwrap();
+        assert!(me.start_ticks > 0 && !me.has_ended());
+        assert!(descendants(me.parent).iter().any(|e| e.pid == me.pid));
+        assert!(!arguments(me.pid).is_empty());
+    }
+}

@@ -1,0 +1,167 @@
+//! What a started process may and may not do to us.
+
+use super::*;
+use std::io::{Read, Seek};
+
+fn sh(script: &str) -> Exec {
+    Exec::new("sh").arg("-c").arg(script)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits until a condition holds; fails the test when it does not within 10 s.
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < until, "never happened: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn both_streams_and_the_exit_code_come_back() {
+    let output = sh("cat; echo err >&2; exit 3").stdin_bytes(b"in".to_vec()).run().unwrap();
+    assert_eq!(output.exit, Exit::Code(3));
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("in".into(), "err\n".into()));
+    assert_eq!(sh("kill -9 $$").run().unwrap().exit, Exit::Signal(9));
+}
+
+#[test]
+fn the_environment_holds_what_the_caller_gave_and_nothing_else() {
+    let output = Exec::new("env").env("A", "b c").run().unwrap();
+    let text = text(&output.stdout);
+    let mut names: Vec<&str> = text.lines().filter_map(|l| Some(l.split_once('=')?.0)).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["A", "LANG", "PATH"]);
+    assert!(text.contains("A=b c\n"));
+}
+
+#[test]
+fn a_missing_program_is_named() {
+    let error = Exec::new("no-such-program-here").run().unwrap_err();
+    assert!(matches!(&error, ProcError::Missing(name) if name == "no-such-program-here"));
+    assert!(Exec::new("/no/such/program").run().is_err());
+}
+
+#[test]
+fn at_the_deadline_the_whole_group_is_killed() {
+    let begun = Instant::now();
+    let exec = sh("sleep 60 & echo $!; exec sleep 60").deadline(Duration::from_millis(300));
+    let output = exec.run().unwrap();
+    assert_eq!(output.exit, Exit::TimedOut);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let background: u32 = text(&output.stdout).trim().parse().unwrap();
+    eventually("the background process is gone", || {
+        table::entry(background).is_none_or(|e| e.has_ended())
+    });
+}
+
+#[test]
+fn a_process_left_in_the_background_does_not_outlive_the_leader() {
+    let begun = Instant::now();
+    let output = sh("sleep 60 & echo $!").run().unwrap();
+    assert_eq!(output.exit, Exit::Code(0));
+    assert!(begun.elapsed() < Duration::from_secs(5), "its pipe must not hold us up");
+    let background: u32 = text(&output.stdout).trim().parse().unwrap();
+    eventually("the background process is gone", || {
+        table::entry(background).is_none_or(|e| e.has_ended())
+    });
+}
+
+#[test]
+fn a_process_that_left_its_group_does_not_hold_us_up() {
+    let begun = Instant::now();
+    let output = sh("setsid sleep 8 & echo done").run().unwrap();
+    assert_eq!((output.exit, text(&output.stdout)), (Exit::Code(0), "done\n".into()));
+    assert!(begun.elapsed() < Duration::from_secs(6));
+}
+
+#[test]
+fn output_beyond_the_cap_ends_the_process() {
+    let output = sh("yes").output_cap(100_000).run().unwrap();
+    assert_eq!((output.exit, output.stdout.len()), (Exit::OutputCapped, 100_000));
+    let mut bytes = 0;
+    let exit = sh("yes")
+        .output_cap(100_000)
+        .stream(&mut |line| bytes += line.len() + 1, &Cancel::new().unwrap())
+        .unwrap();
+    assert_eq!((exit, bytes), (Exit::OutputCapped, 100_000));
+}
+
+#[test]
+fn large_input_and_output_do_not_block_each_other() {
+    let big = vec![b'x'; 3_000_000];
+    let output = Exec::new("cat").stdin_bytes(big.clone()).output_cap(4_000_000).run().unwrap();
+    assert_eq!(output.exit, Exit::Code(0));
+    assert!(output.stdout == big);
+    let output = Exec::new("true").stdin_bytes(big).run().unwrap();
+    assert_eq!(output.exit, Exit::Code(0), "a program that ignores its input is no error");
+}
+
+#[test]
+fn lines_come_whole_and_long_ones_in_pieces() {
+    let script =
+        r"printf 'a\r\nb\rc\n\nlast'; printf 'err\n' >&2; head -c 20000 /dev/zero | tr '\0' z";
+    let mut lines = Vec::new();
+    let cancel = Cancel::new().unwrap();
+    let exit = sh(script).stream(&mut |l| lines.push(l.to_owned()), &cancel).unwrap();
+    assert_eq!(exit, Exit::Code(0));
+    assert_eq!(lines[..5], ["a", "b", "c", "", "lasterr"]);
+    let lengths: Vec<usize> = lines[5..].iter().map(String::len).collect();
+    assert_eq!(lengths, [8192, 8192, 20_000 - 16_384]);
+    let mut lines = Vec::new();
+    sh(r"printf '\377\n'").stream(&mut |l| lines.push(l.to_owned()), &cancel).unwrap();
+    assert_eq!(lines, ["\u{fffd}"]);
+}
+
+#[test]
+fn pulling_the_cancel_ends_the_process_at_once() {
+    let cancel = Cancel::new().unwrap();
+    let mut started = false;
+    let begun = Instant::now();
+    let pull = cancel.clone();
+    let exit = sh("echo started; sleep 60")
+        .stream(
+            &mut |_| {
+                started = true;
+                pull.cancel();
+            },
+            &cancel,
+        )
+        .unwrap();
+    assert_eq!((exit, started), (Exit::Cancelled, true));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(sh("sleep 60").run_until(&cancel).unwrap().exit, Exit::Cancelled);
+}
+
+#[test]
+fn a_detached_process_has_its_own_session_and_writes_straight_to_its_file() {
+    let mut log = tempfile::tempfile().unwrap();
+    let script = "cat; ps -o sid= -p $$ | tr -d ' '; echo $$; exit 7";
+    let mut running = sh(script).stdin_bytes(vec![b'y'; 100_000]).spawn_detached(&log).unwrap();
+    let entry = table::entry(running.pid()).unwrap();
+    assert_eq!(entry.start_ticks, running.start_ticks());
+    assert_eq!(running.wait(Duration::from_secs(10)), Some(Exit::Code(7)));
+    let mut written = String::new();
+    log.rewind().unwrap();
+    log.read_to_string(&mut written).unwrap();
+    let pid = running.pid();
+    assert_eq!(written, format!("{}{pid}\n{pid}\n", "y".repeat(100_000)));
+}
+
+#[test]
+fn a_process_is_adopted_by_pid_and_start_time_only() {
+    let log = tempfile::tempfile().unwrap();
+    let mut running = sh("exec sleep 60").spawn_detached(&log).unwrap();
+    let (pid, ticks) = (running.pid(), running.start_ticks());
+    assert!(Running::adopt(pid, ticks + 1).is_none(), "another process with the same pid");
+    let mut adopted = Running::adopt(pid, ticks).unwrap();
+    assert_eq!(adopted.try_wait(), None);
+    adopted.terminate();
+    assert_eq!(adopted.wait(Duration::from_secs(10)), Some(Exit::Unknown));
+    assert!(Running::adopt(pid, ticks).is_none(), "a zombie is not a running process");
+    assert_eq!(running.wait(Duration::from_secs(10)), Some(Exit::Signal(15)));
+    assert!(Running::adopt(pid, ticks).is_none());
+}
