@@ -1,10 +1,10 @@
 //! The loop that accepts connections. Nothing that happens to one of them, and no
 //! shortage of files, memory or threads, ends it.
 
+use super::Door;
 use super::permit::{Permit, Seats};
 use super::refusal::Refusal;
 use super::workers::Workers;
-use super::Door;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write as _};
@@ -82,9 +82,8 @@ impl Porter {
         let mut fds: Vec<PollFd<'_>> =
             listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
         fds.push(PollFd::new(&self.bell.0, PollFlags::IN));
-        let timeout = until.and_then(|at| {
-            Timespec::try_from(at.saturating_duration_since(Instant::now())).ok()
-        });
+        let timeout = until
+            .and_then(|at| Timespec::try_from(at.saturating_duration_since(Instant::now())).ok());
         // An error leaves the answers empty; then nobody is ready.
         let _ = poll(&mut fds, timeout.as_ref());
         let bell = fds.pop()?;

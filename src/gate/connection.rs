@@ -225,9 +225,7 @@ impl Connection<'_> {
                 self.wire.send(&head, b"", || {})?;
                 if self.to_head { Ok(()) } else { self.send_file(&file, length) }
             }
-            None => self
-                .wire
-                .send(&head, answer.body(), || self.permit.hold(answer.weight())),
+            None => self.wire.send(&head, answer.body(), || self.permit.hold(answer.weight())),
         }
     }
 

@@ -166,8 +166,7 @@ impl Seats {
             if rest.is_zero() {
                 return false;
             }
-            table =
-                self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
+            table = self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }

@@ -374,9 +374,7 @@ fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
 }
 
 fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
-    let text = |i: usize| {
-        row.get_ref(i)?.as_str().map_err(|_| StoreError::Corrupt)
-    };
+    let text = |i: usize| row.get_ref(i)?.as_str().map_err(|_| StoreError::Corrupt);
     let wanted = parsed(text(11)?, Wanted::parse)?;
     let live: Option<String> = row.get(12)?;
     let live_deploy = live.map(|d| parsed(&d, DeployId::parse)).transpose()?;

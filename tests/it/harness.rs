@@ -12,6 +12,7 @@ pub mod server;
 pub mod wait;
 pub mod ws;
 
+pub use git::GitServer;
 pub use http::{Answer, Http};
 pub use raw::RawConn;
 pub use server::{Finished, Server, Setup};

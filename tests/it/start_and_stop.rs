@@ -298,3 +298,11 @@ fn a_full_disk_is_an_error_for_that_request_and_the_data_stays_as_it_was() {
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(!finished.stderr.contains("panicked"), "{finished:?}");
 }
+
+#[test]
+fn an_ordinary_user_can_run_it() {
+    let server = Setup::new().as_user().start();
+    server.owner().get("/api/session").expect(200);
+    assert_eq!(crate::harness::server::mode(&server.data()), 0o700);
+    assert_eq!(server.operator(&["token"]).stdout.trim_end(), server.token());
+}

@@ -81,11 +81,6 @@ impl Caddy {
         until("Caddy's own certificate", Duration::from_secs(15), || file.exists());
         file
     }
-
-    /// What it has logged.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
 }
 
 impl Drop for Caddy {

@@ -83,12 +83,6 @@ impl GitServer {
         here(&["rev-parse", "HEAD"]).trim().to_owned()
     }
 
-    /// Runs Git in a repository, for what [`Self::commit`] does not do.
-    pub fn git(&self, name: &str, arguments: &[&str]) -> String {
-        let repository = self.directory.path().join(format!("{name}.git"));
-        run(git().arg("--git-dir").arg(repository).args(arguments))
-    }
-
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}.git", self.address)
     }

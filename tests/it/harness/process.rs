@@ -33,11 +33,6 @@ pub fn stat_field(pid: u32, number: usize) -> Option<String> {
     rest.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }
 
-/// Whether a process is there and not a zombie.
-pub fn is_alive(pid: u32) -> bool {
-    stat_field(pid, 3).is_some_and(|state| state != "Z" && state != "X")
-}
-
 /// All processes of the machine.
 pub fn all() -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };

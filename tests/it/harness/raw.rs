@@ -3,7 +3,7 @@
 use super::http::Answer;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A connection; reads give up after its limit.
@@ -88,12 +88,6 @@ impl RawConn {
     /// Reads and drops what comes until the end; how many bytes it was.
     pub fn drain(&mut self) -> u64 {
         io::copy(&mut self.stream.by_ref(), &mut io::sink()).unwrap_or(0)
-    }
-
-    /// Ends our direction.
-    pub fn finish_sending(&mut self) -> &mut Self {
-        let _closed = self.stream.get_ref().shutdown(Shutdown::Write);
-        self
     }
 
     pub fn set_limit(&mut self, limit: Duration) {

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -34,7 +33,6 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
-    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -93,6 +91,7 @@ impl Setup {
 
     /// Runs the server as an ordinary user: the one that `scripts/test` made when it runs as root, else whoever runs
     /// the tests.
+    #[expect(clippy::wrong_self_convention, reason = "who runs it, as in `sudo --user`")]
     pub fn as_user(mut self) -> Self {
         if rustix::process::getuid().is_root() {
             let name = std::env::var("BETTER_PAAS_TEST_USER")
@@ -159,7 +158,6 @@ impl Setup {
         });
         Finished {
             code: status.code(),
-            signal: status.signal(),
             stdout: out.join().expect("output"),
             stderr: err.join().expect("output"),
         }
@@ -196,8 +194,7 @@ impl Setup {
         if let Some(status) = ended {
             readers.into_iter().for_each(|r| r.join().expect("a reader"));
             let stderr = log.lock().expect("log").clone();
-            let (code, signal) = (status.code(), status.signal());
-            return Err(Finished { code, signal, stdout: String::new(), stderr });
+            return Err(Finished { code: status.code(), stdout: String::new(), stderr });
         }
         Ok(Server { child, setup: self, log, readers })
     }

@@ -145,9 +145,4 @@ impl Ws {
         let _gone = self.socket.close(None);
         let _gone = self.socket.flush();
     }
-
-    /// The connection below, for bytes that are no WebSocket.
-    pub fn stream(&mut self) -> &mut TcpStream {
-        self.socket.get_mut()
-    }
 }
