@@ -1,1 +1,4 @@
-//! The deploy room.
+//! The pipeline from a repository to a running app.
+
+mod machine;
+mod sandbox;

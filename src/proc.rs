@@ -6,6 +6,7 @@
 //! killed. One kind of process outlives us: an app, see [`Exec::spawn_detached`].
 
 mod cancel;
+mod inherit;
 mod pump;
 mod running;
 pub mod table;
@@ -194,6 +195,12 @@ impl Exec {
         self
     }
 
+    /// What everybody on the machine would see of it.
+    #[cfg(test)]
+    pub(crate) fn args_for_test(&self) -> &[OsString] {
+        &self.args
+    }
+
     /// Runs it to its end and collects what it wrote.
     ///
     /// # Errors
@@ -283,16 +290,15 @@ impl Exec {
     /// The command without its streams. `through` is a program that replaces itself by it.
     fn command(&self, through: Option<&str>) -> Result<Command, ProcError> {
         let path = |name: &str| find(name).ok_or_else(|| ProcError::Missing(name.to_owned()));
-        let program = path(&self.program)?;
-        let mut command = match through {
-            None => Command::new(program),
-            Some(outer) => {
-                let mut command = Command::new(path(outer)?);
-                command.arg(program);
-                command
-            }
-        };
-        command.args(&self.args).env_clear().current_dir(&self.cwd);
+        let mut words = inherit::closer().to_vec();
+        if let Some(outer) = through {
+            words.push(path(outer)?);
+        }
+        words.push(path(&self.program)?);
+        let mut words = words.into_iter();
+        let first = words.next().unwrap_or_default();
+        let mut command = Command::new(first);
+        command.args(words).args(&self.args).env_clear().current_dir(&self.cwd);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }

@@ -1,0 +1,318 @@
+//! The only room in which somebody else's code runs: Git, builds and apps.
+//!
+//! A sandbox is bubblewrap with its own mount, pid, ipc and uts namespaces, a
+//! read-only system, a private `/tmp`, no capabilities, no way to more
+//! privileges, and of the data directory nothing but what is bound in by name.
+//! The network is the host's.
+//!
+//! * An ordinary user's server adds a user namespace: inside, everything is uid
+//!   1000; further user namespaces are off.
+//! * A server that runs as root gives each app a uid of its own instead. The
+//!   tree stands under [`CAGE`] and is entered with `chroot` and `setpriv`: the
+//!   kernel makes no user namespace for a process in a chroot (EPERM), so the
+//!   app cannot get at that part of the kernel either.
+//!
+//! Environment values travel over standard input, read by [`ENTER`] after all
+//! privileges are gone. As options of bubblewrap they would be in its arguments,
+//! which everybody can read; in its environment, an `LD_PRELOAD` of the owner's
+//! would run inside `chroot` and `setpriv` while they are still root. (bubblewrap's
+//! `--args 0` is no way out: it closes descriptor 0, the host's `/proc` takes
+//! that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
+
+use super::machine::{Machine, Mode};
+use crate::model::Secret;
+use crate::proc::Exec;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where root's server builds the tree: not the root of its mount namespace.
+const CAGE: &str = "/cage";
+
+/// The first program inside that sees anything of the owner's. It reads one
+/// variable a line (`\\` and `\n` stand for a backslash and a line end), goes
+/// to the directory and becomes the command. Nothing of the owner's is ever
+/// part of a shell text here. `command` keeps a name that the shell reserves
+/// (bash: `UID`) from ending it.
+const ENTER: &str = r#"
+while IFS= read -r better_paas_line; do
+    case $better_paas_line in
+    *\\*)
+        better_paas_line=$(printf '%b.' "$better_paas_line")
+        better_paas_line=${better_paas_line%.}
+        ;;
+    esac
+    command export "$better_paas_line"
+done
+cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
+"#;
+
+/// Directories of a system without a merged `/usr`, or links into it with one.
+const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// What programs need of `/etc`; nothing in it is secret or says who lives here.
+const ETC: [&str; 22] = [
+    "resolv.conf",
+    "host.conf",
+    "nsswitch.conf",
+    "gai.conf",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/cert.pem",
+    "ssl/openssl.cnf",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "pki/tls",
+    "pki/ca-trust",
+    "crypto-policies",
+    "localtime",
+    "timezone",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "mime.types",
+    "pip.conf",
+];
+
+/// Processes and threads that an app may have; a runaway fork stops here.
+const APP_PROCESSES: u64 = 1024;
+/// The same for a build, which may well compile on many threads.
+const BUILD_PROCESSES: u64 = 4096;
+/// Bytes in one file that a fetch may write: no real repository has such a pack.
+const FETCH_FILE_SIZE: u64 = 4 << 30;
+
+/// What a sandbox is for; it decides limits and what happens to it when the server dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Git. Dies with the server.
+    Fetch,
+    /// A build command. Lowest priority, dies with the server.
+    Build,
+    /// An app. Outlives the server.
+    Run,
+}
+
+/// A sandbox being described; [`Sandbox::exec`] turns it into a program to run.
+pub struct Sandbox<'a> {
+    machine: &'a Machine,
+    purpose: Purpose,
+    uid: u32,
+    binds: Vec<(PathBuf, &'static str)>,
+    dir: String,
+    env: Vec<(String, Secret)>,
+}
+
+impl<'a> Sandbox<'a> {
+    /// A sandbox that can see the system and nothing else. `slot` is the app's
+    /// own small number; where apps have uids of their own it decides which.
+    #[must_use]
+    pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
+        let uid = machine.inside_uid(slot);
+        Self { machine, purpose, uid, binds: Vec::new(), dir: "/".into(), env: Vec::new() }
+    }
+
+    /// Lets it read and write a directory of ours, under another name.
+    #[must_use]
+    pub fn bind(mut self, outside: &Path, inside: &'static str) -> Self {
+        self.binds.push((outside.to_owned(), inside));
+        self
+    }
+
+    /// Starts the command in this directory.
+    #[must_use]
+    pub fn dir(mut self, dir: impl Into<String>) -> Self {
+        self.dir = dir.into();
+        self
+    }
+
+    /// Sets a variable that is no secret; a later one of the same name wins.
+    #[must_use]
+    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.secret_env(name, Secret::new(value.into()))
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    pub fn secret_env(mut self, name: impl Into<String>, value: Secret) -> Self {
+        self.env.push((name.into(), value));
+        self
+    }
+
+    /// The program that runs `command`, an argument list, inside.
+    #[must_use]
+    pub fn exec(&self, command: &[&str]) -> Exec {
+        let mut args = self.namespaces();
+        self.system(&mut args);
+        let prefix = self.prefix();
+        for (outside, inside) in &self.binds {
+            let outside = outside.to_string_lossy().into_owned();
+            args.extend(["--bind".into(), outside, format!("{prefix}{inside}")]);
+        }
+        args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
+        args.extend(self.descend());
+        args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
+        args.extend(self.limits());
+        args.extend(command.iter().map(|&word| word.to_owned()));
+        Exec::new("bwrap")
+            .args(args)
+            .stdin_bytes(self.environment())
+            .deadline(Duration::from_secs(60))
+    }
+
+    /// Where the tree is built.
+    fn prefix(&self) -> &'static str {
+        if self.machine.mode == Mode::OwnUsers { CAGE } else { "" }
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        let mut args = vec!["--unshare-pid", "--unshare-ipc", "--unshare-uts"];
+        args.extend(["--unshare-cgroup-try", "--hostname", "app", "--cap-drop", "ALL"]);
+        match self.machine.mode {
+            Mode::SharedUser => {
+                args.extend(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
+                if self.machine.bwrap >= (0, 8) {
+                    args.push("--disable-userns");
+                }
+            }
+            Mode::OwnUsers => {
+                for needed in ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
+                    args.extend(["--cap-add", needed]);
+                }
+            }
+        }
+        if self.purpose != Purpose::Run {
+            // An app has a session of its own already; one more would hide it from `ps -s`.
+            // Without one, a build could type into the terminal that started the server.
+            args.extend(["--die-with-parent", "--new-session"]);
+        }
+        args.into_iter().map(String::from).collect()
+    }
+
+    /// The read-only system: `/usr`, the chosen parts of `/etc`, and fresh `/proc`, `/dev`, `/tmp`.
+    fn system(&self, args: &mut Vec<String>) {
+        let prefix = self.prefix();
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
+        if !prefix.is_empty() {
+            // `chroot` and `setpriv` themselves are run from here.
+            system_dirs(&mut add, "");
+            add(&["--perms", "0755", "--dir", prefix]);
+        }
+        system_dirs(&mut add, prefix);
+        add(&["--perms", "0755", "--dir", &format!("{prefix}/etc")]);
+        for name in ETC {
+            let source = format!("/etc/{name}");
+            if Path::new(&source).exists() {
+                add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
+            }
+        }
+        for (source, name) in self.machine.accounts(self.uid) {
+            add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
+        }
+        add(&["--proc", &format!("{prefix}/proc"), "--dev", &format!("{prefix}/dev")]);
+        let size = (self.machine.memory / 4).max(256 << 20).to_string();
+        for dir in ["/tmp", "/dev/shm"] {
+            add(&["--perms", "1777"]);
+            if self.machine.bwrap >= (0, 7) {
+                add(&["--size", &size]);
+            }
+            add(&["--tmpfs", &format!("{prefix}{dir}")]);
+        }
+        // Otherwise it is one more place in memory to fill.
+        add(&["--remount-ro", &format!("{prefix}/dev")]);
+    }
+
+    /// What gives up the last privileges, where there are any.
+    fn descend(&self) -> Vec<String> {
+        if self.machine.mode == Mode::SharedUser {
+            return Vec::new();
+        }
+        let uid = self.uid;
+        let program = |name: &str| self.machine.program(name);
+        vec![
+            program("chroot"),
+            CAGE.into(),
+            program("setpriv"),
+            format!("--reuid={uid}"),
+            format!("--regid={uid}"),
+            "--clear-groups".into(),
+            "--inh-caps=-all".into(),
+            "--ambient-caps=-all".into(),
+            "--bounding-set=-all".into(),
+            "--no-new-privs".into(),
+            "--".into(),
+        ]
+    }
+
+    /// The programs that set limits and become the next one.
+    fn limits(&self) -> Vec<String> {
+        let machine = self.machine;
+        let processes = match self.purpose {
+            Purpose::Run => APP_PROCESSES,
+            Purpose::Fetch | Purpose::Build => BUILD_PROCESSES,
+        };
+        let mut words = vec![
+            machine.program("prlimit"),
+            "--core=0".into(),
+            format!("--nproc={processes}"),
+            format!("--nofile={}", machine.open_files),
+        ];
+        match self.purpose {
+            Purpose::Run => {}
+            Purpose::Fetch => words.push(format!("--fsize={FETCH_FILE_SIZE}")),
+            // Three quarters of the memory for each process; who takes more is most
+            // likely wrong, and live apps need the rest.
+            Purpose::Build => {
+                words.push(format!("--data={}", (machine.memory / 4 * 3).max(1 << 30)));
+            }
+        }
+        words.push("--".into());
+        if self.purpose != Purpose::Run {
+            words.extend([machine.program("nice"), "-n".into(), "19".into()]);
+            if machine.has("ionice") {
+                words.extend([machine.program("ionice"), "-c".into(), "3".into()]);
+            }
+        }
+        if machine.has("choom") {
+            // When memory runs out, the kernel takes a build first, then an app,
+            // and the server last.
+            let score = if self.purpose == Purpose::Run { "200" } else { "800" };
+            words.extend([machine.program("choom"), "-n".into(), score.into(), "--".into()]);
+        }
+        words
+    }
+
+    /// The variables as [`ENTER`] reads them.
+    fn environment(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, value) in &self.env {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(b'=');
+            for byte in value.expose().bytes() {
+                match byte {
+                    b'\\' => bytes.extend_from_slice(b"\\\\"),
+                    b'\n' => bytes.extend_from_slice(b"\\n"),
+                    _ => bytes.push(byte),
+                }
+            }
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+}
+
+fn system_dirs(add: &mut impl FnMut(&[&str]), prefix: &str) {
+    add(&["--ro-bind", "/usr", &format!("{prefix}/usr")]);
+    for name in SYSTEM_DIRS {
+        let (source, inside) = (format!("/{name}"), format!("{prefix}/{name}"));
+        let path = Path::new(&source);
+        if let Ok(target) = path.read_link() {
+            add(&["--symlink", &target.to_string_lossy(), &inside]);
+        } else if path.is_dir() {
+            add(&["--ro-bind", &source, &inside]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

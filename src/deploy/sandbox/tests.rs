@@ -1,0 +1,172 @@
+//! What the inside of a sandbox sees of us, tried in a real one.
+
+use super::*;
+use crate::proc::{Exit, Output};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+/// A machine, and a directory that stands for the data directory.
+fn machine() -> (Machine, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let etc = dir.path().join("sandbox");
+    fs::create_dir(&etc).unwrap();
+    (Machine::probe(&etc).unwrap(), dir)
+}
+
+fn run(sandbox: &Sandbox<'_>, script: &str) -> Output {
+    sandbox.exec(&["/bin/sh", "-c", script]).run().unwrap()
+}
+
+fn out(sandbox: &Sandbox<'_>, script: &str) -> String {
+    let output = run(sandbox, script);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    assert!(output.exit.is_success(), "{} {}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
+    let (machine, _dir) = machine();
+    for purpose in [Purpose::Fetch, Purpose::Build, Purpose::Run] {
+        let sandbox = Sandbox::new(&machine, purpose, 7);
+        let status = out(&sandbox, "grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status");
+        for line in status.lines() {
+            let (name, value) = line.split_once(':').unwrap();
+            let value = value.trim();
+            match name {
+                "NoNewPrivs" => assert_eq!(value, "1"),
+                "Groups" => assert!(value.split_whitespace().all(|g| g != "0"), "{value}"),
+                _ => assert_eq!(value.trim_matches('0'), "", "{line}"),
+            }
+        }
+        let uid = machine.inside_uid(7).to_string();
+        assert_eq!(out(&sandbox, "id -u; id -g; id -un"), format!("{uid}\n{uid}\napp"));
+        assert!(!run(&sandbox, "unshare --user true").exit.is_success());
+        assert!(!run(&sandbox, "unshare --mount true").exit.is_success());
+        assert!(!run(&sandbox, "chroot /tmp true").exit.is_success());
+        assert!(!run(&sandbox, "mount -t tmpfs none /tmp").exit.is_success());
+    }
+}
+
+#[test]
+fn the_host_cannot_be_reached_through_open_files() {
+    let (machine, _dir) = machine();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7);
+    let script = "for fd in 0 1 2 3 4 5 6 7 8 9; do ls -d /proc/1/fd/$fd/../etc/.. ; done; \
+                  ls /proc/1/root/root /proc/1/cwd/root; ls /proc/1/root/.. /proc/self/fd; true";
+    let output = run(&sandbox, script);
+    let seen = String::from_utf8_lossy(&output.stdout);
+    for line in seen.lines() {
+        let known = ["bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "proc"];
+        let more = ["dev", "tmp", "0", "1", "2", "3", "", "/proc/self/fd:", "/proc/1/root/..:"];
+        assert!(known.contains(&line) || more.contains(&line), "{line} in {seen}");
+    }
+}
+
+#[test]
+fn it_sees_the_system_and_what_was_bound_and_nothing_else() {
+    let (machine, dir) = machine();
+    let secret = dir.path().join("admin_token.txt");
+    fs::write(&secret, "bpaas_secret").unwrap();
+    let data = dir.path().join("app");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).bind(&data, "/data").dir("/data");
+    let top = out(&sandbox, "ls /");
+    for name in top.lines() {
+        let allowed = ["bin", "data", "dev", "etc", "lib", "proc", "sbin", "tmp", "usr"];
+        assert!(allowed.contains(&name) || name.starts_with("lib"), "{name}");
+    }
+    let path = secret.display().to_string();
+    assert!(!run(&sandbox, &format!("cat {path}")).exit.is_success());
+    assert!(!run(&sandbox, "cat /etc/shadow || ls /root || ls /home").exit.is_success());
+    assert_eq!(out(&sandbox, "pwd; echo x >file; cat file; hostname"), "/data\nx\napp");
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "x\n");
+    for place in ["/", "/usr", "/etc", "/proc/sys/kernel", "/bin", "/dev"] {
+        assert!(!run(&sandbox, &format!("echo x >{place}/x")).exit.is_success(), "{place}");
+    }
+    assert_eq!(
+        out(&sandbox, "echo x >/tmp/x && echo y >/dev/shm/y && cat /tmp/x /dev/shm/y"),
+        "x\ny"
+    );
+    let processes = out(&sandbox, "ls -d /proc/[0-9]* | wc -l");
+    assert!(processes.parse::<u32>().unwrap() < 8, "it sees its own processes only: {processes}");
+}
+
+#[test]
+fn values_arrive_exactly_and_only_in_the_environment() {
+    let (machine, _dir) = machine();
+    let odd = "a  b\n\\n\\\\ 'x' \"$HOME\" `id` $(id) %s %d * \t\r ä\n\n";
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7)
+        .env("PATH", "/usr/bin:/bin")
+        .env("ODD", odd)
+        .env("EMPTY", "")
+        .env("IFS", "b")
+        .env("TWICE", "one")
+        .env("TWICE", "two")
+        .env("LD_PRELOAD", "/nowhere.so")
+        .env("UID", "7");
+    let output = run(&sandbox, "env -0; cat");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let has = |pair: &str| text.split('\0').any(|p| p == pair);
+    assert!(has(&format!("ODD={odd}")), "{text:?}");
+    assert!(
+        has("EMPTY=") && has("TWICE=two") && !has("TWICE=one") && has("LD_PRELOAD=/nowhere.so")
+    );
+    assert!(text.split('\0').all(|p| !p.starts_with("better_paas")), "{text:?}");
+    assert_eq!(output.exit, Exit::Code(0), "standard input is at its end");
+    let visible = format!("{:?}", sandbox.exec(&["true"]).args_for_test());
+    assert!(!visible.contains("nowhere") && !visible.contains("ODD"), "{visible}");
+}
+
+#[test]
+fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
+    let (machine, dir) = machine();
+    let app = dir.path().join("app");
+    fs::create_dir(&app).unwrap();
+    fs::set_permissions(&app, fs::Permissions::from_mode(0o777)).unwrap();
+    // Not a library: the loader complains once for each program that it starts.
+    fs::write(app.join("evil.so"), "x").unwrap();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7)
+        .bind(&app, "/app")
+        .env("LD_PRELOAD", "/app/evil.so");
+    let output = run(&sandbox, "exit 0");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(complaints.contains("evil.so"), "the variable does reach the app: {complaints}");
+    // prlimit, choom and the last shell; bwrap, chroot, setpriv and the first shell stay silent.
+    assert!(complaints.lines().count() <= 3, "{complaints}");
+}
+
+#[test]
+fn limits_are_in_force_inside() {
+    let (machine, _dir) = machine();
+    let limits =
+        "ulimit -c; ulimit -n; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
+    let open = machine.open_files;
+    let app = Sandbox::new(&machine, Purpose::Run, 7);
+    assert_eq!(out(&app, limits), format!("0\n{open}\n0\n200"));
+    let build = Sandbox::new(&machine, Purpose::Build, 7);
+    assert_eq!(out(&build, limits), format!("0\n{open}\n19\n800"));
+    let hungry = "python3 -c 'x = bytearray(1 << 50)' 2>&1 | tail -n 1";
+    assert_eq!(out(&build, hungry), "MemoryError");
+}
+
+#[test]
+fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
+    let (machine, _dir) = machine();
+    let build = Sandbox::new(&machine, Purpose::Build, 7);
+    assert_eq!(run(&build, "exit 7").exit, Exit::Code(7));
+    assert_eq!(run(&build, "kill -9 $$").exit, Exit::Code(128 + 9));
+    let marker = format!("{}.25", std::process::id());
+    let exec = build.exec(&["/bin/sh", "-c", &format!("sleep {marker} & sleep {marker}")]);
+    assert_eq!(exec.deadline(Duration::from_secs(1)).run().unwrap().exit, Exit::TimedOut);
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    let alive = || {
+        let table = crate::proc::table::all();
+        table.iter().any(|e| crate::proc::table::arguments(e.pid).contains(&marker))
+    };
+    while alive() {
+        assert!(std::time::Instant::now() < until, "the sandbox outlived its bubblewrap");
+        std::thread::yield_now();
+    }
+}
