@@ -1,4 +1,6 @@
 //! The pipeline from a repository to a running app.
 
+mod detect;
+mod files;
 mod machine;
 mod sandbox;

@@ -1,0 +1,136 @@
+//! What is found in which repository.
+
+use super::*;
+use std::fs;
+
+/// A machine with everything but the named programs.
+struct Without(&'static [&'static str]);
+
+impl Tools for Without {
+    fn has(&self, program: &str) -> bool {
+        !self.0.contains(&program)
+    }
+    fn has_venv(&self) -> bool {
+        self.has("venv")
+    }
+}
+
+const ALL: Without = Without(&[]);
+
+fn look(files: &[(&str, &str)], build: &str, start: &str, tools: &Without) -> Result<Plan, String> {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let command = |text: &str| ShellCommand::parse(text).unwrap();
+    detect(&Tree::open(dir.path(), "").unwrap(), &command(build), &command(start), tools)
+}
+
+fn commands(files: &[(&str, &str)]) -> (String, String) {
+    let plan = look(files, "", "", &ALL).unwrap();
+    (plan.build.unwrap_or_default(), plan.start)
+}
+
+#[test]
+fn node_apps_are_built_with_the_tool_of_their_lock_file() {
+    let start = r#"{"scripts":{"start":"node x.js","build":"vite build"}}"#;
+    let npm = " --include=dev --no-audit --no-fund && npm run build --if-present";
+    let (build, run) = commands(&[("package.json", start), ("package-lock.json", "{}")]);
+    assert_eq!((build, run.as_str()), (format!("npm ci{npm}"), "npm start"));
+    assert_eq!(commands(&[("package.json", start)]).0, format!("npm install{npm}"));
+    let (build, _) = commands(&[("package.json", start), ("yarn.lock", "")]);
+    assert_eq!(build, "yarn install --frozen-lockfile --production=false && yarn run build");
+    let (build, _) = commands(&[("package.json", start), ("pnpm-lock.yaml", "")]);
+    assert!(build.starts_with("pnpm install --frozen-lockfile"));
+}
+
+#[test]
+fn node_apps_start_by_script_main_or_a_usual_file() {
+    let start = |package: &str, file: &str| {
+        look(&[("package.json", package), (file, "")], "", "", &ALL).map(|p| p.start)
+    };
+    assert_eq!(start(r#"{"main":"src/x.js"}"#, "src/x.js").unwrap(), "node src/x.js");
+    assert_eq!(start("{}", "index.js").unwrap(), "node index.js");
+    assert_eq!(start("not json", "server.js").unwrap(), "node server.js");
+    assert!(start("{}", "other.js").unwrap_err().contains("start script"));
+    for hostile in ["x.js; id", "$(id).js", "-e.js", "/etc/x.js", "a b.js", "`id`"] {
+        let package = serde_json::json!({ "main": hostile }).to_string();
+        let file = if hostile.starts_with('/') { "etc/x.js" } else { hostile };
+        assert!(start(&package, file).is_err(), "{hostile}");
+    }
+}
+
+#[test]
+fn python_go_rust_and_ruby_have_their_commands() {
+    let venv = "python3 -m venv --clear .venv && .venv/bin/pip install ";
+    let (build, start) = commands(&[("requirements.txt", ""), ("app.py", "")]);
+    assert_eq!(
+        (build, start.as_str()),
+        (format!("{venv}-r requirements.txt"), ".venv/bin/python app.py")
+    );
+    let (build, start) = commands(&[("pyproject.toml", ""), ("main.py", ""), ("app.py", "")]);
+    assert_eq!((build, start.as_str()), (format!("{venv}."), ".venv/bin/python main.py"));
+    let (build, start) = commands(&[("go.mod", "module x")]);
+    assert_eq!(
+        (build.as_str(), start.as_str()),
+        ("go build -o .better-paas/app .", "./.better-paas/app")
+    );
+    let (build, start) =
+        commands(&[("Cargo.toml", "[package]\nname = \"shop\"\n"), ("Cargo.lock", "")]);
+    assert_eq!(build, "cargo install --path . --root .better-paas --locked");
+    assert_eq!(start, "./.better-paas/bin/shop");
+    let (build, start) = commands(&[("Gemfile", ""), ("config.ru", "")]);
+    assert_eq!((build.as_str(), start.contains("rackup")), ("bundle install", true));
+    let bins = "[[bin]]\nname = 'web'\n[package]\nname = \"x\"\n[dependencies]\nname = \"no\"\n";
+    assert_eq!(cargo_program(bins).as_deref(), Some("web"));
+    assert_eq!(cargo_program("[package]\nname = \"x; id\"\n"), None);
+}
+
+#[test]
+fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
+    let procfile = "# comment\nworker: x\nweb: gunicorn a:b --bind 0.0.0.0:$PORT \n";
+    let files = [("Procfile", procfile), ("requirements.txt", "")];
+    let (build, start) = commands(&files);
+    assert!(build.contains("pip install"));
+    assert_eq!(start, "gunicorn a:b --bind 0.0.0.0:$PORT");
+    assert_eq!(commands(&[("Procfile", "web: ./run")]), (String::new(), "./run".into()));
+    let none = look(&[("Procfile", "worker: x")], "", "", &ALL).unwrap_err();
+    assert!(none.contains("give a start command"), "{none}");
+    assert!(look(&[("Procfile", "web: a\u{1}b")], "", "", &ALL).is_err());
+}
+
+#[test]
+fn what_the_owner_wrote_wins() {
+    let files = [("package.json", "{}"), ("Procfile", "web: no")];
+    let plan = look(&files, "make", "./go", &Without(&["npm", "node"])).unwrap();
+    assert_eq!((plan.build.as_deref(), plan.start.as_str()), (Some("make"), "./go"));
+    assert!(plan.found.contains("owner's"), "{}", plan.found);
+    let plan = look(&[], "", "./go", &ALL).unwrap();
+    assert_eq!((plan.build, plan.start.as_str()), (None, "./go"));
+    assert!(look(&[], "make", "", &ALL).is_err());
+}
+
+#[test]
+fn a_missing_toolchain_names_the_package() {
+    let sentence = |file: &str, without: &'static [&'static str]| {
+        look(&[(file, "{}"), ("yarn.lock", "")], "", "x", &Without(without)).unwrap_err()
+    };
+    assert!(sentence("requirements.txt", &["venv"]).contains("apt install python3-venv"));
+    assert!(sentence("requirements.txt", &["python3"]).contains("apt install python3 "));
+    assert!(sentence("package.json", &["node"]).contains("apt install nodejs npm"));
+    assert!(sentence("package.json", &["yarn"]).contains("npm install --global yarn"));
+    assert!(sentence("go.mod", &["go"]).contains("apt install golang-go"));
+    assert!(sentence("Cargo.toml", &["cargo"]).contains("apt install cargo"));
+    assert!(sentence("Gemfile", &["bundle"]).contains("ruby-bundler"));
+}
+
+#[test]
+fn a_static_site_and_an_empty_repository_fail_with_advice() {
+    let site = look(&[("index.html", "")], "", "", &ALL).unwrap_err();
+    assert!(site.contains("python3 -m http.server $PORT"), "{site}");
+    let nothing = look(&[("README", "")], "", "", &ALL).unwrap_err();
+    assert!(nothing.contains("root directory"), "{nothing}");
+    assert!(look(&[("index.html", "")], "", "python3 -m http.server $PORT", &ALL).is_ok());
+}
