@@ -1,0 +1,280 @@
+//! Fetching from a real Git over HTTP, and from hosts that misbehave.
+
+use super::*;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+/// A Git host on a loopback port: `git http-backend` behind a few lines of HTTP.
+struct Host {
+    port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+/// What the host does before it asks Git.
+type Rule = fn(path: &str, head: &str) -> Option<&'static str>;
+
+impl Host {
+    fn start(root: PathBuf, rule: Rule) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (root, seen) = (root.clone(), Arc::clone(&seen));
+                std::thread::spawn(move || serve(stream, &root, rule, &seen));
+            }
+        });
+        Self { port, requests }
+    }
+
+    fn url(&self, path: &str) -> RepoUrl {
+        RepoUrl::parse(&format!("http://127.0.0.1:{}/{path}", self.port)).unwrap()
+    }
+}
+
+fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut head = String::new();
+    while reader.read_line(&mut head).ok()? > 2 {}
+    seen.lock().unwrap().push(head.clone());
+    let mut words = head.split(' ');
+    let (method, target) = (words.next()?, words.next()?);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    if let Some(answer) = rule(path, &head) {
+        let end = "\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        write!(stream, "HTTP/1.1 {answer}{end}").ok()?;
+        return Some(());
+    }
+    let field = |name: &str| {
+        let line = head.lines().find(|l| l.to_ascii_lowercase().starts_with(name))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    let length: usize = field("content-length:").and_then(|l| l.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let mut backend = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", field("content-type:").unwrap_or_default())
+        .env("GIT_PROTOCOL", field("git-protocol:").unwrap_or_default())
+        .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .ok()?;
+    backend.stdin.take()?.write_all(&body).ok()?;
+    let output = backend.wait_with_output().ok()?.stdout;
+    let text = String::from_utf8_lossy(&output);
+    let status = text.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
+    write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n").ok()?;
+    stream.write_all(&output).ok()
+}
+
+fn git(dir: &Path, words: &[&str]) {
+    let mut command = Command::new("git");
+    command.current_dir(dir).args(["-c", "user.name=t", "-c", "user.email=t@example.com"]);
+    assert!(command.args(words).output().unwrap().status.success(), "{words:?}");
+}
+
+/// A directory with a repository `shop` that holds odd things.
+fn repository() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shop = dir.path().join("shop");
+    fs::create_dir(&shop).unwrap();
+    git(&shop, &["init", "-q", "-b", "main"]);
+    fs::write(shop.join("app.py"), "print(1)").unwrap();
+    fs::write(shop.join(".gitattributes"), "*.py filter=evil diff=evil\n").unwrap();
+    fs::create_dir(shop.join("sub")).unwrap();
+    fs::write(shop.join("sub/--option"), "x").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", shop.join("link")).unwrap();
+    git(&shop, &["add", "."]);
+    git(&shop, &["commit", "-q", "-m", "first\u{1b}[31m commit\n\nbody"]);
+    dir
+}
+
+/// Directories of an app.
+struct Place {
+    machine: Machine,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("sandbox")).unwrap();
+        let machine = Machine::probe(&dir.path().join("sandbox")).unwrap();
+        let place = Self { machine, dir };
+        for name in ["repo", "release"] {
+            place.fresh(name);
+        }
+        place
+    }
+
+    fn fresh(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        files::remove_tree(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        if let Some(uid) = self.machine.outside_uid(3) {
+            files::give(&path, uid).unwrap();
+        }
+        path
+    }
+
+    fn fetch(&self, url: &RepoUrl, branch: &str, token: Option<&str>) -> Result<Commit, String> {
+        let mut log = Vec::new();
+        let result = Fetch {
+            machine: &self.machine,
+            slot: 3,
+            url,
+            branch: &Branch::parse(branch).unwrap(),
+            token: token.map(|t| Secret::new(t.to_owned())),
+            cache: &self.dir.path().join("repo"),
+            release: &self.fresh("release"),
+        }
+        .run(&Cancel::new().unwrap(), &mut |line| log.push(line.to_owned()));
+        if let Some(token) = token {
+            assert!(!log.join("\n").contains(token), "{log:?}");
+        }
+        result.map_err(|error| match error {
+            FetchError::Failed(sentence) => {
+                assert!(token.is_none_or(|t| !sentence.contains(t)), "{sentence}");
+                sentence
+            }
+            FetchError::Cancelled => "cancelled".to_owned(),
+        })
+    }
+
+    fn release(&self, name: &str) -> PathBuf {
+        self.dir.path().join("release").join(name)
+    }
+}
+
+const OPEN: Rule = |_, _| None;
+
+#[test]
+fn a_branch_is_checked_out_without_git_and_updates_arrive() {
+    let (origin, place) = (repository(), Place::new());
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    let url = host.url("shop/.git");
+    let first = place.fetch(&url, "main", None).unwrap();
+    assert_eq!((first.hash.len(), first.subject.as_str()), (40, "first[31m commit"));
+    assert_eq!(fs::read_to_string(place.release("app.py")).unwrap(), "print(1)");
+    assert!(place.release("sub/--option").exists() && !place.release(".git").exists());
+    assert!(fs::symlink_metadata(place.release("link")).unwrap().is_symlink());
+    let shop = origin.path().join("shop");
+    fs::write(shop.join("new"), "x").unwrap();
+    fs::remove_file(shop.join("app.py")).unwrap();
+    git(&shop, &["add", "-A"]);
+    git(&shop, &["commit", "-q", "--amend", "-m", "rewritten"]);
+    // The remote's default branch, over a history that was rewritten.
+    let second = place.fetch(&url, "", None).unwrap();
+    assert_ne!(first.hash, second.hash);
+    assert!(place.release("new").exists() && !place.release("app.py").exists());
+    assert_eq!(place.fetch(&url, "main", None).unwrap(), second, "nothing new is fine");
+}
+
+#[test]
+fn a_broken_cache_is_made_anew_and_a_large_one_too() {
+    let (origin, place) = (repository(), Place::new());
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    let url = host.url("shop/.git");
+    let first = place.fetch(&url, "main", None).unwrap();
+    let repo = place.dir.path().join("repo");
+    for broken in ["shallow.lock", "config"] {
+        fs::write(repo.join(broken), "[broken").unwrap();
+        assert_eq!(place.fetch(&url, "main", None).unwrap(), first, "{broken}");
+    }
+    for n in 0..PACKS {
+        fs::write(repo.join(format!("objects/pack/pack-{n}.pack")), "").unwrap();
+    }
+    assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
+    assert!(packs(&repo) <= 1);
+}
+
+#[test]
+fn what_is_missing_is_said_in_one_sentence() {
+    let (origin, place) = (repository(), Place::new());
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    let branch = place.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
+    assert_eq!(branch, "the repository has no branch named nope");
+    let repo = place.fetch(&host.url("other.git"), "main", None).unwrap_err();
+    assert!(repo.contains("was not found on http://127.0.0.1"), "{repo}");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = RepoUrl::parse(&format!("http://127.0.0.1:{nobody}/a/b")).unwrap();
+    let closed = place.fetch(&url, "main", None).unwrap_err();
+    assert!(closed.contains("nothing answers there"), "{closed}");
+    let url = RepoUrl::parse("http://no-such-host.invalid/a/b").unwrap();
+    let unknown = place.fetch(&url, "main", None).unwrap_err();
+    assert!(unknown.contains("could not be resolved"), "{unknown}");
+}
+
+#[test]
+fn a_token_goes_to_its_host_and_decides() {
+    let origin = repository();
+    let rule: Rule = |_, head| {
+        // x-access-token:s3cret-token-value and user:s3cret-token-value
+        let right =
+            ["eC1hY2Nlc3MtdG9rZW46czNjcmV0LXRva2VuLXZhbHVl", "dXNlcjpzM2NyZXQtdG9rZW4tdmFsdWU="];
+        let has = right.iter().any(|r| head.contains(&format!("Authorization: Basic {r}\r\n")));
+        (!has).then_some("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"")
+    };
+    let host = Host::start(origin.path().to_owned(), rule);
+    let (place, url) = (Place::new(), host.url("shop/.git"));
+    assert!(place.fetch(&url, "main", Some("s3cret-token-value")).is_ok());
+    assert!(place.fetch(&url, "main", Some("user:s3cret-token-value")).is_ok());
+    let wrong = place.fetch(&url, "main", Some("wr0ng-token-value")).unwrap_err();
+    assert!(wrong.contains("refused the token"), "{wrong}");
+    let none = place.fetch(&url, "main", None).unwrap_err();
+    assert!(none.contains("has no token"), "{none}");
+    let config = fs::read_to_string(place.dir.path().join("repo/config")).unwrap();
+    assert!(!config.contains("s3cret") && !config.to_lowercase().contains("header"), "{config}");
+}
+
+#[test]
+fn a_redirect_is_not_followed_with_the_token_in_hand() {
+    let origin = repository();
+    let other = Host::start(origin.path().to_owned(), OPEN);
+    static TARGET: std::sync::OnceLock<&'static str> = std::sync::OnceLock::new();
+    let location = format!(
+        "302 Found\r\nLocation: http://127.0.0.1:{}/shop/.git/info/refs?service=git-upload-pack",
+        other.port
+    );
+    TARGET.set(location.leak()).unwrap();
+    let host = Host::start(origin.path().to_owned(), |_, _| TARGET.get().copied());
+    let place = Place::new();
+    let moved = place.fetch(&host.url("shop"), "main", Some("s3cret-token-value")).unwrap_err();
+    assert!(moved.contains("has moved"), "{moved}");
+    assert!(other.requests.lock().unwrap().is_empty(), "the other host heard nothing");
+}
+
+#[test]
+fn a_host_that_never_answers_can_be_cancelled() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://127.0.0.1:{}/a/b", silent.local_addr().unwrap().port());
+    let place = Place::new();
+    let cancel = Cancel::new().unwrap();
+    let pull = cancel.clone();
+    std::thread::spawn(move || {
+        let _held = silent.accept();
+        pull.cancel();
+        std::thread::park_timeout(Duration::from_secs(20));
+    });
+    let fetch = Fetch {
+        machine: &place.machine,
+        slot: 3,
+        url: &RepoUrl::parse(&url).unwrap(),
+        branch: &Branch::parse("main").unwrap(),
+        token: None,
+        cache: &place.dir.path().join("repo"),
+        release: &place.dir.path().join("release"),
+    };
+    assert_eq!(fetch.run(&cancel, &mut |_| {}), Err(FetchError::Cancelled));
+}
