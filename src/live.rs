@@ -1,1 +1,251 @@
-//! The live room.
+//! WebSocket sessions: a deploy's log, an app's log, the machine's numbers.
+//!
+//! Each session lives on the thread of its own connection, from the request's
+//! head to the last byte ([`Live::serve`]). It reads as well as it writes, and
+//! it holds no queue: what comes next is fetched only when everything before
+//! has gone out (front-door.md). What it needs to know of the database it asks
+//! through [`Facts`], which whoever builds the server provides.
+
+mod handshake;
+mod logs;
+mod seats;
+mod session;
+mod stats;
+mod wire;
+
+pub use handshake::Handshake;
+pub use stats::{Machine, own_memory};
+
+use crate::auth::{Auth, Session as Proof};
+use crate::journal::{Journal, Redactor};
+use crate::model::{AppId, DeployId};
+use handshake::Refusal;
+use log::debug;
+use logs::{AppFeed, DeployFeed};
+use seats::Seats;
+use session::Session;
+use stats::{Stats, StatsFeed};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What the sessions ask about apps and deploys.
+pub trait Facts: Send + Sync {
+    /// The deploy as the API shows it, a JSON object; `None` when there is none.
+    fn deploy_json(&self, id: &DeployId) -> Option<String>;
+    /// Whether nothing more will happen to the deploy.
+    fn deploy_is_final(&self, id: &DeployId) -> bool;
+    /// Whether there is such an app.
+    fn app_exists(&self, id: &AppId) -> bool;
+    /// What must not appear in the app's log.
+    fn app_redactor(&self, id: &AppId) -> Redactor;
+    /// Each app's `id` and `status`, a JSON array.
+    fn app_states(&self) -> String;
+}
+
+/// How patient sessions are, and how many there may be (front-door.md).
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Time between two pings.
+    pub ping_every: Duration,
+    /// Time to answer one.
+    pub pong_within: Duration,
+    /// Time in which a peer must take at least one byte of what waits for it.
+    pub stalled_after: Duration,
+    /// Time between two looks at what has no event of its own, such as the token
+    /// in force; half of the second that P5 allows.
+    pub tick: Duration,
+    /// Time for a peer to answer a close frame.
+    pub farewell: Duration,
+    /// Sessions at once.
+    pub sessions: usize,
+    /// Sessions at once of one client.
+    pub per_client: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            ping_every: Duration::from_secs(20),
+            pong_within: Duration::from_secs(10),
+            stalled_after: Duration::from_secs(10),
+            tick: Duration::from_millis(500),
+            farewell: Duration::from_secs(1),
+            sessions: 64,
+            per_client: 16,
+        }
+    }
+}
+
+/// What [`Live`] is made of.
+pub struct Settings {
+    /// Decides who comes in, and for how long.
+    pub auth: Arc<Auth>,
+    /// Has the logs.
+    pub journal: Arc<Journal>,
+    /// Knows the rest.
+    pub facts: Arc<dyn Facts>,
+    /// An origin that may connect besides the server's own (P23), `https://host[:port]`.
+    pub dashboard_origin: Option<String>,
+    /// A path on the disk whose size is reported.
+    pub disk: PathBuf,
+    /// How patient sessions are.
+    pub limits: Limits,
+}
+
+/// All WebSocket sessions of the server. Share it by `Arc`.
+pub struct Live {
+    settings: Settings,
+    seats: Seats,
+    stats: Stats,
+}
+
+impl Live {
+    /// Gets ready; nothing runs until a connection is served.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        let seats = Seats::new(settings.limits.sessions, settings.limits.per_client)?;
+        let stats = Stats::new(settings.disk.clone(), Arc::clone(&settings.facts));
+        Ok(Self { settings, seats, stats })
+    }
+
+    /// Serves one request for a WebSocket: answers with a refusal, or holds the
+    /// session until it ends. Returns when the connection is over.
+    pub fn serve(&self, handshake: Handshake) {
+        let served = match self.admit(&handshake) {
+            Ok((proof, feed, accept, seat)) => {
+                let upgraded = handshake.accept(&accept, &self.settings.limits);
+                upgraded.map(|wire| {
+                    Session::new(wire, feed, self, proof).run();
+                    drop(seat);
+                })
+            }
+            Err(refusal) => refusal.send(handshake.stream, &self.settings.limits),
+        };
+        if let Err(error) = served {
+            debug!("a WebSocket's client went away: {error}");
+        }
+    }
+
+    /// Ends all sessions with a close frame (1001), refuses new ones, and waits until
+    /// they are over, at most `within`. Returns how many are still there.
+    pub fn shutdown(&self, within: Duration) -> usize {
+        self.seats.close(within)
+    }
+
+    /// Sessions now.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// Judges a request, in this order: origin, token, path, the rest.
+    fn admit(
+        &self,
+        handshake: &Handshake,
+    ) -> Result<(Proof, Feed<'_>, String, seats::Seat<'_>), Refusal> {
+        handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
+        let proof = handshake.authenticate(&self.settings.auth)?;
+        (handshake.proved)();
+        let route = Route::of(&handshake.path)?;
+        route.check(&*self.settings.facts)?;
+        let accept = handshake.accept_key()?;
+        let seat = self.seats.take(handshake.client)?;
+        let feed = self.feed(route).map_err(|error| Refusal::internal(&error))?;
+        Ok((proof, feed, accept, seat))
+    }
+
+    fn feed(&self, route: Route) -> io::Result<Feed<'_>> {
+        let (journal, facts) = (&*self.settings.journal, &*self.settings.facts);
+        Ok(match route {
+            Route::Deploy(id) => Feed::Deploy(DeployFeed::new(id, journal, facts)),
+            Route::App(id) => Feed::App(AppFeed::new(id, journal, facts)?),
+            Route::Stats => Feed::Stats(StatsFeed::new(&self.stats)),
+        })
+    }
+}
+
+/// The three paths (api.md).
+enum Route {
+    Deploy(DeployId),
+    App(AppId),
+    Stats,
+}
+
+impl Route {
+    fn of(path: &str) -> Result<Self, Refusal> {
+        let segments: Vec<&str> = path.split('/').collect();
+        match segments[..] {
+            ["", "ws", "stats"] => Ok(Self::Stats),
+            ["", "ws", "deploys", id] => {
+                DeployId::parse(id).map(Self::Deploy).map_err(|_| Refusal::no_deploy())
+            }
+            ["", "ws", "apps", id, "log"] => {
+                AppId::parse(id).map(Self::App).map_err(|_| Refusal::no_app())
+            }
+            _ => Err(Refusal::no_route()),
+        }
+    }
+
+    fn check(&self, facts: &dyn Facts) -> Result<(), Refusal> {
+        match self {
+            Self::Deploy(id) if facts.deploy_json(id).is_none() => Err(Refusal::no_deploy()),
+            Self::App(id) if !facts.app_exists(id) => Err(Refusal::no_app()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a session sends.
+enum Feed<'a> {
+    Deploy(DeployFeed<'a>),
+    App(AppFeed<'a>),
+    Stats(StatsFeed<'a>),
+}
+
+/// What a feed has to say now.
+enum Next {
+    /// Nothing; wait for its descriptor, its time or the next tick.
+    Nothing,
+    /// One message, a JSON text.
+    Message(String),
+    /// A last message perhaps, and then the end, with the reason for it.
+    Over(Option<String>, &'static str),
+    /// Something failed in here.
+    Failed,
+}
+
+impl Feed<'_> {
+    /// The next message; `tick` says that it is time for a look at the facts.
+    fn next(&mut self, now: Instant, tick: bool) -> Next {
+        match self {
+            Self::Deploy(feed) => feed.next(tick),
+            Self::App(feed) => feed.next(tick),
+            Self::Stats(feed) => feed.next(now),
+        }
+    }
+
+    /// Readable when there may be a next message.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Deploy(feed) => feed.fd(),
+            Self::App(feed) => Some(feed.fd()),
+            Self::Stats(_) => None,
+        }
+    }
+
+    /// When there will be one for certain.
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Stats(feed) => Some(feed.due()),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -151,7 +151,8 @@ impl Subscription {
 
     /// Reads the next bytes of the file; false at its present end.
     fn fill(&mut self) -> io::Result<bool> {
-        let mut chunk = [0; CHUNK];
+        // On the heap: connections have small stacks.
+        let mut chunk = vec![0; CHUNK];
         if let Some((older, offset)) = &mut self.older {
             let read = older.read_at(&mut chunk, *offset)?;
             *offset += read as u64;

@@ -1,0 +1,151 @@
+//! What sessions send.
+
+use super::*;
+use serde_json::{Value, json};
+
+#[test]
+fn a_deploy_is_told_from_its_first_line_to_its_result() {
+    let server = Server::start(quick());
+    let id = server.deploy(1);
+    let secret = Redactor::new(vec![Secret::new("s3cret-value".to_owned())]);
+    let writer = server.journal.begin(&id, secret).unwrap();
+    writer.line("first");
+    let mut socket = server.open(&format!("/ws/deploys/{id}"));
+    assert_eq!(next_json(&mut socket), json!({ "lines": ["first"] }));
+    writer.line("a \"quoted\" s3cret-value\twith \u{1b}[31mcolour");
+    let line = "a \"quoted\" [redacted]\twith colour";
+    assert_eq!(next_json(&mut socket), json!({ "lines": [line] }));
+    writer.finish("");
+    // The result waits for the database.
+    std::thread::sleep(quick().tick * 2);
+    server.finish(&id);
+    let end = json!({ "end": { "id": id.as_str(), "status": "live" } });
+    assert_eq!(next_json(&mut socket), end);
+    assert_eq!(close_of(&mut socket), (1000, "the deploy has ended".to_owned()));
+
+    let mut late = server.open(&format!("/ws/deploys/{id}"));
+    assert_eq!(next_json(&mut late), json!({ "lines": ["first", line] }));
+    assert_eq!(next_json(&mut late), end);
+    assert_eq!(close_of(&mut late).0, 1000);
+}
+
+#[test]
+fn a_queued_deploy_is_waited_for() {
+    let server = Server::start(quick());
+    let (begins, replaced, deleted) = (server.deploy(1), server.deploy(2), server.deploy(3));
+    let mut sockets =
+        [&begins, &replaced, &deleted].map(|id| server.open(&format!("/ws/deploys/{id}")));
+    server.expect_sessions(3);
+    let writer = server.journal.begin(&begins, Redactor::default()).unwrap();
+    writer.line("at last");
+    assert_eq!(next_json(&mut sockets[0]), json!({ "lines": ["at last"] }));
+    server.finish(&replaced);
+    assert_eq!(next_json(&mut sockets[1])["end"]["id"], replaced.as_str());
+    server.facts.deploys.lock().unwrap().remove(&deleted);
+    assert_eq!(close_of(&mut sockets[2]), (1000, "deleted".to_owned()));
+}
+
+#[test]
+fn an_app_is_told_from_its_last_200_lines_on() {
+    let server = Server::start(quick());
+    let app = server.app(1);
+    server.facts.secret.lock().unwrap().push(Secret::new("s3cret-value".to_owned()));
+    let mut process = server.journal.app_log_file(&app).unwrap();
+    for i in 0..250 {
+        writeln!(process, "line {i}").unwrap();
+    }
+    let mut socket = server.open(&format!("/ws/apps/{app}/log"));
+    let past = lines_until(&mut socket, "line 249");
+    assert_eq!((past.len(), past[0].as_str()), (200, "line 50"));
+    writeln!(process, "now s3cret-value").unwrap();
+    assert_eq!(next_json(&mut socket), json!({ "lines": ["now [redacted]"] }));
+    server.facts.apps.lock().unwrap().clear();
+    assert_eq!(close_of(&mut socket), (1000, "deleted".to_owned()));
+}
+
+#[test]
+fn no_message_is_over_32_kib() {
+    let server = Server::start(quick());
+    let id = server.deploy(1);
+    let writer = server.journal.begin(&id, Redactor::default()).unwrap();
+    for _ in 0..20 {
+        writer.line(&"\"\\".repeat(4_090));
+        (0..3_000).for_each(|_| writer.line(""));
+    }
+    writer.line("end");
+    let mut socket = server.open(&format!("/ws/deploys/{id}"));
+    let mut count = 0;
+    loop {
+        let text = socket.read().unwrap().into_text().unwrap();
+        assert!(text.len() <= 32 * 1024, "{}", text.len());
+        let message: Value =
+            serde_json::from_str(if text.is_empty() { "{}" } else { &text }).unwrap();
+        let lines = message["lines"].as_array().cloned().unwrap_or_default();
+        count += lines.len();
+        if lines.last().is_some_and(|l| l == "end") {
+            break;
+        }
+    }
+    assert_eq!(count, 20 * 3_001 + 1);
+}
+
+#[test]
+fn numbers_come_each_second_and_are_read_once_for_all_viewers() {
+    let server = Server::start(quick());
+    let mut sockets: Vec<_> = (0..4).map(|_| server.open("/ws/stats")).collect();
+    let start = Instant::now();
+    for round in 0..3 {
+        for socket in &mut sockets {
+            let message = next_json(socket);
+            let machine = &message["machine"];
+            for field in [
+                "memoryTotalBytes",
+                "memoryAvailableBytes",
+                "diskTotalBytes",
+                "diskFreeBytes",
+                "uptimeSeconds",
+            ] {
+                assert!(machine[field].as_u64().unwrap() > 0, "{field} in {message}");
+            }
+            assert_eq!(machine["loadAverage"].as_array().unwrap().len(), 3);
+            assert!(message["server"]["memoryBytes"].as_u64().unwrap() > 1_000_000);
+            assert!(message["at"].as_i64().unwrap() > 1_600_000_000_000);
+            assert_eq!(message["apps"], json!([{ "id": "aaaaaaaaaa", "status": "running" }]));
+            assert_eq!(message.as_object().unwrap().len(), 4, "round {round}");
+        }
+    }
+    assert!(start.elapsed() >= Duration::from_millis(1_500));
+    let readings = server.facts.asked_for_states.load(Ordering::Relaxed);
+    assert!((3..=6).contains(&readings), "{readings} readings for 12 messages");
+}
+
+#[test]
+fn a_slow_reader_gets_everything_in_the_end() {
+    // It takes some bytes in each of the spans that end a stalled session.
+    let server = Server::start(Limits { stalled_after: Duration::from_secs(2), ..quick() });
+    let id = server.deploy(1);
+    let writer = server.journal.begin(&id, Redactor::default()).unwrap();
+    let (mut socket, text) = (server.open(&format!("/ws/deploys/{id}")), "x".repeat(1_000));
+    for i in 0..4_000 {
+        writer.line(&format!("{i} {text}"));
+    }
+    writer.finish("");
+    server.finish(&id);
+    let (mut next, mut pauses) = (0, 0);
+    loop {
+        let message = next_json(&mut socket);
+        if message.get("end").is_some() {
+            break;
+        }
+        for line in message["lines"].as_array().unwrap() {
+            assert!(line.as_str().unwrap().starts_with(&format!("{next} x")));
+            next += 1;
+        }
+        if next % 1_000 < 8 && pauses < 4 {
+            pauses += 1;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    assert_eq!(next, 4_000);
+    assert_eq!(close_of(&mut socket).0, 1000);
+}
