@@ -42,7 +42,7 @@ pub(super) fn serve(door: &Door, permit: &Permit, peer: IpAddr) {
     }
     // Nobody waits for a client that has gone, nor for anybody while the gate closes.
     let unread = !connection.inbox.is_empty();
-    if end != Some(Stop::Quiet) && (end.is_some() || unread) && !permit.is_last() {
+    if end != Some(Stop::Quiet) && (end.is_some() || unread) && permit.enter(Phase::Waiting) {
         connection.inbox = Vec::new();
         connection.wire.linger(door.limits.linger);
     }

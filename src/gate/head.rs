@@ -301,3 +301,6 @@ fn content_length(count: usize, text: &[u8], most: usize) -> Result<usize, Refus
     let length = text.iter().fold(0_u64, |sum, d| sum * 10 + u64::from(d - b'0'));
     usize::try_from(length).ok().filter(|&l| l <= most).ok_or(Refusal::TOO_LARGE)
 }
+
+#[cfg(test)]
+mod tests;

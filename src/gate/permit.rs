@@ -320,3 +320,6 @@ impl std::fmt::Debug for Proof {
         f.debug_tuple("Proof").field(&self.0.proved.load(Relaxed)).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

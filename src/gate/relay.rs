@@ -213,6 +213,7 @@ fn converse(
     }
     received.reserve_exact(whole - received.len());
     while received.len() < whole {
+        std::thread::yield_now();
         read_more(line, &mut received, until)?;
     }
     if received.len() > whole {
@@ -262,16 +263,17 @@ fn read_more(line: &UnixStream, received: &mut Vec<u8>, until: Instant) -> Resul
         received.reserve(ANSWER_ROOM);
     }
     loop {
-        match recv(line, spare_capacity(received), RecvFlags::empty()) {
+        match recv(line, spare_capacity(received), RecvFlags::DONTWAIT) {
             Ok((0, _)) => return Err(Trouble::Broken),
-            Ok(_) => {
-                remaining(until)?;
-                return Ok(());
-            }
-            Err(Errno::INTR) => {
-                remaining(until)?;
-            }
-            Err(Errno::AGAIN) => return Err(Trouble::TooSlow),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {}
+            Err(_) => return Err(Trouble::Broken),
+        }
+        let mut fds = [PollFd::new(line, PollFlags::IN)];
+        match poll(&mut fds, Some(&remaining(until)?)) {
+            Ok(0) => return Err(Trouble::TooSlow),
+            Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return Err(Trouble::Broken),
         }
     }
@@ -284,3 +286,6 @@ fn remaining(until: Instant) -> Result<Timespec, Trouble> {
     }
     Timespec::try_from(rest).map_err(|_| Trouble::TooSlow)
 }
+
+#[cfg(test)]
+mod tests;

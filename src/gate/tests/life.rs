@@ -1,0 +1,126 @@
+//! Upgrades, and how a gate ends.
+
+use super::*;
+
+const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
+
+/// Sends a handshake and reads the line with which the test's session greets.
+fn upgrade(caller: &mut Caller, target: &str, more: &str) -> String {
+    caller.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n{HANDSHAKE}\r\n{more}"));
+    while !caller.read.contains(&b'\n') {
+        assert!(caller.more(), "no greeting");
+    }
+    let end = caller.read.iter().position(|&b| b == b'\n').unwrap() + 1;
+    String::from_utf8(caller.read.drain(..end).collect()).unwrap()
+}
+
+/// Whether a session echoes.
+fn echoes(caller: &mut Caller) -> bool {
+    if caller.stream.write_all(b"ping").is_err() {
+        return false;
+    }
+    while caller.read.len() < 4 {
+        if !caller.more() {
+            return false;
+        }
+    }
+    caller.read.drain(..4).eq(*b"ping")
+}
+
+#[test]
+fn a_websocket_handshake_goes_to_the_upgrade_function_with_what_follows_it() {
+    let house = House::new();
+    let mut caller = house.connect();
+    caller.hello();
+    let greeting = upgrade(&mut caller, "/ws/x?token=a%20b", "early");
+    assert_eq!(house.arrival(), "/ws/x Some(\"token=a%20b\")");
+    assert!(greeting.starts_with("upgraded 127.0.0.1 "), "{greeting}");
+    assert!(greeting.contains("sec-websocket-version") && greeting.contains("host"));
+    while caller.read.len() < 5 {
+        assert!(caller.more());
+    }
+    assert_eq!(caller.read, b"early");
+    caller.read.clear();
+    assert!(echoes(&mut caller));
+    caller.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(caller.is_over());
+}
+
+#[test]
+fn what_only_looks_like_a_handshake_is_an_ordinary_request() {
+    let house = House::new();
+    for line in ["POST /echo HTTP/1.1", "GET /echo HTTP/1.0"] {
+        let answer = house.connect().ask(&format!("{line}\r\nHost: a\r\n{HANDSHAKE}\r\n"));
+        assert!(answer.status == 200 && !answer.text().contains("Upgrade"), "{line}");
+    }
+    let mut caller = house.connect();
+    caller.hello();
+    let answer = caller.ask(&format!(
+        "GET /echo HTTP/1.1\r\nHost: a\r\n{HANDSHAKE}Content-Length: 1\r\n\r\nx"
+    ));
+    assert_eq!(answer.status, 400);
+}
+
+#[test]
+fn a_session_keeps_its_seat_once_it_has_proved_the_token() {
+    let house = House::with(Limits { connections: 2, ..Limits::DEFAULT });
+    let mut proved = house.connect_from(1);
+    upgrade(&mut proved, "/ws?prove", "");
+    let mut stranger = house.connect_from(2);
+    upgrade(&mut stranger, "/ws", "");
+    let mut newcomer = house.connect_from(3);
+    newcomer.hello();
+    assert!(!echoes(&mut stranger));
+    assert!(echoes(&mut proved));
+}
+
+#[test]
+fn stopping_lets_running_requests_finish_and_closes_idle_connections() {
+    let mut house = House::new();
+    let mut idle = house.connect();
+    idle.hello();
+    let mut half = house.connect();
+    half.send("GET /hello HTTP/1.1\r\nHo");
+    let mut running = house.connect();
+    running.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(house.arrival(), "/wait");
+    let gate = house.gate.take().unwrap();
+    let address = house.address;
+    let stopping = thread::spawn(move || gate.stop(FOREVER));
+    assert!(idle.is_over() && half.is_over());
+    house.go.send(()).unwrap();
+    let answer = running.answer();
+    assert!(answer.text() == "waited" && answer.has("Connection: close") && running.is_over());
+    stopping.join().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn stopping_does_not_wait_longer_than_it_was_told() {
+    let mut house = House::new();
+    let mut session = house.connect();
+    upgrade(&mut session, "/ws?prove", "");
+    let mut slow = house.connect();
+    slow.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab");
+    until("the body is awaited", || house.gate().seats.count() == 2);
+    let start = Instant::now();
+    house.gate.take().unwrap().stop(Duration::from_millis(500));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(!echoes(&mut session) && slow.is_over());
+}
+
+#[test]
+fn no_thread_and_no_file_stays_behind() {
+    let own = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    // Other tests run beside this one; it only looks at what the gate itself counts.
+    assert!(own("fd") > 0);
+    let house = House::new();
+    for _ in 0..3 {
+        let mut callers: Vec<_> = (0..60).map(|_| house.connect()).collect();
+        callers.iter_mut().for_each(Caller::hello);
+    }
+    let gate = house.gate();
+    until("all seats are free", || gate.seats.count() == 0);
+    until("few threads stay parked", || gate.workers.count() <= 16);
+    until("and none for long", || gate.workers.count() == 0);
+}
