@@ -41,6 +41,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use workers::Workers;
 
+/// Connections that the kernel keeps until they are accepted. The standard library
+/// asks for 128; beyond that a newcomer's first packet is lost and it tries again
+/// only a second later, so one burst of strangers would delay the owner for longer
+/// than the second in which he must be answered.
+const BACKLOG: i32 = 4096;
+
 /// Who sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Source {
@@ -97,6 +103,8 @@ pub(crate) struct Limits {
     pub answer: Duration,
     /// Time for a client that is still sending to read why it was refused.
     pub linger: Duration,
+    /// Time that a thread stays after its connection, for the next one.
+    pub parked: Duration,
 }
 
 impl Limits {
@@ -120,6 +128,8 @@ impl Limits {
         answer: Duration::from_secs(60),
         // A client on a slow line has read a refusal by then.
         linger: Duration::from_secs(2),
+        // A minute after a flood no thread may be left.
+        parked: Duration::from_secs(5),
     };
 }
 
@@ -155,15 +165,18 @@ impl Gate {
         let mut addresses = Vec::new();
         for listener in &listeners {
             listener.set_nonblocking(true)?;
+            rustix::net::listen(listener, BACKLOG)?;
             addresses.push(listener.local_addr()?);
         }
         let seats = Seats::new(limits.connections, limits.per_client, limits.held_bytes);
         let relay = Relay::new(relay, limits.relays, limits.answer);
+        let parked = limits.parked;
         let door = Arc::new(Door { limits, relay, resolve, upgrade });
         let for_guests = Arc::clone(&door);
-        let workers = Arc::new(Workers::new(Box::new(move |guest: Guest| {
+        let work = Box::new(move |guest: Guest| {
             connection::serve(&for_guests, &guest.permit, guest.peer);
-        })));
+        });
+        let workers = Arc::new(Workers::new(work, parked));
         let bell = Arc::new(Bell::new()?);
         let porter = Porter {
             door,

@@ -15,9 +15,6 @@ const STACK: usize = 256 * 1024;
 /// Threads that stay parked; more than a browser's burst of connections.
 const MAX_PARKED: usize = 16;
 
-/// How long they stay: a minute after a flood none may be left.
-const PARKED: Duration = Duration::from_secs(5);
-
 type Work<J> = Box<dyn Fn(J) + Send + Sync>;
 
 /// The threads, and the jobs that wait for one.
@@ -25,6 +22,7 @@ pub(super) struct Workers<J>(Arc<Shared<J>>);
 
 struct Shared<J> {
     work: Work<J>,
+    parked: Duration,
     state: Mutex<State<J>>,
     wake: Condvar,
     ended: Condvar,
@@ -39,8 +37,8 @@ struct State<J> {
 }
 
 impl<J: Send + 'static> Workers<J> {
-    /// Threads that do `work` with each job.
-    pub fn new(work: Work<J>) -> Self {
+    /// Threads that do `work` with each job, and stay `parked` for so long after it.
+    pub fn new(work: Work<J>, parked: Duration) -> Self {
         let state = State {
             jobs: VecDeque::new(),
             parked: 0,
@@ -50,6 +48,7 @@ impl<J: Send + 'static> Workers<J> {
         };
         Self(Arc::new(Shared {
             work,
+            parked,
             state: Mutex::new(state),
             wake: Condvar::new(),
             ended: Condvar::new(),
@@ -139,7 +138,7 @@ impl<J> Shared<J> {
             }
             state.parked += 1;
             let (guard, waited) =
-                self.wake.wait_timeout(state, PARKED).unwrap_or_else(PoisonError::into_inner);
+                self.wake.wait_timeout(state, self.parked).unwrap_or_else(PoisonError::into_inner);
             state = guard;
             state.parked -= 1;
             if waited.timed_out() && state.jobs.is_empty() {
@@ -173,10 +172,11 @@ mod tests {
     #[test]
     fn threads_are_reused_survive_a_panic_and_all_end() {
         let (tell, told) = mpsc::channel();
-        let workers = Workers::new(Box::new(move |job: usize| {
+        let work = Box::new(move |job: usize| {
             assert!(job != 1, "on purpose");
             tell.send(thread::current().id()).unwrap();
-        }));
+        });
+        let workers = Workers::new(work, Duration::from_secs(60));
         let mut seen = std::collections::HashSet::new();
         for job in 0..200 {
             workers.start(job).unwrap();
@@ -191,9 +191,10 @@ mod tests {
     #[test]
     fn a_job_never_waits_for_another_one() {
         let gate = Arc::new(std::sync::Barrier::new(40));
-        let workers = Workers::new(Box::new(move |(): ()| {
+        let work = Box::new(move |(): ()| {
             gate.wait();
-        }));
+        });
+        let workers = Workers::new(work, Duration::ZERO);
         for _ in 0..40 {
             workers.start(()).unwrap();
         }

@@ -32,10 +32,13 @@ fn scripted(scripts: Vec<Vec<&'static [u8]>>) -> (TempDir, PathBuf, JoinHandle<(
 }
 
 fn status(result: Result<Answer, Refusal>) -> u16 {
-    result.map_or_else(|refusal| refusal.status, |answer| {
-        assert_eq!(answer.body(), b"ok");
-        200
-    })
+    result.map_or_else(
+        |refusal| refusal.status,
+        |answer| {
+            assert_eq!(answer.body(), b"ok");
+            200
+        },
+    )
 }
 
 #[test]

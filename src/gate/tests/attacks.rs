@@ -184,16 +184,3 @@ fn bodies_and_answers_of_strangers_are_bounded_in_memory() {
     drop(crowd);
     until("nothing is held", || house.gate().seats.held() == 0);
 }
-
-#[test]
-fn running_out_of_files_passes() {
-    allow_many_files();
-    let house = House::new();
-    let before = getrlimit(Resource::Nofile);
-    let crowd: Vec<_> = (0..40).map(|n| house.connect_from(n)).collect();
-    until("the crowd sits", || house.gate().seats.count() == 40);
-    drop(crowd);
-    until("the crowd has gone", || house.gate().seats.count() == 0);
-    assert_eq!(getrlimit(Resource::Nofile), before);
-    house.owner_is_served();
-}
