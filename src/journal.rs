@@ -194,12 +194,14 @@ impl Journal {
     }
 
     /// Sets what is kept out of an app's log from now on, for those who follow
-    /// it already too. A new release may have new secrets.
+    /// it already too. What was set before is kept out as well, the last 16
+    /// times: the release that runs may still print a secret that was replaced.
+    #[allow(clippy::needless_pass_by_value, reason = "a redactor is handed over")]
     pub fn set_redactor(&self, app: &AppId, redactor: Redactor) {
-        self.shared.app(app).set_redactor(redactor);
+        self.shared.app(app).set_redactor(&redactor);
     }
 
-    /// What is kept out of an app's log, as last set.
+    /// What is kept out of an app's log.
     #[must_use]
     pub fn redactor(&self, app: &AppId) -> Redactor {
         self.shared.app(app).redactor()

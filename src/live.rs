@@ -31,12 +31,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a shutdown waits for the sessions, which take [`Limits::farewell`] at most
+/// unless the machine is very busy; a share of the 10 s that all of it may take.
+const SHUTDOWN: Duration = Duration::from_secs(3);
+
 /// What the sessions ask about apps and deploys.
 pub trait Facts: Send + Sync {
     /// The deploy as the API shows it, a JSON object; `None` when there is none.
     fn deploy_json(&self, id: &DeployId) -> Option<String>;
-    /// Whether nothing more will happen to the deploy.
-    fn deploy_is_final(&self, id: &DeployId) -> bool;
+    /// Whether nothing more will happen to the deploy; `None` when there is none.
+    fn deploy_ended(&self, id: &DeployId) -> Option<bool>;
     /// Whether there is such an app.
     fn app_exists(&self, id: &AppId) -> bool;
     /// What must not appear in the app's log.
@@ -86,18 +90,17 @@ pub struct Settings {
     /// Has the logs.
     pub journal: Arc<Journal>,
     /// Knows the rest.
-    pub facts: Arc<dyn Facts>,
+    pub facts: Box<dyn Facts>,
+    /// The data directory: the disk that it is on is the one whose size is reported.
+    pub data_dir: PathBuf,
     /// An origin that may connect besides the server's own (P23), `https://host[:port]`.
     pub dashboard_origin: Option<String>,
-    /// A path on the disk whose size is reported.
-    pub disk: PathBuf,
-    /// How patient sessions are.
-    pub limits: Limits,
 }
 
 /// All WebSocket sessions of the server. Share it by `Arc`.
 pub struct Live {
     settings: Settings,
+    limits: Limits,
     seats: Seats,
     stats: Stats,
 }
@@ -108,9 +111,16 @@ impl Live {
     /// # Errors
     /// When the system has no descriptor left.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let seats = Seats::new(settings.limits.sessions, settings.limits.per_client)?;
-        let stats = Stats::new(settings.disk.clone(), Arc::clone(&settings.facts));
-        Ok(Self { settings, seats, stats })
+        Self::with_limits(settings, Limits::default())
+    }
+
+    /// As [`Self::new`], with other limits than those of front-door.md.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn with_limits(settings: Settings, limits: Limits) -> io::Result<Self> {
+        let seats = Seats::new(limits.sessions, limits.per_client)?;
+        Ok(Self { settings, limits, seats, stats: Stats::default() })
     }
 
     /// Serves one request for a WebSocket: answers with a refusal, or holds the
@@ -118,13 +128,13 @@ impl Live {
     pub fn serve(&self, handshake: Handshake) {
         let served = match self.admit(&handshake) {
             Ok((proof, feed, accept, seat)) => {
-                let upgraded = handshake.accept(&accept, &self.settings.limits);
+                let upgraded = handshake.accept(&accept, &self.limits);
                 upgraded.map(|wire| {
                     Session::new(wire, feed, self, proof).run();
                     drop(seat);
                 })
             }
-            Err(refusal) => refusal.send(handshake.stream, &self.settings.limits),
+            Err(refusal) => refusal.send(handshake.stream, &self.limits),
         };
         if let Err(error) = served {
             debug!("a WebSocket's client went away: {error}");
@@ -132,9 +142,10 @@ impl Live {
     }
 
     /// Ends all sessions with a close frame (1001), refuses new ones, and waits until
-    /// they are over, at most `within`. Returns how many are still there.
-    pub fn shutdown(&self, within: Duration) -> usize {
-        self.seats.close(within)
+    /// they are over, at most 3 s. Returns how many are still there; those end
+    /// with their connections.
+    pub fn shutdown(&self) -> usize {
+        self.seats.close(SHUTDOWN)
     }
 
     /// Sessions now.
@@ -164,7 +175,9 @@ impl Live {
         Ok(match route {
             Route::Deploy(id) => Feed::Deploy(DeployFeed::new(id, journal, facts)),
             Route::App(id) => Feed::App(AppFeed::new(id, journal, facts)?),
-            Route::Stats => Feed::Stats(StatsFeed::new(&self.stats)),
+            Route::Stats => {
+                Feed::Stats(StatsFeed::new(&self.stats, &self.settings.data_dir, facts))
+            }
         })
     }
 }
@@ -193,7 +206,7 @@ impl Route {
 
     fn check(&self, facts: &dyn Facts) -> Result<(), Refusal> {
         match self {
-            Self::Deploy(id) if facts.deploy_json(id).is_none() => Err(Refusal::no_deploy()),
+            Self::Deploy(id) if facts.deploy_ended(id).is_none() => Err(Refusal::no_deploy()),
             Self::App(id) if !facts.app_exists(id) => Err(Refusal::no_app()),
             _ => Ok(()),
         }

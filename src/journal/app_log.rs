@@ -1,4 +1,4 @@
-//! One app's log: the file that its process writes to, and the older half of it.
+//! One app's log: the file that its process writes to, with the older half of it.
 //!
 //! The process holds the file open for as long as it runs, so rotation copies
 //! what is there to `<app>.log.1` and empties the file; a writer with
@@ -19,6 +19,10 @@ const BLOCK: usize = 64 * 1024;
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
+
+/// Lists of secrets that are remembered of one app. A running release still
+/// prints what was replaced, and so do the lines from before.
+const REMEMBERED: usize = 16;
 
 /// How often a log was rotated, and what the last time left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,8 +70,9 @@ impl AppLog {
         locked(&self.redactor).clone()
     }
 
-    pub(super) fn set_redactor(&self, redactor: Redactor) {
-        *locked(&self.redactor) = redactor;
+    pub(super) fn set_redactor(&self, new: &Redactor) {
+        let mut redactor = locked(&self.redactor);
+        *redactor = new.and(&redactor).newest(REMEMBERED);
     }
 
     /// Keeps the log from being rotated for as long as the guard lives.

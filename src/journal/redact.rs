@@ -53,11 +53,17 @@ impl Redactor {
     pub fn and(&self, other: &Self) -> Self {
         let mut both = self.clone();
         for table in &other.tables {
-            if !both.tables.iter().any(|t| Arc::ptr_eq(t, table)) {
+            if !both.tables.iter().any(|t| Arc::ptr_eq(t, table) || t.needles == table.needles) {
                 both.tables.push(Arc::clone(table));
             }
         }
         both
+    }
+
+    /// Without all but the first `most` lists of secrets.
+    pub(super) fn newest(mut self, most: usize) -> Self {
+        self.tables.truncate(most);
+        self
     }
 
     /// The line with `[redacted]` in place of each secret.

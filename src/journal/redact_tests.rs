@@ -1,4 +1,4 @@
-//! What must hold of redaction: no spelling of a secret survives, and nothing else changes.
+//! What must hold of redaction: no spelling of a secret survives.
 
 use super::*;
 use proptest::prelude::*;

@@ -50,9 +50,9 @@ impl<'a> DeployFeed<'a> {
     pub(super) fn next(&mut self, tick: bool) -> Next {
         if matches!(self.log, Log::Awaited) && tick {
             // Asked first: a deploy that ends meanwhile has its log by then.
-            let is_final = self.facts.deploy_is_final(&self.id);
+            let ended = self.facts.deploy_ended(&self.id) == Some(true);
             self.open();
-            if is_final && matches!(self.log, Log::Awaited) {
+            if ended && matches!(self.log, Log::Awaited) {
                 self.log = Log::Ended;
             }
         }
@@ -68,19 +68,22 @@ impl<'a> DeployFeed<'a> {
         match self.log {
             Log::Ended => self.result(),
             Log::Broken => Next::Failed,
-            _ if tick && self.facts.deploy_json(&self.id).is_none() => Next::Over(None, "deleted"),
+            _ if tick && self.facts.deploy_ended(&self.id).is_none() => Next::Over(None, "deleted"),
             _ => Next::Nothing,
         }
     }
 
     fn result(&self) -> Next {
-        let is_final = self.facts.deploy_is_final(&self.id);
-        match self.facts.deploy_json(&self.id) {
-            Some(deploy) if is_final => {
+        let deploy = match self.facts.deploy_ended(&self.id) {
+            Some(true) => self.facts.deploy_json(&self.id),
+            // The log is complete a moment before the database says so.
+            Some(false) => return Next::Nothing,
+            None => None,
+        };
+        match deploy {
+            Some(deploy) => {
                 Next::Over(Some(format!(r#"{{"end":{deploy}}}"#)), "the deploy has ended")
             }
-            // The log is complete a moment before the database says so.
-            Some(_) => Next::Nothing,
             None => Next::Over(None, "deleted"),
         }
     }

@@ -1,4 +1,4 @@
-//! Counts the sessions, so that there are never too many, and ends them together.
+//! The seats for sessions: never too many, all given up together at the end.
 
 use super::handshake::Refusal;
 use crate::model::Client;

@@ -68,7 +68,7 @@ impl<'a> Session<'a> {
             .max_frame_size(Some(MAX_MESSAGE))
             .accept_unmasked_frames(false);
         let socket = WebSocket::from_partially_read(wire, leftover, Role::Server, Some(config));
-        let (limits, now) = (live.settings.limits, Instant::now());
+        let (limits, now) = (live.limits, Instant::now());
         Self {
             socket,
             feed,

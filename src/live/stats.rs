@@ -5,8 +5,8 @@ use crate::model::unix_millis;
 use serde::Serialize;
 use serde_json::json;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time between two messages.
@@ -75,47 +75,22 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// The numbers of this second, read once for all who watch.
+#[derive(Default)]
 pub(super) struct Stats {
-    disk: PathBuf,
-    facts: Arc<dyn Facts>,
     last: Mutex<Option<(Instant, String)>>,
-}
-
-impl Stats {
-    pub(super) fn new(disk: PathBuf, facts: Arc<dyn Facts>) -> Self {
-        Self { disk, facts, last: Mutex::default() }
-    }
-
-    fn message(&self, now: Instant) -> String {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((then, message)) = &*last
-            && now.saturating_duration_since(*then) < FRESH
-        {
-            return message.clone();
-        }
-        let message = self.read();
-        *last = Some((now, message.clone()));
-        message
-    }
-
-    fn read(&self) -> String {
-        let (at, machine) = (unix_millis(), json!(Machine::read(&self.disk)));
-        let (memory, apps) = (own_memory(), self.facts.app_states());
-        format!(
-            r#"{{"at":{at},"machine":{machine},"server":{{"memoryBytes":{memory}}},"apps":{apps}}}"#
-        )
-    }
 }
 
 /// One viewer's place in time.
 pub(super) struct StatsFeed<'a> {
     stats: &'a Stats,
+    disk: &'a Path,
+    facts: &'a dyn Facts,
     due: Instant,
 }
 
 impl<'a> StatsFeed<'a> {
-    pub(super) fn new(stats: &'a Stats) -> Self {
-        Self { stats, due: Instant::now() }
+    pub(super) fn new(stats: &'a Stats, disk: &'a Path, facts: &'a dyn Facts) -> Self {
+        Self { stats, disk, facts, due: Instant::now() }
     }
 
     pub(super) fn due(&self) -> Instant {
@@ -128,6 +103,22 @@ impl<'a> StatsFeed<'a> {
         }
         // A viewer that was slow gets the newest numbers, not all it has missed.
         self.due = (self.due + EVERY).max(now + EVERY / 2);
-        Next::Message(self.stats.message(now))
+        Next::Message(self.message(now))
+    }
+
+    fn message(&self, now: Instant) -> String {
+        let mut last = self.stats.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((then, message)) = &*last
+            && now.saturating_duration_since(*then) < FRESH
+        {
+            return message.clone();
+        }
+        let (at, machine) = (unix_millis(), json!(Machine::read(self.disk)));
+        let (memory, apps) = (own_memory(), self.facts.app_states());
+        let message = format!(
+            r#"{{"at":{at},"machine":{machine},"server":{{"memoryBytes":{memory}}},"apps":{apps}}}"#
+        );
+        *last = Some((now, message.clone()));
+        message
     }
 }

@@ -26,13 +26,14 @@ struct FakeFacts {
     asked_for_states: AtomicUsize,
 }
 
-impl Facts for FakeFacts {
+/// Boxes one share of the facts; the test keeps the other.
+impl Facts for Arc<FakeFacts> {
     fn deploy_json(&self, id: &DeployId) -> Option<String> {
         let done = *self.deploys.lock().unwrap().get(id)?;
         Some(format!(r#"{{"id":"{id}","status":"{}"}}"#, if done { "live" } else { "building" }))
     }
-    fn deploy_is_final(&self, id: &DeployId) -> bool {
-        self.deploys.lock().unwrap().get(id) == Some(&true)
+    fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
+        self.deploys.lock().unwrap().get(id).copied()
     }
     fn app_exists(&self, id: &AppId) -> bool {
         self.apps.lock().unwrap().contains(id)
@@ -76,17 +77,14 @@ impl Server {
         let auth = Arc::new(Auth::start(None, &data).unwrap().0);
         let journal = Arc::new(Journal::open(&data).unwrap());
         let facts = Arc::new(FakeFacts::default());
-        let live = Arc::new(
-            Live::new(Settings {
-                auth: Arc::clone(&auth),
-                journal: Arc::clone(&journal),
-                facts: Arc::clone(&facts) as Arc<dyn Facts>,
-                dashboard_origin: Some("https://paas.example".to_owned()),
-                disk: folder.path().to_owned(),
-                limits,
-            })
-            .unwrap(),
-        );
+        let settings = Settings {
+            auth: Arc::clone(&auth),
+            journal: Arc::clone(&journal),
+            facts: Box::new(Arc::clone(&facts)),
+            data_dir: data.path().to_owned(),
+            dashboard_origin: Some("https://paas.example".to_owned()),
+        };
+        let live = Arc::new(Live::with_limits(settings, limits).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let proved = Arc::new(AtomicUsize::new(0));
@@ -177,7 +175,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.live.shutdown(Duration::from_secs(5));
+        self.live.shutdown();
         // A connection without a request ends the stand-in's loop.
         drop(TcpStream::connect(self.address));
         let joined = self.door.take().unwrap().join();

@@ -1,4 +1,4 @@
-//! Who may open a session, and how the others are refused.
+//! Who may open a session; how the others are refused.
 
 use super::*;
 use crate::auth::Verdict;
