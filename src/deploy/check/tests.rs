@@ -1,0 +1,140 @@
+//! Real apps under the check.
+
+use super::*;
+use crate::deploy::machine::Machine;
+use crate::deploy::port::Ports;
+use crate::deploy::sandbox::{Purpose, Sandbox};
+use std::net::TcpListener;
+
+fn machine() -> (Machine, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    (Machine::probe(dir.path()).unwrap(), dir)
+}
+
+/// A server in Python: listens on `address`, and answers the n-th request with the n-th status.
+const SERVER: &str = r"
+import os, socket, sys, time
+family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
+s = socket.socket(family)
+s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(8)
+answers = sys.argv[3].split(',')
+while True:
+    c, _ = s.accept()
+    if c.recv(1000):
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer == 'end': sys.exit(5)
+        if answer == 'slow': time.sleep(30)
+        c.sendall(answer.replace('_', ' ').encode() + b'\r\n\r\n')
+    c.close()
+";
+
+struct Try {
+    verdict: Verdict,
+    port: u16,
+    took: Duration,
+}
+
+/// Starts `address port answers` with `PORT` in the place of the port, and checks it.
+fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
+    let (machine, _dir) = machine();
+    let port = Ports::default().fresh().unwrap();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+        .env("PATH", "/usr/bin:/bin")
+        .env("PORT", port.to_string())
+        .env("SERVER", SERVER);
+    let command = format!("exec python3 -c \"$SERVER\" {arguments}");
+    let log = tempfile::tempfile().unwrap();
+    let mut instance = Instance::start(&sandbox, &command, &log).unwrap();
+    let (path, timeout) = (HealthPath::parse(path).unwrap(), HealthTimeout::new(seconds).unwrap());
+    let begun = Instant::now();
+    let verdict = Check { port, path: &path, timeout }.wait(&mut instance, cancel);
+    let took = begun.elapsed();
+    assert!(instance.end());
+    Try { verdict, port, took }
+}
+
+fn unwell(arguments: &str, path: &str) -> String {
+    let tried = check(arguments, path, 2, &Cancel::new().unwrap());
+    assert!(tried.took < Duration::from_secs(6), "{:?}", tried.took);
+    match tried.verdict {
+        Verdict::Unwell(sentence) => sentence.replace(&tried.port.to_string(), "<port>"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_health_path_decides_by_its_status() {
+    let never = Cancel::new().unwrap();
+    let ok = "127.0.0.1 $PORT HTTP/1.1_200_OK";
+    assert_eq!(check(ok, "/healthz", 20, &never).verdict, Verdict::Well);
+    let later = "0.0.0.0 $PORT HTTP/1.1_503_No,garbage,HTTP/1.0_302_Found";
+    assert_eq!(check(later, "/healthz", 20, &never).verdict, Verdict::Well);
+    let all = ":: $PORT HTTP/1.1_204";
+    assert_eq!(check(all, "/", 20, &never).verdict, Verdict::Well);
+    let broken = unwell("127.0.0.1 $PORT HTTP/1.1_500_No", "/healthz");
+    assert_eq!(broken, "GET /healthz did not succeed within 2 seconds: it answered 500");
+    assert!(unwell("127.0.0.1 $PORT garbage", "/").contains("was not HTTP"));
+    assert!(unwell("127.0.0.1 $PORT slow", "/").contains("did not answer in time"));
+}
+
+#[test]
+fn without_a_path_it_must_listen_and_stay_up() {
+    let never = Cancel::new().unwrap();
+    let tried = check("127.0.0.1 $PORT x", "", 20, &never);
+    assert_eq!(tried.verdict, Verdict::Well);
+    assert!(tried.took >= STAYS_UP);
+}
+
+#[test]
+fn an_app_that_ends_fails_at_once() {
+    let never = Cancel::new().unwrap();
+    let tried = check("127.0.0.1 $PORT end", "/", 60, &never);
+    assert_eq!(tried.verdict, Verdict::Ended(Exit::Code(5)));
+    assert!(tried.took < Duration::from_secs(10));
+    assert_eq!(check("nonsense", "", 60, &never).verdict, Verdict::Ended(Exit::Code(1)));
+}
+
+#[test]
+fn the_sentence_says_where_it_listens_instead() {
+    let other = Ports::default().fresh().unwrap();
+    let sentence = unwell(&format!("127.0.0.1 {other} x"), "");
+    assert!(sentence.contains(&format!("it listens on port {other} instead")), "{sentence}");
+    assert!(unwell("::1 $PORT x", "").contains("[::1]:<port> only"));
+}
+
+#[test]
+fn somebody_elses_listener_proves_nothing() {
+    let (machine, _dir) = machine();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 6).env("PATH", "/usr/bin:/bin");
+    let log = tempfile::tempfile().unwrap();
+    let mut instance = Instance::start(&sandbox, "exec sleep 60", &log).unwrap();
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = foreign.local_addr().unwrap().port();
+    let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(1).unwrap());
+    let verdict = Check { port, path: &path, timeout }.wait(&mut instance, &Cancel::new().unwrap());
+    assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
+    assert!(instance.end());
+}
+
+#[test]
+fn a_check_can_be_cancelled_also_while_it_waits_for_an_answer() {
+    let cancel = Cancel::new().unwrap();
+    let pull = cancel.clone();
+    let puller = std::thread::spawn(move || {
+        std::thread::park_timeout(Duration::from_millis(1500));
+        pull.cancel();
+    });
+    let tried = check("127.0.0.1 $PORT slow", "/", 60, &cancel);
+    puller.join().unwrap();
+    assert_eq!(tried.verdict, Verdict::Cancelled);
+    assert!(tried.took < Duration::from_secs(5));
+}
+
+#[test]
+fn statuses_are_read_strictly() {
+    assert_eq!(read_status("HTTP/1.1 200 OK\r\n"), Some(200));
+    assert_eq!(read_status("HTTP/1.0 404\r\n"), Some(404));
+    for bad in ["", "HTTP/2 200", "HTTP/1.1", "HTTP/1.1 2000", "SSH-2.0-x", "HTTP/1.1 abc"] {
+        assert_eq!(read_status(bad), None, "{bad}");
+    }
+}

@@ -1,0 +1,187 @@
+//! One running app: its sandbox seen from outside.
+//!
+//! bubblewrap is two processes: the outer one, which we started and which ends
+//! with the app's exit code, and its child, the first process of the sandbox's
+//! pid namespace. When that child dies, the kernel kills everything inside; so
+//! it is what has to go before anybody can say that nothing is left.
+
+use super::sandbox::Sandbox;
+use crate::proc::{Exit, ProcError, Running, table};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long bubblewrap may take to make the sandbox; it needs milliseconds.
+const MAKING: Duration = Duration::from_secs(5);
+
+/// How long killed processes may take to go.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// What bubblewrap and a shell add to a signal's number when they report it as a code.
+const SIGNALLED: i32 = 128;
+
+/// The highest signal number (Linux).
+const LAST_SIGNAL: i32 = 64;
+
+/// A running app.
+#[derive(Debug)]
+pub struct Instance {
+    outer: Running,
+    /// The first process inside; `None` while it is not there yet or no more.
+    inner: Option<Running>,
+    exit: Option<Exit>,
+}
+
+impl Instance {
+    /// Starts a command in a sandbox with its output going straight into `log`.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn start(sandbox: &Sandbox<'_>, command: &str, log: &File) -> Result<Self, ProcError> {
+        let exec = sandbox.exec(&["/bin/sh", "-c", command]);
+        let outer = exec.spawn_detached(log)?;
+        let mut instance = Self { outer, inner: None, exit: None };
+        let until = Instant::now() + MAKING;
+        while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
+            // bubblewrap tells nobody when its child is there.
+            std::thread::sleep(Duration::from_millis(2));
+            instance.find_inner();
+        }
+        Ok(instance)
+    }
+
+    /// Finds a running app again; `None` when it has ended.
+    #[must_use]
+    pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
+        let outer = Running::adopt(pid, start_ticks)?;
+        // After a reboot the same pair could name something else.
+        if table::entry(pid)?.name != "bwrap" {
+            return None;
+        }
+        let mut instance = Self { outer, inner: None, exit: None };
+        instance.find_inner();
+        Some(instance)
+    }
+
+    fn find_inner(&mut self) {
+        if self.inner.is_some() {
+            return;
+        }
+        let pid = self.outer.pid();
+        let child = table::descendants(pid).into_iter().find(|e| e.parent == pid);
+        self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
+    }
+
+    /// The pid to remember it by.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.outer.pid()
+    }
+
+    /// The start time to remember it by.
+    #[must_use]
+    pub const fn start_ticks(&self) -> u64 {
+        self.outer.start_ticks()
+    }
+
+    /// How it ended, or `None` while it runs. Once it has ended, whatever it left
+    /// running inside is killed.
+    pub fn try_wait(&mut self) -> Option<Exit> {
+        if self.exit.is_none()
+            && let Some(exit) = self.outer.try_wait()
+        {
+            self.exit = Some(read_signal(exit));
+            if let Some(inner) = &self.inner {
+                inner.kill();
+            }
+        }
+        self.exit
+    }
+
+    /// Every process inside, without bubblewrap's own.
+    #[must_use]
+    pub fn processes(&self) -> Vec<table::Entry> {
+        let Some(inner) = &self.inner else { return Vec::new() };
+        table::descendants(inner.pid())
+    }
+
+    /// Asks every process inside to end (SIGTERM). All of them, since a shell that
+    /// waits for the app would take the signal and not pass it on.
+    pub fn terminate(&mut self) {
+        self.find_inner();
+        for entry in self.processes() {
+            if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
+                process.terminate();
+            }
+        }
+    }
+
+    /// Ends everything inside, at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.find_inner();
+        if let Some(inner) = &self.inner {
+            inner.kill();
+        }
+        self.outer.kill();
+    }
+
+    /// Kills it and waits until nothing is left; `false` when something hangs in the kernel.
+    pub fn end(&mut self) -> bool {
+        self.kill();
+        let gone = self.outer.wait(KILLED).is_some();
+        self.try_wait();
+        gone && self.inner.as_mut().is_none_or(|inner| inner.wait(KILLED).is_some())
+    }
+
+    /// Whether nothing of it is left, inside or outside.
+    pub fn is_gone(&mut self) -> bool {
+        let ended = self.try_wait().is_some();
+        ended && self.inner.as_mut().is_none_or(|inner| inner.try_wait().is_some())
+    }
+}
+
+impl AsFd for Instance {
+    /// Readable once the app has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.outer.as_fd()
+    }
+}
+
+/// bubblewrap ends with 128 + n when signal n ended what it ran.
+fn read_signal(exit: Exit) -> Exit {
+    match exit {
+        Exit::Code(code) if code > SIGNALLED && code <= SIGNALLED + LAST_SIGNAL => {
+            Exit::Signal(code - SIGNALLED)
+        }
+        other => other,
+    }
+}
+
+/// Kills every sandbox that works in this data directory and is not in `known`
+/// (pids of [`Instance`]s): what a server that was killed left half done. Answers
+/// how many there were.
+#[must_use]
+pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
+    let prefix = format!("{}/", apps.display());
+    let mut strays = Vec::new();
+    let table = table::all();
+    for entry in table.iter().filter(|e| e.name == "bwrap" && !e.has_ended()) {
+        if known.contains(&entry.pid) || known.contains(&entry.parent) {
+            continue;
+        }
+        let arguments = table::arguments(entry.pid);
+        let ours = arguments.windows(2).any(|w| w[0] == "--bind" && w[1].starts_with(&prefix));
+        if ours && let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
+            strays.push(process);
+        }
+    }
+    for stray in &strays {
+        stray.kill();
+    }
+    strays.len()
+}
+
+#[cfg(test)]
+mod tests;

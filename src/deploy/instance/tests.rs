@@ -1,0 +1,147 @@
+//! Real sandboxes: how they end, and that nothing of them stays.
+
+use super::*;
+use crate::deploy::machine::Machine;
+use crate::deploy::sandbox::Purpose;
+use std::fs;
+use std::io::{Read, Seek};
+use std::os::unix::fs::PermissionsExt;
+
+struct Place {
+    machine: Machine,
+    dir: tempfile::TempDir,
+    log: File,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["sandbox", "apps"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::set_permissions(dir.path().join("apps"), fs::Permissions::from_mode(0o777)).unwrap();
+        let machine = Machine::probe(&dir.path().join("sandbox")).unwrap();
+        Self { machine, dir, log: tempfile::tempfile().unwrap() }
+    }
+
+    fn apps(&self) -> std::path::PathBuf {
+        self.dir.path().canonicalize().unwrap().join("apps")
+    }
+
+    fn start(&self, command: &str) -> Instance {
+        let sandbox = Sandbox::new(&self.machine, Purpose::Run, 5)
+            .bind(&self.apps().join("."), "/app")
+            .env("PATH", "/usr/bin:/bin");
+        Instance::start(&sandbox, command, &self.log).unwrap()
+    }
+
+    /// Waits until the app has written this.
+    fn says(&mut self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mut written = String::new();
+            self.log.rewind().unwrap();
+            self.log.read_to_string(&mut written).unwrap();
+            if written.contains(text) {
+                return;
+            }
+            assert!(Instant::now() < until, "never said {text}: {written}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn end_of(instance: &mut Instance) -> Exit {
+    assert!(instance.outer.wait(Duration::from_secs(10)).is_some(), "it did not end");
+    instance.try_wait().unwrap()
+}
+
+/// Fails the test when one of the processes still runs after 10 s.
+fn all_gone(processes: &[table::Entry]) {
+    let until = Instant::now() + Duration::from_secs(10);
+    let alive = |e: &table::Entry| Running::adopt(e.pid, e.start_ticks).is_some();
+    while processes.iter().any(alive) {
+        assert!(Instant::now() < until, "something survived");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_exit_code_or_the_signal_is_known() {
+    let place = Place::new();
+    assert_eq!(end_of(&mut place.start("exit 3")), Exit::Code(3));
+    assert_eq!(end_of(&mut place.start("kill -SEGV $$")), Exit::Signal(11));
+    assert_eq!(end_of(&mut place.start("no-such-program")), Exit::Code(127));
+}
+
+#[test]
+fn asked_to_end_it_ends_with_all_its_processes() {
+    let mut place = Place::new();
+    let mut instance = place.start("sleep 60 & sleep 61 & echo up; wait");
+    place.says("up");
+    let processes = instance.processes();
+    assert!(processes.len() >= 3, "{processes:?}");
+    instance.terminate();
+    assert_eq!(end_of(&mut instance), Exit::Signal(15));
+    all_gone(&processes);
+    assert!(instance.end() && instance.is_gone());
+}
+
+#[test]
+fn one_that_does_not_want_to_end_is_killed_with_everything() {
+    let mut place = Place::new();
+    let mut instance = place.start("trap '' TERM; (trap '' TERM; setsid sleep 60) & echo up; wait");
+    place.says("up");
+    let processes = instance.processes();
+    instance.terminate();
+    assert!(instance.outer.wait(Duration::from_millis(300)).is_none());
+    assert!(instance.end());
+    assert_eq!(instance.try_wait(), Some(Exit::Signal(9)));
+    all_gone(&processes);
+}
+
+#[test]
+fn what_an_app_leaves_behind_ends_with_it() {
+    let mut place = Place::new();
+    let mut instance = place.start("setsid sleep 60 & echo up; sleep 0.3; exit 4");
+    place.says("up");
+    let processes = instance.processes();
+    assert_eq!(end_of(&mut instance), Exit::Code(4));
+    all_gone(&processes);
+}
+
+#[test]
+fn an_adopted_app_is_held_and_ended_like_a_child() {
+    let mut place = Place::new();
+    let mut instance = place.start("echo up; exec sleep 60");
+    place.says("up");
+    let mut adopted = Instance::adopt(instance.pid(), instance.start_ticks()).unwrap();
+    assert_eq!(adopted.processes().len(), instance.processes().len());
+    assert!(Instance::adopt(instance.pid(), instance.start_ticks() + 1).is_none());
+    let me = table::entry(std::process::id()).unwrap();
+    assert!(Instance::adopt(me.pid, me.start_ticks).is_none(), "not a sandbox");
+    adopted.terminate();
+    assert_eq!(end_of(&mut adopted), Exit::Unknown, "never a guess");
+    assert_eq!(end_of(&mut instance), Exit::Signal(15));
+}
+
+#[test]
+fn a_sweep_finds_what_a_killed_server_left_also_without_its_outer_half() {
+    let mut place = Place::new();
+    let mut kept = place.start("echo one; exec sleep 60");
+    place.says("one");
+    let mut stray = place.start("echo two; exec sleep 60");
+    place.says("two");
+    let mut half = place.start("echo three; exec sleep 60");
+    place.says("three");
+    let processes = [stray.processes(), half.processes()].concat();
+    half.outer.kill();
+    assert!(half.outer.wait(Duration::from_secs(5)).is_some());
+    let known = HashSet::from([kept.pid()]);
+    assert!(sweep(&place.apps(), &known) >= 2);
+    all_gone(&processes);
+    assert!(stray.outer.wait(Duration::from_secs(5)).is_some());
+    assert_eq!(kept.try_wait(), None);
+    assert!(kept.end());
+    assert_eq!(sweep(&place.apps(), &HashSet::new()), 0);
+}

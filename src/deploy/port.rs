@@ -1,0 +1,170 @@
+//! Loopback ports: which are free, who listens on which.
+
+use crate::proc::table::Entry;
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+use std::collections::{HashSet, VecDeque};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+
+/// The ports that apps get. Below the range out of which Linux takes ports for
+/// outgoing connections (32768 and up), so that none is gone between our look
+/// and the app's `bind`; one range, so that a firewall can name it.
+pub const RANGE: std::ops::Range<u16> = 20_000..30_000;
+
+/// Ports that are not given out again so soon: somebody may still be talking to
+/// the app that had one.
+const RECENT: usize = 1000;
+
+/// Gives out ports.
+#[derive(Debug, Default)]
+pub struct Ports {
+    recent: Mutex<VecDeque<u16>>,
+}
+
+impl Ports {
+    /// A port that nobody uses now and none of our apps had lately.
+    ///
+    /// # Errors
+    /// When there is none, or the system gives no random number.
+    pub fn fresh(&self) -> io::Result<u16> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        // From a random place on, since another server on this machine may look too.
+        let size = RANGE.end - RANGE.start;
+        let first = u16::from_ne_bytes(random) % size;
+        let port = (0..size)
+            .map(|n| RANGE.start + (first + n) % size)
+            .find(|port| !recent.contains(port) && is_free(*port))
+            .ok_or_else(|| io::Error::other("no port from 20000 to 29999 is free"))?;
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(port);
+        Ok(port)
+    }
+}
+
+/// Whether nobody has the port on any address, IPv4 or IPv6. Bound, not listened
+/// on: nobody can connect meanwhile.
+fn is_free(port: u16) -> bool {
+    let bound = |family, address: IpAddr| {
+        let socket = socket(family, SocketType::STREAM, None)?;
+        bind(&socket, &SocketAddr::new(address, port))
+    };
+    let v4 = bound(AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into());
+    let v6 = bound(AddressFamily::INET6, Ipv6Addr::UNSPECIFIED.into());
+    // A machine without IPv6 says so in another way.
+    v4.is_ok() && v6 != Err(rustix::io::Errno::ADDRINUSE)
+}
+
+/// A socket that waits for connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its address and port.
+    pub address: SocketAddr,
+    inode: u64,
+}
+
+impl Listener {
+    /// Whether a connection to 127.0.0.1 reaches it.
+    #[must_use]
+    pub fn is_on_loopback(&self) -> bool {
+        match self.address.ip() {
+            IpAddr::V4(v4) => v4.is_unspecified() || v4 == Ipv4Addr::LOCALHOST,
+            IpAddr::V6(v6) => {
+                v6.is_unspecified() || v6.to_ipv4_mapped() == Some(Ipv4Addr::LOCALHOST)
+            }
+        }
+    }
+}
+
+/// Every listening TCP socket of the machine's network.
+#[must_use]
+pub fn listeners() -> Vec<Listener> {
+    let mut all = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        all.extend(text.lines().skip(1).filter_map(read_line));
+    }
+    all
+}
+
+/// A line of `/proc/net/tcp` (proc_pid_net(5)): the address is in hex, in words of
+/// this machine's byte order; state 0A is LISTEN; the tenth field is the inode.
+fn read_line(line: &str) -> Option<Listener> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    if *fields.get(3)? != "0A" {
+        return None;
+    }
+    let (address, port) = fields.get(1)?.split_once(':')?;
+    let mut bytes = Vec::with_capacity(16);
+    for word in address.as_bytes().chunks(8) {
+        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(v4) => IpAddr::from(v4),
+        Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
+    };
+    let port = u16::from_str_radix(port, 16).ok()?;
+    Some(Listener { address: SocketAddr::new(ip, port), inode: fields.get(9)?.parse().ok()? })
+}
+
+/// The listening sockets that these processes hold.
+#[must_use]
+pub fn held_by(processes: &[Entry], listeners: &[Listener]) -> Vec<Listener> {
+    let mut inodes = HashSet::new();
+    for process in processes {
+        let Ok(dir) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { continue };
+        for entry in dir.filter_map(Result::ok) {
+            let Ok(target) = fs::read_link(entry.path()) else { continue };
+            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
+            inodes.extend(inode.and_then(|i| i.parse::<u64>().ok()));
+        }
+    }
+    listeners.iter().filter(|l| inodes.contains(&l.inode)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::table;
+    use std::net::TcpListener;
+
+    #[test]
+    fn ports_are_free_and_never_the_same_twice() {
+        let ports = Ports::default();
+        let mut seen = HashSet::new();
+        for _ in 0..50 {
+            let port = ports.fresh().unwrap();
+            assert!(RANGE.contains(&port) && seen.insert(port), "{port}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_not_free() {
+        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            assert!(!is_free(listener.local_addr().unwrap().port()), "{address}");
+        }
+    }
+
+    #[test]
+    fn listeners_are_found_with_their_owner() {
+        let me = [table::entry(std::process::id()).unwrap()];
+        for (address, reachable) in [("127.0.0.1:0", true), ("[::]:0", true), ("[::1]:0", false)] {
+            let listener = TcpListener::bind(address).unwrap();
+            let local = listener.local_addr().unwrap();
+            let all = listeners();
+            let found = all.iter().find(|l| l.address == local).unwrap();
+            assert_eq!(found.is_on_loopback(), reachable, "{address}");
+            assert!(held_by(&me, &all).contains(found));
+            assert!(!held_by(&[], &all).contains(found));
+        }
+        assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7"), None);
+        assert_eq!(read_line("garbage"), None);
+    }
+}
