@@ -1,11 +1,313 @@
-//! The pipeline from a repository to a running app.
+//! From a repository to a running app: the pipeline as one page of named steps.
+//!
+//! `queued → fetching → building → starting → checking → live`, or `failed` with
+//! one sentence that says at which step and why. The release before keeps serving
+//! until the new one has proved itself, and stays untouched when it does not.
+//! Nothing that comes from a repository runs outside a [`sandbox`].
 
+mod build;
 mod check;
+mod deployer;
 mod detect;
 mod fetch;
 mod files;
 mod instance;
+mod launch;
 mod machine;
 mod network;
+mod places;
 mod port;
 mod sandbox;
+mod supervise;
+mod worker;
+
+pub use deployer::{DeployError, Deployer, Runtime};
+
+use crate::journal::{Redactor, Writer};
+use crate::model::{AppId, DeployId, DeployStatus};
+use crate::proc::Cancel;
+use crate::store::App;
+use check::{Check, Verdict};
+use deployer::Shared;
+use launch::Launched;
+use machine::Machine;
+use places::Recipe;
+use serde_json::json;
+use supervise::Order;
+
+/// Releases that are kept besides the live one.
+const KEPT_RELEASES: u32 = 5;
+
+/// Deploys of an app that the database remembers, with their logs.
+const KEPT_HISTORY: u32 = 100;
+
+/// Free disk below which no build begins: bytes, and parts of a hundred.
+const LEAST_SPACE: u64 = 500 << 20;
+const LEAST_PERCENT: u64 = 5;
+
+/// Lines of an app's output that tell why it ended.
+const LAST_LINES: usize = 20;
+
+/// Characters of each of them that go into the error.
+const LAST_LINE_LENGTH: usize = 300;
+
+/// Why a deploy went no further.
+enum Halt {
+    /// The sentence for the owner.
+    Failed(String),
+    /// It was cancelled, or has ended in the database already.
+    Cancelled,
+}
+
+impl From<String> for Halt {
+    fn from(sentence: String) -> Self {
+        Self::Failed(sentence)
+    }
+}
+
+/// One deploy on its way.
+struct Attempt<'a> {
+    shared: &'a Shared,
+    app: App,
+    id: &'a DeployId,
+    cancel: &'a Cancel,
+    log: Writer,
+    redactor: Redactor,
+}
+
+/// Runs one deploy from the queue to its end, whatever that is.
+fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
+    let begun = shared.store.app(app).map_err(|e| e.to_string()).and_then(|found| {
+        let app = found.ok_or("the app is gone")?;
+        let secrets = shared.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
+        let redactor = Redactor::new(secrets);
+        let log = shared.journal.begin(id, redactor.clone());
+        let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
+        Ok(Attempt { shared, app, id, cancel, log, redactor })
+    });
+    match begun {
+        Ok(attempt) => attempt.run(),
+        Err(sentence) => shared.fail(id, &sentence),
+    }
+    shared.prune(app);
+}
+
+impl Attempt<'_> {
+    fn run(self) {
+        let result = self.steps();
+        let (status, error) = match result {
+            Ok(()) => ("live", None),
+            Err(Halt::Failed(sentence)) => ("failed", Some(sentence)),
+            Err(Halt::Cancelled) => ("failed", Some(self.shared.queue.reason().to_owned())),
+        };
+        let error = error.map(|sentence| self.redactor.redact(&sentence).into_owned());
+        if let Some(sentence) = &error {
+            self.log.line(&format!("Failed: {sentence}"));
+            self.shared.fail(self.id, sentence);
+        }
+        self.log.finish(&json!({"status": status, "error": error}).to_string());
+    }
+
+    fn steps(&self) -> Result<(), Halt> {
+        let machine = self.step(DeployStatus::Fetching, || self.prepare())?;
+        self.during("fetching", self.fetch(&machine))?;
+        let recipe = self.step(DeployStatus::Building, || self.detect_and_build(&machine))?;
+        let launched = self.step(DeployStatus::Starting, || self.launch(&recipe))?;
+        let proved = self.step(DeployStatus::Checking, || self.check(launched))?;
+        self.go_live(proved)
+    }
+
+    /// Notes the step, then takes it; an error names the step.
+    fn step<T>(
+        &self,
+        step: DeployStatus,
+        work: impl FnOnce() -> Result<T, Halt>,
+    ) -> Result<T, Halt> {
+        let noted = self.shared.store.set_step(self.id, step).map_err(|e| e.to_string())?;
+        if !noted || self.cancel.is_cancelled() {
+            return Err(Halt::Cancelled);
+        }
+        self.during(step.as_str(), work())
+    }
+
+    fn during<T>(&self, step: &str, result: Result<T, Halt>) -> Result<T, Halt> {
+        result.map_err(|halt| match halt {
+            Halt::Failed(sentence) => Halt::Failed(format!("{step} failed: {sentence}")),
+            Halt::Cancelled => Halt::Cancelled,
+        })
+    }
+
+    fn say(&self, line: &str) {
+        self.log.line(line);
+    }
+
+    /// Is there a machine, room, and a place for the release?
+    fn prepare(&self) -> Result<Machine, Halt> {
+        let machine = self.shared.machine()?;
+        self.has_room()?;
+        let places = &self.shared.places;
+        places
+            .prepare(&machine, &self.app.id, self.app.slot, self.id)
+            .map_err(|e| format!("the app's directories could not be made: {e}"))?;
+        Ok(machine)
+    }
+
+    fn has_room(&self) -> Result<(), Halt> {
+        let (free, all) = self.shared.places.space().map_err(|e| e.to_string())?;
+        if free < LEAST_SPACE || free / LEAST_PERCENT < all / 100 {
+            return Err(Halt::Failed(format!(
+                "only {} MiB of {} MiB of disk are free, and a build needs {} MiB and {LEAST_PERCENT} %; \
+                 free some space",
+                free >> 20,
+                all >> 20,
+                LEAST_SPACE >> 20
+            )));
+        }
+        Ok(())
+    }
+
+    fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
+        let (app, places) = (&self.app, &self.shared.places);
+        let branch = match app.branch.as_str() {
+            "" => "its default branch".to_owned(),
+            name => format!("branch {name}"),
+        };
+        self.say(&format!("Fetching {branch} of {}", app.git_repo));
+        let token = self.shared.store.git_credential(app).map_err(|e| e.to_string())?;
+        let fetched = fetch::Fetch {
+            machine,
+            slot: app.slot,
+            url: &app.git_repo,
+            branch: &app.branch,
+            token,
+            cache: &places.repo(&app.id),
+            release: &places.release(&app.id, self.id),
+        }
+        .run(self.cancel, &mut |line| self.say(line));
+        let commit = fetched.map_err(|error| match error {
+            fetch::FetchError::Failed(sentence) => Halt::Failed(sentence),
+            fetch::FetchError::Cancelled => Halt::Cancelled,
+        })?;
+        self.say(&format!("Commit {} {}", commit.hash, commit.subject));
+        let subject = self.redactor.redact(&commit.subject).into_owned();
+        let noted = self.shared.store.set_commit(self.id, &commit.hash, &subject);
+        Ok(noted.map_err(|e| e.to_string())?)
+    }
+
+    fn detect_and_build(&self, machine: &Machine) -> Result<Recipe, Halt> {
+        let (app, places) = (&self.app, &self.shared.places);
+        let release = places.release(&app.id, self.id);
+        let root = app.root_dir.as_str();
+        let tree = files::Tree::open(&release, root)
+            .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
+        let (build, start) = (&app.build_command, &app.start_command);
+        let plan = detect::detect(&tree, build, start, &detect::Installed)?;
+        self.say(&plan.found);
+        if let Some(command) = &plan.build {
+            self.has_room()?;
+            self.say(&format!("Building: {command}"));
+            let env = self.shared.store.env_clear(&app.id).map_err(|e| e.to_string())?;
+            let sandbox = launch::for_build(machine, app.slot, root, env)
+                .bind(&release, "/app")
+                .bind(&places.cache(&app.id), "/cache");
+            build::build(&sandbox, command, self.cancel, &mut |line| self.say(line)).map_err(
+                |error| match error {
+                    build::BuildError::Failed(sentence) => Halt::Failed(sentence),
+                    build::BuildError::Cancelled => Halt::Cancelled,
+                },
+            )?;
+        }
+        let recipe = Recipe { root: root.to_owned(), start: plan.start };
+        let kept = places.keep_recipe(&app.id, self.id, &recipe);
+        kept.map_err(|e| format!("the release could not be completed: {e}"))?;
+        Ok(recipe)
+    }
+
+    fn launch(&self, recipe: &Recipe) -> Result<Launched, Halt> {
+        self.say(&format!("Starting: {}", recipe.start));
+        self.shared.journal.note_app(&self.app.id, &self.mark());
+        Ok(self.shared.launch(&self.app, self.id)?)
+    }
+
+    /// The line in the app's log where this release begins.
+    fn mark(&self) -> String {
+        format!("Starting release {}.", self.id)
+    }
+
+    fn check(&self, mut launched: Launched) -> Result<Launched, Halt> {
+        let app = &self.app;
+        let port = launched.process().port;
+        let what = match app.health_path.as_str() {
+            "" => format!("it listens on port {port}"),
+            path => format!("GET {path} succeeds on port {port}"),
+        };
+        self.say(&format!("Checking for up to {} s that {what}", app.health_timeout.seconds()));
+        let check = Check { port, path: &app.health_path, timeout: app.health_timeout };
+        let instance = launched.instance().ok_or(Halt::Cancelled)?;
+        match check.wait(instance, self.cancel) {
+            Verdict::Well => Ok(launched),
+            Verdict::Unwell(sentence) => Err(Halt::Failed(sentence)),
+            Verdict::Cancelled => Err(Halt::Cancelled),
+            Verdict::Ended(exit) => Err(Halt::Failed(format!(
+                "the app ended with {exit} while it was being checked{}",
+                self.last_lines()
+            ))),
+        }
+    }
+
+    /// What the release has written, as far as the release before, which writes into
+    /// the same log, lets us see it.
+    fn last_lines(&self) -> String {
+        let tail = self.shared.journal.app_tail(&self.app.id, 10 * LAST_LINES, &self.redactor);
+        let tail = tail.unwrap_or_default();
+        let mark = self.mark();
+        let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
+        let lines = &tail[begun.max(tail.len().saturating_sub(LAST_LINES)).min(tail.len())..];
+        if lines.is_empty() {
+            return "; it wrote nothing".to_owned();
+        }
+        let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
+        let lines: Vec<String> = lines.iter().map(short).collect();
+        format!("; its last lines:\n{}", lines.join("\n"))
+    }
+
+    /// The switch: in one transaction in the database, then for the supervisor, who
+    /// sends the process before it home.
+    fn go_live(&self, launched: Launched) -> Result<(), Halt> {
+        let (shared, app, process) = (self.shared, &self.app.id, launched.process().clone());
+        let switch = || shared.store.go_live(self.id, app, &process);
+        match shared.queue.unless_cancelled(self.cancel, switch) {
+            Some(Ok(true)) => {
+                self.say(&format!("Live on port {}", process.port));
+                if let Some(instance) = launched.keep() {
+                    shared.desk.give(Order::TakeOver(app.clone(), process, instance));
+                }
+                Ok(())
+            }
+            Some(Ok(false)) | None => Err(Halt::Cancelled),
+            Some(Err(error)) => Err(Halt::Failed(error.to_string())),
+        }
+    }
+}
+
+impl Shared {
+    /// Removes what is no longer needed of an app: old releases, old history with its
+    /// logs, a cache that has grown too large. Never `/data`.
+    fn prune(&self, app: &AppId) {
+        let old = self.store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
+        for deploy in old {
+            if let Err(error) = self.places.discard_release(app, &deploy) {
+                log::warn!("release {deploy} could not be removed: {error}");
+            }
+        }
+        match self.store.prune_history(app, KEPT_HISTORY) {
+            Ok(forgotten) => self.journal.remove_deploys(&forgotten),
+            Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
+        }
+        if let Err(error) = self.places.bound_cache(app, &|| !self.queue.is_closed())
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            log::warn!("the cache of app {app} could not be looked at: {error}");
+        }
+    }
+}

@@ -51,16 +51,10 @@ impl Check<'_> {
         let until = Instant::now() + Duration::from_secs(self.timeout.seconds().into());
         let mut connected_since: Option<Instant> = None;
         loop {
-            let mut missing = match self.listener(instance) {
-                Ok(()) => None,
+            let missing = match self.listener(instance) {
+                Ok(()) => self.prove(until, instance, cancel).err(),
                 Err(sentence) => Some(sentence),
             };
-            if missing.is_none() {
-                match self.prove(until, instance, cancel) {
-                    Ok(()) => {}
-                    Err(sentence) => missing = Some(sentence),
-                }
-            }
             if let Some(exit) = instance.try_wait() {
                 return Verdict::Ended(exit);
             }

@@ -75,6 +75,14 @@ fn inside() -> ResolveFlags {
 /// # Errors
 /// When something cannot be removed; what is left can be tried again.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove_tree_while(path, &|| true)
+}
+
+/// [`remove_tree`], which may take minutes, as long as `go_on` says so.
+///
+/// # Errors
+/// Also when it was interrupted.
+pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let top = match open(path, ENTER, Mode::empty()) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
@@ -96,6 +104,9 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }
+        if !go_on() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let dir = enter(&top, &name)?;
         for child in names(&dir)? {
             match unlinkat(&dir, &child, AtFlags::empty()) {
@@ -110,7 +121,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         }
         unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
     }
-    Ok(fs::remove_dir(path)?)
+    fs::remove_dir(path)
 }
 
 /// Opens a directory below another and makes sure that we may change it.
@@ -176,6 +187,51 @@ pub fn give(path: &Path, uid: u32) -> io::Result<()> {
     Ok(rustix::fs::fchown(top.as_fd(), owner, group)?)
 }
 
+/// Moves a directory, also one that its owner has sealed: to change parents a
+/// directory must be writable.
+///
+/// # Errors
+/// When it cannot be moved.
+pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let (Some(parent), Some(name)) = (from.parent(), from.file_name()) else {
+                return Err(error);
+            };
+            let parent = open(parent, ENTER, Mode::empty())?;
+            let name = CString::new(name.as_bytes()).map_err(io::Error::other)?;
+            drop(enter(&parent, &name)?);
+            fs::rename(from, to)
+        }
+        other => other,
+    }
+}
+
+/// Whether the files below a directory take more than `cap` bytes on the disk.
+///
+/// # Errors
+/// When the directory cannot be opened; what lies too deep or is sealed is not counted.
+pub fn is_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    let top = open(path, ENTER, Mode::empty())?;
+    let mut taken = 0_u64;
+    let mut pending = vec![PathBuf::from(".")];
+    while let Some(path) = pending.pop().filter(|_| go_on()) {
+        let Ok(dir) = openat2(&top, &path, ENTER, Mode::empty(), inside()) else { continue };
+        for name in names(&dir)? {
+            let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            // st_blocks counts 512 bytes each (stat(2)).
+            taken = taken.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0) * 512);
+            if taken > cap {
+                return Ok(true);
+            }
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                pending.push(path.join(OsStr::from_bytes(name.as_bytes())));
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Bytes free for us, and bytes in all, where `path` is.
 ///
 /// # Errors
@@ -237,7 +293,7 @@ mod tests {
         symlink(&kept, tree.join("a/link")).unwrap();
         symlink(&kept, tree.join("link")).unwrap();
         for sealed in ["a/b/c", "a/b", "a"] {
-            fs::set_permissions(tree.join(sealed), Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(tree.join(sealed), Permissions::from_mode(0o000)).unwrap();
         }
         fs::set_permissions(&tree, Permissions::from_mode(0o500)).unwrap();
         remove_tree(&tree).unwrap();
@@ -280,6 +336,20 @@ mod tests {
             assert_eq!(owner(&path), 1_900_000_001, "{}", path.display());
         }
         assert_eq!(owner(&kept), 0);
+    }
+
+    #[test]
+    fn the_size_of_a_tree_is_known_and_a_sealed_one_can_be_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a")).unwrap();
+        fs::write(tree.join("a/file"), vec![1; 100_000]).unwrap();
+        let larger = |cap| is_larger(&tree, cap, &|| true).unwrap();
+        assert!(larger(50_000) && !larger(1_000_000));
+        fs::create_dir(dir.path().join("other")).unwrap();
+        fs::set_permissions(&tree, Permissions::from_mode(0o000)).unwrap();
+        move_dir(&tree, &dir.path().join("other/moved")).unwrap();
+        remove_tree(&dir.path().join("other")).unwrap();
     }
 
     #[test]

@@ -34,6 +34,7 @@ const CAGE: &str = "/cage";
 /// part of a shell text here. `command` keeps a name that the shell reserves
 /// (bash: `UID`) from ending it.
 const ENTER: &str = r#"
+umask 022
 while IFS= read -r better_paas_line; do
     case $better_paas_line in
     *\\*)
@@ -199,7 +200,10 @@ impl<'a> Sandbox<'a> {
             add(&["--perms", "0755", "--dir", prefix]);
         }
         system_dirs(&mut add, prefix);
-        add(&["--perms", "0755", "--dir", &format!("{prefix}/etc")]);
+        // Made by name: what bubblewrap makes on the way is closed to others than root.
+        for dir in ["/etc", "/etc/ssl", "/etc/pki"] {
+            add(&["--perms", "0755", "--dir", &format!("{prefix}{dir}")]);
+        }
         for name in ETC {
             let source = format!("/etc/{name}");
             if Path::new(&source).exists() {

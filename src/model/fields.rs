@@ -177,7 +177,9 @@ mod tests {
         for good in ["", "web", "apps/web", "a b"] {
             assert!(RootDir::parse(good).is_ok(), "{good}");
         }
-        for bad in ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb", "a\u{85}b"] {
+        for bad in
+            ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb", "a\u{85}b"]
+        {
             assert!(RootDir::parse(bad).is_err(), "{bad}");
         }
     }

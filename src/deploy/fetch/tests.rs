@@ -4,7 +4,6 @@ use super::*;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// A Git host on a loopback port: `git http-backend` behind a few lines of HTTP.
@@ -56,7 +55,7 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
     let length: usize = field("content-length:").and_then(|l| l.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let mut backend = Command::new("git")
+    let backend = Exec::new("git")
         .arg("http-backend")
         .env("GIT_PROJECT_ROOT", root)
         .env("GIT_HTTP_EXPORT_ALL", "1")
@@ -65,13 +64,8 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
         .env("QUERY_STRING", query)
         .env("CONTENT_TYPE", field("content-type:").unwrap_or_default())
         .env("GIT_PROTOCOL", field("git-protocol:").unwrap_or_default())
-        .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .ok()?;
-    backend.stdin.take()?.write_all(&body).ok()?;
-    let output = backend.wait_with_output().ok()?.stdout;
+        .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default());
+    let output = backend.stdin_bytes(body).run().ok()?.stdout;
     let text = String::from_utf8_lossy(&output);
     let status = text.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
     write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n").ok()?;
@@ -79,9 +73,9 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
 }
 
 fn git(dir: &Path, words: &[&str]) {
-    let mut command = Command::new("git");
-    command.current_dir(dir).args(["-c", "user.name=t", "-c", "user.email=t@example.com"]);
-    assert!(command.args(words).output().unwrap().status.success(), "{words:?}");
+    let who = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
+    let output = Exec::new("git").cwd(dir).args(who).args(words).run().unwrap();
+    assert!(output.exit.is_success(), "{words:?}");
 }
 
 /// A directory with a repository `shop` that holds odd things.

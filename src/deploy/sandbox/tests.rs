@@ -138,6 +138,25 @@ fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
 }
 
 #[test]
+fn an_app_can_read_what_it_needs_of_the_system() {
+    let (machine, _dir) = machine();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+    for path in ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/usr/bin/env"] {
+        assert_ne!(out(&sandbox, &format!("wc -c <{path}")), "0", "{path}");
+    }
+    let unreadable =
+        "find /etc /usr/bin /usr/lib/os-release -xdev -type d ! -readable -o -type f ! -readable";
+    let seen = out(&sandbox, unreadable);
+    assert!(
+        seen.lines().all(|path| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 4 == 0)),
+        "{seen}"
+    );
+    assert!(out(&sandbox, "cat /etc/ssl/certs/* | wc -c").parse::<u64>().unwrap() > 1000);
+    assert!(!out(&sandbox, "cat /etc/passwd").contains("/home"), "nobody else's names");
+    assert_eq!(out(&sandbox, "getent hosts app | cut -d' ' -f1; umask"), "127.0.0.1\n0022");
+}
+
+#[test]
 fn limits_are_in_force_inside() {
     let (machine, _dir) = machine();
     let limits =

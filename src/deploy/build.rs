@@ -1,0 +1,61 @@
+//! Runs the build command, with every line of it in the deploy's log.
+
+use super::sandbox::Sandbox;
+use crate::proc::{Cancel, Exit};
+use std::time::Duration;
+
+/// How long a build may take (deploys.md, "Build").
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// Bytes that a build may write.
+const OUTPUT_CAP: usize = 10 * 1024 * 1024;
+
+/// Characters of the last line that go into the error.
+const QUOTED: usize = 300;
+
+/// Why there is no build.
+#[derive(Debug, PartialEq, Eq)]
+pub enum BuildError {
+    /// The sentence for the owner.
+    Failed(String),
+    /// Somebody changed his mind.
+    Cancelled,
+}
+
+/// Runs the command to its end.
+///
+/// # Errors
+/// [`BuildError`], with the command's last line, since it mostly says why.
+pub fn build(
+    sandbox: &Sandbox<'_>,
+    command: &str,
+    cancel: &Cancel,
+    log: &mut dyn FnMut(&str),
+) -> Result<(), BuildError> {
+    let mut last = String::new();
+    let exec = sandbox.exec(&["/bin/sh", "-c", command]).deadline(DEADLINE).output_cap(OUTPUT_CAP);
+    let mut on_line = |line: &str| {
+        if !line.trim().is_empty() {
+            last = line.chars().take(QUOTED).collect();
+        }
+        log(line);
+    };
+    let exit = exec.stream(&mut on_line, cancel).map_err(|e| BuildError::Failed(e.to_string()))?;
+    let quote = if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
+    let sentence = match exit {
+        Exit::Code(0) => return Ok(()),
+        Exit::Cancelled => return Err(BuildError::Cancelled),
+        Exit::Code(137) | Exit::Signal(9) => format!(
+            "the build was killed (signal 9), most likely because it needed more memory than \
+             this machine has{quote}"
+        ),
+        Exit::TimedOut => {
+            format!("the build took longer than {} minutes{quote}", DEADLINE.as_secs() / 60)
+        }
+        Exit::OutputCapped => {
+            format!("the build wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
+        }
+        exit => format!("the build command ended with {exit}{quote}"),
+    };
+    Err(BuildError::Failed(sentence))
+}

@@ -1,0 +1,296 @@
+//! What the rest of the program asks of the pipeline, and who does the work.
+
+use super::instance::{Instance, sweep};
+use super::machine::Machine;
+use super::places::Places;
+use super::port::Ports;
+use super::supervise::{Desk, Order, Supervisor};
+use super::worker::Queue;
+use crate::data_dir::DataDir;
+use crate::journal::Journal;
+use crate::model::{AppId, DeployStatus, Trigger, Wanted};
+use crate::store::{Deploy, Store, StoreError};
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// After a failed look at the machine, how long until the next: the owner may
+/// have installed what was missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// How long a removal waits for a deploy of the same app to be cancelled.
+const CANCELLED: Duration = Duration::from_secs(5);
+
+/// Why the pipeline did not take a request.
+#[derive(Debug)]
+pub enum DeployError {
+    /// No such app.
+    NoApp,
+    /// The app has no live release that could be started.
+    NothingToStart,
+    /// This machine cannot run apps; the sentence says why and what to do.
+    Runtime(String),
+    /// The database did not do its part.
+    Store(StoreError),
+    /// The system did not do its part: what failed, and why.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for DeployError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoApp => f.write_str("there is no such app"),
+            Self::NothingToStart => f.write_str("the app has no live release; deploy it first"),
+            Self::Runtime(sentence) => f.write_str(sentence),
+            Self::Store(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "could not {what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DeployError {}
+
+impl From<StoreError> for DeployError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Whether this machine can run apps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runtime {
+    /// It can.
+    Ready,
+    /// It cannot; the sentence says why and what to do.
+    Missing(String),
+}
+
+/// What the pipeline's threads and its callers share.
+pub struct Shared {
+    /// The database.
+    pub store: Arc<Store>,
+    /// The logs.
+    pub journal: Arc<Journal>,
+    /// The files.
+    pub places: Places,
+    /// The ports.
+    pub ports: Ports,
+    /// What is to be deployed next, and what is being deployed.
+    pub queue: Queue,
+    /// Where the supervisor gets its orders.
+    pub desk: Desk,
+    machine: Mutex<Option<(Result<Machine, String>, Instant)>>,
+}
+
+impl Shared {
+    /// The machine, looked at once, or again some time after it was found wanting.
+    ///
+    /// # Errors
+    /// The sentence that says what is missing.
+    pub fn machine(&self) -> Result<Machine, String> {
+        let mut known = lock(&self.machine);
+        match &*known {
+            Some((Ok(machine), _)) => return Ok(machine.clone()),
+            Some((Err(why), at)) if at.elapsed() < LOOK_AGAIN => return Err(why.clone()),
+            _ => {}
+        }
+        let etc = self.places.etc().map_err(|e| e.to_string());
+        let found = etc.and_then(|etc| Machine::probe(&etc));
+        if let Err(why) = &found {
+            log::warn!("apps cannot run: {why}");
+        }
+        *known = Some((found.clone(), Instant::now()));
+        found
+    }
+}
+
+/// The pipeline.
+pub struct Deployer {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Deployer {
+    /// Brings order into what the last run left, finds the apps that kept running,
+    /// starts those that should run and do not, and waits for requests.
+    ///
+    /// # Errors
+    /// When the database does not answer or threads cannot be started.
+    pub fn start(
+        store: Arc<Store>,
+        journal: Arc<Journal>,
+        data: DataDir,
+    ) -> Result<Arc<Self>, DeployError> {
+        let (desk, inbox) = Desk::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
+        let shared = Arc::new(Shared {
+            store,
+            journal,
+            places: Places::new(data),
+            ports: Ports::default(),
+            queue: Queue::default(),
+            desk,
+            machine: Mutex::new(None),
+        });
+        for deploy in shared.store.fail_interrupted()? {
+            log::warn!("deploy {} was interrupted when the server ended", deploy.id);
+        }
+        let found = recover(&shared)?;
+        let supervisor = Supervisor::new(Arc::clone(&shared), inbox, found);
+        for app in shared.store.apps()? {
+            shared.desk.give(Order::Look(app.id));
+        }
+        let worker = Arc::clone(&shared);
+        let threads = vec![
+            spawn("supervisor", move || supervisor.run())?,
+            spawn("deploys", move || worker.work())?,
+        ];
+        // The first look takes a moment; better now than during the first request.
+        let _ = shared.machine();
+        Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
+    }
+
+    /// Puts a deploy into the queue; one of the same app that still waits is replaced.
+    ///
+    /// # Errors
+    /// [`DeployError::Runtime`] when this machine could not run it anyway.
+    pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
+        self.shared.machine().map_err(DeployError::Runtime)?;
+        let queued = self.shared.store.queue_deploy(app, trigger)?;
+        let deploy = queued.ok_or(DeployError::NoApp)?;
+        self.shared.queue.wake();
+        Ok(deploy)
+    }
+
+    /// Wants the app to run; the supervisor does the rest.
+    ///
+    /// # Errors
+    /// [`DeployError::NothingToStart`] before its first successful deploy.
+    pub fn start_app(&self, app: &AppId) -> Result<(), DeployError> {
+        self.want_running(app)?;
+        self.shared.desk.give(Order::Look(app.clone()));
+        Ok(())
+    }
+
+    /// Wants a new process of the app's live release, with the environment as it is now.
+    ///
+    /// # Errors
+    /// As [`Deployer::start_app`].
+    pub fn restart_app(&self, app: &AppId) -> Result<(), DeployError> {
+        self.want_running(app)?;
+        self.shared.desk.give(Order::Restart(app.clone()));
+        Ok(())
+    }
+
+    /// Wants the app to stop. A deploy of it that waits or is under way is
+    /// cancelled: it would start the app again.
+    ///
+    /// # Errors
+    /// When there is no such app, or the database does not answer.
+    pub fn stop_app(&self, app: &AppId) -> Result<(), DeployError> {
+        self.cancel_deploys(app, "cancelled, because the app was stopped")?;
+        if !self.shared.store.set_wanted(app, Wanted::Stopped)? {
+            return Err(DeployError::NoApp);
+        }
+        self.shared.desk.give(Order::Look(app.clone()));
+        Ok(())
+    }
+
+    /// Removes an app: its deploy, its process, its files and its history. Its
+    /// persistent data stays if `keep_data`.
+    ///
+    /// # Errors
+    /// When something could not be removed; it can be tried again.
+    pub fn remove_app(&self, app: &AppId, keep_data: bool) -> Result<(), DeployError> {
+        let shared = &self.shared;
+        if shared.store.app(app)?.is_none() {
+            return Err(DeployError::NoApp);
+        }
+        self.cancel_deploys(app, "cancelled, because the app was removed")?;
+        shared.queue.wait_until_free_of(app, CANCELLED);
+        shared.store.set_wanted(app, Wanted::Stopped)?;
+        shared.desk.give(Order::Forget(app.clone()));
+        shared
+            .places
+            .discard_app(app, keep_data)
+            .map_err(|e| DeployError::Io("remove the app's files", e))?;
+        let deploys = shared.store.deploy_ids(app)?;
+        shared.store.delete_app(app)?;
+        shared.journal.remove_app(app, &deploys);
+        shared.queue.wake();
+        Ok(())
+    }
+
+    /// Whether this machine can run apps.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.shared.machine().map_or_else(Runtime::Missing, |_| Runtime::Ready)
+    }
+
+    /// Cancels a deploy that is under way and joins the threads; apps keep running.
+    /// Takes less than 8 s.
+    pub fn shutdown(&self) {
+        self.shared.queue.close("the server was stopped; deploy again");
+        self.shared.desk.give(Order::Shutdown);
+        for thread in lock(&self.threads).drain(..) {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() {
+                log::error!("the thread {name} had ended with a panic");
+            }
+        }
+    }
+
+    fn want_running(&self, app: &AppId) -> Result<(), DeployError> {
+        let found = self.shared.store.app(app)?.ok_or(DeployError::NoApp)?;
+        if found.live_deploy.is_none() {
+            return Err(DeployError::NothingToStart);
+        }
+        self.shared.machine().map_err(DeployError::Runtime)?;
+        self.shared.store.set_wanted(app, Wanted::Running)?;
+        Ok(())
+    }
+
+    fn cancel_deploys(&self, app: &AppId, why: &'static str) -> Result<(), DeployError> {
+        for deploy in self.shared.store.deploys(app, None, 10)? {
+            if deploy.status == DeployStatus::Queued {
+                self.shared.store.fail_deploy(&deploy.id, why)?;
+            }
+        }
+        self.shared.queue.cancel(app, why);
+        Ok(())
+    }
+}
+
+/// Finds the apps that kept running, notes the ends of the others, and ends what
+/// belongs to nobody: a release that was being checked when the server was killed.
+fn recover(shared: &Shared) -> Result<Vec<(AppId, Instance)>, DeployError> {
+    let mut found = Vec::new();
+    for app in shared.store.apps()? {
+        let Some(process) = app.process.filter(|p| p.ended.is_none()) else { continue };
+        match Instance::adopt(process.pid, process.start_ticks) {
+            Some(instance) => {
+                log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
+                found.push((app.id, instance));
+            }
+            None => shared.store.process_ended(&app.id, process.pid, "unknown")?,
+        }
+    }
+    let known: HashSet<u32> = found.iter().map(|(_, instance)| instance.pid()).collect();
+    let strays = sweep(&shared.places.apps(), &known);
+    if strays > 0 {
+        log::warn!("ended {strays} processes that the last server had not finished starting");
+    }
+    Ok(found)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeployError> {
+    let spawned = Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|e| DeployError::Io("start a thread", e))
+}
+
+/// A panic while a lock was held ended one deploy; what the lock guards is still whole.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

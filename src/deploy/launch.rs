@@ -1,0 +1,148 @@
+//! Starts a release, and the surroundings that builds and apps find.
+
+use super::Shared;
+use super::instance::Instance;
+use super::machine::Machine;
+use super::network;
+use super::places::Recipe;
+use super::sandbox::{Purpose, Sandbox};
+use crate::journal::Redactor;
+use crate::model::{DeployId, EnvName, Secret};
+use crate::store::{App, Process};
+
+/// A release that was started and has not proved itself yet. Dropped, it ends:
+/// whatever stops a deploy leaves nothing running.
+#[derive(Debug)]
+pub struct Launched {
+    instance: Option<Instance>,
+    process: Process,
+}
+
+impl Launched {
+    /// What the database remembers of it.
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Its process, still on probation.
+    pub const fn instance(&mut self) -> Option<&mut Instance> {
+        self.instance.as_mut()
+    }
+
+    /// Lets it live on.
+    pub fn keep(mut self) -> Option<Instance> {
+        self.instance.take()
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if let Some(mut instance) = self.instance.take()
+            && !instance.end()
+        {
+            log::warn!("process {} was killed and does not go", self.process.pid);
+        }
+    }
+}
+
+impl Shared {
+    /// Starts a release on a fresh port, with the environment opened at this moment.
+    ///
+    /// # Errors
+    /// The sentence that says why not: a value that does not open, a program that
+    /// is gone, a release that is gone.
+    pub fn launch(&self, app: &App, deploy: &DeployId) -> Result<Launched, String> {
+        let machine = self.machine()?;
+        let recipe =
+            self.places.recipe(&app.id, deploy).ok_or("its files are gone; deploy again")?;
+        let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
+        let secrets = self.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
+        self.journal.set_redactor(&app.id, Redactor::new(secrets));
+        let log = self.journal.app_log_file(&app.id);
+        let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
+        let port = self.ports.fresh().map_err(|e| e.to_string())?;
+        let sandbox = for_app(&machine, app.slot, &recipe, env)
+            .bind(&self.places.release(&app.id, deploy), "/app")
+            .bind(&self.places.persistent(&app.id), "/data")
+            .env("PORT", port.to_string());
+        let instance = Instance::start(&sandbox, &recipe.start, &log).map_err(|e| e.to_string())?;
+        let process = Process {
+            deploy: deploy.clone(),
+            pid: instance.pid(),
+            start_ticks: instance.start_ticks(),
+            port,
+            ended: None,
+        };
+        Ok(Launched { instance: Some(instance), process })
+    }
+}
+
+/// The sandbox of an app, but for its port and directories. What the owner sets wins.
+fn for_app<'a>(
+    machine: &'a Machine,
+    slot: u16,
+    recipe: &Recipe,
+    env: Vec<(EnvName, Secret, bool)>,
+) -> Sandbox<'a> {
+    let mut sandbox = surroundings(Sandbox::new(machine, Purpose::Run, slot), &recipe.root)
+        .env("HOME", "/tmp")
+        .env("HOST", "127.0.0.1")
+        .env("NODE_ENV", "production")
+        // Otherwise Python keeps what an app prints until there are 8 KiB of it.
+        .env("PYTHONUNBUFFERED", "1");
+    for (name, value, _) in env {
+        sandbox = sandbox.secret_env(name.as_str(), value);
+    }
+    sandbox
+}
+
+/// The sandbox of a build, but for its directories. What the owner sets wins.
+pub fn for_build<'a>(
+    machine: &'a Machine,
+    slot: u16,
+    root: &str,
+    env: Vec<(EnvName, Secret, bool)>,
+) -> Sandbox<'a> {
+    let mut sandbox = surroundings(Sandbox::new(machine, Purpose::Build, slot), root);
+    for (name, value) in BUILD_VARIABLES {
+        sandbox = sandbox.env(name, value);
+    }
+    for (name, value, _) in env {
+        sandbox = sandbox.secret_env(name.as_str(), value);
+    }
+    sandbox
+}
+
+/// Where tools keep what the next build can use again, and how they talk to a log
+/// instead of a terminal. `/tmp` is memory, builds need more.
+const BUILD_VARIABLES: [(&str, &str); 14] = [
+    ("HOME", "/cache"),
+    ("TMPDIR", "/cache/tmp"),
+    ("XDG_CACHE_HOME", "/cache/xdg"),
+    ("PIP_CACHE_DIR", "/cache/pip"),
+    ("PIP_NO_INPUT", "1"),
+    ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+    ("npm_config_cache", "/cache/npm"),
+    ("npm_config_update_notifier", "false"),
+    ("CARGO_HOME", "/cache/cargo"),
+    ("CARGO_TARGET_DIR", "/cache/cargo-target"),
+    ("GOCACHE", "/cache/go-build"),
+    ("GOMODCACHE", "/cache/go-mod"),
+    ("BUNDLE_USER_CACHE", "/cache/bundle"),
+    ("PYTHONUNBUFFERED", "1"),
+];
+
+/// What builds and apps have in common: where they are, where their tools are.
+fn surroundings<'a>(sandbox: Sandbox<'a>, root: &str) -> Sandbox<'a> {
+    let dir = if root.is_empty() { "/app".to_owned() } else { format!("/app/{root}") };
+    let own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin:/app/node_modules/.bin");
+    let mut sandbox = sandbox
+        .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
+        .env("LANG", "C.UTF-8")
+        // In the release, since an app needs its gems when it runs.
+        .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"));
+    for (name, value) in network::variables() {
+        sandbox = sandbox.env(name, value);
+    }
+    sandbox.dir(dir)
+}

@@ -1,0 +1,279 @@
+//! Where an app's files are: its cache, its data, its releases, and what is to be removed.
+
+use super::files;
+use super::machine::Machine;
+use crate::data_dir::DataDir;
+use crate::model::{AppId, DeployId, unix_millis};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Where everything of every app is, inside the data directory.
+const APPS: &str = "apps";
+
+/// Where directories go to be removed; no app's name has a dot.
+const TRASH: &str = "apps/.trash";
+
+/// How much a build may find again of the one before, in bytes. A cache that has
+/// grown beyond this is given up: what fills it is mostly versions of long ago.
+const CACHE_CAP: u64 = 4 << 30;
+
+/// What is needed to start a release again as it was proved. It lies beside the
+/// release, where the app cannot reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// The directory of the repository that holds the app.
+    pub root: String,
+    /// The start command.
+    pub start: String,
+}
+
+/// The places in one data directory.
+#[derive(Debug, Clone)]
+pub struct Places {
+    data: DataDir,
+}
+
+impl Places {
+    /// The places in this data directory.
+    #[must_use]
+    pub const fn new(data: DataDir) -> Self {
+        Self { data }
+    }
+
+    /// Where all apps are.
+    #[must_use]
+    pub fn apps(&self) -> PathBuf {
+        self.data.join(APPS)
+    }
+
+    /// A release's directory.
+    #[must_use]
+    pub fn release(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/releases/{deploy}"))
+    }
+
+    /// What survives every deploy: `/data` inside.
+    #[must_use]
+    pub fn persistent(&self, app: &AppId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/data"))
+    }
+
+    /// What builds keep for the next one: `/cache` inside.
+    #[must_use]
+    pub fn cache(&self, app: &AppId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/cache"))
+    }
+
+    /// The bare repository.
+    #[must_use]
+    pub fn repo(&self, app: &AppId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/repo"))
+    }
+
+    /// Makes a directory for the files that stand in for the machine's own.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn etc(&self) -> io::Result<PathBuf> {
+        self.data.make_dir("sandbox")
+    }
+
+    /// Makes what a deploy needs and gives it to the app's user: an empty release
+    /// and temporary directory, and the cache, the data and the repository where
+    /// they are not there yet.
+    ///
+    /// # Errors
+    /// When that is not possible, mostly for lack of space or rights.
+    pub fn prepare(
+        &self,
+        machine: &Machine,
+        app: &AppId,
+        slot: u16,
+        deploy: &DeployId,
+    ) -> io::Result<()> {
+        let mine = [self.repo(app), self.cache(app), self.persistent(app)];
+        for name in ["repo", "cache", "data", "releases"] {
+            self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
+        }
+        let release = self.release(app, deploy);
+        self.discard(&release)?;
+        // A build may have put anything in its place.
+        let temporary = self.cache(app).join("tmp");
+        self.discard(&temporary)?;
+        fs::create_dir(&release)?;
+        if let Some(uid) = machine.outside_uid(slot) {
+            for path in mine.iter().chain([&release]) {
+                files::give(path, uid)?;
+            }
+        }
+        fs::create_dir(&temporary)?;
+        machine.outside_uid(slot).map_or(Ok(()), |uid| files::give(&temporary, uid))
+    }
+
+    /// Writes how to start a release again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_recipe(&self, app: &AppId, deploy: &DeployId, recipe: &Recipe) -> io::Result<()> {
+        let text = json!({"root": recipe.root, "start": recipe.start}).to_string();
+        let mut file = File::create(self.recipe_file(app, deploy))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// How to start a release again; `None` when the release is not there.
+    #[must_use]
+    pub fn recipe(&self, app: &AppId, deploy: &DeployId) -> Option<Recipe> {
+        if !self.release(app, deploy).is_dir() {
+            return None;
+        }
+        let text = fs::read_to_string(self.recipe_file(app, deploy)).ok()?;
+        let value: Value = serde_json::from_str(&text).ok()?;
+        let field = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
+        Some(Recipe { root: field("root")?, start: field("start")? })
+    }
+
+    fn recipe_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/releases/{deploy}.json"))
+    }
+
+    /// Removes a release.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_release(&self, app: &AppId, deploy: &DeployId) -> io::Result<()> {
+        let _ = fs::remove_file(self.recipe_file(app, deploy));
+        self.discard(&self.release(app, deploy))
+    }
+
+    /// Gives up a build cache that has grown too large.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn bound_cache(&self, app: &AppId, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+        let cache = self.cache(app);
+        let large = files::is_larger(&cache, CACHE_CAP, go_on)?;
+        if large {
+            self.discard(&cache)?;
+        }
+        Ok(large)
+    }
+
+    /// Removes all of an app, its data too unless it is to be kept.
+    ///
+    /// # Errors
+    /// When something could not be put aside.
+    pub fn discard_app(&self, app: &AppId, keep_data: bool) -> io::Result<()> {
+        let dir = self.data.join(&format!("{APPS}/{app}"));
+        if !keep_data {
+            return self.discard(&dir);
+        }
+        for name in ["repo", "cache", "releases"] {
+            self.discard(&dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a directory, or whatever has its name, aside: at once, however much is in it.
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        let meta = match fs::symlink_metadata(path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !meta.is_dir() {
+            return fs::remove_file(path);
+        }
+        let trash = self.data.make_dir(TRASH)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let unique = format!("{name}-{}-{:x}", unix_millis(), u64::from_ne_bytes(random));
+        files::move_dir(path, &trash.join(unique))
+    }
+
+    /// Removes for good what was put aside. What cannot be removed now stays for
+    /// the next time; a process that still runs in it may be putting files there.
+    pub fn empty_trash(&self, go_on: &dyn Fn() -> bool) {
+        let Ok(entries) = fs::read_dir(self.data.join(TRASH)) else { return };
+        for entry in entries.flatten() {
+            if let Err(error) = files::remove_tree_while(&entry.path(), go_on)
+                && go_on()
+            {
+                log::warn!("{} could not be removed yet: {error}", entry.path().display());
+            }
+        }
+    }
+
+    /// Bytes free for us, and bytes in all, where the data is.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn space(&self) -> io::Result<(u64, u64)> {
+        files::space(self.data.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places() -> (Places, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        (Places::new(data), dir)
+    }
+
+    #[test]
+    fn a_recipe_is_read_back_only_while_its_release_is_there() {
+        let (places, _dir) = places();
+        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        assert_eq!(places.recipe(&app, &deploy), None);
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        let recipe = Recipe { root: "web".into(), start: "echo \"$PORT\"".into() };
+        places.keep_recipe(&app, &deploy, &recipe).unwrap();
+        assert_eq!(places.recipe(&app, &deploy), Some(recipe));
+        places.discard_release(&app, &deploy).unwrap();
+        assert_eq!(places.recipe(&app, &deploy), None);
+    }
+
+    #[test]
+    fn what_a_build_planted_does_not_lead_a_removal_astray() {
+        let (places, dir) = places();
+        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        let kept = dir.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("file"), "x").unwrap();
+        let temporary = places.cache(&app).join("tmp");
+        fs::remove_dir(&temporary).unwrap();
+        std::os::unix::fs::symlink(&kept, &temporary).unwrap();
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        assert!(fs::symlink_metadata(&temporary).unwrap().is_dir());
+        places.empty_trash(&|| true);
+        assert!(kept.join("file").exists());
+    }
+
+    #[test]
+    fn an_app_is_removed_with_or_without_its_data() {
+        let (places, _dir) = places();
+        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        fs::write(places.persistent(&app).join("file"), "x").unwrap();
+        places.discard_app(&app, true).unwrap();
+        assert!(places.persistent(&app).join("file").exists());
+        assert!(!places.repo(&app).exists() && !places.release(&app, &deploy).exists());
+        places.discard_app(&app, false).unwrap();
+        assert!(!places.persistent(&app).exists());
+        places.empty_trash(&|| true);
+        assert_eq!(fs::read_dir(places.apps().join(".trash")).unwrap().count(), 0);
+    }
+}

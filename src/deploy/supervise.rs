@@ -1,0 +1,360 @@
+//! Keeps what should run running: one thread that holds every live app.
+//!
+//! It hears of changes by orders and of ends through pidfds. What it does follows
+//! from two things alone: what the owner wants (in the database) and what runs.
+
+use super::Shared;
+use super::instance::Instance;
+use crate::model::{AppId, Wanted};
+use crate::proc::{Exit, wait_any};
+use crate::store::{App, Process};
+use rustix::event::{EventfdFlags, eventfd};
+use std::collections::HashMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+/// The pause before an app that ended is started again, the first time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause; it doubles up to here.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An app that lived this long has earned the first pause again.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// How long a process may take to end after SIGTERM (deploys.md, "Switch").
+const GRACE: Duration = Duration::from_secs(30);
+/// The same for one whose app is being removed: nobody needs its last answers.
+const SHORT_GRACE: Duration = Duration::from_secs(5);
+/// The same when the server itself stops, which must be over within 10 s.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// Time between two looks while a process is ending.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time between two looks when nothing is expected.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What the supervisor is told.
+#[derive(Debug)]
+pub enum Order {
+    /// A new release is live in this process; the one before it shall end.
+    TakeOver(AppId, Process, Instance),
+    /// What the owner wants may have changed.
+    Look(AppId),
+    /// The owner wants a new process of the live release.
+    Restart(AppId),
+    /// The app is being removed.
+    Forget(AppId),
+    /// The server stops; apps stay.
+    Shutdown,
+}
+
+/// The end of the line where orders are given.
+#[derive(Debug)]
+pub struct Desk {
+    orders: Sender<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Desk {
+    /// A desk, and what the supervisor needs to sit at it.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new() -> io::Result<(Self, Inbox)> {
+        let (sender, orders) = channel();
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok((Self { orders: sender, bell: Arc::clone(&bell) }, Inbox { orders, bell }))
+    }
+
+    /// Gives an order. After the supervisor has gone it is lost, as is the server.
+    pub fn give(&self, order: Order) {
+        let _ = self.orders.send(order);
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Where orders arrive.
+#[derive(Debug)]
+pub struct Inbox {
+    orders: Receiver<Order>,
+    bell: Arc<OwnedFd>,
+}
+
+/// A process of a live release.
+struct Live {
+    instance: Instance,
+    since: Instant,
+}
+
+/// What is known of one app.
+#[derive(Default)]
+struct Seat {
+    live: Option<Live>,
+    /// When to start it, if it is to be started.
+    start_at: Option<Instant>,
+    /// The pause before the next restart.
+    pause: Option<Duration>,
+}
+
+/// A process that was asked to end.
+struct Leaving {
+    app: AppId,
+    instance: Instance,
+    kill_at: Instant,
+    /// Somebody wants to know how it ended.
+    told: bool,
+}
+
+/// The supervisor.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    seats: HashMap<AppId, Seat>,
+    leaving: Vec<Leaving>,
+}
+
+impl Supervisor {
+    /// A supervisor with the apps that were found running.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, inbox: Inbox, found: Vec<(AppId, Instance)>) -> Self {
+        let mut supervisor = Self { shared, inbox, seats: HashMap::new(), leaving: Vec::new() };
+        for (app, instance) in found {
+            let live = Live { instance, since: Instant::now() };
+            supervisor.seats.insert(app, Seat { live: Some(live), ..Seat::default() });
+        }
+        supervisor
+    }
+
+    /// Works until it is told to stop. A panic is a bug that ends one turn, not
+    /// the care for all apps.
+    pub fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return,
+                Err(_) => std::thread::sleep(FIRST_PAUSE),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> ControlFlow<()> {
+        while let Ok(order) = self.inbox.orders.try_recv() {
+            if matches!(order, Order::Shutdown) {
+                self.let_go();
+                return ControlFlow::Break(());
+            }
+            self.obey(order);
+        }
+        self.notice_ends();
+        self.see_off();
+        self.start_due();
+        self.wait();
+        ControlFlow::Continue(())
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::TakeOver(app, process, instance) => {
+                let live = Live { instance, since: Instant::now() };
+                let seat = Seat { live: Some(live), ..Seat::default() };
+                let old = self.seats.insert(app.clone(), seat);
+                if let Some(old) = old.and_then(|seat| seat.live) {
+                    self.dismiss(app.clone(), old.instance, GRACE, false);
+                }
+                // Between the switch and this order we may have started the new
+                // release ourselves, for a crash of the old one; that was `old`.
+                if let Err(error) = self.shared.store.set_process(&app, Some(&process)) {
+                    log::error!("the process of app {app} could not be noted: {error}");
+                }
+                // The owner may have stopped it in the meantime.
+                self.look(&app);
+            }
+            Order::Look(app) => self.look(&app),
+            Order::Restart(app) => {
+                let old = self.seats.entry(app.clone()).or_default().live.take();
+                if let Some(old) = old {
+                    self.shared.journal.note_app(&app, "Restarting.");
+                    self.dismiss(app.clone(), old.instance, GRACE, true);
+                }
+                self.look(&app);
+            }
+            Order::Forget(app) => {
+                self.leaving.iter_mut().filter(|l| l.app == app).for_each(|l| {
+                    l.told = false;
+                    l.kill_at = l.kill_at.min(Instant::now() + SHORT_GRACE);
+                });
+                if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
+                    self.dismiss(app, live.instance, SHORT_GRACE, false);
+                }
+            }
+            Order::Shutdown => {}
+        }
+    }
+
+    /// Does what the owner wants of an app, now and without a pause.
+    fn look(&mut self, id: &AppId) {
+        let app = match self.shared.store.app(id) {
+            Ok(Some(app)) => app,
+            Ok(None) => return,
+            Err(error) => return log::error!("app {id} is not looked after: {error}"),
+        };
+        let seat = self.seats.entry(id.clone()).or_default();
+        seat.pause = None;
+        match app.wanted {
+            Wanted::Running if seat.live.is_none() && app.live_deploy.is_some() => {
+                seat.start_at = Some(Instant::now());
+            }
+            Wanted::Running => {}
+            Wanted::Stopped => {
+                seat.start_at = None;
+                if let Some(live) = seat.live.take() {
+                    self.shared.journal.note_app(id, "Stopping, as its owner wants.");
+                    self.dismiss(id.clone(), live.instance, GRACE, true);
+                }
+            }
+        }
+    }
+
+    fn dismiss(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
+        instance.terminate();
+        self.leaving.push(Leaving { app, instance, kill_at: Instant::now() + grace, told });
+    }
+
+    /// Takes notice of live processes that have ended by themselves.
+    fn notice_ends(&mut self) {
+        for (id, seat) in &mut self.seats {
+            let Some(live) = seat.live.as_mut() else { continue };
+            let Some(exit) = live.instance.try_wait() else { continue };
+            let lived = live.since.elapsed();
+            let pause = match seat.pause {
+                Some(pause) if lived < STABLE => (pause * 2).min(LONGEST_PAUSE),
+                _ => FIRST_PAUSE,
+            };
+            record_end(&self.shared, id, live.instance.pid(), exit);
+            let seconds = pause.as_secs();
+            let line = format!("Ended with {exit}; starting it again in {seconds} s.");
+            self.shared.journal.note_app(id, &line);
+            seat.pause = Some(pause);
+            seat.start_at = Some(Instant::now() + pause);
+            if let Some(live) = seat.live.take() {
+                // Something inside may take a moment to go, though it was killed.
+                let (app, instance) = (id.clone(), live.instance);
+                let kill_at = Instant::now();
+                self.leaving.push(Leaving { app, instance, kill_at, told: false });
+            }
+        }
+    }
+
+    /// Sees off those that were asked to end: when they have, or have had their time.
+    fn see_off(&mut self) {
+        let now = Instant::now();
+        let shared = &self.shared;
+        self.leaving.retain_mut(|leaving| {
+            if !leaving.instance.is_gone() {
+                if now >= leaving.kill_at {
+                    leaving.instance.kill();
+                }
+                return true;
+            }
+            if leaving.told
+                && let Some(exit) = leaving.instance.try_wait()
+            {
+                record_end(shared, &leaving.app, leaving.instance.pid(), exit);
+                shared.journal.note_app(&leaving.app, "Stopped.");
+            }
+            false
+        });
+    }
+
+    /// Starts what is due, unless a process of the same app is still ending: two
+    /// of them would share `/data`.
+    fn start_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<AppId> = self
+            .seats
+            .iter()
+            .filter(|(id, seat)| {
+                seat.start_at.is_some_and(|at| at <= now)
+                    && !self.leaving.iter().any(|l| l.told && l.app == **id)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in due {
+            let Some(seat) = self.seats.get_mut(&id) else { continue };
+            seat.start_at = None;
+            match start(&self.shared, &id) {
+                Ok(live) => seat.live = live,
+                Err(why) => {
+                    let pause = seat.pause.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+                    seat.pause = Some(pause);
+                    seat.start_at = Some(now + pause);
+                    let seconds = pause.as_secs();
+                    log::warn!("app {id} could not be started: {why}");
+                    let line = format!("Could not be started: {why}. Next try in {seconds} s.");
+                    self.shared.journal.note_app(&id, &line);
+                }
+            }
+        }
+    }
+
+    /// Waits for an order, an end, or the next thing that is due.
+    fn wait(&self) {
+        let now = Instant::now();
+        let due = self.seats.values().filter_map(|seat| seat.start_at);
+        let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
+        if !self.leaving.is_empty() {
+            pause = pause.min(LOOK);
+        }
+        // A start that waits for another process to end is looked at with that one.
+        let pause = if pause.is_zero() { LOOK } else { pause.min(IDLE) };
+        let mut fds = vec![self.inbox.bell.as_fd()];
+        fds.extend(self.seats.values().filter_map(|s| Some(s.live.as_ref()?.instance.as_fd())));
+        if let Err(error) = wait_any(&fds, pause) {
+            log::error!("the supervisor cannot wait: {error}");
+            std::thread::sleep(LOOK);
+        }
+        let _ = rustix::io::read(&self.inbox.bell, &mut [0; 8]);
+    }
+
+    /// The server stops: those that were asked to end get a moment more, all
+    /// others stay as they are.
+    fn let_go(&mut self) {
+        let until = Instant::now() + LAST_GRACE;
+        self.see_off();
+        while !self.leaving.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+            self.see_off();
+        }
+        for leaving in &mut self.leaving {
+            leaving.instance.kill();
+        }
+        let until = Instant::now() + LAST_GRACE;
+        while !self.leaving.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+            self.see_off();
+        }
+    }
+}
+
+/// Starts an app's live release; `None` when it should not run after all.
+fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
+    let app: App = match shared.store.app(id).map_err(|e| e.to_string())? {
+        Some(app) if app.wanted == Wanted::Running => app,
+        _ => return Ok(None),
+    };
+    let Some(deploy) = app.live_deploy.clone() else { return Ok(None) };
+    let launched = shared.launch(&app, &deploy)?;
+    // Not written is not started: after a restart of the server nobody would know it.
+    shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
+    Ok(launched.keep().map(|instance| Live { instance, since: Instant::now() }))
+}
+
+fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
+    if let Err(error) = shared.store.process_ended(app, pid, &exit.to_string()) {
+        log::error!("the end of app {app} could not be noted: {error}");
+    }
+}
