@@ -68,11 +68,10 @@ fn a_header_line_that_never_ends_costs_16_kib_and_no_more() {
     let watch = Watch::over(&server);
     let mut connection = RawConn::to(server.address());
     connection.send("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Endless: ");
-    let mut sent = 0;
-    while sent < 64 * 1024 * 1024 && connection.try_send(&[b'a'; 16 * 1024]).is_ok() {
-        sent += 16 * 1024;
+    let begin = Instant::now();
+    while connection.try_send(&[b'a'; 16 * 1024]).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(8), "it reads on and on");
     }
-    assert!(sent < 16 * 1024 * 1024, "the server read {sent} bytes of one header");
     watch.holds();
     let endless = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX: {}", "a".repeat(17 * 1024));
     refused(&server, endless, &[431]);
