@@ -121,12 +121,11 @@ fn a_message_over_64_kib_ends_the_session_before_it_is_stored() {
         .enumerate()
         .map(|(i, b)| if i == 0 { b & 0x7f } else { *b })
         .collect::<Vec<u8>>();
-    let mut total = 0;
-    while sent.is_ok() && total < 64 * 1024 * 1024 {
+    let begin = Instant::now();
+    while sent.is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(8), "a message without an end");
         sent = fragments.try_send(&piece.repeat(100));
-        total += 12_000;
     }
-    assert!(total < 16 * 1024 * 1024, "{total} bytes in one message");
     watch.holds();
 }
 
