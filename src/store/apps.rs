@@ -114,12 +114,20 @@ pub struct AppChanges {
     pub health_timeout: Option<HealthTimeout>,
 }
 
-const SELECT: &str = "SELECT a.id, a.name, a.slot, a.git_repo, a.branch, a.git_token IS NOT NULL, \
-     a.root_dir, a.build_command, a.start_command, a.health_path, a.health_timeout_seconds, \
-     a.wanted, a.live_deploy, a.created_at, \
-     p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, \
-     (SELECT d.status FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
-     FROM apps a LEFT JOIN processes p ON p.app_id = a.id";
+/// One text for each question, so that the statement cache finds it as it stands.
+macro_rules! select {
+    ($rest:literal) => {
+        concat!(
+            "SELECT a.id, a.name, a.slot, a.git_repo, a.branch, a.git_token IS NOT NULL, \
+             a.root_dir, a.build_command, a.start_command, a.health_path, \
+             a.health_timeout_seconds, a.wanted, a.live_deploy, a.created_at, \
+             p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, \
+             (SELECT d.status FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
+             FROM apps a LEFT JOIN processes p ON p.app_id = a.id ",
+            $rest
+        )
+    };
+}
 
 impl Store {
     /// All apps, by name.
@@ -128,7 +136,7 @@ impl Store {
     /// When the database does not answer or holds something that is no app.
     pub fn apps(&self) -> Result<Vec<App>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} ORDER BY a.name"))?;
+        let mut statement = connection.prepare_cached(select!("ORDER BY a.name"))?;
         let mut rows = statement.query([])?;
         let mut apps = Vec::new();
         while let Some(row) = rows.next()? {
@@ -142,7 +150,7 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app(&self, id: &AppId) -> Result<Option<App>, StoreError> {
-        self.one_app("a.id = ?1", id.as_str())
+        self.one_app(select!("WHERE a.id = ?1"), id.as_str())
     }
 
     /// The app of a name, or `None`.
@@ -150,12 +158,12 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app_named(&self, name: &AppName) -> Result<Option<App>, StoreError> {
-        self.one_app("a.name = ?1", name.as_str())
+        self.one_app(select!("WHERE a.name = ?1"), name.as_str())
     }
 
-    fn one_app(&self, condition: &'static str, value: &str) -> Result<Option<App>, StoreError> {
+    fn one_app(&self, sql: &'static str, value: &str) -> Result<Option<App>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE {condition}"))?;
+        let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([value])?;
         rows.next()?.map(read_app).transpose()
     }
@@ -279,14 +287,22 @@ impl Store {
     }
 
     /// Everything about an app that no log may show: its credential and the
-    /// environment values that are marked secret.
+    /// environment values that are marked secret. A value that does not open is
+    /// left out: nothing that runs ever gets it, so no log can show it.
     ///
     /// # Errors
-    /// When a stored value does not open.
+    /// When the database does not answer.
     pub fn secrets_of(&self, id: &AppId) -> Result<Vec<Secret>, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(Vec::new()) };
-        let mut secrets: Vec<Secret> = self.git_credential(&app)?.into_iter().collect();
-        secrets.extend(self.env_clear(id)?.into_iter().filter(|e| e.2).map(|e| e.1));
+        let credential = match self.git_credential(&app) {
+            Err(StoreError::Vault(error)) => {
+                log::error!("{error}");
+                None
+            }
+            other => other?,
+        };
+        let mut secrets: Vec<Secret> = credential.into_iter().collect();
+        secrets.extend(self.secret_env(id)?);
         Ok(secrets)
     }
 
@@ -374,13 +390,11 @@ fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
 }
 
 fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
-    let text = |i: usize| row.get_ref(i)?.as_str().map_err(|_| StoreError::Corrupt);
+    let text = |i| optional_text(row, i)?.ok_or(StoreError::Corrupt);
     let wanted = parsed(text(11)?, Wanted::parse)?;
-    let live: Option<String> = row.get(12)?;
-    let live_deploy = live.map(|d| parsed(&d, DeployId::parse)).transpose()?;
+    let live_deploy = optional_text(row, 12)?.map(|d| parsed(d, DeployId::parse)).transpose()?;
     let process = read_process(row)?;
-    let last: Option<String> = row.get(19)?;
-    let last = last.map(|s| parsed(&s, DeployStatus::parse)).transpose()?;
+    let last = optional_text(row, 19)?.map(|s| parsed(s, DeployStatus::parse)).transpose()?;
     Ok(App {
         id: parsed(text(0)?, AppId::parse)?,
         name: parsed(text(1)?, AppName::parse)?,
@@ -401,11 +415,16 @@ fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
     })
 }
 
+/// A text column without a copy of it.
+fn optional_text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, StoreError> {
+    row.get_ref(column)?.as_str_or_null().map_err(|_| StoreError::Corrupt)
+}
+
 fn read_process(row: &Row<'_>) -> Result<Option<Process>, StoreError> {
-    let Some(deploy) = row.get::<_, Option<String>>(14)? else { return Ok(None) };
+    let Some(deploy) = optional_text(row, 14)? else { return Ok(None) };
     let ticks: i64 = row.get(16)?;
     Ok(Some(Process {
-        deploy: parsed(&deploy, DeployId::parse)?,
+        deploy: parsed(deploy, DeployId::parse)?,
         pid: row.get(15)?,
         start_ticks: u64::try_from(ticks).map_err(|_| StoreError::Corrupt)?,
         port: row.get(17)?,

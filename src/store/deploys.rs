@@ -3,7 +3,7 @@
 use super::apps::{Process, write_process};
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis, Wanted, unix_millis};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
 /// One deploy.
 #[derive(Debug, Clone)]
@@ -283,19 +283,4 @@ fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
         started_at: row.get(8)?,
         finished_at: row.get(9)?,
     })
-}
-
-impl Store {
-    /// Whether a deploy exists and has ended.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub fn deploy_ended(&self, id: &DeployId) -> Result<Option<bool>, StoreError> {
-        let connection = self.read();
-        let mut statement =
-            connection.prepare_cached("SELECT status FROM deploys WHERE id = ?1")?;
-        let status: Option<String> =
-            statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
-        status.map(|s| Ok(parsed(&s, DeployStatus::parse)?.is_final())).transpose()
-    }
 }

@@ -56,6 +56,13 @@ impl Store {
             .collect()
     }
 
+    /// The values that are marked secret, as far as they open.
+    pub(super) fn secret_env(&self, app: &AppId) -> Result<Vec<Secret>, StoreError> {
+        let rows = self.env_rows(app)?;
+        let secret = rows.iter().filter(|(_, _, secret)| *secret);
+        Ok(secret.filter_map(|(name, stored, _)| self.open_env(app, name, stored).ok()).collect())
+    }
+
     /// Replaces an app's environment in one transaction. `false` when the app
     /// does not exist.
     ///
