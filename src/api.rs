@@ -1,1 +1,204 @@
-//! The api room.
+//! The HTTP API: one match is the route table, reading it is reading the API.
+//!
+//! This room knows requests and answers as plain data, no sockets: `serve`
+//! brings them from `tiny_http` and back. A handler that needs a signed-in
+//! owner takes a [`Session`], which only [`crate::auth`] can make.
+
+mod answer;
+mod apps;
+mod assets;
+mod deploys;
+mod env;
+mod error;
+mod fields;
+mod query;
+mod security;
+mod settings;
+mod system;
+
+pub use answer::{Answer, Body};
+pub use apps::AppView;
+pub use deploys::DeployView;
+pub use error::ApiError;
+pub use system::MachineFacts;
+
+use crate::auth::{Auth, Session, Verdict};
+use crate::deploy::Deployer;
+use crate::journal::Journal;
+use crate::model::Client;
+use crate::store::Store;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The methods that some route takes; a path's `Allow` is found by trying them.
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/// Everything that handlers work with.
+pub struct Api {
+    /// The database.
+    pub store: Arc<Store>,
+    /// Who may come in.
+    pub auth: Arc<Auth>,
+    /// The pipeline.
+    pub deployer: Arc<Deployer>,
+    /// The log files.
+    pub journal: Arc<Journal>,
+    /// Reads the machine's numbers.
+    pub machine: Box<dyn Fn() -> MachineFacts + Send>,
+    /// When the server started.
+    pub started: Instant,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Peer {
+    /// Over the network, through the gate.
+    Remote(Client),
+    /// From this machine's owner, over the socket inside the data directory,
+    /// which nobody else can open. Bad tokens are not counted there, so that
+    /// the operator who locked himself out finds a way in (P13).
+    Local,
+}
+
+/// A whole request.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The method, upper case.
+    pub method: &'a str,
+    /// The path as sent, percent-encoded.
+    pub path: &'a str,
+    /// What follows the question mark.
+    pub query: Option<&'a str>,
+    /// The `Authorization` header as sent.
+    pub authorization: Option<&'a [u8]>,
+    /// Who sends it.
+    pub peer: Peer,
+    /// Whether the client's own connection is encrypted.
+    pub secure: bool,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+type Handler<'a> = Box<dyn FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
+
+/// Takes care of the closure's type: a handler for signed-in owners.
+fn owner<'a>(
+    handler: impl FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a,
+) -> Handler<'a> {
+    Box::new(handler)
+}
+
+/// The route table: every path under `/api`. All of it is behind the token (P3).
+fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
+    Some(match (method, path) {
+        ("GET", ["session"]) => owner(system::session),
+        ("POST", ["ws-ticket"]) => owner(security::ws_ticket),
+        ("GET", ["apps"]) => owner(apps::list),
+        ("POST", ["apps"]) => owner(apps::create),
+        ("GET", ["apps", id]) => owner(|api, s, r| apps::show(api, s, r, id)),
+        ("PATCH", ["apps", id]) => owner(|api, s, r| apps::change(api, s, r, id)),
+        ("DELETE", ["apps", id]) => owner(|api, s, r| apps::remove(api, s, r, id)),
+        ("GET", ["apps", id, "env"]) => owner(|api, s, r| env::show(api, s, r, id)),
+        ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)),
+        ("GET", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::history(api, s, r, id)),
+        ("POST", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::create(api, s, r, id)),
+        ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)),
+        ("POST", ["apps", id, "stop"]) => owner(|api, s, r| apps::stop(api, s, r, id)),
+        ("POST", ["apps", id, "start"]) => owner(|api, s, r| apps::start(api, s, r, id)),
+        ("POST", ["apps", id, "restart"]) => owner(|api, s, r| apps::restart(api, s, r, id)),
+        ("GET", ["deploys", id]) => owner(|api, s, r| deploys::show(api, s, r, id)),
+        ("GET", ["deploys", id, "log"]) => owner(|api, s, r| deploys::log(api, s, r, id)),
+        ("POST", ["deploy"]) => owner(deploys::one_line),
+        ("GET", ["settings", "github-token"]) => owner(settings::github_token),
+        ("PUT", ["settings", "github-token"]) => owner(settings::save_github_token),
+        ("DELETE", ["settings", "github-token"]) => owner(settings::delete_github_token),
+        ("GET", ["security", "lockouts"]) => owner(security::lockouts),
+        ("DELETE", ["security", "lockouts", client]) => {
+            owner(|api, s, r| security::clear_lockout(api, s, r, client))
+        }
+        ("POST", ["security", "rotate-token"]) => owner(security::rotate_token),
+        ("GET", ["system"]) => owner(system::system),
+        ("GET", ["openapi.json"]) => owner(assets::openapi),
+        _ => return None,
+    })
+}
+
+impl Api {
+    /// Answers a request. Errors become answers too.
+    #[must_use]
+    pub fn answer(&self, request: &Request<'_>) -> Answer {
+        let path = request.path.strip_prefix('/').unwrap_or(request.path);
+        let mut answer = match path.split_once('/') {
+            Some(("api", rest)) => self.behind_the_token(request, rest),
+            _ if path == "api" => self.behind_the_token(request, ""),
+            Some(("ws", _)) => ApiError::upgrade_required().into(),
+            _ => assets::answer(request.method, path),
+        };
+        if request.secure {
+            answer.header("Strict-Transport-Security", "max-age=31536000");
+        }
+        answer
+    }
+
+    fn behind_the_token(&self, request: &Request<'_>, path: &str) -> Answer {
+        match self.verdict(request) {
+            Verdict::Allowed(session) => {
+                let mut answer = self.routed(request, path, &session).unwrap_or_else(Answer::from);
+                answer.proved = true;
+                answer
+            }
+            Verdict::Locked { retry_after_seconds } => ApiError::locked(retry_after_seconds).into(),
+            Verdict::Refused => ApiError::wrong_token().into(),
+            Verdict::Anonymous => ApiError::no_token().into(),
+        }
+    }
+
+    fn verdict(&self, request: &Request<'_>) -> Verdict {
+        let presented = request.authorization.and_then(bearer);
+        match request.peer {
+            Peer::Remote(client) => self.auth.decide(presented, client),
+            Peer::Local => self.auth.decide_local(presented),
+        }
+    }
+
+    fn routed(
+        &self,
+        request: &Request<'_>,
+        path: &str,
+        session: &Session,
+    ) -> Result<Answer, ApiError> {
+        let decoded: Vec<String> =
+            path.split('/').map(query::decode_segment).collect::<Result<_, _>>()?;
+        let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        // HEAD is GET whose body is left out on the way.
+        let method = if request.method == "HEAD" { "GET" } else { request.method };
+        if let Some(handler) = route(method, &segments) {
+            return handler(self, session, request);
+        }
+        let allowed: Vec<&str> =
+            METHODS.into_iter().filter(|m| route(m, &segments).is_some()).collect();
+        Err(if allowed.is_empty() { ApiError::no_route() } else { ApiError::method(&allowed) })
+    }
+}
+
+/// The token in an `Authorization` header: the scheme in any case, one space,
+/// then the token exactly as it stands (P6). Another scheme carries no token.
+fn bearer(header: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = header.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bearer;
+
+    #[test]
+    fn the_scheme_may_have_any_case_and_the_token_is_taken_as_sent() {
+        assert_eq!(bearer(b"Bearer abc"), Some(&b"abc"[..]));
+        assert_eq!(bearer(b"bEARER  abc"), Some(&b" abc"[..]));
+        assert_eq!(bearer(b"Bearer "), Some(&b""[..]));
+        for other in [&b"Basic abc"[..], b"Bearer", b"", b"Bearer\tabc", b"abc"] {
+            assert_eq!(bearer(other), None);
+        }
+    }
+}

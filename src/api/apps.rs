@@ -1,0 +1,251 @@
+//! Apps: list, create, show, change, remove, run.
+
+use super::fields::Fields;
+use super::query::Query;
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::Session;
+use crate::model::{
+    AppId, AppName, Branch, HealthPath, HealthTimeout, Invalid, RepoUrl, RootDir, Secret,
+    ShellCommand, UnixMillis, Wanted,
+};
+use crate::store::{App, AppChanges, AppDraft, TokenChange};
+use serde::Serialize;
+
+/// Lines of an app's log that an answer holds when nothing else is asked for.
+const LOG_LINES: u32 = 200;
+/// The most that may be asked for: about as much as anybody reads at once.
+const MAX_LOG_LINES: u32 = 1000;
+
+/// An app as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AppView<'a> {
+    id: &'a str,
+    name: &'a str,
+    git_repo: &'a str,
+    branch: &'a str,
+    has_git_token: bool,
+    root_dir: &'a str,
+    build_command: &'a str,
+    start_command: &'a str,
+    health_path: &'a str,
+    health_timeout_seconds: u32,
+    status: &'static str,
+    status_detail: Option<&'a str>,
+    url: Option<String>,
+    live_deploy_id: Option<&'a str>,
+    created_at: UnixMillis,
+}
+
+impl<'a> From<&'a App> for AppView<'a> {
+    fn from(app: &'a App) -> Self {
+        let running = app.process.as_ref().filter(|p| p.ended.is_none());
+        Self {
+            id: app.id.as_str(),
+            name: app.name.as_str(),
+            git_repo: app.git_repo.as_str(),
+            branch: app.branch.as_str(),
+            has_git_token: app.has_git_token,
+            root_dir: app.root_dir.as_str(),
+            build_command: app.build_command.as_str(),
+            start_command: app.start_command.as_str(),
+            health_path: app.health_path.as_str(),
+            health_timeout_seconds: app.health_timeout.seconds(),
+            status: app.status.as_str(),
+            status_detail: match app.wanted {
+                Wanted::Running => app.process.as_ref().and_then(|p| p.ended.as_deref()),
+                Wanted::Stopped => None,
+            },
+            url: running.map(|p| format!("http://127.0.0.1:{}", p.port)),
+            live_deploy_id: app.live_deploy.as_ref().map(|d| d.as_str()),
+            created_at: app.created_at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AppList<'a> {
+    apps: Vec<AppView<'a>>,
+}
+
+impl Api {
+    /// The app of an id in a path.
+    pub(super) fn app(&self, id: &str) -> Result<App, ApiError> {
+        let id = AppId::parse(id).map_err(|_| ApiError::no_app())?;
+        self.store.app(&id)?.ok_or_else(ApiError::no_app)
+    }
+}
+
+pub(super) fn list(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let apps = api.store.apps()?;
+    Ok(Answer::json(200, &AppList { apps: apps.iter().map(AppView::from).collect() }))
+}
+
+pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    let mut fields = Fields::of(request.body)?;
+    let draft = AppDraft {
+        name: fields.required("name", AppName::parse)?,
+        git_repo: fields.required("gitRepo", RepoUrl::parse)?,
+        branch: or_empty(fields.text("branch", Branch::parse)?, Branch::parse)?,
+        git_token: fields.nullable_text("gitToken", token)?.flatten(),
+        root_dir: or_empty(fields.text("rootDir", RootDir::parse)?, RootDir::parse)?,
+        build_command: or_empty(
+            fields.text("buildCommand", ShellCommand::parse)?,
+            ShellCommand::parse,
+        )?,
+        start_command: or_empty(
+            fields.text("startCommand", ShellCommand::parse)?,
+            ShellCommand::parse,
+        )?,
+        health_path: or_empty(fields.text("healthPath", HealthPath::parse)?, HealthPath::parse)?,
+        health_timeout: fields
+            .integer("healthTimeoutSeconds", HealthTimeout::new)?
+            .unwrap_or(HealthTimeout::DEFAULT),
+    };
+    fields.finish()?;
+    let id = api.store.create_app(&draft)?;
+    let app = api.store.app(&id)?.ok_or_else(ApiError::internal)?;
+    let mut answer = Answer::json(201, &AppView::from(&app));
+    answer.header("Location", format!("/api/apps/{id}"));
+    Ok(answer)
+}
+
+pub(super) fn show(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    Ok(Answer::json(200, &AppView::from(&api.app(id)?)))
+}
+
+pub(super) fn change(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let app = api.app(id)?;
+    let mut fields = Fields::of(request.body)?;
+    let changes = AppChanges {
+        name: fields.text("name", AppName::parse)?,
+        git_repo: fields.text("gitRepo", RepoUrl::parse)?,
+        branch: fields.text("branch", Branch::parse)?,
+        git_token: match fields.nullable_text("gitToken", token)? {
+            None => TokenChange::Keep,
+            Some(None) => TokenChange::Remove,
+            Some(Some(token)) => TokenChange::Set(token),
+        },
+        root_dir: fields.text("rootDir", RootDir::parse)?,
+        build_command: fields.text("buildCommand", ShellCommand::parse)?,
+        start_command: fields.text("startCommand", ShellCommand::parse)?,
+        health_path: fields.text("healthPath", HealthPath::parse)?,
+        health_timeout: fields.integer("healthTimeoutSeconds", HealthTimeout::new)?,
+    };
+    fields.finish()?;
+    if !api.store.update_app(&app.id, &changes)? {
+        return Err(ApiError::no_app());
+    }
+    api.refresh_redactor(&app.id)?;
+    Ok(Answer::json(200, &AppView::from(&api.app(id)?)))
+}
+
+pub(super) fn remove(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let mut query = Query::of(request.query)?;
+    let keep_data = query.flag("keepData")?;
+    query.finish()?;
+    let app = api.app(id)?;
+    api.deployer.remove_app(&app.id, keep_data)?;
+    Ok(Answer::no_content())
+}
+
+pub(super) fn stop(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let app = acting_on(api, request, id)?;
+    api.deployer.stop_app(&app.id)?;
+    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+}
+
+pub(super) fn start(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let app = acting_on(api, request, id)?;
+    api.deployer.start_app(&app.id)?;
+    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+}
+
+pub(super) fn restart(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let app = acting_on(api, request, id)?;
+    api.deployer.restart_app(&app.id)?;
+    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+}
+
+fn acting_on(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
+    no_body(request)?;
+    api.app(id)
+}
+
+pub(super) fn log(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let mut query = Query::of(request.query)?;
+    let lines = query.count("lines", LOG_LINES, MAX_LOG_LINES)?;
+    query.finish()?;
+    let app = api.app(id)?;
+    let redactor = api.journal.redactor(&app.id);
+    let tail = api.journal.app_tail(&app.id, lines as usize, &redactor).map_err(|error| {
+        log::error!("the log of app {} could not be read: {error}", app.id);
+        ApiError::internal()
+    })?;
+    let mut text = tail.join("\n");
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    Ok(Answer::text(text))
+}
+
+/// Refuses a body where none is expected, but for an empty object.
+pub(super) fn no_body(request: &Request<'_>) -> Result<(), ApiError> {
+    if request.body.is_empty() { Ok(()) } else { Fields::of(request.body)?.finish() }
+}
+
+/// A Git host's token: one visible ASCII word.
+pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
+    if text.is_empty() || text.len() > 1024 {
+        Err(Invalid("must have 1 to 1024 characters"))
+    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        Err(Invalid("must be one word of visible ASCII characters; paste the token alone"))
+    } else {
+        Ok(Secret::new(text.to_owned()))
+    }
+}
+
+/// A field that was left out is the empty value of its type.
+pub(super) fn or_empty<T>(
+    value: Option<T>,
+    parse: impl FnOnce(&str) -> Result<T, Invalid>,
+) -> Result<T, ApiError> {
+    value.map_or_else(|| parse("").map_err(|_| ApiError::internal()), Ok)
+}

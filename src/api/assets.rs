@@ -1,0 +1,69 @@
+//! The dashboard's files, embedded in the binary, and `/healthz`.
+//!
+//! These are the doors without a token (P3). Browsers are told to be strict (P23).
+
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::Session;
+use std::borrow::Cow;
+
+/// What the dashboard may do in a browser: its own scripts, styles and
+/// connections, nothing inline, nothing from elsewhere, in nobody's frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'; object-src 'none'";
+
+macro_rules! embedded {
+    ($($path:literal => $file:literal, $kind:literal;)+) => {
+        /// The file at a path, with its media type.
+        fn find(path: &str) -> Option<(&'static [u8], &'static str)> {
+            match path {
+                $($path => Some((include_bytes!(concat!("../../assets/", $file)), $kind)),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+embedded! {
+    "" => "index.html", "text/html; charset=utf-8";
+    "assets/style.css" => "style.css", "text/css; charset=utf-8";
+    "assets/api.js" => "api.js", "text/javascript; charset=utf-8";
+    "assets/app.js" => "app.js", "text/javascript; charset=utf-8";
+    "assets/app-page.js" => "app-page.js", "text/javascript; charset=utf-8";
+    "assets/apps.js" => "apps.js", "text/javascript; charset=utf-8";
+    "assets/deploys.js" => "deploys.js", "text/javascript; charset=utf-8";
+    "assets/env.js" => "env.js", "text/javascript; charset=utf-8";
+    "assets/settings.js" => "settings.js", "text/javascript; charset=utf-8";
+    "assets/sign-in.js" => "sign-in.js", "text/javascript; charset=utf-8";
+    "assets/stats.js" => "stats.js", "text/javascript; charset=utf-8";
+    "assets/ui.js" => "ui.js", "text/javascript; charset=utf-8";
+    "assets/favicon.svg" => "favicon.svg", "image/svg+xml";
+}
+
+/// Answers what needs no token.
+pub(super) fn answer(method: &str, path: &str) -> Answer {
+    let file = match path {
+        "healthz" => Some((&b"ok"[..], "text/plain; charset=utf-8")),
+        _ => find(path),
+    };
+    let Some((bytes, kind)) = file else { return ApiError::no_route().into() };
+    if method != "GET" && method != "HEAD" {
+        return ApiError::method(&["GET"]).into();
+    }
+    let mut headers = vec![
+        ("Content-Type", Cow::Borrowed(kind)),
+        ("Content-Security-Policy", Cow::Borrowed(POLICY)),
+        ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
+        ("X-Frame-Options", Cow::Borrowed("DENY")),
+        ("Referrer-Policy", Cow::Borrowed("no-referrer")),
+        ("Cross-Origin-Opener-Policy", Cow::Borrowed("same-origin")),
+        ("Permissions-Policy", Cow::Borrowed("camera=(), geolocation=(), microphone=()")),
+    ];
+    // An update of the program must reach the browser with the next load.
+    headers.push(("Cache-Control", Cow::Borrowed("no-cache")));
+    Answer::page(200, headers, bytes)
+}
+
+pub(super) fn openapi(_: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+    Ok(Answer::static_json(include_bytes!("../../assets/openapi.json")))
+}

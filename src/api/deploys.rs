@@ -1,0 +1,198 @@
+//! Deploys: ask for one, look at one, read its log.
+
+use super::apps::{AppView, no_body, token};
+use super::fields::Fields;
+use super::query::Query;
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::Session;
+use crate::model::{
+    AppName, Branch, DeployId, HealthPath, HealthTimeout, Invalid, RepoUrl, RootDir, Secret,
+    ShellCommand, Trigger, UnixMillis,
+};
+use crate::store::{App, AppChanges, AppDraft, Deploy, TokenChange};
+use serde::Serialize;
+
+/// Deploys that a page of the history holds unless asked otherwise, and at most.
+const PAGE: u32 = 20;
+const MAX_PAGE: u32 = 100;
+
+/// A deploy as the API shows it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeployView<'a> {
+    id: &'a str,
+    app_id: &'a str,
+    status: &'static str,
+    trigger: &'static str,
+    commit: Option<&'a str>,
+    commit_message: Option<&'a str>,
+    error: Option<&'a str>,
+    created_at: UnixMillis,
+    started_at: Option<UnixMillis>,
+    finished_at: Option<UnixMillis>,
+}
+
+impl<'a> From<&'a Deploy> for DeployView<'a> {
+    fn from(deploy: &'a Deploy) -> Self {
+        Self {
+            id: deploy.id.as_str(),
+            app_id: deploy.app.as_str(),
+            status: deploy.status.as_str(),
+            trigger: deploy.trigger.as_str(),
+            commit: deploy.commit.as_deref(),
+            commit_message: deploy.commit_message.as_deref(),
+            error: deploy.error.as_deref(),
+            created_at: deploy.created_at,
+            started_at: deploy.started_at,
+            finished_at: deploy.finished_at,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DeployList<'a> {
+    deploys: Vec<DeployView<'a>>,
+}
+
+#[derive(Serialize)]
+struct OneLine<'a> {
+    app: AppView<'a>,
+    deploy: DeployView<'a>,
+}
+
+pub(super) fn create(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    no_body(request)?;
+    let app = api.app(id)?;
+    let deploy = api.deployer.request(&app.id, Trigger::Manual)?;
+    let mut answer = Answer::json(202, &DeployView::from(&deploy));
+    answer.header("Location", format!("/api/deploys/{}", deploy.id));
+    Ok(answer)
+}
+
+pub(super) fn history(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let mut query = Query::of(request.query)?;
+    let before = query.text("before", DeployId::parse)?;
+    let limit = query.count("limit", PAGE, MAX_PAGE)?;
+    query.finish()?;
+    let app = api.app(id)?;
+    let deploys = api.store.deploys(&app.id, before.as_ref(), limit)?;
+    Ok(Answer::json(200, &DeployList { deploys: deploys.iter().map(DeployView::from).collect() }))
+}
+
+pub(super) fn show(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    Ok(Answer::json(200, &DeployView::from(&find(api, id)?)))
+}
+
+pub(super) fn log(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let path = api.journal.deploy_log(&find(api, id)?.id);
+    // A deploy that still waits in the queue has no log yet.
+    Ok(if path.exists() { Answer::text_file(path) } else { Answer::text(String::new()) })
+}
+
+fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {
+    let id = DeployId::parse(id).map_err(|_| ApiError::no_deploy())?;
+    api.store.deploy(&id)?.ok_or_else(ApiError::no_deploy)
+}
+
+/// `POST /api/deploy`: finds or makes the app, then deploys it.
+pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    let mut fields = Fields::of(request.body)?;
+    let repo = fields.required("gitRepo", RepoUrl::parse)?;
+    let branch = super::apps::or_empty(fields.text("branch", Branch::parse)?, Branch::parse)?;
+    let name = fields.text("name", AppName::parse)?;
+    let git_token = fields.nullable_text("gitToken", token)?.flatten();
+    fields.finish()?;
+    let app = match existing(api, &repo, &branch, name.as_ref())? {
+        Some(app) => with_token(api, app, git_token)?,
+        None => made(api, repo, branch, name, git_token)?,
+    };
+    let deploy = api.deployer.request(&app.id, Trigger::Api)?;
+    let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
+    let answer = OneLine { app: AppView::from(&app), deploy: DeployView::from(&deploy) };
+    Ok(Answer::json(202, &answer))
+}
+
+fn existing(
+    api: &Api,
+    repo: &RepoUrl,
+    branch: &Branch,
+    name: Option<&AppName>,
+) -> Result<Option<App>, ApiError> {
+    let Some(name) = name else {
+        let apps = api.store.apps()?;
+        return Ok(apps.into_iter().find(|a| a.git_repo == *repo && a.branch == *branch));
+    };
+    match api.store.app_named(name)? {
+        Some(app) if app.git_repo != *repo || app.branch != *branch => Err(ApiError::new(
+            409,
+            "name_taken",
+            "name belongs to an app with another repository or branch; choose another name",
+        )),
+        found => Ok(found),
+    }
+}
+
+fn with_token(api: &Api, app: App, token: Option<Secret>) -> Result<App, ApiError> {
+    if let Some(token) = token {
+        let changes = AppChanges { git_token: TokenChange::Set(token), ..AppChanges::default() };
+        api.store.update_app(&app.id, &changes)?;
+        api.refresh_redactor(&app.id)?;
+    }
+    Ok(app)
+}
+
+fn made(
+    api: &Api,
+    repo: RepoUrl,
+    branch: Branch,
+    name: Option<AppName>,
+    git_token: Option<Secret>,
+) -> Result<App, ApiError> {
+    let name = name.map_or_else(|| name_from(&repo), Ok)?;
+    let empty = |_| ApiError::internal();
+    let draft = AppDraft {
+        name,
+        git_repo: repo,
+        branch,
+        git_token,
+        root_dir: RootDir::parse("").map_err(empty)?,
+        build_command: ShellCommand::parse("").map_err(empty)?,
+        start_command: ShellCommand::parse("").map_err(empty)?,
+        health_path: HealthPath::parse("").map_err(empty)?,
+        health_timeout: HealthTimeout::DEFAULT,
+    };
+    let id = api.store.create_app(&draft)?;
+    api.store.app(&id)?.ok_or_else(ApiError::internal)
+}
+
+/// A name out of the repository's: lower case, other characters as dashes.
+fn name_from(repo: &RepoUrl) -> Result<AppName, ApiError> {
+    let lower = repo.repository().to_ascii_lowercase();
+    let dashed: String =
+        lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    AppName::parse(dashed.trim_matches('-')).map_err(|_| {
+        ApiError::field("name", Invalid("cannot be taken from the repository's; give one"))
+    })
+}

@@ -1,0 +1,160 @@
+//! Errors as the client sees them: a status, a code for programs, a sentence for people.
+
+use super::Answer;
+use crate::deploy::DeployError;
+use crate::model::Invalid;
+use crate::store::StoreError;
+use serde::Serialize;
+use std::borrow::Cow;
+
+/// A refusal or a failure. Its text is safe to show: nothing of the inside
+/// beyond what the owner can act on.
+#[derive(Debug)]
+pub struct ApiError {
+    status: u16,
+    code: &'static str,
+    message: Cow<'static, str>,
+    field: Option<String>,
+    header: Option<(&'static str, String)>,
+}
+
+#[derive(Serialize)]
+struct Shape<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl ApiError {
+    pub(super) fn new(
+        status: u16,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { status, code, message: message.into(), field: None, header: None }
+    }
+
+    fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.header = Some((name, value.into()));
+        self
+    }
+
+    /// A field that is not what it should be.
+    pub(super) fn field(name: &str, problem: Invalid) -> Self {
+        let message = format!("{name} {problem}");
+        Self { field: Some(name.to_owned()), ..Self::new(400, "invalid_field", message) }
+    }
+
+    /// A body that is not the JSON object it should be.
+    pub(super) fn body(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(400, "invalid_body", message)
+    }
+
+    pub(super) fn no_token() -> Self {
+        let text = "sign in first: send the admin token as 'Authorization: Bearer <token>'";
+        Self::new(401, "token_missing", text).with_header("WWW-Authenticate", "Bearer")
+    }
+
+    pub(super) fn wrong_token() -> Self {
+        let text = "this is not the admin token; 'server token' on the machine prints it";
+        Self::new(401, "token_wrong", text)
+            .with_header("WWW-Authenticate", "Bearer error=\"invalid_token\"")
+    }
+
+    pub(super) fn locked(seconds: u32) -> Self {
+        let text = format!("too many wrong tokens from this address; try again in {seconds} s");
+        Self::new(429, "locked_out", text).with_header("Retry-After", seconds.to_string())
+    }
+
+    pub(super) fn upgrade_required() -> Self {
+        Self::new(426, "upgrade_required", "this path speaks WebSocket only")
+            .with_header("Upgrade", "websocket")
+    }
+
+    pub(super) fn no_route() -> Self {
+        let text = "there is nothing at this path; GET /api/openapi.json describes what there is";
+        Self::new(404, "not_found", text)
+    }
+
+    pub(super) fn method(allowed: &[&str]) -> Self {
+        let allowed = allowed.join(", ");
+        Self::new(405, "method_not_allowed", format!("this path takes {allowed}"))
+            .with_header("Allow", allowed)
+    }
+
+    pub(super) fn no_app() -> Self {
+        Self::new(404, "app_not_found", "there is no app with this id; GET /api/apps lists them")
+    }
+
+    pub(super) fn no_deploy() -> Self {
+        let text = "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
+        Self::new(404, "deploy_not_found", text)
+    }
+
+    /// A bug here, or something that the owner can do nothing about.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(500, "internal", "this failed inside the server; its log says why")
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let inner =
+            Inner { code: error.code, message: &error.message, field: error.field.as_deref() };
+        let mut answer = Self::json(error.status, &Shape { error: inner });
+        if let Some((name, value)) = error.header {
+            answer.header(name, value);
+        }
+        answer
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::NameTaken => Self {
+                field: Some("name".to_owned()),
+                ..Self::new(409, "name_taken", format!("name: {error}"))
+            },
+            StoreError::NothingToKeep(name) => Self {
+                field: Some(name.clone()),
+                ..Self::new(400, "invalid_field", format!("env: {error}"))
+            },
+            StoreError::TooManyApps => Self::new(409, "too_many_apps", error.to_string()),
+            StoreError::Full => Self::new(507, "disk_full", error.to_string()),
+            StoreError::ReadOnly => Self::new(503, "read_only", error.to_string()),
+            StoreError::Vault(_) => {
+                log::error!("{error}");
+                Self::new(500, "value_does_not_open", error.to_string())
+            }
+            _ => {
+                log::error!("{error}");
+                Self::new(500, "database", "the database did not answer; the server's log says why")
+            }
+        }
+    }
+}
+
+impl From<DeployError> for ApiError {
+    fn from(error: DeployError) -> Self {
+        match error {
+            DeployError::NoApp => Self::no_app(),
+            DeployError::Store(error) => error.into(),
+            DeployError::NothingToStart => {
+                Self::new(409, "nothing_to_start", "the app has no live release; deploy it first")
+            }
+            DeployError::Runtime(sentence) => Self::new(503, "runtime_missing", sentence),
+            other => {
+                log::error!("{other}");
+                Self::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Tickets, lockouts and the token's rotation.
+
+use super::apps::no_body;
+use super::query::Query;
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::{AuthError, Session};
+use crate::model::Client;
+use serde_json::json;
+
+pub(super) fn ws_ticket(
+    api: &Api,
+    session: &Session,
+    request: &Request<'_>,
+) -> Result<Answer, ApiError> {
+    no_body(request)?;
+    let ticket = api.auth.open_ticket(session);
+    if ticket.expose().is_empty() {
+        return Err(ApiError::internal());
+    }
+    Ok(Answer::json(200, &json!({"ticket": ticket.expose(), "expiresInSeconds": 60})))
+}
+
+pub(super) fn lockouts(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let listed: Vec<_> = api
+        .auth
+        .lockouts()
+        .iter()
+        .map(|l| {
+            json!({"client": l.client.to_string(), "failures": l.failures, "lockedUntilAt": l.until})
+        })
+        .collect();
+    Ok(Answer::json(200, &json!({"lockouts": listed})))
+}
+
+pub(super) fn clear_lockout(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    client: &str,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let client = Client::parse(client).map_err(|e| ApiError::field("client", e))?;
+    if !api.auth.clear(client) {
+        let text = "this client has no record; GET /api/security/lockouts lists those locked out";
+        return Err(ApiError::new(404, "lockout_not_found", text));
+    }
+    log::info!("the lockout of {client} was cleared by the owner");
+    Ok(Answer::no_content())
+}
+
+pub(super) fn rotate_token(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+) -> Result<Answer, ApiError> {
+    no_body(request)?;
+    let token = api.auth.rotate()?;
+    Ok(Answer::json(200, &json!({"token": token.expose()})))
+}
+
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Pinned => Self::new(409, "token_pinned", error.to_string()),
+            other => {
+                log::error!("{other}");
+                Self::internal()
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The saved GitHub token: whether there is one, never which.
+
+use super::apps::token;
+use super::fields::Fields;
+use super::query::Query;
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::Session;
+use serde_json::json;
+
+pub(super) fn github_token(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let saved_at = api.store.github_token_saved_at()?;
+    Ok(Answer::json(200, &json!({"saved": saved_at.is_some(), "savedAt": saved_at})))
+}
+
+pub(super) fn save_github_token(
+    api: &Api,
+    session: &Session,
+    request: &Request<'_>,
+) -> Result<Answer, ApiError> {
+    let mut fields = Fields::of(request.body)?;
+    let token = fields.required("token", token)?;
+    fields.finish()?;
+    api.store.save_github_token(&token)?;
+    for app in api.store.apps()? {
+        api.refresh_redactor(&app.id)?;
+    }
+    github_token(api, session, request)
+}
+
+pub(super) fn delete_github_token(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    api.store.delete_github_token()?;
+    Ok(Answer::no_content())
+}

@@ -1,0 +1,55 @@
+//! Facts about this server and its machine.
+
+use super::query::Query;
+use super::{Answer, Api, ApiError, Request};
+use crate::auth::Session;
+use crate::deploy::Runtime;
+use serde::Serialize;
+use serde_json::json;
+
+/// The machine's numbers, in bytes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineFacts {
+    /// All memory.
+    pub memory_total_bytes: u64,
+    /// Memory that a new program could have.
+    pub memory_available_bytes: u64,
+    /// The size of the data directory's file system.
+    pub disk_total_bytes: u64,
+    /// What is free on it.
+    pub disk_free_bytes: u64,
+    /// What this server itself takes; shown apart from the machine.
+    #[serde(skip)]
+    pub server_memory_bytes: u64,
+}
+
+/// The machine's host name.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+pub(super) fn session(_: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let answer = json!({"version": env!("CARGO_PKG_VERSION"), "hostName": host_name()});
+    Ok(Answer::json(200, &answer))
+}
+
+pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let machine = (api.machine)();
+    let (ready, message) = match api.deployer.runtime() {
+        Runtime::Ready => (true, None),
+        Runtime::Missing(sentence) => (false, Some(sentence)),
+    };
+    let answer = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "hostName": host_name(),
+        "uptimeSeconds": api.started.elapsed().as_secs(),
+        "memoryBytes": machine.server_memory_bytes,
+        "machine": machine,
+        "runtime": {"ready": ready, "message": message},
+        "tokenSource": if api.auth.is_pinned() { "environment" } else { "file" },
+    });
+    Ok(Answer::json(200, &answer))
+}
