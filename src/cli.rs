@@ -1,1 +1,149 @@
-//! The cli room.
+//! The command line: words in, a [`Command`] out. No input or output happens here.
+
+use crate::model::Client;
+use std::ffi::OsString;
+use std::fmt;
+
+/// What the program was asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the server.
+    Serve,
+    /// Print the admin token in force, or make a new one first.
+    Token {
+        /// Make a new one.
+        rotate: bool,
+    },
+    /// List who is locked out.
+    Lockouts,
+    /// Let one client try again.
+    ClearLockout(Client),
+    /// Print the version.
+    Version,
+    /// Print the help text.
+    Help,
+}
+
+/// The text of `server help`.
+pub const HELP: &str = "\
+Better-PaaS turns this machine into a private platform for web apps.
+
+Usage: server [COMMAND]
+
+Commands:
+  (none)                   run the server
+  token                    print the admin token in force
+  token --rotate           make a new admin token; every session ends at once
+  lockouts                 list who is locked out after wrong tokens
+  lockouts clear CLIENT    let one client try again
+  version                  print the version
+  help                     print this text
+
+Environment:
+  LISTEN_ADDR              address to listen on            [:8080, all interfaces]
+  DATA_DIR                 directory for all data          [data]
+  ADMIN_TOKEN              pins the admin token            [made on first run]
+  TRUST_PROXY              true, or ranges of proxies      [unset: none]
+  DASHBOARD_ORIGIN         another origin of the dashboard [unset]
+  BETTER_PAAS_SECRET_KEY   encryption key, 32 bytes in hex or base64
+                                                           [made on first run]
+";
+
+/// A command line that means nothing; its text says what to write instead.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; 'server help' lists the commands", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Reads the words after the program's name.
+///
+/// # Errors
+/// [`Usage`] for words that no command takes.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
+    use lexopt::Arg::{Long, Short, Value};
+    let mut parser = lexopt::Parser::from_args(words);
+    let mut positional: Vec<String> = Vec::new();
+    let mut rotate = false;
+    while let Some(arg) = parser.next().map_err(|e| Usage(e.to_string()))? {
+        match arg {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Long("rotate") if positional == ["token"] => rotate = true,
+            Value(word) => positional.push(word.to_string_lossy().into_owned()),
+            Short(_) | Long(_) => return Err(Usage(format!("unknown option {}", shown(arg)))),
+        }
+    }
+    let words: Vec<&str> = positional.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => Ok(Command::Serve),
+        ["token"] => Ok(Command::Token { rotate }),
+        ["lockouts"] => Ok(Command::Lockouts),
+        ["lockouts", "clear", client] => Client::parse(client)
+            .map(Command::ClearLockout)
+            .map_err(|e| Usage(format!("the client to clear {e}"))),
+        ["lockouts", "clear"] => {
+            Err(Usage("'lockouts clear' wants the client that 'server lockouts' shows".to_owned()))
+        }
+        ["version"] => Ok(Command::Version),
+        ["help"] => Ok(Command::Help),
+        ["token" | "lockouts" | "version" | "help", extra @ ..] => {
+            Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug())))
+        }
+        [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
+    }
+}
+
+fn shown(arg: lexopt::Arg<'_>) -> String {
+    match arg {
+        lexopt::Arg::Short(c) => format!("-{}", c.escape_debug()),
+        lexopt::Arg::Long(name) => format!("--{}", name.escape_debug()),
+        lexopt::Arg::Value(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Command, Usage> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn every_command_is_understood() {
+        assert_eq!(words(""), Ok(Command::Serve));
+        assert_eq!(words("token"), Ok(Command::Token { rotate: false }));
+        assert_eq!(words("token --rotate"), Ok(Command::Token { rotate: true }));
+        assert_eq!(words("lockouts"), Ok(Command::Lockouts));
+        let client = Client::parse("192.0.2.1").unwrap();
+        assert_eq!(words("lockouts clear 192.0.2.1"), Ok(Command::ClearLockout(client)));
+        assert_eq!(words("version"), Ok(Command::Version));
+        assert_eq!(words("--help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_a_hint() {
+        for line in [
+            "serve",
+            "token x",
+            "--rotate",
+            "token --rotate=1",
+            "lockouts clear",
+            "lockouts x",
+            "lockouts clear nonsense",
+            "-x",
+            "--listen",
+            "version x",
+            "help --rotate",
+        ] {
+            let error = words(line).unwrap_err().to_string();
+            assert!(error.ends_with("'server help' lists the commands"), "{line}: {error}");
+        }
+    }
+}

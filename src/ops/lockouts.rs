@@ -1,0 +1,55 @@
+//! `server lockouts`: who is locked out, and the way to let one try again (P13).
+
+use super::{OpsError, existing, socket};
+use crate::auth::token;
+use crate::model::{Client, unix_millis};
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// The lockouts in force, one line each.
+///
+/// # Errors
+/// When no server runs or it does not answer.
+pub fn list() -> Result<String, OpsError> {
+    let answer = ask("GET", "/api/security/lockouts")?;
+    let lockouts = answer["lockouts"].as_array().map_or(&[][..], Vec::as_slice);
+    if lockouts.is_empty() {
+        return Ok("nobody is locked out".to_owned());
+    }
+    let now = unix_millis();
+    let mut text = format!("{:<28} {:>9} {:>8}", "CLIENT", "BAD TRIES", "SECONDS");
+    for lockout in lockouts {
+        let client = lockout["client"].as_str().unwrap_or("?");
+        let until = lockout["lockedUntilAt"].as_i64().unwrap_or(now);
+        let seconds = (until - now).max(0) / 1000 + 1;
+        let _ = write!(text, "\n{client:<28} {:>9} {seconds:>8}", lockout["failures"]);
+    }
+    Ok(text)
+}
+
+/// Forgets what was counted against a client.
+///
+/// # Errors
+/// When nothing was counted, no server runs or it does not answer.
+pub fn clear(client: Client) -> Result<String, OpsError> {
+    let path = format!("/api/security/lockouts/{}", client.to_string().replace('/', "%2F"));
+    ask("DELETE", &path)?;
+    Ok(format!("{client} may try again"))
+}
+
+fn ask(method: &str, path: &str) -> Result<Value, OpsError> {
+    let (config, data) = existing()?;
+    if data.holder().is_none() {
+        return Err(OpsError::sentence(
+            "no server runs on this data directory; lockouts live in its memory, so there are none",
+        ));
+    }
+    let token = match config.admin_token {
+        Some(token) => Some(token),
+        None => token::read(&data).ok().flatten(),
+    };
+    let token = token.ok_or_else(|| {
+        OpsError::sentence("the server's token is pinned; set ADMIN_TOKEN here to the same value")
+    })?;
+    socket::ask(&data.join("gate.sock"), method, path, &token)
+}
