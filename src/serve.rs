@@ -1,1 +1,259 @@
-//! The serve room.
+//! The composition root: builds, wires, starts and joins every thread.
+
+mod facts;
+mod http;
+mod listen;
+mod logger;
+
+use crate::api::{Api, MachineFacts};
+use crate::auth::{self, Auth, Fresh};
+use crate::config::{Config, TrustProxy};
+use crate::data_dir::DataDir;
+use crate::deploy::Deployer;
+use crate::gate::{self, Gate};
+use crate::journal::Journal;
+use crate::live::{self, Live};
+use crate::store::Store;
+use crate::vault::{Vault, key};
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long requests under way may take to finish at the end. With the
+/// deployer's own limit it stays below the promised 10 s.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// The longest path that fits into the address of a Unix socket (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Runs the server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One sentence on why it could not start.
+pub fn run() -> Result<(), Box<dyn Error>> {
+    logger::start();
+    let started = Instant::now();
+    // Signals that come while we start are kept until we look at them.
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+    ])?;
+    let config = Config::from_env(|name| std::env::var_os(name))?;
+    let data = DataDir::open(&config.data_dir)?;
+    let note = format!(
+        "pid={} token={}",
+        std::process::id(),
+        if config.admin_token.is_some() { "env" } else { "file" }
+    );
+    let _lock = data.lock(&note)?;
+    let listener = listen::open(&config.listen)?;
+    let house = House::build(&config, &data, started)?;
+    let running = house.open_the_door(&config, &data, listener)?;
+    let signal = signals.forever().next();
+    log::info!("stopping (signal {}); apps keep running", signal.unwrap_or_default());
+    running.stop();
+    log::info!("stopped");
+    Ok(())
+}
+
+/// Everything behind the door.
+struct House {
+    store: Arc<Store>,
+    auth: Arc<Auth>,
+    journal: Arc<Journal>,
+    deployer: Arc<Deployer>,
+    live: Arc<Live>,
+    started: Instant,
+}
+
+impl House {
+    fn build(config: &Config, data: &DataDir, started: Instant) -> Result<Self, Box<dyn Error>> {
+        let database = data.join("better-paas.db");
+        let (key, source) = key::load(
+            config.secret_key.as_ref(),
+            config.credentials_directory.as_deref(),
+            data,
+            !database.exists(),
+        )?;
+        let store = Store::open(&database, Vault::new(key)).map_err(|error| {
+            format!("{error} (key from {source}, database {})", database.display())
+        })?;
+        let store = Arc::new(store);
+        let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
+        if let Fresh::Made = fresh {
+            announce(&auth);
+        }
+        let auth = Arc::new(auth);
+        let journal = Arc::new(Journal::open(data)?);
+        for app in store.apps()? {
+            // A value that does not open is reported when it is needed; a log
+            // without its app's secrets to hide is no reason not to start.
+            match store.secrets_of(&app.id) {
+                Ok(secrets) => {
+                    journal.set_redactor(&app.id, crate::journal::Redactor::new(secrets))
+                }
+                Err(error) => log::error!("{error}"),
+            }
+        }
+        let deployer = Deployer::start(Arc::clone(&store), Arc::clone(&journal), data.clone())?;
+        let facts = facts::FromStore { store: Arc::clone(&store), journal: Arc::clone(&journal) };
+        let live = Live::new(live::Settings {
+            auth: Arc::clone(&auth),
+            journal: Arc::clone(&journal),
+            facts: Box::new(facts),
+            data_dir: data.path().to_owned(),
+            dashboard_origin: config.dashboard_origin.clone(),
+        })?;
+        Ok(Self { store, auth, journal, deployer, live: Arc::new(live), started })
+    }
+
+    fn open_the_door(
+        self,
+        config: &Config,
+        data: &DataDir,
+        listener: std::net::TcpListener,
+    ) -> Result<Running, Box<dyn Error>> {
+        let socket = data.join("gate.sock");
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err("the path of the data directory is too long for a socket; \
+                        set DATA_DIR to one of at most 95 bytes"
+                .into());
+        }
+        // We hold the lock, so a socket that is there belongs to nobody.
+        let _ = std::fs::remove_file(&socket);
+        let server = tiny_http::Server::http_unix(&socket)
+            .map_err(|e| format!("{} could not be opened: {e}", socket.display()))?;
+        let server = Arc::new(server);
+        let data_path = data.path().to_owned();
+        let api = Api {
+            store: self.store,
+            auth: self.auth,
+            deployer: Arc::clone(&self.deployer),
+            journal: self.journal,
+            machine: Box::new(move || machine_facts(&data_path)),
+            started: self.started,
+        };
+        let handler = thread::Builder::new().name("handler".to_owned()).spawn({
+            let server = Arc::clone(&server);
+            move || http::handle(&server, &api)
+        })?;
+        let live = Arc::clone(&self.live);
+        let trust = trust(&config.trust_proxy);
+        let gate = Gate::start(gate::Settings {
+            listeners: vec![listener],
+            relay: socket,
+            resolve: Box::new(move |peer, forwarded, proto| {
+                let origin = auth::client::resolve(&trust, peer, forwarded, proto);
+                gate::Source {
+                    client: origin.client,
+                    trusted_proxy: origin.trusted_proxy,
+                    https: origin.https,
+                }
+            }),
+            upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
+        })?;
+        say_where(gate.addresses());
+        Ok(Running { gate, live: self.live, deployer: self.deployer, server, handler })
+    }
+}
+
+/// Everything that runs and must be joined.
+struct Running {
+    gate: Gate,
+    live: Arc<Live>,
+    deployer: Arc<Deployer>,
+    server: Arc<tiny_http::Server>,
+    handler: JoinHandle<()>,
+}
+
+impl Running {
+    /// From the outside in: nobody new, close frames, drained requests, builds.
+    fn stop(self) {
+        let left = self.live.shutdown();
+        if left > 0 {
+            log::warn!("{left} WebSocket sessions did not end in time");
+        }
+        self.gate.stop(DRAIN);
+        self.deployer.shutdown();
+        http::stop(&self.server);
+        if self.handler.join().is_err() {
+            log::error!("the request thread had ended with a panic");
+        }
+    }
+}
+
+fn trust(config: &TrustProxy) -> auth::client::Trust {
+    match config {
+        TrustProxy::Off => auth::client::Trust::Off,
+        TrustProxy::Private => auth::client::Trust::Private,
+        TrustProxy::Ranges(ranges) => auth::client::Trust::Ranges(ranges.clone()),
+    }
+}
+
+/// What the gate hands over, as live sessions want it: neither knows the other.
+fn handshake(upgrade: gate::Upgrade) -> live::Handshake {
+    let proof = upgrade.proof();
+    live::Handshake {
+        stream: upgrade.stream,
+        leftover: upgrade.leftover,
+        path: upgrade.path,
+        query: upgrade.query,
+        headers: upgrade.headers,
+        client: upgrade.source.client,
+        proved: Box::new(move || proof.prove()),
+    }
+}
+
+fn machine_facts(disk: &Path) -> MachineFacts {
+    let machine = live::Machine::read(disk);
+    MachineFacts {
+        memory_total_bytes: machine.memory_total_bytes,
+        memory_available_bytes: machine.memory_available_bytes,
+        disk_total_bytes: machine.disk_total_bytes,
+        disk_free_bytes: machine.disk_free_bytes,
+        server_memory_bytes: live::own_memory(),
+    }
+}
+
+/// Prints a token that was made just now, once, where nobody overlooks it (P1).
+fn announce(auth: &Auth) {
+    eprintln!(
+        "\n\
+         ======================================================================\n\
+         \x20 Your admin token. Whoever holds it controls this machine:\n\n\
+         \x20 {}\n\n\
+         \x20 Paste it into the dashboard. 'server token' prints it again.\n\
+         ======================================================================\n",
+        auth.token().expose()
+    );
+}
+
+fn say_where(addresses: &[SocketAddr]) {
+    for address in addresses {
+        let port = address.port();
+        if address.ip().is_unspecified() {
+            log::info!(
+                "listening on http://127.0.0.1:{port} and all other addresses of this machine"
+            );
+            log::info!("dashboard: http://{}", SocketAddr::new(outward_address(), port));
+        } else {
+            log::info!("listening on http://{address}");
+            log::info!("dashboard: http://{address}");
+        }
+    }
+}
+
+/// The address that other machines most likely reach this one by: the one that
+/// the route to the internet starts from. Connecting a UDP socket sends nothing;
+/// the far end is an address for documentation (RFC 5737).
+fn outward_address() -> IpAddr {
+    let local = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    local().unwrap_or(Ipv4Addr::LOCALHOST.into())
+}

@@ -1,0 +1,52 @@
+//! What live sessions need to know of apps and deploys, answered from the database.
+
+use crate::api::DeployView;
+use crate::journal::{Journal, Redactor};
+use crate::live::Facts;
+use crate::model::{AppId, DeployId};
+use crate::store::{Store, StoreError};
+use serde_json::json;
+use std::sync::Arc;
+
+/// Answers the questions of live sessions.
+pub(super) struct FromStore {
+    pub(super) store: Arc<Store>,
+    pub(super) journal: Arc<Journal>,
+}
+
+impl Facts for FromStore {
+    fn deploy_json(&self, id: &DeployId) -> Option<String> {
+        let deploy = told(self.store.deploy(id))??;
+        serde_json::to_string(&DeployView::from(&deploy)).ok()
+    }
+
+    fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
+        match told(self.store.deploy(id)) {
+            Some(deploy) => Some(deploy?.status.is_final()),
+            // Without an answer the session keeps waiting, and asks again.
+            None => Some(false),
+        }
+    }
+
+    fn app_exists(&self, id: &AppId) -> bool {
+        told(self.store.app(id)).flatten().is_some()
+    }
+
+    fn app_redactor(&self, id: &AppId) -> Redactor {
+        self.journal.redactor(id)
+    }
+
+    fn app_states(&self) -> String {
+        let apps = told(self.store.apps()).unwrap_or_default();
+        let states: Vec<_> = apps
+            .iter()
+            .map(|app| json!({"id": app.id.as_str(), "status": app.status.as_str()}))
+            .collect();
+        serde_json::to_string(&states).unwrap_or_else(|_| "[]".to_owned())
+    }
+}
+
+/// A session cannot act on a database error; the log can be read.
+fn told<T>(result: Result<T, StoreError>) -> Option<T> {
+    result.inspect_err(|error| log::error!("{error}")).ok()
+}

@@ -1,0 +1,83 @@
+//! Opens the public port (P21).
+
+use crate::config::Listen;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+/// Connections that the kernel keeps for us between two accepts; a burst of a
+/// few hundred must not be answered with a timeout.
+const BACKLOG: i32 = 1024;
+
+/// Why the port could not be opened.
+#[derive(Debug)]
+pub struct ListenError {
+    address: SocketAddr,
+    errno: Errno,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        match self.errno {
+            Errno::ADDRINUSE => write!(
+                f,
+                "{address} is in use by another program; stop it, or set LISTEN_ADDR to a free port such as :8081"
+            ),
+            Errno::ACCESS => write!(
+                f,
+                "{address} needs the right to open ports below 1024; set LISTEN_ADDR to a port from 1024 on"
+            ),
+            Errno::ADDRNOTAVAIL => write!(
+                f,
+                "{address} is no address of this machine; set LISTEN_ADDR to one that 'ip address' lists"
+            ),
+            errno => write!(
+                f,
+                "{address} could not be opened ({}); set LISTEN_ADDR to another address",
+                io::Error::from(errno)
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// Opens what the configuration names: one address, or all of the machine's
+/// with one socket that takes IPv4 and IPv6 whatever `bindv6only` says.
+///
+/// # Errors
+/// One sentence on why the address cannot be had.
+pub fn open(listen: &Listen) -> Result<TcpListener, ListenError> {
+    match *listen {
+        Listen::All { port } => {
+            let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            match bind(both, true) {
+                // A kernel without IPv6.
+                Err(ListenError { errno: Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL, .. }) => {
+                    bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), false)
+                }
+                result => result,
+            }
+        }
+        Listen::One(address) => bind(address, false),
+    }
+}
+
+fn bind(address: SocketAddr, both_families: bool) -> Result<TcpListener, ListenError> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let opened = || -> Result<TcpListener, Errno> {
+        let socket =
+            rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, !both_families)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    opened().map_err(|errno| ListenError { address, errno })
+}
