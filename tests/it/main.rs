@@ -7,8 +7,10 @@
 )]
 
 mod admin_token;
+mod bad_input;
 mod brute_force;
 mod data_directory;
+mod deploy;
 mod encryption;
 mod front_door;
 mod front_door_requests;
@@ -18,5 +20,7 @@ mod harness;
 
 mod harness_proof;
 mod network;
+mod openapi;
+mod running;
 mod start_and_stop;
 mod tidy;

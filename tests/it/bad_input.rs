@@ -1,0 +1,218 @@
+//! Bad input gets a 4xx that names the field, and nothing is stored.
+
+use crate::harness::{Http, Server};
+use serde_json::{Value, json};
+
+const GOOD_REPO: &str = "http://127.0.0.1:1/owner/app.git";
+
+#[track_caller]
+fn refused(owner: &mut Http, method: &str, path: &str, body: &Value, field: &str) {
+    let bytes = body.to_string();
+    let answer = owner.request(method, path, Some(bytes.as_bytes()));
+    let shown: String = bytes.chars().take(120).collect();
+    assert_eq!(answer.status, 400, "{shown}: {}", answer.text());
+    assert!(answer.message().contains(field), "{shown}: {}", answer.message());
+    assert_eq!(answer.json()["error"]["field"], field, "{shown}");
+}
+
+fn with(field: &str, value: &Value) -> Value {
+    let mut app = json!({"name": "fresh", "gitRepo": GOOD_REPO});
+    app[field] = value.clone();
+    app
+}
+
+#[test]
+fn every_field_of_an_app_is_judged_and_a_bad_one_is_named() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let long = json!("x".repeat(3000));
+    let cases: Vec<(&str, Vec<Value>)> = vec![
+        (
+            "name",
+            vec![
+                json!(1),
+                json!(null),
+                json!(""),
+                json!("A"),
+                json!("-a"),
+                json!("a b"),
+                json!("a\u{0}"),
+                long.clone(),
+            ],
+        ),
+        (
+            "gitRepo",
+            vec![
+                json!(5),
+                json!(""),
+                json!("ext::sh -c id"),
+                json!("file:///etc"),
+                json!("--upload-pack=id"),
+                json!("https://user:password@host/r"),
+                json!("ssh://git@host/r"),
+                json!("git@host:o/r"),
+                json!("https://h/a b"),
+                json!("https://h/a\nb"),
+                long.clone(),
+            ],
+        ),
+        (
+            "branch",
+            vec![
+                json!([]),
+                json!("-x"),
+                json!("a b"),
+                json!("a\u{7}"),
+                json!("a..b"),
+                long.clone(),
+            ],
+        ),
+        ("gitToken", vec![json!(7), json!(""), json!("two words"), json!("a\nb"), long.clone()]),
+        ("rootDir", vec![json!({}), json!("/etc"), json!("../x"), json!("a\u{0}b"), long.clone()]),
+        ("buildCommand", vec![json!(true), json!("a\nb"), json!("a\u{1b}b"), long.clone()]),
+        ("startCommand", vec![json!(1.5), json!("a\rb"), long.clone()]),
+        ("healthPath", vec![json!(0), json!("healthz"), json!("/a b"), json!("/a\r\nb"), long]),
+        (
+            "healthTimeoutSeconds",
+            vec![json!("60"), json!(0), json!(-5), json!(601), json!(1.5), json!(1e30)],
+        ),
+        ("surprise", vec![json!(1)]),
+    ];
+    let app =
+        owner.post("/api/apps", &json!({"name": "old", "gitRepo": GOOD_REPO})).expect(201).json();
+    let path = format!("/api/apps/{}", app["id"].as_str().expect("an id"));
+    for (field, values) in cases {
+        for value in values {
+            refused(&mut owner, "POST", "/api/apps", &with(field, &value), field);
+            refused(&mut owner, "PATCH", &path, &json!({ field: value }), field);
+        }
+    }
+    refused(&mut owner, "POST", "/api/apps", &json!({"gitRepo": GOOD_REPO}), "name");
+    refused(&mut owner, "POST", "/api/apps", &json!({"name": "fresh"}), "gitRepo");
+    let all = owner.get("/api/apps").expect(200).json();
+    assert_eq!(all["apps"], json!([app]), "something was stored");
+}
+
+#[test]
+fn a_name_that_is_taken_is_a_conflict_that_names_it() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let body = json!({"name": "shop", "gitRepo": GOOD_REPO});
+    owner.post("/api/apps", &body).expect(201);
+    let taken = owner.post("/api/apps", &body).expect(409);
+    assert_eq!(
+        (taken.code().as_str(), &taken.json()["error"]["field"]),
+        ("name_taken", &json!("name"))
+    );
+    let other =
+        owner.post("/api/apps", &json!({"name": "other", "gitRepo": GOOD_REPO})).expect(201).json();
+    let path = format!("/api/apps/{}", other["id"].as_str().expect("an id"));
+    owner.patch(&path, &json!({"name": "shop"})).expect(409);
+    assert_eq!(owner.get(&path).json(), other);
+    owner.patch(&path, &json!({"name": "other"})).expect(200);
+    owner
+        .post("/api/deploy", &json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/else.git"}))
+        .expect(409);
+}
+
+#[test]
+fn a_bad_environment_is_refused_whole() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let app =
+        owner.post("/api/apps", &json!({"name": "a", "gitRepo": GOOD_REPO})).expect(201).json();
+    let path = format!("/api/apps/{}/env", app["id"].as_str().expect("an id"));
+    let good = json!({"env": [{"name": "A", "value": "1", "secret": false}, {"name": "B", "value": "2", "secret": true}]});
+    let stored = owner.put(&path, &good).expect(200).json();
+    assert_eq!(
+        stored,
+        json!({"env": [{"name": "A", "value": "1", "secret": false}, {"name": "B", "secret": true}]})
+    );
+    let first = |entry: Value| json!({"env": [{"name": "NEW", "value": "x"}, entry]});
+    for (body, field) in [
+        (json!({}), "env"),
+        (json!({"env": 1}), "env"),
+        (json!({"env": [], "more": 1}), "more"),
+        (first(json!(7)), "env[1]"),
+        (first(json!({"value": "x"})), "name"),
+        (first(json!({"name": "1A", "value": "x"})), "name"),
+        (first(json!({"name": "A-B", "value": "x"})), "name"),
+        (first(json!({"name": "PORT", "value": "x"})), "name"),
+        (first(json!({"name": "X", "value": 1})), "value"),
+        (first(json!({"name": "X", "value": "a\u{0}b"})), "value"),
+        (first(json!({"name": "X", "value": "x".repeat(40_000)})), "value"),
+        (first(json!({"name": "X", "value": "x", "secret": "yes"})), "secret"),
+        (first(json!({"name": "X", "value": "x", "what": 1})), "what"),
+        (first(json!({"name": "NEW", "value": "twice"})), "env"),
+        (first(json!({"name": "UNKNOWN"})), "UNKNOWN"),
+        // A secret cannot be made readable by keeping its value.
+        (first(json!({"name": "B", "secret": false})), "B"),
+    ] {
+        refused(&mut owner, "PUT", &path, &body, field);
+    }
+    let many: Vec<Value> =
+        (0..300).map(|i| json!({"name": format!("N{i}"), "value": "x"})).collect();
+    refused(&mut owner, "PUT", &path, &json!({"env": many}), "env");
+    let large: Vec<Value> =
+        (0..6).map(|i| json!({"name": format!("N{i}"), "value": "x".repeat(30_000)})).collect();
+    refused(&mut owner, "PUT", &path, &json!({"env": large}), "env");
+    assert_eq!(owner.get(&path).expect(200).json(), stored);
+}
+
+#[test]
+fn bodies_and_queries_that_make_no_sense_are_refused() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let nested = "[".repeat(1024 * 1024);
+    let deep_object = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    for body in [
+        "",
+        "x",
+        "[]",
+        "1",
+        "\"a\"",
+        "{",
+        "{\"name\":}",
+        "null",
+        nested.as_str(),
+        deep_object.as_str(),
+    ] {
+        let answer = owner.request("POST", "/api/apps", Some(body.as_bytes())).expect(400);
+        assert_eq!(answer.code(), "invalid_body");
+    }
+    owner.request("POST", "/api/apps", Some(b"{\"name\":\"\xff\"}")).expect(400);
+    owner.request("POST", "/api/apps", Some(&vec![b' '; 1024 * 1024 + 1])).expect(413);
+    for (path, field) in
+        [("/api/apps?x=1", "x"), ("/api/apps?token=abc", "token"), ("/api/system?%00=1", "")]
+    {
+        assert_eq!(owner.get(path).expect(400).json()["error"]["field"], field);
+    }
+    let app =
+        owner.post("/api/apps", &json!({"name": "a", "gitRepo": GOOD_REPO})).expect(201).json();
+    let id = app["id"].as_str().expect("an id");
+    for (path, field) in [
+        (format!("/api/apps/{id}/deploys?limit=0"), "limit"),
+        (format!("/api/apps/{id}/deploys?limit=101"), "limit"),
+        (format!("/api/apps/{id}/deploys?limit=-1"), "limit"),
+        (format!("/api/apps/{id}/deploys?before=x"), "before"),
+        (format!("/api/apps/{id}/log?lines=99999"), "lines"),
+    ] {
+        assert_eq!(owner.get(&path).expect(400).json()["error"]["field"], field, "{path}");
+    }
+    let delete = owner.delete(&format!("/api/apps/{id}?keepData=yes")).expect(400);
+    assert_eq!(delete.json()["error"]["field"], "keepData");
+    owner.get(&format!("/api/apps/{id}")).expect(200);
+    for path in ["/api/apps/%", "/api/apps/%ff", "/api/apps/%zz"] {
+        owner.get(path).expect(400);
+    }
+    for path in [
+        "/api/apps/..%2f..",
+        "/api/apps/aaaaaaaaaa",
+        "/api/deploys/aaaaaaaaaa",
+        "/api/nothing",
+        "/api",
+        "/api/",
+    ] {
+        owner.get(path).expect(404);
+    }
+}

@@ -1,0 +1,306 @@
+//! The API's description and the API are the same thing, and no request that follows from it breaks the server.
+
+use crate::harness::{Http, Server, Setup, a_token};
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+const SPEC: &str = include_str!("../../assets/openapi.json");
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+fn spec() -> Value {
+    serde_json::from_str(SPEC).expect("JSON")
+}
+
+/// The described operations: method and path with `{}` for each parameter.
+fn described() -> BTreeSet<(String, String)> {
+    let spec = spec();
+    let mut all = BTreeSet::new();
+    for (path, operations) in spec["paths"].as_object().expect("paths") {
+        for method in operations.as_object().expect("operations").keys() {
+            let upper = method.to_uppercase();
+            if METHODS.contains(&upper.as_str()) {
+                all.insert((upper, without_names(path)));
+            }
+        }
+    }
+    all
+}
+
+fn without_names(path: &str) -> String {
+    let part = |p: &str| if p.starts_with('{') { "{}".to_owned() } else { p.to_owned() };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+/// The arms of the route table, read from its source: `("GET", ["apps", id]) =>`.
+fn routed() -> BTreeSet<(String, String)> {
+    let source = include_str!("../../src/api.rs");
+    let arms = source.lines().filter_map(|line| line.trim().strip_prefix("(\""));
+    arms.filter_map(|arm| {
+        let (method, rest) = arm.split_once("\", [")?;
+        let (path, _) = rest.split_once("]) =>")?;
+        let part = |p: &str| {
+            p.trim().strip_prefix('"').map_or("{}", |p| p.trim_end_matches('"')).to_owned()
+        };
+        let path: Vec<String> = path.split(',').map(part).collect();
+        Some((method.to_owned(), format!("/api/{}", path.join("/"))))
+    })
+    .collect()
+}
+
+#[test]
+fn the_description_and_the_route_table_name_the_same_operations() {
+    let mut routed = routed();
+    assert!(routed.len() > 20, "the table was not found: {routed:?}");
+    routed.insert(("GET".to_owned(), "/healthz".to_owned()));
+    assert_eq!(described(), routed);
+}
+
+#[test]
+fn every_described_operation_is_answered_and_every_other_method_is_refused() {
+    let server = Server::start();
+    let (mut owner, mut stranger) = (server.owner(), server.stranger());
+    let mut by_path: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (method, path) in described() {
+        by_path.entry(path).or_default().insert(method);
+    }
+    for (path, methods) in by_path {
+        let target = path.replace("{}", "aaaaaaaaaa");
+        for method in METHODS {
+            if (method, path.as_str()) == ("POST", "/api/security/rotate-token") {
+                continue; // it is answered in the tests of the token
+            }
+            let answer = owner.request(method, &target, Some(b"{}"));
+            let known = answer.status != 405 && !answer.text().contains("\"not_found\"");
+            assert_eq!(known, methods.contains(method), "{method} {path}: {}", answer.text());
+            if !known {
+                let allow: BTreeSet<String> =
+                    answer.header("allow").expect("Allow").split(", ").map(str::to_owned).collect();
+                assert_eq!(allow, methods, "{path}");
+            }
+            if path.starts_with("/api") {
+                let refused = stranger.request(method, &target, Some(b"{}")).expect(401);
+                assert!(
+                    refused.header("www-authenticate").is_some_and(|h| h.starts_with("Bearer"))
+                );
+            }
+        }
+    }
+    assert_eq!(owner.get("/api/openapi.json").expect(200).json(), spec());
+}
+
+/// A small generator of numbers (xorshift64*): a failure is repeated with its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
+        usize::try_from(high).expect("31 bits") % below
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.roll(from.len())]
+    }
+}
+
+/// Texts that have broken other programs, and plain ones.
+fn hostile_text(dice: &mut Dice) -> String {
+    let fixed = [
+        "",
+        " ",
+        "a",
+        "-",
+        "--upload-pack=id",
+        "../../etc/passwd",
+        "a\0b",
+        "a\r\nX-Y: z",
+        "\u{202e}x",
+        "😀",
+        "'; DROP TABLE apps; --",
+        "%00",
+        "%2e%2e",
+        "null",
+        "true",
+        "1e999",
+        "ext::sh -c id",
+        "file:///etc/passwd",
+        "https://u:p@h/r",
+        "$(id)",
+        "`id`",
+        "<script>alert(1)</script>",
+        "\u{feff}",
+        "\u{1b}[2J",
+    ];
+    match dice.roll(4) {
+        0 => "x".repeat(*dice.pick(&[41, 201, 501, 2001, 40_000])),
+        1 => (0..dice.roll(30))
+            .map(|_| char::from_u32(u32::try_from(dice.roll(0x2ff)).unwrap()).unwrap_or('?'))
+            .collect(),
+        _ => (*dice.pick(&fixed)).to_owned(),
+    }
+}
+
+/// A value of no matter what type.
+fn anything(dice: &mut Dice) -> Value {
+    match dice.roll(9) {
+        0 => Value::Null,
+        1 => json!(true),
+        2 => json!(-1),
+        3 => json!(i64::MAX),
+        4 => json!(1.5),
+        5 => json!([]),
+        6 => json!({"a": {"b": [1, null]}}),
+        7 => json!([[[[["deep"]]]]]),
+        _ => json!(hostile_text(dice)),
+    }
+}
+
+fn resolved<'a>(spec: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => resolved(spec, spec.pointer(&reference[1..]).expect("a target")),
+        None => schema,
+    }
+}
+
+/// A value after the schema, most of the time.
+fn from_schema(spec: &Value, schema: &Value, name: &str, dice: &mut Dice) -> Value {
+    let schema = resolved(spec, schema);
+    if dice.roll(6) == 0 {
+        return anything(dice);
+    }
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str()).unwrap_or("");
+    match kind {
+        "object" => {
+            let mut object = Map::new();
+            let required: Vec<&str> = schema["required"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect();
+            for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+                if dice.roll(3) > 0 || (required.contains(&name.as_str()) && dice.roll(8) > 0) {
+                    object.insert(name.clone(), from_schema(spec, inner, name, dice));
+                }
+            }
+            if dice.roll(12) == 0 {
+                object.insert(hostile_text(dice), anything(dice));
+            }
+            Value::Object(object)
+        }
+        "array" => {
+            (0..dice.roll(4)).map(|_| from_schema(spec, &schema["items"], name, dice)).collect()
+        }
+        "integer" => json!(dice.roll(700)),
+        "boolean" => json!(dice.roll(2) == 0),
+        // A repository that the tests may reach: nobody listens there.
+        _ if name == "gitRepo" => match dice.roll(3) {
+            0 => json!(hostile_text(dice)),
+            _ => json!(format!("http://127.0.0.1:1/r{}.git", dice.roll(20))),
+        },
+        _ if name == "name" => json!(format!("n{}", dice.roll(40))),
+        _ => match dice.roll(3) {
+            0 => json!(hostile_text(dice)),
+            _ => schema.get("example").cloned().unwrap_or_else(|| json!("value")),
+        },
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }
+        })
+        .collect()
+}
+
+fn target(spec: &Value, path: &str, operation: &Value, ids: &[String], dice: &mut Dice) -> String {
+    let mut target = String::new();
+    for part in path.split('/').skip(1) {
+        let filled = match (part.starts_with('{'), dice.roll(5)) {
+            (false, _) => part.to_owned(),
+            (true, 0) => escaped(&hostile_text(dice)),
+            (true, 1) => "aaaaaaaaaa".to_owned(),
+            (true, _) if ids.is_empty() => "bbbbbbbbbb".to_owned(),
+            (true, _) => dice.pick(ids).clone(),
+        };
+        target.push('/');
+        target.push_str(&filled);
+    }
+    let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+    for (i, parameter) in parameters.iter().map(|p| resolved(spec, p)).enumerate() {
+        if parameter["in"] == "query" && dice.roll(2) == 0 {
+            let value = from_schema(spec, &parameter["schema"], "", dice);
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            target.push(if i == 0 { '?' } else { '&' });
+            target.push_str(&format!(
+                "{}={}",
+                parameter["name"].as_str().unwrap_or("x"),
+                escaped(&text)
+            ));
+        }
+    }
+    // The gate takes targets of up to 8 KiB; longer ones are its own business.
+    target.truncate(6000);
+    target
+}
+
+/// One request after the description, or nearly; its answer must be one that the description has.
+fn one_request(spec: &Value, owner: &mut Http, ids: &mut Vec<String>, dice: &mut Dice) {
+    let paths: Vec<(&String, &Value)> = spec["paths"].as_object().expect("paths").iter().collect();
+    let (path, operations) = *dice.pick(&paths);
+    let methods: Vec<(&String, &Value)> = operations
+        .as_object()
+        .expect("operations")
+        .iter()
+        .filter(|(m, _)| METHODS.contains(&m.to_uppercase().as_str()))
+        .collect();
+    let (method, operation) = *dice.pick(&methods);
+    let method = method.to_uppercase();
+    let target = target(spec, path, operation, ids, dice);
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let body = match (schema.is_null(), dice.roll(20)) {
+        (_, 0) => Some(hostile_text(dice).into_bytes()),
+        (true, _) => None,
+        (false, _) => Some(from_schema(spec, schema, "", dice).to_string().into_bytes()),
+    };
+    let answer = owner.request(&method, &target, body.as_deref());
+    let told = || {
+        format!(
+            "{method} {target}\n{}\n{}",
+            String::from_utf8_lossy(body.as_deref().unwrap_or(b"")),
+            answer.text()
+        )
+    };
+    assert!(answer.status < 500, "{} for {}", answer.status, told());
+    let documented = &operation["responses"];
+    let known =
+        documented[answer.status.to_string()].is_object() || documented["default"].is_object();
+    assert!(known, "{} is not described for {}", answer.status, told());
+    if answer.status >= 400 {
+        assert!(!answer.code().is_empty() && !answer.message().is_empty(), "{}", told());
+    }
+    if answer.status == 201 {
+        ids.push(answer.json()["id"].as_str().expect("an id").to_owned());
+    } else if answer.status == 202 && ids.len() < 50 {
+        ids.extend(answer.json()["deploy"]["id"].as_str().map(str::to_owned));
+    }
+}
+
+#[test]
+fn a_fuzz_of_the_api_from_its_own_description_finds_no_5xx() {
+    let spec = spec();
+    let server = Setup::new().as_user().token(&a_token()).start();
+    let mut owner = server.owner();
+    for seed in [1, 2, 3] {
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut ids = Vec::new();
+        for _ in 0..800 {
+            one_request(&spec, &mut owner, &mut ids, &mut dice);
+        }
+        assert!(!ids.is_empty(), "seed {seed} made no app");
+    }
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}

@@ -1,0 +1,135 @@
+//! What runs after a deploy: the switch, stop and start, crashes, the server's own restart.
+
+use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
+use crate::harness::{GitServer, Http, Server, Setup, until};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[track_caller]
+fn wait_for_status(owner: &mut Http, app: &str, wanted: &str) {
+    until(&format!("the app is {wanted}"), Duration::from_secs(60), || {
+        show(owner, app)["status"] == wanted
+    });
+}
+
+/// A server with one small running app.
+fn with_a_plain_app() -> (GitServer, Server, Http, String) {
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    deploy_live(&mut owner, &app);
+    (git, server, owner, app)
+}
+
+#[test]
+fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
+    let (git, _server, mut owner, app) = with_a_plain_app();
+    let old = show(&mut owner, &app);
+    let mut old_visitor = visitor(&mut owner, &app);
+    assert_eq!(old_visitor.get("/").text(), "VERSION one");
+
+    // A release that never listens fails, and the old one stays as it was.
+    git.commit("plain", &[("main.py", "import time; print('not listening'); time.sleep(600)")]);
+    owner.patch(&format!("/api/apps/{app}"), &json!({"healthTimeoutSeconds": 2})).expect(200);
+    let id = deploy(&mut owner, &app);
+    let failed = ended(&mut owner, &id);
+    assert_eq!(failed["status"], "failed");
+    assert!(failed["error"].as_str().is_some_and(|e| e.contains("2 s")), "{failed}");
+    let after = show(&mut owner, &app);
+    assert_eq!((&after["url"], &after["status"]), (&old["url"], &json!("running")));
+    assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
+
+    // A release that ends at once says why in its last lines.
+    git.commit("plain", &[("main.py", "print('about to fail'); raise SystemExit(3)")]);
+    let id = deploy(&mut owner, &app);
+    let failed = ended(&mut owner, &id);
+    let error = failed["error"].as_str().expect("an error");
+    assert!(error.contains("about to fail") && error.contains("exit code 3"), "{error}");
+    assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
+
+    // A good one takes over, and only then is the old process gone.
+    let second = PLAIN[1].1.replace("VERSION one", "VERSION two");
+    git.commit("plain", &[("main.py", &second)]);
+    deploy_live(&mut owner, &app);
+    assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION two");
+    let old_address: SocketAddr =
+        old["url"].as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+    until("the old process is gone", Duration::from_secs(40), || {
+        std::net::TcpStream::connect(old_address).is_err()
+    });
+}
+
+#[test]
+fn stop_start_and_restart_do_what_they_say_and_data_survives() {
+    let (_git, _server, mut owner, app) = with_a_plain_app();
+    let act = |owner: &mut Http, what: &str| {
+        owner.post(&format!("/api/apps/{app}/{what}"), &json!({})).expect(202);
+    };
+    let first = show(&mut owner, &app)["url"].clone();
+    act(&mut owner, "stop");
+    wait_for_status(&mut owner, &app, "stopped");
+    assert!(show(&mut owner, &app)["url"].is_null());
+    let address: SocketAddr =
+        first.as_str().unwrap().trim_start_matches("http://").parse().unwrap();
+    assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
+
+    act(&mut owner, "start");
+    wait_for_status(&mut owner, &app, "running");
+    until("it answers again", Duration::from_secs(20), || {
+        visitor(&mut owner, &app).try_request("GET", "/", None).is_ok_and(|a| a.status == 200)
+    });
+    let before = show(&mut owner, &app)["url"].clone();
+    act(&mut owner, "restart");
+    until("another process answers", Duration::from_secs(40), || {
+        let now = show(&mut owner, &app);
+        now["status"] == "running"
+            && now["url"] != before
+            && visitor(&mut owner, &app).try_request("GET", "/", None).is_ok()
+    });
+    let log = owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
+    assert!(log.matches("plain app starting").count() >= 3, "{log}");
+}
+
+#[test]
+fn a_server_that_stops_leaves_its_apps_running_and_finds_them_again() {
+    let (_git, server, mut owner, app) = with_a_plain_app();
+    let before = show(&mut owner, &app);
+    let mut visitor = visitor(&mut owner, &app);
+    let setup = server.setup().clone();
+    let mut server = server;
+    server.kill9();
+    assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
+    let server = setup.start();
+    let mut owner = server.owner();
+    let after = show(&mut owner, &app);
+    assert_eq!((&after["status"], &after["url"]), (&json!("running"), &before["url"]));
+    assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
+    owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    wait_for_status(&mut owner, &app, "stopped");
+}
+
+#[test]
+fn a_crashed_app_says_how_it_ended_and_comes_back() {
+    let git = GitServer::start();
+    let fragile = PLAIN[1].1.replace(
+        "self.send_response(200)",
+        "(os._exit(7) if self.path == '/exit' else None); self.send_response(200)",
+    );
+    git.commit("fragile", &[PLAIN[0], ("main.py", &fragile)]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "fragile", "gitRepo": git.url("fragile")}));
+    deploy_live(&mut owner, &app);
+    let first = show(&mut owner, &app)["url"].clone();
+    let _ = visitor(&mut owner, &app).try_request("GET", "/exit", None);
+    until("the log says how it ended", Duration::from_secs(20), || {
+        owner.get(&format!("/api/apps/{app}/log")).text().contains("exit code 7")
+    });
+    until("it runs again", Duration::from_secs(30), || {
+        let now = show(&mut owner, &app);
+        now["status"] == "running" && now["url"] != first
+    });
+}
