@@ -138,7 +138,7 @@ def fill(server):
             "gitRepo": f"https://git.example.com/customers/portal-number-{number}.git",
             "branch": "main",
             "rootDir": "apps/portal",
-            "buildCommand": f"{build} # {'cache warm ' * 18}",
+            "buildCommand": f"{build} # {'cache warm ' * 29}",
             "startCommand": f"{start} --instance portal-{number}",
             "healthPath": "/internal/health?verbose=1",
         }
@@ -176,7 +176,7 @@ def wrk(server, close):
         say(f"  {server.name}: {errors[0]}")
     count = int(re.search(r"(\d+) requests in", out)[1])
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
-    p50, p99 = (milliseconds(re.search(rf"{p}%\s+(\S+)", out)[1]) for p in (50, 99))
+    p50, p99 = (milliseconds(re.search(rf"^\s+{p}%\s+(\S+)", out, re.M)[1]) for p in (50, 99))
     return rate, p50, p99, spent / max(count, 1) * 10_000
 
 
@@ -189,10 +189,12 @@ def idle_crowd(server):
     """Memory while thousands of connections say nothing, and how many of them the server keeps."""
     sockets = []
     try:
-        for _ in range(IDLE_CONNECTIONS):
+        for number in range(IDLE_CONNECTIONS):
             s = socket.socket()
             s.settimeout(2)
             try:
+                # As many clients as a crowd would be: fifty connections each.
+                s.bind((f"127.0.1.{1 + number // 50}", 0))
                 s.connect(("127.0.0.1", server.port))
             except OSError:
                 s.close()
