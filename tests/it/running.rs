@@ -32,7 +32,10 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     assert_eq!(old_visitor.get("/").text(), "VERSION one");
 
     // A release that never listens fails, and the old one stays as it was.
-    git.commit("plain", &[("main.py", "import time; print('not listening'); time.sleep(600)")]);
+    git.commit(
+        "plain",
+        &[PLAIN[0], ("main.py", "import time; print('not listening'); time.sleep(600)")],
+    );
     owner.patch(&format!("/api/apps/{app}"), &json!({"healthTimeoutSeconds": 2})).expect(200);
     let id = deploy(&mut owner, &app);
     let failed = ended(&mut owner, &id);
@@ -43,7 +46,7 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
 
     // A release that ends at once says why in its last lines.
-    git.commit("plain", &[("main.py", "print('about to fail'); raise SystemExit(3)")]);
+    git.commit("plain", &[PLAIN[0], ("main.py", "print('about to fail'); raise SystemExit(3)")]);
     let id = deploy(&mut owner, &app);
     let failed = ended(&mut owner, &id);
     let error = failed["error"].as_str().expect("an error");
@@ -52,7 +55,7 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
 
     // A good one takes over, and only then is the old process gone.
     let second = PLAIN[1].1.replace("VERSION one", "VERSION two");
-    git.commit("plain", &[("main.py", &second)]);
+    git.commit("plain", &[PLAIN[0], ("main.py", &second)]);
     deploy_live(&mut owner, &app);
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION two");
     let old_address: SocketAddr =
