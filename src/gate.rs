@@ -133,6 +133,13 @@ impl Limits {
     };
 }
 
+/// Half of the files that this process may open: the other half is for the database,
+/// the logs and the programs that are started. A connection takes one file.
+fn affordable_connections() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX))
+}
+
 /// What every connection's thread uses.
 struct Door {
     limits: Limits,
@@ -168,7 +175,14 @@ impl Gate {
             rustix::net::listen(listener, BACKLOG)?;
             addresses.push(listener.local_addr()?);
         }
-        let seats = Seats::new(limits.connections, limits.per_client, limits.held_bytes);
+        let most = limits.connections.min(affordable_connections());
+        if most < limits.connections {
+            log::warn!(
+                "only {most} connections at a time, because this process may open few files; \
+                 raise the limit (LimitNOFILE= in systemd, ulimit -n in a shell) to 1024"
+            );
+        }
+        let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let relay = Relay::new(relay, limits.relays, limits.answer);
         let parked = limits.parked;
         let door = Arc::new(Door { limits, relay, resolve, upgrade });

@@ -14,9 +14,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The pause after a failed accept: long enough not to spin while files are short,
-/// short enough that nobody notices.
-const BACK_OFF: Duration = Duration::from_millis(10);
+/// The pause after a failed accept: long enough for threads that were told to go to
+/// close their files, short enough that nobody notices.
+const BACK_OFF: Duration = Duration::from_millis(5);
+
+/// Connections that make room when one cannot be accepted: some more, so that a
+/// crowd at the door is not let in at the pace of the pauses.
+const EVICTED_AT_ONCE: usize = 16;
 
 /// How long a client that was turned away has to read why.
 const PARTING: Duration = Duration::from_secs(1);
@@ -118,13 +122,21 @@ impl Porter {
                     | ErrorKind::Interrupted => {}
                     _ => {
                         self.complain(&error);
-                        self.seats.evict_one();
+                        self.make_room();
                         return false;
                     }
                 },
             }
         }
         true
+    }
+
+    fn make_room(&self) {
+        for _ in 0..EVICTED_AT_ONCE {
+            if !self.seats.evict_one() {
+                return;
+            }
+        }
     }
 
     fn complain(&mut self, error: &io::Error) {
@@ -140,7 +152,7 @@ impl Porter {
             Ok(permit) => {
                 if let Err(guest) = self.workers.start(Guest { permit, peer }) {
                     turn_away(guest.permit.stream());
-                    self.seats.evict_one();
+                    self.make_room();
                 }
             }
             Err(stream) => {
