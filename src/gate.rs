@@ -158,8 +158,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Opens the gate. Nothing needs to listen at the relay path yet: until then
-    /// requests get 503.
+    /// Opens the gate. tiny_http had better listen at the relay path already; until
+    /// it does requests get 503.
     ///
     /// # Errors
     /// When a listener cannot be used or the accepting thread cannot be started.
@@ -184,6 +184,7 @@ impl Gate {
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let relay = Relay::new(relay, limits.relays, limits.answer);
+        relay.warm_up();
         let parked = limits.parked;
         let door = Arc::new(Door { limits, relay, resolve, upgrade });
         let for_guests = Arc::clone(&door);

@@ -103,8 +103,7 @@ impl Connection<'_> {
         if !self.permit.enter(Phase::Relayed) {
             return Err(Stop::Quiet);
         }
-        let answer = self.door.relay.exchange(&request, self.to_head)?;
-        drop(request);
+        let answer = self.door.relay.exchange(request, self.to_head)?;
         if answer.head.proved {
             self.permit.prove();
         }

@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// First size of the buffer for an answer; most answers of the API fit.
@@ -23,6 +24,10 @@ const ANSWER_ROOM: usize = 16 * 1024;
 
 /// Bytes in an answer. What is larger belongs into a file (`X-Gate-File`).
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
+
+/// Bytes of a request that somebody else may send: so few that an idle connection
+/// takes them at once (Linux gives a Unix socket 208 KiB).
+const SENT_AHEAD: usize = 16 * 1024;
 
 /// An answer, whole.
 pub(super) struct Answer {
@@ -57,14 +62,25 @@ struct Pool {
     queue: VecDeque<Arc<Turn>>,
 }
 
-/// A connection that waited for and may now use one, open or to be opened.
-type Line = Option<UnixStream>;
+/// What somebody gets who needs a connection.
+enum Line {
+    /// None is open; it may open one.
+    ToOpen,
+    /// An open one, on which nothing is under way.
+    Idle(UnixStream),
+    /// An open one, over which its request was sent already.
+    Sent(UnixStream),
+}
 
 /// One place in the queue.
-#[derive(Default)]
 struct Turn {
-    line: Mutex<Option<Line>>,
+    state: Mutex<Waiting>,
     come: Condvar,
+}
+
+struct Waiting {
+    request: Vec<u8>,
+    line: Option<Line>,
 }
 
 impl Relay {
@@ -79,70 +95,100 @@ impl Relay {
     ///
     /// # Errors
     /// The [`Refusal`] that the client shall get instead.
-    pub fn exchange(&self, request: &[u8], to_head: bool) -> Result<Answer, Refusal> {
-        let mut lease = Lease { relay: self, line: self.take()? };
-        if let Some(line) = &lease.line {
-            match converse(line, request, to_head, self.patience) {
-                // It was closed while it idled, and none of the request was read:
-                // Unix sockets tell so at once. A new connection may do better.
-                Err(Trouble::NotSent) => {}
-                result => return lease.settle(result),
-            }
-        }
-        let line = match self.connect() {
-            Ok(line) => lease.line.insert(line),
-            Err(error) => {
-                lease.line = None;
-                log::warn!("the relay socket cannot be reached: {error}");
-                return Err(Refusal::NO_ANSWER);
-            }
+    pub fn exchange(&self, mut request: Vec<u8>, to_head: bool) -> Result<Answer, Refusal> {
+        let line = self.take(&mut request)?;
+        let mut lease = Lease { relay: self, line: None };
+        let until = Instant::now() + self.patience;
+        let result = match line {
+            Line::Sent(line) => receive(lease.line.insert(line), Vec::new(), to_head, until),
+            Line::Idle(line) => converse(lease.line.insert(line), &request, to_head, until),
+            Line::ToOpen => Err(Trouble::NotSent),
         };
-        let result = converse(line, request, to_head, self.patience);
+        // It was closed while it idled, and none of the request was read: Unix sockets
+        // tell so at once. A new connection may do better.
+        if let Err(Trouble::NotSent) = result {
+            lease.line = None;
+            let line = self.connect().map_err(|error| {
+                log::warn!("the relay socket cannot be reached: {error}");
+                Refusal::NO_ANSWER
+            })?;
+            let result = converse(lease.line.insert(line), &request, to_head, until);
+            return lease.settle(result);
+        }
         lease.settle(result)
     }
 
-    fn connect(&self) -> io::Result<UnixStream> {
-        let stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(self.patience))?;
-        Ok(stream)
+    /// Opens all connections ahead. tiny_http may leave one lying that comes at the
+    /// same moment as another (its `TaskPool` counts idle threads too late), so the
+    /// moment is chosen here, before anybody else connects.
+    pub fn warm_up(&self) {
+        let mut pool = self.lock();
+        while pool.open < self.most
+            && let Ok(line) = self.connect()
+        {
+            pool.open += 1;
+            pool.idle.push(line);
+        }
     }
 
-    fn take(&self) -> Result<Line, Refusal> {
+    fn connect(&self) -> io::Result<UnixStream> {
+        UnixStream::connect(&self.path)
+    }
+
+    /// Waits for a connection. The request is lent to the queue meanwhile.
+    fn take(&self, request: &mut Vec<u8>) -> Result<Line, Refusal> {
         let mut pool = self.lock();
         if let Some(line) = pool.idle.pop() {
-            return Ok(Some(line));
+            return Ok(Line::Idle(line));
         }
         if pool.open < self.most {
             pool.open += 1;
-            return Ok(None);
+            return Ok(Line::ToOpen);
         }
-        let turn = Arc::new(Turn::default());
+        let waiting = Waiting { request: std::mem::take(request), line: None };
+        let turn = Arc::new(Turn { state: Mutex::new(waiting), come: Condvar::new() });
         pool.queue.push_back(Arc::clone(&turn));
         drop(pool);
-        let (mut given, _) = turn
+        let (mut state, _) = turn
             .come
-            .wait_timeout_while(lock(&turn.line), self.patience, |line| line.is_none())
+            .wait_timeout_while(lock(&turn.state), self.patience, |state| state.line.is_none())
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(line) = given.take() {
-            return Ok(line);
+        if state.line.is_none() {
+            drop(state);
+            // Out of the queue first: after that nobody can hand a line over any more.
+            self.lock().queue.retain(|other| !Arc::ptr_eq(other, &turn));
+            state = lock(&turn.state);
         }
-        drop(given);
-        // Out of the queue first: after that nobody can hand a line over any more.
-        self.lock().queue.retain(|other| !Arc::ptr_eq(other, &turn));
-        lock(&turn.line).take().ok_or(Refusal::NO_ANSWER)
+        *request = std::mem::take(&mut state.request);
+        state.line.take().ok_or(Refusal::NO_ANSWER)
     }
 
-    fn give_back(&self, line: Line) {
+    /// Gives a connection, or the right to open one, to the next in the queue, whose
+    /// request is sent right away: tiny_http need not wait until that thread is awake.
+    fn give_back(&self, line: Option<UnixStream>) {
         let mut pool = self.lock();
-        if let Some(turn) = pool.queue.pop_front() {
-            *lock(&turn.line) = Some(line);
-            drop(pool);
-            turn.come.notify_one();
-        } else if let Some(line) = line {
-            pool.idle.push(line);
-        } else {
-            pool.open -= 1;
-        }
+        let Some(turn) = pool.queue.pop_front() else {
+            match line {
+                Some(line) => pool.idle.push(line),
+                None => pool.open -= 1,
+            }
+            return;
+        };
+        drop(pool);
+        let mut state = lock(&turn.state);
+        state.line = Some(match line {
+            None => Line::ToOpen,
+            Some(line) if state.request.len() > SENT_AHEAD => Line::Idle(line),
+            Some(line) => {
+                match send(&line, &state.request, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+                    Ok(sent) if sent == state.request.len() => Line::Sent(line),
+                    // Dropped, and with it what may have been sent: not a whole request.
+                    _ => Line::ToOpen,
+                }
+            }
+        });
+        drop(state);
+        turn.come.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, Pool> {
@@ -158,7 +204,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Gives the connection back, whatever happens.
 struct Lease<'r> {
     relay: &'r Relay,
-    line: Line,
+    line: Option<UnixStream>,
 }
 
 impl Lease<'_> {
@@ -195,11 +241,20 @@ fn converse(
     line: &UnixStream,
     request: &[u8],
     to_head: bool,
-    patience: Duration,
+    until: Instant,
 ) -> Result<Answer, Trouble> {
-    let mut received = Vec::with_capacity(ANSWER_ROOM);
-    let until = Instant::now() + patience;
+    let mut received = Vec::new();
     send_all(line, request, &mut received, until)?;
+    receive(line, received, to_head, until)
+}
+
+/// Reads the rest of an answer, of which some may have been received already.
+fn receive(
+    line: &UnixStream,
+    mut received: Vec<u8>,
+    to_head: bool,
+    until: Instant,
+) -> Result<Answer, Trouble> {
     let head = loop {
         match rewrite::answer(&received, to_head).map_err(|_| Trouble::Broken)? {
             Some(head) => break head,
@@ -208,12 +263,13 @@ fn converse(
         }
     };
     let whole = head.received.saturating_add(head.body);
-    if whole > MAX_ANSWER || received.len() > whole {
+    if whole > MAX_ANSWER {
         return Err(Trouble::Broken);
     }
-    received.reserve_exact(whole - received.len());
+    received.reserve_exact(whole.saturating_sub(received.len()));
     while received.len() < whole {
-        std::thread::yield_now();
+        // tiny_http writes head and body apart: the rest is about to come.
+        thread::yield_now();
         read_more(line, &mut received, until)?;
     }
     if received.len() > whole {

@@ -45,14 +45,14 @@ fn status(result: Result<Answer, Refusal>) -> u16 {
 fn a_connection_that_was_closed_while_it_idled_is_opened_again() {
     let (_dir, path, side) = scripted(vec![vec![ANSWER, ANSWER], vec![ANSWER]]);
     let relay = Relay::new(path, 4, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
     // The first script is over once the second connection could be accepted; until
     // then the close may not have been seen.
     let line = relay.lock().idle.pop().unwrap();
     assert_eq!((&line).read(&mut [0]).unwrap(), 0);
     relay.lock().idle.push(line);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
     side.join().unwrap();
 }
 
@@ -62,10 +62,10 @@ fn a_request_that_may_have_been_handled_is_not_sent_twice() {
     let scripts = vec![vec![ANSWER, cut], vec![b"".as_slice()], vec![ANSWER]];
     let (_dir, path, side) = scripted(scripts);
     let relay = Relay::new(path, 1, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 502);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 502);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
     side.join().unwrap();
 }
 
@@ -81,7 +81,7 @@ fn what_is_no_answer_or_too_much_of_one_is_502() {
     let (_dir, path, side) = scripted(scripts);
     let relay = Relay::new(path, 4, PATIENCE);
     for _ in 0..count {
-        assert_eq!(status(relay.exchange(REQUEST, false)), 502);
+        assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 502);
     }
     side.join().unwrap();
 }
@@ -91,11 +91,11 @@ fn nobody_there_is_503_and_nobody_answering_504() {
     let (dir, path, side) = scripted(vec![]);
     side.join().unwrap();
     let relay = Relay::new(path, 4, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 503);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 503);
     let silent = dir.path().join("silent");
     let _listener = UnixListener::bind(&silent).unwrap();
     let relay = Relay::new(silent, 1, Duration::from_millis(50));
-    assert_eq!(status(relay.exchange(REQUEST, false)), 504);
+    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 504);
     assert_eq!(relay.lock().open, 0);
 }
 
@@ -127,7 +127,7 @@ fn no_more_connections_than_allowed_are_open_and_all_are_served() {
         for _ in 0..24 {
             scope.spawn(|| {
                 for _ in 0..100 {
-                    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+                    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false)), 200);
                 }
             });
         }
@@ -150,7 +150,7 @@ fn a_handler_that_kept_everybody_waiting_too_long_leaves_the_queue_in_order() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let status = status(relay.exchange(REQUEST, false));
+                let status = status(relay.exchange(REQUEST.to_vec(), false));
                 assert!(matches!(status, 503 | 504), "{status}");
             });
         }
