@@ -225,13 +225,7 @@ impl Attempt<'_> {
 
     fn launch(&self, recipe: &Recipe) -> Result<Launched, Halt> {
         self.say(&format!("Starting: {}", recipe.start));
-        self.shared.journal.note_app(&self.app.id, &self.mark());
         Ok(self.shared.launch(&self.app, self.id)?)
-    }
-
-    /// The line in the app's log where this release begins.
-    fn mark(&self) -> String {
-        format!("Starting release {}.", self.id)
     }
 
     fn check(&self, mut launched: Launched) -> Result<Launched, Halt> {
@@ -246,7 +240,10 @@ impl Attempt<'_> {
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
         match check.wait(instance, self.cancel) {
             Verdict::Well => Ok(launched),
-            Verdict::Unwell(sentence) => Err(Halt::Failed(sentence)),
+            Verdict::Unwell(sentence) => {
+                self.say(&format!("The app did not prove itself{}", self.last_lines()));
+                Err(Halt::Failed(sentence))
+            }
             Verdict::Cancelled => Err(Halt::Cancelled),
             Verdict::Ended(exit) => Err(Halt::Failed(format!(
                 "the app ended with {exit} while it was being checked{}",
@@ -260,7 +257,7 @@ impl Attempt<'_> {
     fn last_lines(&self) -> String {
         let tail = self.shared.journal.app_tail(&self.app.id, 10 * LAST_LINES, &self.redactor);
         let tail = tail.unwrap_or_default();
-        let mark = self.mark();
+        let mark = launch::mark(self.id);
         let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
         let lines = &tail[begun.max(tail.len().saturating_sub(LAST_LINES)).min(tail.len())..];
         if lines.is_empty() {

@@ -110,6 +110,7 @@ impl Fetch<'_> {
             "git",
             REPO,
             "fetch",
+            "--quiet",
             "--depth=1",
             "--no-tags",
             "--no-recurse-submodules",

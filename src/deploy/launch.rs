@@ -61,6 +61,7 @@ impl Shared {
         let log = self.journal.app_log_file(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
         let port = self.ports.fresh().map_err(|e| e.to_string())?;
+        self.journal.note_app(&app.id, &mark(deploy));
         let sandbox = for_app(&machine, app.slot, &recipe, env)
             .bind(&self.places.release(&app.id, deploy), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
@@ -75,6 +76,11 @@ impl Shared {
         };
         Ok(Launched { instance: Some(instance), process })
     }
+}
+
+/// The line in an app's log where a process of a release begins.
+pub fn mark(deploy: &DeployId) -> String {
+    format!("Starting release {deploy}.")
 }
 
 /// The sandbox of an app, but for its port and directories. What the owner sets wins.

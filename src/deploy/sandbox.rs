@@ -22,6 +22,8 @@
 use super::machine::{Machine, Mode};
 use crate::model::Secret;
 use crate::proc::Exec;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,7 +53,7 @@ cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 
 /// What programs need of `/etc`; nothing in it is secret or says who lives here.
-const ETC: [&str; 22] = [
+const ETC: [&str; 23] = [
     "resolv.conf",
     "host.conf",
     "nsswitch.conf",
@@ -74,6 +76,7 @@ const ETC: [&str; 22] = [
     "alternatives",
     "mime.types",
     "pip.conf",
+    "npmrc",
 ];
 
 /// Processes and threads that an app may have; a runaway fork stops here.
@@ -206,7 +209,7 @@ impl<'a> Sandbox<'a> {
         }
         for name in ETC {
             let source = format!("/etc/{name}");
-            if Path::new(&source).exists() {
+            if is_for_everybody(Path::new(&source)) {
                 add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
             }
         }
@@ -303,6 +306,15 @@ impl<'a> Sandbox<'a> {
         }
         bytes
     }
+}
+
+/// Whether it is there and every user of the machine may read it; what only some
+/// may read is none of an app's business.
+fn is_for_everybody(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| {
+        let needed = if meta.is_dir() { 0o005 } else { 0o004 };
+        meta.permissions().mode() & needed == needed
+    })
 }
 
 fn system_dirs(add: &mut impl FnMut(&[&str]), prefix: &str) {

@@ -236,7 +236,13 @@ impl Supervisor {
             };
             record_end(&self.shared, id, live.instance.pid(), exit);
             let seconds = pause.as_secs();
-            let line = format!("Ended with {exit}; starting it again in {seconds} s.");
+            let how = match exit {
+                Exit::Unknown => {
+                    "Ended; how is not known, since it had outlived a server".to_owned()
+                }
+                exit => format!("Ended with {exit}"),
+            };
+            let line = format!("{how}; starting it again in {seconds} s.");
             self.shared.journal.note_app(id, &line);
             seat.pause = Some(pause);
             seat.start_at = Some(Instant::now() + pause);
@@ -289,13 +295,17 @@ impl Supervisor {
             match start(&self.shared, &id) {
                 Ok(live) => seat.live = live,
                 Err(why) => {
-                    let pause = seat.pause.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+                    let before = seat.pause;
+                    let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
                     seat.pause = Some(pause);
                     seat.start_at = Some(now + pause);
-                    let seconds = pause.as_secs();
-                    log::warn!("app {id} could not be started: {why}");
-                    let line = format!("Could not be started: {why}. Next try in {seconds} s.");
-                    self.shared.journal.note_app(&id, &line);
+                    // Once a minute for weeks would bury what matters.
+                    if before != Some(LONGEST_PAUSE) {
+                        log::warn!("app {id} could not be started: {why}");
+                        let seconds = pause.as_secs();
+                        let line = format!("Could not be started: {why}. Next try in {seconds} s.");
+                        self.shared.journal.note_app(&id, &line);
+                    }
                 }
             }
         }

@@ -1,9 +1,8 @@
 //! What the inside of a sandbox sees of us, tried in a real one.
 
 use super::*;
+use crate::model::{MAX_ENV_TOTAL, MAX_ENV_VARS};
 use crate::proc::{Exit, Output};
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 /// A machine, and a directory that stands for the data directory.
 fn machine() -> (Machine, tempfile::TempDir) {
@@ -117,6 +116,19 @@ fn values_arrive_exactly_and_only_in_the_environment() {
     assert_eq!(output.exit, Exit::Code(0), "standard input is at its end");
     let visible = format!("{:?}", sandbox.exec(&["true"]).args_for_test());
     assert!(!visible.contains("nowhere") && !visible.contains("ODD"), "{visible}");
+}
+
+#[test]
+fn as_much_environment_as_is_allowed_arrives_quickly() {
+    let (machine, _dir) = machine();
+    let mut sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+    for n in 0..MAX_ENV_VARS {
+        sandbox = sandbox.env(format!("V{n}"), "\\x\n".repeat(MAX_ENV_TOTAL / MAX_ENV_VARS / 3));
+    }
+    let begun = std::time::Instant::now();
+    let bytes: usize = out(&sandbox, "env -0 | wc -c").parse().unwrap();
+    assert!(bytes > MAX_ENV_TOTAL * 9 / 10, "{bytes}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
