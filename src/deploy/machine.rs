@@ -5,7 +5,7 @@ use crate::proc::{self, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -143,7 +143,11 @@ impl Machine {
             // Replaced, not rewritten: a running sandbox keeps the file that it has.
             let fresh = self.etc.join(format!("{name}-{uid}.tmp"));
             let made = fs::write(&fresh, &text)
-                .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
+                .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o600)))
+                .and_then(|()| match self.mode {
+                    Mode::OwnUsers => chown(&fresh, Some(uid), Some(uid)),
+                    Mode::SharedUser => Ok(()),
+                })
                 .and_then(|()| fs::rename(&fresh, &path));
             match made {
                 Ok(()) => found.push((path, name)),

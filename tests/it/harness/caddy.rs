@@ -33,16 +33,19 @@ impl Caddy {
     /// Starts it with the sites that `sites` writes for its address.
     pub fn start(sites: &dyn Fn(SocketAddr) -> String) -> Self {
         // Another program may take the port between our look and Caddy's bind: then try the next one.
+        let mut last = String::new();
         for _ in 0..5 {
             let address = free_address();
-            if let Some(caddy) = Self::try_start(address, &sites(address)) {
-                return caddy;
+            match Self::try_start(address, &sites(address)) {
+                Ok(caddy) => return caddy,
+                Err(log) => last = log,
             }
         }
-        panic!("Caddy does not start: is it installed? scripts/test does it");
+        panic!("Caddy does not start: {last}");
     }
 
-    fn try_start(address: SocketAddr, sites: &str) -> Option<Self> {
+    /// A running Caddy, or the log of one that ended.
+    fn try_start(address: SocketAddr, sites: &str) -> Result<Self, String> {
         let directory = tempfile::Builder::new().prefix("bpaas-caddy-").tempdir().expect("a place");
         let place = directory.path().display();
         let global = format!(
@@ -68,7 +71,10 @@ impl Caddy {
             listens = TcpStream::connect(address).is_ok();
             listens || caddy.child.try_wait().expect("a status").is_some()
         });
-        listens.then_some(caddy)
+        if listens {
+            return Ok(caddy);
+        }
+        Err(std::fs::read_to_string(caddy.directory.path().join("log")).unwrap_or_default())
     }
 
     pub fn address(&self) -> SocketAddr {
