@@ -2,37 +2,34 @@
 
 use super::Source;
 use super::head::{Fields, Head, Kind, NO_FIELDS, connection_names, kind};
+use data_encoding::HEXLOWER;
 use httparse::{Header, Status};
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Writes the head that tiny_http gets: without what belongs to the client's
-/// connection (RFC 9110, 7.6.1), and with the client under a name that no client
-/// can send.
+/// Fields besides `Host` that the handler looks at.
+const PASSED: [&str; 2] = ["authorization", "content-type"];
+
+/// Writes the head that tiny_http gets: what the handler looks at and nothing
+/// else, so that no field of a client's choice can trouble it, and with the client
+/// under a name that no client can send.
 pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
-    let named = connection_names(head.fields).next().is_some();
     for part in [head.method, " ", head.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
     for field in head.fields {
-        let pass = match kind(field.name) {
+        let needed = match kind(field.name) {
             Kind::Host => true,
-            Kind::ForwardedFor | Kind::ForwardedProto | Kind::Other => {
-                !(named
-                    && connection_names(head.fields)
-                        .any(|n| n.eq_ignore_ascii_case(field.name.as_bytes())))
+            Kind::Other if PASSED.iter().any(|name| field.name.eq_ignore_ascii_case(name)) => {
+                // RFC 9110, 7.6.1: a field that `Connection` names belongs to that hop.
+                let own = |name: &[u8]| name.eq_ignore_ascii_case(field.name.as_bytes());
+                !connection_names(head.fields).any(own)
             }
-            Kind::Cookie => field.value.is_ascii(),
-            Kind::ContentLength
-            | Kind::TransferEncoding
-            | Kind::Connection
-            | Kind::Expect
-            | Kind::Upgrade
-            | Kind::Hop => false,
+            _ => false,
         };
-        if pass {
+        if needed {
             push_field(out, field);
         }
     }
@@ -102,7 +99,9 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
                 proved = field.value == b"1";
             }
             Kind::Hop if field.name.eq_ignore_ascii_case("x-gate-file") => {
-                file = Some(PathBuf::from(OsStr::from_bytes(field.value)));
+                // In hexadecimal, since a path may hold any byte.
+                let path = HEXLOWER.decode(field.value).map_err(|_| NotAnAnswer)?;
+                file = Some(PathBuf::from(OsString::from_vec(path)));
             }
             Kind::Hop => {}
             // Which library answers is nobody's business.
@@ -159,20 +158,17 @@ mod tests {
         assert_eq!(
             text,
             "POST /a?b=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\
-             X-Forwarded-For: 1.1.1.1\r\nX-Gate-Client: 2001:db8::/64\r\nX-Gate-Secure: 1\r\n\
+             X-Gate-Client: 2001:db8::/64\r\nX-Gate-Secure: 1\r\n\
              Content-Length: 3\r\n\r\n"
         );
         let text = passed_on(b"GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\n\r\n", false);
-        assert_eq!(
-            text,
-            "GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n"
-        );
+        assert_eq!(text, "GET / HTTP/1.1\r\nhost: x\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n");
     }
 
     #[test]
     fn the_gates_own_marks_do_not_leave_the_house() {
         let raw = b"HTTP/1.1 200 OK\r\nServer: tiny-http (Rust)\r\nX-Gate-Proved: 1\r\n\
-            X-Gate-File: /tmp/f\r\nConnection: keep-alive\r\nX-Mine: 1\r\nContent-Length: 0\r\n\r\n";
+            X-Gate-File: 2f746d702f66\r\nConnection: keep-alive\r\nX-Mine: 1\r\nContent-Length: 0\r\n\r\n";
         let head = answer(raw, false).unwrap().unwrap();
         assert_eq!((head.received, head.body, head.proved), (raw.len(), 0, true));
         assert_eq!(head.file, Some(PathBuf::from("/tmp/f")));

@@ -6,8 +6,10 @@ mod life;
 mod requests;
 
 use super::*;
+use data_encoding::HEXLOWER;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tempfile::TempDir;
@@ -179,7 +181,10 @@ impl Behind {
             answer.add_header(mark("X-Gate-Proved", b"1"));
         }
         if let Some(file) = file {
-            answer.add_header(mark("X-Gate-File", file.to_str().unwrap().as_bytes()));
+            answer.add_header(mark(
+                "X-Gate-File",
+                HEXLOWER.encode(file.as_os_str().as_bytes()).as_bytes(),
+            ));
         }
         let _ = request.respond(answer);
     }

@@ -5,10 +5,16 @@
 
 use crate::api::{Answer, Api, ApiError, Body, Peer, Request};
 use crate::model::Client;
-use std::io::Cursor;
+use data_encoding::HEXLOWER;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tiny_http::{Header, Response, Server, StatusCode};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tiny_http::{Header, Method, Server, StatusCode};
+
+/// Bytes that the buffer for answers keeps: most answers fit.
+const USUAL_ANSWER: usize = 32 * 1024;
 
 /// Header names between gate and handler; clients cannot send them.
 const CLIENT: &str = "X-Gate-Client";
@@ -18,13 +24,21 @@ const FILE: &str = "X-Gate-File";
 
 /// Answers requests until [`Server::unblock`].
 pub(super) fn handle(server: &Server, api: &Api) {
+    let mut out = Vec::with_capacity(USUAL_ANSWER);
+    let mut date = Date::default();
     while let Ok(mut request) = server.recv() {
         // A panic is a bug here; it ends this request and no other.
         let answer = catch_unwind(AssertUnwindSafe(|| answer(api, &mut request)))
             .unwrap_or_else(|_| ApiError::internal().into());
-        if let Err(error) = request.respond(response(answer)) {
+        out.clear();
+        write(&mut out, &answer, date.now(), request.method() == &Method::Head);
+        // One write for head and body: tiny_http's own way of answering makes
+        // three of it, and each wakes the gate.
+        let mut writer = request.into_writer();
+        if let Err(error) = writer.write_all(&out).and_then(|()| writer.flush()) {
             log::warn!("an answer did not reach the gate: {error}");
         }
+        out.shrink_to(USUAL_ANSWER);
     }
 }
 
@@ -64,30 +78,60 @@ fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a
     request.headers().iter().find(|h| h.field.equiv(name))
 }
 
-fn response(answer: Answer) -> Response<Cursor<std::borrow::Cow<'static, [u8]>>> {
-    let mut headers: Vec<Header> = Vec::with_capacity(answer.headers.len() + 2);
-    let mut add = |name: &str, value: &[u8]| {
-        if let Ok(header) = Header::from_bytes(name, value) {
-            headers.push(header);
+/// Writes an answer as the gate wants it: HTTP/1.1 with a length, never chunks.
+fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
+    let file;
+    let (body, file): (&[u8], _) = match &answer.body {
+        Body::Bytes(bytes) => (bytes, None),
+        Body::Static(bytes) => (bytes, None),
+        Body::File(path) => {
+            file = HEXLOWER.encode(path.as_os_str().as_bytes());
+            (b"", Some(&file))
         }
     };
+    let status = StatusCode(answer.status);
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", answer.status, status.default_reason_phrase());
+    let mut field = |name: &str, value: &str| {
+        // Values come from this program alone; a line end in one would be a bug
+        // here, and must not become a header of its own.
+        if !value.contains(['\r', '\n']) {
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        }
+    };
+    field("Date", date);
     for (name, value) in &answer.headers {
-        add(name, value.as_bytes());
+        field(name, value);
     }
     if answer.proved {
-        add(PROVED, b"1");
+        field(PROVED, "1");
     }
-    let body = match answer.body {
-        Body::Bytes(bytes) => std::borrow::Cow::Owned(bytes),
-        Body::Static(bytes) => std::borrow::Cow::Borrowed(bytes),
-        Body::File(path) => {
-            add(FILE, std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
-            std::borrow::Cow::Borrowed(&b""[..])
+    if let Some(file) = file {
+        field(FILE, file);
+    }
+    let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
+    if !to_head {
+        out.extend_from_slice(body);
+    }
+}
+
+/// The time in the form of RFC 9110, 5.6.7, written anew once a second.
+#[derive(Default)]
+struct Date {
+    second: u64,
+    text: String,
+}
+
+impl Date {
+    fn now(&mut self) -> &str {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text = httpdate::fmt_http_date(now);
         }
-    };
-    let length = body.len();
-    let status = StatusCode(answer.status);
-    // The gate wants a length, never chunks.
-    Response::new(status, headers, Cursor::new(body), Some(length), None)
-        .with_chunked_threshold(usize::MAX)
+        &self.text
+    }
 }
