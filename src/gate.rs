@@ -5,10 +5,10 @@
 //! requests and a peer that never stalls. The thread that handles requests never
 //! waits for anybody's network, which is why one is enough.
 //!
-//! [`accept`] seats a connection in [`permit`] and gives it a thread of
-//! [`workers`]; there [`connection`] reads a [`head`] and a [`body`] from the
-//! [`wire`], [`rewrite`]s and [`relay`]s them, or hands a WebSocket handshake to
-//! the [`upgrade`] function. What is not let in gets a [`refusal`]. P22.
+//! `accept` seats a connection in `permit` and gives it a thread of `workers`;
+//! there `connection` reads a [`head`] and a `body` from the `wire`, passes both on
+//! through `rewrite` and `relay`, or hands a WebSocket handshake to the function for
+//! upgrades. What is not let in gets a [`refusal`]. P22.
 
 mod accept;
 mod body;
@@ -30,7 +30,7 @@ pub use upgrade::Upgrade;
 
 use crate::model::Client;
 use accept::{Bell, Guest, Porter};
-use permit::Seats;
+use permit::{MAX_LEAVING, Seats};
 use relay::Relay;
 use std::collections::VecDeque;
 use std::io;
@@ -191,7 +191,7 @@ impl Gate {
         let work = Box::new(move |guest: Guest| {
             connection::serve(&for_guests, &guest.permit, guest.peer);
         });
-        let workers = Arc::new(Workers::new(work, parked));
+        let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
         let bell = Arc::new(Bell::new()?);
         let porter = Porter {
             door,

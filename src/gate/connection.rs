@@ -103,7 +103,8 @@ impl Connection<'_> {
         if !self.permit.enter(Phase::Relayed) {
             return Err(Stop::Quiet);
         }
-        let answer = self.door.relay.exchange(request, self.to_head)?;
+        let answer =
+            self.door.relay.exchange(request, self.to_head, Some(self.permit.presence()))?;
         if answer.head.proved {
             self.permit.prove();
         }

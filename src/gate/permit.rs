@@ -1,15 +1,20 @@
 //! The seats: who may stay connected, and who makes room when there is none left.
 
 use crate::model::Client;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Connections that were told to go and whose threads are not through yet. They
 /// wake at once, so a handful is normal; the bound keeps threads countable.
-const MAX_LEAVING: usize = 64;
+pub(super) const MAX_LEAVING: usize = 64;
+
+/// How long a newcomer waits at most for one of them to be through. The kernel keeps
+/// those who come after it meanwhile.
+const LEAVING_TIME: Duration = Duration::from_millis(250);
 
 /// What a connection is doing, as far as its right to stay is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,19 +88,15 @@ impl Seats {
         client: Client,
         counted: bool,
     ) -> Result<Permit, TcpStream> {
+        let until = Instant::now() + LEAVING_TIME;
         let mut table = self.lock();
-        let own = |e: &Entry| e.counted && e.client == client;
-        let full = table.entries.len() >= self.most;
-        let full_for_it =
-            counted && table.entries.iter().filter(|e| own(e)).count() >= self.most_per_client;
-        let room = !self.is_closed()
-            && if full_for_it {
-                self.vacate(&mut table, own)
-            } else {
-                !full || self.vacate(&mut table, |_| true)
-            };
-        if !room {
-            return Err(stream);
+        while !self.has_room(&mut table, client, counted) {
+            let rest = until.saturating_duration_since(Instant::now());
+            if table.leaving < MAX_LEAVING || rest.is_zero() || self.is_closed() {
+                return Err(stream);
+            }
+            // Somebody could make room, but too many are on their way out already.
+            table = self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
         let seat = Arc::new(Seat {
             stream,
@@ -105,6 +106,19 @@ impl Seats {
         });
         table.entries.push(Entry { client, counted, seat: Arc::clone(&seat) });
         Ok(Permit { seats: Arc::clone(self), seat })
+    }
+
+    /// Whether there is room for one more connection of this client, made if need be.
+    fn has_room(&self, table: &mut Table, client: Client, counted: bool) -> bool {
+        let own = |e: &Entry| e.counted && e.client == client;
+        let share = if counted { table.entries.iter().filter(|e| own(e)).count() } else { 0 };
+        if self.is_closed() {
+            false
+        } else if share >= self.most_per_client {
+            self.vacate(table, own)
+        } else {
+            table.entries.len() < self.most || self.vacate(table, |_| true)
+        }
     }
 
     /// Tells the longest idle connection that has not proved the token to go, for
@@ -267,6 +281,11 @@ impl Permit {
         Proof(Arc::clone(&self.seat))
     }
 
+    /// A handle to see from elsewhere whether the client is still there.
+    pub fn presence(&self) -> Presence {
+        Presence(Arc::clone(&self.seat))
+    }
+
     /// Notes how many bytes of large buffers this connection holds now. When all
     /// hold too much together, the longest idle unproved ones among those who hold
     /// any are told to go.
@@ -300,6 +319,18 @@ impl Drop for Permit {
         }
         drop(table);
         self.seats.left.notify_all();
+    }
+}
+
+/// Tells whether a client is still there.
+pub(super) struct Presence(Arc<Seat>);
+
+impl Presence {
+    /// Whether the client has reset the connection, or was told to go. A client that
+    /// only has nothing more to send is still there.
+    pub fn has_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0.stream, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
     }
 }
 

@@ -5,6 +5,7 @@
 //! answer is read back before the caller gets any of it: the thread that handles
 //! requests never waits for a client.
 
+use super::permit::Presence;
 use super::refusal::Refusal;
 use super::rewrite::{self, AnswerHead};
 use rustix::buffer::spare_capacity;
@@ -70,10 +71,13 @@ enum Line {
     Idle(UnixStream),
     /// An open one, over which its request was sent already.
     Sent(UnixStream),
+    /// None, because nobody would read the answer.
+    ClientGone,
 }
 
 /// One place in the queue.
 struct Turn {
+    client: Option<Presence>,
     state: Mutex<Waiting>,
     come: Condvar,
 }
@@ -91,18 +95,25 @@ impl Relay {
     }
 
     /// Sends a request and reads its answer. `to_head` says that the method is
-    /// `HEAD`, whose answer has no body.
+    /// `HEAD`, whose answer has no body. When `client` goes while the request waits
+    /// for its turn, the request is dropped: a crowd that sends and runs costs the
+    /// handler nothing.
     ///
     /// # Errors
     /// The [`Refusal`] that the client shall get instead.
-    pub fn exchange(&self, mut request: Vec<u8>, to_head: bool) -> Result<Answer, Refusal> {
-        let line = self.take(&mut request)?;
+    pub fn exchange(
+        &self,
+        mut request: Vec<u8>,
+        to_head: bool,
+        client: Option<Presence>,
+    ) -> Result<Answer, Refusal> {
+        let line = self.take(&mut request, client)?;
         let mut lease = Lease { relay: self, line: None };
         let until = Instant::now() + self.patience;
         let result = match line {
             Line::Sent(line) => receive(lease.line.insert(line), Vec::new(), to_head, until),
             Line::Idle(line) => converse(lease.line.insert(line), &request, to_head, until),
-            Line::ToOpen => Err(Trouble::NotSent),
+            Line::ToOpen | Line::ClientGone => Err(Trouble::NotSent),
         };
         // It was closed while it idled, and none of the request was read: Unix sockets
         // tell so at once. A new connection may do better.
@@ -136,7 +147,7 @@ impl Relay {
     }
 
     /// Waits for a connection. The request is lent to the queue meanwhile.
-    fn take(&self, request: &mut Vec<u8>) -> Result<Line, Refusal> {
+    fn take(&self, request: &mut Vec<u8>, client: Option<Presence>) -> Result<Line, Refusal> {
         let mut pool = self.lock();
         if let Some(line) = pool.idle.pop() {
             return Ok(Line::Idle(line));
@@ -146,7 +157,7 @@ impl Relay {
             return Ok(Line::ToOpen);
         }
         let waiting = Waiting { request: std::mem::take(request), line: None };
-        let turn = Arc::new(Turn { state: Mutex::new(waiting), come: Condvar::new() });
+        let turn = Arc::new(Turn { client, state: Mutex::new(waiting), come: Condvar::new() });
         pool.queue.push_back(Arc::clone(&turn));
         drop(pool);
         let (mut state, _) = turn
@@ -160,21 +171,31 @@ impl Relay {
             state = lock(&turn.state);
         }
         *request = std::mem::take(&mut state.request);
-        state.line.take().ok_or(Refusal::NO_ANSWER)
+        match state.line.take() {
+            Some(Line::ClientGone) | None => Err(Refusal::NO_ANSWER),
+            Some(line) => Ok(line),
+        }
     }
 
     /// Gives a connection, or the right to open one, to the next in the queue, whose
     /// request is sent right away: tiny_http need not wait until that thread is awake.
     fn give_back(&self, line: Option<UnixStream>) {
-        let mut pool = self.lock();
-        let Some(turn) = pool.queue.pop_front() else {
-            match line {
-                Some(line) => pool.idle.push(line),
-                None => pool.open -= 1,
+        let turn = loop {
+            let mut pool = self.lock();
+            let Some(turn) = pool.queue.pop_front() else {
+                match line {
+                    Some(line) => pool.idle.push(line),
+                    None => pool.open -= 1,
+                }
+                return;
+            };
+            drop(pool);
+            if !turn.client.as_ref().is_some_and(Presence::has_gone) {
+                break turn;
             }
-            return;
+            lock(&turn.state).line = Some(Line::ClientGone);
+            turn.come.notify_one();
         };
-        drop(pool);
         let mut state = lock(&turn.state);
         state.line = Some(match line {
             None => Line::ToOpen,

@@ -23,6 +23,7 @@ pub(super) struct Workers<J>(Arc<Shared<J>>);
 struct Shared<J> {
     work: Work<J>,
     parked: Duration,
+    most: usize,
     state: Mutex<State<J>>,
     wake: Condvar,
     ended: Condvar,
@@ -37,8 +38,9 @@ struct State<J> {
 }
 
 impl<J: Send + 'static> Workers<J> {
-    /// Threads that do `work` with each job, and stay `parked` for so long after it.
-    pub fn new(work: Work<J>, parked: Duration) -> Self {
+    /// Threads that do `work` with each job, and stay `parked` for so long after it:
+    /// at most `most`, which is at least as many as there are ever jobs.
+    pub fn new(work: Work<J>, parked: Duration, most: usize) -> Self {
         let state = State {
             jobs: VecDeque::new(),
             parked: 0,
@@ -49,14 +51,15 @@ impl<J: Send + 'static> Workers<J> {
         Self(Arc::new(Shared {
             work,
             parked,
+            most,
             state: Mutex::new(state),
             wake: Condvar::new(),
             ended: Condvar::new(),
         }))
     }
 
-    /// Gives a job to a parked thread, or to a new one. Never queues it behind
-    /// another job.
+    /// Gives a job to a thread that is parked or about to be, or to a new one. Never
+    /// queues it behind another job.
     ///
     /// # Errors
     /// Gives the job back when no thread can be started.
@@ -67,6 +70,10 @@ impl<J: Send + 'static> Workers<J> {
         if state.parked >= state.jobs.len() {
             drop(state);
             self.0.wake.notify_one();
+            return Ok(());
+        }
+        if state.threads.len() >= self.0.most {
+            // Then one of them is through with its job, and looks for another first.
             return Ok(());
         }
         let shared = Arc::clone(&self.0);
@@ -176,7 +183,7 @@ mod tests {
             assert!(job != 1, "on purpose");
             tell.send(thread::current().id()).unwrap();
         });
-        let workers = Workers::new(work, Duration::from_secs(60));
+        let workers = Workers::new(work, Duration::from_secs(60), 100);
         let mut seen = std::collections::HashSet::new();
         for job in 0..200 {
             workers.start(job).unwrap();
@@ -194,7 +201,7 @@ mod tests {
         let work = Box::new(move |(): ()| {
             gate.wait();
         });
-        let workers = Workers::new(work, Duration::ZERO);
+        let workers = Workers::new(work, Duration::ZERO, 40);
         for _ in 0..40 {
             workers.start(()).unwrap();
         }

@@ -3,7 +3,6 @@
 use super::*;
 use std::io::Read as _;
 use std::net::TcpListener;
-use std::time::Duration;
 
 /// A connection: the gate's end, and the client's.
 fn pair() -> (TcpStream, TcpStream) {
@@ -146,4 +145,25 @@ fn closing_ends_those_to_whom_nothing_is_owed_and_waits_for_the_others() {
     assert!(is_closed(&mut running_end));
     drop(running);
     assert!(seats.wait_until_empty(Instant::now()));
+}
+
+#[test]
+fn a_newcomer_waits_for_those_on_their_way_out() {
+    let seats = Seats::new(MAX_LEAVING + 1, MAX_LEAVING + 1, 1000);
+    let mut sitting: Vec<_> = (0..=MAX_LEAVING).map(|_| seat(&seats, 1).unwrap()).collect();
+    sitting[MAX_LEAVING].0.prove();
+    for _ in 0..MAX_LEAVING {
+        assert!(seats.evict_one());
+    }
+    let newcomers: Vec<_> = (0..MAX_LEAVING).map(|_| seat(&seats, 2).unwrap()).collect();
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| seat(&seats, 3));
+        let gone = sitting.remove(0);
+        drop(gone);
+        let _ = late.join().unwrap().expect("a seat");
+    });
+    // Nobody leaves: then it is turned away in the end.
+    let _fits = seat(&seats, 4).unwrap();
+    assert!(seat(&seats, 5).is_none());
+    assert!(newcomers.len() == MAX_LEAVING && sitting.len() == MAX_LEAVING);
 }
