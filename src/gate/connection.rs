@@ -1,4 +1,4 @@
-//! One connection's life: request after request, one at a time and in order.
+//! One connection's life: request after request, in order, one at a time.
 
 use super::head::{self, Fields, Head, Kind, MAX_HEAD, NO_FIELDS, Scan};
 use super::permit::{Permit, Phase};

@@ -1,4 +1,4 @@
-//! The request head: where it ends, and whether it may pass.
+//! The request head: what may pass.
 //!
 //! Strict on purpose. What two readers could understand differently (RFC 9112,
 //! 11.2) is refused here, so that nothing behind the gate ever sees it.

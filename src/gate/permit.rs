@@ -1,4 +1,4 @@
-//! The seats: who may stay connected, and who makes room when there is none left.
+//! The seats: who may stay connected when there is not room for all.
 
 use crate::model::Client;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -288,7 +288,7 @@ impl Permit {
 
     /// Notes how many bytes of large buffers this connection holds now. When all
     /// hold too much together, the longest idle unproved ones among those who hold
-    /// any are told to go.
+    /// any are told to go; who alone holds everything may stay.
     pub fn hold(&self, bytes: usize) {
         let before = self.seat.held.load(Relaxed);
         if before == bytes || self.seat.phase() == Phase::Gone {
@@ -303,7 +303,10 @@ impl Permit {
         self.seats.held.fetch_sub(before, Relaxed);
         self.seats.held.fetch_add(bytes, Relaxed);
         while self.seats.held.load(Relaxed) > self.seats.most_held
-            && self.seats.vacate(&mut table, |e| e.seat.held.load(Relaxed) > 0)
+            && self.seats.vacate(&mut table, |e| {
+                let held = e.seat.held.load(Relaxed);
+                held > 0 && held < self.seats.held.load(Relaxed)
+            })
         {}
     }
 }

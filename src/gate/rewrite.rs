@@ -1,4 +1,4 @@
-//! Heads as they are passed on: the request's to tiny_http, the answer's to the client.
+//! Heads as they are passed on: a request's inwards, an answer's outwards.
 
 use super::Source;
 use super::head::{Fields, Head, Kind, NO_FIELDS, connection_names, kind};

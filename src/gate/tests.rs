@@ -1,4 +1,4 @@
-//! A real gate in front of a real tiny_http, and raw sockets against it.
+//! A real gate in front of a real tiny_http, with raw sockets against it.
 
 mod answers;
 mod attacks;

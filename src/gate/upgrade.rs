@@ -1,4 +1,4 @@
-//! WebSocket handshakes: they leave the gate here and never reach tiny_http.
+//! WebSocket handshakes, which leave the gate here: tiny_http never sees one.
 
 use super::Source;
 use super::head::Head;

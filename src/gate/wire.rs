@@ -93,8 +93,8 @@ impl<'p> Wire<'p> {
         }
     }
 
-    /// Sends two pieces as one. `before_waiting` is told how many bytes are left as
-    /// soon as the kernel does not take everything at once.
+    /// Sends two pieces as one. `before_waiting` is called when the kernel does not
+    /// take everything at once.
     pub fn send(
         &self,
         first: &[u8],

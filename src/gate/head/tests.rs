@@ -1,4 +1,4 @@
-//! Tests of the judgement on request heads (P22, front-door.md's second table).
+//! Tests of the judgement on request heads (P22).
 
 use super::*;
 use proptest::prelude::*;

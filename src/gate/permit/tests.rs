@@ -1,4 +1,4 @@
-//! Tests of who may stay and who makes room (P22).
+//! Tests of who may stay when there is not room for all (P22).
 
 use super::*;
 use std::io::Read as _;
@@ -118,6 +118,9 @@ fn the_bytes_that_strangers_hold_are_bounded() {
     first.hold(10_000);
     assert_eq!(seats.held(), 500);
     drop(first);
+    // Alone it takes nothing from anybody.
+    second.hold(2000);
+    assert!(second.enter(Phase::Running));
     second.hold(0);
     assert_eq!(seats.held(), 0);
     // The owner may hold what he likes; others make room for him.

@@ -1,4 +1,4 @@
-//! What comes back through the gate, and what the inside gets to see.
+//! What the gate passes on, inwards as well as outwards.
 
 use super::*;
 

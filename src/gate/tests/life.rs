@@ -1,4 +1,4 @@
-//! Upgrades, and how a gate ends.
+//! What outlives a request: upgraded sessions, the gate itself.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The second table of front-door.md: what a request like this gets.
+//! What each kind of bad request gets (P22).
 
 use super::*;
 
