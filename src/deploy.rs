@@ -154,16 +154,7 @@ impl Attempt<'_> {
 
     fn has_room(&self) -> Result<(), Halt> {
         let (free, all) = self.shared.places.space().map_err(|e| e.to_string())?;
-        if free < LEAST_SPACE || free / LEAST_PERCENT < all / 100 {
-            return Err(Halt::Failed(format!(
-                "only {} MiB of {} MiB of disk are free, and a build needs {} MiB and {LEAST_PERCENT} %; \
-                 free some space",
-                free >> 20,
-                all >> 20,
-                LEAST_SPACE >> 20
-            )));
-        }
-        Ok(())
+        too_little(free, all).map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
     }
 
     fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
@@ -287,6 +278,18 @@ impl Attempt<'_> {
     }
 }
 
+/// Why no build begins with this many bytes free of so many.
+fn too_little(free: u64, all: u64) -> Option<String> {
+    let enough = free >= LEAST_SPACE && free / LEAST_PERCENT >= all / 100;
+    let (free, all, least) = (free >> 20, all >> 20, LEAST_SPACE >> 20);
+    (!enough).then(|| {
+        format!(
+            "only {free} MiB of {all} MiB of disk are free, and a build needs {least} MiB and \
+             {LEAST_PERCENT} %; free some space"
+        )
+    })
+}
+
 impl Shared {
     /// Removes what is no longer needed of an app: old releases, old history with its
     /// logs, a cache that has grown too large. Never `/data`.
@@ -306,5 +309,20 @@ impl Shared {
         {
             log::warn!("the cache of app {app} could not be looked at: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_refuses_a_build_before_it_begins() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(too_little(10 * GIB, 100 * GIB), None);
+        assert_eq!(too_little(GIB, 10 * GIB), None);
+        assert!(too_little(4 * GIB, 100 * GIB).is_some(), "less than 5 %");
+        let sentence = too_little(GIB / 4, 2 * GIB).unwrap();
+        assert!(sentence.contains("only 256 MiB of 2048 MiB"), "{sentence}");
     }
 }

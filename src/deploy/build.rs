@@ -59,3 +59,51 @@ pub fn build(
     };
     Err(BuildError::Failed(sentence))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deploy::machine::Machine;
+    use crate::deploy::sandbox::Purpose;
+
+    fn run(command: &str, cancel: &Cancel) -> (Result<(), BuildError>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::probe(dir.path()).unwrap();
+        let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
+        let mut lines = Vec::new();
+        let result = build(&sandbox, command, cancel, &mut |line| {
+            lines.push(line.to_owned());
+            if line == "cancel me" {
+                cancel.cancel();
+            }
+        });
+        (result, lines)
+    }
+
+    fn failed(command: &str) -> String {
+        match run(command, &Cancel::new().unwrap()).0 {
+            Err(BuildError::Failed(sentence)) => sentence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_build_is_heard_line_by_line_and_says_how_it_failed() {
+        let (result, lines) = run("echo one; echo two >&2", &Cancel::new().unwrap());
+        assert_eq!((result, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
+        let sentence = failed("echo no such package; echo; exit 2");
+        assert_eq!(
+            sentence,
+            "the build command ended with exit code 2; its last line: no such package"
+        );
+        assert!(failed("kill -9 $$").contains("more memory"));
+        assert!(failed("no-such-tool --build").contains("exit code 127; its last line: "));
+        assert!(failed("yes").contains("more than 10 MiB"));
+    }
+
+    #[test]
+    fn a_build_can_be_cancelled() {
+        let (result, _) = run("echo cancel me; sleep 600", &Cancel::new().unwrap());
+        assert_eq!(result, Err(BuildError::Cancelled));
+    }
+}

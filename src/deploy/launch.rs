@@ -141,7 +141,11 @@ const BUILD_VARIABLES: [(&str, &str); 14] = [
 /// What builds and apps have in common: where they are, where their tools are.
 fn surroundings<'a>(sandbox: Sandbox<'a>, root: &str) -> Sandbox<'a> {
     let dir = if root.is_empty() { "/app".to_owned() } else { format!("/app/{root}") };
-    let own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin:/app/node_modules/.bin");
+    let mut own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin");
+    if !root.is_empty() {
+        // Where workspaces put what their members share.
+        own.push_str(":/app/node_modules/.bin");
+    }
     let mut sandbox = sandbox
         .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
         .env("LANG", "C.UTF-8")

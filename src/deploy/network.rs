@@ -35,7 +35,7 @@ const BUNDLE_VARIABLES: [&str; 7] = [
 /// The variables, with their values.
 pub(super) fn variables() -> Vec<(&'static str, String)> {
     let proxies = PROXIES.iter().filter_map(|&name| Some((name, std::env::var(name).ok()?)));
-    let mut all: Vec<_> = proxies.filter(|(_, value)| !value.contains(['\n', '\0'])).collect();
+    let mut all: Vec<_> = proxies.filter(|(_, value)| !value.is_empty()).collect();
     if let Some(bundle) = BUNDLES.iter().find(|path| Path::new(path).is_file()) {
         all.extend(BUNDLE_VARIABLES.map(|name| (name, (*bundle).to_owned())));
     }

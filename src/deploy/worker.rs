@@ -175,3 +175,54 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app(name: &str) -> AppId {
+        AppId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_cancelled_deploy_does_not_go_live_and_a_live_one_is_not_cancelled() {
+        let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
+        queue.begin(&app("aaaaaaaaaa"), &cancel);
+        queue.cancel(&app("bbbbbbbbbb"), "another app's");
+        assert_eq!(queue.unless_cancelled(&cancel, || 1), Some(1));
+        queue.cancel(&app("aaaaaaaaaa"), "stopped");
+        queue.cancel(&app("aaaaaaaaaa"), "a later reason");
+        assert_eq!(queue.unless_cancelled(&cancel, || 1), None);
+        assert_eq!(queue.reason(), "stopped");
+    }
+
+    #[test]
+    fn once_closed_nothing_begins_and_nobody_waits() {
+        let queue = Queue::default();
+        let (first, second) = (Cancel::new().unwrap(), Cancel::new().unwrap());
+        queue.begin(&app("aaaaaaaaaa"), &first);
+        queue.close("the server stops");
+        assert!(first.is_cancelled() && queue.is_closed());
+        queue.end();
+        queue.begin(&app("aaaaaaaaaa"), &second);
+        assert!(second.is_cancelled(), "one that slipped in is cancelled too");
+        assert_eq!(queue.reason(), "the server stops");
+        assert!(!queue.wait(Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn a_wake_is_not_lost_and_a_removal_waits_for_its_deploy() {
+        let queue = Queue::default();
+        queue.wake();
+        assert!(queue.wait(Duration::from_secs(600)));
+        queue.begin(&app("aaaaaaaaaa"), &Cancel::new().unwrap());
+        queue.wait_until_free_of(&app("bbbbbbbbbb"), Duration::from_secs(600));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                queue.wait_until_free_of(&app("aaaaaaaaaa"), Duration::from_secs(600));
+            });
+            assert!(!waiter.is_finished());
+            queue.end();
+        });
+    }
+}
