@@ -18,6 +18,7 @@ mod network;
 mod places;
 mod port;
 mod sandbox;
+mod seccomp;
 mod supervise;
 mod worker;
 

@@ -1,6 +1,7 @@
 //! What this machine has for running apps, found by trying it.
 
 use super::sandbox::{Purpose, Sandbox};
+use super::seccomp;
 use crate::proc::{self, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
@@ -78,6 +79,9 @@ impl Machine {
         }
         let root = rustix::process::geteuid().is_root();
         let hard = getrlimit(Resource::Nofile).maximum;
+        let filter = etc.join("seccomp");
+        fs::write(&filter, seccomp::filter())
+            .map_err(|e| format!("could not write {}: {e}", filter.display()))?;
         let machine = Self {
             mode: if root { Mode::OwnUsers } else { Mode::SharedUser },
             bwrap: bwrap_version(),
@@ -114,6 +118,11 @@ impl Machine {
     /// Whether the probe has found an optional program.
     pub(super) fn has(&self, name: &str) -> bool {
         self.programs.contains_key(name)
+    }
+
+    /// The file with the filter of system calls.
+    pub(super) fn filter(&self) -> PathBuf {
+        self.etc.join("seccomp")
     }
 
     /// The files that stand in for `/etc/passwd`, `/etc/group` and `/etc/hosts`,

@@ -3,7 +3,8 @@
 //! A sandbox is bubblewrap with its own mount, pid, ipc and uts namespaces, a
 //! read-only system, a private `/tmp`, no capabilities, no way to more
 //! privileges, and of the data directory nothing but what is bound in by name.
-//! The network is the host's.
+//! The network is the host's. System calls that no app needs are refused, see
+//! [`super::seccomp`].
 //!
 //! * An ordinary user's server adds a user namespace: inside, everything is uid
 //!   1000; further user namespaces are off.
@@ -48,6 +49,10 @@ while IFS= read -r better_paas_line; do
 done
 cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
 "#;
+
+/// Opens the file that is its first argument as descriptor 3 and becomes the rest:
+/// bubblewrap reads its filter of system calls from an open file.
+const WITH_FILTER: &str = r#"exec "$@" 3<"$0""#;
 
 /// Directories of a system without a merged `/usr`, or links into it with one.
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -158,7 +163,10 @@ impl<'a> Sandbox<'a> {
         args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
         args.extend(self.limits());
         args.extend(command.iter().map(|&word| word.to_owned()));
-        Exec::new("bwrap")
+        Exec::new("/bin/sh")
+            .args(["-c", WITH_FILTER])
+            .arg(self.machine.filter())
+            .args([self.machine.program("bwrap").as_str(), "--seccomp", "3"])
             .args(args)
             .stdin_bytes(self.environment())
             .deadline(Duration::from_secs(60))
