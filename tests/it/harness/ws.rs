@@ -84,7 +84,10 @@ impl Ws {
                 Ok(_) => {}
                 Err(Error::Io(e))
                     if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(_) => return None,
+                Err(end) => {
+                    println!("the session has ended: {end}");
+                    return None;
+                }
             }
         }
     }
