@@ -22,5 +22,6 @@ mod harness_proof;
 mod network;
 mod openapi;
 mod running;
+mod sign_in;
 mod start_and_stop;
 mod tidy;
