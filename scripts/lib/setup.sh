@@ -64,9 +64,9 @@ install_missing() {
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 # The version of a package that apt would install, without Debian's additions; empty when there is none.
-candidate() { apt-cache policy "$1" 2>/dev/null | sed -n 's/^  Candidate: \([0-9.]*\).*/\1/p'; }
+candidate() { { apt-cache policy "$1" 2>/dev/null || true; } | sed -n 's/^  Candidate: \([0-9.]*\).*/\1/p'; }
 
-cargo_version() { cargo --version 2>/dev/null | sed -n 's/^cargo \([0-9.]*\).*/\1/p'; }
+cargo_version() { { cargo --version 2>/dev/null || true; } | sed -n 's/^cargo \([0-9.]*\).*/\1/p'; }
 
 # need_rust [TOOL...]: a cargo that is new enough for Cargo.toml, and its subcommands TOOL (fmt, clippy).
 need_rust() {
