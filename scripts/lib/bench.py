@@ -34,9 +34,15 @@ def say(text):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, below the range that outgoing connections take theirs from."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("0.0.0.0", port))
+                return port
+            except OSError:
+                pass
 
 
 def stat_fields(pid):
@@ -201,9 +207,12 @@ def idle_crowd(server):
                 break
             s.setblocking(False)
             sockets.append(s)
+        kept, before, deadline = len(sockets), None, time.monotonic() + 10
+        while kept != before and time.monotonic() < deadline:
+            time.sleep(1)
+            before, kept = kept, sum(1 for s in sockets if is_open(s))
         settle(server)
         mb = memory_mb(server.process.pid)
-        kept = sum(1 for s in sockets if is_open(s))
         begin = time.perf_counter()
         try:
             server.get()
@@ -319,6 +328,7 @@ CADDY = """
   storage file_system %(temp)s/caddy
 }
 http://127.0.0.1:%(port)s {
+  bind 127.0.0.1
   @owner header Authorization "Bearer %(token)s"
   handle @owner {
     root * %(root)s

@@ -49,7 +49,7 @@ impl Caddy {
         let directory = tempfile::Builder::new().prefix("bpaas-caddy-").tempdir().expect("a place");
         let place = directory.path().display();
         let global = format!(
-            "{{\n admin off\n auto_https disable_redirects\n skip_install_trust\n storage file_system {place}/storage\n}}\n"
+            "{{\n admin off\n default_bind 127.0.0.1\n auto_https disable_redirects\n skip_install_trust\n storage file_system {place}/storage\n}}\n"
         );
         let config = directory.path().join("Caddyfile");
         std::fs::write(&config, global + sites).expect("a configuration");
