@@ -167,6 +167,16 @@ fn an_apps_log_is_followed_from_its_last_lines_on() {
 }
 
 #[test]
+fn who_follows_an_app_before_its_first_line_is_woken_by_it() {
+    let room = room(MAX_APP_LOG);
+    let mut follower = room.journal.follow_app(&app(), 10, Redactor::default()).unwrap();
+    assert_eq!(drain(&mut follower), []);
+    writeln!(room.journal.app_log_file(&app()).unwrap(), "first").unwrap();
+    assert!(woken(&follower, Duration::from_secs(5)));
+    assert_eq!(drain(&mut follower), lines(&["first"]));
+}
+
+#[test]
 fn a_new_secret_is_kept_from_those_who_follow_already() {
     let room = room(MAX_APP_LOG);
     let mut follower = room.journal.follow_app(&app(), 10, secret("old-secret")).unwrap();

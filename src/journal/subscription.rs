@@ -202,6 +202,8 @@ fn watch(log: &AppLog) -> io::Result<Watch> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
     // ATTRIB tells of a removed file: its number of links changes.
     let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::ATTRIB;
+    // An app that has not run yet has no file, and a file that is not there cannot be watched.
+    log.append()?;
     let watched =
         inotify::init(flags).and_then(|fd| inotify::add_watch(&fd, log.path(), what).map(|_| fd));
     match watched {
