@@ -67,7 +67,7 @@ function watch(root, page) {
   let loading = false, gone = false;
   onStats(page.signal, async ({ apps }) => {
     const now = apps.find(({ id }) => id === page.id);
-    if (loading || gone || now?.status === page.app.status) return;
+    if (loading || gone || (now?.status === page.app.status && now.url === page.app.url)) return;
     loading = true;
     try {
       const app = await get(page.path);

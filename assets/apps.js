@@ -23,7 +23,7 @@ export async function appsView({ signal }) {
     apps.forEach((app, place) => {
       if (!rows.has(app.id)) rows.set(app.id, { root: copy("app-row") });
       const row = rows.get(app.id);
-      Object.assign(row, { status: app.status, name: app.name });
+      Object.assign(row, { status: app.status, name: app.name, url: app.url });
       const name = part(row.root, "name");
       name.textContent = app.name;
       name.href = `#/apps/${app.id}`;
@@ -62,7 +62,8 @@ export async function appsView({ signal }) {
       showStatus(part(row.root, "status"), status);
       announce(`${row.name}: ${statusWord(status)}`);
     }
-    if (changed.length > 0 || now.apps.length !== rows.size) reload();
+    const moved = now.apps.some(({ id, url }) => rows.get(id)?.url !== url);
+    if (changed.length > 0 || moved || now.apps.length !== rows.size) reload();
   });
   return { root, title: "Apps" };
 }

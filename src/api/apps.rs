@@ -32,7 +32,8 @@ pub struct AppView<'a> {
     health_timeout_seconds: u32,
     status: &'static str,
     status_detail: Option<&'a str>,
-    url: Option<String>,
+    /// Where it answers, while it runs.
+    pub url: Option<String>,
     live_deploy_id: Option<&'a str>,
     created_at: UnixMillis,
 }

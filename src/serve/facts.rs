@@ -1,6 +1,6 @@
 //! What live sessions need to know of apps and deploys, answered from the database.
 
-use crate::api::DeployView;
+use crate::api::{AppView, DeployView};
 use crate::journal::{Journal, Redactor};
 use crate::live::Facts;
 use crate::model::{AppId, DeployId};
@@ -40,7 +40,11 @@ impl Facts for FromStore {
         let apps = told(self.store.apps()).unwrap_or_default();
         let states: Vec<_> = apps
             .iter()
-            .map(|app| json!({"id": app.id.as_str(), "status": app.status.as_str()}))
+            .map(|app| {
+                // A process that was started anew answers elsewhere, with the same status.
+                let url = AppView::from(app).url;
+                json!({"id": app.id.as_str(), "status": app.status.as_str(), "url": url})
+            })
             .collect();
         serde_json::to_string(&states).unwrap_or_else(|_| "[]".to_owned())
     }
