@@ -23,6 +23,7 @@ pub struct Browser {
     session: Option<String>,
     last_id: u64,
     complaints: Vec<String>,
+    requests: Vec<String>,
 }
 
 impl Browser {
@@ -46,6 +47,7 @@ impl Browser {
             session: None,
             last_id: 0,
             complaints: Vec::new(),
+            requests: Vec::new(),
         };
         let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
@@ -171,6 +173,12 @@ impl Browser {
         self.complaints.clone()
     }
 
+    /// The addresses of all requests and WebSockets so far, as they were asked for.
+    pub fn requests(&mut self) -> Vec<String> {
+        self.evaluate("1");
+        self.requests.clone()
+    }
+
     /// Calls a method of the protocol; events that come meanwhile are noted.
     #[track_caller]
     pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
@@ -203,7 +211,14 @@ impl Browser {
 
     fn note(&mut self, event: &Value) {
         let parameters = &event["params"];
-        let complaint = match event["method"].as_str().unwrap_or_default() {
+        let method = event["method"].as_str().unwrap_or_default();
+        let address = match method {
+            "Network.requestWillBeSent" => &parameters["request"]["url"],
+            "Network.webSocketCreated" => &parameters["url"],
+            _ => &Value::Null,
+        };
+        self.requests.extend(address.as_str().map(str::to_owned));
+        let complaint = match method {
             "Runtime.exceptionThrown" => Some(parameters["exceptionDetails"].to_string()),
             "Runtime.consoleAPICalled" if parameters["type"] == "error" => {
                 Some(parameters["args"].to_string())
