@@ -76,7 +76,10 @@ function runRoutes(shellSignal, resumed, rotated) {
     main.replaceChildren(made.root);
     main.ariaBusy = null;
     // A page that was just loaded begins at its top, with the skip link.
-    if (!quiet) (main.querySelector("[data-focus]") ?? main.querySelector("h1")).focus();
+    const focus = main.querySelector("[data-focus]");
+    // The focus alone would leave a new page scrolled as far down as the one before.
+    if (!quiet && !focus) scrollTo({ top: 0, behavior: "instant" });
+    if (!quiet) (focus ?? main.querySelector("h1")).focus();
     quiet = false;
   }
 

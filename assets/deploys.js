@@ -95,7 +95,7 @@ function rowOf(deploy, page, shownId) {
   showTime(part(row, "when"), deploy.createdAt);
   const how = deploy.trigger === "api" ? ", by the API" : "";
   const time = isFinal(deploy) && deploy.startedAt !== null ? `, took ${took(deploy)}` : "";
-  say(row, { how: how + time, error: deploy.error });
+  say(row, { how: how + time, error: deploy.error && reasonOf(deploy) });
   return row;
 }
 
@@ -158,8 +158,15 @@ function showDeploy(root, deploy, signal, changed) {
 }
 
 function resultOf(deploy) {
-  if (deploy.status === "failed") return `Failed: ${deploy.error ?? "no reason was given."}`;
+  if (deploy.status === "failed") return reasonOf(deploy);
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
+}
+
+/** Why it failed, in one line. The app's own last lines, which may follow it, are in the log. */
+function reasonOf({ error }) {
+  const [first, ...more] = (error || "failed without a reason").split("\n");
+  const line = more.length > 0 ? first.replace(/(; [^;]*)?:$/, ".") : first;
+  return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
 function showSteps(list, { status }) {

@@ -188,18 +188,21 @@ setInterval(() => {
 
 export const dateTime = (at) => absolute.format(at);
 
+// A number and its unit stay on one line.
+const NBSP = "\u00a0";
+
 /** 75 → "1 min 15 s" */
 export function duration(seconds) {
   const s = Math.max(0, Math.round(seconds));
-  if (s < 60) return `${s} s`;
-  if (s < 3_600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-  if (s < 86_400) return `${Math.floor(s / 3_600)} h ${Math.floor((s % 3_600) / 60)} min`;
-  return `${Math.floor(s / 86_400)} d ${Math.floor((s % 86_400) / 3_600)} h`;
+  if (s < 60) return `${s}${NBSP}s`;
+  if (s < 3_600) return `${Math.floor(s / 60)}${NBSP}min ${s % 60}${NBSP}s`;
+  if (s < 86_400) return `${Math.floor(s / 3_600)}${NBSP}h ${Math.floor((s % 3_600) / 60)}${NBSP}min`;
+  return `${Math.floor(s / 86_400)}${NBSP}d ${Math.floor((s % 86_400) / 3_600)}${NBSP}h`;
 }
 
 /** 1610612736 → "1.5 GiB" */
 export function bytes(count) {
   let unit = 0, value = count;
   for (; value >= 1024 && unit < 4; unit += 1) value /= 1024;
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)}${NBSP}${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
 }
