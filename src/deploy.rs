@@ -161,7 +161,7 @@ impl Attempt<'_> {
     fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
         let (app, places) = (&self.app, &self.shared.places);
         let branch = match app.branch.as_str() {
-            "" => "its default branch".to_owned(),
+            "" => "the default branch".to_owned(),
             name => format!("branch {name}"),
         };
         self.say(&format!("Fetching {branch} of {}", app.git_repo));

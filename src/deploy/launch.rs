@@ -121,12 +121,13 @@ pub fn for_build<'a>(
 
 /// Where tools keep what the next build can use again, and how they talk to a log
 /// instead of a terminal. `/tmp` is memory, builds need more.
-const BUILD_VARIABLES: [(&str, &str); 14] = [
+const BUILD_VARIABLES: [(&str, &str); 15] = [
     ("HOME", "/cache"),
     ("TMPDIR", "/cache/tmp"),
     ("XDG_CACHE_HOME", "/cache/xdg"),
     ("PIP_CACHE_DIR", "/cache/pip"),
     ("PIP_NO_INPUT", "1"),
+    ("PIP_PROGRESS_BAR", "off"),
     ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
     ("npm_config_cache", "/cache/npm"),
     ("npm_config_update_notifier", "false"),
