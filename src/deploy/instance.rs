@@ -25,6 +25,11 @@ const SIGNALLED: i32 = 128;
 /// The highest signal number (Linux).
 const LAST_SIGNAL: i32 = 64;
 
+/// Goes before an app's command. With the shell everything inside would end, so a shell
+/// that is asked to end waits for the program that it runs, which has been asked too,
+/// and ends after it. Programs do not inherit a trap (POSIX, `trap`).
+const PATIENT: &str = "trap 'trap - TERM; kill -TERM $$' TERM; ";
+
 /// A running app.
 #[derive(Debug)]
 pub struct Instance {
@@ -40,7 +45,7 @@ impl Instance {
     /// # Errors
     /// When it could not be started.
     pub fn start(sandbox: &Sandbox<'_>, command: &str, log: &File) -> Result<Self, ProcError> {
-        let exec = sandbox.exec(&["/bin/sh", "-c", command]);
+        let exec = sandbox.exec(&["/bin/sh", "-c", &format!("{PATIENT}{command}")]);
         let outer = exec.spawn_detached(log)?;
         let mut instance = Self { outer, inner: None, exit: None };
         let until = Instant::now() + MAKING;

@@ -88,6 +88,18 @@ fn asked_to_end_it_ends_with_all_its_processes() {
 }
 
 #[test]
+fn asked_to_end_it_has_time_to_finish_its_work_below_a_shell() {
+    let mut place = Place::new();
+    // The shell that runs the command, one that a script of the owner is, and the app.
+    let app = "trap 'sleep 0.3; echo finished; exit 0' TERM; echo up; while :; do sleep 0.01; done";
+    let mut instance = place.start(&format!("/bin/sh -c \"{app}\" && echo not this"));
+    place.says("up");
+    instance.terminate();
+    assert_eq!(end_of(&mut instance), Exit::Signal(15));
+    place.says("finished");
+}
+
+#[test]
 fn one_that_does_not_want_to_end_is_killed_with_everything() {
     let mut place = Place::new();
     let mut instance = place.start("trap '' TERM; (trap '' TERM; setsid sleep 60) & echo up; wait");
