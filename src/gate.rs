@@ -89,8 +89,6 @@ pub(crate) struct Limits {
     pub held_bytes: usize,
     /// Bytes in a request's body.
     pub body_bytes: usize,
-    /// Connections to tiny_http.
-    pub relays: usize,
     /// Time for a whole head.
     pub head: Duration,
     /// Time for a whole body.
@@ -116,9 +114,6 @@ impl Limits {
         // allocator keeps for itself is several times as much, as buffers grow.
         held_bytes: 4 * 1024 * 1024,
         body_bytes: 1024 * 1024,
-        // tiny_http keeps four idle threads and queues what comes at once beyond
-        // them; more would not help, as one thread handles the requests.
-        relays: 4,
         head: Duration::from_secs(10),
         body: Duration::from_secs(30),
         // Longer than the minute after which browsers and proxies look again, so
@@ -184,8 +179,7 @@ impl Gate {
             );
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
-        let relay = Relay::new(relay, limits.relays, limits.answer);
-        relay.warm_up();
+        let relay = Relay::new(relay, limits.answer);
         let parked = limits.parked;
         let door = Arc::new(Door { limits, relay, resolve, upgrade });
         let for_guests = Arc::clone(&door);

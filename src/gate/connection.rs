@@ -103,8 +103,7 @@ impl Connection<'_> {
         if !self.permit.enter(Phase::Relayed) {
             return Err(Stop::Quiet);
         }
-        let answer =
-            self.door.relay.exchange(request, self.to_head, Some(self.permit.presence()))?;
+        let answer = self.door.relay.exchange(&request, self.to_head)?;
         if answer.head.proved {
             self.permit.prove();
         }
@@ -225,7 +224,7 @@ impl Connection<'_> {
                 self.wire.send(&head, b"", || {})?;
                 if self.to_head { Ok(()) } else { self.send_file(&file, length) }
             }
-            None => self.wire.send(&head, answer.body(), || self.permit.hold(answer.weight())),
+            None => self.wire.send(&head, &answer.body, || self.permit.hold(answer.weight())),
         }
     }
 

@@ -1,7 +1,6 @@
 //! The seats: who may stay connected when there is not room for all.
 
 use crate::model::Client;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -281,11 +280,6 @@ impl Permit {
         Proof(Arc::clone(&self.seat))
     }
 
-    /// A handle to see from elsewhere whether the client is still there.
-    pub fn presence(&self) -> Presence {
-        Presence(Arc::clone(&self.seat))
-    }
-
     /// Notes how many bytes of large buffers this connection holds now. When all
     /// hold too much together, the longest idle unproved ones among those who hold
     /// any are told to go; who alone holds everything may stay.
@@ -322,18 +316,6 @@ impl Drop for Permit {
         }
         drop(table);
         self.seats.left.notify_all();
-    }
-}
-
-/// Tells whether a client is still there.
-pub(super) struct Presence(Arc<Seat>);
-
-impl Presence {
-    /// Whether the client has reset the connection, or was told to go. A client that
-    /// only has nothing more to send is still there.
-    pub fn has_gone(&self) -> bool {
-        let mut fds = [PollFd::new(&self.0.stream, PollFlags::empty())];
-        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0)
     }
 }
 

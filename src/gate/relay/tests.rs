@@ -1,13 +1,8 @@
 //! Tests of the relay against a scripted other side.
 
 use super::*;
-use crate::gate::permit::Seats;
-use crate::model::Client;
-use rustix::net::sockopt;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use tempfile::TempDir;
 
@@ -39,7 +34,7 @@ fn status(result: Result<Answer, Refusal>) -> u16 {
     result.map_or_else(
         |refusal| refusal.status,
         |answer| {
-            assert_eq!(answer.body(), b"ok");
+            assert_eq!(answer.body, b"ok");
             200
         },
     )
@@ -48,15 +43,13 @@ fn status(result: Result<Answer, Refusal>) -> u16 {
 #[test]
 fn a_connection_that_was_closed_while_it_idled_is_opened_again() {
     let (_dir, path, side) = scripted(vec![vec![ANSWER, ANSWER], vec![ANSWER]]);
-    let relay = Relay::new(path, 4, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
+    let relay = Relay::new(path, PATIENCE);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
     // The first script is over once the second connection could be accepted; until
     // then the close may not have been seen.
-    let line = relay.lock().idle.pop().unwrap();
-    assert_eq!((&line).read(&mut [0]).unwrap(), 0);
-    relay.lock().idle.push(line);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
+    closed(&relay);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
     side.join().unwrap();
 }
 
@@ -65,11 +58,11 @@ fn a_request_that_may_have_been_handled_is_not_sent_twice() {
     let cut = &ANSWER[..ANSWER.len() - 1];
     let scripts = vec![vec![ANSWER, cut], vec![b"".as_slice()], vec![ANSWER]];
     let (_dir, path, side) = scripted(scripts);
-    let relay = Relay::new(path, 1, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 502);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 502);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
+    let relay = Relay::new(path, PATIENCE);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
     side.join().unwrap();
 }
 
@@ -83,9 +76,9 @@ fn what_is_no_answer_or_too_much_of_one_is_502() {
     ];
     let count = scripts.len();
     let (_dir, path, side) = scripted(scripts);
-    let relay = Relay::new(path, 4, PATIENCE);
+    let relay = Relay::new(path, PATIENCE);
     for _ in 0..count {
-        assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 502);
+        assert_eq!(status(relay.exchange(REQUEST, false)), 502);
     }
     side.join().unwrap();
 }
@@ -94,112 +87,98 @@ fn what_is_no_answer_or_too_much_of_one_is_502() {
 fn nobody_there_is_503_and_nobody_answering_504() {
     let (dir, path, side) = scripted(vec![]);
     side.join().unwrap();
-    let relay = Relay::new(path, 4, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 503);
+    let relay = Relay::new(path, PATIENCE);
+    assert_eq!(status(relay.exchange(REQUEST, false)), 503);
     let silent = dir.path().join("silent");
     let _listener = UnixListener::bind(&silent).unwrap();
-    let relay = Relay::new(silent, 1, Duration::from_millis(50));
-    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 504);
-    assert_eq!(relay.lock().open, 0);
+    let relay = Relay::new(silent, Duration::from_millis(50));
+    assert_eq!(status(relay.exchange(REQUEST, false)), 504);
+    assert!(lock(&relay.line).as_ref().unwrap().is_broken());
 }
 
-#[test]
-fn no_more_connections_than_allowed_are_open_and_all_are_served() {
+/// Answers each request with the number in its path, as often as asked, over one
+/// connection, and as late as it can: many requests are under way at once.
+fn counting() -> (TempDir, PathBuf, JoinHandle<usize>) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
-    let opened = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&opened);
     let side = thread::spawn(move || {
-        let mut served = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept() {
-            count.fetch_add(1, Ordering::Relaxed);
-            served.push(thread::spawn(move || {
-                let mut request = vec![0; REQUEST.len()];
-                while stream.read_exact(&mut request).is_ok() {
-                    stream.write_all(ANSWER).unwrap();
-                }
-            }));
-            if served.len() > 3 {
-                break;
+        let (mut stream, _) = listener.accept().unwrap();
+        let (mut seen, mut most) = (Vec::new(), 0);
+        let mut piece = [0; 65536];
+        loop {
+            let read = stream.read(&mut piece).unwrap();
+            if read == 0 {
+                return most;
             }
+            seen.extend_from_slice(&piece[..read]);
+            let mut under_way = 0;
+            while let Some(end) = seen.windows(4).position(|w| w == b"\r\n\r\n") {
+                let request: Vec<u8> = seen.drain(..end + 4).collect();
+                let number = request[5..].split(|b| *b == b' ').next().unwrap();
+                let body = number.repeat(3000);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes()).unwrap();
+                stream.write_all(&body).unwrap();
+                under_way += 1;
+            }
+            most = most.max(under_way);
         }
-        served.into_iter().for_each(|s| s.join().unwrap());
     });
-    let relay = Relay::new(path.clone(), 3, PATIENCE);
+    (dir, path, side)
+}
+
+#[test]
+fn everybody_gets_the_answer_to_his_own_request() {
+    let (_dir, path, side) = counting();
+    let relay = Relay::new(path, PATIENCE);
     thread::scope(|scope| {
-        for _ in 0..24 {
-            scope.spawn(|| {
-                for _ in 0..100 {
-                    assert_eq!(status(relay.exchange(REQUEST.to_vec(), false, None)), 200);
+        for thread in 0..24 {
+            let relay = &relay;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let number = thread * 1000 + round;
+                    let request = format!("GET /{number} HTTP/1.1\r\n\r\n");
+                    let answer = relay.exchange(request.as_bytes(), false).unwrap();
+                    assert_eq!(answer.body, number.to_string().repeat(3000).as_bytes());
                 }
             });
         }
     });
-    assert!(opened.load(Ordering::Relaxed) <= 3);
-    assert!(relay.lock().queue.is_empty() && relay.lock().idle.len() <= 3);
     drop(relay);
-    while !side.is_finished() {
-        let _ = UnixStream::connect(&path);
-    }
-    side.join().unwrap();
+    let most = side.join().unwrap();
+    assert!(most > 1, "never two requests under way");
 }
 
 #[test]
-fn a_handler_that_kept_everybody_waiting_too_long_leaves_the_queue_in_order() {
+fn a_handler_that_keeps_everybody_waiting_too_long_fails_them_all_and_a_new_line_serves() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("s");
-    let _listener = UnixListener::bind(&path).unwrap();
-    let relay = Relay::new(path, 1, Duration::from_millis(100));
+    let listener = UnixListener::bind(&path).unwrap();
+    let relay = Relay::new(path, Duration::from_millis(100));
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let status = status(relay.exchange(REQUEST.to_vec(), false, None));
+                let status = status(relay.exchange(REQUEST, false));
                 assert!(matches!(status, 503 | 504), "{status}");
             });
         }
     });
-    let pool = relay.lock();
-    assert!(pool.queue.is_empty() && pool.idle.is_empty() && pool.open == 0);
-}
-
-#[test]
-fn a_request_whose_client_has_gone_is_not_handled_any_more() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("s");
-    let listener = UnixListener::bind(&path).unwrap();
-    let relay = Relay::new(path, 1, PATIENCE);
-    let seats = Seats::new(1, 1, 1);
-    let public = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(public.local_addr().unwrap()).unwrap();
-    let (ours, peer) = public.accept().unwrap();
-    let permit = seats.admit(ours, Client::of(peer.ip()), true).ok().unwrap();
+    let mut lines = Vec::new();
+    listener.set_nonblocking(true).unwrap();
+    while let Ok((line, _)) = listener.accept() {
+        lines.push(line);
+    }
+    assert!(!lines.is_empty());
+    let relay = Relay { patience: PATIENCE, ..relay };
+    listener.set_nonblocking(false).unwrap();
     thread::scope(|scope| {
-        let first = scope.spawn(|| status(relay.exchange(REQUEST.to_vec(), false, None)));
-        let (mut line, _) = listener.accept().unwrap();
-        line.read_exact(&mut vec![0; REQUEST.len()]).unwrap();
-        let presence = permit.presence();
-        let second =
-            scope.spawn(|| status(relay.exchange(REQUEST.to_vec(), false, Some(presence))));
-        wait_until(|| relay.lock().queue.len() == 1);
-        // Who has only nothing more to send is still there.
-        client.shutdown(Shutdown::Write).unwrap();
-        assert!(!permit.presence().has_gone());
-        sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
-        drop(client);
-        wait_until(|| permit.presence().has_gone());
-        line.write_all(ANSWER).unwrap();
-        assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 503));
-        drop(relay.lock().idle.pop());
-        // The end of the connection, and no second request before it.
-        assert_eq!(line.read(&mut [0]).unwrap(), 0);
+        scope.spawn(|| listener.accept().unwrap().0.write_all(ANSWER).unwrap());
+        assert_eq!(status(relay.exchange(REQUEST, false)), 200);
     });
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
+/// Waits until the other side has closed the line.
+fn closed(relay: &Relay) {
+    lock(&relay.line).as_ref().unwrap().wait_for_close();
 }
