@@ -86,10 +86,14 @@ impl Journal {
     /// # Errors
     /// When the file cannot be made.
     pub fn begin(&self, deploy: &DeployId, redactor: Redactor) -> io::Result<Writer> {
-        let options = &mut OpenOptions::new();
-        let file = create_private(options.write(true).truncate(true), &self.deploy_log(deploy))?;
         let channel = Arc::new(Channel::default());
+        // Known before the file is there: whoever finds the file finds its channel.
         locked(&self.shared.running).insert(deploy.clone(), Arc::clone(&channel));
+        let options = &mut OpenOptions::new();
+        let made = create_private(options.write(true).truncate(true), &self.deploy_log(deploy));
+        let file = made.inspect_err(|_| {
+            locked(&self.shared.running).remove(deploy);
+        })?;
         Ok(Writer::new(deploy.clone(), Arc::clone(&self.shared), channel, file, redactor))
     }
 
@@ -98,13 +102,15 @@ impl Journal {
     /// # Errors
     /// When the file cannot be opened, or the system has no descriptor left.
     pub fn follow_deploy(&self, id: &DeployId) -> io::Result<Option<Subscription>> {
-        // Asked before opening: a log that begins in between is then complete.
+        let file = match open_to_read(&self.deploy_log(id)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Asked after opening: without a channel the log has ended, and the file is
+        // complete.
         let channel = locked(&self.shared.running).get(id).cloned();
-        match open_to_read(&self.deploy_log(id)) {
-            Ok(file) => Subscription::deploy(file, channel).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        Subscription::deploy(file, channel).map(Some)
     }
 
     /// Where a deploy's log is, or will be: plain text, clean and redacted.

@@ -145,10 +145,12 @@ impl Deployer {
         let worker = Arc::clone(&shared);
         let threads = vec![
             spawn("supervisor", move || supervisor.run())?,
-            spawn("deploys", move || worker.work())?,
+            spawn("deploys", move || {
+                // The first look takes a moment; better now than during the first request.
+                let _ = worker.machine();
+                worker.work();
+            })?,
         ];
-        // The first look takes a moment; better now than during the first request.
-        let _ = shared.machine();
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
     }
 
