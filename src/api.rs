@@ -131,7 +131,7 @@ impl Api {
         let mut answer = match path.split_once('/') {
             Some(("api", rest)) => self.behind_the_token(request, rest),
             _ if path == "api" => self.behind_the_token(request, ""),
-            Some(("ws", _)) => ApiError::upgrade_required().into(),
+            Some(("ws", _)) => self.without_upgrade(request),
             _ => assets::answer(request.method, path),
         };
         if request.secure {
@@ -151,6 +151,17 @@ impl Api {
             Verdict::Refused => ApiError::wrong_token().into(),
             Verdict::Anonymous => ApiError::no_token().into(),
         }
+    }
+
+    /// A plain request where only WebSockets are: the token counts here too.
+    fn without_upgrade(&self, request: &Request<'_>) -> Answer {
+        match self.verdict(request) {
+            Verdict::Allowed(_) => ApiError::upgrade_required(),
+            Verdict::Locked { retry_after_seconds } => ApiError::locked(retry_after_seconds),
+            Verdict::Refused => ApiError::wrong_token(),
+            Verdict::Anonymous => ApiError::no_token(),
+        }
+        .into()
     }
 
     fn verdict(&self, request: &Request<'_>) -> Verdict {
@@ -173,6 +184,10 @@ impl Api {
         // HEAD is GET whose body is left out on the way.
         let method = if request.method == "HEAD" { "GET" } else { request.method };
         if let Some(handler) = route(method, &segments) {
+            // What changes something takes no parameters but `DELETE`, which reads its own.
+            if matches!(method, "POST" | "PUT" | "PATCH") {
+                query::Query::of(request.query)?.finish()?;
+            }
             return handler(self, session, request);
         }
         let allowed: Vec<&str> =

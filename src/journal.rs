@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 use writer::{Channel, poke, wakeable};
 
 /// Bytes after which an app's log is rotated; as much again is kept of what was
-/// before (deploys.md, "Keep").
+/// before.
 pub const MAX_APP_LOG: u64 = 10 * 1024 * 1024;
 
 /// Seconds between two looks at the size of the apps' logs.

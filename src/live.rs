@@ -3,7 +3,7 @@
 //! Each session lives on the thread of its own connection, from the request's
 //! head to the last byte ([`Live::serve`]). It reads as well as it writes, and
 //! it holds no queue: what comes next is fetched only when everything before
-//! has gone out (front-door.md). What it needs to know of the database it asks
+//! has gone out. What it needs to know of the database it asks
 //! through [`Facts`], which whoever builds the server provides.
 
 mod handshake;
@@ -49,7 +49,7 @@ pub trait Facts: Send + Sync {
     fn app_states(&self) -> String;
 }
 
-/// How patient sessions are, and how many there may be (front-door.md).
+/// How patient sessions are, and how many there may be.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Time between two pings.
@@ -114,7 +114,7 @@ impl Live {
         Self::with_limits(settings, Limits::default())
     }
 
-    /// As [`Self::new`], with other limits than those of front-door.md.
+    /// As [`Self::new`], with other limits than the usual ones.
     ///
     /// # Errors
     /// When the system has no descriptor left.
@@ -182,7 +182,7 @@ impl Live {
     }
 }
 
-/// The three paths (api.md).
+/// The three paths.
 enum Route {
     Deploy(DeployId),
     App(AppId),

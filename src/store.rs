@@ -6,12 +6,14 @@
 
 mod apps;
 mod deploys;
+mod draft;
 mod env;
 mod error;
 mod settings;
 
-pub use apps::{App, AppChanges, AppDraft, Process, TokenChange};
+pub use apps::{App, Process};
 pub use deploys::Deploy;
+pub use draft::{AppChanges, AppDraft, TokenChange};
 pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 

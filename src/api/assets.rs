@@ -2,6 +2,7 @@
 //!
 //! These are the doors without a token (P3). Browsers are told to be strict (P23).
 
+use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use std::borrow::Cow;
@@ -64,6 +65,7 @@ pub(super) fn answer(method: &str, path: &str) -> Answer {
     Answer::page(200, headers, bytes)
 }
 
-pub(super) fn openapi(_: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn openapi(_: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
     Ok(Answer::static_json(include_bytes!("../../assets/openapi.json")))
 }

@@ -5,6 +5,7 @@ use super::fields::Fields;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
+use crate::deploy::{DeployError, Runtime};
 use crate::model::{
     AppName, Branch, DeployId, HealthPath, HealthTimeout, Invalid, RepoUrl, RootDir, Secret,
     ShellCommand, Trigger, UnixMillis,
@@ -124,6 +125,10 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     let name = fields.text("name", AppName::parse)?;
     let git_token = fields.nullable_text("gitToken", token)?.flatten();
     fields.finish()?;
+    // Nothing is made or changed for a deploy that cannot be.
+    if let Runtime::Missing(sentence) = api.deployer.runtime() {
+        return Err(DeployError::Runtime(sentence).into());
+    }
     let app = match existing(api, &repo, &branch, name.as_ref())? {
         Some(app) => with_token(api, app, git_token)?,
         None => made(api, repo, branch, name, git_token)?,

@@ -123,8 +123,8 @@ impl From<StoreError> for ApiError {
                 field: Some("name".to_owned()),
                 ..Self::new(409, "name_taken", format!("name: {error}"))
             },
-            StoreError::NothingToKeep(name) => Self {
-                field: Some(name.clone()),
+            StoreError::NothingToKeep(_) => Self {
+                field: Some("env".to_owned()),
                 ..Self::new(400, "invalid_field", format!("env: {error}"))
             },
             StoreError::TooManyApps => Self::new(409, "too_many_apps", error.to_string()),

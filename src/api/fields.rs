@@ -5,13 +5,17 @@ use crate::model::Invalid;
 use serde_json::{Map, Value};
 
 /// A JSON object from a request.
-pub(super) struct Fields(Map<String, Value>);
+pub(super) struct Fields {
+    map: Map<String, Value>,
+    /// Where the object stands in the body: empty, or such as `env[3].`.
+    place: String,
+}
 
 impl Fields {
     /// Reads a body that must be a JSON object.
     pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(map)) => Ok(Self(map)),
+            Ok(Value::Object(map)) => Ok(Self { map, place: String::new() }),
             Ok(_) => Err(ApiError::body("the body must be a JSON object")),
             // serde_json's own text names line and column, never content.
             Err(error) => Err(ApiError::body(format!("the body is not valid JSON: {error}"))),
@@ -21,9 +25,13 @@ impl Fields {
     /// An object inside the body.
     pub(super) fn nested(value: Value, name: &str) -> Result<Self, ApiError> {
         match value {
-            Value::Object(map) => Ok(Self(map)),
+            Value::Object(map) => Ok(Self { map, place: format!("{name}.") }),
             _ => Err(ApiError::field(name, Invalid("must be a JSON object"))),
         }
+    }
+
+    fn error(&self, name: &str, problem: Invalid) -> ApiError {
+        ApiError::field(&format!("{}{name}", self.place), problem)
     }
 
     /// A text that may be left out, read into its type.
@@ -32,12 +40,10 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, Invalid>,
     ) -> Result<Option<T>, ApiError> {
-        match self.0.remove(name) {
+        match self.map.remove(name) {
             None => Ok(None),
-            Some(Value::String(text)) => {
-                parse(&text).map(Some).map_err(|e| ApiError::field(name, e))
-            }
-            Some(_) => Err(ApiError::field(name, Invalid("must be a text"))),
+            Some(Value::String(text)) => parse(&text).map(Some).map_err(|e| self.error(name, e)),
+            Some(_) => Err(self.error(name, Invalid("must be a text"))),
         }
     }
 
@@ -47,8 +53,8 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, Invalid>,
     ) -> Result<Option<Option<T>>, ApiError> {
-        if self.0.get(name).is_some_and(Value::is_null) {
-            self.0.remove(name);
+        if self.map.get(name).is_some_and(Value::is_null) {
+            self.map.remove(name);
             return Ok(Some(None));
         }
         Ok(self.text(name, parse)?.map(Some))
@@ -60,7 +66,7 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, Invalid>,
     ) -> Result<T, ApiError> {
-        self.text(name, parse)?.ok_or_else(|| ApiError::field(name, Invalid("is missing")))
+        self.text(name, parse)?.ok_or_else(|| self.error(name, Invalid("is missing")))
     }
 
     /// A whole number that may be left out, read into its type.
@@ -69,43 +75,43 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(i64) -> Result<T, Invalid>,
     ) -> Result<Option<T>, ApiError> {
-        match self.0.remove(name) {
+        match self.map.remove(name) {
             None => Ok(None),
             Some(value) => value
                 .as_i64()
                 .ok_or(Invalid("must be a whole number"))
                 .and_then(parse)
                 .map(Some)
-                .map_err(|e| ApiError::field(name, e)),
+                .map_err(|e| self.error(name, e)),
         }
     }
 
     /// A boolean that may be left out.
     pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.0.remove(name) {
+        match self.map.remove(name) {
             None => Ok(None),
             Some(Value::Bool(value)) => Ok(Some(value)),
-            Some(_) => Err(ApiError::field(name, Invalid("must be true or false"))),
+            Some(_) => Err(self.error(name, Invalid("must be true or false"))),
         }
     }
 
     /// A list that must be there.
     pub(super) fn list(&mut self, name: &str) -> Result<Vec<Value>, ApiError> {
-        match self.0.remove(name) {
+        match self.map.remove(name) {
             Some(Value::Array(values)) => Ok(values),
-            Some(_) => Err(ApiError::field(name, Invalid("must be a list"))),
-            None => Err(ApiError::field(name, Invalid("is missing"))),
+            Some(_) => Err(self.error(name, Invalid("must be a list"))),
+            None => Err(self.error(name, Invalid("is missing"))),
         }
     }
 
     /// Refuses what nobody took out: a field with a slip in its name must not
     /// be ignored.
     pub(super) fn finish(self) -> Result<(), ApiError> {
-        match self.0.keys().next() {
+        match self.map.keys().next() {
             None => Ok(()),
             Some(name) => {
                 let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
-                Err(ApiError::field(&shown, Invalid("is not a field of this request")))
+                Err(self.error(&shown, Invalid("is not a field of this request")))
             }
         }
     }

@@ -287,7 +287,7 @@ fn p13_the_local_door_needs_the_token_but_is_never_locked() {
     for _ in 0..100 {
         assert_eq!(fixture.auth.decide_local(Some(b"wrong")), Verdict::Refused);
     }
-    assert_eq!(fixture.auth.decide_local(None), Verdict::Anonymous);
+    assert!(matches!(fixture.auth.decide_local(None), Verdict::Allowed(_)));
     let token = fixture.auth.token();
     let verdict = fixture.auth.decide_local(Some(token.expose().as_bytes()));
     assert!(matches!(verdict, Verdict::Allowed(_)));

@@ -4,7 +4,7 @@ use super::sandbox::Sandbox;
 use crate::proc::{Cancel, Exit};
 use std::time::Duration;
 
-/// How long a build may take (deploys.md, "Build").
+/// How long a build may take.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes that a build may write.

@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 /// have installed what was missing.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// How long a removal waits for a deploy of the same app to be cancelled.
-const CANCELLED: Duration = Duration::from_secs(5);
+/// How long a removal waits for a deploy of the same app to be cancelled: it takes
+/// milliseconds, and the thread that answers all requests waits meanwhile.
+const CANCELLED: Duration = Duration::from_secs(1);
 
 /// Why the pipeline did not take a request.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An app that lived this long has earned the first pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long a process may take to end after SIGTERM (deploys.md, "Switch").
+/// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
 /// The same for one whose app is being removed: nobody needs its last answers.
 const SHORT_GRACE: Duration = Duration::from_secs(5);

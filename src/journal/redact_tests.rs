@@ -32,7 +32,7 @@ fn shell_escaped(text: &str) -> String {
     text.chars().map(one).collect()
 }
 
-/// Every spelling of deploys.md ("Never") and some more.
+/// Every spelling that is promised, and some more.
 fn spelled(secret: &str) -> Vec<String> {
     vec![
         secret.to_owned(),

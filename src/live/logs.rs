@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 /// 8 KiB more, and each byte escaped, it stays under 32 KiB.
 const BATCH: usize = 7 * 1024;
 
-/// Lines of an app's past that a session begins with (api.md).
+/// Lines of an app's past that a session begins with.
 const PAST: usize = 200;
 
 /// A deploy's log from its first line, then live, then its result.

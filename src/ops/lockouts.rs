@@ -44,12 +44,12 @@ fn ask(method: &str, path: &str) -> Result<Value, OpsError> {
             "no server runs on this data directory; lockouts live in its memory, so there are none",
         ));
     }
+    // A pinned token need not be known here: the socket is proof enough.
+    let pinned = data.holder().is_some_and(|note| note.contains("token=env"));
     let token = match config.admin_token {
         Some(token) => Some(token),
+        None if pinned => None,
         None => token::read(&data).ok().flatten(),
     };
-    let token = token.ok_or_else(|| {
-        OpsError::sentence("the server's token is pinned; set ADMIN_TOKEN here to the same value")
-    })?;
-    socket::ask(&data.join("gate.sock"), method, path, &token)
+    socket::ask(&data.join("gate.sock"), method, path, token.as_ref())
 }

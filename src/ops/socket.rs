@@ -21,7 +21,7 @@ pub(super) fn ask(
     path: &Path,
     method: &str,
     target: &str,
-    token: &Secret,
+    token: Option<&Secret>,
 ) -> Result<Value, OpsError> {
     let answer = exchange(path, method, target, token).map_err(|e| {
         OpsError::sentence(format!("the running server does not answer ({e}); restart it"))
@@ -46,14 +46,20 @@ pub(super) fn ask(
     }
 }
 
-fn exchange(path: &Path, method: &str, target: &str, token: &Secret) -> std::io::Result<Vec<u8>> {
+fn exchange(
+    path: &Path,
+    method: &str,
+    target: &str,
+    token: Option<&Secret>,
+) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    let proof = token.map(|t| format!("Authorization: Bearer {}\r\n", t.expose()));
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-         Content-Length: 0\r\nAuthorization: Bearer {}\r\n\r\n",
-        token.expose()
+         Content-Length: 0\r\n{}\r\n",
+        proof.unwrap_or_default()
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

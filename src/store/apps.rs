@@ -1,5 +1,6 @@
 //! Apps as they are stored, and what their owner may change of them.
 
+use super::draft::{AppChanges, AppDraft, TokenChange};
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{
     AppId, AppName, AppStatus, Branch, DeployId, DeployStatus, HealthPath, HealthTimeout, RepoUrl,
@@ -62,56 +63,6 @@ pub struct Process {
     pub port: u16,
     /// How it ended, such as `exit code 1`; `None` while it runs.
     pub ended: Option<String>,
-}
-
-/// A new app, as its owner wrote it.
-#[derive(Debug, Clone)]
-pub struct AppDraft {
-    /// Its name.
-    pub name: AppName,
-    /// Where its source comes from.
-    pub git_repo: RepoUrl,
-    /// The branch to deploy.
-    pub branch: Branch,
-    /// A token for the repository's host.
-    pub git_token: Option<Secret>,
-    /// The directory of the repository that holds it.
-    pub root_dir: RootDir,
-    /// Build command; empty means detected.
-    pub build_command: ShellCommand,
-    /// Start command; empty means detected.
-    pub start_command: ShellCommand,
-    /// Where it says that it is well.
-    pub health_path: HealthPath,
-    /// How long a release may take to prove itself.
-    pub health_timeout: HealthTimeout,
-}
-
-/// What a change does to the stored token.
-#[derive(Debug, Clone, Default)]
-pub enum TokenChange {
-    /// Leave it, unless the app moves to another host (P16).
-    #[default]
-    Keep,
-    /// Remove it.
-    Remove,
-    /// Store this one.
-    Set(Secret),
-}
-
-/// The fields to change; `None` leaves one as it is.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)] // the names are those of `App`
-pub struct AppChanges {
-    pub name: Option<AppName>,
-    pub git_repo: Option<RepoUrl>,
-    pub branch: Option<Branch>,
-    pub git_token: TokenChange,
-    pub root_dir: Option<RootDir>,
-    pub build_command: Option<ShellCommand>,
-    pub start_command: Option<ShellCommand>,
-    pub health_path: Option<HealthPath>,
-    pub health_timeout: Option<HealthTimeout>,
 }
 
 /// One text for each question, so that the statement cache finds it as it stands.
@@ -381,12 +332,21 @@ fn refuse_taken_name(tx: &Transaction<'_>, name: &AppName, id: &AppId) -> Result
     if taken { Err(StoreError::NameTaken) } else { Ok(()) }
 }
 
-/// The lowest number that no app has.
+/// A number that no app has, by chance: the host uid of an app that was removed a
+/// moment ago, and may still be ending, is not given to the next one.
 fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
-    let sql = "SELECT COALESCE(MIN(s), 0) FROM (SELECT 0 AS s UNION ALL SELECT slot + 1 FROM apps) \
-               WHERE s NOT IN (SELECT slot FROM apps)";
-    let slot: i64 = tx.query_row(sql, [], |row| row.get(0))?;
-    if slot < SLOTS { Ok(slot) } else { Err(StoreError::TooManyApps) }
+    let used: i64 = tx.query_row("SELECT count(*) FROM apps", [], |row| row.get(0))?;
+    if used >= SLOTS / 2 {
+        return Err(StoreError::TooManyApps);
+    }
+    loop {
+        let random = random_id()?;
+        let slot = i64::from(u32::from_le_bytes([random[0], random[1], random[2], 0])) % SLOTS;
+        let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE slot = ?1)";
+        if !tx.query_row(sql, [slot], |row| row.get::<_, bool>(0))? {
+            return Ok(slot);
+        }
+    }
 }
 
 fn read_app(row: &Row<'_>) -> Result<App, StoreError> {

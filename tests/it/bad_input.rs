@@ -134,19 +134,19 @@ fn a_bad_environment_is_refused_whole() {
         (json!({"env": 1}), "env"),
         (json!({"env": [], "more": 1}), "more"),
         (first(json!(7)), "env[1]"),
-        (first(json!({"value": "x"})), "name"),
-        (first(json!({"name": "1A", "value": "x"})), "name"),
-        (first(json!({"name": "A-B", "value": "x"})), "name"),
-        (first(json!({"name": "PORT", "value": "x"})), "name"),
-        (first(json!({"name": "X", "value": 1})), "value"),
-        (first(json!({"name": "X", "value": "a\u{0}b"})), "value"),
-        (first(json!({"name": "X", "value": "x".repeat(40_000)})), "value"),
-        (first(json!({"name": "X", "value": "x", "secret": "yes"})), "secret"),
-        (first(json!({"name": "X", "value": "x", "what": 1})), "what"),
+        (first(json!({"value": "x"})), "env[1].name"),
+        (first(json!({"name": "1A", "value": "x"})), "env[1].name"),
+        (first(json!({"name": "A-B", "value": "x"})), "env[1].name"),
+        (first(json!({"name": "PORT", "value": "x"})), "env[1].name"),
+        (first(json!({"name": "X", "value": 1})), "env[1].value"),
+        (first(json!({"name": "X", "value": "a\u{0}b"})), "env[1].value"),
+        (first(json!({"name": "X", "value": "x".repeat(40_000)})), "env[1].value"),
+        (first(json!({"name": "X", "value": "x", "secret": "yes"})), "env[1].secret"),
+        (first(json!({"name": "X", "value": "x", "what": 1})), "env[1].what"),
         (first(json!({"name": "NEW", "value": "twice"})), "env"),
-        (first(json!({"name": "UNKNOWN"})), "UNKNOWN"),
+        (first(json!({"name": "UNKNOWN"})), "env"),
         // A secret cannot be made readable by keeping its value.
-        (first(json!({"name": "B", "secret": false})), "B"),
+        (first(json!({"name": "B", "secret": false})), "env"),
     ] {
         refused(&mut owner, "PUT", &path, &body, field);
     }
@@ -198,6 +198,14 @@ fn bodies_and_queries_that_make_no_sense_are_refused() {
         (format!("/api/apps/{id}/log?lines=99999"), "lines"),
     ] {
         assert_eq!(owner.get(&path).expect(400).json()["error"]["field"], field, "{path}");
+    }
+    for (method, path) in [
+        ("POST", "/api/apps?x=1"),
+        ("POST", "/api/deploy?x=1"),
+        ("PUT", "/api/settings/github-token?x=1"),
+    ] {
+        let answer = owner.request(method, path, Some(b"{}")).expect(400);
+        assert_eq!(answer.json()["error"]["field"], "x", "{method} {path}");
     }
     let delete = owner.delete(&format!("/api/apps/{id}?keepData=yes")).expect(400);
     assert_eq!(delete.json()["error"]["field"], "keepData");

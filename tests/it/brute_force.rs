@@ -299,6 +299,22 @@ fn p12_a_lockout_in_force_survives_a_flood_of_new_faces() {
 }
 
 #[test]
+fn p13_the_operator_needs_no_token_in_his_shell_when_the_service_pins_it() {
+    let server = Setup::new().token(&crate::harness::a_token()).trust_proxy().start();
+    let mut client = guesser(&server, "198.51.100.7");
+    lock_out(&mut client);
+    let shell = server.setup().clone().without("ADMIN_TOKEN");
+    let printed = shell.run(&["lockouts"]);
+    assert!(printed.code == Some(0) && printed.stdout.contains("198.51.100.7"), "{printed:?}");
+    let cleared = shell.run(&["lockouts", "clear", "198.51.100.7"]);
+    assert_eq!(cleared.code, Some(0), "{cleared:?}");
+    assert_eq!(guess(&mut owner(&server, "198.51.100.7")), 200);
+    // The token itself is where the service has it, and the sentence says so.
+    let token = shell.run(&["token"]);
+    assert!(token.code == Some(1) && token.stderr.contains("ADMIN_TOKEN"), "{token:?}");
+}
+
+#[test]
 fn p13_lockouts_are_logged_and_listed_and_can_be_cleared() {
     let server = Setup::new().trust_proxy().start();
     let mut api = owner(&server, "203.0.113.1");

@@ -79,16 +79,16 @@ pub fn visitor(owner: &mut Http, app: &str) -> Http {
     Http::new(url.trim_start_matches("http://").parse().expect("an address"))
 }
 
-/// Looks at the arguments of every process of the machine, all the time, for a text.
+/// Looks at the arguments of every process of the machine, all the time, for texts.
 struct ArgumentWatch {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<(usize, Vec<String>)>,
 }
 
 impl ArgumentWatch {
-    fn start(text: &str) -> Self {
+    fn start(forms: Vec<String>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (ended, text) = (Arc::clone(&stop), text.to_owned());
+        let ended = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let (mut samples, mut found) = (0, Vec::new());
             while !ended.load(Ordering::Relaxed) {
@@ -97,7 +97,7 @@ impl ArgumentWatch {
                     process::all()
                         .into_iter()
                         .map(process::arguments)
-                        .filter(|a| a.contains(&text)),
+                        .filter(|a| forms.iter().any(|form| a.contains(form))),
                 );
                 std::thread::yield_now();
             }
@@ -156,8 +156,8 @@ fn a_private_repository_becomes_a_running_app(setup: Setup) {
     ]});
     owner.put(&format!("/api/apps/{app}/env"), &env).expect(200);
 
-    let watch = ArgumentWatch::start(&git_token);
-    let secret_watch = ArgumentWatch::start(&secret);
+    let watch = ArgumentWatch::start(token_forms(&git_token));
+    let secret_watch = ArgumentWatch::start(vec![secret.clone()]);
     let id = deploy(&mut owner, &app);
     let (lines, end) = follow(&server, &id);
     let (samples, seen) = watch.finish();
@@ -217,7 +217,7 @@ fn another_app(git: &GitServer, git_token: &str, owner: &mut Http, secret: &str)
     node
 }
 
-/// The app tries, and reports what it got (deploys.md, "Sandbox").
+/// The app tries, and reports what it got.
 fn the_app_reaches_nothing_but_its_own(
     server: &Server,
     inside: &mut Http,

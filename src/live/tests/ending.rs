@@ -1,4 +1,4 @@
-//! How sessions end, without leaving anything behind (front-door.md).
+//! How sessions end, without leaving anything behind.
 
 use super::*;
 use tungstenite::protocol::CloseFrame;
