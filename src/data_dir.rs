@@ -252,6 +252,11 @@ fn advice(error: &io::Error) -> &'static str {
 /// Why the data directory cannot be used.
 #[derive(Debug)]
 pub enum DataDirError {
+    /// It is where every app's sandbox shows the system.
+    SeenByApps {
+        /// The directory.
+        path: PathBuf,
+    },
     /// It cannot be made or looked at.
     Unusable {
         /// The directory.
@@ -322,6 +327,12 @@ impl fmt::Display for DataDirError {
                 f,
                 "{} belongs to user {owner} and this process runs as user {us}; run it as that \
                  user (sudo -u '#{owner}' …), or give the directory to user {us} with chown -R",
+                path.display()
+            ),
+            Self::SeenByApps { path } => write!(
+                f,
+                "{} is in a part of the system that every app can see; \
+                 set DATA_DIR to a place outside /usr and /etc, such as /var/lib/better-paas",
                 path.display()
             ),
             Self::Exposed { path, place } => write!(

@@ -25,7 +25,7 @@ mod worker;
 pub use deployer::{DeployError, Deployer, Runtime};
 
 use crate::journal::{Redactor, Writer};
-use crate::model::{AppId, DeployId, DeployStatus};
+use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};
 use crate::proc::Cancel;
 use crate::store::App;
 use check::{Check, Verdict};
@@ -74,17 +74,22 @@ struct Attempt<'a> {
     cancel: &'a Cancel,
     log: Writer,
     redactor: Redactor,
+    token: Option<Secret>,
+    env: Vec<(EnvName, Secret, bool)>,
 }
 
 /// Runs one deploy from the queue to its end, whatever that is.
 fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
     let begun = shared.store.app(app).map_err(|e| e.to_string()).and_then(|found| {
         let app = found.ok_or("the app is gone")?;
-        let secrets = shared.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
-        let redactor = Redactor::new(secrets);
+        // Read once: what the log hides is then exactly what Git and the build get.
+        let token = shared.store.git_credential(&app).map_err(|e| e.to_string())?;
+        let env = shared.store.env_clear(&app.id).map_err(|e| e.to_string())?;
+        let secrets = env.iter().filter(|(_, _, secret)| *secret).map(|(_, value, _)| value);
+        let redactor = Redactor::new(secrets.chain(&token).cloned().collect());
         let log = shared.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
-        Ok(Attempt { shared, app, id, cancel, log, redactor })
+        Ok(Attempt { shared, app, id, cancel, log, redactor, token, env })
     });
     match begun {
         Ok(attempt) => attempt.run(),
@@ -165,13 +170,12 @@ impl Attempt<'_> {
             name => format!("branch {name}"),
         };
         self.say(&format!("Fetching {branch} of {}", app.git_repo));
-        let token = self.shared.store.git_credential(app).map_err(|e| e.to_string())?;
         let fetched = fetch::Fetch {
             machine,
             slot: app.slot,
             url: &app.git_repo,
             branch: &app.branch,
-            token,
+            token: self.token.clone(),
             cache: &places.repo(&app.id),
             release: &places.release(&app.id, self.id),
         }
@@ -198,8 +202,7 @@ impl Attempt<'_> {
         if let Some(command) = &plan.build {
             self.has_room()?;
             self.say(&format!("Building: {command}"));
-            let env = self.shared.store.env_clear(&app.id).map_err(|e| e.to_string())?;
-            let sandbox = launch::for_build(machine, app.slot, root, env)
+            let sandbox = launch::for_build(machine, app.slot, root, self.env.clone())
                 .bind(&release, "/app")
                 .bind(&places.cache(&app.id), "/cache");
             build::build(&sandbox, command, self.cancel, &mut |line| self.say(line)).map_err(
@@ -247,7 +250,8 @@ impl Attempt<'_> {
     /// What the release has written, as far as the release before, which writes into
     /// the same log, lets us see it.
     fn last_lines(&self) -> String {
-        let tail = self.shared.journal.app_tail(&self.app.id, 10 * LAST_LINES, &self.redactor);
+        let (journal, app) = (&self.shared.journal, &self.app.id);
+        let tail = journal.app_tail(app, 10 * LAST_LINES, &journal.redactor(app));
         let tail = tail.unwrap_or_default();
         let mark = launch::mark(self.id);
         let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);

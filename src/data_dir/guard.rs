@@ -30,6 +30,9 @@ const MAX_DEPTH: usize = 8;
 /// Names that a log line lists before it only counts.
 const MAX_NAMED: usize = 5;
 
+/// Places that every app sees, read-only, in its sandbox.
+const SEEN_BY_APPS: [&str; 6] = ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64"];
+
 /// Finds the real directory behind a path, making it when there is none, and
 /// refuses it when somebody else has a say in it. Changes nothing else.
 pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
@@ -47,6 +50,9 @@ pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
         return Err(DataDirError::NotADirectory { path: given });
     }
     ours(&real, &meta)?;
+    if SEEN_BY_APPS.iter().any(|place| real.starts_with(place)) {
+        return Err(DataDirError::SeenByApps { path: given });
+    }
     judge_links(&given, &real, &meta)?;
     Ok(real)
 }

@@ -275,3 +275,13 @@ fn p7_what_a_killed_writer_left_is_removed_and_a_writer_at_work_is_not_disturbed
     assert!(!data.join(".admin_token.txt.00.tmp").exists());
     assert!(data.join(".secret.key.01.tmp").exists());
 }
+
+#[test]
+fn p25_a_place_that_apps_see_in_their_sandboxes_is_refused() {
+    // Only root could make one there; the system's own directory belongs to root.
+    if rustix::process::geteuid().is_root() {
+        let home = tempfile::Builder::new().tempdir_in("/usr/local").unwrap();
+        let error = DataDir::open(&home.path().join("data")).err().unwrap();
+        assert!(error.to_string().contains("every app can see"), "{error}");
+    }
+}

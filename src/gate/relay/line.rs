@@ -219,7 +219,8 @@ impl Line {
         for place in waiting {
             place.become_of(State::Answered(Err(shared)));
         }
-        first
+        // Of the caller's own request some may have been sent, whatever came first.
+        if first == Trouble::NotSent { trouble } else { first }
     }
 
     /// Sends a request, and tells whether it is this place's turn to read.
