@@ -15,6 +15,11 @@ pub(super) const MAX_LEAVING: usize = 64;
 /// those who come after it meanwhile.
 const LEAVING_TIME: Duration = Duration::from_millis(250);
 
+/// How long a proof of the token counts on a connection, in milliseconds. Not for
+/// ever: who held connections with a token that was rotated since would keep the
+/// owner out with them. A dashboard asks more often than this while it is looked at.
+const PROOF_LIFETIME: u64 = 60_000;
+
 /// What a connection is doing, as far as its right to stay is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -33,7 +38,8 @@ struct Seat {
     stream: TcpStream,
     /// Milliseconds since the gate started, times four, plus the [`Phase`].
     state: AtomicU64,
-    proved: AtomicBool,
+    /// Until when its proof of the token counts, in milliseconds since the gate started.
+    proved_until: AtomicU64,
     /// Bytes of large buffers that this connection holds.
     held: AtomicUsize,
 }
@@ -100,7 +106,7 @@ impl Seats {
         let seat = Arc::new(Seat {
             stream,
             state: AtomicU64::new(self.state(Phase::Waiting)),
-            proved: AtomicBool::new(false),
+            proved_until: AtomicU64::new(0),
             held: AtomicUsize::new(0),
         });
         table.entries.push(Entry { client, counted, seat: Arc::clone(&seat) });
@@ -132,10 +138,13 @@ impl Seats {
         if table.leaving >= MAX_LEAVING {
             return false;
         }
+        let now = self.now();
         // Its state may change between the look and the grab: look again then.
         for _ in 0..8 {
             let candidates = table.entries.iter().enumerate().filter(|(_, e)| {
-                !e.seat.proved.load(Relaxed) && e.seat.phase() != Phase::Gone && eligible(e)
+                e.seat.proved_until.load(Relaxed) <= now
+                    && e.seat.phase() != Phase::Gone
+                    && eligible(e)
             });
             let Some((at, state)) = candidates
                 .map(|(at, e)| (at, e.seat.state.load(Relaxed)))
@@ -202,9 +211,13 @@ impl Seats {
         self.held.load(Relaxed)
     }
 
+    /// Milliseconds since the gate started.
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
+    }
+
     fn state(&self, phase: Phase) -> u64 {
-        let since = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX >> 2);
-        since << 2 | phase as u64
+        self.now() << 2 | phase as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -270,9 +283,10 @@ impl Permit {
         self.seats.is_closed()
     }
 
-    /// Notes that this connection has proved the token: it is not evicted any more.
+    /// Notes that this connection has proved the token just now: it is not evicted
+    /// for [`PROOF_LIFETIME`].
     pub fn prove(&self) {
-        self.proof().prove();
+        self.seat.proved_until.store(self.seats.now() + PROOF_LIFETIME, Relaxed);
     }
 
     /// A handle to prove the token later.
@@ -325,15 +339,16 @@ impl Drop for Permit {
 pub struct Proof(Arc<Seat>);
 
 impl Proof {
-    /// Notes that the client has proved the token.
+    /// Notes that the client has proved the token. This proof does not run out: a
+    /// session ends by itself when the token is rotated.
     pub fn prove(&self) {
-        self.0.proved.store(true, Relaxed);
+        self.0.proved_until.store(u64::MAX, Relaxed);
     }
 }
 
 impl std::fmt::Debug for Proof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Proof").field(&self.0.proved.load(Relaxed)).finish()
+        f.debug_tuple("Proof").field(&self.0.proved_until.load(Relaxed)).finish()
     }
 }
 

@@ -32,6 +32,19 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
+fn a_proof_counts_for_its_time_and_a_sessions_proof_as_long_as_the_session() {
+    let seats = Seats::new(2, 2, 1 << 20);
+    let (old, mut old_end) = seat(&seats, 1).unwrap();
+    let (session, _session_end) = seat(&seats, 2).unwrap();
+    old.prove();
+    session.proof().prove();
+    assert!(seat(&seats, 3).is_none(), "all have proved");
+    old.seat.proved_until.store(seats.now(), Relaxed);
+    let (_newcomer, _newcomer_end) = seat(&seats, 3).unwrap();
+    assert!(is_closed(&mut old_end) && session.enter(Phase::Running));
+}
+
+#[test]
 fn the_longest_idle_connection_that_has_not_proved_the_token_makes_room() {
     let seats = Seats::new(3, 3, 1 << 20);
     let (owner, _owner_end) = seat(&seats, 1).unwrap();
