@@ -13,6 +13,7 @@ use crate::deploy::Deployer;
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
+use crate::proc;
 use crate::store::Store;
 use crate::vault::{Vault, key};
 use std::error::Error;
@@ -26,6 +27,11 @@ use std::time::{Duration, Instant};
 /// deployer's own limit it stays below the promised 10 s.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// Bytes from which on glibc's allocator gives freed memory back at once. Left alone
+/// it raises this limit after the first large body, and then keeps up to 2 MiB for
+/// each of 16 arenas: 49 MB in a siege instead of 21 MB, measured.
+const LARGE: &str = "131072";
+
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -35,6 +41,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
     logger::start();
+    proc::again::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
     let started = Instant::now();
     // Signals that come while we start are kept until we look at them.
     let mut signals = signal_hook::iterator::Signals::new([
