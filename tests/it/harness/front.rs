@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 const MEMORY_LIMIT_KIB: u64 = 48 * 1024;
 /// How long the owner waits at most.
 const OWNER_LIMIT: Duration = Duration::from_secs(1);
+/// The same for a connection that is new: the kernel repeats a lost packet of its handshake after 1 s at the earliest
+/// (RFC 6298), and on a machine whose every core is busy one may be lost. An owner who is signed in has his already.
+const NEWCOMER_LIMIT: Duration = Duration::from_secs(4);
 /// After this long nothing of an attack is left.
 const AFTERMATH: Duration = Duration::from_secs(60);
 
@@ -66,7 +69,7 @@ impl Watch {
     }
 
     /// The same on a machine whose every seat is fought for: an owner who is turned away tries again at once, as
-    /// browsers do, and is in within that second. How often he was turned away.
+    /// browsers do, and is in soon. How often he was turned away.
     #[track_caller]
     pub fn owner_gets_in(&self) -> usize {
         let begin = Instant::now();
@@ -74,9 +77,9 @@ impl Watch {
         while !self.new_owner().try_request("GET", "/api/apps", None).is_ok_and(|a| a.status == 200)
         {
             refusals += 1;
-            assert!(begin.elapsed() < OWNER_LIMIT, "turned away {refusals} times");
+            assert!(begin.elapsed() < NEWCOMER_LIMIT, "turned away {refusals} times");
         }
-        assert!(begin.elapsed() < OWNER_LIMIT, "the owner waited {:?}", begin.elapsed());
+        assert!(begin.elapsed() < NEWCOMER_LIMIT, "the owner waited {:?}", begin.elapsed());
         refusals
     }
 
