@@ -5,16 +5,20 @@
 //! nothing of ours and does no I/O.
 
 mod client;
+mod domain;
 mod fields;
+mod limits;
 mod repo;
 mod secret;
 mod state;
 
 pub use client::{Cidr, Client};
+pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{
     AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
     ShellCommand,
 };
+pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use repo::{Branch, RepoUrl};
 pub use secret::Secret;
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};

@@ -4,6 +4,7 @@
 //! names rusqlite. Two connections: one reads for the request thread, one
 //! writes, so that a write's fsync keeps no reader waiting (WAL).
 
+mod app_row;
 mod apps;
 mod deploys;
 mod draft;
@@ -24,9 +25,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
-const SCHEMA: &str = include_str!("store/schema.sql");
+/// What leads from each version to the next, beginning with an empty file. What
+/// stands here is never changed, only added to.
+const STEPS: [&str; SCHEMA_VERSION as usize] =
+    [include_str!("store/schema_1.sql"), include_str!("store/schema_2.sql")];
 
 /// A known text, sealed. If it opens, the key is right (P18).
 const CANARY_TEXT: &str = "better-paas";
@@ -135,9 +139,16 @@ fn migrate(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError>
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    transaction.execute_batch(SCHEMA)?;
-    let canary = vault.seal(&Place::CANARY, CANARY_TEXT)?;
-    transaction.execute("INSERT INTO meta (name, value) VALUES ('canary', ?1)", [canary])?;
+    // Read again: only now can nobody else be doing the same.
+    let version = usize::try_from(schema_version(&transaction)?);
+    let version = version.map_err(|_| StoreError::Corrupt)?;
+    for step in STEPS.iter().skip(version) {
+        transaction.execute_batch(step)?;
+    }
+    if version == 0 {
+        let canary = vault.seal(&Place::CANARY, CANARY_TEXT)?;
+        transaction.execute("INSERT INTO meta (name, value) VALUES ('canary', ?1)", [canary])?;
+    }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()?;
     Ok(())
@@ -157,4 +168,36 @@ fn parsed<T>(
     parse: impl FnOnce(&str) -> Result<T, crate::model::Invalid>,
 ) -> Result<T, StoreError> {
     parse(text).map_err(|_| StoreError::Corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::key::Key;
+    #[test]
+    fn a_database_of_version_1_is_brought_up_to_date_with_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let key = "07".repeat(32);
+        let vault = || Vault::new(Key::parse(&key).unwrap());
+        let old = connect(&path).unwrap();
+        old.execute_batch(STEPS[0]).unwrap();
+        let canary = vault().seal(&Place::CANARY, CANARY_TEXT).unwrap();
+        old.execute("INSERT INTO meta VALUES ('canary', ?1)", [canary]).unwrap();
+        old.execute(
+            "INSERT INTO apps VALUES ('aaaaaaaaaa', 'shop', 5, 'https://h.example/o/r', '', NULL, \
+             '', '', '', '', 60, 'running', NULL, 1)",
+            [],
+        )
+        .unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let store = Store::open(&path, vault()).unwrap();
+        let apps = store.apps().unwrap();
+        assert_eq!((apps.len(), apps[0].name.as_str(), apps[0].slot), (1, "shop", 5));
+        assert!(apps[0].auto_deploy && apps[0].domains.is_empty() && apps[0].memory.get() == 0);
+        assert_eq!(schema_version(&store.read()).unwrap(), SCHEMA_VERSION);
+        drop(store);
+        assert_eq!(Store::open(&path, vault()).unwrap().apps().unwrap().len(), 1);
+    }
 }

@@ -5,8 +5,9 @@ use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::model::{
-    AppId, AppName, Branch, HealthPath, HealthTimeout, Invalid, RepoUrl, RootDir, Secret,
-    ShellCommand, UnixMillis, Wanted,
+    AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, Invalid,
+    MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
+    UnixMillis, Wanted,
 };
 use crate::store::{App, AppChanges, AppDraft, TokenChange};
 use serde::Serialize;
@@ -30,6 +31,13 @@ pub struct AppView<'a> {
     start_command: &'a str,
     health_path: &'a str,
     health_timeout_seconds: u32,
+    domains: Vec<&'a str>,
+    memory_mb: u32,
+    cpu_percent: u32,
+    max_processes: u32,
+    host_sockets: Vec<&'a str>,
+    auto_deploy: bool,
+    has_webhook_secret: bool,
     status: &'static str,
     status_detail: Option<&'a str>,
     /// Where it answers, while it runs.
@@ -52,6 +60,13 @@ impl<'a> From<&'a App> for AppView<'a> {
             start_command: app.start_command.as_str(),
             health_path: app.health_path.as_str(),
             health_timeout_seconds: app.health_timeout.seconds(),
+            domains: app.domains.iter().map(Domain::as_str).collect(),
+            memory_mb: app.memory.get(),
+            cpu_percent: app.cpu.get(),
+            max_processes: app.max_processes.get(),
+            host_sockets: app.host_sockets.iter().map(HostSocket::as_str).collect(),
+            auto_deploy: app.auto_deploy,
+            has_webhook_secret: app.has_webhook_secret,
             status: app.status.as_str(),
             status_detail: match app.wanted {
                 Wanted::Running => app.process.as_ref().and_then(|p| p.ended.as_deref()),
@@ -103,6 +118,12 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
         health_timeout: fields
             .integer("healthTimeoutSeconds", HealthTimeout::new)?
             .unwrap_or(HealthTimeout::DEFAULT),
+        domains: domains(&mut fields)?.unwrap_or_default(),
+        memory: fields.integer("memoryMb", MemoryMb::new)?.unwrap_or_default(),
+        cpu: fields.integer("cpuPercent", CpuPercent::new)?.unwrap_or_default(),
+        max_processes: fields.integer("maxProcesses", MaxProcesses::new)?.unwrap_or_default(),
+        host_sockets: host_sockets(&mut fields)?.unwrap_or_default(),
+        auto_deploy: fields.boolean("autoDeploy")?.unwrap_or(true),
     };
     fields.finish()?;
     let id = api.store.create_app(&draft)?;
@@ -110,6 +131,14 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
     let mut answer = Answer::json(201, &AppView::from(&app));
     answer.header("Location", format!("/api/apps/{id}"));
     Ok(answer)
+}
+
+fn domains(fields: &mut Fields) -> Result<Option<Vec<Domain>>, ApiError> {
+    fields.texts("domains", MAX_DOMAINS, Domain::parse)
+}
+
+fn host_sockets(fields: &mut Fields) -> Result<Option<Vec<HostSocket>>, ApiError> {
+    fields.texts("hostSockets", MAX_HOST_SOCKETS, HostSocket::parse)
 }
 
 pub(super) fn show(
@@ -144,6 +173,12 @@ pub(super) fn change(
         start_command: fields.text("startCommand", ShellCommand::parse)?,
         health_path: fields.text("healthPath", HealthPath::parse)?,
         health_timeout: fields.integer("healthTimeoutSeconds", HealthTimeout::new)?,
+        domains: domains(&mut fields)?,
+        memory: fields.integer("memoryMb", MemoryMb::new)?,
+        cpu: fields.integer("cpuPercent", CpuPercent::new)?,
+        max_processes: fields.integer("maxProcesses", MaxProcesses::new)?,
+        host_sockets: host_sockets(&mut fields)?,
+        auto_deploy: fields.boolean("autoDeploy")?,
     };
     fields.finish()?;
     if !api.store.update_app(&app.id, &changes)? {

@@ -7,8 +7,8 @@ use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::deploy::{DeployError, Runtime};
 use crate::model::{
-    AppName, Branch, DeployId, HealthPath, HealthTimeout, Invalid, RepoUrl, RootDir, Secret,
-    ShellCommand, Trigger, UnixMillis,
+    AppName, Branch, CpuPercent, DeployId, HealthPath, HealthTimeout, Invalid, MaxProcesses,
+    MemoryMb, RepoUrl, RootDir, Secret, ShellCommand, Trigger, UnixMillis,
 };
 use crate::store::{App, AppChanges, AppDraft, Deploy, TokenChange};
 use serde::Serialize;
@@ -187,6 +187,12 @@ fn made(
         start_command: ShellCommand::parse("").map_err(empty)?,
         health_path: HealthPath::parse("").map_err(empty)?,
         health_timeout: HealthTimeout::DEFAULT,
+        domains: Vec::new(),
+        memory: MemoryMb::default(),
+        cpu: CpuPercent::default(),
+        max_processes: MaxProcesses::default(),
+        host_sockets: Vec::new(),
+        auto_deploy: true,
     };
     let id = api.store.create_app(&draft)?;
     api.store.app(&id)?.ok_or_else(ApiError::internal)

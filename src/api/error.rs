@@ -123,6 +123,10 @@ impl From<StoreError> for ApiError {
                 field: Some("name".to_owned()),
                 ..Self::new(409, "name_taken", format!("name: {error}"))
             },
+            StoreError::DomainTaken(_) => Self {
+                field: Some("domains".to_owned()),
+                ..Self::new(409, "domain_taken", format!("domains: {error}"))
+            },
             StoreError::NothingToKeep(_) => Self {
                 field: Some("env".to_owned()),
                 ..Self::new(400, "invalid_field", format!("env: {error}"))

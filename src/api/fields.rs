@@ -95,6 +95,36 @@ impl Fields {
         }
     }
 
+    /// A list of texts that may be left out, each read into its type; none may
+    /// stand there twice.
+    pub(super) fn texts<T: PartialEq>(
+        &mut self,
+        name: &str,
+        most: usize,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Result<Option<Vec<T>>, ApiError> {
+        let values = match self.map.remove(name) {
+            None => return Ok(None),
+            Some(Value::Array(values)) => values,
+            Some(_) => return Err(self.error(name, Invalid("must be a list of texts"))),
+        };
+        if values.len() > most {
+            return Err(self.error(name, Invalid("has too many entries")));
+        }
+        let mut read = Vec::with_capacity(values.len());
+        for value in values {
+            let Value::String(text) = value else {
+                return Err(self.error(name, Invalid("must be a list of texts")));
+            };
+            let value = parse(&text).map_err(|e| self.error(name, e))?;
+            if read.contains(&value) {
+                return Err(self.error(name, Invalid("holds the same entry twice")));
+            }
+            read.push(value);
+        }
+        Ok(Some(read))
+    }
+
     /// A list that must be there.
     pub(super) fn list(&mut self, name: &str) -> Result<Vec<Value>, ApiError> {
         match self.map.remove(name) {

@@ -82,6 +82,10 @@ words! {
         Manual = "manual",
         /// A script called `POST /api/deploy`.
         Api = "api",
+        /// A Git host told of a push.
+        Webhook = "webhook",
+        /// Somebody went back to an earlier release.
+        Rollback = "rollback",
     }
 }
 

@@ -1,13 +1,15 @@
 //! Apps as they are stored, and what their owner may change of them.
 
+use super::app_row::{read_app, select_app};
 use super::draft::{AppChanges, AppDraft, TokenChange};
-use super::{Store, StoreError, parsed, random_id};
+use super::{Store, StoreError, random_id};
 use crate::model::{
-    AppId, AppName, AppStatus, Branch, DeployId, DeployStatus, HealthPath, HealthTimeout, RepoUrl,
-    RootDir, Secret, ShellCommand, UnixMillis, Wanted, unix_millis,
+    AppId, AppName, AppStatus, Branch, CpuPercent, DeployId, Domain, HealthPath, HealthTimeout,
+    HostSocket, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand, UnixMillis, Wanted,
+    unix_millis,
 };
 use crate::vault::{Form, Place};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 /// Slots are the numbers 0 to 59,999: what fits into a usual range of
 /// subordinate uids (65,536) with room at its end.
@@ -38,6 +40,22 @@ pub struct App {
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
     pub health_timeout: HealthTimeout,
+    /// Host names besides the one that follows from its name, in its owner's order.
+    pub domains: Vec<Domain>,
+    /// Memory that it may take.
+    pub memory: MemoryMb,
+    /// CPU time that it may take.
+    pub cpu: CpuPercent,
+    /// Processes that it may have.
+    pub max_processes: MaxProcesses,
+    /// Directories with sockets of the machine that it may use.
+    pub host_sockets: Vec<HostSocket>,
+    /// Whether a push that a webhook tells of is deployed.
+    pub auto_deploy: bool,
+    /// Whether a webhook's secret is stored.
+    pub has_webhook_secret: bool,
+    /// Where the files of a live release without a process are, inside the release.
+    pub static_root: Option<String>,
     /// What its owner wants of it.
     pub wanted: Wanted,
     /// The deploy whose release is live.
@@ -65,21 +83,6 @@ pub struct Process {
     pub ended: Option<String>,
 }
 
-/// One text for each question, so that the statement cache finds it as it stands.
-macro_rules! select {
-    ($rest:literal) => {
-        concat!(
-            "SELECT a.id, a.name, a.slot, a.git_repo, a.branch, a.git_token IS NOT NULL, \
-             a.root_dir, a.build_command, a.start_command, a.health_path, \
-             a.health_timeout_seconds, a.wanted, a.live_deploy, a.created_at, \
-             p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, \
-             (SELECT d.status FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
-             FROM apps a LEFT JOIN processes p ON p.app_id = a.id ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     /// All apps, by name.
     ///
@@ -87,7 +90,7 @@ impl Store {
     /// When the database does not answer or holds something that is no app.
     pub fn apps(&self) -> Result<Vec<App>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(select!("ORDER BY a.name"))?;
+        let mut statement = connection.prepare_cached(select_app!("ORDER BY a.name"))?;
         let mut rows = statement.query([])?;
         let mut apps = Vec::new();
         while let Some(row) = rows.next()? {
@@ -101,7 +104,7 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app(&self, id: &AppId) -> Result<Option<App>, StoreError> {
-        self.one_app(select!("WHERE a.id = ?1"), id.as_str())
+        self.one_app(select_app!("WHERE a.id = ?1"), id.as_str())
     }
 
     /// The app of a name, or `None`.
@@ -109,7 +112,7 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app_named(&self, name: &AppName) -> Result<Option<App>, StoreError> {
-        self.one_app(select!("WHERE a.name = ?1"), name.as_str())
+        self.one_app(select_app!("WHERE a.name = ?1"), name.as_str())
     }
 
     fn one_app(&self, sql: &'static str, value: &str) -> Result<Option<App>, StoreError> {
@@ -122,7 +125,7 @@ impl Store {
     /// Stores a new app.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`], or when it could not be written.
+    /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn create_app(&self, draft: &AppDraft) -> Result<AppId, StoreError> {
         let id = AppId::from_random(random_id()?);
         let token = draft
@@ -134,8 +137,9 @@ impl Store {
             refuse_taken_name(tx, &draft.name, &id)?;
             tx.execute(
                 "INSERT INTO apps (id, name, slot, git_repo, branch, git_token, root_dir, build_command, \
-                 start_command, health_path, health_timeout_seconds, wanted, created_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 start_command, health_path, health_timeout_seconds, wanted, created_at, memory_mb, \
+                 cpu_percent, max_processes, host_sockets, auto_deploy) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
                 params![
                     id.as_str(),
                     draft.name.as_str(),
@@ -150,9 +154,14 @@ impl Store {
                     draft.health_timeout.seconds(),
                     Wanted::Running.as_str(),
                     unix_millis(),
+                    draft.memory.get(),
+                    draft.cpu.get(),
+                    draft.max_processes.get(),
+                    joined(&draft.host_sockets),
+                    draft.auto_deploy,
                 ],
             )?;
-            Ok(())
+            write_domains(tx, &id, &draft.domains)
         })?;
         Ok(id)
     }
@@ -163,7 +172,7 @@ impl Store {
     /// no token is given, the stored one is dropped (P16).
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`], or when it could not be written.
+    /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn update_app(&self, id: &AppId, changes: &AppChanges) -> Result<bool, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(false) };
         let repo = changes.git_repo.as_ref().unwrap_or(&app.git_repo);
@@ -173,7 +182,9 @@ impl Store {
             let token = self.token_after(tx, &app, repo, &changes.git_token)?;
             let changed = tx.execute(
                 "UPDATE apps SET name = ?2, git_repo = ?3, branch = ?4, git_token = ?5, root_dir = ?6, \
-                 build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10 \
+                 build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10, \
+                 memory_mb = ?11, cpu_percent = ?12, max_processes = ?13, host_sockets = ?14, \
+                 auto_deploy = ?15 \
                  WHERE id = ?1",
                 params![
                     id.as_str(),
@@ -186,8 +197,16 @@ impl Store {
                     changes.start_command.as_ref().unwrap_or(&app.start_command).as_str(),
                     changes.health_path.as_ref().unwrap_or(&app.health_path).as_str(),
                     changes.health_timeout.unwrap_or(app.health_timeout).seconds(),
+                    changes.memory.unwrap_or(app.memory).get(),
+                    changes.cpu.unwrap_or(app.cpu).get(),
+                    changes.max_processes.unwrap_or(app.max_processes).get(),
+                    joined(changes.host_sockets.as_ref().unwrap_or(&app.host_sockets)),
+                    changes.auto_deploy.unwrap_or(app.auto_deploy),
                 ],
             )?;
+            if let Some(domains) = &changes.domains {
+                write_domains(tx, id, domains)?;
+            }
             Ok(changed == 1)
         })
     }
@@ -332,6 +351,27 @@ fn refuse_taken_name(tx: &Transaction<'_>, name: &AppName, id: &AppId) -> Result
     if taken { Err(StoreError::NameTaken) } else { Ok(()) }
 }
 
+/// Replaces an app's domains; one belongs to one app.
+fn write_domains(tx: &Transaction<'_>, id: &AppId, domains: &[Domain]) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM domains WHERE app_id = ?1", [id.as_str()])?;
+    for (position, domain) in domains.iter().enumerate() {
+        let position = i64::try_from(position).unwrap_or(i64::MAX);
+        let written = tx.execute(
+            "INSERT INTO domains (domain, app_id, position) VALUES (?1, ?2, ?3) \
+             ON CONFLICT (domain) DO NOTHING",
+            params![domain.as_str(), id.as_str(), position],
+        )?;
+        if written == 0 {
+            return Err(StoreError::DomainTaken(domain.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn joined(sockets: &[HostSocket]) -> String {
+    sockets.iter().map(HostSocket::as_str).collect::<Vec<_>>().join("\n")
+}
+
 /// A number that no app has, by chance: the host uid of an app that was removed a
 /// moment ago, and may still be ending, is not given to the next one.
 fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
@@ -346,64 +386,5 @@ fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
         if !tx.query_row(sql, [slot], |row| row.get::<_, bool>(0))? {
             return Ok(slot);
         }
-    }
-}
-
-fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
-    let text = |i| optional_text(row, i)?.ok_or(StoreError::Corrupt);
-    let wanted = parsed(text(11)?, Wanted::parse)?;
-    let live_deploy = optional_text(row, 12)?.map(|d| parsed(d, DeployId::parse)).transpose()?;
-    let process = read_process(row)?;
-    let last = optional_text(row, 19)?.map(|s| parsed(s, DeployStatus::parse)).transpose()?;
-    Ok(App {
-        id: parsed(text(0)?, AppId::parse)?,
-        name: parsed(text(1)?, AppName::parse)?,
-        slot: row.get(2)?,
-        git_repo: parsed(text(3)?, RepoUrl::parse)?,
-        branch: parsed(text(4)?, Branch::parse)?,
-        has_git_token: row.get(5)?,
-        root_dir: parsed(text(6)?, RootDir::parse)?,
-        build_command: parsed(text(7)?, ShellCommand::parse)?,
-        start_command: parsed(text(8)?, ShellCommand::parse)?,
-        health_path: parsed(text(9)?, HealthPath::parse)?,
-        health_timeout: HealthTimeout::new(row.get(10)?).map_err(|_| StoreError::Corrupt)?,
-        status: status(wanted, live_deploy.is_some(), process.as_ref(), last),
-        wanted,
-        live_deploy,
-        process,
-        created_at: row.get(13)?,
-    })
-}
-
-/// A text column without a copy of it.
-fn optional_text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, StoreError> {
-    row.get_ref(column)?.as_str_or_null().map_err(|_| StoreError::Corrupt)
-}
-
-fn read_process(row: &Row<'_>) -> Result<Option<Process>, StoreError> {
-    let Some(deploy) = optional_text(row, 14)? else { return Ok(None) };
-    let ticks: i64 = row.get(16)?;
-    Ok(Some(Process {
-        deploy: parsed(deploy, DeployId::parse)?,
-        pid: row.get(15)?,
-        start_ticks: u64::try_from(ticks).map_err(|_| StoreError::Corrupt)?,
-        port: row.get(17)?,
-        ended: row.get(18)?,
-    }))
-}
-
-fn status(
-    wanted: Wanted,
-    has_live: bool,
-    process: Option<&Process>,
-    last_deploy: Option<DeployStatus>,
-) -> AppStatus {
-    match last_deploy {
-        None => AppStatus::New,
-        Some(step) if !step.is_final() => AppStatus::Deploying,
-        Some(_) if process.is_some_and(|p| p.ended.is_none()) => AppStatus::Running,
-        Some(_) if wanted == Wanted::Stopped => AppStatus::Stopped,
-        Some(_) if has_live => AppStatus::Crashed,
-        Some(_) => AppStatus::Failed,
     }
 }

@@ -1,7 +1,8 @@
 //! What an owner writes about an app: a new one, or changes to one.
 
 use crate::model::{
-    AppName, Branch, HealthPath, HealthTimeout, RepoUrl, RootDir, Secret, ShellCommand,
+    AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MaxProcesses,
+    MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
 };
 
 /// A new app, as its owner wrote it.
@@ -25,6 +26,18 @@ pub struct AppDraft {
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
     pub health_timeout: HealthTimeout,
+    /// Host names besides the one that follows from its name.
+    pub domains: Vec<Domain>,
+    /// Memory that it may take.
+    pub memory: MemoryMb,
+    /// CPU time that it may take.
+    pub cpu: CpuPercent,
+    /// Processes that it may have.
+    pub max_processes: MaxProcesses,
+    /// Directories with sockets of the machine that it may use.
+    pub host_sockets: Vec<HostSocket>,
+    /// Whether a push that a webhook tells of is deployed.
+    pub auto_deploy: bool,
 }
 
 /// What a change does to the stored token.
@@ -52,4 +65,10 @@ pub struct AppChanges {
     pub start_command: Option<ShellCommand>,
     pub health_path: Option<HealthPath>,
     pub health_timeout: Option<HealthTimeout>,
+    pub domains: Option<Vec<Domain>>,
+    pub memory: Option<MemoryMb>,
+    pub cpu: Option<CpuPercent>,
+    pub max_processes: Option<MaxProcesses>,
+    pub host_sockets: Option<Vec<HostSocket>>,
+    pub auto_deploy: Option<bool>,
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, in sentences that say what to do.
 
+use crate::model::Domain;
 use crate::vault::VaultError;
 use rusqlite::ErrorCode;
 use std::fmt;
@@ -31,6 +32,8 @@ pub enum StoreError {
     ReadOnly,
     /// The name belongs to another app.
     NameTaken,
+    /// The domain belongs to another app.
+    DomainTaken(Domain),
     /// There are as many apps as this version can number.
     TooManyApps,
     /// The operating system gave no random bytes.
@@ -67,6 +70,11 @@ impl fmt::Display for StoreError {
                 "the database cannot be written; check the owner and the mount options of the data directory",
             ),
             Self::NameTaken => f.write_str("another app has this name; choose another"),
+            Self::DomainTaken(domain) => write!(
+                f,
+                "{} belongs to another app; remove it there first",
+                domain.as_str()
+            ),
             Self::TooManyApps => f.write_str("there are as many apps as possible; remove one first"),
             Self::NoRandomness => f.write_str("the operating system gave no random bytes; try again"),
             Self::Vault(error) => write!(f, "{error}"),

@@ -21,12 +21,10 @@ fn with(field: &str, value: &Value) -> Value {
     app
 }
 
-#[test]
-fn every_field_of_an_app_is_judged_and_a_bad_one_is_named() {
-    let server = Server::start();
-    let mut owner = server.owner();
+/// Bad values of the fields that say where an app comes from and how it runs.
+fn where_from_and_how() -> Vec<(&'static str, Vec<Value>)> {
     let long = json!("x".repeat(3000));
-    let cases: Vec<(&str, Vec<Value>)> = vec![
+    vec![
         (
             "name",
             vec![
@@ -77,11 +75,52 @@ fn every_field_of_an_app_is_judged_and_a_bad_one_is_named() {
             vec![json!("60"), json!(0), json!(-5), json!(601), json!(1.5), json!(1e30)],
         ),
         ("surprise", vec![json!(1)]),
-    ];
+    ]
+}
+
+/// Bad values of the fields that say what an app may have and be reached at.
+fn what_it_may() -> Vec<(&'static str, Vec<Value>)> {
+    vec![
+        (
+            "domains",
+            vec![
+                json!("a.example"),
+                json!([1]),
+                json!(["localhost"]),
+                json!(["127.0.0.1"]),
+                json!(["*.example.com"]),
+                json!(["https://a.example"]),
+                json!(["a.example", "A.example"]),
+                json!(["{env.HOME}.example"]),
+                json!((0..51).map(|n| format!("d{n}.example")).collect::<Vec<_>>()),
+            ],
+        ),
+        ("memoryMb", vec![json!("64"), json!(31), json!(-1), json!(2_000_000), json!(64.5)]),
+        ("cpuPercent", vec![json!(null), json!(-1), json!(6401)]),
+        ("maxProcesses", vec![json!([]), json!(-1), json!(10_001)]),
+        (
+            "hostSockets",
+            vec![
+                json!("/run/x"),
+                json!(["/etc"]),
+                json!(["/run"]),
+                json!(["/run/../etc"]),
+                json!(["/run/systemd"]),
+                json!(["/run/x\n"]),
+            ],
+        ),
+        ("autoDeploy", vec![json!("yes"), json!(1), json!(null)]),
+    ]
+}
+
+#[test]
+fn every_field_of_an_app_is_judged_and_a_bad_one_is_named() {
+    let server = Server::start();
+    let mut owner = server.owner();
     let app =
         owner.post("/api/apps", &json!({"name": "old", "gitRepo": GOOD_REPO})).expect(201).json();
     let path = format!("/api/apps/{}", app["id"].as_str().expect("an id"));
-    for (field, values) in cases {
+    for (field, values) in where_from_and_how().into_iter().chain(what_it_may()) {
         for value in values {
             refused(&mut owner, "POST", "/api/apps", &with(field, &value), field);
             refused(&mut owner, "PATCH", &path, &json!({ field: value }), field);
@@ -113,6 +152,33 @@ fn a_name_that_is_taken_is_a_conflict_that_names_it() {
     owner
         .post("/api/deploy", &json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/else.git"}))
         .expect(409);
+}
+
+#[test]
+fn a_domain_belongs_to_one_app() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let app = |name: &str, domains: Value| json!({"name": name, "gitRepo": GOOD_REPO, "domains": domains});
+    let body = app("first", json!(["www.one.example", "One.example"]));
+    let first = owner.post("/api/apps", &body).expect(201).json();
+    assert_eq!(first["domains"], json!(["www.one.example", "one.example"]));
+    let taken = owner.post("/api/apps", &app("second", json!(["ONE.example"]))).expect(409);
+    assert_eq!(
+        (taken.code().as_str(), &taken.json()["error"]["field"]),
+        ("domain_taken", &json!("domains"))
+    );
+    assert!(taken.message().contains("one.example"), "{}", taken.message());
+    let second = owner.post("/api/apps", &app("second", json!(["two.example"]))).expect(201).json();
+    let path = |app: &Value| format!("/api/apps/{}", app["id"].as_str().expect("an id"));
+    let both = json!({"domains": ["three.example", "www.one.example"], "memoryMb": 64});
+    owner.patch(&path(&second), &both).expect(409);
+    assert_eq!(owner.get(&path(&second)).json(), second, "half of a change was stored");
+    owner.patch(&path(&first), &json!({"domains": []})).expect(200);
+    let second = owner.patch(&path(&second), &both).expect(200).json();
+    assert_eq!(second["domains"], both["domains"]);
+    owner.delete(&path(&second)).expect(204);
+    let again = owner.patch(&path(&first), &json!({"domains": ["three.example"]})).expect(200);
+    assert_eq!(again.json()["domains"], json!(["three.example"]));
 }
 
 #[test]

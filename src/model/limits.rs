@@ -1,0 +1,131 @@
+//! What an app may take of the machine, and what of the machine it may see.
+
+use super::Invalid;
+
+/// Directories with sockets that one app may see; few apps have more than a
+/// database and a cache.
+pub const MAX_HOST_SOCKETS: usize = 8;
+
+macro_rules! number_value {
+    ($(#[$doc:meta])* $name:ident, $allowed:pat, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// Reads the number.
+            ///
+            /// # Errors
+            /// [`Invalid`] when it is out of range.
+            pub fn new(number: i64) -> Result<Self, Invalid> {
+                match u32::try_from(number) {
+                    Ok(n) if matches!(n, $allowed) => Ok(Self(n)),
+                    _ => Err(Invalid($rule)),
+                }
+            }
+
+            /// The number; 0 is the platform's default.
+            #[must_use]
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+        }
+    };
+}
+
+number_value! {
+    /// Memory that an app may take, in MiB; 0 is the platform's default.
+    MemoryMb, 0 | 32..=1_048_576,
+    "must be a whole number of MiB from 32 to 1048576, or 0 for the default"
+}
+
+number_value! {
+    /// CPU time that an app may take, in percent of one core; 0 is the platform's default.
+    CpuPercent, 0..=6400,
+    "must be a whole number from 1 to 6400 (percent of one core), or 0 for the default"
+}
+
+number_value! {
+    /// Processes and threads that an app may have at once; 0 is the platform's default.
+    MaxProcesses, 0..=10_000,
+    "must be a whole number from 1 to 10000, or 0 for the default"
+}
+
+/// A directory of the machine with sockets in it that an app may use, such as
+/// `/run/postgresql`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSocket(String);
+
+impl HostSocket {
+    /// Reads a path.
+    ///
+    /// # Errors
+    /// [`Invalid`] unless it is a directory below `/run` or `/var/run`, where
+    /// programs keep their sockets and nothing else.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let rest = text.strip_prefix("/run/").or_else(|| text.strip_prefix("/var/run/"));
+        let Some(rest) = rest else {
+            return Err(Invalid("must be a directory below /run, such as /run/postgresql"));
+        };
+        let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
+        let part = |p: &str| !p.is_empty() && p != "." && p != ".." && p.bytes().all(word);
+        if text.len() > 200 || !rest.split('/').all(part) {
+            return Err(Invalid(
+                "must be a plain path of at most 200 letters, digits, dots, dashes and underscores, without ..",
+            ));
+        }
+        // Whoever reaches these can start programs outside of the sandbox.
+        if ["systemd", "user", "docker", "containerd", "podman", "dbus"]
+            .contains(&rest.split('/').next().unwrap_or_default())
+        {
+            return Err(Invalid("is a way to control the machine, which no app may have"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_ranges_and_zero_is_the_default() {
+        assert_eq!(MemoryMb::new(0).map(MemoryMb::get), Ok(0));
+        assert_eq!(MemoryMb::new(128).map(MemoryMb::get), Ok(128));
+        assert!(MemoryMb::new(31).is_err() && MemoryMb::new(-1).is_err());
+        assert!(CpuPercent::new(6400).is_ok() && CpuPercent::new(6401).is_err());
+        assert!(MaxProcesses::new(1).is_ok() && MaxProcesses::new(i64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_host_socket_is_a_directory_below_run_that_controls_nothing() {
+        for good in ["/run/postgresql", "/var/run/redis", "/run/a/b.c", "/run/mysqld"] {
+            assert!(HostSocket::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "/",
+            "/run",
+            "/run/",
+            "/etc",
+            "/run/../etc",
+            "/run//a",
+            "run/a",
+            "/run/a/..",
+            "/run/a b",
+            "/run/a\n",
+            "/run/systemd",
+            "/run/user/0",
+            "/var/run/docker",
+            "/run/dbus/x",
+        ] {
+            assert!(HostSocket::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+-- From version 1 to version 2.
+
+-- Limits; 0 is the platform's default.
+ALTER TABLE apps ADD COLUMN memory_mb INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE apps ADD COLUMN cpu_percent INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE apps ADD COLUMN max_processes INTEGER NOT NULL DEFAULT 0;
+-- Directories, separated by line ends.
+ALTER TABLE apps ADD COLUMN host_sockets TEXT NOT NULL DEFAULT '';
+ALTER TABLE apps ADD COLUMN auto_deploy INTEGER NOT NULL DEFAULT 1;
+-- An envelope made by the vault.
+ALTER TABLE apps ADD COLUMN webhook_secret TEXT;
+-- Where the router finds the files of a live release that has no process, inside
+-- the release; NULL when the live release is a process.
+ALTER TABLE apps ADD COLUMN static_root TEXT;
+-- The deploy whose release this one uses: a rollback. NULL: its own.
+ALTER TABLE deploys ADD COLUMN release TEXT;
+
+-- Host names besides the one that follows from the app's name.
+CREATE TABLE domains (
+    domain   TEXT PRIMARY KEY,
+    app_id   TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX domains_of_app ON domains (app_id, position);
+
+-- Deliveries of webhooks that were taken, so that a replayed one does nothing.
+CREATE TABLE hook_deliveries (
+    app_id      TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    delivery    TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    PRIMARY KEY (app_id, delivery)
+) STRICT, WITHOUT ROWID;
