@@ -15,6 +15,7 @@ mod query;
 mod security;
 mod settings;
 mod system;
+mod unique;
 
 pub use answer::{Answer, Body};
 pub use apps::AppView;

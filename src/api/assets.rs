@@ -30,6 +30,7 @@ embedded! {
     "assets/style.css" => "style.css", "text/css; charset=utf-8";
     "assets/api.js" => "api.js", "text/javascript; charset=utf-8";
     "assets/app.js" => "app.js", "text/javascript; charset=utf-8";
+    "assets/app-fields.js" => "app-fields.js", "text/javascript; charset=utf-8";
     "assets/app-page.js" => "app-page.js", "text/javascript; charset=utf-8";
     "assets/apps.js" => "apps.js", "text/javascript; charset=utf-8";
     "assets/deploys.js" => "deploys.js", "text/javascript; charset=utf-8";
@@ -38,6 +39,7 @@ embedded! {
     "assets/sign-in.js" => "sign-in.js", "text/javascript; charset=utf-8";
     "assets/stats.js" => "stats.js", "text/javascript; charset=utf-8";
     "assets/ui.js" => "ui.js", "text/javascript; charset=utf-8";
+    "assets/webhook.js" => "webhook.js", "text/javascript; charset=utf-8";
     "assets/favicon.svg" => "favicon.svg", "image/svg+xml";
 }
 

@@ -1,6 +1,7 @@
 //! The fields of a JSON body, taken out one by one; what is left over is an error.
 
 use super::ApiError;
+use super::unique::Unique;
 use crate::model::Invalid;
 use serde_json::{Map, Value};
 
@@ -14,7 +15,7 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads a body that must be a JSON object.
     pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
-        match serde_json::from_slice(body) {
+        match serde_json::from_slice(body).map(|Unique(value)| value) {
             Ok(Value::Object(map)) => Ok(Self { map, place: String::new() }),
             Ok(_) => Err(ApiError::body("the body must be a JSON object")),
             // serde_json's own text names line and column, never content.

@@ -240,6 +240,7 @@ fn bodies_and_queries_that_make_no_sense_are_refused() {
         "{",
         "{\"name\":}",
         "null",
+        "{\"name\":\"a\",\"name\":\"b\",\"gitRepo\":\"http://127.0.0.1:1/o/a.git\"}",
         nested.as_str(),
         deep_object.as_str(),
     ] {
