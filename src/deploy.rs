@@ -30,6 +30,7 @@ use crate::proc::Cancel;
 use crate::store::App;
 use check::{Check, Verdict};
 use deployer::Shared;
+use fetch::TokenOf;
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
@@ -170,14 +171,18 @@ impl Attempt<'_> {
             name => format!("branch {name}"),
         };
         self.say(&format!("Fetching {branch} of {}", app.git_repo));
+        let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
+        let (free, _) = places.space().map_err(|e| e.to_string())?;
         let fetched = fetch::Fetch {
             machine,
             slot: app.slot,
             url: &app.git_repo,
             branch: &app.branch,
-            token: self.token.clone(),
+            token: self.token.clone().map(|token| (token, token_of)),
+            root: app.root_dir.as_str(),
             cache: &places.repo(&app.id),
             release: &places.release(&app.id, self.id),
+            limits: fetch::Limits::default().with_room(free.saturating_sub(LEAST_SPACE)),
         }
         .run(self.cancel, &mut |line| self.say(line));
         let commit = fetched.map_err(|error| match error {

@@ -219,22 +219,51 @@ impl Exec {
     }
 
     fn run_unless(self, cancel: Option<&Cancel>) -> Result<Output, ProcError> {
-        let failed = |e| ProcError::Io(self.program.clone(), e);
-        let (out, out_child) = io::pipe().map_err(failed)?;
-        let (err, err_child) = io::pipe().map_err(failed)?;
         let mut collected = [Vec::new(), Vec::new()];
         let mut left = self.output_cap;
-        let mut sink = |stream: usize, piece: &[u8]| {
+        let exit = self.piped(cancel, &mut |stream: usize, piece: &[u8]| {
             let taken = piece.len().min(left);
             collected[stream].extend_from_slice(&piece[..taken]);
             left -= taken;
             taken == piece.len()
-        };
-        let exit = self.watched(out_child.into(), err_child.into(), vec![out, err], |watch| {
-            watch.run(cancel, &mut sink)
         })?;
         let [stdout, stderr] = collected;
         Ok(Output { exit, stdout, stderr })
+    }
+
+    /// Runs it to its end; standard output goes to `on_piece` as it comes, of any
+    /// length, and is not kept. Once that says `false` the program is killed and the
+    /// exit is [`Exit::OutputCapped`]. The cap on output holds for standard error alone.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn pieces(
+        self,
+        on_piece: &mut dyn FnMut(&[u8]) -> bool,
+        cancel: &Cancel,
+    ) -> Result<Output, ProcError> {
+        let mut stderr = Vec::new();
+        let mut left = self.output_cap;
+        let exit = self.piped(Some(cancel), &mut |stream: usize, piece: &[u8]| {
+            if stream == 0 {
+                return on_piece(piece);
+            }
+            let taken = piece.len().min(left);
+            stderr.extend_from_slice(&piece[..taken]);
+            left -= taken;
+            taken == piece.len()
+        })?;
+        Ok(Output { exit, stdout: Vec::new(), stderr })
+    }
+
+    /// Runs it with both streams, 0 and 1, going to `sink`.
+    fn piped(&self, cancel: Option<&Cancel>, sink: &mut pump::Sink<'_>) -> Result<Exit, ProcError> {
+        let failed = |e| ProcError::Io(self.program.clone(), e);
+        let (out, out_child) = io::pipe().map_err(failed)?;
+        let (err, err_child) = io::pipe().map_err(failed)?;
+        self.watched(out_child.into(), err_child.into(), vec![out, err], |watch| {
+            watch.run(cancel, sink)
+        })
     }
 
     /// Runs it to its end; standard output and standard error come as lines, as they are

@@ -64,8 +64,11 @@ pub fn detect(
         Some(command.as_str()).filter(|c| !c.trim().is_empty()).map(str::to_owned)
     };
     let (given_build, given_start) = (given(build), given(start));
-    let procfile = if given_start.is_none() { web_process(tree) } else { None };
+    let procfile = if given_start.is_none() { web_process(tree)? } else { None };
     let language = Language::of(tree);
+    if let Some(language) = language {
+        language.check_size(tree)?;
+    }
     let build = match (&given_build, language) {
         (Some(_), _) => given_build.clone(),
         (None, Some(language)) => language.build(tree, tools)?,
@@ -87,10 +90,26 @@ pub fn detect(
 }
 
 /// The command of the `web` process in a `Procfile`.
-fn web_process(tree: &Tree) -> Option<String> {
-    let text = tree.read("Procfile", PROCFILE_CAP)?;
-    let command = text.lines().find_map(|line| line.trim().strip_prefix("web:"))?.trim();
-    ShellCommand::parse(command).ok().filter(|c| !c.as_str().is_empty()).map(|_| command.to_owned())
+fn web_process(tree: &Tree) -> Result<Option<String>, String> {
+    let Some(text) = read(tree, "Procfile", PROCFILE_CAP)? else { return Ok(None) };
+    let Some(command) = text.lines().find_map(|line| line.trim().strip_prefix("web:")) else {
+        return Ok(None);
+    };
+    let command = ShellCommand::parse(command.trim())
+        .map_err(|why| format!("the web command in the Procfile {why}"))?;
+    Ok(Some(command.as_str().to_owned()).filter(|c| !c.is_empty()))
+}
+
+/// A manifest's text; one that is too large to be one is an error rather than absent.
+fn read(tree: &Tree, name: &str, cap: u64) -> Result<Option<String>, String> {
+    match tree.size(name) {
+        Some(size) if size > cap => Err(format!(
+            "{name} has {} KiB, and no more than {} KiB of it are read; is it the right file?",
+            size / 1024,
+            cap / 1024
+        )),
+        _ => Ok(tree.read(name, cap)),
+    }
 }
 
 fn nothing_found(tree: &Tree) -> String {
@@ -130,6 +149,12 @@ impl Language {
     fn of(tree: &Tree) -> Option<Self> {
         let found = Self::IN_ORDER.iter().find(|(_, manifest)| tree.has_file(manifest));
         found.map(|(language, _)| *language)
+    }
+
+    /// What is too large to be read must not look like a manifest that says nothing.
+    fn check_size(self, tree: &Tree) -> Result<(), String> {
+        let manifest = Self::IN_ORDER.iter().find(|(language, _)| *language == self);
+        manifest.map_or(Ok(()), |(_, name)| read(tree, name, MANIFEST_CAP).map(drop))
     }
 
     const fn sentence(self) -> &'static str {

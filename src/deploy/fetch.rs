@@ -1,5 +1,11 @@
 //! Gets the source: Git in a sandbox, one commit, without history and hooks.
 
+mod explain;
+mod limits;
+mod survey;
+
+pub use limits::Limits;
+
 use super::files;
 use super::machine::Machine;
 use super::network;
@@ -7,16 +13,17 @@ use super::sandbox::{Purpose, Sandbox};
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use data_encoding::BASE64;
+use explain::{Case, no_branch};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-
-/// How long one fetch may take. A shallow fetch of a large repository over a slow
-/// line takes a minute or two.
-const FETCH_DEADLINE: Duration = Duration::from_secs(300);
+use survey::{Survey, is_pointer, overlap, shown};
 
 /// How long a command that only works on the disk may take.
 const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long a look at a repository's branches may take.
+const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Fetches into one cache before it is made anew: each leaves a pack, and Git's
 /// own tidying is off because it would run at a moment of its choice.
@@ -24,6 +31,18 @@ const PACKS: usize = 20;
 
 /// Bytes of a commit's subject that are kept.
 const SUBJECT_CAP: usize = 200;
+
+/// Lines of what Git says that go into the log; a host can make it say a lot.
+const SAID: usize = 50;
+
+/// Whose token is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOf {
+    /// The app's own.
+    App,
+    /// The GitHub token of the server's settings.
+    Settings,
+}
 
 /// The ref in the cache that the fetched commit gets, so that the next fetch
 /// need not bring what is there already.
@@ -61,11 +80,15 @@ pub struct Fetch<'a> {
     /// The branch.
     pub branch: &'a Branch,
     /// The token for the repository's host.
-    pub token: Option<Secret>,
+    pub token: Option<(Secret, TokenOf)>,
+    /// The directory of the repository that holds the app; empty: all of it.
+    pub root: &'a str,
     /// The app's bare cache; made when it is not there.
     pub cache: &'a Path,
     /// The new, empty release directory.
     pub release: &'a Path,
+    /// What it may take.
+    pub limits: Limits,
 }
 
 impl Fetch<'_> {
@@ -76,32 +99,44 @@ impl Fetch<'_> {
     pub fn run(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, FetchError> {
         if packs(self.cache) >= PACKS {
             log("The cache has become large; it is made anew.");
-            self.empty_cache()?;
+            self.empty(self.cache)?;
         }
-        match self.fetch(cancel, log) {
+        let used = self.cache.join("HEAD").exists();
+        match self.attempt(cancel, log) {
             // A killed Git leaves locks and half of a pack behind. No reason that we
             // know: a new cache is worth a try.
-            Err(Failure::Strange(_)) if self.cache.join("HEAD").exists() => {
+            Err(Failure::Strange(_)) if used => {
                 log("Git does not get on with the cache; it is made anew.");
-                self.empty_cache()?;
-                self.fetch(cancel, log)
+                self.empty(self.cache)?;
+                self.empty(self.release)?;
+                self.attempt(cancel, log)
             }
             other => other,
         }
-        .map_err(Failure::into_error)?;
-        self.check_out(cancel, log).map_err(Failure::into_error)
+        .map_err(Failure::into_error)
     }
 
-    fn empty_cache(&self) -> Result<(), FetchError> {
-        let gone = files::remove_tree(self.cache).and_then(|()| fs::create_dir(self.cache));
+    fn attempt(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, Failure> {
+        self.fetch(cancel, log)?;
+        let commit = self.commit(cancel)?;
+        let survey = self.survey(cancel)?;
+        self.refuse_submodules(&survey, log)?;
+        self.check_out(cancel)?;
+        self.notice_pointers(&survey, log);
+        Ok(commit)
+    }
+
+    fn empty(&self, directory: &Path) -> Result<(), FetchError> {
+        let gone = files::remove_tree(directory).and_then(|()| fs::create_dir(directory));
         let given = gone.and_then(|()| match self.machine.outside_uid(self.slot) {
-            Some(uid) => files::give(self.cache, uid),
+            Some(uid) => files::give(directory, uid),
             None => Ok(()),
         });
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
 
     fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+        let known = packs(self.cache) > 0;
         if !self.cache.join("HEAD").exists() {
             self.local(&["init", "--quiet", "--bare", "--template=", "--", "/repo"], cancel)?;
         }
@@ -119,38 +154,111 @@ impl Fetch<'_> {
             self.url.as_str(),
             &refspec,
         ];
-        let exec = self.sandbox(true).exec(&command).deadline(FETCH_DEADLINE);
+        let exec = self.sandbox(true).exec(&command).deadline(self.limits.time);
         let output = run(exec, cancel)?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        for line in text.lines().filter(|line| !line.trim().is_empty()).take(SAID) {
             log(line);
         }
         match output.exit {
             Exit::Code(0) => Ok(()),
             Exit::TimedOut => Err(Failure::Known(format!(
-                "fetching took longer than {} minutes; the repository's host is slow, or the \
+                "fetching took longer than {} s; the repository's host is slow, or the \
                  repository is very large",
-                FETCH_DEADLINE.as_secs() / 60
+                self.limits.time.as_secs()
             ))),
-            exit => Err(self.explain(&text, exit)),
+            Exit::OutputCapped => Err(Failure::Known(
+                "the repository's host sent messages without end while fetching".to_owned(),
+            )),
+            _ if text.contains("couldn't find remote ref") => {
+                Err(Failure::Known(no_branch(self.branch, &self.branches(cancel)?)))
+            }
+            exit => {
+                let (url, token) = (self.url, self.token.as_ref().map(|(_, of)| *of));
+                let largest = self.limits.largest();
+                Err(Case { url, token, known, largest, text: &text, exit }.explain())
+            }
         }
     }
 
-    /// Plumbing, for it runs no hooks: the index from the commit, the files from the index.
-    fn check_out(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, Failure> {
+    /// The branches that the repository has.
+    fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, Failure> {
+        let command = ["git", REPO, "ls-remote", "--heads", "--", self.url.as_str()];
+        let output = run(self.sandbox(true).exec(&command).deadline(LOOK_DEADLINE), cancel)?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // A line that was cut off at the cap has no end.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let names = lines.filter_map(|line| line.trim_end().split_once("\trefs/heads/"));
+        Ok(names.map(|(_, name)| shortened(name)).collect())
+    }
+
+    /// What was fetched.
+    fn commit(&self, cancel: &Cancel) -> Result<Commit, Failure> {
         let about = self.local(&["log", "-1", "--format=%H%n%s", FETCHED], cancel)?;
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
         let (hash, subject) = text.trim_end().split_once('\n').unwrap_or((text.trim(), ""));
         if hash.len() < 40 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::Strange("Git did not name the commit".to_owned()));
         }
+        Ok(Commit { hash: hash.to_owned(), subject: shortened(subject) })
+    }
+
+    /// Counts the commit's files before any of them is written.
+    fn survey(&self, cancel: &Cancel) -> Result<Survey, Failure> {
+        let command = ["git", REPO, "ls-tree", "-r", "-l", "-z", "--full-tree", FETCHED];
+        let exec = self.sandbox(false).exec(&command).deadline(LOCAL_DEADLINE);
+        let mut survey = Survey::default();
+        let mut take = |piece: &[u8]| survey.take(piece, &self.limits);
+        let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
+        match (output.exit, survey.refused()) {
+            (Exit::Cancelled, _) => Err(Failure::Cancelled),
+            (_, Some(sentence)) => Err(Failure::Known(sentence.to_owned())),
+            (Exit::Code(0), None) => Ok(survey),
+            _ => Err(local_failure("ls-tree", &output)),
+        }
+    }
+
+    /// An app would be built with empty directories in their place; better it hears
+    /// why. What lies beside the app's own directory is none of its business.
+    fn refuse_submodules(&self, survey: &Survey, log: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+        for path in &survey.submodules {
+            if overlap(path, self.root) {
+                return Err(Failure::Known(format!(
+                    "the repository has a submodule at {}, and submodules are not fetched; put \
+                     its files into the repository itself, for example with `git subtree add`",
+                    shown(path)
+                )));
+            }
+            log(&format!(
+                "The submodule at {} lies outside the root directory; it is not fetched.",
+                shown(path)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Plumbing, for it runs no hooks: the index from the commit, the files from the index.
+    fn check_out(&self, cancel: &Cancel) -> Result<(), Failure> {
         self.local(&["read-tree", FETCHED], cancel)?;
         self.local(&["--work-tree=/app", "checkout-index", "--all", "--quiet"], cancel)?;
-        let tree = files::Tree::open(self.release, "");
-        if tree.is_ok_and(|tree| tree.has_file(".gitmodules")) {
-            log("The repository has submodules; they are not fetched.");
+        Ok(())
+    }
+
+    /// Files whose content is elsewhere.
+    fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
+        let Ok(tree) = files::Tree::open(self.release, "") else { return };
+        let read = |path: &&Vec<u8>| tree.read_path(path, 1023).is_some_and(|t| is_pointer(&t));
+        let mut pointers = survey.maybe_pointers.iter().filter(read);
+        if let Some(first) = pointers.next() {
+            let more = pointers.count();
+            log(&format!(
+                "Git LFS keeps the content of {} files elsewhere ({}, for example); the release \
+                 holds their pointers only, since Git LFS is not supported. Keep such files in \
+                 the repository itself, or let the build command get them.",
+                more + 1,
+                shown(first)
+            ));
         }
-        Ok(Commit { hash: hash.to_owned(), subject: shortened(subject) })
     }
 
     fn local(&self, words: &[&str], cancel: &Cancel) -> Result<Output, Failure> {
@@ -165,16 +273,15 @@ impl Fetch<'_> {
         if output.exit.is_success() {
             return Ok(output);
         }
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Failure::Strange(format!("git {verb} failed: {}", last_line(&text, output.exit))))
+        Err(local_failure(verb, &output))
     }
 
     /// Git's surroundings: nobody's configuration, no prompt, no program but Git.
     fn sandbox(&self, with_network: bool) -> Sandbox<'_> {
         let mut sandbox = Sandbox::new(self.machine, Purpose::Fetch, self.slot)
             .bind(self.cache, "/repo")
-            .bind(self.release, "/app")
-            .dir("/app")
+            .dir("/repo")
+            .file_size(self.limits.bytes)
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", "/tmp")
             .env("LC_ALL", "C.UTF-8")
@@ -191,11 +298,13 @@ impl Fetch<'_> {
             for (name, value) in network::variables() {
                 sandbox = sandbox.env(name, value);
             }
-            if let Some(token) = &self.token {
+            if let Some((token, _)) = &self.token {
                 // For this origin alone: Git sends it to no other host.
                 let key = format!("http.{}/.extraHeader", self.url.origin());
                 config.push((key, authorization(token)));
             }
+        } else {
+            sandbox = sandbox.bind(self.release, "/app");
         }
         sandbox = sandbox.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (n, (key, value)) in config.into_iter().enumerate() {
@@ -204,56 +313,10 @@ impl Fetch<'_> {
         }
         sandbox
     }
-
-    /// Makes one sentence of what Git said.
-    fn explain(&self, text: &str, exit: Exit) -> Failure {
-        let host = self.url.origin();
-        let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-        let refused = has(&[
-            "could not read Username",
-            "could not read Password",
-            "Authentication failed",
-            "returned error: 401",
-            "returned error: 403",
-        ]);
-        let sentence = if refused && self.token.is_some() {
-            format!(
-                "{host} refused the token: it is wrong, expired, or not allowed to read this \
-                 repository; save a new one"
-            )
-        } else if refused {
-            format!(
-                "{host} asks for a login: the repository does not exist, or it is private and \
-                 the app has no token"
-            )
-        } else if has(&["couldn't find remote ref", "Could not find remote branch"]) {
-            match self.branch.as_str() {
-                "" => "the repository is empty: it has no default branch".to_owned(),
-                branch => format!("the repository has no branch named {branch}"),
-            }
-        } else if has(&["returned error: 30"]) {
-            "the repository has moved, and a token is not sent after it; write the address to \
-             which its host redirects, often the same with .git at its end"
-                .to_owned()
-        } else if has(&["Repository not found", "' not found", "returned error: 404"]) {
-            format!("the repository was not found on {host}; is the address right?")
-        } else if has(&["Could not resolve host"]) {
-            format!("the name of {host} could not be resolved; is the address right?")
-        } else if has(&["Failed to connect", "Couldn't connect", "Connection refused"]) {
-            format!("{host} could not be reached: nothing answers there")
-        } else if has(&["SSL certificate", "certificate verif", "SSL_ERROR", "TLS connect error"]) {
-            format!("{host} could not prove who it is: {}", last_line(text, exit))
-        } else if has(&["timed out", "Operation too slow", "returned error: 5"]) {
-            format!("{host} did not answer as it should; try again: {}", last_line(text, exit))
-        } else {
-            return Failure::Strange(format!("Git could not fetch: {}", last_line(text, exit)));
-        };
-        Failure::Known(sentence)
-    }
 }
 
 /// Configuration for every call. Nothing else is read.
-const CONFIG: [(&str, &str); 12] = [
+const CONFIG: [(&str, &str); 13] = [
     ("core.hooksPath", "/dev/null"),
     ("core.askPass", ""),
     ("credential.helper", ""),
@@ -268,6 +331,8 @@ const CONFIG: [(&str, &str); 12] = [
     ("maintenance.auto", "false"),
     // Always packs, so that counting packs is counting fetches.
     ("fetch.unpackLimit", "1"),
+    // Larger files go through in pieces instead of as a whole in memory.
+    ("core.bigFileThreshold", "16m"),
 ];
 
 /// The header that carries a token. One with a colon is a user name and a password.
@@ -303,6 +368,32 @@ impl Failure {
 fn run(exec: Exec, cancel: &Cancel) -> Result<Output, Failure> {
     let output = exec.run_until(cancel).map_err(|e| Failure::Known(e.to_string()))?;
     if output.exit == Exit::Cancelled { Err(Failure::Cancelled) } else { Ok(output) }
+}
+
+/// Why a command that only works on the disk failed.
+fn local_failure(verb: &str, output: &Output) -> Failure {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let has = |part: &str| text.contains(part);
+    let path = || {
+        let line = text.lines().find(|line| line.contains("invalid path")).unwrap_or_default();
+        shortened(line.trim_start_matches("error: "))
+    };
+    Failure::Known(if has("invalid path") {
+        format!(
+            "the commit holds a path that Git does not check out, such as a .git directory or \
+             one that leads out of the repository ({})",
+            path()
+        )
+    } else if has("No space left on device") {
+        "the disk became full while checking out; free some space".to_owned()
+    } else if has("out of memory") || has("Out of memory") || has("malloc failed") {
+        "Git needed more memory than this machine has for the repository".to_owned()
+    } else if output.exit == Exit::TimedOut {
+        format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
+    } else {
+        let last = last_line(&text, output.exit);
+        return Failure::Strange(format!("git {verb} failed: {last}"));
+    })
 }
 
 fn packs(cache: &Path) -> usize {

@@ -40,9 +40,15 @@ impl Tree {
     /// The text of a regular file, lossy, if it is there and no longer than `cap` bytes.
     #[must_use]
     pub fn read(&self, name: &str, cap: u64) -> Option<String> {
+        self.read_path(name.as_bytes(), cap)
+    }
+
+    /// [`Tree::read`] of a path that somebody else has chosen, of any bytes.
+    #[must_use]
+    pub fn read_path(&self, path: &[u8], cap: u64) -> Option<String> {
         // NONBLOCK: opening a named pipe would wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat2(&self.top, name, flags, Mode::empty(), inside()).ok()?;
+        let fd = openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?;
         let file = File::from(fd);
         let meta = file.metadata().ok()?;
         if !meta.is_file() || meta.len() > cap {
@@ -53,11 +59,18 @@ impl Tree {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Bytes of a regular file, if it is there.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<u64> {
+        let stat = statat(&self.top, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        u64::try_from(stat.st_size).ok().filter(|_| regular)
+    }
+
     /// Whether a regular file of this name is there.
     #[must_use]
     pub fn has_file(&self, name: &str) -> bool {
-        statat(&self.top, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile)
+        self.size(name).is_some()
     }
 }
 

@@ -88,8 +88,6 @@ const ETC: [&str; 23] = [
 const APP_PROCESSES: u64 = 1024;
 /// The same for a build, which may well compile on many threads.
 const BUILD_PROCESSES: u64 = 4096;
-/// Bytes in one file that a fetch may write: no real repository has such a pack.
-const FETCH_FILE_SIZE: u64 = 4 << 30;
 
 /// What a sandbox is for; it decides limits and what happens to it when the server dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +108,7 @@ pub struct Sandbox<'a> {
     binds: Vec<(PathBuf, &'static str)>,
     dir: String,
     env: Vec<(String, Secret)>,
+    file_size: Option<u64>,
 }
 
 impl<'a> Sandbox<'a> {
@@ -118,7 +117,8 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
         let uid = machine.inside_uid(slot);
-        Self { machine, purpose, uid, binds: Vec::new(), dir: "/".into(), env: Vec::new() }
+        let (binds, env) = (Vec::new(), Vec::new());
+        Self { machine, purpose, uid, binds, dir: "/".into(), env, file_size: None }
     }
 
     /// Lets it read and write a directory of ours, under another name.
@@ -132,6 +132,13 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn dir(mut self, dir: impl Into<String>) -> Self {
         self.dir = dir.into();
+        self
+    }
+
+    /// Bytes that it may write into one file; a program that goes on is ended by the kernel.
+    #[must_use]
+    pub fn file_size(mut self, bytes: u64) -> Self {
+        self.file_size = Some(bytes);
         self
     }
 
@@ -272,14 +279,13 @@ impl<'a> Sandbox<'a> {
             format!("--nproc={processes}"),
             format!("--nofile={}", machine.open_files),
         ];
-        match self.purpose {
-            Purpose::Run => {}
-            Purpose::Fetch => words.push(format!("--fsize={FETCH_FILE_SIZE}")),
+        if let Some(bytes) = self.file_size {
+            words.push(format!("--fsize={bytes}"));
+        }
+        if self.purpose != Purpose::Run {
             // Three quarters of the memory for each process; who takes more is most
             // likely wrong, and live apps need the rest.
-            Purpose::Build => {
-                words.push(format!("--data={}", (machine.memory / 4 * 3).max(1 << 30)));
-            }
+            words.push(format!("--data={}", (machine.memory / 4 * 3).max(1 << 30)));
         }
         words.push("--".into());
         if self.purpose != Purpose::Run {

@@ -134,3 +134,18 @@ fn a_static_site_and_an_empty_repository_fail_with_advice() {
     assert!(nothing.contains("root directory"), "{nothing}");
     assert!(look(&[("index.html", "")], "", "python3 -m http.server $PORT", &ALL).is_ok());
 }
+
+#[test]
+fn a_file_too_large_to_be_read_is_not_taken_for_one_that_is_not_there() {
+    let large = format!("web: ./app\n{}", "#".repeat(10 << 20));
+    let why = look(&[("Procfile", &large)], "", "", &ALL).unwrap_err();
+    assert!(why.starts_with("Procfile has 10240 KiB, and no more than 64 KiB"), "{why}");
+    let manifest = format!("{{\"scripts\":{{\"start\":\"x\"}}}}{}", " ".repeat(2 << 20));
+    let why = look(&[("package.json", &manifest), ("server.js", "")], "", "", &ALL).unwrap_err();
+    assert!(why.starts_with("package.json has 2048 KiB"), "{why}");
+    let long = format!("web: {}\n", "x".repeat(60_000));
+    let why = look(&[("Procfile", &long)], "", "", &ALL).unwrap_err();
+    assert!(why.starts_with("the web command in the Procfile "), "{why}");
+    // Who gives the command himself does not need the file.
+    assert!(look(&[("Procfile", &large)], "", "./app", &ALL).is_ok());
+}

@@ -65,7 +65,7 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
         .env("CONTENT_TYPE", field("content-type:").unwrap_or_default())
         .env("GIT_PROTOCOL", field("git-protocol:").unwrap_or_default())
         .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default());
-    let output = backend.stdin_bytes(body).run().ok()?.stdout;
+    let output = backend.stdin_bytes(body).output_cap(10 << 20).run().ok()?.stdout;
     let text = String::from_utf8_lossy(&output);
     let status = text.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
     write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n").ok()?;
@@ -123,15 +123,27 @@ impl Place {
     }
 
     fn fetch(&self, url: &RepoUrl, branch: &str, token: Option<&str>) -> Result<Commit, String> {
+        self.fetch_within(url, branch, token, Limits::default())
+    }
+
+    fn fetch_within(
+        &self,
+        url: &RepoUrl,
+        branch: &str,
+        token: Option<&str>,
+        limits: Limits,
+    ) -> Result<Commit, String> {
         let mut log = Vec::new();
         let result = Fetch {
             machine: &self.machine,
             slot: 3,
             url,
             branch: &Branch::parse(branch).unwrap(),
-            token: token.map(|t| Secret::new(t.to_owned())),
+            token: token.map(|t| (Secret::new(t.to_owned()), TokenOf::App)),
+            root: "",
             cache: &self.dir.path().join("repo"),
             release: &self.fresh("release"),
+            limits,
         }
         .run(&Cancel::new().unwrap(), &mut |line| log.push(line.to_owned()));
         if let Some(token) = token {
@@ -182,7 +194,8 @@ fn a_broken_cache_is_made_anew_and_a_large_one_too() {
     let url = host.url("shop/.git");
     let first = place.fetch(&url, "main", None).unwrap();
     let repo = place.dir.path().join("repo");
-    for broken in ["shallow.lock", "config"] {
+    // What a Git that was killed while it fetched, or while it checked out, leaves behind.
+    for broken in ["shallow.lock", "config", "index.lock"] {
         fs::write(repo.join(broken), "[broken").unwrap();
         assert_eq!(place.fetch(&url, "main", None).unwrap(), first, "{broken}");
     }
@@ -198,7 +211,7 @@ fn what_is_missing_is_said_in_one_sentence() {
     let (origin, place) = (repository(), Place::new());
     let host = Host::start(origin.path().to_owned(), OPEN);
     let branch = place.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
-    assert_eq!(branch, "the repository has no branch named nope");
+    assert_eq!(branch, "the repository has no branch named nope; it has only main");
     let repo = place.fetch(&host.url("other.git"), "main", None).unwrap_err();
     assert!(repo.contains("was not found on http://127.0.0.1"), "{repo}");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -208,6 +221,79 @@ fn what_is_missing_is_said_in_one_sentence() {
     let url = RepoUrl::parse("http://no-such-host.invalid/a/b").unwrap();
     let unknown = place.fetch(&url, "main", None).unwrap_err();
     assert!(unknown.contains("could not be resolved"), "{unknown}");
+}
+
+#[test]
+fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
+    let (origin, place) = (repository(), Place::new());
+    let noise: Vec<u8> =
+        (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(origin.path().join("shop/noise"), noise).unwrap();
+    git(&origin.path().join("shop"), &["add", "."]);
+    git(&origin.path().join("shop"), &["commit", "-q", "-m", "noise"]);
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    let url = host.url("shop/.git");
+    let within = |limits| place.fetch_within(&url, "main", None, limits).unwrap_err();
+    let small = Limits { bytes: 100_000, ..Limits::default() };
+    let pack = within(small);
+    assert!(pack.contains("repository is larger than 0 MiB, for which the disk"), "{pack}");
+    let few = within(Limits { files: 3, ..Limits::default() });
+    assert!(few.contains("more than 3 files"), "{few}");
+    assert_eq!(fs::read_dir(place.release("")).unwrap().count(), 0, "nothing was checked out");
+    assert!(place.fetch(&url, "main", None).is_ok());
+    // The pack is there already, so now it is the files that are too large.
+    let files = within(small);
+    assert!(files.contains("files of the commit are larger than"), "{files}");
+}
+
+#[test]
+fn a_host_that_never_answers_has_its_time() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = RepoUrl::parse(&format!("http://127.0.0.1:{port}/a/b")).unwrap();
+    let limits = Limits { time: Duration::from_millis(1500), ..Limits::default() };
+    let late = Place::new().fetch_within(&url, "main", None, limits).unwrap_err();
+    assert!(late.contains("took longer than 1 s"), "{late}");
+}
+
+#[test]
+fn who_refused_what_is_said_with_the_remedy() {
+    let said = |text: &str, token: Option<TokenOf>, known: bool| {
+        let url = RepoUrl::parse("https://git.example/o/r").unwrap();
+        let largest = Limits::default().largest();
+        match (Case { url: &url, token, known, largest, text, exit: Exit::Code(128) }).explain() {
+            Failure::Known(sentence) => sentence,
+            Failure::Strange(sentence) => format!("strange: {sentence}"),
+            Failure::Cancelled => "cancelled".to_owned(),
+        }
+    };
+    let (app, settings) = (Some(TokenOf::App), Some(TokenOf::Settings));
+    let login = "fatal: Authentication failed for 'https://git.example/o/r/'";
+    let missing =
+        "remote: Repository not found.\nfatal: repository 'https://git.example/o/r/' not found";
+    let forbidden = "fatal: unable to access 'x': The requested URL returned error: 403";
+    for (text, token, known, parts) in [
+        (login, app, false, ["refused the token", "revoked", "app's settings"]),
+        (login, settings, true, ["refused the token", "revoked", "GitHub token in the server's"]),
+        (login, None, false, ["asks for a login", "private", "has no token"]),
+        (login, None, true, ["asks for a login", "earlier deploy", "made private"]),
+        (forbidden, app, false, ["refused the token", "not allowed", "app's settings"]),
+        (forbidden, None, false, ["asks for a login", "private", "has no token"]),
+        (missing, app, false, ["not found", "the token may not see it", "app's settings"]),
+        (missing, None, false, ["not found", "check the address", "token if the repository"]),
+        (missing, None, true, ["not found", "it was there at an earlier", "removed"]),
+        ("fatal: the remote end hung up", None, false, ["strange", "remote end", "hung up"]),
+        (
+            "fatal: early EOF\nfatal: fetch-pack: invalid index-pack output",
+            None,
+            false,
+            ["broke off", "again", "early EOF"],
+        ),
+        ("error: No space left on device", None, false, ["disk", "full", "free some"]),
+    ] {
+        let sentence = said(text, token, known);
+        assert!(parts.iter().all(|part| sentence.contains(part)), "{text}: {sentence}");
+    }
 }
 
 #[test]
@@ -267,8 +353,10 @@ fn a_host_that_never_answers_can_be_cancelled() {
         url: &RepoUrl::parse(&url).unwrap(),
         branch: &Branch::parse("main").unwrap(),
         token: None,
+        root: "",
         cache: &place.dir.path().join("repo"),
         release: &place.dir.path().join("release"),
+        limits: Limits::default(),
     };
     assert_eq!(fetch.run(&cancel, &mut |_| {}), Err(FetchError::Cancelled));
 }

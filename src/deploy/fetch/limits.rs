@@ -1,0 +1,48 @@
+//! What one fetch may take of the machine, so that no repository fills it.
+
+use std::time::Duration;
+
+/// What one fetch may take of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the pack, and bytes of the files that are checked out.
+    pub bytes: u64,
+    /// Files that are checked out.
+    pub files: u64,
+    /// How long the transfer may take.
+    pub time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Without history; hosts ask to stay below 1 GiB with all of it. Six
+            // releases of this size fit on a small VPS, six of 4 GiB do not.
+            bytes: 2 << 30,
+            // Three times the Linux kernel. A file is an inode and a block at
+            // least, and a file system of 25 GB has 1.6 million of them.
+            files: 250_000,
+            // A shallow fetch of a large repository over a slow line takes a minute or two.
+            time: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Limits {
+    /// With no more bytes than the disk has to give.
+    #[must_use]
+    pub fn with_room(mut self, bytes: u64) -> Self {
+        self.bytes = self.bytes.min(bytes);
+        self
+    }
+
+    /// The limit in bytes, in words.
+    pub(super) fn largest(&self) -> String {
+        let mib = self.bytes >> 20;
+        if self.bytes < Self::default().bytes {
+            format!("{mib} MiB, for which the disk has room")
+        } else {
+            format!("{mib} MiB, which is the most that is fetched")
+        }
+    }
+}
