@@ -18,10 +18,12 @@ mod front_door_requests;
 mod front_door_siege;
 mod front_door_sockets;
 mod harness;
+mod hostile_repositories;
 
 mod harness_proof;
 mod network;
 mod openapi;
+mod repositories;
 mod running;
 mod sign_in;
 mod start_and_stop;

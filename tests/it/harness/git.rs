@@ -83,6 +83,21 @@ impl GitServer {
         here(&["rev-parse", "HEAD"]).trim().to_owned()
     }
 
+    /// A repository to be filled with Git's plumbing, which asks no questions; made when it is not there.
+    pub fn plumbing(&self, name: &str) -> Plumbing {
+        let repository = self.directory.path().join(format!("{name}.git"));
+        if !repository.exists() {
+            run(git().args(["init", "-q", "--bare", "-b", "main"]).arg(&repository));
+        }
+        Plumbing { repository }
+    }
+
+    /// Removes a repository.
+    pub fn remove(&self, name: &str) {
+        std::fs::remove_dir_all(self.directory.path().join(format!("{name}.git")))
+            .expect("removed");
+    }
+
     pub fn url(&self, name: &str) -> String {
         format!("http://{}/{name}.git", self.address)
     }
@@ -118,6 +133,77 @@ impl GitServer {
 
     fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.shared.behaviour.lock().expect("state"));
+    }
+}
+
+/// Makes objects that `git add` would refuse.
+pub struct Plumbing {
+    repository: PathBuf,
+}
+
+/// Modes of the entries of a tree.
+pub const FILE: &str = "100644";
+pub const PROGRAM: &str = "100755";
+pub const LINK: &str = "120000";
+pub const FOLDER: &str = "40000";
+pub const SUBMODULE: &str = "160000";
+
+impl Plumbing {
+    /// A blob; returns its name.
+    pub fn blob(&self, content: &[u8]) -> String {
+        self.object("blob", content)
+    }
+
+    /// A tree with these entries in this order, whatever they are called.
+    pub fn tree(&self, entries: &[(&str, &[u8], &str)]) -> String {
+        let mut bytes = Vec::new();
+        for (mode, name, object) in entries {
+            bytes.extend_from_slice(mode.as_bytes());
+            bytes.push(b' ');
+            bytes.extend_from_slice(name);
+            bytes.push(0);
+            bytes.extend(data_encoding::HEXLOWER.decode(object.as_bytes()).expect("a name"));
+        }
+        self.object("tree", &bytes)
+    }
+
+    /// A commit of the tree without a parent; it becomes the branch.
+    pub fn commit(&self, branch: &str, tree: &str, message: &str) -> String {
+        let commit = run(self.git().args(["commit-tree", "-m", message, tree]));
+        let commit = commit.trim().to_owned();
+        run(self.git().args(["update-ref", &format!("refs/heads/{branch}"), &commit]));
+        commit
+    }
+
+    /// A commit whose tree holds these files, at its top.
+    pub fn files(&self, branch: &str, files: &[(&str, &str)]) -> String {
+        let blobs: Vec<_> = files.iter().map(|(_, text)| self.blob(text.as_bytes())).collect();
+        let mut entries: Vec<_> =
+            files.iter().zip(&blobs).map(|((n, _), b)| (FILE, n.as_bytes(), b.as_str())).collect();
+        entries.sort_by_key(|entry| entry.1);
+        self.commit(branch, &self.tree(&entries), "files")
+    }
+
+    /// Any other command in the repository.
+    pub fn run(&self, arguments: &[&str]) {
+        run(self.git().args(arguments));
+    }
+
+    fn git(&self) -> Command {
+        let mut command = git();
+        command.arg("--git-dir").arg(&self.repository);
+        command
+    }
+
+    fn object(&self, kind: &str, content: &[u8]) -> String {
+        let mut command = self.git();
+        command.args(["hash-object", "-w", "--literally", "--stdin", "-t", kind]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git runs");
+        child.stdin.take().expect("piped").write_all(content).expect("taken");
+        let output = child.wait_with_output().expect("an end");
+        assert!(output.status.success(), "git hash-object -t {kind}");
+        String::from_utf8(output.stdout).expect("a name").trim().to_owned()
     }
 }
 
@@ -262,20 +348,24 @@ fn backend(to: &mut TcpStream, root: &Path, seen: &Seen, body: &[u8]) -> io::Res
     let mut input = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let body = body.to_vec();
     let writer = std::thread::spawn(move || input.write_all(&body));
-    let output = child.wait_with_output()?.stdout;
-    let _gone = writer.join();
-
-    let end = output.windows(4).position(|w| w == b"\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
-    let head = String::from_utf8_lossy(&output[..end]);
+    let mut output = BufReader::new(child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?);
     let mut status = "200 OK".to_owned();
     let mut headers = String::new();
-    for line in head.lines() {
+    loop {
+        let line = text_line(&mut output)?;
         match line.strip_prefix("Status: ") {
+            _ if line.is_empty() => break,
             Some(other) => other.clone_into(&mut status),
-            None => headers.extend([line, "\r\n"]),
+            None => headers.extend([line.as_str(), "\r\n"]),
         }
     }
-    answer(to, &status, &headers, &output[end + 4..])
+    // Its end is the end of the connection, so that a large pack passes through in pieces.
+    to.write_all(format!("HTTP/1.1 {status}\r\n{headers}Connection: close\r\n\r\n").as_bytes())?;
+    let passed = io::copy(&mut output, to);
+    drop(output);
+    let _gone = writer.join();
+    child.wait()?;
+    passed.map(drop)
 }
 
 /// A path under the host's directory, for a test that looks at it.
