@@ -1,11 +1,13 @@
 // The page of one app: its head with the buttons, and the tab that the address names.
 
 import { get, getText, live, patch, post, remove } from "./api.js";
-import { appFields, repoText } from "./apps.js";
+import { appFields } from "./app-fields.js";
+import { repoText } from "./apps.js";
 import { deploysTab } from "./deploys.js";
 import { envTab } from "./env.js";
 import { onStats } from "./stats.js";
 import { copy, download, logBox, onClick, onSubmit, openDialog, part, say, showLink, showStatus } from "./ui.js";
+import { bindWebhook } from "./webhook.js";
 
 const TABS = { "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab] };
 
@@ -101,6 +103,7 @@ async function settingsTab(page) {
   const form = root.querySelector("form"), dialog = part(root, "dialog");
   const fields = appFields();
   let deleted = false;
+  bindWebhook(root, page);
   fields.fill(page.app);
   part(root, "fields").replaceWith(fields.root);
   form.addEventListener("input", () => say(root, { saved: "" }));

@@ -1,6 +1,7 @@
-// The list of apps, the form that adds one, and the fields that an app's settings share with it.
+// The list of apps, and the form that adds one.
 
 import { get, post } from "./api.js";
+import { appFields } from "./app-fields.js";
 import { onStats, showMachine, showRuntime } from "./stats.js";
 import { announce, copy, onSubmit, part, showLink, showStatus, statusWord } from "./ui.js";
 
@@ -66,66 +67,6 @@ export async function appsView({ signal }) {
     if (changed.length > 0 || moved || now.apps.length !== rows.size) reload();
   });
   return { root, title: "Apps" };
-}
-
-const TEXT_FIELDS = ["gitRepo", "name", "branch", "rootDir", "buildCommand", "startCommand", "healthPath"];
-
-/** The name that a repository's address proposes, as the API allows names. */
-function nameFrom(repository) {
-  const last = repository.replace(/\/+$/, "").split("/").pop().replace(/\.git$/, "");
-  return last.toLowerCase().replace(/[^a-z0-9]+/g, "-").slice(0, 40).replace(/^-+|-+$/g, "");
-}
-
-const originOf = (url) => (URL.canParse(url) ? new URL(url).origin : "");
-
-/** The fields of an app: `fill` shows one, `read` gives what differs from it (or from the defaults). */
-export function appFields() {
-  const root = copy("app-fields");
-  const input = (name) => root.querySelector(`[name="${name}"]`);
-  const hint = part(root, "token-hint"), plainHint = hint.textContent;
-  let app = null, named = false;
-
-  function tellAboutToken() {
-    const kept = app?.hasGitToken && input("gitToken").value === "";
-    const moved = kept && originOf(input("gitRepo").value) !== originOf(app.gitRepo);
-    input("gitToken").placeholder = kept && !moved ? "saved" : "";
-    hint.textContent = moved
-      ? `The saved token was given for ${originOf(app.gitRepo)} and is dropped when you save. Paste one for the new address if it needs one.`
-      : kept ? "A token is saved. Leave this empty to keep it, or paste one to replace it." : plainHint;
-  }
-  root.addEventListener("input", ({ target }) => {
-    if (target.name === "name") named = target.value !== "";
-    if (target.name === "gitRepo" && app === null && !named) input("name").value = nameFrom(target.value.trim());
-    tellAboutToken();
-  });
-
-  return {
-    root,
-    fill(shown) {
-      app = shown;
-      for (const name of TEXT_FIELDS) input(name).value = app[name];
-      input("healthTimeoutSeconds").value = app.healthTimeoutSeconds;
-      input("gitToken").value = "";
-      input("removeToken").checked = false;
-      part(root, "remove-token").hidden = !app.hasGitToken;
-      const advanced = app.rootDir + app.buildCommand + app.startCommand + app.healthPath;
-      if (advanced !== "" || app.healthTimeoutSeconds !== 60) root.querySelector("details").open = true;
-      tellAboutToken();
-    },
-    read() {
-      const before = app ?? { healthTimeoutSeconds: 60 };
-      const changes = {};
-      for (const name of TEXT_FIELDS) {
-        const value = input(name).value.trim();
-        if (value !== (before[name] ?? "")) changes[name] = value;
-      }
-      const seconds = Number(input("healthTimeoutSeconds").value);
-      if (seconds !== before.healthTimeoutSeconds) changes.healthTimeoutSeconds = seconds;
-      if (input("gitToken").value !== "") changes.gitToken = input("gitToken").value;
-      else if (input("removeToken").checked) changes.gitToken = null;
-      return changes;
-    },
-  };
 }
 
 export async function newAppView({ go }) {

@@ -1,12 +1,13 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
-import { get, getText, live } from "./api.js";
+import { get, getText, live, post } from "./api.js";
 import { copy, download, duration, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
 const PAGE = 20;
 const STEP_POLL_MS = 1_500;
 
+const BY = { api: ", by the API", webhook: ", by a push", rollback: ", a rollback" };
 const isFinal = ({ status }) => status === "live" || status === "failed";
 const took = ({ startedAt, finishedAt }) => duration((finishedAt - startedAt) / 1000);
 
@@ -19,7 +20,7 @@ export async function deploysTab(page) {
   const root = copy("tab-deploys");
   const path = `${page.path}/deploys`;
   const known = new Map();
-  let shownId = null, stopShown = new AbortController();
+  let shownId = null, shown = null, stopShown = new AbortController();
 
   const add = (deploys) => {
     for (const deploy of deploys) known.set(deploy.id, deploy);
@@ -38,14 +39,26 @@ export async function deploysTab(page) {
     stopShown.abort();
     stopShown = new AbortController();
     shownId = deploy.id;
+    shown = deploy;
     part(root, "shown").hidden = false;
+    showRollBack();
     showDeploy(part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
       add([now]);
+      shown = now;
       showList();
       // The app knows only now which release is live.
       if (isFinal(now)) get(page.path).then((app) => page.signal.aborted || page.show(app), () => {});
     });
   }
+
+  // Any release that was live once; the server says when it is no longer kept.
+  function showRollBack() {
+    part(root, "roll-back").hidden = shown.status !== "live" || shownId === page.app.liveDeployId;
+  }
+  onClick(part(root, "roll-back"), part(root, "log-error"), async () => {
+    const { id } = await post(`${page.path}/rollback`, { deployId: shownId });
+    page.go(`#/apps/${page.id}/deploys/${id}`);
+  });
 
   async function load() {
     const { deploys } = await get(`${path}?limit=${PAGE}`);
@@ -74,6 +87,7 @@ export async function deploysTab(page) {
       const [newest] = await load();
       if (!page.deployId) showOne(newest);
       showList();
+      if (shown) showRollBack();
     } catch {
       // The next change tries again.
     }
@@ -93,7 +107,7 @@ function rowOf(deploy, page, shownId) {
   what.href = `#/apps/${page.id}/deploys/${deploy.id}`;
   if (deploy.id === shownId) what.ariaCurrent = "true";
   showTime(part(row, "when"), deploy.createdAt);
-  const how = deploy.trigger === "api" ? ", by the API" : "";
+  const how = BY[deploy.trigger] ?? "";
   const time = isFinal(deploy) && deploy.startedAt !== null ? `, took ${took(deploy)}` : "";
   say(row, { how: how + time, error: deploy.error && reasonOf(deploy) });
   return row;

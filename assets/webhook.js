@@ -1,0 +1,53 @@
+// Deploy on push: the switch, the webhook's secret, and what to paste where.
+
+import { patch, post, remove } from "./api.js";
+import { onClick, part, say } from "./ui.js";
+
+export function bindWebhook(root, page) {
+  const place = part(root, "webhook-error"), auto = part(root, "auto");
+  const path = `${page.path}/webhook`;
+
+  function show() {
+    const { hasWebhookSecret: there, autoDeploy } = page.app;
+    auto.checked = autoDeploy;
+    part(root, "webhook-how").hidden = !there;
+    part(root, "webhook-remove").hidden = !there;
+    part(root, "webhook-make").textContent = there ? "Make a new secret" : "Make a secret";
+    say(root, {
+      "webhook-url": new URL(`/api/hooks/${page.id}`, location.href).href,
+      "webhook-state": there ? "A secret is saved. Pushes that are signed with it are taken." : "No secret, no webhook: nothing is taken yet.",
+    });
+  }
+  function showSecret(secret) {
+    part(root, "webhook-new").hidden = secret === "";
+    say(root, { "webhook-secret": secret, "webhook-copied": "" });
+  }
+
+  onClick(part(root, "webhook-make"), place, async () => {
+    const { secret } = await post(path);
+    page.show({ ...page.app, hasWebhookSecret: true });
+    showSecret(secret);
+    part(root, "webhook-secret").focus();
+  });
+  onClick(part(root, "webhook-remove"), place, async () => {
+    await remove(path);
+    showSecret("");
+    page.show({ ...page.app, hasWebhookSecret: false });
+    part(root, "webhook-make").focus();
+  });
+  onClick(part(root, "webhook-copy"), place, async () => {
+    await navigator.clipboard.writeText(part(root, "webhook-secret").textContent);
+    say(root, { "webhook-copied": "Copied." });
+  });
+  auto.addEventListener("change", async () => {
+    place.textContent = "";
+    try {
+      page.show(await patch(page.path, { autoDeploy: auto.checked }));
+    } catch (failure) {
+      place.textContent = failure.message;
+      show();
+    }
+  });
+  page.onChange(show);
+  show();
+}
