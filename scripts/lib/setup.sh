@@ -128,7 +128,15 @@ need_build_tools() {
 		/etc/ssl/certs/ca-certificates.crt=ca-certificates
 }
 
-# stop_service NAME: Debian starts what it installs; the tests and the benchmark start their own, on free ports.
+# The router, and what loads the firewall.
+need_router() {
+	local fresh=
+	command -v caddy >/dev/null || fresh=yes
+	install_missing caddy=caddy nft=nftables
+	[ -z "$fresh" ] || stop_service caddy
+}
+
+# stop_service NAME: Debian starts what it installs; we start our own.
 stop_service() {
 	if [ -d /run/systemd/system ]; then
 		systemctl disable --now "$1" >&2 || true
