@@ -11,6 +11,7 @@ mod deployer;
 mod detect;
 mod fetch;
 mod files;
+mod identity;
 mod instance;
 mod launch;
 mod machine;
@@ -120,7 +121,7 @@ impl Attempt<'_> {
         self.during("fetching", self.fetch(&machine))?;
         let recipe = self.step(DeployStatus::Building, || self.detect_and_build(&machine))?;
         let launched = self.step(DeployStatus::Starting, || self.launch(&recipe))?;
-        let proved = self.step(DeployStatus::Checking, || self.check(launched))?;
+        let proved = self.step(DeployStatus::Checking, || self.check(&machine, launched))?;
         self.go_live(proved)
     }
 
@@ -209,7 +210,8 @@ impl Attempt<'_> {
             self.say(&format!("Building: {command}"));
             let sandbox = launch::for_build(machine, app.slot, root, self.env.clone())
                 .bind(&release, "/app")
-                .bind(&places.cache(&app.id), "/cache");
+                .bind(&places.cache(&app.id), "/cache")
+                .bind(&places.temporary(&app.id), "/var/tmp");
             build::build(&sandbox, command, self.cancel, &mut |line| self.say(line)).map_err(
                 |error| match error {
                     build::BuildError::Failed(sentence) => Halt::Failed(sentence),
@@ -228,7 +230,7 @@ impl Attempt<'_> {
         Ok(self.shared.launch(&self.app, self.id)?)
     }
 
-    fn check(&self, mut launched: Launched) -> Result<Launched, Halt> {
+    fn check(&self, machine: &Machine, mut launched: Launched) -> Result<Launched, Halt> {
         let app = &self.app;
         let port = launched.process().port;
         let what = match app.health_path.as_str() {
@@ -236,7 +238,8 @@ impl Attempt<'_> {
             path => format!("GET {path} succeeds on port {port}"),
         };
         self.say(&format!("Checking for up to {} s that {what}", app.health_timeout.seconds()));
-        let check = Check { port, path: &app.health_path, timeout: app.health_timeout };
+        let uid = machine.outside_uid(app.slot);
+        let check = Check { port, uid, path: &app.health_path, timeout: app.health_timeout };
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
         match check.wait(instance, self.cancel) {
             Verdict::Well => Ok(launched),

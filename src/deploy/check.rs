@@ -26,6 +26,8 @@ const FIRST_LINE: usize = 256;
 pub struct Check<'a> {
     /// The port that it was given.
     pub port: u16,
+    /// The user that is the app's alone, where there is one.
+    pub uid: Option<u32>,
     /// Where it says that it is well; empty when a connection is enough.
     pub path: &'a HealthPath,
     /// How long it may take.
@@ -82,7 +84,7 @@ impl Check<'_> {
             all.iter().filter(|l| l.address.port() == self.port).collect();
         let (port, seconds) = (self.port, self.timeout.seconds());
         if on_port.is_empty() {
-            let elsewhere = held_by(&instance.processes(), &all);
+            let elsewhere = held_by(&instance.processes(), self.uid, self.port, &all);
             let elsewhere = elsewhere.first().map_or_else(String::new, |l| {
                 format!(" (it listens on port {} instead)", l.address.port())
             });
@@ -91,7 +93,7 @@ impl Check<'_> {
                  listen on 127.0.0.1 at the port that the variable PORT names"
             ));
         }
-        let ours = held_by(&instance.processes(), &all);
+        let ours = held_by(&instance.processes(), self.uid, self.port, &all);
         let ours: Vec<_> = ours.iter().filter(|l| l.address.port() == port).collect();
         if ours.is_empty() {
             Err(format!("another program has taken port {port}; deploy again"))

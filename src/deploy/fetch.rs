@@ -128,10 +128,7 @@ impl Fetch<'_> {
 
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
         let gone = files::remove_tree(directory).and_then(|()| fs::create_dir(directory));
-        let given = gone.and_then(|()| match self.machine.outside_uid(self.slot) {
-            Some(uid) => files::give(directory, uid),
-            None => Ok(()),
-        });
+        let given = gone.and_then(|()| self.machine.give(self.slot, &[directory]));
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
 

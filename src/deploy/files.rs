@@ -1,6 +1,7 @@
 //! Directories that somebody else has filled: read, given away and removed
 //! without ever following one of their links.
 
+use super::identity::Range;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, chownat, fstat,
     open, openat, openat2, renameat_with, statat, statvfs, unlinkat,
@@ -11,7 +12,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// A directory, entered for good: what its owner renames or links meanwhile
@@ -96,6 +97,23 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Also when it was interrupted.
 pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+    or_by_other_hands(remove_ours(path, go_on), |range| range.remove(path, go_on))
+}
+
+/// What an app owns cannot be changed by an ordinary user's server itself.
+fn or_by_other_hands<T>(
+    result: io::Result<T>,
+    otherwise: impl FnOnce(Range) -> io::Result<T>,
+) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Range::of_this_user().map_or(Err(error), otherwise)
+        }
+        other => other,
+    }
+}
+
+fn remove_ours(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let top = match open(path, ENTER, Mode::empty()) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(()),
@@ -206,6 +224,10 @@ pub fn give(path: &Path, uid: u32) -> io::Result<()> {
 /// # Errors
 /// When it cannot be moved.
 pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
+    or_by_other_hands(move_ours(from, to), |range| range.move_dir(from, to))
+}
+
+fn move_ours(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let (Some(parent), Some(name)) = (from.parent(), from.file_name()) else {
@@ -223,13 +245,26 @@ pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
 /// Whether the files below a directory take more than `cap` bytes on the disk.
 ///
 /// # Errors
-/// When the directory cannot be opened; what lies too deep or is sealed is not counted.
+/// When the directory cannot be opened; what lies too deep is not counted.
 pub fn is_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    or_by_other_hands(is_ours_larger(path, cap, go_on), |range| match range.size(path) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(true),
+        size => Ok(size? > cap),
+    })
+}
+
+fn is_ours_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    let ours = fs::symlink_metadata(path)?.uid() == rustix::process::geteuid().as_raw();
     let top = open(path, ENTER, Mode::empty())?;
     let mut taken = 0_u64;
     let mut pending = vec![PathBuf::from(".")];
     while let Some(path) = pending.pop().filter(|_| go_on()) {
-        let Ok(dir) = openat2(&top, &path, ENTER, Mode::empty(), inside()) else { continue };
+        let dir = match openat2(&top, &path, ENTER, Mode::empty(), inside()) {
+            Ok(dir) => dir,
+            // Sealed by its owner; ours it would be easy to open.
+            Err(Errno::ACCESS) if !ours => return Err(Errno::ACCESS.into()),
+            Err(_) => continue,
+        };
         for name in names(&dir)? {
             let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             // st_blocks counts 512 bytes each (stat(2)).
@@ -258,7 +293,7 @@ pub fn space(path: &Path) -> io::Result<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     #[test]
     fn a_release_is_read_without_following_its_links() {

@@ -22,6 +22,9 @@ const KILLED: Duration = Duration::from_secs(5);
 /// What bubblewrap and a shell add to a signal's number when they report it as a code.
 const SIGNALLED: i32 = 128;
 
+/// bubblewrap's name in the table of processes, for both of its own.
+const OUTER: &str = "bwrap";
+
 /// The highest signal number (Linux).
 const LAST_SIGNAL: i32 = 64;
 
@@ -62,7 +65,7 @@ impl Instance {
     pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
         let outer = Running::adopt(pid, start_ticks)?;
         // After a reboot the same pair could name something else.
-        if table::entry(pid)?.name != "bwrap" {
+        if table::entry(pid)?.name != OUTER {
             return None;
         }
         let mut instance = Self { outer, inner: None, exit: None };
@@ -75,7 +78,10 @@ impl Instance {
             return;
         }
         let pid = self.outer.pid();
-        let child = table::descendants(pid).into_iter().find(|e| e.parent == pid);
+        // The programs that become bubblewrap have children of their own for a moment.
+        let is_inner = |e: &table::Entry| e.parent == pid && e.name == OUTER;
+        let ready = table::entry(pid).is_some_and(|e| e.name == OUTER);
+        let child = table::descendants(pid).into_iter().find(|e| ready && is_inner(e));
         self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
     }
 
@@ -172,7 +178,7 @@ pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
     let prefix = format!("{}/", apps.display());
     let mut strays = Vec::new();
     let table = table::all();
-    for entry in table.iter().filter(|e| e.name == "bwrap" && !e.has_ended()) {
+    for entry in table.iter().filter(|e| e.name == OUTER && !e.has_ended()) {
         if known.contains(&entry.pid) || known.contains(&entry.parent) {
             continue;
         }

@@ -123,7 +123,7 @@ pub fn for_build<'a>(
 /// instead of a terminal. `/tmp` is memory, builds need more.
 const BUILD_VARIABLES: [(&str, &str); 15] = [
     ("HOME", "/cache"),
-    ("TMPDIR", "/cache/tmp"),
+    ("TMPDIR", "/var/tmp"),
     ("XDG_CACHE_HOME", "/cache/xdg"),
     ("PIP_CACHE_DIR", "/cache/pip"),
     ("PIP_NO_INPUT", "1"),

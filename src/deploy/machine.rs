@@ -1,12 +1,15 @@
 //! What this machine has for running apps, found by trying it.
 
+use super::files;
+use super::identity::{INSIDE, Range};
 use super::sandbox::{Purpose, Sandbox};
 use super::seccomp;
 use crate::proc::{self, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,9 +17,6 @@ use std::time::Duration;
 /// it. Out of the range that systemd's list of uids keeps free (0x70000000 and up):
 /// the ranges in `/etc/subuid` belong to people, who could become these uids.
 const FIRST_UID: u32 = 1_900_000_000;
-
-/// The uid inside when all apps share the server's user.
-const SHARED_UID: u32 = 1000;
 
 /// Open files that an app may have, when the machine allows as many.
 const OPEN_FILES: u64 = 65_536;
@@ -33,15 +33,17 @@ const NEEDED: [(&str, &str); 7] = [
 ];
 
 /// Programs that make things better.
-const OPTIONAL: [&str; 2] = ["ionice", "choom"];
+const OPTIONAL: [&str; 3] = ["ionice", "choom", "unshare"];
 
 /// Whose processes an app's are, seen from the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// The server's user's; sandboxes alone keep apps apart.
     SharedUser,
-    /// Each app has a uid of its own: the server runs as root.
-    OwnUsers,
+    /// Each app has a uid of its own, out of the range of the server's user.
+    Subordinate(Range),
+    /// Each app has a uid of its own, since the server runs as root.
+    Root,
 }
 
 /// A machine on which sandboxes work.
@@ -49,6 +51,8 @@ pub enum Mode {
 pub struct Machine {
     /// Whose processes an app's are.
     pub mode: Mode,
+    /// Why apps share the server's user, where they do, and how to mend it.
+    pub shared_because: Option<String>,
     /// bubblewrap's version; older ones lack options.
     pub bwrap: (u32, u32),
     /// Bytes of memory.
@@ -77,36 +81,102 @@ impl Machine {
                 programs.insert(name, path);
             }
         }
-        let root = rustix::process::geteuid().is_root();
+        let (mode, shared_because) = if rustix::process::geteuid().is_root() {
+            (Mode::Root, None)
+        } else {
+            match Range::of_this_user() {
+                Ok(range) => (Mode::Subordinate(range), None),
+                Err(why) => (Mode::SharedUser, Some(why)),
+            }
+        };
         let hard = getrlimit(Resource::Nofile).maximum;
         let filter = etc.join("seccomp");
         fs::write(&filter, seccomp::filter())
             .map_err(|e| format!("could not write {}: {e}", filter.display()))?;
-        let machine = Self {
-            mode: if root { Mode::OwnUsers } else { Mode::SharedUser },
+        let mut machine = Self {
+            mode,
+            shared_because,
             bwrap: bwrap_version(),
             memory: memory(),
             open_files: hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES)),
             programs,
             etc: etc.to_owned(),
         };
-        machine.try_out()?;
-        Ok(machine)
+        let tried = machine.try_out();
+        match (tried, machine.mode) {
+            (Ok(()), _) => Ok(machine),
+            (Err(why), Mode::SharedUser | Mode::Root) => Err(machine.why_not(&why, &setting)),
+            // Better together in sandboxes than not at all, as long as it is said.
+            (Err(why), Mode::Subordinate(_)) => {
+                machine.mode = Mode::SharedUser;
+                machine.try_out().map_err(|why| machine.why_not(&why, &setting))?;
+                machine.shared_because = Some(format!(
+                    "the range of uids in /etc/subuid could not be used ({why}); it takes \
+                     util-linux 2.38 or newer, uidmap, and on Ubuntu an AppArmor profile for \
+                     /usr/bin/unshare like the one for bubblewrap"
+                ));
+                Ok(machine)
+            }
+        }
     }
 
     /// The uid that an app has inside its sandbox.
     #[must_use]
     pub fn inside_uid(&self, slot: u16) -> u32 {
         match self.mode {
-            Mode::SharedUser => SHARED_UID,
-            Mode::OwnUsers => FIRST_UID + u32::from(slot),
+            Mode::SharedUser | Mode::Subordinate(_) => INSIDE,
+            Mode::Root => FIRST_UID + u32::from(slot),
         }
     }
 
     /// The uid that an app's files have on the machine; `None` when it is the server's own.
     #[must_use]
     pub fn outside_uid(&self, slot: u16) -> Option<u32> {
-        (self.mode == Mode::OwnUsers).then(|| self.inside_uid(slot))
+        match self.mode {
+            Mode::SharedUser => None,
+            Mode::Subordinate(range) => Some(range.uid(slot)),
+            Mode::Root => Some(self.inside_uid(slot)),
+        }
+    }
+
+    /// The words before bubblewrap that make the user namespace in which an app's user
+    /// is known; none where there is no need for them.
+    pub(super) fn user_namespace(&self, slot: u16) -> Vec<String> {
+        match self.mode {
+            Mode::Subordinate(range) => range.around(self.program("unshare"), slot),
+            Mode::SharedUser | Mode::Root => Vec::new(),
+        }
+    }
+
+    /// Gives directories to an app's user, so that the app may write to them. What is
+    /// in them changes hands too when they were somebody else's: then the server ran
+    /// under another user before, or without a range of uids.
+    ///
+    /// # Errors
+    /// When they belong to somebody who is out of reach; the error says what to do.
+    pub fn give(&self, slot: u16, paths: &[&Path]) -> io::Result<()> {
+        let wanted = self.outside_uid(slot).unwrap_or(rustix::process::geteuid().as_raw());
+        let mut others = Vec::new();
+        for path in paths {
+            if fs::symlink_metadata(path)?.uid() != wanted {
+                others.push(*path);
+            }
+        }
+        let given = match (self.mode, others.first()) {
+            (_, None) => Ok(()),
+            (Mode::Root, _) => others.iter().try_for_each(|path| files::give(path, wanted)),
+            // The server reads what is in them; the directories above are closed to others.
+            (Mode::Subordinate(range), _) => others
+                .iter()
+                .try_for_each(|path| fs::set_permissions(path, Permissions::from_mode(0o755)))
+                .and_then(|()| range.give(&others, slot)),
+            (Mode::SharedUser, _) => Err(io::Error::other("the server runs under another user")),
+        };
+        given.map_err(|error| {
+            let path = others.first().map(|p| p.display().to_string()).unwrap_or_default();
+            let advice = format!("as root, run `chown -R {wanted}:{wanted} {path}` once");
+            io::Error::other(format!("{path} belongs to another user ({error}); {advice}"))
+        })
     }
 
     /// The path of a program that the probe has found.
@@ -152,11 +222,7 @@ impl Machine {
             // Replaced, not rewritten: a running sandbox keeps the file that it has.
             let fresh = self.etc.join(format!("{name}-{uid}.tmp"));
             let made = fs::write(&fresh, &text)
-                .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o600)))
-                .and_then(|()| match self.mode {
-                    Mode::OwnUsers => chown(&fresh, Some(uid), Some(uid)),
-                    Mode::SharedUser => Ok(()),
-                })
+                .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
                 .and_then(|()| fs::rename(&fresh, &path));
             match made {
                 Ok(()) => found.push((path, name)),
@@ -164,6 +230,15 @@ impl Machine {
             }
         }
         found
+    }
+
+    /// Runs a line of shell in a directory as an app, for tests: an ordinary user may not
+    /// write to what an app owns.
+    #[cfg(test)]
+    pub(super) fn as_app(&self, slot: u16, dir: &Path, script: &str) {
+        let sandbox = Sandbox::new(self, Purpose::Build, slot).bind(dir, "/app").dir("/app");
+        let output = sandbox.exec(&["/bin/sh", "-c", script]).run().unwrap();
+        assert!(output.exit.is_success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Makes one sandbox with everything that a real one has.
@@ -176,14 +251,12 @@ impl Machine {
         }
         let text = String::from_utf8_lossy(&output.stderr);
         let why = text.lines().rfind(|line| !line.is_empty()).unwrap_or("it said nothing");
-        Err(self.why_not(why, &|setting| {
-            fs::read_to_string(setting).map(|t| t.trim().to_owned()).unwrap_or_default()
-        }))
+        Err(why.to_owned())
     }
 
     /// The sentence for a sandbox that could not be made.
     fn why_not(&self, why: &str, setting: &dyn Fn(&str) -> String) -> String {
-        if self.mode == Mode::SharedUser {
+        if self.mode != Mode::Root {
             let is = |path: &str, value: &str| setting(path) == value;
             if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
                 return "AppArmor keeps bubblewrap from making sandboxes on this Ubuntu; allow it, \
@@ -211,6 +284,11 @@ impl Machine {
              shows the reason"
         )
     }
+}
+
+/// What a file of the kernel's settings says.
+fn setting(path: &str) -> String {
+    fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
 }
 
 fn missing(program: &str, package: &str) -> String {
@@ -250,6 +328,7 @@ mod tests {
     fn each_reason_for_no_sandboxes_has_its_own_sentence() {
         let machine = Machine {
             mode: Mode::SharedUser,
+            shared_because: None,
             bwrap: (0, 8),
             memory: 1 << 30,
             open_files: 1024,

@@ -66,6 +66,12 @@ impl Places {
         self.data.join(&format!("{APPS}/{app}/cache"))
     }
 
+    /// Where builds put what they do not keep: `/var/tmp` inside.
+    #[must_use]
+    pub fn temporary(&self, app: &AppId) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/tmp"))
+    }
+
     /// The bare repository.
     #[must_use]
     pub fn repo(&self, app: &AppId) -> PathBuf {
@@ -93,23 +99,16 @@ impl Places {
         slot: u16,
         deploy: &DeployId,
     ) -> io::Result<()> {
-        let mine = [self.repo(app), self.cache(app), self.persistent(app)];
         for name in ["repo", "cache", "data", "releases"] {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
-        let release = self.release(app, deploy);
-        self.discard(&release)?;
-        // A build may have put anything in its place.
-        let temporary = self.cache(app).join("tmp");
-        self.discard(&temporary)?;
-        fs::create_dir(&release)?;
-        if let Some(uid) = machine.outside_uid(slot) {
-            for path in mine.iter().chain([&release]) {
-                files::give(path, uid)?;
-            }
+        let (release, temporary) = (self.release(app, deploy), self.temporary(app));
+        for fresh in [&release, &temporary] {
+            self.discard(fresh)?;
+            fs::create_dir(fresh)?;
         }
-        fs::create_dir(&temporary)?;
-        machine.outside_uid(slot).map_or(Ok(()), |uid| files::give(&temporary, uid))
+        let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
+        machine.give(slot, &[&release, &temporary, &repo, &cache, &data])
     }
 
     /// Writes how to start a release again.
@@ -170,7 +169,7 @@ impl Places {
         if !keep_data {
             return self.discard(&dir);
         }
-        for name in ["repo", "cache", "releases"] {
+        for name in ["repo", "cache", "tmp", "releases"] {
             self.discard(&dir.join(name))?;
         }
         Ok(())
@@ -251,7 +250,7 @@ mod tests {
         let kept = dir.path().join("kept");
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("file"), "x").unwrap();
-        let temporary = places.cache(&app).join("tmp");
+        let temporary = places.temporary(&app);
         fs::remove_dir(&temporary).unwrap();
         std::os::unix::fs::symlink(&kept, &temporary).unwrap();
         places.prepare(&machine, &app, 3, &deploy).unwrap();
@@ -267,7 +266,7 @@ mod tests {
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         places.prepare(&machine, &app, 3, &deploy).unwrap();
-        fs::write(places.persistent(&app).join("file"), "x").unwrap();
+        machine.as_app(3, &places.persistent(&app), "mkdir -m 0 sealed; echo x >file");
         places.discard_app(&app, true).unwrap();
         assert!(places.persistent(&app).join("file").exists());
         assert!(!places.repo(&app).exists() && !places.release(&app, &deploy).exists());

@@ -65,6 +65,8 @@ fn is_free(port: u16) -> bool {
 pub struct Listener {
     /// Its address and port.
     pub address: SocketAddr,
+    /// Whose it is.
+    pub uid: u32,
     inode: u64,
 }
 
@@ -93,7 +95,8 @@ pub fn listeners() -> Vec<Listener> {
 }
 
 /// A line of `/proc/net/tcp` (proc_pid_net(5)): the address is in hex, in words of
-/// this machine's byte order; state 0A is LISTEN; the tenth field is the inode.
+/// this machine's byte order; state 0A is LISTEN; the eighth field is the uid, the tenth
+/// the inode.
 fn read_line(line: &str) -> Option<Listener> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     if *fields.get(3)? != "0A" {
@@ -110,22 +113,40 @@ fn read_line(line: &str) -> Option<Listener> {
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
     };
     let port = u16::from_str_radix(port, 16).ok()?;
-    Some(Listener { address: SocketAddr::new(ip, port), inode: fields.get(9)?.parse().ok()? })
+    let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
+    Some(Listener { address: SocketAddr::new(ip, port), uid, inode })
 }
 
-/// The listening sockets that these processes hold.
+/// The listening sockets that these processes hold. Where they run as a `uid` that is
+/// nobody else's, an ordinary user's server may not look into them; then those of this
+/// uid count, but for ports that are given out: the release before may have one.
 #[must_use]
-pub fn held_by(processes: &[Entry], listeners: &[Listener]) -> Vec<Listener> {
-    let mut inodes = HashSet::new();
+pub fn held_by(
+    processes: &[Entry],
+    uid: Option<u32>,
+    port: u16,
+    listeners: &[Listener],
+) -> Vec<Listener> {
+    let of_the_user = |l: &Listener| {
+        uid == Some(l.uid) && (l.address.port() == port || !RANGE.contains(&l.address.port()))
+    };
+    let (mut inodes, mut closed) = (HashSet::new(), false);
     for process in processes {
-        let Ok(dir) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { continue };
+        let dir = match fs::read_dir(format!("/proc/{}/fd", process.pid)) {
+            Ok(dir) => dir,
+            Err(error) => {
+                closed |= error.kind() == io::ErrorKind::PermissionDenied;
+                continue;
+            }
+        };
         for entry in dir.filter_map(Result::ok) {
             let Ok(target) = fs::read_link(entry.path()) else { continue };
             let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
             inodes.extend(inode.and_then(|i| i.parse::<u64>().ok()));
         }
     }
-    listeners.iter().filter(|l| inodes.contains(&l.inode)).cloned().collect()
+    let theirs = |l: &&Listener| inodes.contains(&l.inode) || (closed && of_the_user(l));
+    listeners.iter().filter(theirs).cloned().collect()
 }
 
 #[cfg(test)]
@@ -161,8 +182,10 @@ mod tests {
             let all = listeners();
             let found = all.iter().find(|l| l.address == local).unwrap();
             assert_eq!(found.is_on_loopback(), reachable, "{address}");
-            assert!(held_by(&me, &all).contains(found));
-            assert!(!held_by(&[], &all).contains(found));
+            let uid = rustix::process::geteuid().as_raw();
+            assert_eq!(found.uid, uid);
+            assert!(held_by(&me, None, 0, &all).contains(found));
+            assert!(!held_by(&[], None, 0, &all).contains(found));
         }
         assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7"), None);
         assert_eq!(read_line("garbage"), None);

@@ -6,12 +6,13 @@
 //! The network is the host's. System calls that no app needs are refused, see
 //! [`super::seccomp`].
 //!
-//! * An ordinary user's server adds a user namespace: inside, everything is uid
-//!   1000; further user namespaces are off.
-//! * A server that runs as root gives each app a uid of its own instead. The
-//!   tree stands under [`CAGE`] and is entered with `chroot` and `setpriv`: the
-//!   kernel makes no user namespace for a process in a chroot (EPERM), so the
-//!   app cannot get at that part of the kernel either.
+//! * Each app has a uid of its own. The tree stands under [`CAGE`] and is entered
+//!   with `chroot` and `setpriv`: the kernel makes no user namespace for a process
+//!   in a chroot (EPERM), so the app cannot get at that part of the kernel either.
+//!   A server that runs as root just does so; for an ordinary user's, all of it
+//!   happens in a user namespace that knows the app's user, see [`super::identity`].
+//! * Where an ordinary user has no range of uids, all apps share the server's: in a
+//!   user namespace in which everything is uid 1000; further ones are off.
 //!
 //! Environment values travel over standard input, read by [`ENTER`] after all
 //! privileges are gone. As options of bubblewrap they would be in its arguments,
@@ -104,6 +105,7 @@ pub enum Purpose {
 pub struct Sandbox<'a> {
     machine: &'a Machine,
     purpose: Purpose,
+    slot: u16,
     uid: u32,
     binds: Vec<(PathBuf, &'static str)>,
     dir: String,
@@ -118,7 +120,7 @@ impl<'a> Sandbox<'a> {
     pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
         let uid = machine.inside_uid(slot);
         let (binds, env) = (Vec::new(), Vec::new());
-        Self { machine, purpose, uid, binds, dir: "/".into(), env, file_size: None }
+        Self { machine, purpose, slot, uid, binds, dir: "/".into(), env, file_size: None }
     }
 
     /// Lets it read and write a directory of ours, under another name.
@@ -173,6 +175,7 @@ impl<'a> Sandbox<'a> {
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILTER])
             .arg(self.machine.filter())
+            .args(self.machine.user_namespace(self.slot))
             .args([self.machine.program("bwrap").as_str(), "--seccomp", "3"])
             .args(args)
             .stdin_bytes(self.environment())
@@ -181,7 +184,7 @@ impl<'a> Sandbox<'a> {
 
     /// Where the tree is built.
     fn prefix(&self) -> &'static str {
-        if self.machine.mode == Mode::OwnUsers { CAGE } else { "" }
+        if self.machine.mode == Mode::SharedUser { "" } else { CAGE }
     }
 
     fn namespaces(&self) -> Vec<String> {
@@ -194,7 +197,7 @@ impl<'a> Sandbox<'a> {
                     args.push("--disable-userns");
                 }
             }
-            Mode::OwnUsers => {
+            Mode::Subordinate(_) | Mode::Root => {
                 for needed in ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
                     args.extend(["--cap-add", needed]);
                 }
@@ -219,7 +222,7 @@ impl<'a> Sandbox<'a> {
         }
         system_dirs(&mut add, prefix);
         // Made by name: what bubblewrap makes on the way is closed to others than root.
-        for dir in ["/etc", "/etc/ssl", "/etc/pki"] {
+        for dir in ["/etc", "/etc/ssl", "/etc/pki", "/var"] {
             add(&["--perms", "0755", "--dir", &format!("{prefix}{dir}")]);
         }
         for name in ETC {

@@ -47,7 +47,8 @@ fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
     let mut instance = Instance::start(&sandbox, &command, &log).unwrap();
     let (path, timeout) = (HealthPath::parse(path).unwrap(), HealthTimeout::new(seconds).unwrap());
     let begun = Instant::now();
-    let verdict = Check { port, path: &path, timeout }.wait(&mut instance, cancel);
+    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
+        .wait(&mut instance, cancel);
     let took = begun.elapsed();
     assert!(instance.end());
     Try { verdict, port, took }
@@ -96,7 +97,8 @@ fn an_app_that_ends_fails_at_once() {
 
 #[test]
 fn the_sentence_says_where_it_listens_instead() {
-    let other = Ports::default().fresh().unwrap();
+    // Not one of those that apps are given.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let sentence = unwell(&format!("127.0.0.1 {other} x"), "");
     assert!(sentence.contains(&format!("it listens on port {other} instead")), "{sentence}");
     assert!(unwell("::1 $PORT x", "").contains("[::1]:<port> only"));
@@ -111,7 +113,8 @@ fn somebody_elses_listener_proves_nothing() {
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = foreign.local_addr().unwrap().port();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(1).unwrap());
-    let verdict = Check { port, path: &path, timeout }.wait(&mut instance, &Cancel::new().unwrap());
+    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
+        .wait(&mut instance, &Cancel::new().unwrap());
     assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
     assert!(instance.end());
 }

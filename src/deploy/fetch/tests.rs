@@ -116,9 +116,7 @@ impl Place {
         let path = self.dir.path().join(name);
         files::remove_tree(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        if let Some(uid) = self.machine.outside_uid(3) {
-            files::give(&path, uid).unwrap();
-        }
+        self.machine.give(3, &[&path]).unwrap();
         path
     }
 
@@ -196,12 +194,11 @@ fn a_broken_cache_is_made_anew_and_a_large_one_too() {
     let repo = place.dir.path().join("repo");
     // What a Git that was killed while it fetched, or while it checked out, leaves behind.
     for broken in ["shallow.lock", "config", "index.lock"] {
-        fs::write(repo.join(broken), "[broken").unwrap();
+        place.machine.as_app(3, &repo, &format!("echo '[broken' >{broken}"));
         assert_eq!(place.fetch(&url, "main", None).unwrap(), first, "{broken}");
     }
-    for n in 0..PACKS {
-        fs::write(repo.join(format!("objects/pack/pack-{n}.pack")), "").unwrap();
-    }
+    let packs_in = format!("for n in $(seq {PACKS}); do : >objects/pack/pack-$n.pack; done");
+    place.machine.as_app(3, &repo, &packs_in);
     assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo) <= 1);
 }

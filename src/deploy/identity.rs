@@ -1,0 +1,246 @@
+//! Users of the machine for apps when the server is an ordinary user: out of the
+//! range that `/etc/subuid` and `/etc/subgid` give it.
+//!
+//! Everything goes through `unshare`, which has `newuidmap` make a user namespace
+//! that knows two kinds of users: root in there is the server's own user, and the
+//! app's (or every app's) is one out of the range. Who is root in there may give
+//! files to those users, take them back, and become one of them; nothing else of
+//! the machine is within reach. Since the server's user made the namespace, the
+//! kernel lets the server send signals to everything inside (user_namespaces(7)).
+
+use crate::proc::{self, Exec, Exit};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+/// Uids that a range must have: one for each slot of an app, see the database's schema.
+const SLOTS: u32 = 60_000;
+
+/// What `useradd` gives each user, and so what the advice says.
+const USUAL: u64 = 65_536;
+
+/// Where `useradd` begins to give out ranges.
+const USUAL_FIRST: u64 = 100_000;
+
+/// The uid and gid that an app has inside its sandbox.
+pub const INSIDE: u32 = 1000;
+
+/// How long one look at files may take. A tree that cannot be counted in a minute is
+/// taken for too large.
+const COUNTING: Duration = Duration::from_secs(60);
+
+/// A removal may take many minutes; it is done in parts of this length, so that it can
+/// be given up between two of them.
+const PART: Duration = Duration::from_secs(2);
+
+/// The first of the uids and the first of the gids that belong to apps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    uid: u32,
+    gid: u32,
+}
+
+impl Range {
+    /// The range of the user who runs this program.
+    ///
+    /// # Errors
+    /// The sentence that says what is missing, and how to mend it.
+    pub fn of_this_user() -> Result<Self, String> {
+        let number = rustix::process::geteuid().as_raw();
+        let output = Exec::new("id").arg("-un").run();
+        let name = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        let name = name.ok().filter(|n| !n.is_empty()).unwrap_or_else(|| number.to_string());
+        let read = |file| fs::read_to_string(file).unwrap_or_default();
+        let range = Self::read(&name, number, &read("/etc/subuid"), &read("/etc/subgid"))?;
+        for program in ["newuidmap", "newgidmap"] {
+            if proc::find(program).is_none() {
+                return Err(format!("{program} is not installed; run `apt install uidmap`"));
+            }
+        }
+        if proc::find("unshare").is_none() {
+            return Err("unshare is not installed; run `apt install util-linux`".to_owned());
+        }
+        Ok(range)
+    }
+
+    fn read(name: &str, number: u32, subuid: &str, subgid: &str) -> Result<Self, String> {
+        let largest = |text| ranges(text, name, number).max_by_key(|range| range.1);
+        let (uids, gids) = (largest(subuid), largest(subgid));
+        let first = next_free(subuid).max(next_free(subgid));
+        let line = format!(
+            "add the line {name}:{first}:{USUAL} to /etc/subuid and to /etc/subgid \
+             (`echo {name}:{first}:{USUAL} | sudo tee -a /etc/subuid /etc/subgid`)"
+        );
+        let one = |file: &str, found: Option<(u32, u32)>| match found {
+            Some((first, count)) if count >= SLOTS => Ok(first),
+            Some((_, count)) => Err(format!(
+                "the range of {count} that {file} gives to {name} has no room for {SLOTS} apps; {line}"
+            )),
+            None => Err(format!("{file} gives {name} no range of its own; {line}")),
+        };
+        Ok(Self { uid: one("/etc/subuid", uids)?, gid: one("/etc/subgid", gids)? })
+    }
+
+    /// The uid that an app's processes and files have on the machine.
+    #[must_use]
+    pub fn uid(self, slot: u16) -> u32 {
+        self.uid + u32::from(slot)
+    }
+
+    /// The words before a program that is to run as root of a namespace in which this
+    /// app's user is [`INSIDE`], and nobody else is there.
+    #[must_use]
+    pub fn around(self, unshare: String, slot: u16) -> Vec<String> {
+        let (uid, gid) = (self.uid(slot), self.gid + u32::from(slot));
+        words(unshare, (uid, gid), INSIDE, 1)
+    }
+
+    /// A program that may do to the files of all apps what root may.
+    fn hands(self, program: &str) -> Exec {
+        let mut words = words("unshare".into(), (self.uid, self.gid), 1, SLOTS).into_iter();
+        let first = words.next().unwrap_or_default();
+        Exec::new(&first).args(words).arg(program)
+    }
+
+    /// Gives directories, with all that is in them, to an app's user.
+    ///
+    /// # Errors
+    /// When they belong to somebody who is neither the server's user nor of the range.
+    pub fn give(self, paths: &[&Path], slot: u16) -> io::Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let owner = format!("{0}:{0}", 1 + u32::from(slot));
+        let exec = self.hands("chown").args(["--recursive", "--no-dereference"]);
+        let exec = exec.arg(owner).arg("--").args(paths).deadline(COUNTING);
+        finish(exec).map(drop)
+    }
+
+    /// Moves a directory.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn move_dir(self, from: &Path, to: &Path) -> io::Result<()> {
+        let exec = self.hands("mv").args(["--no-target-directory", "--"]).arg(from).arg(to);
+        finish(exec).map(drop)
+    }
+
+    /// Removes a directory with everything in it, as long as `go_on` says so.
+    ///
+    /// # Errors
+    /// When something cannot be removed, or it was interrupted.
+    pub fn remove(self, path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+        while go_on() {
+            let exec = self.hands("rm").args(["--recursive", "--force", "--one-file-system", "--"]);
+            match finish(exec.arg(path).deadline(PART)) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                other => return other.map(drop),
+            }
+        }
+        Err(io::ErrorKind::Interrupted.into())
+    }
+
+    /// Bytes on the disk that a directory with everything in it takes.
+    ///
+    /// # Errors
+    /// When it cannot be read; [`io::ErrorKind::TimedOut`] after a minute.
+    pub fn size(self, path: &Path) -> io::Result<u64> {
+        let exec = self.hands("du").args(["--summarize", "--one-file-system", "--block-size=1"]);
+        let text = finish(exec.arg("--").arg(path).deadline(COUNTING))?;
+        let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
+        number.ok_or_else(|| io::Error::other("du said no number"))
+    }
+}
+
+/// `unshare` with a mapping of `count` users from `outer` on to `inner` and up, and of
+/// our own user to root. Its first form of the option, which newer ones read too.
+fn words(unshare: String, outer: (u32, u32), inner: u32, count: u32) -> Vec<String> {
+    vec![
+        unshare,
+        "--user".into(),
+        "--map-root-user".into(),
+        format!("--map-users={},{inner},{count}", outer.0),
+        format!("--map-groups={},{inner},{count}", outer.1),
+        "--".into(),
+    ]
+}
+
+/// What it wrote; an error holds its last line.
+fn finish(exec: Exec) -> io::Result<String> {
+    let output = exec.run().map_err(io::Error::other)?;
+    match output.exit {
+        Exit::Code(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Exit::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+        exit => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let why = text.lines().rfind(|line| !line.is_empty());
+            Err(io::Error::other(why.map_or_else(|| exit.to_string(), str::to_owned)))
+        }
+    }
+}
+
+/// The ranges of a user in a file such as `/etc/subuid`: first and count (subuid(5)).
+fn ranges(text: &str, name: &str, number: u32) -> impl Iterator<Item = (u32, u32)> {
+    let number = number.to_string();
+    text.lines().filter_map(move |line| {
+        let mut fields = line.trim().split(':');
+        let who = fields.next()?;
+        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        // Uids end at 2^32 - 2 (credentials(7)).
+        let fits = u32::checked_add(first, count).is_some_and(|end| end < u32::MAX);
+        ((who == name || who == number) && first > 0 && fits).then_some((first, count))
+    })
+}
+
+/// Where the next range could begin.
+fn next_free(text: &str) -> u64 {
+    let end = |line: &str| {
+        let mut fields = line.trim().split(':').skip(1);
+        let first: u64 = fields.next()?.parse().ok()?;
+        Some(first.saturating_add(fields.next()?.parse().ok()?))
+    };
+    text.lines().filter_map(end).max().unwrap_or(0).max(USUAL_FIRST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_this_user_is_found_by_name_and_by_number() {
+        let text = "root:1:9\nothers:100000:65536\nme:165536:65536\n";
+        let found = Range::read("me", 1001, text, "1001:300000:65536\n").unwrap();
+        assert_eq!((found.uid(0), found.uid(59_999), found.gid), (165_536, 225_535, 300_000));
+        let larger = "me:5000:10\nme:400000:65536\n";
+        assert_eq!(Range::read("me", 1001, larger, text).unwrap().uid(7), 400_007);
+    }
+
+    #[test]
+    fn without_a_usable_range_the_sentence_has_the_line_to_add() {
+        let others = "others:100000:65536\n";
+        let why = Range::read("me", 1001, others, "").unwrap_err();
+        assert!(why.starts_with("/etc/subuid gives me no range"), "{why}");
+        assert!(why.contains("me:165536:65536"), "{why}");
+        let why = Range::read("me", 1001, "me:100000:65536\n", others).unwrap_err();
+        assert!(why.starts_with("/etc/subgid gives me no range"), "{why}");
+        let why = Range::read("me", 1001, "me:200000:1000\n", others).unwrap_err();
+        assert!(why.contains("range of 1000") && why.contains("me:201000:65536"), "{why}");
+        for bad in ["me", "me:x:y", "me:0:65536", "me:4294900000:70000", "me:-1:65536"] {
+            assert!(Range::read("me", 1001, bad, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_words_name_one_user_for_a_sandbox_and_all_for_the_hands() {
+        let range = Range { uid: 100_000, gid: 300_000 };
+        let around = range.around("/usr/bin/unshare".into(), 7).join(" ");
+        assert_eq!(
+            around,
+            "/usr/bin/unshare --user --map-root-user --map-users=100007,1000,1 \
+             --map-groups=300007,1000,1 --"
+        );
+        let hands = format!("{:?}", range.hands("rm").args_for_test());
+        assert!(hands.contains("--map-users=100000,1,60000"), "{hands}");
+    }
+}
