@@ -1,5 +1,9 @@
 //! The environment as a checked [`Config`], or one sentence that says what to write instead.
 
+mod routing;
+
+pub use routing::Routing;
+
 use crate::model::{Cidr, Secret};
 use std::ffi::OsString;
 use std::fmt;
@@ -33,6 +37,8 @@ pub struct Config {
     pub credentials_directory: Option<PathBuf>,
     /// `DATA_DIR`: where everything is kept (P25).
     pub data_dir: PathBuf,
+    /// Where apps answer.
+    pub routing: Routing,
 }
 
 /// Where to listen (P21).
@@ -100,7 +106,7 @@ impl Config {
     /// [`ConfigError`] for the first value that is not what it should be.
     pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let filled = |name| get(name).filter(|value| !value.is_empty());
-        let text = |name| filled(name).map(|value| utf8(name, value)).transpose();
+        let text = |name: &'static str| filled(name).map(|value| utf8(name, value)).transpose();
         let admin_token = get("ADMIN_TOKEN").map(admin_token).transpose()?;
         let listen = text("LISTEN_ADDR")?.map(|v| listen(&v)).transpose()?;
         let trust_proxy = text("TRUST_PROXY")?.map(|v| trust_proxy(&v)).transpose()?;
@@ -112,6 +118,7 @@ impl Config {
             secret_key: text("BETTER_PAAS_SECRET_KEY")?.map(Secret::new),
             credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             data_dir: filled("DATA_DIR").unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into(),
+            routing: Routing::read(text)?,
         })
     }
 }
@@ -258,6 +265,7 @@ mod tests {
             secret_key: None,
             credentials_directory: None,
             data_dir: "data".into(),
+            routing: Routing::read(|_| Ok(None)).unwrap(),
         };
         assert_eq!(with(&[]), Ok(expected.clone()));
         let names = [

@@ -18,12 +18,14 @@ mod machine;
 mod network;
 mod places;
 mod port;
+mod route;
 mod sandbox;
 mod seccomp;
 mod supervise;
 mod worker;
 
 pub use deployer::{DeployError, Deployer, Runtime};
+pub use route::{Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};
@@ -35,6 +37,7 @@ use fetch::TokenOf;
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
+use route::Target;
 use serde_json::json;
 use supervise::Order;
 
@@ -272,12 +275,18 @@ impl Attempt<'_> {
         format!("; its last lines:\n{}", lines.join("\n"))
     }
 
-    /// The switch: in one transaction in the database, then for the supervisor, who
-    /// sends the process before it home.
+    /// The switch: the router confirms, then one transaction in the database makes it
+    /// final, then the supervisor sends the process before it home.
     fn go_live(&self, launched: Launched) -> Result<(), Halt> {
         let (shared, app, process) = (self.shared, &self.app.id, launched.process().clone());
+        let target = Target::Process(process.port);
+        let routed = shared.router.switch(&self.app, &target, &|line| self.say(line))?;
         let switch = || shared.store.go_live(self.id, app, &process);
-        match shared.queue.unless_cancelled(self.cancel, switch) {
+        let switched = shared.queue.unless_cancelled(self.cancel, switch);
+        if !matches!(switched, Some(Ok(true))) {
+            routed.take_back();
+        }
+        match switched {
             Some(Ok(true)) => {
                 self.say(&format!("Live on port {}", process.port));
                 if let Some(instance) = launched.keep() {

@@ -7,9 +7,9 @@ mod logger;
 
 use crate::api::{Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
-use crate::config::{Config, TrustProxy};
+use crate::config::{Config, Routing, TrustProxy};
 use crate::data_dir::DataDir;
-use crate::deploy::Deployer;
+use crate::deploy::{Deployer, RouteSettings};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
@@ -105,8 +105,17 @@ impl House {
                 Err(error) => log::error!("{error}"),
             }
         }
-        let deployer = Deployer::start(Arc::clone(&store), Arc::clone(&journal), data.clone())?;
-        let facts = facts::FromStore { store: Arc::clone(&store), journal: Arc::clone(&journal) };
+        let deployer = Deployer::start(
+            Arc::clone(&store),
+            Arc::clone(&journal),
+            data.clone(),
+            routing(&config.routing),
+        )?;
+        let facts = facts::FromStore {
+            store: Arc::clone(&store),
+            journal: Arc::clone(&journal),
+            deployer: Arc::clone(&deployer),
+        };
         let live = Live::new(live::Settings {
             auth: Arc::clone(&auth),
             journal: Arc::clone(&journal),
@@ -190,6 +199,19 @@ impl Running {
             log::error!("the request thread had ended with a panic");
         }
     }
+}
+
+/// What the router goes by; nothing when it is off.
+fn routing(config: &Routing) -> Option<RouteSettings> {
+    config.on.then(|| RouteSettings {
+        base_domain: config.base_domain.clone(),
+        bind: config.bind,
+        http_port: config.http_port,
+        https_port: config.https_port,
+        dashboard_domain: config.dashboard_domain.as_ref().map(|d| d.as_str().to_owned()),
+        acme_email: config.acme_email.clone(),
+        private_tls: config.private_tls,
+    })
 }
 
 fn trust(config: &TrustProxy) -> auth::client::Trust {

@@ -41,14 +41,14 @@ pub struct AppView<'a> {
     status: &'static str,
     status_detail: Option<&'a str>,
     /// Where it answers, while it runs.
-    pub url: Option<String>,
+    url: Option<String>,
     live_deploy_id: Option<&'a str>,
     created_at: UnixMillis,
 }
 
-impl<'a> From<&'a App> for AppView<'a> {
-    fn from(app: &'a App) -> Self {
-        let running = app.process.as_ref().filter(|p| p.ended.is_none());
+impl<'a> AppView<'a> {
+    /// An app, and where it answers.
+    pub(super) fn new(app: &'a App, url: Option<String>) -> Self {
         Self {
             id: app.id.as_str(),
             name: app.name.as_str(),
@@ -72,7 +72,7 @@ impl<'a> From<&'a App> for AppView<'a> {
                 Wanted::Running => app.process.as_ref().and_then(|p| p.ended.as_deref()),
                 Wanted::Stopped => None,
             },
-            url: running.map(|p| format!("http://127.0.0.1:{}", p.port)),
+            url,
             live_deploy_id: app.live_deploy.as_ref().map(|d| d.as_str()),
             created_at: app.created_at,
         }
@@ -85,6 +85,20 @@ struct AppList<'a> {
 }
 
 impl Api {
+    /// An app as the API shows it.
+    pub(super) fn view<'a>(&self, app: &'a App) -> AppView<'a> {
+        AppView::new(app, self.deployer.url(app))
+    }
+
+    /// Stores a new app, once the router takes its host names.
+    pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
+        self.deployer.admit(None, &draft.name, &draft.domains)?;
+        let id = self.store.create_app(draft).inspect_err(|_| self.deployer.readmit())?;
+        let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
+        self.deployer.name_app(&app);
+        Ok(app)
+    }
+
     /// The app of an id in a path.
     pub(super) fn app(&self, id: &str) -> Result<App, ApiError> {
         let id = AppId::parse(id).map_err(|_| ApiError::no_app())?;
@@ -95,7 +109,7 @@ impl Api {
 pub(super) fn list(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     Query::of(request.query)?.finish()?;
     let apps = api.store.apps()?;
-    Ok(Answer::json(200, &AppList { apps: apps.iter().map(AppView::from).collect() }))
+    Ok(Answer::json(200, &AppList { apps: apps.iter().map(|app| api.view(app)).collect() }))
 }
 
 pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
@@ -126,9 +140,9 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
         auto_deploy: fields.boolean("autoDeploy")?.unwrap_or(true),
     };
     fields.finish()?;
-    let id = api.store.create_app(&draft)?;
-    let app = api.store.app(&id)?.ok_or_else(ApiError::internal)?;
-    let mut answer = Answer::json(201, &AppView::from(&app));
+    let app = api.make(&draft)?;
+    let id = &app.id;
+    let mut answer = Answer::json(201, &api.view(&app));
     answer.header("Location", format!("/api/apps/{id}"));
     Ok(answer)
 }
@@ -148,7 +162,7 @@ pub(super) fn show(
     id: &str,
 ) -> Result<Answer, ApiError> {
     Query::of(request.query)?.finish()?;
-    Ok(Answer::json(200, &AppView::from(&api.app(id)?)))
+    Ok(Answer::json(200, &api.view(&api.app(id)?)))
 }
 
 pub(super) fn change(
@@ -181,11 +195,23 @@ pub(super) fn change(
         auto_deploy: fields.boolean("autoDeploy")?,
     };
     fields.finish()?;
-    if !api.store.update_app(&app.id, &changes)? {
+    let named = changes.name.is_some() || changes.domains.is_some();
+    if named {
+        let name = changes.name.as_ref().unwrap_or(&app.name);
+        let domains = changes.domains.as_ref().unwrap_or(&app.domains);
+        api.deployer.admit(Some(&app.id), name, domains)?;
+    }
+    let updated = api.store.update_app(&app.id, &changes);
+    if named && !matches!(updated, Ok(true)) {
+        api.deployer.readmit();
+    }
+    if !updated? {
         return Err(ApiError::no_app());
     }
     api.refresh_redactor(&app.id)?;
-    Ok(Answer::json(200, &AppView::from(&api.app(id)?)))
+    let app = api.app(id)?;
+    api.deployer.name_app(&app);
+    Ok(Answer::json(200, &api.view(&app)))
 }
 
 pub(super) fn remove(
@@ -210,7 +236,7 @@ pub(super) fn stop(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.stop_app(&app.id)?;
-    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+    Ok(Answer::json(202, &api.view(&api.app(id)?)))
 }
 
 pub(super) fn start(
@@ -221,7 +247,7 @@ pub(super) fn start(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.start_app(&app.id)?;
-    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+    Ok(Answer::json(202, &api.view(&api.app(id)?)))
 }
 
 pub(super) fn restart(
@@ -232,7 +258,7 @@ pub(super) fn restart(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.restart_app(&app.id)?;
-    Ok(Answer::json(202, &AppView::from(&api.app(id)?)))
+    Ok(Answer::json(202, &api.view(&api.app(id)?)))
 }
 
 fn acting_on(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {

@@ -135,7 +135,7 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
     let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
-    let answer = OneLine { app: AppView::from(&app), deploy: DeployView::from(&deploy) };
+    let answer = OneLine { app: api.view(&app), deploy: DeployView::from(&deploy) };
     Ok(Answer::json(202, &answer))
 }
 
@@ -194,8 +194,7 @@ fn made(
         host_sockets: Vec::new(),
         auto_deploy: true,
     };
-    let id = api.store.create_app(&draft)?;
-    api.store.app(&id)?.ok_or_else(ApiError::internal)
+    api.make(&draft)
 }
 
 /// A name out of the repository's: lower case, other characters as dashes.

@@ -154,6 +154,10 @@ impl From<DeployError> for ApiError {
             DeployError::NothingToStart => {
                 Self::new(409, "nothing_to_start", "the app has no live release; deploy it first")
             }
+            DeployError::Host { field, sentence } => Self {
+                field: Some(field.to_owned()),
+                ..Self::new(409, "host_refused", format!("{field}: {sentence}"))
+            },
             DeployError::Runtime(sentence) => Self::new(503, "runtime_missing", sentence),
             other => {
                 log::error!("{other}");

@@ -3,7 +3,7 @@
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::Runtime;
+use crate::deploy::{RouterState, Runtime};
 use serde::Serialize;
 use serde_json::json;
 
@@ -42,12 +42,22 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
         Runtime::Ready => (true, None),
         Runtime::Missing(sentence) => (false, Some(sentence)),
     };
+    let router = match api.deployer.router() {
+        RouterState::Off => json!({"state": "off"}),
+        RouterState::Starting => json!({"state": "starting"}),
+        RouterState::Missing(sentence) => json!({"state": "missing", "message": sentence}),
+        RouterState::Running { version, ports } => json!({
+            "state": "running", "version": version,
+            "httpPort": ports.http, "httpsPort": ports.https,
+        }),
+    };
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hostName": host_name(),
         "uptimeSeconds": api.started.elapsed().as_secs(),
         "memoryBytes": machine.server_memory_bytes,
         "machine": machine,
+        "router": router,
         "runtime": {"ready": ready, "message": message},
         "tokenSource": if api.auth.is_pinned() { "environment" } else { "file" },
     });

@@ -4,12 +4,13 @@ use super::instance::{Instance, sweep};
 use super::machine::Machine;
 use super::places::Places;
 use super::port::Ports;
+use super::route::{Router, Settings, State, Target};
 use super::supervise::{Desk, Order, Supervisor};
 use super::worker::Queue;
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
-use crate::model::{AppId, DeployStatus, Trigger, Wanted};
-use crate::store::{Deploy, Store, StoreError};
+use crate::model::{AppId, AppName, DeployStatus, Domain, Trigger, Wanted};
+use crate::store::{App, Deploy, Store, StoreError};
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -34,6 +35,13 @@ pub enum DeployError {
     NothingToStart,
     /// This machine cannot run apps; the sentence says why and what to do.
     Runtime(String),
+    /// A host name cannot be the app's: which field it comes from, and why.
+    Host {
+        /// `name` or `domains`.
+        field: &'static str,
+        /// Why not.
+        sentence: String,
+    },
     /// The database did not do its part.
     Store(StoreError),
     /// The system did not do its part: what failed, and why.
@@ -45,7 +53,7 @@ impl fmt::Display for DeployError {
         match self {
             Self::NoApp => f.write_str("there is no such app"),
             Self::NothingToStart => f.write_str("the app has no live release; deploy it first"),
-            Self::Runtime(sentence) => f.write_str(sentence),
+            Self::Runtime(sentence) | Self::Host { sentence, .. } => f.write_str(sentence),
             Self::Store(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "could not {what}: {error}"),
         }
@@ -81,6 +89,8 @@ pub struct Shared {
     pub ports: Ports,
     /// What is to be deployed next, and what is being deployed.
     pub queue: Queue,
+    /// Who leads requests to apps.
+    pub router: Router,
     /// Where the supervisor gets its orders.
     pub desk: Desk,
     machine: Mutex<Option<(Result<Machine, String>, Instant)>>,
@@ -124,7 +134,14 @@ impl Deployer {
         store: Arc<Store>,
         journal: Arc<Journal>,
         data: DataDir,
+        routing: Option<Settings>,
     ) -> Result<Arc<Self>, DeployError> {
+        // Before anything is ended: what a killed server had switched to, but not noted,
+        // is about to be.
+        let apps = store.apps()?.into_iter().map(|app| (led_to(&app), app));
+        let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
+        let router = Router::start(routing, &data, &apps);
+        let router = router.map_err(|e| DeployError::Io("prepare the router", e))?;
         let (desk, inbox) = Desk::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
         let shared = Arc::new(Shared {
             store,
@@ -132,6 +149,7 @@ impl Deployer {
             places: Places::new(data),
             ports: Ports::default(),
             queue: Queue::default(),
+            router,
             desk,
             machine: Mutex::new(None),
         });
@@ -215,12 +233,14 @@ impl Deployer {
         shared.queue.wait_until_free_of(app, CANCELLED);
         shared.store.set_wanted(app, Wanted::Stopped)?;
         shared.desk.give(Order::Forget(app.clone()));
+        shared.router.forget(app);
         shared
             .places
             .discard_app(app, keep_data)
             .map_err(|e| DeployError::Io("remove the app's files", e))?;
         let deploys = shared.store.deploy_ids(app)?;
         shared.store.delete_app(app)?;
+        self.readmit();
         shared.journal.remove_app(app, &deploys);
         shared.queue.wake();
         Ok(())
@@ -232,11 +252,89 @@ impl Deployer {
         self.shared.machine().map_or_else(Runtime::Missing, |_| Runtime::Ready)
     }
 
+    /// What the router is doing.
+    #[must_use]
+    pub fn router(&self) -> State {
+        self.shared.router.state()
+    }
+
+    /// Where an app answers, while it runs: through the router, or at its port.
+    #[must_use]
+    pub fn url(&self, app: &App) -> Option<String> {
+        let port = match led_to(app) {
+            Target::Down => return None,
+            Target::Files(..) => None,
+            Target::Process(port) => Some(port),
+        };
+        let at_port = || port.map(|port| format!("http://127.0.0.1:{port}"));
+        self.shared.router.url(app).or_else(at_port)
+    }
+
+    /// Judges the host names that an app is about to have, and prepares the router for
+    /// them. Then they are stored, or [`Deployer::readmit`] undoes it.
+    ///
+    /// # Errors
+    /// [`DeployError::Host`] for a name that another one has or that the router refuses;
+    /// everything is then as it was.
+    pub fn admit(
+        &self,
+        app: Option<&AppId>,
+        name: &AppName,
+        domains: &[Domain],
+    ) -> Result<(), DeployError> {
+        let Some(settings) = self.shared.router.settings() else { return Ok(()) };
+        let refused = |field, sentence| Err(DeployError::Host { field, sentence });
+        let host = settings.host_of(name);
+        let taken = |host: &str| settings.dashboard_domain.as_deref() == Some(host);
+        if taken(&host) {
+            return refused("name", format!("{host} is where the dashboard answers"));
+        }
+        if let Some(domain) = domains.iter().find(|d| taken(d.as_str())) {
+            let sentence = format!("{} is where the dashboard answers", domain.as_str());
+            return refused("domains", sentence);
+        }
+        let mut hosts: Vec<String> = domains.iter().map(|d| d.as_str().to_owned()).collect();
+        for other in self.shared.store.apps()?.iter().filter(|other| Some(&other.id) != app) {
+            if other.domains.iter().any(|domain| domain.as_str() == host) {
+                return refused(
+                    "name",
+                    format!("{host} is a domain of app {}", other.name.as_str()),
+                );
+            }
+            let theirs = settings.host_of(&other.name);
+            if domains.iter().any(|domain| domain.as_str() == theirs) {
+                return refused("domains", format!("{theirs} is where another app answers"));
+            }
+            hosts.extend(settings.hosts(other));
+        }
+        hosts.push(host);
+        let admitted = self.shared.router.admit(hosts.into_iter());
+        admitted.or_else(|sentence| refused("domains", sentence))
+    }
+
+    /// Has the router keep to the host names that are stored.
+    pub fn readmit(&self) {
+        let Some(settings) = self.shared.router.settings() else { return };
+        let admitted = self.shared.store.apps().map_err(|e| e.to_string()).and_then(|apps| {
+            let hosts: Vec<String> = apps.iter().flat_map(|app| settings.hosts(app)).collect();
+            self.shared.router.admit(hosts.into_iter())
+        });
+        if let Err(error) = admitted {
+            log::error!("the router still has names that are no longer used: {error}");
+        }
+    }
+
+    /// Leads the host names that an app has now to it.
+    pub fn name_app(&self, app: &App) {
+        self.shared.router.name(app);
+    }
+
     /// Cancels a deploy that is under way and joins the threads; apps keep running.
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
         self.shared.queue.close("the server was stopped; deploy again");
         self.shared.desk.give(Order::Shutdown);
+        self.shared.router.shutdown();
         for thread in lock(&self.threads).drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {
@@ -263,6 +361,17 @@ impl Deployer {
         }
         self.shared.queue.cancel(app, why);
         Ok(())
+    }
+}
+
+/// Where an app's requests go, as the database knows it.
+fn led_to(app: &App) -> Target {
+    let running = app.process.as_ref().filter(|p| p.ended.is_none());
+    match (running, &app.live_deploy) {
+        _ if app.wanted == Wanted::Stopped => Target::Down,
+        (_, Some(live)) if app.static_root.is_some() => Target::Files(app.id.clone(), live.clone()),
+        (Some(process), _) => Target::Process(process.port),
+        (None, _) => Target::Down,
     }
 }
 

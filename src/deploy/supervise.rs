@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::instance::Instance;
+use super::route::Target;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
 use crate::store::{App, Process};
@@ -31,6 +32,10 @@ const GRACE: Duration = Duration::from_secs(30);
 const SHORT_GRACE: Duration = Duration::from_secs(5);
 /// The same when the server itself stops, which must be over within 10 s.
 const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a process that was replaced is left alone before SIGTERM: requests that the
+/// router had sent on their way to it, or that it was answering, come to their end.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Time between two looks while a process is ending.
 const LOOK: Duration = Duration::from_millis(100);
@@ -104,9 +109,20 @@ struct Seat {
 struct Leaving {
     app: AppId,
     instance: Instance,
+    /// When to ask it; `None` once it was asked.
+    ask_at: Option<Instant>,
     kill_at: Instant,
     /// Somebody wants to know how it ended.
     told: bool,
+}
+
+impl Leaving {
+    /// Asks it to end, once.
+    fn ask(&mut self) {
+        if self.ask_at.take().is_some() {
+            self.instance.terminate();
+        }
+    }
 }
 
 /// The supervisor.
@@ -163,8 +179,10 @@ impl Supervisor {
                 let seat = Seat { live: Some(live), ..Seat::default() };
                 let old = self.seats.insert(app.clone(), seat);
                 if let Some(old) = old.and_then(|seat| seat.live) {
-                    self.dismiss(app.clone(), old.instance, GRACE, false);
+                    self.replace(app.clone(), old.instance);
                 }
+                // Unless that start, or the crash, has changed the route, it is this already.
+                self.shared.router.point(&app, &Target::Process(process.port));
                 // Between the switch and this order we may have started the new
                 // release ourselves, for a crash of the old one; that was `old`.
                 if let Err(error) = self.shared.store.set_process(&app, Some(&process)) {
@@ -184,6 +202,7 @@ impl Supervisor {
             }
             Order::Forget(app) => {
                 self.leaving.iter_mut().filter(|l| l.app == app).for_each(|l| {
+                    l.ask();
                     l.told = false;
                     l.kill_at = l.kill_at.min(Instant::now() + SHORT_GRACE);
                 });
@@ -211,6 +230,7 @@ impl Supervisor {
             Wanted::Running => {}
             Wanted::Stopped => {
                 seat.start_at = None;
+                self.shared.router.point(id, &Target::Down);
                 if let Some(live) = seat.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
                     self.dismiss(id.clone(), live.instance, GRACE, true);
@@ -221,7 +241,15 @@ impl Supervisor {
 
     fn dismiss(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
         instance.terminate();
-        self.leaving.push(Leaving { app, instance, kill_at: Instant::now() + grace, told });
+        let kill_at = Instant::now() + grace;
+        self.leaving.push(Leaving { app, instance, ask_at: None, kill_at, told });
+    }
+
+    /// Dismisses a process whose place another one has taken, in a moment.
+    fn replace(&mut self, app: AppId, instance: Instance) {
+        let ask_at = Instant::now() + SETTLE;
+        let kill_at = ask_at + GRACE;
+        self.leaving.push(Leaving { app, instance, ask_at: Some(ask_at), kill_at, told: false });
     }
 
     /// Takes notice of live processes that have ended by themselves.
@@ -235,6 +263,7 @@ impl Supervisor {
                 _ => FIRST_PAUSE,
             };
             record_end(&self.shared, id, live.instance.pid(), exit);
+            self.shared.router.point(id, &Target::Down);
             let seconds = pause.as_secs();
             let how = match exit {
                 Exit::Unknown => {
@@ -250,7 +279,7 @@ impl Supervisor {
                 // Something inside may take a moment to go, though it was killed.
                 let (app, instance) = (id.clone(), live.instance);
                 let kill_at = Instant::now();
-                self.leaving.push(Leaving { app, instance, kill_at, told: false });
+                self.leaving.push(Leaving { app, instance, ask_at: None, kill_at, told: false });
             }
         }
     }
@@ -261,6 +290,9 @@ impl Supervisor {
         let shared = &self.shared;
         self.leaving.retain_mut(|leaving| {
             if !leaving.instance.is_gone() {
+                if leaving.ask_at.is_some_and(|at| now >= at) {
+                    leaving.ask();
+                }
                 if now >= leaving.kill_at {
                     leaving.instance.kill();
                 }
@@ -334,6 +366,7 @@ impl Supervisor {
     /// others stay as they are.
     fn let_go(&mut self) {
         let until = Instant::now() + LAST_GRACE;
+        self.leaving.iter_mut().for_each(Leaving::ask);
         self.see_off();
         while !self.leaving.is_empty() && Instant::now() < until {
             std::thread::sleep(LOOK);
@@ -360,6 +393,7 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
     let launched = shared.launch(&app, &deploy)?;
     // Not written is not started: after a restart of the server nobody would know it.
     shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
+    shared.router.point(id, &Target::Process(launched.process().port));
     Ok(launched.keep().map(|instance| Live { instance, since: Instant::now() }))
 }
 

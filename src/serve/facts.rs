@@ -1,6 +1,7 @@
 //! What live sessions need to know of apps and deploys, answered from the database.
 
-use crate::api::{AppView, DeployView};
+use crate::api::DeployView;
+use crate::deploy::Deployer;
 use crate::journal::{Journal, Redactor};
 use crate::live::Facts;
 use crate::model::{AppId, DeployId};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 pub(super) struct FromStore {
     pub(super) store: Arc<Store>,
     pub(super) journal: Arc<Journal>,
+    pub(super) deployer: Arc<Deployer>,
 }
 
 impl Facts for FromStore {
@@ -42,7 +44,7 @@ impl Facts for FromStore {
             .iter()
             .map(|app| {
                 // A process that was started anew answers elsewhere, with the same status.
-                let url = AppView::from(app).url;
+                let url = self.deployer.url(app);
                 json!({"id": app.id.as_str(), "status": app.status.as_str(), "url": url})
             })
             .collect();

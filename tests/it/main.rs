@@ -24,6 +24,7 @@ mod harness_proof;
 mod network;
 mod openapi;
 mod repositories;
+mod routing;
 mod running;
 mod sign_in;
 mod start_and_stop;

@@ -114,6 +114,7 @@ fn read_line(from: &mut impl BufRead) -> io::Result<String> {
 /// A client. It sends `Authorization` when it was given a token.
 pub struct Http {
     address: SocketAddr,
+    host: String,
     from: Option<IpAddr>,
     headers: Vec<(String, String)>,
     connection: Option<RawConn>,
@@ -121,7 +122,14 @@ pub struct Http {
 
 impl Http {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, from: None, headers: Vec::new(), connection: None }
+        let host = address.to_string();
+        Self { address, host, from: None, headers: Vec::new(), connection: None }
+    }
+
+    /// Asks for another host than the address.
+    pub fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
     }
 
     /// Carries this token.
@@ -210,7 +218,7 @@ impl Http {
     }
 
     fn bytes(&self, method: &str, path: &str, body: Option<&[u8]>) -> Vec<u8> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

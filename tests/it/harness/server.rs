@@ -38,14 +38,30 @@ pub struct Finished {
 }
 
 impl Setup {
-    /// A fresh data directory, a free port of the loopback interface, nothing else set.
+    /// A fresh data directory, a free port of the loopback interface, no router, nothing else set.
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("bpaas-").tempdir().expect("a directory");
         let mut setup =
             Self { home: Arc::new(home), env: BTreeMap::new(), user: None, shell: Vec::new() };
         let data = setup.data();
         setup = setup.env("DATA_DIR", data.to_str().expect("UTF-8"));
-        setup.listen("127.0.0.1:0")
+        setup.env("ROUTER", "off").listen("127.0.0.1:0")
+    }
+
+    /// The same with a router, on free ports of the loopback interface.
+    pub fn routed() -> Self {
+        let (http, https) = (free_port(), free_port());
+        Self::new()
+            .without("ROUTER")
+            .env("ROUTER_BIND", "127.0.0.1")
+            .env("HTTP_PORT", &http.to_string())
+            .env("HTTPS_PORT", &https.to_string())
+    }
+
+    /// Where the router listens, by the name of the variable that says so.
+    pub fn router(&self, variable: &str) -> SocketAddr {
+        let port = self.env.get(variable).expect("a router").parse().expect("a port");
+        SocketAddr::from(([127, 0, 0, 1], port))
     }
 
     /// The data directory. The server makes it.
@@ -263,6 +279,11 @@ impl Server {
         Http::new(self.address()).bearer(&self.token())
     }
 
+    /// A client of the router that asks for this host.
+    pub fn visitor(&self, host: &str) -> Http {
+        Http::new(self.setup.router("HTTP_PORT")).host(host)
+    }
+
     /// A client without a token.
     pub fn stranger(&self) -> Http {
         Http::new(self.address())
@@ -343,6 +364,13 @@ impl Drop for Server {
             eprintln!("--- log of the server\n{}---", self.log.lock().expect("log"));
         }
     }
+}
+
+/// A port that nobody has: none that the system gives to connections, and none that apps get.
+fn free_port() -> u16 {
+    let mut tries = (0..1000).map(|_| 10_000 + u16::from_be_bytes(super::random()) % 10_000);
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    tries.find(free).expect("a free port")
 }
 
 /// The addresses in `listening on http://ADDRESS` lines.

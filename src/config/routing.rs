@@ -1,0 +1,190 @@
+//! Where apps answer: the variables that the router goes by.
+
+use super::{ConfigError, port};
+use crate::model::Domain;
+use std::net::IpAddr;
+
+/// Below it apps get their names unless told otherwise: a name that every machine
+/// resolves to itself (RFC 6761, section 6.3).
+const DEFAULT_BASE: &str = "localhost";
+
+/// What the environment says of routing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// `ROUTER`: whether there is one; `off` for those who have their own.
+    pub on: bool,
+    /// `BASE_DOMAIN`: an app answers at its name and this, in lower case.
+    pub base_domain: String,
+    /// `ROUTER_BIND`: the one address that the router listens on; all when unset.
+    pub bind: Option<IpAddr>,
+    /// `HTTP_PORT`; the usual one, or another that is free, when unset.
+    pub http_port: Option<u16>,
+    /// `HTTPS_PORT`, likewise.
+    pub https_port: Option<u16>,
+    /// `DASHBOARD_DOMAIN`: serves the dashboard over HTTPS.
+    pub dashboard_domain: Option<Domain>,
+    /// `ACME_EMAIL`: whom the certificate authority writes to.
+    pub acme_email: Option<String>,
+    /// `PRIVATE_TLS`: certificates come from an authority of the router's own.
+    pub private_tls: bool,
+}
+
+impl Routing {
+    /// Reads the variables, each through `text`.
+    pub(super) fn read(
+        text: impl Fn(&'static str) -> Result<Option<String>, ConfigError>,
+    ) -> Result<Self, ConfigError> {
+        let base = text("BASE_DOMAIN")?.map(|v| base_domain(&v)).transpose()?;
+        let routing = Self {
+            on: switch("ROUTER", text("ROUTER")?, ["on", "off"])?.unwrap_or(true),
+            base_domain: base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),
+            bind: text("ROUTER_BIND")?.map(|v| address(&v)).transpose()?,
+            http_port: own_port("HTTP_PORT", text("HTTP_PORT")?)?,
+            https_port: own_port("HTTPS_PORT", text("HTTPS_PORT")?)?,
+            dashboard_domain: text("DASHBOARD_DOMAIN")?.map(|v| dashboard(&v)).transpose()?,
+            acme_email: text("ACME_EMAIL")?.map(email).transpose()?,
+            private_tls: switch("PRIVATE_TLS", text("PRIVATE_TLS")?, ["true", "false"])?
+                .unwrap_or(false),
+        };
+        if routing.http_port.is_some() && routing.http_port == routing.https_port {
+            return Err(ConfigError {
+                name: "HTTPS_PORT",
+                problem: "is the same as HTTP_PORT; give each its own, 443 and 80 for example",
+            });
+        }
+        Ok(routing)
+    }
+}
+
+/// One of two words, in any case: whether it is the first.
+fn switch(
+    name: &'static str,
+    value: Option<String>,
+    words: [&'static str; 2],
+) -> Result<Option<bool>, ConfigError> {
+    let Some(value) = value else { return Ok(None) };
+    match words.iter().position(|word| value.eq_ignore_ascii_case(word)) {
+        Some(at) => Ok(Some(at == 0)),
+        None => Err(ConfigError {
+            name,
+            problem: if words[0] == "on" {
+                "is neither on nor off; write off if you run a reverse proxy of your own"
+            } else {
+                "is neither true nor false; write true if no public authority can reach this machine"
+            },
+        }),
+    }
+}
+
+fn base_domain(text: &str) -> Result<String, ConfigError> {
+    let lower = text.to_ascii_lowercase();
+    if lower == DEFAULT_BASE {
+        return Ok(lower);
+    }
+    Domain::parse(&lower).map(|domain| domain.as_str().to_owned()).map_err(|_| ConfigError {
+        name: "BASE_DOMAIN",
+        problem: "is not a host name; write the name below which apps shall answer, without scheme, \
+                  port or wildcard: apps.example.com",
+    })
+}
+
+fn dashboard(text: &str) -> Result<Domain, ConfigError> {
+    Domain::parse(text).map_err(|_| ConfigError {
+        name: "DASHBOARD_DOMAIN",
+        problem: "is not a host name; write the name that the dashboard shall answer at, without \
+                  scheme, port or path: paas.example.com",
+    })
+}
+
+fn address(text: &str) -> Result<IpAddr, ConfigError> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| ConfigError {
+        name: "ROUTER_BIND",
+        problem: "is not an address; write one of this machine's, such as 192.0.2.7 or ::1, or \
+                  unset it to listen on all of them",
+    })
+}
+
+fn own_port(name: &'static str, value: Option<String>) -> Result<Option<u16>, ConfigError> {
+    let Some(value) = value else { return Ok(None) };
+    let problem = "is not a port; write a number from 1 to 65535";
+    port(&value).filter(|p| *p > 0).map(Some).ok_or(ConfigError { name, problem })
+}
+
+/// Only what an address must have: the authority itself writes to it.
+fn email(text: String) -> Result<String, ConfigError> {
+    let plain = text.len() <= 254 && text.bytes().all(|b| b.is_ascii_graphic());
+    let parts = text.split_once('@');
+    let whole = parts.is_some_and(|(user, host)| {
+        !user.is_empty() && host.contains('.') && Domain::parse(host).is_ok()
+    });
+    // Braces would be a placeholder of the router's.
+    if plain && whole && !text.contains(['{', '}', '<', '>', ',']) {
+        return Ok(text);
+    }
+    Err(ConfigError {
+        name: "ACME_EMAIL",
+        problem: "is not an e-mail address; write the one that the certificate authority may warn: \
+                  admin@example.com",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Result<Routing, ConfigError> {
+        let found = |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        Routing::read(|name| Ok(found(name)))
+    }
+
+    #[test]
+    fn without_variables_apps_answer_below_localhost() {
+        let routing = with(&[]).unwrap();
+        assert!(routing.on && !routing.private_tls);
+        assert_eq!(routing.base_domain, "localhost");
+        assert_eq!((routing.http_port, routing.https_port), (None, None));
+    }
+
+    #[test]
+    fn every_variable_is_read() {
+        let routing = with(&[
+            ("ROUTER", "Off"),
+            ("BASE_DOMAIN", "Apps.Example.com"),
+            ("ROUTER_BIND", "[::1]"),
+            ("HTTP_PORT", "8000"),
+            ("HTTPS_PORT", "8443"),
+            ("DASHBOARD_DOMAIN", "paas.example.com"),
+            ("ACME_EMAIL", "admin@example.com"),
+            ("PRIVATE_TLS", "TRUE"),
+        ])
+        .unwrap();
+        assert!(!routing.on && routing.private_tls);
+        assert_eq!(routing.base_domain, "apps.example.com");
+        assert_eq!(routing.bind, Some("::1".parse().unwrap()));
+        assert_eq!((routing.http_port, routing.https_port), (Some(8000), Some(8443)));
+        assert_eq!(routing.dashboard_domain.unwrap().as_str(), "paas.example.com");
+        assert_eq!(routing.acme_email.as_deref(), Some("admin@example.com"));
+    }
+
+    #[test]
+    fn a_bad_value_is_one_sentence_that_names_its_variable() {
+        for (name, values) in [
+            ("ROUTER", &["yes", "caddy"][..]),
+            ("BASE_DOMAIN", &["intranet", "*.example.com", "https://a.b", "a.b:80", "1.2.3.4"]),
+            ("ROUTER_BIND", &["localhost", "1.2.3.4:80", "*"]),
+            ("HTTP_PORT", &["0", "65536", "+80", ":80", "http"]),
+            ("HTTPS_PORT", &["-1", "4 4"]),
+            ("DASHBOARD_DOMAIN", &["localhost", "https://a.b", "a.b/c"]),
+            ("ACME_EMAIL", &["admin", "a@b", "a@b.c, d@e.f", "{env.HOME}@b.cd", "a@ b.cd"]),
+            ("PRIVATE_TLS", &["on", "1"]),
+        ] {
+            for value in values {
+                let error = with(&[(name, value)]).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{name} is ")), "{value}: {error}");
+            }
+        }
+        let error = with(&[("HTTP_PORT", "80"), ("HTTPS_PORT", "80")]).unwrap_err();
+        assert_eq!(error.name, "HTTPS_PORT");
+    }
+}

@@ -1,0 +1,246 @@
+//! The router: Caddy as a child, and the table that tells it where each host leads.
+//!
+//! A deploy changes the [`table`] alone, so no other app notices it, and what serves
+//! keeps serving when the server, the router or both are killed. The configuration
+//! changes only when a name needs a certificate. The database is what counts: at each
+//! start of the server table and configuration are made to follow it.
+
+mod admin;
+mod caddy;
+mod config;
+mod keeper;
+mod table;
+
+pub use config::{Ports, Settings};
+pub use table::Target;
+
+use super::deployer::lock;
+use crate::data_dir::DataDir;
+use crate::model::{AppId, AppName};
+use crate::proc::Cancel;
+use crate::store::App;
+use keeper::Keeper;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use table::{Entry, Table};
+
+/// What the router is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// The owner has turned it off.
+    Off,
+    /// It is being started.
+    Starting,
+    /// It serves.
+    Running {
+        /// Its version.
+        version: String,
+        /// Where it listens.
+        ports: Ports,
+    },
+    /// It does not run; the sentence says why and what to do.
+    Missing(String),
+}
+
+/// A route that was changed and confirmed. It can be taken back.
+#[derive(Debug)]
+pub struct Changed<'a>(Option<(&'a Keeper, Entry)>);
+
+impl Changed<'_> {
+    /// Leads the app's requests to where they went before.
+    pub fn take_back(self) {
+        if let Some((keeper, entry)) = self.0 {
+            let back = keeper.table.take_back(&entry);
+            told(back, "a route could not be put back");
+        }
+    }
+}
+
+/// The router.
+#[derive(Debug)]
+pub struct Router {
+    keeper: Option<Arc<Keeper>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Router {
+    /// A router for these apps, each with where it leads. Without settings there is
+    /// none, and one that an earlier server left running is ended.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn start(
+        settings: Option<Settings>,
+        data: &DataDir,
+        apps: &[(App, Target)],
+    ) -> io::Result<Self> {
+        let dir = data.make_dir("router")?;
+        let Some(settings) = settings else {
+            if let Some(left) = caddy::adopt(&dir) {
+                log::info!("ROUTER is off: the router that still ran is ended");
+                caddy::end(left);
+            }
+            return Ok(Self { keeper: None, thread: Mutex::new(None) });
+        };
+        data.make_dir("router/home")?;
+        let keeper = Keeper {
+            settings,
+            sites: data.make_dir("sites")?,
+            front: data.join("front.sock"),
+            table: Table::open(data)?,
+            dir,
+            encrypted: Mutex::default(),
+            state: Mutex::new(State::Starting),
+            changing: Mutex::default(),
+            stop: Cancel::new()?,
+        };
+        for (app, target) in apps {
+            keeper.table.point(&app.id, target)?;
+        }
+        for (app, _) in apps {
+            keeper.table.name(&app.id, &keeper.settings.hosts(app))?;
+        }
+        keeper.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
+        *lock(&keeper.encrypted) =
+            keeper.encrypted_of(apps.iter().flat_map(|(app, _)| keeper.settings.hosts(app)));
+        let keeper = Arc::new(keeper);
+        let kept = Arc::clone(&keeper);
+        let thread = Builder::new().name("router".to_owned()).spawn(move || kept.keep())?;
+        Ok(Self { keeper: Some(keeper), thread: Mutex::new(Some(thread)) })
+    }
+
+    /// What it is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.keeper.as_ref().map_or(State::Off, |keeper| lock(&keeper.state).clone())
+    }
+
+    /// What the owner has set; nothing when it is off.
+    #[must_use]
+    pub fn settings(&self) -> Option<&Settings> {
+        self.keeper.as_ref().map(|keeper| &keeper.settings)
+    }
+
+    /// Where an app answers through it, while it serves.
+    #[must_use]
+    pub fn url(&self, app: &App) -> Option<String> {
+        let State::Running { ports, .. } = self.state() else { return None };
+        Some(self.settings()?.url(app, ports))
+    }
+
+    /// Leads an app's requests somewhere else, and lets nothing further happen before
+    /// the router has been seen to do so. A router that does not run is no reason to
+    /// stop: it will find the change when it starts. `say` hears of it then.
+    ///
+    /// # Errors
+    /// The sentence that says why not; everything is then as it was.
+    pub fn switch(
+        &self,
+        app: &App,
+        target: &Target,
+        say: &dyn Fn(&str),
+    ) -> Result<Changed<'_>, String> {
+        let Some(keeper) = self.keeper.as_deref() else { return Ok(Changed(None)) };
+        let entry = keeper.table.point(&app.id, target);
+        let entry = entry.map_err(|e| format!("the route could not be written: {e}"))?;
+        let changed = Changed(Some((keeper, entry.clone())));
+        match keeper.confirm(&keeper.settings.host(app), &entry) {
+            Ok(None) => Ok(changed),
+            Ok(Some(why)) => {
+                say(&format!("The router does not run, the route waits for it: {why}"));
+                Ok(changed)
+            }
+            Err(sentence) => {
+                changed.take_back();
+                Err(sentence)
+            }
+        }
+    }
+
+    /// Leads an app's requests somewhere else, without waiting.
+    pub fn point(&self, app: &AppId, target: &Target) {
+        if let Some(keeper) = &self.keeper {
+            told(keeper.table.point(app, target), "a route could not be changed");
+        }
+    }
+
+    /// Gives an app the host names that it has in the database.
+    pub fn name(&self, app: &App) {
+        if let Some(keeper) = &self.keeper {
+            let hosts = keeper.settings.hosts(app);
+            told(keeper.table.name(&app.id, &hosts), "an app's names could not be changed");
+        }
+    }
+
+    /// Has the router get certificates for those of these hosts that need one, and for
+    /// no others.
+    ///
+    /// # Errors
+    /// The sentence that says why the router refuses; it goes on as before.
+    pub fn admit(&self, hosts: impl Iterator<Item = String>) -> Result<(), String> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.encrypt(keeper.encrypted_of(hosts))
+    }
+
+    /// Forgets an app.
+    pub fn forget(&self, app: &AppId) {
+        if let Some(keeper) = &self.keeper {
+            told(keeper.table.forget(app), "an app's routes could not be removed");
+        }
+    }
+
+    /// Lets go of the router, which goes on serving.
+    pub fn shutdown(&self) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stop.cancel();
+        }
+        if let Some(thread) = lock(&self.thread).take()
+            && thread.join().is_err()
+        {
+            log::error!("the router's thread had ended with a panic");
+        }
+    }
+}
+
+impl Settings {
+    /// The host name that follows from an app's name.
+    #[must_use]
+    pub fn host_of(&self, name: &AppName) -> String {
+        format!("{}.{}", name.as_str(), self.base_domain)
+    }
+
+    fn host(&self, app: &App) -> String {
+        self.host_of(&app.name)
+    }
+
+    /// All host names of an app.
+    #[must_use]
+    pub fn hosts(&self, app: &App) -> Vec<String> {
+        let own = app.domains.iter().map(|domain| domain.as_str().to_owned());
+        std::iter::once(self.host(app)).chain(own).collect()
+    }
+
+    /// Where an app answers: at the first domain of its own, if it has one.
+    fn url(&self, app: &App, ports: Ports) -> String {
+        let first = app.domains.first().map(|domain| domain.as_str().to_owned());
+        let host = first.unwrap_or_else(|| self.host(app));
+        let (scheme, port, usual) = if self.is_encrypted(&host) {
+            ("https", ports.https, 443)
+        } else {
+            ("http", ports.http, 80)
+        };
+        if port == usual {
+            format!("{scheme}://{host}")
+        } else {
+            format!("{scheme}://{host}:{port}")
+        }
+    }
+}
+
+/// What nobody waits for can only be told.
+fn told<T>(result: io::Result<T>, what: &str) {
+    if let Err(error) = result {
+        log::error!("{what}: {error}");
+    }
+}

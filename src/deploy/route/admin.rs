@@ -1,0 +1,108 @@
+//! A small HTTP client for the router's Unix sockets.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Bytes of an answer that are read; the router's are short.
+const MOST: usize = 64 * 1024;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, lossy.
+    pub body: String,
+}
+
+/// Asks once, in the old way that ends with the connection: no chunks, nothing kept.
+///
+/// # Errors
+/// When there is no answer in time, or one that is not HTTP.
+pub fn ask(
+    socket: &Path,
+    method: &str,
+    host: &str,
+    path: &str,
+    body: &[u8],
+    limit: Duration,
+) -> io::Result<Answer> {
+    let until = Instant::now() + limit;
+    let mut stream = UnixStream::connect(socket)?;
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.set_write_timeout(Some(limit))?;
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)?;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    while bytes.len() < MOST {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    read(&bytes).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer was not HTTP"))
+}
+
+fn read(bytes: &[u8]) -> Option<Answer> {
+    let text = String::from_utf8_lossy(bytes);
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.get(..3)?.parse().ok()?;
+    Some(Answer { status, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    fn answered_with(bytes: &'static [u8], limit: Duration) -> io::Result<Answer> {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).unwrap();
+            stream.write_all(bytes).unwrap();
+            // Open until the client has given up, when it has nothing to read to its end.
+            if !bytes.ends_with(b"!") {
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        let answer = ask(&socket, "GET", "", "/", b"", limit);
+        server.join().unwrap();
+        answer
+    }
+
+    #[test]
+    fn an_answer_is_its_status_and_its_body() {
+        let limit = Duration::from_secs(60);
+        let answer = answered_with(b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\nno!", limit).unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (404, "no!"));
+        assert!(answered_with(b"nonsense!", limit).is_err());
+        assert!(ask(Path::new("/nowhere/socket"), "GET", "", "/", b"", limit).is_err());
+    }
+
+    #[test]
+    fn a_silent_router_is_given_up_on() {
+        let error = answered_with(b"HTTP/1.0 200 OK\r\n\r\n", Duration::from_millis(50));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,207 @@
+//! Caddy as a process: started so that it outlives the server, found again, asked
+//! what it thinks of a configuration.
+
+use super::config::Settings;
+use crate::proc::{self, Exec, Running, table};
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// The program.
+const CADDY: &str = "caddy";
+
+/// What to say when it is not there.
+pub const NOT_INSTALLED: &str = "Caddy is not installed, so apps answer at their ports only; run \
+                                 `apt install caddy` (and `systemctl disable --now caddy`, since \
+                                 this server starts its own)";
+
+/// How long it may take to judge a configuration.
+const JUDGING: Duration = Duration::from_secs(10);
+/// How long it may take to end after SIGTERM.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// The file that remembers its process.
+const PID_FILE: &str = "caddy.pid";
+/// What it prints itself, mostly while it starts.
+const OUTPUT: &str = "output.log";
+/// Bytes from which on what it has printed is forgotten.
+const OUTPUT_CAP: u64 = 1 << 20;
+/// Characters of its complaint that go into a sentence of ours.
+const COMPLAINT: usize = 400;
+
+/// Its version, first two numbers; `None` when it is not installed or does not say.
+pub fn version() -> Option<(String, u32, u32)> {
+    let output = Exec::new(CADDY).arg("version").deadline(JUDGING).run().ok()?;
+    read_version(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// `2.6.2` (Debian) or `v2.10.0 h1:…`.
+fn read_version(text: &str) -> Option<(String, u32, u32)> {
+    let word = text.split_whitespace().next()?.trim_start_matches('v');
+    let mut numbers = word.split('.');
+    let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+    Some((word.to_owned(), major, minor))
+}
+
+/// Whether it is installed.
+pub fn is_installed() -> bool {
+    proc::find(CADDY).is_some()
+}
+
+/// The program with the surroundings that it gets from us and nothing more. Root's
+/// rights go, but for low ports; its user stays, so that it can read its directory.
+fn exec(dir: &Path) -> Result<Exec, String> {
+    let caddy = proc::find(CADDY).ok_or(NOT_INSTALLED)?;
+    let mut exec = Exec::new("setpriv").arg("--no-new-privs");
+    if geteuid().is_root() {
+        exec = exec.args(["--bounding-set=-all,+net_bind_service", "--inh-caps=-all"]);
+    }
+    let home = dir.join("home");
+    let exec = exec.arg("--").arg(caddy).env("HOME", &home);
+    Ok(exec.env("XDG_DATA_HOME", &home).env("XDG_CONFIG_HOME", &home))
+}
+
+/// Starts it with a configuration, detached.
+pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
+    let output = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(dir.join(OUTPUT))
+        .and_then(|file| file.set_len(0).map(|()| file))
+        .map_err(|e| format!("the router's log cannot be written: {e}"))?;
+    let exec = exec(dir)?.arg("run").arg("--config").arg(config);
+    let running = exec.spawn_detached(&output).map_err(|e| e.to_string())?;
+    let text = json!({"pid": running.pid(), "startTicks": running.start_ticks()}).to_string();
+    if let Err(error) = fs::write(dir.join(PID_FILE), text) {
+        end(running);
+        return Err(format!("the router's process could not be noted: {error}"));
+    }
+    Ok(running)
+}
+
+/// Finds the one that an earlier server started. Others that work in this directory
+/// belong to a server that was killed before it could note them, and are ended.
+pub fn adopt(dir: &Path) -> Option<Running> {
+    let noted = || {
+        let text = fs::read_to_string(dir.join(PID_FILE)).ok()?;
+        let value: Value = serde_json::from_str(&text).ok()?;
+        let pid = u32::try_from(value.get("pid")?.as_u64()?).ok()?;
+        let running = Running::adopt(pid, value.get("startTicks")?.as_u64()?)?;
+        // After a reboot the same pair could name something else.
+        is_ours(&table::entry(pid)?, dir).then_some(running)
+    };
+    let found = noted();
+    let known = found.as_ref().map(Running::pid);
+    for entry in table::all().iter().filter(|e| Some(e.pid) != known && is_ours(e, dir)) {
+        if let Some(stray) = Running::adopt(entry.pid, entry.start_ticks) {
+            stray.kill();
+        }
+    }
+    found
+}
+
+fn is_ours(entry: &table::Entry, dir: &Path) -> bool {
+    entry.name == CADDY
+        && !entry.has_ended()
+        && table::arguments(entry.pid).iter().any(|a| Path::new(a).parent() == Some(dir))
+}
+
+/// Ends it: first it is asked to.
+pub fn end(mut running: Running) {
+    running.terminate();
+    if running.wait(ENDING).is_none() {
+        running.kill();
+        running.wait(ENDING);
+    }
+}
+
+/// Has it judge a configuration without using it: after a bad one, its versions up to
+/// 2.11 at least go on serving but take no further change.
+pub fn judge(dir: &Path, config: &Path) -> Result<(), String> {
+    let exec = exec(dir)?.arg("validate").arg("--config").arg(config).deadline(JUDGING);
+    let output = exec.run().map_err(|e| e.to_string())?;
+    if output.exit.is_success() {
+        return Ok(());
+    }
+    Err(complaint(&String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Why it ended while it started, in its own words.
+pub fn last_words(dir: &Path) -> String {
+    complaint(&fs::read_to_string(dir.join(OUTPUT)).unwrap_or_default())
+}
+
+fn complaint(text: &str) -> String {
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.unwrap_or("it did not say why").chars().take(COMPLAINT).collect()
+}
+
+/// Keeps what it prints from growing for ever.
+pub fn bound_output(dir: &Path) {
+    let path = dir.join(OUTPUT);
+    if fs::metadata(&path).is_ok_and(|m| m.len() > OUTPUT_CAP) {
+        let _ = OpenOptions::new().append(true).open(path).and_then(|file: File| file.set_len(0));
+    }
+}
+
+/// The first of these ports that we, and so Caddy, can listen on.
+pub fn port(settings: &Settings, choice: &[u16]) -> Result<u16, (u16, io::Error)> {
+    let mut refused = None;
+    for port in choice {
+        match can_listen(settings.bind, *port) {
+            Ok(()) => return Ok(*port),
+            Err(error) => {
+                refused.get_or_insert((*port, error));
+            }
+        }
+    }
+    Err(refused.unwrap_or((0, io::ErrorKind::InvalidInput.into())))
+}
+
+fn can_listen(bind: Option<IpAddr>, port: u16) -> io::Result<()> {
+    let listen = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, port)).map(drop);
+    if let Some(ip) = bind {
+        return listen(ip);
+    }
+    listen(Ipv4Addr::UNSPECIFIED.into())?;
+    match listen(Ipv6Addr::UNSPECIFIED.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        // A machine without IPv6 says so in another way.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_debian_and_as_caddy_write_them() {
+        assert_eq!(read_version("2.6.2\n"), Some(("2.6.2".to_owned(), 2, 6)));
+        assert_eq!(read_version("v2.10.0 h1:abc=\n"), Some(("2.10.0".to_owned(), 2, 10)));
+        for bad in ["", "unknown", "(devel)", "2"] {
+            assert_eq!(read_version(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_complaint_is_the_last_thing_said() {
+        assert_eq!(complaint("one\nError: two\n\n"), "Error: two");
+        assert_eq!(complaint(""), "it did not say why");
+    }
+
+    #[test]
+    fn the_first_port_that_is_free_is_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken_port = taken.local_addr().unwrap().port();
+        assert!(can_listen(None, taken_port).is_err());
+        assert!(can_listen(Some(Ipv4Addr::LOCALHOST.into()), taken_port).is_err());
+        assert!(can_listen(Some(Ipv4Addr::LOCALHOST.into()), 0).is_ok());
+    }
+}

@@ -1,0 +1,416 @@
+//! The router's configuration as JSON: what does not change with a deploy.
+//!
+//! Apps are not in it. Their hosts are looked up in the [`super::table`] with each
+//! request; in it are only the listeners, the dashboard, and the names that need a
+//! certificate. Works with Caddy 2.6 (Debian 12) and later.
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// How long a client may take to send a request's head.
+const HEAD_SECONDS: &str = "10s";
+/// How long a connection may wait for its next request.
+const IDLE_SECONDS: &str = "120s";
+/// Bytes of a request's head: what common servers behind a router take.
+const MAX_HEAD: u32 = 32 * 1024;
+/// How long requests of a configuration that is replaced may take to finish.
+const GRACE: &str = "3s";
+/// How long upgraded connections outlive the configuration they began under, where the
+/// router can do that (Caddy 2.7). Their release ends them earlier.
+const STREAMS: &str = "24h";
+/// The size at which the router's log is rotated, in MiB, and how many are kept.
+const LOG_MIB: u32 = 1;
+const LOGS_KEPT: u32 = 2;
+
+/// Where the router listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// For plain HTTP.
+    pub http: u16,
+    /// For HTTPS.
+    pub https: u16,
+}
+
+/// What the owner has set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Below it apps get their names.
+    pub base_domain: String,
+    /// The one address to listen on; all when unset.
+    pub bind: Option<IpAddr>,
+    /// The port for HTTP, when it is to be this one.
+    pub http_port: Option<u16>,
+    /// The port for HTTPS, when it is to be this one.
+    pub https_port: Option<u16>,
+    /// Where the dashboard answers.
+    pub dashboard_domain: Option<String>,
+    /// Whom the certificate authority writes to.
+    pub acme_email: Option<String>,
+    /// Certificates come from the router's own authority.
+    pub private_tls: bool,
+}
+
+/// Endings that no public authority certifies: reserved names (RFC 6761, RFC 6762,
+/// RFC 8375, ICANN's `.internal`) and what home routers use.
+const PRIVATE: [&str; 9] =
+    ["localhost", "test", "invalid", "example", "local", "internal", "lan", "home.arpa", "onion"];
+
+/// Whether a host name means something in private networks only.
+pub fn is_private(host: &str) -> bool {
+    PRIVATE.iter().any(|end| {
+        host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+impl Settings {
+    /// Whether a host is served over HTTPS.
+    #[must_use]
+    pub fn is_encrypted(&self, host: &str) -> bool {
+        if self.dashboard_domain.as_deref() == Some(host) {
+            return true;
+        }
+        let local = host == "localhost" || host.ends_with(".localhost");
+        !local && (self.private_tls || !is_private(host))
+    }
+
+    /// Whether its certificate comes from the router's own authority.
+    fn is_own(&self, host: &str) -> bool {
+        self.private_tls || is_private(host)
+    }
+}
+
+/// Everything that the configuration depends on.
+#[derive(Debug)]
+pub struct Layout<'a> {
+    /// The router's directory.
+    pub dir: &'a Path,
+    /// Where published files are.
+    pub sites: &'a Path,
+    /// The socket on which the dashboard answers.
+    pub front: &'a Path,
+    /// What the owner has set.
+    pub settings: &'a Settings,
+    /// Where it listens.
+    pub ports: Ports,
+    /// The names that need a certificate.
+    pub encrypted: &'a BTreeSet<String>,
+    /// Whether this Caddy can leave upgraded connections open (2.7 and later).
+    pub keeps_streams: bool,
+}
+
+impl Layout<'_> {
+    /// Where its configuration is changed.
+    #[must_use]
+    pub fn admin(dir: &Path) -> PathBuf {
+        dir.join("admin.sock")
+    }
+
+    /// Where it tells what it would do with a host.
+    #[must_use]
+    pub fn check(dir: &Path) -> PathBuf {
+        dir.join("check.sock")
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let own = self.settings;
+        let mut servers = json!({
+            "http": self.server(self.ports.http, self.http_routes()),
+            "check": {
+                "listen": [unix(&Self::check(self.dir))],
+                "automatic_https": {"disable": true},
+                "protocols": ["h1"],
+                "routes": [self.lookup(vec![said("{http.matchers.file.relative}")]), unknown()],
+            },
+        });
+        let mut apps = json!({
+            "pki": {"certificate_authorities": {"local": {"install_trust": false}}},
+        });
+        if !self.encrypted.is_empty() {
+            let mut https = self.server(self.ports.https, self.https_routes());
+            https["tls_connection_policies"] = json!([{}]);
+            servers["https"] = https;
+            let (private, public): (Vec<&String>, Vec<&String>) =
+                self.encrypted.iter().partition(|host| own.is_own(host));
+            let mut policies = Vec::new();
+            if !private.is_empty() {
+                policies.push(json!({"subjects": private, "issuers": [{"module": "internal"}]}));
+            }
+            if let Some(email) = own.acme_email.as_ref().filter(|_| !public.is_empty()) {
+                let issuer = json!({"module": "acme", "email": email});
+                policies.push(json!({"subjects": public, "issuers": [issuer]}));
+            }
+            apps["tls"] = json!({
+                "certificates": {"automate": self.encrypted},
+                "automation": {"policies": policies},
+            });
+        }
+        apps["http"] = json!({
+            "http_port": self.ports.http,
+            "https_port": self.ports.https,
+            "grace_period": GRACE,
+            "servers": servers,
+        });
+        json!({
+            "admin": {"listen": unix(&Self::admin(self.dir)), "config": {"persist": false}},
+            "logging": {"logs": {"default": {"level": "WARN", "writer": {
+                "output": "file", "filename": self.dir.join("caddy.log"),
+                "roll_size_mb": LOG_MIB, "roll_keep": LOGS_KEPT, "roll_gzip": false,
+            }}}},
+            "storage": {"module": "file_system", "root": self.dir.join("storage")},
+            "apps": apps,
+        })
+    }
+
+    fn server(&self, port: u16, routes: Vec<Value>) -> Value {
+        let listen = match self.settings.bind {
+            Some(ip) => SocketAddr::new(ip, port).to_string(),
+            None => format!(":{port}"),
+        };
+        json!({
+            "listen": [listen],
+            // Certificates and redirects are named below; nothing is to be guessed.
+            "automatic_https": {"disable": true},
+            "protocols": ["h1", "h2"],
+            "read_header_timeout": HEAD_SECONDS,
+            "idle_timeout": IDLE_SECONDS,
+            "max_header_bytes": MAX_HEAD,
+            "routes": routes,
+            "errors": {"routes": [
+                {"match": [{"expression": "{http.error.status_code} in [502, 503, 504]"}],
+                 "handle": [page(502, "The app does not answer.")]},
+                {"handle": [{"handler": "static_response", "status_code": "{http.error.status_code}"}]},
+            ]},
+        })
+    }
+
+    fn http_routes(&self) -> Vec<Value> {
+        let mut routes = vec![lower_case()];
+        if !self.encrypted.is_empty() {
+            let port = self.ports.https;
+            let port = if port == 443 { String::new() } else { format!(":{port}") };
+            let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
+            routes.push(json!({
+                "match": [{"host": self.encrypted}],
+                "handle": [{
+                    "handler": "static_response", "status_code": 308,
+                    "headers": {"Location": [there]},
+                }],
+                "terminal": true,
+            }));
+        }
+        routes.push(self.lookup(self.targets()));
+        routes.push(unknown());
+        routes
+    }
+
+    fn https_routes(&self) -> Vec<Value> {
+        let mut routes = vec![lower_case()];
+        if let Some(dashboard) = &self.settings.dashboard_domain {
+            routes.push(json!({
+                "match": [{"host": [dashboard]}],
+                "handle": [self.proxy(&unix(self.front))],
+                "terminal": true,
+            }));
+        }
+        routes.push(self.lookup(self.targets()));
+        routes.push(unknown());
+        routes
+    }
+
+    /// Finds the newest file of the host that is asked for. A host is letters, digits,
+    /// dashes and dots: nothing that means something in a path or a pattern.
+    fn lookup(&self, found: Vec<Value>) -> Value {
+        let host = json!({"{http.request.host}": {
+            "name": "host", "pattern": r"^([a-z0-9][a-z0-9.-]*?)\.?$",
+        }});
+        let newest = json!({
+            "root": self.dir.join("hosts"),
+            "try_files": ["/{http.regexp.host.1}/*"],
+            "try_policy": "first_exist",
+        });
+        nested(&json!({"vars_regexp": host}), vec![nested(&json!({"file": newest}), found)])
+    }
+
+    /// What to do with what was found.
+    fn targets(&self) -> Vec<Value> {
+        let named = |pattern: &str, handle: Vec<Value>| {
+            json!({
+                "match": [{"vars_regexp": {"{http.matchers.file.relative}": {
+                    "name": "to", "pattern": pattern,
+                }}}],
+                "handle": handle,
+                "terminal": true,
+            })
+        };
+        vec![
+            named(r"\.p\.([0-9]+)$", vec![self.proxy("127.0.0.1:{http.regexp.to.1}")]),
+            named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![self.files()]),
+            named(r"\.d$", vec![page(503, "This app is not running.")]),
+        ]
+    }
+
+    fn proxy(&self, dial: &str) -> Value {
+        let mut proxy = json!({
+            "handler": "reverse_proxy",
+            "upstreams": [{"dial": dial}],
+            // What the client accepts is between it and the app.
+            "transport": {"protocol": "http", "compression": false},
+        });
+        if self.keeps_streams {
+            proxy["stream_close_delay"] = json!(STREAMS);
+        }
+        proxy
+    }
+
+    /// Published files: no links and no hidden files are among them.
+    fn files(&self) -> Value {
+        let root = self.sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
+        let served = |status: Option<u16>| {
+            let mut handler = json!({
+                "handler": "file_server", "root": root, "index_names": ["index.html"],
+            });
+            match status {
+                Some(status) => handler["status_code"] = json!(status),
+                None => handler["pass_thru"] = json!(true),
+            }
+            handler
+        };
+        let own_page = json!({"root": root, "try_files": ["/404.html"]});
+        json!({"handler": "subroute", "routes": [
+            {"handle": [{"handler": "encode", "encodings": {"gzip": {}}}, served(None)]},
+            {"match": [{"file": own_page}],
+             "handle": [{"handler": "rewrite", "uri": "/404.html"}, served(Some(404))],
+             "terminal": true},
+            {"handle": [page(404, "There is nothing at this path.")]},
+        ]})
+    }
+}
+
+/// A Unix socket as Caddy names it.
+fn unix(path: &Path) -> String {
+    format!("unix/{}", path.display())
+}
+
+fn nested(matcher: &Value, routes: Vec<Value>) -> Value {
+    json!({"match": [matcher], "handle": [{"handler": "subroute", "routes": routes}]})
+}
+
+fn said(text: &str) -> Value {
+    let handler = json!({"handler": "static_response", "status_code": 200, "body": text});
+    json!({"handle": [handler], "terminal": true})
+}
+
+fn page(status: u16, text: &str) -> Value {
+    json!({
+        "handler": "static_response",
+        "status_code": status,
+        "headers": {
+            "Content-Type": ["text/plain; charset=utf-8"],
+            "Cache-Control": ["no-store"],
+        },
+        "body": format!("{text}\n"),
+    })
+}
+
+fn unknown() -> Value {
+    json!({"handle": [page(404, "No app answers at this host name.")]})
+}
+
+/// Host names are the same in any case (RFC 4343), and file names are not.
+fn lower_case() -> Value {
+    let letters: Vec<Value> = ('A'..='Z')
+        .map(|c| json!({"search": c.to_string(), "replace": c.to_ascii_lowercase().to_string()}))
+        .collect();
+    json!({
+        "match": [{"vars_regexp": {"{http.request.host}": {"name": "upper", "pattern": "[A-Z]"}}}],
+        "handle": [{"handler": "headers", "request": {"replace": {"Host": letters}}}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            base_domain: "localhost".to_owned(),
+            bind: None,
+            http_port: None,
+            https_port: None,
+            dashboard_domain: None,
+            acme_email: None,
+            private_tls: false,
+        }
+    }
+
+    fn json_of(settings: &Settings, encrypted: &[&str], keeps_streams: bool) -> Value {
+        let encrypted = encrypted.iter().map(|h| (*h).to_owned()).collect();
+        Layout {
+            dir: Path::new("/d/router"),
+            sites: Path::new("/d/sites"),
+            front: Path::new("/d/front.sock"),
+            settings,
+            ports: Ports { http: 80, https: 443 },
+            encrypted: &encrypted,
+            keeps_streams,
+        }
+        .json()
+    }
+
+    #[test]
+    fn private_names_need_no_certificate_unless_the_owner_wants_them_private() {
+        let mut own = settings();
+        for (host, public, private) in [
+            ("shop.localhost", false, false),
+            ("shop.test", false, true),
+            ("nas.home.arpa", false, true),
+            ("contest", true, true),
+            ("shop.example.com", true, true),
+        ] {
+            own.private_tls = false;
+            assert_eq!(own.is_encrypted(host), public, "{host}");
+            own.private_tls = true;
+            assert_eq!(own.is_encrypted(host), private, "{host}");
+        }
+        own = Settings { dashboard_domain: Some("paas.localhost".to_owned()), ..settings() };
+        assert!(own.is_encrypted("paas.localhost"), "the dashboard always is");
+    }
+
+    #[test]
+    fn plain_http_is_all_there_is_while_no_name_needs_more() {
+        let config = json_of(&settings(), &[], false);
+        assert_eq!(config["apps"]["http"]["servers"]["http"]["listen"], json!([":80"]));
+        assert!(config["apps"]["http"]["servers"]["https"].is_null());
+        assert!(config["apps"]["tls"].is_null());
+        assert_eq!(config["admin"]["listen"], "unix//d/router/admin.sock");
+        let text = config.to_string();
+        assert!(!text.contains("stream_close_delay") && !text.contains("front.sock"));
+    }
+
+    #[test]
+    fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
+        let own = Settings {
+            acme_email: Some("a@example.com".to_owned()),
+            bind: Some("::1".parse().unwrap()),
+            dashboard_domain: Some("paas.test".to_owned()),
+            ..settings()
+        };
+        let config = json_of(&own, &["paas.test", "shop.example.com"], true);
+        let tls = &config["apps"]["tls"];
+        assert_eq!(tls["certificates"]["automate"], json!(["paas.test", "shop.example.com"]));
+        let policies = tls["automation"]["policies"].as_array().unwrap();
+        assert_eq!(policies[0]["subjects"], json!(["paas.test"]));
+        assert_eq!(policies[0]["issuers"][0]["module"], "internal");
+        assert_eq!(policies[1]["subjects"], json!(["shop.example.com"]));
+        assert_eq!(policies[1]["issuers"][0]["email"], "a@example.com");
+        let https = &config["apps"]["http"]["servers"]["https"];
+        assert_eq!(https["listen"], json!(["[::1]:443"]));
+        let text = config.to_string();
+        assert!(text.contains("unix//d/front.sock") && text.contains("stream_close_delay"));
+        assert!(!config["apps"]["http"]["servers"]["http"].to_string().contains("front.sock"));
+    }
+}

@@ -1,0 +1,378 @@
+//! Keeps Caddy running: starts it or finds it again, and has it follow.
+
+use super::State;
+use super::admin;
+use super::caddy;
+use super::config::{Layout, Ports, Settings};
+use super::table::{Entry, Table};
+use crate::deploy::deployer::lock;
+use crate::proc::{Cancel, Running, wait_any};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The usual ports, and what to take when they cannot be had.
+const HTTP: [u16; 2] = [80, 8081];
+const HTTPS: [u16; 2] = [443, 8443];
+
+/// How long the router may take until it serves.
+const STARTING: Duration = Duration::from_secs(15);
+/// How long a change may take until the router is seen to follow it. It needs
+/// milliseconds, or two seconds when it is just being started again.
+const CONFIRMING: Duration = Duration::from_secs(10);
+/// How long one question to the router may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How long it may take to go over to another configuration.
+const LOADING: Duration = Duration::from_secs(15);
+/// Time between two questions.
+const AGAIN: Duration = Duration::from_millis(20);
+/// A router that lived this long is started again without a pause.
+const STABLE: Duration = Duration::from_secs(10);
+/// The first pause otherwise, and the longest; it doubles. What was missing may have been
+/// installed meanwhile.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How often its log is looked at.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The longest path that fits into the address of a Unix socket (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// What keeps Caddy running, and its configuration right.
+#[derive(Debug)]
+pub struct Keeper {
+    pub settings: Settings,
+    pub dir: PathBuf,
+    pub sites: PathBuf,
+    pub front: PathBuf,
+    pub table: Table,
+    /// The names that need a certificate.
+    pub encrypted: Mutex<BTreeSet<String>>,
+    pub state: Mutex<State>,
+    /// Held while the configuration changes or Caddy starts.
+    pub changing: Mutex<()>,
+    pub stop: Cancel,
+}
+
+impl Keeper {
+    /// Keeps Caddy running until the server stops.
+    pub fn keep(&self) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let _ = wait_any(&[self.stop.as_fd()], pause);
+            if self.stop.is_cancelled() {
+                return;
+            }
+            match self.bring_up() {
+                Ok(running) => {
+                    let since = Instant::now();
+                    if !self.watch(running) {
+                        return;
+                    }
+                    *lock(&self.state) = State::Starting;
+                    log::warn!("the router has ended; starting it again");
+                    let stable = since.elapsed() >= STABLE;
+                    pause = if stable { Duration::ZERO } else { after(pause) };
+                }
+                Err(why) => {
+                    let state = State::Missing(why.clone());
+                    if std::mem::replace(&mut *lock(&self.state), state.clone()) != state {
+                        log::warn!("apps are not routed: {why}");
+                    }
+                    pause = after(pause);
+                }
+            }
+        }
+    }
+
+    /// Waits for Caddy's end; `false` when the server ends first.
+    fn watch(&self, mut running: Running) -> bool {
+        while running.try_wait().is_none() {
+            if wait_any(&[running.as_fd(), self.stop.as_fd()], IDLE).is_err() {
+                std::thread::sleep(AGAIN);
+            }
+            if self.stop.is_cancelled() {
+                return false;
+            }
+            caddy::bound_output(&self.dir);
+        }
+        true
+    }
+
+    /// Finds Caddy running or starts it, with the configuration as it should be.
+    fn bring_up(&self) -> Result<Running, String> {
+        let _held = lock(&self.changing);
+        self.fits()?;
+        let (version, major, minor) = match caddy::version() {
+            Some(version) => version,
+            None if !caddy::is_installed() => return Err(caddy::NOT_INSTALLED.to_owned()),
+            None => return Err("caddy does not tell its version; reinstall it".to_owned()),
+        };
+        let keeps_streams = (major, minor) >= (2, 7);
+        let found = caddy::adopt(&self.dir).and_then(|running| {
+            let serving = self.adopted(keeps_streams);
+            if serving.is_none() {
+                caddy::end(running);
+                return None;
+            }
+            Some((running, serving?))
+        });
+        let (running, ports) = match found {
+            Some(found) => found,
+            None => self.launch(keeps_streams)?,
+        };
+        log::info!("router: caddy {version}, http on port {}{}", ports.http, self.also(ports));
+        *lock(&self.state) = State::Running { version, ports };
+        Ok(running)
+    }
+
+    fn also(&self, ports: Ports) -> String {
+        let encrypted = !lock(&self.encrypted).is_empty();
+        if encrypted { format!(", https on port {}", ports.https) } else { String::new() }
+    }
+
+    /// Paths become parts of addresses, patterns and placeholders.
+    fn fits(&self) -> Result<(), String> {
+        let path = self.dir.to_str().filter(|path| !path.contains(['{', '}', '*', '?', '[', '\\']));
+        if path.is_none() {
+            return Err(
+                "the router cannot work in a data directory whose path has one of {}*?[\\ \
+                        in it; set DATA_DIR to another"
+                    .to_owned(),
+            );
+        }
+        if Layout::admin(&self.dir).as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(
+                "the path of the data directory is too long for the router's sockets; set \
+                        DATA_DIR to one of at most 88 bytes"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The ports of a Caddy that was found, once it has the right configuration.
+    fn adopted(&self, keeps_streams: bool) -> Option<Ports> {
+        let text = fs::read_to_string(self.config()).ok()?;
+        let ports = ports_in(&text)?;
+        let wanted = |set: Option<u16>, has: u16| set.is_none_or(|set| set == has);
+        let own = &self.settings;
+        if !wanted(own.http_port, ports.http) || !wanted(own.https_port, ports.https) {
+            return None;
+        }
+        if !self.is_serving() {
+            return None;
+        }
+        let right = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
+        if right == text {
+            return Some(ports);
+        }
+        match self.load(&right) {
+            Ok(()) => Some(ports),
+            Err(why) => {
+                log::warn!("the router that was found is started anew: {why}");
+                None
+            }
+        }
+    }
+
+    /// Starts Caddy and waits until it serves.
+    fn launch(&self, keeps_streams: bool) -> Result<(Running, Ports), String> {
+        let last = fs::read_to_string(self.config()).ok();
+        let ports = self.ports(last.as_deref().and_then(ports_in))?;
+        let text = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
+        if last.as_deref() != Some(&text) {
+            self.write("next.json", &text)?;
+            let judged = caddy::judge(&self.dir, &self.dir.join("next.json"));
+            match (judged, &last) {
+                (Ok(()), _) => self.take_next()?,
+                (Err(why), Some(_)) => {
+                    log::error!(
+                        "the router refuses its configuration and uses the last one: {why}"
+                    );
+                }
+                (Err(why), None) => return Err(format!("Caddy refuses its configuration: {why}")),
+            }
+        }
+        for socket in [Layout::admin(&self.dir), Layout::check(&self.dir)] {
+            let _ = fs::remove_file(socket);
+        }
+        let mut running = caddy::start(&self.dir, &self.config())?;
+        let until = Instant::now() + STARTING;
+        while !self.is_serving() {
+            if running.try_wait().is_some() {
+                return Err(format!("Caddy ended at once: {}", caddy::last_words(&self.dir)));
+            }
+            if Instant::now() > until || self.stop.is_cancelled() {
+                caddy::end(running);
+                return Err(format!("Caddy did not serve within {} s", STARTING.as_secs()));
+            }
+            let _ = wait_any(&[running.as_fd()], AGAIN);
+        }
+        Ok((running, ports))
+    }
+
+    /// Where to listen: as the owner says, as is usual, or as the last time.
+    fn ports(&self, last: Option<Ports>) -> Result<Ports, String> {
+        let http = self.choose(self.settings.http_port, last.map(|p| p.http), HTTP, "HTTP_PORT")?;
+        let https = if lock(&self.encrypted).is_empty() {
+            self.settings.https_port.unwrap_or(HTTPS[0])
+        } else {
+            self.https_port(last)?
+        };
+        Ok(Ports { http, https })
+    }
+
+    fn https_port(&self, last: Option<Ports>) -> Result<u16, String> {
+        self.choose(self.settings.https_port, last.map(|p| p.https), HTTPS, "HTTPS_PORT")
+    }
+
+    fn choose(
+        &self,
+        set: Option<u16>,
+        last: Option<u16>,
+        usual: [u16; 2],
+        name: &str,
+    ) -> Result<u16, String> {
+        let choice: Vec<u16> = match set {
+            Some(set) => vec![set],
+            // The usual one is taken back as soon as it is free: clients know it.
+            None => [usual[0]].into_iter().chain(last).chain([usual[1]]).collect(),
+        };
+        let chosen = caddy::port(&self.settings, &choice).map_err(|(port, error)| {
+            format!("the router cannot listen on port {port} ({error}); set {name} to a free one")
+        })?;
+        if set.is_none() && chosen != usual[0] {
+            log::warn!("port {} cannot be had; the router takes port {chosen}", usual[0]);
+        }
+        Ok(chosen)
+    }
+
+    pub fn encrypted_of(&self, hosts: impl Iterator<Item = String>) -> BTreeSet<String> {
+        let all = hosts.chain(self.settings.dashboard_domain.clone());
+        all.filter(|host| self.settings.is_encrypted(host)).collect()
+    }
+
+    /// Goes over to other names that need a certificate; as before when they are refused.
+    pub fn encrypt(&self, names: BTreeSet<String>) -> Result<(), String> {
+        let _held = lock(&self.changing);
+        if *lock(&self.encrypted) == names {
+            return Ok(());
+        }
+        let state = lock(&self.state).clone();
+        if let State::Running { version, mut ports } = state {
+            if lock(&self.encrypted).is_empty() {
+                // It was not needed before.
+                ports.https = self.https_port(Some(ports))?;
+            }
+            let minor = version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0_u32);
+            self.load(&self.layout(ports, &names, minor >= 7))?;
+            *lock(&self.state) = State::Running { version, ports };
+        }
+        *lock(&self.encrypted) = names;
+        Ok(())
+    }
+
+    fn layout(&self, ports: Ports, encrypted: &BTreeSet<String>, keeps_streams: bool) -> String {
+        Layout {
+            dir: &self.dir,
+            sites: &self.sites,
+            front: &self.front,
+            settings: &self.settings,
+            ports,
+            encrypted,
+            keeps_streams,
+        }
+        .json()
+        .to_string()
+    }
+
+    /// Gives the running Caddy another configuration, judged before.
+    fn load(&self, text: &str) -> Result<(), String> {
+        self.write("next.json", text)?;
+        caddy::judge(&self.dir, &self.dir.join("next.json"))?;
+        // Caddy wants an empty host on a Unix socket.
+        let admin = Layout::admin(&self.dir);
+        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING)
+            .map_err(|e| format!("the router does not take changes: {e}"))?;
+        if answer.status != 200 {
+            return Err(format!("the router refuses: {}", answer.body.trim()));
+        }
+        self.take_next()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("config.json")
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), String> {
+        let write = || {
+            let path = self.dir.join(name);
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|e: io::Error| format!("the router's configuration cannot be written: {e}"))
+    }
+
+    /// What has proved good is kept.
+    fn take_next(&self) -> Result<(), String> {
+        let renamed = fs::rename(self.dir.join("next.json"), self.config());
+        renamed.map_err(|e| format!("the router's configuration cannot be kept: {e}"))
+    }
+
+    fn is_serving(&self) -> bool {
+        // No app has such a host.
+        self.found("-").is_ok_and(|answer| answer.status == 404)
+    }
+
+    fn found(&self, host: &str) -> io::Result<admin::Answer> {
+        admin::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER)
+    }
+
+    /// Waits until the router is seen to follow a change. `Some` says why there is
+    /// no router to ask.
+    pub fn confirm(&self, host: &str, entry: &Entry) -> Result<Option<String>, String> {
+        let until = Instant::now() + CONFIRMING;
+        let expected = format!("/{host}/{}", entry.name);
+        loop {
+            let answer = self.found(host);
+            if answer.as_ref().is_ok_and(|a| a.status == 200 && a.body == expected) {
+                return Ok(None);
+            }
+            let state = lock(&self.state).clone();
+            if let State::Missing(why) = state {
+                return Ok(Some(why));
+            }
+            if Instant::now() > until || self.stop.is_cancelled() {
+                let why = match answer {
+                    Ok(answer) => format!("it answers {} {}", answer.status, answer.body.trim()),
+                    Err(error) => error.to_string(),
+                };
+                return Err(format!("the router did not confirm the new route: {why}"));
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+}
+
+/// The pause after one of this length.
+fn after(pause: Duration) -> Duration {
+    if pause.is_zero() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
+}
+
+/// The ports in a configuration of ours.
+fn ports_in(text: &str) -> Option<Ports> {
+    let config: Value = serde_json::from_str(text).ok()?;
+    let http = config.get("apps")?.get("http")?;
+    let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
+    Some(Ports { http: port("http_port")?, https: port("https_port")? })
+}

@@ -1,0 +1,262 @@
+//! Which host leads to what: a directory that the router looks into with each request.
+//!
+//! Changing a router's configuration makes it start all over inside, and Debian's
+//! Caddy then cuts every upgraded connection, of all apps. So what changes with a
+//! deploy is not in the configuration. It is the name of an empty file:
+//!
+//! ```text
+//! apps/<app id>/9999999998.p.20417      the process at this loopback port
+//!               9999999997.s.<app>.<deploy>   these published files
+//!               9999999996.d            nothing: the app is down
+//! hosts/shop.localhost -> ../apps/<app id>
+//! ```
+//!
+//! The router takes the first name in alphabetical order. A switch is thus one
+//! `open`, seen whole or not at all, and nothing but this app knows of it.
+
+use crate::data_dir::DataDir;
+use crate::model::{AppId, DeployId};
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// The first number of an app; they count down, so that the newest comes first.
+const FIRST: u64 = 9_999_999_999;
+
+/// Digits of a number, so that alphabetical order is theirs.
+const DIGITS: usize = 10;
+
+/// Names that stay: the one in force, and the one before it, which a request that
+/// has read the directory a moment ago may still look for.
+const KEPT: usize = 2;
+
+/// Where an app's requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To a process, at this port of 127.0.0.1.
+    Process(u16),
+    /// To the published files of a deploy.
+    Files(AppId, DeployId),
+    /// Nowhere: it does not run.
+    Down,
+}
+
+impl Target {
+    fn suffix(&self) -> String {
+        match self {
+            Self::Process(port) => format!("p.{port}"),
+            Self::Files(app, deploy) => format!("s.{app}.{deploy}"),
+            Self::Down => "d".to_owned(),
+        }
+    }
+}
+
+/// One change that was made, and can be taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    app: AppId,
+    /// The file's name: what the router answers when it has seen the change.
+    pub name: String,
+    /// Whether it was made now; one that was there before is not taken back.
+    fresh: bool,
+}
+
+/// The directories.
+#[derive(Debug)]
+pub struct Table {
+    apps: PathBuf,
+    hosts: PathBuf,
+}
+
+impl Table {
+    /// The table inside a data directory.
+    ///
+    /// # Errors
+    /// When its directories cannot be made.
+    pub fn open(data: &DataDir) -> io::Result<Self> {
+        Ok(Self { apps: data.make_dir("router/apps")?, hosts: data.make_dir("router/hosts")? })
+    }
+
+    /// Leads an app's requests somewhere else, at once.
+    ///
+    /// # Errors
+    /// When the file cannot be made; everything is then as it was.
+    pub fn point(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
+        let dir = self.apps.join(app.as_str());
+        fs::create_dir_all(&dir)?;
+        let names = sorted(&dir)?;
+        let suffix = target.suffix();
+        if let Some(name) = names.first()
+            && name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
+        {
+            return Ok(Entry { app: app.clone(), name: name.clone(), fresh: false });
+        }
+        let last = names.first().and_then(|name| name.split('.').next()?.parse::<u64>().ok());
+        let number = last.map_or(FIRST, |n| n.saturating_sub(1));
+        let name = format!("{number:0DIGITS$}.{suffix}");
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(&name))?;
+        for old in names.iter().skip(KEPT - 1) {
+            fs::remove_file(dir.join(old))?;
+        }
+        Ok(Entry { app: app.clone(), name, fresh: true })
+    }
+
+    /// Undoes a change: what was in force before is in force again.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub fn take_back(&self, entry: &Entry) -> io::Result<()> {
+        if !entry.fresh {
+            return Ok(());
+        }
+        gone_is_fine(fs::remove_file(self.apps.join(entry.app.as_str()).join(&entry.name)))
+    }
+
+    /// Gives an app these host names, and takes all others from it.
+    ///
+    /// # Errors
+    /// When a link cannot be made or removed.
+    pub fn name(&self, app: &AppId, hosts: &[String]) -> io::Result<()> {
+        let target = Path::new("../apps").join(app.as_str());
+        let dir = self.apps.join(app.as_str());
+        if !hosts.is_empty() && (!dir.is_dir() || sorted(&dir)?.is_empty()) {
+            self.point(app, &Target::Down)?;
+        }
+        for host in hosts {
+            let link = self.hosts.join(host);
+            if fs::read_link(&link).is_ok_and(|t| t == target) {
+                continue;
+            }
+            // No host begins with a dot, so nobody asks for this one.
+            let fresh = self.hosts.join(format!(".{host}"));
+            gone_is_fine(fs::remove_file(&fresh))?;
+            symlink(&target, &fresh)?;
+            fs::rename(&fresh, &link)?;
+        }
+        for name in sorted(&self.hosts)? {
+            let link = self.hosts.join(&name);
+            if !hosts.contains(&name) && fs::read_link(&link).is_ok_and(|t| t == target) {
+                gone_is_fine(fs::remove_file(&link))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets an app: its names first, so that none leads nowhere.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn forget(&self, app: &AppId) -> io::Result<()> {
+        self.name(app, &[])?;
+        gone_is_fine(fs::remove_dir_all(self.apps.join(app.as_str())))
+    }
+
+    /// Forgets every app that is not among these.
+    ///
+    /// # Errors
+    /// As [`Table::forget`].
+    pub fn keep_only(&self, apps: &[AppId]) -> io::Result<()> {
+        for name in sorted(&self.apps)? {
+            match AppId::parse(&name) {
+                Ok(app) if apps.contains(&app) => {}
+                Ok(app) => self.forget(&app)?,
+                Err(_) => fs::remove_dir_all(self.apps.join(name))?,
+            }
+        }
+        for name in sorted(&self.hosts)? {
+            let link = self.hosts.join(&name);
+            if name.starts_with('.') || !link.exists() {
+                gone_is_fine(fs::remove_file(link))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The names in a directory, in the order in which the router sees them.
+fn sorted(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> (Table, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        (Table::open(&data).unwrap(), dir)
+    }
+
+    /// What the router would find for a host.
+    fn found(table: &Table, host: &str) -> Option<String> {
+        let names = sorted(&table.hosts.join(host)).ok()?;
+        names.first().and_then(|n| n.split_once('.')).map(|(_, rest)| rest.to_owned())
+    }
+
+    fn app(text: &str) -> AppId {
+        AppId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn the_newest_change_comes_first_and_the_one_before_stays_for_a_while() {
+        let (table, _dir) = table();
+        let shop = app("aaaaaaaaaa");
+        table.name(&shop, &["shop.localhost".to_owned()]).unwrap();
+        for port in 20_000..20_040 {
+            table.point(&shop, &Target::Process(port)).unwrap();
+            assert_eq!(found(&table, "shop.localhost"), Some(format!("p.{port}")));
+        }
+        let names = sorted(&table.apps.join(shop.as_str())).unwrap();
+        assert_eq!(names.len(), KEPT);
+        let again = table.point(&shop, &Target::Process(20_039)).unwrap();
+        assert_eq!(again.name, names[0], "nothing changes when nothing is to change");
+        table.take_back(&again).unwrap();
+        assert_eq!(found(&table, "shop.localhost").as_deref(), Some("p.20039"));
+    }
+
+    #[test]
+    fn a_change_that_is_taken_back_leaves_what_was_before() {
+        let (table, _dir) = table();
+        let shop = app("aaaaaaaaaa");
+        table.name(&shop, &["shop.localhost".to_owned()]).unwrap();
+        assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"), "a new app is down");
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        let entry = table.point(&shop, &Target::Files(shop.clone(), deploy)).unwrap();
+        assert_eq!(found(&table, "shop.localhost").as_deref(), Some("s.aaaaaaaaaa.bbbbbbbbbb"));
+        table.take_back(&entry).unwrap();
+        assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn names_move_between_apps_and_go_with_them() {
+        let (table, _dir) = table();
+        let (one, two) = (app("aaaaaaaaaa"), app("bbbbbbbbbb"));
+        table.point(&one, &Target::Process(1)).unwrap();
+        table.point(&two, &Target::Process(2)).unwrap();
+        table.name(&one, &["a.test".into(), "b.test".into()]).unwrap();
+        table.name(&two, &["b.test".into(), "c.test".into()]).unwrap();
+        let seen = |host| found(&table, host);
+        assert_eq!(seen("a.test").as_deref(), Some("p.1"));
+        assert_eq!(seen("b.test").as_deref(), Some("p.2"));
+        table.name(&one, &[]).unwrap();
+        assert_eq!(seen("a.test"), None);
+        assert_eq!(seen("b.test").as_deref(), Some("p.2"), "not ours to take");
+        table.keep_only(&[one]).unwrap();
+        assert_eq!((seen("b.test"), seen("c.test")), (None, None));
+        assert_eq!(sorted(&table.hosts).unwrap(), Vec::<String>::new());
+    }
+}
