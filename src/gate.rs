@@ -5,19 +5,25 @@
 //! requests and a peer that never stalls. The thread that handles requests never
 //! waits for anybody's network, which is why one is enough.
 //!
-//! `accept` seats a connection in `permit` and gives it a thread of `workers`;
-//! there `connection` reads a [`head`] and a `body` from the `wire`, passes both on
-//! through `rewrite` and `relay`, or hands a WebSocket handshake to the function for
-//! upgrades. What is not let in gets a [`refusal`]. P22.
+//! The `event_loop` has a connection while only its next event is awaited: `accept`
+//! seats it in `permit`, `connection` reads a [`head`] and sends a small answer, and
+//! `rewrite` and `relay` pass on what goes in and out between. What takes longer, or
+//! may, is `slow`: one of the `workers` reads a `body` from the `wire`, sends a large
+//! answer or serves a WebSocket, and the connection comes back by `returns`. What is
+//! not let in gets a [`refusal`]. P22.
 
 mod accept;
 mod body;
 mod connection;
+mod event_loop;
 pub mod head;
 mod permit;
+mod poll;
 pub mod refusal;
 mod relay;
+mod returns;
 mod rewrite;
+mod slow;
 mod upgrade;
 mod wire;
 mod workers;
@@ -29,12 +35,14 @@ pub use permit::Proof;
 pub use upgrade::Upgrade;
 
 use crate::model::Client;
-use accept::{Bell, Guest, Porter};
+use accept::{Listener, Porter};
+use event_loop::EventLoop;
 use permit::{MAX_LEAVING, Seats};
-use relay::Relay;
-use std::collections::VecDeque;
+use returns::{Returns, Stage};
+use slow::Guest;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -58,18 +66,29 @@ pub struct Source {
     pub https: bool,
 }
 
-/// Finds the source: the peer's address, the values of all `X-Forwarded-For` in
-/// their order, the value of the last `X-Forwarded-Proto`.
-pub type Resolve = Box<dyn Fn(IpAddr, &[&[u8]], Option<&[u8]>) -> Source + Send + Sync>;
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Whoever has this address.
+    Address(IpAddr),
+    /// A proxy of our own, over a Unix socket that nobody else reaches.
+    Proxy,
+}
 
-/// Serves a WebSocket handshake on the connection's own thread. When it returns
-/// the connection is over.
+/// Finds the source: the peer, the values of all `X-Forwarded-For` in their order,
+/// the value of the last `X-Forwarded-Proto`.
+pub type Resolve = Box<dyn Fn(Peer, &[&[u8]], Option<&[u8]>) -> Source + Send + Sync>;
+
+/// Serves a WebSocket handshake on a thread of its own. When it returns the
+/// connection is over.
 pub type Upgraded = Box<dyn Fn(Upgrade) + Send + Sync>;
 
 /// What the gate needs to know.
 pub struct Settings {
     /// The public listeners, already bound.
     pub listeners: Vec<TcpListener>,
+    /// Unix sockets, bound, at which a proxy of our own connects.
+    pub proxies: Vec<UnixListener>,
     /// Path of the Unix socket at which tiny_http listens.
     pub relay: PathBuf,
     /// Finds the source of a request.
@@ -101,7 +120,7 @@ pub(crate) struct Limits {
     pub answer: Duration,
     /// Time for a client that is still sending to read why it was refused.
     pub linger: Duration,
-    /// Time that a thread stays after its connection, for the next one.
+    /// Time that a worker's thread stays after a connection, for the next one.
     pub parked: Duration,
 }
 
@@ -136,12 +155,12 @@ fn affordable_connections() -> usize {
     files.map_or(usize::MAX, |files| usize::try_from(files / 2).unwrap_or(usize::MAX))
 }
 
-/// What every connection's thread uses.
+/// What the event loop and the workers use.
 struct Door {
     limits: Limits,
-    relay: Relay,
     resolve: Resolve,
     upgrade: Upgraded,
+    returns: Returns,
 }
 
 /// A running gate.
@@ -149,8 +168,8 @@ pub struct Gate {
     addresses: Vec<SocketAddr>,
     seats: Arc<Seats>,
     workers: Arc<Workers<Guest>>,
-    bell: Arc<Bell>,
-    porter: Option<JoinHandle<()>>,
+    door: Arc<Door>,
+    event_loop: Option<JoinHandle<()>>,
 }
 
 impl Gate {
@@ -158,19 +177,25 @@ impl Gate {
     /// it does requests get 503.
     ///
     /// # Errors
-    /// When a listener cannot be used or the accepting thread cannot be started.
+    /// When a listener cannot be used or the event loop cannot be started.
     pub fn start(settings: Settings) -> io::Result<Self> {
         Self::start_with(settings, Limits::DEFAULT)
     }
 
     pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
-        let Settings { listeners, relay, resolve, upgrade } = settings;
+        let Settings { listeners, proxies, relay, resolve, upgrade } = settings;
         let mut addresses = Vec::new();
         for listener in &listeners {
+            wire::prepare(listener)?;
             listener.set_nonblocking(true)?;
             rustix::net::listen(listener, BACKLOG)?;
             addresses.push(listener.local_addr()?);
         }
+        for listener in &proxies {
+            listener.set_nonblocking(true)?;
+        }
+        let listeners = listeners.into_iter().map(Listener::Public);
+        let listeners = listeners.chain(proxies.into_iter().map(Listener::Proxy)).collect();
         let most = limits.connections.min(affordable_connections());
         if most < limits.connections {
             log::warn!(
@@ -179,27 +204,16 @@ impl Gate {
             );
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
-        let relay = Relay::new(relay, limits.answer);
         let parked = limits.parked;
-        let door = Arc::new(Door { limits, relay, resolve, upgrade });
-        let for_guests = Arc::clone(&door);
-        let work = Box::new(move |guest: Guest| {
-            connection::serve(&for_guests, &guest.permit, guest.peer);
-        });
+        let door = Arc::new(Door { limits, resolve, upgrade, returns: Returns::new()? });
+        let for_workers = Arc::clone(&door);
+        let work = Box::new(move |guest: Guest| slow::work(&for_workers, guest));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
-        let bell = Arc::new(Bell::new()?);
-        let porter = Porter {
-            door,
-            seats: Arc::clone(&seats),
-            workers: Arc::clone(&workers),
-            listeners,
-            bell: Arc::clone(&bell),
-            parting: VecDeque::new(),
-            complained: None,
-        };
-        let porter =
-            thread::Builder::new().name("gate-accept".to_owned()).spawn(move || porter.run())?;
-        Ok(Self { addresses, seats, workers, bell, porter: Some(porter) })
+        let porter = Porter::new(Arc::clone(&door), Arc::clone(&seats), listeners);
+        let event_loop = EventLoop::new(Arc::clone(&door), Arc::clone(&workers), porter, relay)?;
+        let event_loop =
+            thread::Builder::new().name("gate".to_owned()).spawn(move || event_loop.run())?;
+        Ok(Self { addresses, seats, workers, door, event_loop: Some(event_loop) })
     }
 
     /// Where it listens, in the order of the listeners.
@@ -216,15 +230,16 @@ impl Gate {
     }
 
     fn shut(&mut self, drain: Duration) {
-        let Some(porter) = self.porter.take() else { return };
+        let Some(event_loop) = self.event_loop.take() else { return };
         let start = Instant::now();
-        self.bell.ring();
-        let _ = porter.join();
+        self.door.returns.set(Stage::Closing);
         self.seats.close();
         // The rest of the time is for those that have to be cut off.
         if !self.seats.wait_until_empty(start + drain.mul_f32(0.9)) {
             self.seats.abort_all();
         }
+        self.door.returns.set(Stage::End);
+        let _ = event_loop.join();
         let left = self.workers.join(start + drain);
         if left > 0 {
             log::warn!("{left} connections did not end in time");

@@ -160,9 +160,17 @@ impl House {
         let trust = trust(&config.trust_proxy);
         let gate = Gate::start(gate::Settings {
             listeners: vec![listener],
+            proxies: Vec::new(),
             relay: socket,
             resolve: Box::new(move |peer, forwarded, proto| {
-                let origin = auth::client::resolve(&trust, peer, forwarded, proto);
+                let origin = match peer {
+                    gate::Peer::Address(peer) => {
+                        auth::client::resolve(&trust, peer, forwarded, proto)
+                    }
+                    gate::Peer::Proxy => {
+                        auth::client::resolve_behind_own_proxy(&trust, forwarded, proto)
+                    }
+                };
                 gate::Source {
                     client: origin.client,
                     trusted_proxy: origin.trusted_proxy,

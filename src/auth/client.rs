@@ -1,7 +1,7 @@
 //! Finds the client behind a connection, past the proxies that are trusted (P10, P11).
 
 use crate::model::{Cidr, Client};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Whose forwarding headers are believed (P11).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,26 @@ pub fn resolve(
             https: false,
         };
     }
+    behind(trust, peer, forwarded_for, forwarded_proto)
+}
+
+/// Finds the client behind a proxy of our own, which is trusted whatever its address.
+#[must_use]
+pub fn resolve_behind_own_proxy(
+    trust: &Trust,
+    forwarded_for: &[&[u8]],
+    forwarded_proto: Option<&[u8]>,
+) -> Origin {
+    behind(trust, IpAddr::V4(Ipv4Addr::LOCALHOST), forwarded_for, forwarded_proto)
+}
+
+/// The walk past a trusted peer.
+fn behind(
+    trust: &Trust,
+    peer: IpAddr,
+    forwarded_for: &[&[u8]],
+    forwarded_proto: Option<&[u8]>,
+) -> Origin {
     let mut address = peer;
     let entries = forwarded_for.iter().rev().flat_map(|h| h.rsplit(|b| *b == b','));
     for entry in entries {

@@ -1,26 +1,33 @@
-//! The loop that accepts connections. Nothing that happens to one of them, and no
-//! shortage of files, memory or threads, ends it.
+//! Accepting connections. Nothing that happens to one of them, and no shortage of
+//! files or memory, ends it.
 
 use super::Door;
-use super::permit::{Permit, Seats};
+use super::Peer;
+use super::permit::{NoSeat, Permit, Seats};
+use super::poll::Poll;
 use super::refusal::Refusal;
-use super::workers::Workers;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The pause after a failed accept: long enough for threads that were told to go to
+/// The pause after a failed accept: long enough for workers that were told to go to
 /// close their files, short enough that nobody notices.
 const BACK_OFF: Duration = Duration::from_millis(5);
 
 /// Connections that make room when one cannot be accepted: some more, so that a
 /// crowd at the door is not let in at the pace of the pauses.
 const EVICTED_AT_ONCE: usize = 16;
+
+/// Connections that are accepted at once, before others have their turn.
+const ROUND: usize = 64;
+
+/// How long a newcomer waits at most for somebody who leaves. The kernel keeps those
+/// who come after it meanwhile.
+const LEAVING_TIME: Duration = Duration::from_millis(250);
 
 /// How long a client that was turned away has to read why.
 const PARTING: Duration = Duration::from_secs(1);
@@ -31,107 +38,166 @@ const MAX_PARTING: usize = 32;
 /// One log line about failed accepts in this time is enough.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Wakes the loop so that it ends.
-pub(super) struct Bell(OwnedFd);
+/// Where connections come from.
+pub(super) enum Listener {
+    Public(TcpListener),
+    Proxy(UnixListener),
+}
 
-impl Bell {
-    pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
-    }
-
-    pub fn ring(&self) {
-        // It can only fail when it has been rung already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+impl Listener {
+    fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        match self {
+            Self::Public(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((stream, Peer::Address(peer.ip())))
+            }
+            // From here on any stream is as good as another.
+            Self::Proxy(listener) => {
+                let stream = TcpStream::from(OwnedFd::from(listener.accept()?.0));
+                Ok((stream, Peer::Proxy))
+            }
+        }
     }
 }
 
-/// What one connection's thread gets.
-pub(super) struct Guest {
-    pub permit: Permit,
-    pub peer: IpAddr,
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Public(listener) => listener.as_fd(),
+            Self::Proxy(listener) => listener.as_fd(),
+        }
+    }
 }
 
-/// The accept loop's own state.
+/// Accepts and seats.
 pub(super) struct Porter {
-    pub door: Arc<Door>,
-    pub seats: Arc<Seats>,
-    pub workers: Arc<Workers<Guest>>,
-    pub listeners: Vec<TcpListener>,
-    pub bell: Arc<Bell>,
-    pub parting: VecDeque<(Instant, TcpStream)>,
-    pub complained: Option<Instant>,
+    door: Arc<Door>,
+    seats: Arc<Seats>,
+    /// The listeners, and whether somebody may wait there.
+    listeners: Vec<(Listener, bool)>,
+    /// Who waits for a seat that is being left, and how long at most.
+    at_the_door: Option<(TcpStream, Peer, Instant)>,
+    /// No accept until then.
+    pause: Option<Instant>,
+    /// Who was turned away, and is kept so long.
+    parting: VecDeque<(Instant, TcpStream)>,
+    complained: Option<Instant>,
 }
 
 impl Porter {
-    /// Accepts until the bell rings.
-    pub fn run(mut self) {
-        loop {
-            let timeout = self.parting.front().map(|(until, _)| *until);
-            let Some(ready) = self.wait(timeout, true) else { return };
-            while self.parting.front().is_some_and(|(until, _)| *until <= Instant::now()) {
-                self.parting.pop_front();
+    pub fn new(door: Arc<Door>, seats: Arc<Seats>, listeners: Vec<Listener>) -> Self {
+        Self {
+            door,
+            seats,
+            listeners: listeners.into_iter().map(|listener| (listener, true)).collect(),
+            at_the_door: None,
+            pause: None,
+            parting: VecDeque::new(),
+            complained: None,
+        }
+    }
+
+    /// Has the listeners watched, under tokens from `first` on.
+    pub fn watch(&self, poll: &Poll, first: u64) -> io::Result<()> {
+        (first..).zip(&self.listeners).try_for_each(|(token, (l, _))| poll.watch(l, token))
+    }
+
+    /// Notes that somebody waits at a listener.
+    pub fn note(&mut self, at: usize) {
+        if let Some((_, waits)) = self.listeners.get_mut(at) {
+            *waits = true;
+        }
+    }
+
+    /// Accepts nobody any more.
+    pub fn close(&mut self) {
+        self.listeners.clear();
+        self.at_the_door = None;
+    }
+
+    /// When [`Porter::accept`] is to be called again.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let next = if self.at_the_door.is_some() {
+            Some(now + BACK_OFF)
+        } else if self.listeners.iter().any(|(_, waits)| *waits) {
+            Some(self.pause.unwrap_or(now))
+        } else {
+            None
+        };
+        next.into_iter().chain(self.parting.front().map(|(until, _)| *until)).min()
+    }
+
+    /// Accepts those who wait, a round of them, and hands over who is seated.
+    pub fn accept(&mut self, now: Instant, seated: &mut Vec<(Permit, Peer)>) {
+        while self.parting.front().is_some_and(|(until, _)| *until <= now) {
+            self.parting.pop_front();
+        }
+        if self.pause.is_some_and(|until| until > now) {
+            return;
+        }
+        self.pause = None;
+        if let Some((stream, peer, until)) = self.at_the_door.take() {
+            self.welcome(stream, peer, until, now, seated);
+        }
+        for at in 0..self.listeners.len() {
+            let mut left = ROUND;
+            while self.listeners[at].1
+                && left > 0
+                && self.at_the_door.is_none()
+                && self.pause.is_none()
+            {
+                left -= 1;
+                self.accept_one(at, now, seated);
             }
-            for at in ready {
-                if !self.accept_all(at) && self.pause() {
-                    return;
+        }
+    }
+
+    fn accept_one(&mut self, at: usize, now: Instant, seated: &mut Vec<(Permit, Peer)>) {
+        match self.listeners[at].0.accept() {
+            Ok((stream, peer)) => self.welcome(stream, peer, now + LEAVING_TIME, now, seated),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => self.listeners[at].1 = false,
+                // The client was gone before its turn (accept(2)).
+                ErrorKind::ConnectionAborted
+                | ErrorKind::ConnectionReset
+                | ErrorKind::Interrupted => {}
+                _ => {
+                    self.complain(&error);
+                    self.make_room();
+                    self.pause = Some(now + BACK_OFF);
                 }
+            },
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        stream: TcpStream,
+        peer: Peer,
+        until: Instant,
+        now: Instant,
+        seated: &mut Vec<(Permit, Peer)>,
+    ) {
+        let source = (self.door.resolve)(peer, &[], None);
+        match self.seats.admit(stream, source.client, !source.trusted_proxy) {
+            Ok(permit) => seated.push((permit, peer)),
+            Err(NoSeat::Yet(stream)) if until > now => {
+                self.at_the_door = Some((stream, peer, until));
             }
-        }
-    }
-
-    /// Waits for connections, until `until` at most; says at which listeners. `None`
-    /// when the bell has rung.
-    fn wait(&self, until: Option<Instant>, listen: bool) -> Option<Vec<usize>> {
-        let listeners = if listen { &self.listeners[..] } else { &[] };
-        let mut fds: Vec<PollFd<'_>> =
-            listeners.iter().map(|l| PollFd::new(l, PollFlags::IN)).collect();
-        fds.push(PollFd::new(&self.bell.0, PollFlags::IN));
-        let timeout = until
-            .and_then(|at| Timespec::try_from(at.saturating_duration_since(Instant::now())).ok());
-        // An error leaves the answers empty; then nobody is ready.
-        let _ = poll(&mut fds, timeout.as_ref());
-        let bell = fds.pop()?;
-        if !bell.revents().is_empty() {
-            return None;
-        }
-        Some((0..fds.len()).filter(|&at| !fds[at].revents().is_empty()).collect())
-    }
-
-    /// Pauses after a failure; true when the bell has rung.
-    fn pause(&self) -> bool {
-        self.wait(Some(Instant::now() + BACK_OFF), false).is_none()
-    }
-
-    /// Accepts everybody who waits at a listener. False when that went wrong in a
-    /// way that may last.
-    fn accept_all(&mut self, at: usize) -> bool {
-        // A round is bounded, so that no listener keeps the others waiting.
-        for _ in 0..64 {
-            match self.listeners[at].accept() {
-                Ok((stream, peer)) => {
-                    let welcome = AssertUnwindSafe(|| self.welcome(stream, peer.ip()));
-                    if catch_unwind(welcome).is_err() {
-                        log::error!("a new connection ended by a panic");
-                    }
+            Err(NoSeat::Yet(stream) | NoSeat::Free(stream)) => {
+                turn_away(&stream);
+                if self.parting.len() >= MAX_PARTING {
+                    self.parting.pop_front();
                 }
-                Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return true,
-                    // The client was gone before its turn (accept(2)).
-                    ErrorKind::ConnectionAborted
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::Interrupted => {}
-                    _ => {
-                        self.complain(&error);
-                        self.make_room();
-                        return false;
-                    }
-                },
+                // Kept open for a moment: a close with its request unread would
+                // destroy the answer on its way.
+                self.parting.push_back((now + PARTING, stream));
             }
         }
-        true
     }
 
-    fn make_room(&self) {
+    /// Tells some that may go to go.
+    pub fn make_room(&self) {
         for _ in 0..EVICTED_AT_ONCE {
             if !self.seats.evict_one() {
                 return;
@@ -145,31 +211,10 @@ impl Porter {
             log::error!("connections cannot be accepted: {error}; trying again all the time");
         }
     }
-
-    fn welcome(&mut self, stream: TcpStream, peer: IpAddr) {
-        let source = (self.door.resolve)(peer, &[], None);
-        match self.seats.admit(stream, source.client, !source.trusted_proxy) {
-            Ok(permit) => {
-                if let Err(guest) = self.workers.start(Guest { permit, peer }) {
-                    turn_away(guest.permit.stream());
-                    self.make_room();
-                }
-            }
-            Err(stream) => {
-                turn_away(&stream);
-                if self.parting.len() >= MAX_PARTING {
-                    self.parting.pop_front();
-                }
-                // Kept open for a moment: a close with its request unread would
-                // destroy the answer on its way.
-                self.parting.push_back((Instant::now() + PARTING, stream));
-            }
-        }
-    }
 }
 
 /// Tells a client that there is no room, without waiting for it.
-fn turn_away(mut stream: &TcpStream) {
+pub(super) fn turn_away(mut stream: &TcpStream) {
     if stream.set_nonblocking(true).is_ok() {
         let _ = stream.write(&Refusal::FULL.answer(false));
         let _ = stream.shutdown(Shutdown::Write);

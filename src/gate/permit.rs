@@ -5,15 +5,11 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Connections that were told to go and whose threads are not through yet. They
 /// wake at once, so a handful is normal; the bound keeps threads countable.
 pub(super) const MAX_LEAVING: usize = 64;
-
-/// How long a newcomer waits at most for one of them to be through. The kernel keeps
-/// those who come after it meanwhile.
-const LEAVING_TIME: Duration = Duration::from_millis(250);
 
 /// How long a proof of the token counts on a connection, in milliseconds. Not for
 /// ever: who held connections with a token that was rotated since would keep the
@@ -56,6 +52,15 @@ struct Table {
     leaving: usize,
 }
 
+/// Why a connection was not seated.
+#[derive(Debug)]
+pub(super) enum NoSeat {
+    /// Everybody who sits may stay.
+    Free(TcpStream),
+    /// Somebody could make room, but too many are on their way out already.
+    Yet(TcpStream),
+}
+
 /// All the seats of a gate.
 pub(super) struct Seats {
     most: usize,
@@ -86,22 +91,17 @@ impl Seats {
     /// false for a trusted proxy, which speaks for many clients.
     ///
     /// # Errors
-    /// Gives the stream back when everybody who sits may stay.
+    /// Gives the stream back, and says whether it is worth asking again.
     pub fn admit(
         self: &Arc<Self>,
         stream: TcpStream,
         client: Client,
         counted: bool,
-    ) -> Result<Permit, TcpStream> {
-        let until = Instant::now() + LEAVING_TIME;
+    ) -> Result<Permit, NoSeat> {
         let mut table = self.lock();
-        while !self.has_room(&mut table, client, counted) {
-            let rest = until.saturating_duration_since(Instant::now());
-            if table.leaving < MAX_LEAVING || rest.is_zero() || self.is_closed() {
-                return Err(stream);
-            }
-            // Somebody could make room, but too many are on their way out already.
-            table = self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
+        if !self.has_room(&mut table, client, counted) {
+            let later = table.leaving >= MAX_LEAVING && !self.is_closed();
+            return Err(if later { NoSeat::Yet(stream) } else { NoSeat::Free(stream) });
         }
         let seat = Arc::new(Seat {
             stream,

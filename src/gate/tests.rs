@@ -58,6 +58,7 @@ impl House {
         });
         let settings = Settings {
             listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
+            proxies: vec![UnixListener::bind(dir.path().join("proxy.sock")).unwrap()],
             relay: path,
             resolve: Box::new(resolve),
             upgrade,
@@ -117,9 +118,13 @@ fn bearer() -> String {
     format!("Authorization: Bearer {TOKEN}\r\n")
 }
 
-/// 127.9.9.9 is a trusted proxy here.
-fn resolve(peer: IpAddr, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
-    let trusted_proxy = peer == IpAddr::from([127, 1, 9, 9]);
+/// 127.1.9.9 is a trusted proxy here, and whoever comes over the Unix socket.
+fn resolve(peer: Peer, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
+    let (peer, own) = match peer {
+        Peer::Address(peer) => (peer, false),
+        Peer::Proxy => (IpAddr::from([127, 0, 0, 1]), true),
+    };
+    let trusted_proxy = own || peer == IpAddr::from([127, 1, 9, 9]);
     let named = forwarded.last().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
     let client = Client::of(if trusted_proxy { named.unwrap_or(peer) } else { peer });
     Source { client, trusted_proxy, https: trusted_proxy && scheme == Some(b"https") }

@@ -1,13 +1,13 @@
-//! The client's socket, with deadlines that a dripping client cannot stretch.
+//! The client's socket: for the event loop without waiting, for a worker with
+//! deadlines that a dripping client cannot stretch.
 
 use super::permit::Permit;
 use super::refusal::Refusal;
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// The kernel's send buffer for one client, in bytes (Linux doubles it). Fixed, so
@@ -37,6 +37,36 @@ impl From<Refusal> for Stop {
     }
 }
 
+/// Prepares a listener's sockets, which inherit this from it (so Linux does it), or a
+/// socket by itself: small answers leave at once, and the kernel keeps little.
+pub(super) fn prepare(socket: impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?)
+}
+
+/// Sends these pieces as one, as much of them as the kernel takes at once; gives what
+/// it did not take.
+pub(super) fn send_now(stream: &TcpStream, pieces: [&[u8]; 3]) -> Result<Vec<u8>, Stop> {
+    let slices = pieces.map(IoSlice::new);
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let mut taken = loop {
+        match sendmsg(stream, &slices, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(taken) => break taken,
+            Err(Errno::AGAIN) => break 0,
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(Stop::Quiet),
+        }
+    };
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let mut rest = Vec::with_capacity(total - taken);
+    for piece in pieces {
+        let of_this = taken.min(piece.len());
+        rest.extend_from_slice(&piece[of_this..]);
+        taken -= of_this;
+    }
+    Ok(rest)
+}
+
 /// The client's end of a connection.
 pub(super) struct Wire<'p> {
     stream: &'p TcpStream,
@@ -45,14 +75,11 @@ pub(super) struct Wire<'p> {
 }
 
 impl<'p> Wire<'p> {
-    /// Prepares a fresh socket. `stall` is how long a write may make no progress.
+    /// For a socket that was [`prepare`]d. `stall` is how long a write may make no
+    /// progress.
     pub fn new(permit: &'p Permit, stall: Duration) -> Result<Self, Stop> {
         let stream = permit.stream();
-        stream
-            .set_nodelay(true)
-            .and_then(|()| stream.set_write_timeout(Some(stall)))
-            .map_err(|_| Stop::Quiet)?;
-        sockopt::set_socket_send_buffer_size(stream, SEND_BUFFER).map_err(|_| Stop::Quiet)?;
+        stream.set_write_timeout(Some(stall)).map_err(|_| Stop::Quiet)?;
         Ok(Self { stream, timeout: Duration::ZERO })
     }
 
@@ -67,22 +94,10 @@ impl<'p> Wire<'p> {
         Ok(())
     }
 
-    /// Reads what is there into the vector's spare capacity, which must not be
-    /// empty. Zero bytes are the client's end.
+    /// Reads what is there, or waits for it. Zero bytes are the client's end.
     ///
     /// # Errors
     /// [`Errno::AGAIN`] when nothing came within `wait`.
-    pub fn read(&mut self, into: &mut Vec<u8>, wait: Duration) -> Result<usize, Errno> {
-        self.wait_at_most(wait)?;
-        loop {
-            match recv(self.stream, spare_capacity(into), RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                result => return result.map(|(n, _)| n),
-            }
-        }
-    }
-
-    /// Like [`Wire::read`], but never more than the slice holds.
     pub fn read_slice(&mut self, into: &mut [u8], wait: Duration) -> Result<usize, Errno> {
         self.wait_at_most(wait)?;
         loop {
@@ -93,30 +108,11 @@ impl<'p> Wire<'p> {
         }
     }
 
-    /// Sends two pieces as one. `before_waiting` is called when the kernel does not
-    /// take everything at once.
-    pub fn send(
-        &self,
-        first: &[u8],
-        second: &[u8],
-        before_waiting: impl FnOnce(),
-    ) -> Result<(), Stop> {
-        let mut before_waiting = Some(before_waiting);
-        let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let (mut first, mut second) = (first, second);
-        while !(first.is_empty() && second.is_empty()) {
-            let pieces = [IoSlice::new(first), IoSlice::new(second)];
-            let pieces = if first.is_empty() { &pieces[1..] } else { &pieces[..] };
-            match sendmsg(self.stream, pieces, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(sent) => {
-                    let of_first = sent.min(first.len());
-                    first = &first[of_first..];
-                    second = &second[sent - of_first..];
-                }
-                Err(Errno::AGAIN) if before_waiting.is_some() => {
-                    before_waiting.take().into_iter().for_each(|tell| tell());
-                    flags = SendFlags::NOSIGNAL;
-                }
+    /// Sends everything, or gives up on a client that makes no progress.
+    pub fn send(&self, mut bytes: &[u8]) -> Result<(), Stop> {
+        while !bytes.is_empty() {
+            match rustix::net::send(self.stream, bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => bytes = &bytes[sent..],
                 Err(Errno::INTR) => {}
                 // No progress for too long, or the client has gone.
                 Err(_) => return Err(Stop::Quiet),
@@ -127,7 +123,7 @@ impl<'p> Wire<'p> {
 
     /// The socket, for what the kernel does by itself.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(self.stream)
+        self.stream.as_fd()
     }
 
     /// Closes so that a client which is still sending can read the last answer: a

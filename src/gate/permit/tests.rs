@@ -3,6 +3,7 @@
 use super::*;
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::time::Duration;
 
 /// A connection: the gate's end, and the client's.
 fn pair() -> (TcpStream, TcpStream) {

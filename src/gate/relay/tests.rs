@@ -1,5 +1,6 @@
 //! Tests of the relay against a scripted other side.
 
+use super::super::poll::Event;
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
@@ -30,27 +31,90 @@ fn scripted(scripts: Vec<Vec<&'static [u8]>>) -> (TempDir, PathBuf, JoinHandle<(
     (dir, path, side)
 }
 
-fn status(result: Result<Answer, Refusal>) -> u16 {
-    result.map_or_else(
-        |refusal| refusal.status,
-        |answer| {
-            assert_eq!(answer.body, b"ok");
-            200
-        },
-    )
+/// A relay, with what the event loop does for it.
+struct Driven {
+    relay: Relay,
+    poll: Poll,
+    events: Vec<Event>,
+    next: u64,
 }
+
+impl Driven {
+    fn new(path: PathBuf, patience: Duration) -> Self {
+        let relay = Relay::new(path, 1, patience);
+        Self { relay, poll: Poll::new().unwrap(), events: Vec::new(), next: 0 }
+    }
+
+    fn push(&mut self, request: &[u8]) -> u64 {
+        self.next += 1;
+        self.relay.push(self.next, request.to_vec(), false, Instant::now());
+        self.next
+    }
+
+    /// One round; gives the ids and bodies of the answers, or the status instead.
+    fn round(&mut self, wait: bool) -> Vec<(u64, Result<Vec<u8>, u16>)> {
+        let until = if wait { self.relay.deadline() } else { Some(Instant::now()) };
+        self.relay.send(&self.poll);
+        if !self.relay.is_ready() && self.relay.lost.is_empty() {
+            self.poll.wait(until, &mut self.events);
+        }
+        for event in std::mem::take(&mut self.events) {
+            self.relay.note(event.flags);
+        }
+        self.relay.expire(Instant::now());
+        let inbox = self.relay.receive();
+        let (mut used, mut out) = (0, Vec::new());
+        while let Some(answer) = self.relay.next_answer(&inbox[used..]) {
+            let body = inbox[used + answer.head.received..used + answer.whole].to_vec();
+            out.push((answer.id, Ok(body)));
+            used += answer.whole;
+        }
+        self.relay.give_back(inbox, used);
+        out.extend(self.relay.take_lost().into_iter().map(|(id, r)| (id, Err(r.status))));
+        out
+    }
+
+    fn exchange(&mut self, request: &[u8]) -> u16 {
+        let id = self.push(request);
+        loop {
+            if let Some((of, result)) = self.round(true).pop() {
+                assert_eq!(of, id);
+                return result.map_or_else(|status| status, |body| (body == b"ok").into());
+            }
+        }
+    }
+
+    /// Waits until the other side has closed.
+    fn wait_for_close(&mut self) {
+        while self.relay.stream.is_some() {
+            if !self.relay.is_ready() {
+                self.poll.wait(None, &mut self.events);
+            }
+            for event in std::mem::take(&mut self.events) {
+                self.relay.note(event.flags);
+            }
+            let inbox = self.relay.receive();
+            self.relay.give_back(inbox, 0);
+        }
+    }
+}
+
+/// What [`Driven::exchange`] gives for the answer that was scripted.
+const OK: u16 = 1;
 
 #[test]
 fn a_connection_that_was_closed_while_it_idled_is_opened_again() {
-    let (_dir, path, side) = scripted(vec![vec![ANSWER, ANSWER], vec![ANSWER]]);
-    let relay = Relay::new(path, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    // The first script is over once the second connection could be accepted; until
-    // then the close may not have been seen.
-    closed(&relay);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    side.join().unwrap();
+    for noticed in [true, false] {
+        let (_dir, path, side) = scripted(vec![vec![ANSWER, ANSWER], vec![ANSWER]]);
+        let mut relay = Driven::new(path, PATIENCE);
+        assert_eq!(relay.exchange(REQUEST), OK);
+        assert_eq!(relay.exchange(REQUEST), OK);
+        if noticed {
+            relay.wait_for_close();
+        }
+        assert_eq!(relay.exchange(REQUEST), OK);
+        side.join().unwrap();
+    }
 }
 
 #[test]
@@ -58,11 +122,11 @@ fn a_request_that_may_have_been_handled_is_not_sent_twice() {
     let cut = &ANSWER[..ANSWER.len() - 1];
     let scripts = vec![vec![ANSWER, cut], vec![b"".as_slice()], vec![ANSWER]];
     let (_dir, path, side) = scripted(scripts);
-    let relay = Relay::new(path, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 502);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    let mut relay = Driven::new(path, PATIENCE);
+    assert_eq!(relay.exchange(REQUEST), OK);
+    assert_eq!(relay.exchange(REQUEST), 502);
+    assert_eq!(relay.exchange(REQUEST), 502);
+    assert_eq!(relay.exchange(REQUEST), OK);
     side.join().unwrap();
 }
 
@@ -70,16 +134,27 @@ fn a_request_that_may_have_been_handled_is_not_sent_twice() {
 fn what_is_no_answer_or_too_much_of_one_is_502() {
     let scripts = vec![
         vec![b"nonsense\r\n\r\n".as_slice()],
-        vec![b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more"],
         vec![b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"],
         vec![b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"],
+        vec![b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"],
     ];
     let count = scripts.len();
     let (_dir, path, side) = scripted(scripts);
-    let relay = Relay::new(path, PATIENCE);
+    let mut relay = Driven::new(path, PATIENCE);
     for _ in 0..count {
-        assert_eq!(status(relay.exchange(REQUEST, false)), 502);
+        assert_eq!(relay.exchange(REQUEST), 502);
     }
+    side.join().unwrap();
+}
+
+#[test]
+fn more_than_was_asked_for_ends_the_line_and_not_the_next_request() {
+    let more = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more".as_slice();
+    let (_dir, path, side) = scripted(vec![vec![more], vec![ANSWER]]);
+    let mut relay = Driven::new(path, PATIENCE);
+    assert_eq!(relay.exchange(REQUEST), OK);
+    assert!(relay.relay.stream.is_none());
+    assert_eq!(relay.exchange(REQUEST), OK);
     side.join().unwrap();
 }
 
@@ -87,13 +162,12 @@ fn what_is_no_answer_or_too_much_of_one_is_502() {
 fn nobody_there_is_503_and_nobody_answering_504() {
     let (dir, path, side) = scripted(vec![]);
     side.join().unwrap();
-    let relay = Relay::new(path, PATIENCE);
-    assert_eq!(status(relay.exchange(REQUEST, false)), 503);
+    assert_eq!(Driven::new(path, PATIENCE).exchange(REQUEST), 503);
     let silent = dir.path().join("silent");
     let _listener = UnixListener::bind(&silent).unwrap();
-    let relay = Relay::new(silent, Duration::from_millis(50));
-    assert_eq!(status(relay.exchange(REQUEST, false)), 504);
-    assert!(lock(&relay.line).as_ref().unwrap().is_broken());
+    let mut relay = Driven::new(silent, Duration::from_millis(50));
+    assert_eq!(relay.exchange(REQUEST), 504);
+    assert!(relay.relay.stream.is_none());
 }
 
 /// Answers each request with the number in its path, as often as asked, over one
@@ -131,20 +205,21 @@ fn counting() -> (TempDir, PathBuf, JoinHandle<usize>) {
 #[test]
 fn everybody_gets_the_answer_to_his_own_request() {
     let (_dir, path, side) = counting();
-    let relay = Relay::new(path, PATIENCE);
-    thread::scope(|scope| {
-        for thread in 0..24 {
-            let relay = &relay;
-            scope.spawn(move || {
-                for round in 0..200 {
-                    let number = thread * 1000 + round;
-                    let request = format!("GET /{number} HTTP/1.1\r\n\r\n");
-                    let answer = relay.exchange(request.as_bytes(), false).unwrap();
-                    assert_eq!(answer.body, number.to_string().repeat(3000).as_bytes());
-                }
-            });
+    let mut relay = Driven::new(path, PATIENCE);
+    let mut under_way = std::collections::HashMap::new();
+    let (mut asked, mut answered) = (0, 0);
+    while answered < 4000 {
+        while asked < 4000 && under_way.len() < 24 {
+            let request = format!("GET /{asked} HTTP/1.1\r\n\r\n");
+            under_way.insert(relay.push(request.as_bytes()), asked);
+            asked += 1;
         }
-    });
+        for (id, body) in relay.round(true) {
+            let number = under_way.remove(&id).unwrap();
+            assert_eq!(body.unwrap(), number.to_string().repeat(3000).as_bytes());
+            answered += 1;
+        }
+    }
     drop(relay);
     let most = side.join().unwrap();
     assert!(most > 1, "never two requests under way");
@@ -155,30 +230,48 @@ fn a_handler_that_keeps_everybody_waiting_too_long_fails_them_all_and_a_new_line
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
-    let relay = Relay::new(path, Duration::from_millis(100));
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                let status = status(relay.exchange(REQUEST, false));
-                assert!(matches!(status, 503 | 504), "{status}");
-            });
-        }
-    });
-    let mut lines = Vec::new();
-    listener.set_nonblocking(true).unwrap();
-    while let Ok((line, _)) = listener.accept() {
-        lines.push(line);
+    let mut relay = Driven::new(path, Duration::from_millis(100));
+    let ids: Vec<u64> = (0..4).map(|_| relay.push(REQUEST)).collect();
+    let mut lost = Vec::new();
+    while lost.len() < ids.len() {
+        lost.extend(relay.round(true));
     }
-    assert!(!lines.is_empty());
-    let relay = Relay { patience: PATIENCE, ..relay };
-    listener.set_nonblocking(false).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| listener.accept().unwrap().0.write_all(ANSWER).unwrap());
-        assert_eq!(status(relay.exchange(REQUEST, false)), 200);
+    assert_eq!(lost, ids.iter().map(|&id| (id, Err(504))).collect::<Vec<_>>());
+    drop(listener.accept().unwrap());
+    relay.relay.patience = PATIENCE;
+    let side = thread::spawn(move || {
+        let mut line = listener.accept().unwrap().0;
+        line.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        line.write_all(ANSWER).unwrap();
     });
+    assert_eq!(relay.exchange(REQUEST), OK);
+    side.join().unwrap();
 }
 
-/// Waits until the other side has closed the line.
-fn closed(relay: &Relay) {
-    lock(&relay.line).as_ref().unwrap().wait_for_close();
+#[test]
+fn a_long_request_and_a_long_answer_do_not_wait_for_each_other() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let request = vec![b'x'; 1024 * 1024];
+    let side = thread::spawn(move || {
+        let mut line = listener.accept().unwrap().0;
+        // Answers at length before it has read anything.
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n";
+        line.write_all(head).unwrap();
+        line.write_all(&vec![b'y'; 5_000_000]).unwrap();
+        line.read_exact(&mut vec![0; 1024 * 1024]).unwrap();
+        line.read_exact(&mut [0; REQUEST.len()]).unwrap();
+        line.write_all(ANSWER).unwrap();
+    });
+    let mut relay = Driven::new(path, PATIENCE);
+    let (long, short) = (relay.push(&request), relay.push(REQUEST));
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        answers.extend(relay.round(true));
+    }
+    assert_eq!(answers[0], (long, Ok(vec![b'y'; 5_000_000])));
+    assert_eq!(answers[1], (short, Ok(b"ok".to_vec())));
+    assert!(!relay.relay.asked_for_room);
+    side.join().unwrap();
 }

@@ -1,0 +1,139 @@
+//! What takes longer than a moment, or may: a body that is still to come, an answer
+//! that the client's buffer has no room for, a refusal that is to be read, a WebSocket.
+//! A worker's thread does it and waits as it likes; then the event loop has the
+//! connection back.
+
+use super::connection::Connection;
+use super::permit::Phase;
+use super::refusal::Refusal;
+use super::returns::Next;
+use super::upgrade::Upgrade;
+use super::wire::{Stop, Wire};
+use super::{Door, body, rewrite};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a worker does with a connection.
+pub(super) enum Job {
+    /// Reads the rest of a request's body; the client may want to be asked for it.
+    Body { request: Vec<u8>, rest: usize, asks: bool },
+    /// Sends the rest of an answer.
+    Rest { rest: Vec<u8>, keep_alive: bool },
+    /// Sends a file as the body of an answer.
+    File { path: PathBuf, head: Vec<u8>, ending: &'static [u8], keep_alive: bool },
+    /// Sends a refusal and closes.
+    Refuse(Refusal),
+    /// Closes when the client has had time to read its answer.
+    Linger,
+    /// Serves a WebSocket.
+    Upgrade(Upgrade),
+}
+
+/// A connection and what is to be done with it.
+pub(super) struct Guest {
+    pub connection: Connection,
+    pub job: Job,
+}
+
+/// Does the job, and gives the connection back unless it is over.
+pub(super) fn work(door: &Door, guest: Guest) {
+    let Guest { mut connection, job } = guest;
+    match serve(door, &mut connection, job) {
+        Ok(Some(next)) => door.returns.give(connection, next),
+        Ok(None) => {}
+        Err(Stop::Quiet) => {}
+        Err(Stop::Refuse(refusal)) => {
+            let answer = refusal.answer(connection.to_head);
+            let wire = Wire::new(&connection.permit, door.limits.stall);
+            if wire.and_then(|wire| wire.send(&answer)).is_ok() {
+                linger(door, &mut connection);
+            }
+        }
+    }
+}
+
+fn serve(door: &Door, connection: &mut Connection, job: Job) -> Result<Option<Next>, Stop> {
+    let wire = || Wire::new(&connection.permit, door.limits.stall);
+    match job {
+        Job::Body { mut request, rest, asks } => {
+            let mut wire = wire()?;
+            if asks {
+                wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            body::read(&mut wire, &connection.permit, &mut request, rest, door.limits.body)?;
+            Ok(Some(Next::Relay(request)))
+        }
+        Job::Rest { rest, keep_alive } => {
+            connection.permit.hold(rest.capacity());
+            wire()?.send(&rest)?;
+            Ok(Some(Next::Answered { keep_alive }))
+        }
+        Job::File { path, mut head, ending, keep_alive } => {
+            let (file, length) = open(&path).map_err(|error| {
+                log::error!("the file of an answer cannot be read: {error}");
+                Refusal::NO_FILE
+            })?;
+            rewrite::push_length(&mut head, length);
+            head.extend_from_slice(ending);
+            let wire = wire()?;
+            wire.send(&head)?;
+            if !connection.to_head {
+                send_file(&wire, &file, length)?;
+            }
+            Ok(Some(Next::Answered { keep_alive }))
+        }
+        Job::Refuse(refusal) => Err(refusal.into()),
+        Job::Linger => {
+            linger(door, connection);
+            Ok(None)
+        }
+        Job::Upgrade(upgrade) => {
+            Wire::new(&connection.permit, door.limits.stall)?;
+            (door.upgrade)(upgrade);
+            Ok(None)
+        }
+    }
+}
+
+/// Closes so that the client can read its last answer. Nobody waits for that while
+/// the gate closes.
+fn linger(door: &Door, connection: &mut Connection) {
+    connection.inbox = Vec::new();
+    if connection.permit.enter(Phase::Waiting)
+        && let Ok(mut wire) = Wire::new(&connection.permit, door.limits.stall)
+    {
+        wire.linger(door.limits.linger);
+    }
+}
+
+/// Streams a file; the kernel copies, so no memory of ours is held.
+fn send_file(wire: &Wire<'_>, file: &File, length: u64) -> Result<(), Stop> {
+    const PIECE: u64 = 1024 * 1024;
+    let mut rest = length;
+    while rest > 0 {
+        let piece = usize::try_from(rest.min(PIECE)).unwrap_or(usize::MAX);
+        match rustix::fs::sendfile(wire.fd(), file, None, piece) {
+            // Shorter than announced: only the close can tell the client.
+            Ok(0) => return Err(Stop::Quiet),
+            Ok(sent) => rest -= sent as u64,
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(Stop::Quiet),
+        }
+    }
+    Ok(())
+}
+
+/// Opens the file of an answer and tells its length in bytes. Never waits, also if
+/// somebody put a FIFO there.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    Ok((file, about.len()))
+}
