@@ -11,6 +11,7 @@ mod deploys;
 mod env;
 mod error;
 mod fields;
+mod hooks;
 mod query;
 mod security;
 mod settings;
@@ -76,9 +77,13 @@ pub struct Request<'a> {
     pub peer: Peer,
     /// Whether the client's own connection is encrypted.
     pub secure: bool,
+    /// The fields that a webhook is judged by; for other requests there are none.
+    pub hook: &'a [(&'a str, &'a [u8])],
     /// The body.
     pub body: &'a [u8],
 }
+
+type OpenHandler<'a> = Box<dyn FnOnce(&Api, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
 
 type Handler<'a> = Box<dyn FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
 
@@ -89,7 +94,15 @@ fn owner<'a>(
     Box::new(handler)
 }
 
-/// The route table: every path under `/api`. All of it is behind the token (P3).
+/// The routes under `/api` that prove themselves otherwise than with the token (P3).
+fn open_route<'a>(method: &str, path: &[&'a str]) -> Option<OpenHandler<'a>> {
+    Some(match (method, path) {
+        ("POST", ["hooks", id]) => Box::new(|api, r| hooks::receive(api, r, id)),
+        _ => return None,
+    })
+}
+
+/// The route table: every other path under `/api`. All of it is behind the token (P3).
 fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
     Some(match (method, path) {
         ("GET", ["session"]) => owner(system::session),
@@ -104,6 +117,8 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
         ("GET", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::history(api, s, r, id)),
         ("POST", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::create(api, s, r, id)),
         ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)),
+        ("POST", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::renew(api, s, r, id)),
+        ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::remove(api, s, r, id)),
         ("POST", ["apps", id, "stop"]) => owner(|api, s, r| apps::stop(api, s, r, id)),
         ("POST", ["apps", id, "start"]) => owner(|api, s, r| apps::start(api, s, r, id)),
         ("POST", ["apps", id, "restart"]) => owner(|api, s, r| apps::restart(api, s, r, id)),
@@ -130,7 +145,7 @@ impl Api {
     pub fn answer(&self, request: &Request<'_>) -> Answer {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
         let mut answer = match path.split_once('/') {
-            Some(("api", rest)) => self.behind_the_token(request, rest),
+            Some(("api", rest)) => self.under_api(request, rest),
             _ if path == "api" => self.behind_the_token(request, ""),
             Some(("ws", _)) => self.without_upgrade(request),
             _ => assets::answer(request.method, path),
@@ -139,6 +154,16 @@ impl Api {
             answer.header("Strict-Transport-Security", "max-age=31536000");
         }
         answer
+    }
+
+    /// Everything under `/api`.
+    fn under_api(&self, request: &Request<'_>, path: &str) -> Answer {
+        if let Ok(decoded) = decoded(path)
+            && let Some(handler) = open_route(request.method, &borrowed(&decoded))
+        {
+            return handler(self, request).unwrap_or_else(Answer::from);
+        }
+        self.behind_the_token(request, path)
     }
 
     fn behind_the_token(&self, request: &Request<'_>, path: &str) -> Answer {
@@ -179,9 +204,8 @@ impl Api {
         path: &str,
         session: &Session,
     ) -> Result<Answer, ApiError> {
-        let decoded: Vec<String> =
-            path.split('/').map(query::decode_segment).collect::<Result<_, _>>()?;
-        let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
+        let decoded = decoded(path)?;
+        let segments = borrowed(&decoded);
         // HEAD is GET whose body is left out on the way.
         let method = if request.method == "HEAD" { "GET" } else { request.method };
         if let Some(handler) = route(method, &segments) {
@@ -191,10 +215,22 @@ impl Api {
             }
             return handler(self, session, request);
         }
-        let allowed: Vec<&str> =
-            METHODS.into_iter().filter(|m| route(m, &segments).is_some()).collect();
+        let allowed: Vec<&str> = METHODS.into_iter().filter(|m| exists(m, &segments)).collect();
         Err(if allowed.is_empty() { ApiError::no_route() } else { ApiError::method(&allowed) })
     }
+}
+
+fn exists(method: &str, path: &[&str]) -> bool {
+    open_route(method, path).is_some() || route(method, path).is_some()
+}
+
+/// The segments of a path, percent-decoded.
+fn decoded(path: &str) -> Result<Vec<String>, ApiError> {
+    path.split('/').map(query::decode_segment).collect()
+}
+
+fn borrowed(segments: &[String]) -> Vec<&str> {
+    segments.iter().map(String::as_str).collect()
 }
 
 /// The token in an `Authorization` header: the scheme in any case, one space,

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod clock;
+pub mod hook;
 mod lockout;
 mod notice;
 #[cfg(test)]
@@ -18,7 +19,8 @@ pub mod token;
 use crate::data_dir::DataDir;
 use crate::model::{Client, Secret, UnixMillis, unix_millis};
 use clock::{Clock, Millis};
-use notice::{Note, Notices};
+use hook::{Delivery, HookVerdict};
+use notice::{Note, Notices, Tried};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -153,6 +155,38 @@ impl Auth {
         }
     }
 
+    /// Decides about a webhook's delivery. A bad one counts like a bad token (P8); a
+    /// good one forgives nothing, for who knows an app's secret may still be guessing
+    /// the token. Over the socket in the data directory, without a client, nothing is counted.
+    pub fn decide_hook(&self, delivery: &Delivery<'_>, client: Option<Client>) -> HookVerdict {
+        let locked = |inner: &Inner, client, now| {
+            let seconds = inner.lockouts.locked(client, now);
+            seconds.map(|retry_after_seconds| HookVerdict::Locked { retry_after_seconds })
+        };
+        if let Some(client) = client
+            && let Some(locked) = locked(&self.lock(), client, self.clock.now())
+        {
+            return locked;
+        }
+        // Without the lock: a long body takes milliseconds.
+        if delivery.is_genuine(unix_millis()) {
+            return HookVerdict::Genuine;
+        }
+        let Some(client) = client else { return HookVerdict::Refused };
+        let now = self.clock.now();
+        let mut inner = self.lock();
+        if let Some(locked) = locked(&inner, client, now) {
+            return locked;
+        }
+        let failure = inner.lockouts.fail(client, now);
+        let note = inner.notices.failure(client, Tried::Webhook, failure, now);
+        drop(inner);
+        if let Some(note) = note {
+            note.write();
+        }
+        HookVerdict::Refused
+    }
+
     /// A ticket that opens one WebSocket once, within 60 seconds. If
     /// the system has no randomness to give, the text is empty and opens nothing.
     #[must_use]
@@ -254,7 +288,7 @@ impl Inner {
             return (Verdict::Allowed(session), note);
         }
         let failure = self.lockouts.fail(client, now);
-        (Verdict::Refused, self.notices.failure(client, failure, now))
+        (Verdict::Refused, self.notices.failure(client, Tried::Token, failure, now))
     }
 }
 

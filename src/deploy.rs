@@ -91,7 +91,9 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         let token = shared.store.git_credential(&app).map_err(|e| e.to_string())?;
         let env = shared.store.env_clear(&app.id).map_err(|e| e.to_string())?;
         let secrets = env.iter().filter(|(_, _, secret)| *secret).map(|(_, value, _)| value);
-        let redactor = Redactor::new(secrets.chain(&token).cloned().collect());
+        // No build ever gets this one; one that does not open is no reason to stop.
+        let hook = shared.store.webhook_secret(&app.id).ok().flatten();
+        let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
         let log = shared.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
         Ok(Attempt { shared, app, id, cancel, log, redactor, token, env })

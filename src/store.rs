@@ -10,6 +10,7 @@ mod deploys;
 mod draft;
 mod env;
 mod error;
+mod hooks;
 mod settings;
 
 pub use apps::{App, Process};
@@ -17,6 +18,7 @@ pub use deploys::Deploy;
 pub use draft::{AppChanges, AppDraft, TokenChange};
 pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
+pub use hooks::Delivered;
 
 use crate::vault::{Place, Vault};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -173,7 +175,21 @@ fn parsed<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AppId;
     use crate::vault::key::Key;
+
+    /// A database with one app.
+    pub(super) fn with_an_app() -> (Store, AppId, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::new(Key::parse(&"07".repeat(32)).unwrap());
+        let store = Store::open(&dir.path().join("db"), vault).unwrap();
+        let sql = "INSERT INTO apps (id, name, slot, git_repo, branch, root_dir, build_command, \
+                   start_command, health_path, health_timeout_seconds, wanted, created_at) VALUES \
+                   ('aaaaaaaaaa', 'shop', 5, 'https://h.example/o/r', '', '', '', '', '', 60, 'running', 1)";
+        store.write(|tx| Ok(tx.execute(sql, [])?)).unwrap();
+        (store, AppId::parse("aaaaaaaaaa").unwrap(), dir)
+    }
+
     #[test]
     fn a_database_of_version_1_is_brought_up_to_date_with_what_it_holds() {
         let dir = tempfile::tempdir().unwrap();

@@ -72,6 +72,14 @@ impl ApiError {
         Self::new(429, "locked_out", text).with_header("Retry-After", seconds.to_string())
     }
 
+    /// The same for a bad proof, an app without a secret and an app that does not
+    /// exist, so that nobody learns which apps there are.
+    pub(super) fn unproved_hook() -> Self {
+        let text = "this delivery does not prove that it knows the app's webhook secret; give \
+                    the secret to the Git host, or make a new one in the app's settings";
+        Self::new(401, "signature_wrong", text).with_header("WWW-Authenticate", "Webhook-Signature")
+    }
+
     pub(super) fn upgrade_required() -> Self {
         Self::new(426, "upgrade_required", "this path speaks WebSocket only")
             .with_header("Upgrade", "websocket")

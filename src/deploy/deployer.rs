@@ -10,7 +10,7 @@ use super::worker::Queue;
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
 use crate::model::{AppId, AppName, DeployStatus, Domain, Trigger, Wanted};
-use crate::store::{App, Deploy, Store, StoreError};
+use crate::store::{App, Delivered, Deploy, Store, StoreError};
 use std::collections::HashSet;
 use std::fmt;
 use std::io;
@@ -183,6 +183,27 @@ impl Deployer {
         let deploy = queued.ok_or(DeployError::NoApp)?;
         self.shared.queue.wake();
         Ok(deploy)
+    }
+
+    /// Puts a deploy into the queue for a webhook's delivery, which goes by several names;
+    /// `None` when a delivery of one of these names was taken before.
+    ///
+    /// # Errors
+    /// As [`Deployer::request`]; the delivery then counts as not taken.
+    pub fn request_once(
+        &self,
+        app: &AppId,
+        delivery: &[String],
+    ) -> Result<Option<Deploy>, DeployError> {
+        self.shared.machine().map_err(DeployError::Runtime)?;
+        match self.shared.store.queue_delivered(app, delivery)? {
+            Delivered::Queued(deploy) => {
+                self.shared.queue.wake();
+                Ok(Some(*deploy))
+            }
+            Delivered::Before => Ok(None),
+            Delivered::NoApp => Err(DeployError::NoApp),
+        }
     }
 
     /// Wants the app to run; the supervisor does the rest.

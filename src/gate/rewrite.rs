@@ -12,6 +12,29 @@ use std::path::PathBuf;
 /// Fields besides `Host` that the handler looks at.
 const PASSED: [&str; 2] = ["authorization", "content-type"];
 
+/// Where webhooks arrive; they are the only requests that need [`HOOK_FIELDS`].
+const HOOKS: &str = "/api/hooks/";
+
+/// How Git hosts sign a delivery and say what it is: GitHub, Gitea, Forgejo, GitLab.
+const HOOK_FIELDS: [&str; 16] = [
+    "x-hub-signature-256",
+    "x-github-event",
+    "x-github-delivery",
+    "x-gitea-signature",
+    "x-gitea-event",
+    "x-gitea-delivery",
+    "x-forgejo-signature",
+    "x-forgejo-event",
+    "x-forgejo-delivery",
+    "x-gitlab-token",
+    "x-gitlab-event",
+    "x-gitlab-event-uuid",
+    "idempotency-key",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+];
+
 /// Writes the head that tiny_http gets: what the handler looks at and nothing
 /// else, so that no field of a client's choice can trouble it, and with the client
 /// under a name that no client can send.
@@ -19,10 +42,12 @@ pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
     for part in [head.method, " ", head.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
+    let more: &[&str] = if head.target.starts_with(HOOKS) { &HOOK_FIELDS } else { &[] };
+    let passed = |name: &str| PASSED.iter().chain(more).any(|n| name.eq_ignore_ascii_case(n));
     for field in head.fields {
         let needed = match kind(field.name) {
             Kind::Host => true,
-            Kind::Other if PASSED.iter().any(|name| field.name.eq_ignore_ascii_case(name)) => {
+            Kind::Other if passed(field.name) => {
                 // RFC 9110, 7.6.1: a field that `Connection` names belongs to that hop.
                 let own = |name: &[u8]| name.eq_ignore_ascii_case(field.name.as_bytes());
                 !connection_names(head.fields).any(own)
@@ -163,6 +188,22 @@ mod tests {
         );
         let text = passed_on(b"GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\n\r\n", false);
         assert_eq!(text, "GET / HTTP/1.1\r\nhost: x\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n");
+    }
+
+    #[test]
+    fn a_webhooks_fields_are_passed_on_where_webhooks_arrive_and_nowhere_else() {
+        let fields = "Host: x\r\nX-Hub-Signature-256: sha256=00\r\nx-gitlab-TOKEN: t\r\n";
+        let request = |target: &str| {
+            passed_on(
+                format!("POST {target} HTTP/1.1\r\n{fields}X-Other: 1\r\n\r\n").as_bytes(),
+                false,
+            )
+        };
+        let hook = request("/api/hooks/aaaaaaaaaa");
+        assert!(hook.contains(fields) && !hook.contains("X-Other"), "{hook}");
+        for elsewhere in ["/api/apps", "/api/hooks", "/x/api/hooks/a"] {
+            assert!(!request(elsewhere).contains("Hub"), "{elsewhere}");
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ use tiny_http::{Header, Method, Server, StatusCode};
 /// Bytes that the buffer for answers keeps: most answers fit.
 const USUAL_ANSWER: usize = 32 * 1024;
 
+/// Where webhooks arrive: only they are judged by further fields.
+const HOOKS: &str = "/api/hooks/";
+
 /// Header names between gate and handler; clients cannot send them.
 const CLIENT: &str = "X-Gate-Client";
 const SECURE: &str = "X-Gate-Secure";
@@ -63,6 +66,11 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         Some((path, query)) => (path, Some(query)),
         None => (request.url(), None),
     };
+    let hook: Vec<(&str, &[u8])> = if path.starts_with(HOOKS) {
+        request.headers().iter().map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect()
+    } else {
+        Vec::new()
+    };
     api.answer(&Request {
         method: request.method().as_str(),
         path,
@@ -70,6 +78,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         authorization: header(request, "Authorization").map(|h| h.value.as_bytes()),
         peer,
         secure: header(request, SECURE).is_some(),
+        hook: &hook,
         body: &body,
     })
 }

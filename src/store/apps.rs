@@ -273,6 +273,10 @@ impl Store {
         };
         let mut secrets: Vec<Secret> = credential.into_iter().collect();
         secrets.extend(self.secret_env(id)?);
+        match self.webhook_secret(id) {
+            Err(StoreError::Vault(error)) => log::error!("{error}"),
+            other => secrets.extend(other?),
+        }
         Ok(secrets)
     }
 

@@ -3,7 +3,7 @@
 use super::apps::{Process, write_process};
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis, Wanted, unix_millis};
-use rusqlite::{Row, params};
+use rusqlite::{Row, Transaction, params};
 
 /// One deploy.
 #[derive(Debug, Clone)]
@@ -33,6 +33,28 @@ pub struct Deploy {
 const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
      created_at, started_at, finished_at FROM deploys";
 
+/// Queues a deploy in place of one that waits; `false` when the app does not exist.
+pub(super) fn insert_queued(
+    tx: &Transaction<'_>,
+    id: &DeployId,
+    app: &AppId,
+    trigger: Trigger,
+) -> Result<bool, StoreError> {
+    let now = unix_millis();
+    tx.execute(
+        "UPDATE deploys SET status = 'failed', finished_at = ?2, \
+         error = 'replaced by a newer request before it began' \
+         WHERE app_id = ?1 AND status = 'queued'",
+        params![app.as_str(), now],
+    )?;
+    let inserted = tx.execute(
+        "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
+         SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
+        params![id.as_str(), app.as_str(), trigger.as_str(), now],
+    )?;
+    Ok(inserted == 1)
+}
+
 impl Store {
     /// Puts a deploy into the queue; one of the same app that still waits there
     /// is replaced. `None` when the app does not exist.
@@ -45,21 +67,7 @@ impl Store {
         trigger: Trigger,
     ) -> Result<Option<Deploy>, StoreError> {
         let id = DeployId::from_random(random_id()?);
-        let now = unix_millis();
-        let queued = self.write(|tx| {
-            tx.execute(
-                "UPDATE deploys SET status = 'failed', finished_at = ?2, \
-                 error = 'replaced by a newer request before it began' \
-                 WHERE app_id = ?1 AND status = 'queued'",
-                params![app.as_str(), now],
-            )?;
-            let inserted = tx.execute(
-                "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
-                 SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
-                params![id.as_str(), app.as_str(), trigger.as_str(), now],
-            )?;
-            Ok(inserted == 1)
-        })?;
+        let queued = self.write(|tx| insert_queued(tx, &id, app, trigger))?;
         if queued { self.deploy(&id) } else { Ok(None) }
     }
 

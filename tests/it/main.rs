@@ -29,3 +29,4 @@ mod running;
 mod sign_in;
 mod start_and_stop;
 mod tidy;
+mod webhooks;

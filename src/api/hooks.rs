@@ -1,0 +1,250 @@
+//! Webhooks: a push to the app's branch becomes a deploy.
+//!
+//! The payload says that something was pushed, and where; it never says what is
+//! fetched or run. Nothing of it is read before the delivery has proved that it
+//! knows the app's secret.
+
+use super::apps::no_body;
+use super::query::Query;
+use super::{Answer, Api, ApiError, Peer, Request};
+use crate::auth::Session;
+use crate::auth::hook::{self, Delivery, HookVerdict, Proof, fingerprint};
+use crate::model::{AppId, Secret};
+use crate::store::App;
+use serde::Deserialize;
+use serde_json::json;
+
+/// Headers with the HMAC of the body in hexadecimal: Gitea, Forgejo. GitHub's has a prefix.
+const HEX: [&str; 2] = ["x-gitea-signature", "x-forgejo-signature"];
+
+/// Headers that name the event, of which a host sends one or several alike.
+const EVENTS: [&str; 4] = ["x-github-event", "x-gitea-event", "x-forgejo-event", "x-gitlab-event"];
+
+/// Headers that name the delivery, the best first: GitLab signs `webhook-id`, and
+/// events that one delivery of it leads to share an event UUID.
+const DELIVERIES: [&str; 6] = [
+    "x-forgejo-delivery",
+    "x-gitea-delivery",
+    "x-github-delivery",
+    "webhook-id",
+    "idempotency-key",
+    "x-gitlab-event-uuid",
+];
+
+/// The part of a push that counts; GitHub, Gitea, Forgejo and GitLab agree on it.
+/// A field that is there twice is an error.
+#[derive(Deserialize)]
+struct Push {
+    #[serde(rename = "ref")]
+    reference: String,
+    /// GitHub: the branch was removed.
+    #[serde(default)]
+    deleted: bool,
+    /// The commit that was pushed; zeros when the branch was removed.
+    #[serde(default)]
+    after: Option<String>,
+    #[serde(default)]
+    repository: Option<Repository>,
+    /// GitLab.
+    #[serde(default)]
+    project: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    #[serde(default)]
+    default_branch: Option<String>,
+}
+
+/// `POST /api/apps/{id}/webhook`: makes a secret, in place of any before it, and shows it once.
+pub(super) fn renew(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    no_body(request)?;
+    let app = api.app(id)?;
+    let secret = hook::generate().map_err(|error| {
+        log::error!("a webhook secret could not be made: {error}");
+        ApiError::internal()
+    })?;
+    if !api.store.save_webhook_secret(&app.id, &secret)? {
+        return Err(ApiError::no_app());
+    }
+    api.refresh_redactor(&app.id)?;
+    let path = format!("/api/hooks/{}", app.id);
+    Ok(Answer::json(200, &json!({"secret": secret.expose(), "path": path})))
+}
+
+/// `DELETE /api/apps/{id}/webhook`: from now on no delivery is believed.
+pub(super) fn remove(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    Query::of(request.query)?.finish()?;
+    let app = api.app(id)?;
+    api.store.delete_webhook_secret(&app.id)?;
+    api.refresh_redactor(&app.id)?;
+    Ok(Answer::no_content())
+}
+
+/// `POST /api/hooks/{id}`: a delivery.
+pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answer, ApiError> {
+    let app = prove(api, request, id)?;
+    Query::of(request.query)?.finish()?;
+    is_json(request)?;
+    let event = EVENTS.iter().find_map(|name| text(request, name)).ok_or_else(|| {
+        ApiError::body(
+            "the delivery names no event: X-GitHub-Event or that of another host is missing",
+        )
+    })?;
+    match event {
+        "push" | "Push Hook" => {}
+        "ping" => {
+            return Ok(done("pong", "the webhook works; a push to the app's branch is deployed"));
+        }
+        other => {
+            let what: String = other.chars().take(40).collect();
+            return Ok(ignored(&format!(
+                "events of the kind {what} are not deployed, only pushes"
+            )));
+        }
+    }
+    let push: Push = serde_json::from_slice(request.body)
+        .map_err(|error| ApiError::body(format!("the body is not the JSON of a push: {error}")))?;
+    let branch = match pushed_branch(&app, &push)? {
+        Ok(branch) => branch,
+        Err(why) => return Ok(ignored(&why)),
+    };
+    if !app.auto_deploy {
+        return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
+    }
+    match api.deployer.request_once(&app.id, &names(request))? {
+        None => Ok(done("replayed", "this delivery was taken before; nothing was done")),
+        Some(deploy) => Ok(Answer::json(
+            202,
+            &json!({
+                "result": "queued",
+                "message": format!("the push to {branch} is being deployed"),
+                "deployId": deploy.id.as_str(),
+            }),
+        )),
+    }
+}
+
+/// The app, once the delivery has proved that it knows its secret. An app that is not
+/// there, one without a secret and a wrong proof are one and the same to the sender.
+fn prove(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
+    let app = AppId::parse(id).ok();
+    let secret = app.as_ref().and_then(|id| secret_of(api, id));
+    let proofs = proofs(request);
+    let delivery = Delivery { secret: secret.as_ref(), proofs: &proofs, body: request.body };
+    let client = match request.peer {
+        Peer::Remote(client) => Some(client),
+        Peer::Local => None,
+    };
+    match (api.auth.decide_hook(&delivery, client), app) {
+        (HookVerdict::Genuine, Some(id)) => api.store.app(&id)?.ok_or_else(ApiError::unproved_hook),
+        (HookVerdict::Locked { retry_after_seconds }, _) => {
+            Err(ApiError::locked(retry_after_seconds))
+        }
+        _ => Err(ApiError::unproved_hook()),
+    }
+}
+
+/// A secret that cannot be read verifies nothing; the log says why.
+fn secret_of(api: &Api, id: &AppId) -> Option<Secret> {
+    api.store.webhook_secret(id).unwrap_or_else(|error| {
+        log::error!("a webhook was refused: {error}");
+        None
+    })
+}
+
+/// Everything that the delivery shows as proof.
+fn proofs<'a>(request: &Request<'a>) -> Vec<Proof<'a>> {
+    let mut proofs: Vec<Proof<'a>> = Vec::new();
+    for (name, value) in request.hook {
+        if HEX.iter().any(|hex| hex.eq_ignore_ascii_case(name)) {
+            proofs.push(Proof::Hex(value));
+        } else if name.eq_ignore_ascii_case("x-hub-signature-256") {
+            proofs.push(Proof::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()));
+        } else if name.eq_ignore_ascii_case("x-gitlab-token") {
+            proofs.push(Proof::Plain(value));
+        } else if name.eq_ignore_ascii_case("webhook-signature") {
+            let other = |name| field(request, name).unwrap_or_default();
+            let (id, time) = (other("webhook-id"), other("webhook-timestamp"));
+            proofs.push(Proof::Signed { id, time, signatures: value });
+        }
+    }
+    proofs
+}
+
+/// The names that this delivery goes by. A header is not part of what GitHub, Gitea and
+/// Forgejo sign, so there the body, which no second push repeats, is a name as well;
+/// and it is the only one of a GitLab too old to name its deliveries.
+fn names(request: &Request<'_>) -> Vec<String> {
+    let id = DELIVERIES.iter().find_map(|name| field(request, name));
+    let mut names: Vec<String> = id.iter().map(|id| fingerprint("id", id)).collect();
+    if names.is_empty() || proofs(request).iter().any(|p| matches!(p, Proof::Hex(_))) {
+        names.push(fingerprint("body", request.body));
+    }
+    names
+}
+
+/// The pushed branch when it is the app's; else why nothing is to be done.
+fn pushed_branch(app: &App, push: &Push) -> Result<Result<String, String>, ApiError> {
+    let Some(pushed) = push.reference.strip_prefix("refs/heads/") else {
+        return Ok(Err("this is not a push to a branch".to_owned()));
+    };
+    let zeros = |commit: &String| !commit.is_empty() && commit.bytes().all(|b| b == b'0');
+    if push.deleted || push.after.as_ref().is_some_and(zeros) {
+        return Ok(Err("the branch was removed; the app stays as it is".to_owned()));
+    }
+    let default = || {
+        let of = |r: &Option<Repository>| r.as_ref().and_then(|r| r.default_branch.clone());
+        of(&push.repository).or_else(|| of(&push.project))
+    };
+    let wanted = match app.branch.as_str() {
+        "" => default().ok_or_else(|| {
+            ApiError::body(
+                "the push names no default branch; choose a branch in the app's settings",
+            )
+        })?,
+        chosen => chosen.to_owned(),
+    };
+    if pushed == wanted {
+        return Ok(Ok(wanted));
+    }
+    Ok(Err(format!("the push is to another branch; the app is deployed from {wanted}")))
+}
+
+/// GitHub can also send a form; everybody sends JSON when asked to.
+fn is_json(request: &Request<'_>) -> Result<(), ApiError> {
+    let given = text(request, "content-type").unwrap_or_default();
+    let kind = given.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let text = "the delivery is not JSON: set the webhook's content type to application/json";
+    Err(ApiError::new(415, "unsupported_media_type", text))
+}
+
+fn field<'a>(request: &Request<'a>, name: &str) -> Option<&'a [u8]> {
+    let found = request.hook.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| *value).filter(|value| !value.is_empty())
+}
+
+fn text<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
+    field(request, name).and_then(|value| std::str::from_utf8(value).ok())
+}
+
+fn ignored(message: &str) -> Answer {
+    done("ignored", message)
+}
+
+fn done(result: &str, message: &str) -> Answer {
+    Answer::json(200, &json!({"result": result, "message": message}))
+}

@@ -1,0 +1,177 @@
+//! Webhooks: the secret of each app, sealed, and the deliveries that were taken.
+
+use super::deploys::{Deploy, insert_queued};
+use super::{Store, StoreError, random_id};
+use crate::model::{AppId, DeployId, Secret, Trigger, UnixMillis, unix_millis};
+use crate::vault::Place;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+/// Names of deliveries that are remembered of one app: those of the last thousand
+/// pushes, at two names each. Who replays an older one must have kept it that long.
+const KEPT: u32 = 2_000;
+
+/// How long a name is remembered, in milliseconds: 90 days, as long as any host
+/// offers a delivery to be sent again, and three times over.
+const REMEMBERED: UnixMillis = 90 * 24 * 60 * 60 * 1_000;
+
+/// What became of a delivery.
+#[derive(Debug)]
+pub enum Delivered {
+    /// It queued this deploy.
+    Queued(Box<Deploy>),
+    /// It was taken before; nothing happened.
+    Before,
+    /// The app does not exist.
+    NoApp,
+}
+
+impl Store {
+    /// Stores an app's webhook secret in place of any before it; `false` when the app
+    /// does not exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn save_webhook_secret(&self, app: &AppId, secret: &Secret) -> Result<bool, StoreError> {
+        let sealed = self.vault.seal(&place(app), secret.expose())?;
+        self.write(|tx| write_secret(tx, app, Some(&sealed)))
+    }
+
+    /// Removes an app's webhook secret; `false` when the app does not exist.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn delete_webhook_secret(&self, app: &AppId) -> Result<bool, StoreError> {
+        self.write(|tx| write_secret(tx, app, None))
+    }
+
+    /// An app's webhook secret; `None` when it has none or does not exist.
+    ///
+    /// # Errors
+    /// When it does not open, or the database does not answer.
+    pub fn webhook_secret(&self, app: &AppId) -> Result<Option<Secret>, StoreError> {
+        let connection = self.read();
+        let mut statement =
+            connection.prepare_cached("SELECT webhook_secret FROM apps WHERE id = ?1")?;
+        let stored: Option<Option<String>> =
+            statement.query_row([app.as_str()], |row| row.get(0)).optional()?;
+        stored.flatten().map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
+    }
+
+    /// Queues a deploy for a delivery, unless one of its names is known: both or
+    /// neither of the two is written.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn queue_delivered(&self, app: &AppId, names: &[String]) -> Result<Delivered, StoreError> {
+        let id = DeployId::from_random(random_id()?);
+        let queued = self.write(|tx| {
+            let now = unix_millis();
+            forget(tx, app, now)?;
+            for name in names {
+                if is_known(tx, app, name)? {
+                    return Ok(None);
+                }
+            }
+            if !insert_queued(tx, &id, app, Trigger::Webhook)? {
+                return Ok(Some(false));
+            }
+            for name in names {
+                tx.execute(
+                    "INSERT INTO hook_deliveries (app_id, delivery, received_at) \
+                     VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                    params![app.as_str(), name, now],
+                )?;
+            }
+            Ok(Some(true))
+        })?;
+        Ok(match queued {
+            None => Delivered::Before,
+            Some(false) => Delivered::NoApp,
+            Some(true) => match self.deploy(&id)? {
+                Some(deploy) => Delivered::Queued(Box::new(deploy)),
+                None => Delivered::NoApp,
+            },
+        })
+    }
+}
+
+fn place(app: &AppId) -> Place<'_> {
+    Place { table: "apps", column: "webhook_secret", row: app.as_str(), context: "" }
+}
+
+fn write_secret(
+    tx: &Transaction<'_>,
+    app: &AppId,
+    sealed: Option<&str>,
+) -> Result<bool, StoreError> {
+    let sql = "UPDATE apps SET webhook_secret = ?2 WHERE id = ?1";
+    Ok(tx.execute(sql, params![app.as_str(), sealed])? == 1)
+}
+
+fn is_known(tx: &Transaction<'_>, app: &AppId, name: &str) -> Result<bool, StoreError> {
+    let mut statement =
+        tx.prepare_cached("SELECT 1 FROM hook_deliveries WHERE app_id = ?1 AND delivery = ?2")?;
+    Ok(statement.exists(params![app.as_str(), name])?)
+}
+
+/// Keeps the table small: what is too old, and all but the newest.
+fn forget(tx: &Transaction<'_>, app: &AppId, now: UnixMillis) -> Result<(), StoreError> {
+    tx.execute(
+        "DELETE FROM hook_deliveries WHERE app_id = ?1 AND (received_at < ?2 OR delivery IN \
+         (SELECT delivery FROM hook_deliveries WHERE app_id = ?1 \
+          ORDER BY received_at DESC LIMIT -1 OFFSET ?3))",
+        params![app.as_str(), now - REMEMBERED, KEPT],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::with_an_app;
+
+    fn count(store: &Store) -> i64 {
+        store.read().query_row("SELECT count(*) FROM hook_deliveries", [], |r| r.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_delivery_is_taken_once_under_any_of_its_names() {
+        let (store, app, _dir) = with_an_app();
+        let take = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&n| n.to_owned()).collect();
+            store.queue_delivered(&app, &names).unwrap()
+        };
+        let Delivered::Queued(deploy) = take(&["id 1", "body 1"]) else { panic!("not queued") };
+        assert_eq!(deploy.trigger, Trigger::Webhook);
+        assert!(matches!(take(&["id 1", "body 2"]), Delivered::Before));
+        assert!(matches!(take(&["id 2", "body 1"]), Delivered::Before));
+        assert_eq!(count(&store), 2, "what was not taken leaves no names");
+        assert!(matches!(take(&["id 2", "body 2"]), Delivered::Queued(_)));
+        let nobody = AppId::parse("zzzzzzzzzz").unwrap();
+        assert!(matches!(store.queue_delivered(&nobody, &["x".into()]), Ok(Delivered::NoApp)));
+        assert_eq!(count(&store), 4);
+    }
+
+    #[test]
+    fn old_deliveries_and_all_but_the_newest_are_forgotten() {
+        let (store, app, _dir) = with_an_app();
+        let now = unix_millis();
+        let insert = |name: String, at: UnixMillis| {
+            store.write(|tx| {
+                let sql = "INSERT INTO hook_deliveries VALUES (?1, ?2, ?3)";
+                Ok(tx.execute(sql, params![app.as_str(), name, at])?)
+            })
+        };
+        insert("too old".into(), now - REMEMBERED - 60_000).unwrap();
+        insert("old".into(), now - REMEMBERED + 60_000).unwrap();
+        let knows = |name: &str| store.write(|tx| is_known(tx, &app, name)).unwrap();
+        store.queue_delivered(&app, &["now".into()]).unwrap();
+        assert!(!knows("too old") && knows("old") && knows("now"));
+        for n in 0..KEPT {
+            insert(format!("many {n}"), now - 1_000 + UnixMillis::from(n % 500)).unwrap();
+        }
+        store.queue_delivered(&app, &["newest".into()]).unwrap();
+        assert!(!knows("old") && knows("newest"));
+        assert_eq!(count(&store), i64::from(KEPT) + 1);
+    }
+}
