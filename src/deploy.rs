@@ -9,11 +9,13 @@ mod build;
 mod check;
 mod deployer;
 mod detect;
+mod fence;
 mod fetch;
 mod files;
 mod identity;
 mod instance;
 mod launch;
+mod lookout;
 mod machine;
 mod network;
 mod places;
@@ -25,6 +27,7 @@ mod supervise;
 mod worker;
 
 pub use deployer::{DeployError, Deployer, Runtime};
+pub use fence::Fence;
 pub use route::{Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};

@@ -3,7 +3,7 @@
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{RouterState, Runtime};
+use crate::deploy::{Fence, RouterState, Runtime};
 use serde::Serialize;
 use serde_json::json;
 
@@ -41,6 +41,7 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
     let (ready, message) = match api.deployer.runtime() {
         Runtime::Ready => (true, None),
         Runtime::Missing(sentence) => (false, Some(sentence)),
+        Runtime::Unknown => (false, Some("It is being looked at; that takes a moment.".to_owned())),
     };
     let router = match api.deployer.router() {
         RouterState::Off => json!({"state": "off"}),
@@ -51,6 +52,12 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
             "httpPort": ports.http, "httpsPort": ports.https,
         }),
     };
+    let (in_force, problem) = match api.deployer.fence() {
+        Some(Fence::InForce) => (true, None),
+        Some(Fence::Missing(why)) => (false, Some(why)),
+        None => (false, Some("it is being looked at; that takes a moment".to_owned())),
+    };
+    let shared = api.deployer.shared_user();
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hostName": host_name(),
@@ -59,6 +66,8 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
         "machine": machine,
         "router": router,
         "runtime": {"ready": ready, "message": message},
+        "identity": {"perApp": ready && shared.is_none(), "problem": shared},
+        "firewall": {"inForce": in_force, "problem": problem},
         "tokenSource": if api.auth.is_pinned() { "environment" } else { "file" },
     });
     Ok(Answer::json(200, &answer))

@@ -1,7 +1,8 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
+use super::fence::Fence;
 use super::instance::{Instance, sweep};
-use super::machine::Machine;
+use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
 use super::route::{Router, Settings, State, Target};
@@ -16,11 +17,7 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
-
-/// After a failed look at the machine, how long until the next: the owner may
-/// have installed what was missing.
-const LOOK_AGAIN: Duration = Duration::from_secs(15);
+use std::time::Duration;
 
 /// How long a removal waits for a deploy of the same app to be cancelled: it takes
 /// milliseconds, and the thread that answers all requests waits meanwhile.
@@ -73,6 +70,8 @@ impl From<StoreError> for DeployError {
 pub enum Runtime {
     /// It can.
     Ready,
+    /// It is being looked at for the first time; that takes a moment.
+    Unknown,
     /// It cannot; the sentence says why and what to do.
     Missing(String),
 }
@@ -93,29 +92,8 @@ pub struct Shared {
     pub router: Router,
     /// Where the supervisor gets its orders.
     pub desk: Desk,
-    machine: Mutex<Option<(Result<Machine, String>, Instant)>>,
-}
-
-impl Shared {
-    /// The machine, looked at once, or again some time after it was found wanting.
-    ///
-    /// # Errors
-    /// The sentence that says what is missing.
-    pub fn machine(&self) -> Result<Machine, String> {
-        let mut known = lock(&self.machine);
-        match &*known {
-            Some((Ok(machine), _)) => return Ok(machine.clone()),
-            Some((Err(why), at)) if at.elapsed() < LOOK_AGAIN => return Err(why.clone()),
-            _ => {}
-        }
-        let etc = self.places.etc().map_err(|e| e.to_string());
-        let found = etc.and_then(|etc| Machine::probe(&etc));
-        if let Err(why) = &found {
-            log::warn!("apps cannot run: {why}");
-        }
-        *known = Some((found.clone(), Instant::now()));
-        found
-    }
+    /// What is known of the machine.
+    pub lookout: Lookout,
 }
 
 /// The pipeline.
@@ -151,7 +129,7 @@ impl Deployer {
             queue: Queue::default(),
             router,
             desk,
-            machine: Mutex::new(None),
+            lookout: Lookout::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
         for deploy in shared.store.fail_interrupted()? {
             log::warn!("deploy {} was interrupted when the server ended", deploy.id);
@@ -161,12 +139,11 @@ impl Deployer {
         for app in shared.store.apps()? {
             shared.desk.give(Order::Look(app.id));
         }
-        let worker = Arc::clone(&shared);
+        let (worker, lookout) = (Arc::clone(&shared), Arc::clone(&shared));
         let threads = vec![
+            spawn("lookout", move || lookout.look_out())?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("deploys", move || {
-                // The first look takes a moment; better now than during the first request.
-                let _ = worker.machine();
                 worker.work();
             })?,
         ];
@@ -178,7 +155,7 @@ impl Deployer {
     /// # Errors
     /// [`DeployError::Runtime`] when this machine could not run it anyway.
     pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
-        self.shared.machine().map_err(DeployError::Runtime)?;
+        self.not_wanting()?;
         let queued = self.shared.store.queue_deploy(app, trigger)?;
         let deploy = queued.ok_or(DeployError::NoApp)?;
         self.shared.queue.wake();
@@ -270,7 +247,31 @@ impl Deployer {
     /// Whether this machine can run apps.
     #[must_use]
     pub fn runtime(&self) -> Runtime {
-        self.shared.machine().map_or_else(Runtime::Missing, |_| Runtime::Ready)
+        match self.shared.lookout.machine() {
+            None => Runtime::Unknown,
+            Some(Err(why)) => Runtime::Missing(why),
+            Some(Ok(_)) => Runtime::Ready,
+        }
+    }
+
+    /// Whether a firewall keeps apps from the machine's ports; `None` while that is not known.
+    #[must_use]
+    pub fn fence(&self) -> Option<Fence> {
+        self.shared.lookout.fence()
+    }
+
+    /// Why apps have no users of their own, where that is so, and how to mend it.
+    #[must_use]
+    pub fn shared_user(&self) -> Option<String> {
+        self.shared.lookout.machine()?.ok()?.shared_because
+    }
+
+    fn not_wanting(&self) -> Result<(), DeployError> {
+        match self.runtime() {
+            Runtime::Missing(why) => Err(DeployError::Runtime(why)),
+            // Whoever needs the machine waits for the first look.
+            Runtime::Ready | Runtime::Unknown => Ok(()),
+        }
     }
 
     /// What the router is doing.
@@ -356,6 +357,7 @@ impl Deployer {
         self.shared.queue.close("the server was stopped; deploy again");
         self.shared.desk.give(Order::Shutdown);
         self.shared.router.shutdown();
+        self.shared.lookout.close();
         for thread in lock(&self.threads).drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {
@@ -369,7 +371,7 @@ impl Deployer {
         if found.live_deploy.is_none() {
             return Err(DeployError::NothingToStart);
         }
-        self.shared.machine().map_err(DeployError::Runtime)?;
+        self.not_wanting()?;
         self.shared.store.set_wanted(app, Wanted::Running)?;
         Ok(())
     }

@@ -48,9 +48,7 @@ impl Range {
     /// The sentence that says what is missing, and how to mend it.
     pub fn of_this_user() -> Result<Self, String> {
         let number = rustix::process::geteuid().as_raw();
-        let output = Exec::new("id").arg("-un").run();
-        let name = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-        let name = name.ok().filter(|n| !n.is_empty()).unwrap_or_else(|| number.to_string());
+        let name = user_name();
         let read = |file| fs::read_to_string(file).unwrap_or_default();
         let range = Self::read(&name, number, &read("/etc/subuid"), &read("/etc/subgid"))?;
         for program in ["newuidmap", "newgidmap"] {
@@ -164,6 +162,16 @@ fn words(unshare: String, outer: (u32, u32), inner: u32, count: u32) -> Vec<Stri
         format!("--map-groups={},{inner},{count}", outer.1),
         "--".into(),
     ]
+}
+
+/// The name of the user who runs this program, or the number where there is none.
+#[must_use]
+pub fn user_name() -> String {
+    let output = Exec::new("id").arg("-un").run();
+    let name = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    name.ok()
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string())
 }
 
 /// What it wrote; an error holds its last line.

@@ -7,8 +7,9 @@ use super::network;
 use super::places::Recipe;
 use super::sandbox::{Purpose, Sandbox};
 use crate::journal::Redactor;
-use crate::model::{DeployId, EnvName, Secret};
+use crate::model::{DeployId, EnvName, HostSocket, Secret};
 use crate::store::{App, Process};
+use std::path::Path;
 
 /// A release that was started and has not proved itself yet. Dropped, it ends:
 /// whatever stops a deploy leaves nothing running.
@@ -66,6 +67,7 @@ impl Shared {
             .bind(&self.places.release(&app.id, deploy), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
             .env("PORT", port.to_string());
+        let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;
         let instance = Instance::start(&sandbox, &recipe.start, &log).map_err(|e| e.to_string())?;
         let process = Process {
             deploy: deploy.clone(),
@@ -76,6 +78,27 @@ impl Shared {
         };
         Ok(Launched { instance: Some(instance), process })
     }
+}
+
+/// The directories of sockets that the owner named. A link among them must not lead out
+/// of `/run`, nor to where the data is.
+fn with_sockets<'a>(
+    mut sandbox: Sandbox<'a>,
+    app: &App,
+    data: &Path,
+) -> Result<Sandbox<'a>, String> {
+    for named in &app.host_sockets {
+        let named = named.as_str();
+        let real = Path::new(named).canonicalize().ok().filter(|path| path.is_dir());
+        let real = real.ok_or_else(|| {
+            format!("{named} is not there; is the service whose sockets it holds running?")
+        })?;
+        let real = real.to_str().and_then(|path| HostSocket::parse(path).ok());
+        let real = real.filter(|real| !data.starts_with(real.as_str()));
+        let real = real.ok_or_else(|| format!("{named} leads to where no app may look"))?;
+        sandbox = sandbox.sockets(Path::new(real.as_str()).to_owned());
+    }
+    Ok(sandbox)
 }
 
 /// The line in an app's log where a process of a release begins.

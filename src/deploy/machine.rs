@@ -1,10 +1,10 @@
 //! What this machine has for running apps, found by trying it.
 
 use super::files;
-use super::identity::{INSIDE, Range};
+use super::identity::{INSIDE, Range, user_name};
 use super::sandbox::{Purpose, Sandbox};
 use super::seccomp;
-use crate::proc::{self, Exec};
+use crate::proc::{self, Cancel, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -70,7 +70,7 @@ impl Machine {
     ///
     /// # Errors
     /// The sentence that says what is missing and how to mend it.
-    pub fn probe(etc: &Path) -> Result<Self, String> {
+    pub fn probe(etc: &Path, stop: &Cancel) -> Result<Self, String> {
         let mut programs = BTreeMap::new();
         for (name, package) in NEEDED {
             let path = proc::find(name).ok_or_else(|| missing(name, package))?;
@@ -102,14 +102,14 @@ impl Machine {
             programs,
             etc: etc.to_owned(),
         };
-        let tried = machine.try_out();
+        let tried = machine.try_out(stop);
         match (tried, machine.mode) {
             (Ok(()), _) => Ok(machine),
             (Err(why), Mode::SharedUser | Mode::Root) => Err(machine.why_not(&why, &setting)),
             // Better together in sandboxes than not at all, as long as it is said.
             (Err(why), Mode::Subordinate(_)) => {
                 machine.mode = Mode::SharedUser;
-                machine.try_out().map_err(|why| machine.why_not(&why, &setting))?;
+                machine.try_out(stop).map_err(|why| machine.why_not(&why, &setting))?;
                 machine.shared_because = Some(format!(
                     "the range of uids in /etc/subuid could not be used ({why}); it takes \
                      util-linux 2.38 or newer, uidmap, and on Ubuntu an AppArmor profile for \
@@ -137,6 +137,12 @@ impl Machine {
             Mode::Subordinate(range) => Some(range.uid(slot)),
             Mode::Root => Some(self.inside_uid(slot)),
         }
+    }
+
+    /// The name of the user who runs this server.
+    #[must_use]
+    pub fn server_user(&self) -> String {
+        user_name()
     }
 
     /// The words before bubblewrap that make the user namespace in which an app's user
@@ -232,6 +238,12 @@ impl Machine {
         found
     }
 
+    /// The machine on which the tests run.
+    #[cfg(test)]
+    pub(super) fn here(etc: &Path) -> Self {
+        Self::probe(etc, &Cancel::new().unwrap()).unwrap()
+    }
+
     /// Runs a line of shell in a directory as an app, for tests: an ordinary user may not
     /// write to what an app owns.
     #[cfg(test)]
@@ -242,10 +254,11 @@ impl Machine {
     }
 
     /// Makes one sandbox with everything that a real one has.
-    fn try_out(&self) -> Result<(), String> {
+    fn try_out(&self, stop: &Cancel) -> Result<(), String> {
         let sandbox = Sandbox::new(self, Purpose::Build, 0).env("TRIED", "yes\n");
         let exec = sandbox.exec(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
-        let output = exec.deadline(Duration::from_secs(20)).run().map_err(|e| e.to_string())?;
+        let exec = exec.deadline(Duration::from_secs(20));
+        let output = exec.run_until(stop).map_err(|e| e.to_string())?;
         if output.exit.is_success() && output.stdout == b"yes\n" {
             return Ok(());
         }

@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_recipe_is_read_back_only_while_its_release_is_there() {
         let (places, _dir) = places();
-        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let machine = Machine::here(&places.etc().unwrap());
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         assert_eq!(places.recipe(&app, &deploy), None);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_a_build_planted_does_not_lead_a_removal_astray() {
         let (places, dir) = places();
-        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let machine = Machine::here(&places.etc().unwrap());
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         places.prepare(&machine, &app, 3, &deploy).unwrap();
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn an_app_is_removed_with_or_without_its_data() {
         let (places, _dir) = places();
-        let machine = Machine::probe(&places.etc().unwrap()).unwrap();
+        let machine = Machine::here(&places.etc().unwrap());
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         places.prepare(&machine, &app, 3, &deploy).unwrap();

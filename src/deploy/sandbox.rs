@@ -108,6 +108,7 @@ pub struct Sandbox<'a> {
     slot: u16,
     uid: u32,
     binds: Vec<(PathBuf, &'static str)>,
+    sockets: Vec<PathBuf>,
     dir: String,
     env: Vec<(String, Secret)>,
     file_size: Option<u64>,
@@ -119,14 +120,21 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
         let uid = machine.inside_uid(slot);
-        let (binds, env) = (Vec::new(), Vec::new());
-        Self { machine, purpose, slot, uid, binds, dir: "/".into(), env, file_size: None }
+        let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
+        Self { machine, purpose, slot, uid, binds, sockets, dir: "/".into(), env, file_size: None }
     }
 
     /// Lets it read and write a directory of ours, under another name.
     #[must_use]
     pub fn bind(mut self, outside: &Path, inside: &'static str) -> Self {
         self.binds.push((outside.to_owned(), inside));
+        self
+    }
+
+    /// Lets it use the sockets in a directory below `/run`, which has the same name inside.
+    #[must_use]
+    pub fn sockets(mut self, directory: PathBuf) -> Self {
+        self.sockets.push(directory);
         self
     }
 
@@ -167,6 +175,7 @@ impl<'a> Sandbox<'a> {
             let outside = outside.to_string_lossy().into_owned();
             args.extend(["--bind".into(), outside, format!("{prefix}{inside}")]);
         }
+        self.bind_sockets(&mut args);
         args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
         args.extend(self.descend());
         args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
@@ -180,6 +189,24 @@ impl<'a> Sandbox<'a> {
             .args(args)
             .stdin_bytes(self.environment())
             .deadline(Duration::from_secs(60))
+    }
+
+    fn bind_sockets(&self, args: &mut Vec<String>) {
+        let prefix = self.prefix();
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
+        if !self.sockets.is_empty() {
+            // Many programs know their sockets by the older name.
+            add(&["--symlink", "/run", &format!("{prefix}/var/run")]);
+        }
+        for directory in &self.sockets {
+            // What bubblewrap makes on the way would be closed to the app.
+            let above: Vec<_> = directory.ancestors().skip(1).collect();
+            for above in above.iter().rev().skip(1) {
+                add(&["--perms", "0755", "--dir", &format!("{prefix}{}", above.display())]);
+            }
+            let directory = directory.to_string_lossy();
+            add(&["--ro-bind", &directory, &format!("{prefix}{directory}")]);
+        }
     }
 
     /// Where the tree is built.

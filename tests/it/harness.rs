@@ -5,6 +5,7 @@ pub mod caddy;
 pub mod front;
 pub mod git;
 pub mod http;
+pub mod netns;
 pub mod process;
 pub mod raw;
 pub mod sealed;
@@ -14,6 +15,7 @@ pub mod ws;
 
 pub use git::GitServer;
 pub use http::{Answer, Http};
+pub use netns::Netns;
 pub use raw::RawConn;
 pub use server::{Finished, Server, Setup};
 pub use wait::{until, until_some};

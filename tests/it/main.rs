@@ -13,12 +13,14 @@ mod dashboard;
 mod data_directory;
 mod deploy;
 mod encryption;
+mod fence;
 mod front_door;
 mod front_door_requests;
 mod front_door_siege;
 mod front_door_sockets;
 mod harness;
 mod hostile_repositories;
+mod identity;
 
 mod harness_proof;
 mod network;

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 
 fn machine() -> (Machine, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (Machine::probe(dir.path()).unwrap(), dir)
+    (Machine::here(dir.path()), dir)
 }
 
 /// A server in Python: listens on `address`, and answers the n-th request with the n-th status.

@@ -104,7 +104,7 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
-        let machine = Machine::probe(&dir.path().join("sandbox")).unwrap();
+        let machine = Machine::here(&dir.path().join("sandbox"));
         let place = Self { machine, dir };
         for name in ["repo", "release"] {
             place.fresh(name);

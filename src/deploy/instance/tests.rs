@@ -20,7 +20,7 @@ impl Place {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::set_permissions(dir.path().join("apps"), fs::Permissions::from_mode(0o777)).unwrap();
-        let machine = Machine::probe(&dir.path().join("sandbox")).unwrap();
+        let machine = Machine::here(&dir.path().join("sandbox"));
         Self { machine, dir, log: tempfile::tempfile().unwrap() }
     }
 

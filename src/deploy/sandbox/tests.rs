@@ -9,7 +9,7 @@ fn machine() -> (Machine, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let etc = dir.path().join("sandbox");
     fs::create_dir(&etc).unwrap();
-    (Machine::probe(&etc).unwrap(), dir)
+    (Machine::here(&etc), dir)
 }
 
 fn run(sandbox: &Sandbox<'_>, script: &str) -> Output {

@@ -49,8 +49,13 @@ pub struct GitServer {
 
 impl GitServer {
     pub fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// On an address of this thread's network.
+    pub fn start_at(address: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("bpaas-git-").tempdir().expect("a place");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
         let root = directory.path().to_path_buf();

@@ -26,6 +26,7 @@ pub struct Setup {
     home: Arc<TempDir>,
     env: BTreeMap<String, String>,
     user: Option<String>,
+    no_uids: bool,
     shell: Vec<String>,
 }
 
@@ -41,8 +42,8 @@ impl Setup {
     /// A fresh data directory, a free port of the loopback interface, no router, nothing else set.
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("bpaas-").tempdir().expect("a directory");
-        let mut setup =
-            Self { home: Arc::new(home), env: BTreeMap::new(), user: None, shell: Vec::new() };
+        let (home, env, shell) = (Arc::new(home), BTreeMap::new(), Vec::new());
+        let mut setup = Self { home, env, user: None, no_uids: false, shell };
         let data = setup.data();
         setup = setup.env("DATA_DIR", data.to_str().expect("UTF-8"));
         setup.env("ROUTER", "off").listen("127.0.0.1:0")
@@ -119,6 +120,12 @@ impl Setup {
         self
     }
 
+    /// Gives the user no subordinate uids, as far as this server can see. Takes root.
+    pub fn without_subordinate_uids(mut self) -> Self {
+        self.no_uids = true;
+        self
+    }
+
     /// The program with these arguments, not started yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let program = self.program();
@@ -127,6 +134,11 @@ impl Setup {
             None => Command::new("/bin/sh"),
             Some(user) => {
                 let mut c = Command::new("setpriv");
+                if self.no_uids {
+                    const HIDE: &str = "mount --bind /dev/null /etc/subuid && exec \"$@\"";
+                    c = Command::new("unshare");
+                    c.args(["--mount", "sh", "-c", HIDE, "sh", "setpriv"]);
+                }
                 c.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
                 c.args(["--", "/bin/sh"]);
                 c

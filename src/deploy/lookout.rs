@@ -1,0 +1,152 @@
+//! Looks at the machine, at the start and from time to time: one thread tries what it
+//! takes to run apps, everybody else reads what it found last and waits for nothing.
+
+use super::deployer::{Shared, lock};
+use super::fence::{self, Fence};
+use super::machine::Machine;
+use crate::proc::Cancel;
+use std::io;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Time between two looks when all is well.
+const WELL: Duration = Duration::from_secs(600);
+
+/// The same while the firewall is not there: the owner may be about to load it.
+const OPEN: Duration = Duration::from_secs(60);
+
+/// The same while apps cannot run: the owner may be installing what was missing.
+const WANTING: Duration = Duration::from_secs(15);
+
+/// What is known of the machine.
+pub struct Lookout {
+    known: Mutex<Known>,
+    changed: Condvar,
+    stop: Cancel,
+}
+
+#[derive(Default)]
+struct Known {
+    machine: Option<Result<Machine, String>>,
+    fence: Option<Fence>,
+    closed: bool,
+}
+
+impl Lookout {
+    /// Nothing is known yet.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let stop = Cancel::new()?;
+        Ok(Self { known: Mutex::default(), changed: Condvar::new(), stop })
+    }
+
+    /// What was found last; `None` before the first look has ended.
+    pub fn machine(&self) -> Option<Result<Machine, String>> {
+        lock(&self.known).machine.clone()
+    }
+
+    /// Whether apps are fenced off, as it was found last; `None` while that is not known.
+    pub fn fence(&self) -> Option<Fence> {
+        lock(&self.known).fence.clone()
+    }
+
+    /// Ends the look under way, and [`Shared::look_out`].
+    pub fn close(&self) {
+        lock(&self.known).closed = true;
+        self.stop.cancel();
+        self.changed.notify_all();
+    }
+
+    /// Waits, unless the server stops; `false` when it does.
+    fn pause(&self, at_most: Duration) -> bool {
+        let until = Instant::now() + at_most;
+        let mut known = lock(&self.known);
+        while !known.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            known = match self.changed.wait_timeout(known, left) {
+                Ok((known, _)) => known,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        false
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut lock(&self.known));
+        self.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// The machine, for threads that may wait for the first look to end.
+    ///
+    /// # Errors
+    /// The sentence that says what is missing.
+    pub fn machine(&self) -> Result<Machine, String> {
+        let mut known = lock(&self.lookout.known);
+        loop {
+            match &known.machine {
+                Some(found) => return found.clone(),
+                None if known.closed => return Err("the server is stopping".to_owned()),
+                None => {}
+            }
+            known = match self.lookout.changed.wait(known) {
+                Ok(known) => known,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
+    }
+
+    /// Looks until the server stops.
+    pub fn look_out(&self) {
+        let lookout = &self.lookout;
+        let mut said = None;
+        loop {
+            let etc = self.places.etc().map_err(|e| e.to_string());
+            let found = etc.and_then(|etc| Machine::probe(&etc, &lookout.stop));
+            if lookout.stop.is_cancelled() {
+                return;
+            }
+            let fence = found.as_ref().ok().map(|machine| (machine.clone(), lookout));
+            let problem = found.as_ref().err().cloned();
+            if let Some(why) = problem.as_ref().filter(|_| problem != said) {
+                log::warn!("apps cannot run: {why}");
+            }
+            said = problem;
+            lookout.note(|known| known.machine = Some(found));
+            let fence = fence.map(|(machine, lookout)| fence::look(&machine, &lookout.stop));
+            let pause = match &fence {
+                None => WANTING,
+                Some(Fence::InForce) => WELL,
+                Some(Fence::Missing(_)) => OPEN,
+            };
+            lookout.note(|known| known.fence = fence);
+            if !lookout.pause(pause) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
+        let lookout = Lookout::new().unwrap();
+        assert!(lookout.machine().is_none() && lookout.fence().is_none());
+        lookout.note(|known| known.machine = Some(Err("nothing installed".into())));
+        assert!(matches!(lookout.machine(), Some(Err(why)) if why == "nothing installed"));
+        std::thread::scope(|scope| {
+            let pause = scope.spawn(|| lookout.pause(Duration::from_secs(600)));
+            lookout.close();
+            assert!(!pause.join().unwrap());
+        });
+    }
+}
