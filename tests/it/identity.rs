@@ -17,14 +17,15 @@ const POLITE: &str = "import signal, sys, time, threading\n\
     \x20   open('/data/asked', 'w').write('SIGTERM'); sys.exit(0)\n\
     signal.signal(signal.SIGTERM, bye)\n";
 
-/// Owners of everything below a directory, the directory itself too.
+/// Owners of everything below a directory, the directory itself too. What is being removed meanwhile does not count.
 fn owners(directory: &Path) -> BTreeSet<u32> {
-    let mut found = BTreeSet::from([fs::symlink_metadata(directory).expect("it is there").uid()]);
-    for entry in fs::read_dir(directory).expect("root reads it").flatten() {
-        if entry.file_type().expect("a type").is_dir() {
+    let mut found = BTreeSet::new();
+    found.extend(fs::symlink_metadata(directory).map(|meta| meta.uid()));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found.extend(owners(&entry.path()));
         } else {
-            found.insert(entry.metadata().expect("it is there").uid());
+            found.extend(entry.metadata().map(|meta| meta.uid()));
         }
     }
     found
