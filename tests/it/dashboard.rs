@@ -235,6 +235,53 @@ fn the_settings_keep_the_github_token_to_themselves_and_clear_a_lockout() {
     page.nothing_went_wrong(&[]);
 }
 
+#[test]
+fn an_apps_settings_keep_its_domains_limits_and_webhook() {
+    // P14: the secret is shown once.
+    let server = Server::start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/o/r.git"}));
+    let path = format!("/api/apps/{app}");
+    let mut page = Page::signed_in(&server);
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}/settings'"));
+    page.see("app-settings-form");
+    page.browser
+        .evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })");
+    page.fill("[name=domains]", "Shop.example.com,  www.shop.example.com");
+    page.fill("[name=memoryMb]", "16");
+    page.browser.press("Enter");
+    // A refused value is named and has the focus, and nothing was stored.
+    page.browser.wait_for("document.activeElement.matches('[name=memoryMb][aria-invalid=true]')");
+    assert_eq!(owner.get(&path).json()["domains"], json!([]));
+    page.fill("[name=memoryMb]", "128");
+    page.browser.press("Enter");
+    page.see_text("app-settings-saved", "Saved.");
+    let stored = owner.get(&path).json();
+    assert_eq!(stored["domains"], json!(["shop.example.com", "www.shop.example.com"]));
+    assert_eq!((&stored["memoryMb"], &stored["cpuPercent"]), (&json!(128), &json!(0)));
+
+    page.see_text("webhook-state", "No secret, no webhook");
+    page.click("webhook-make");
+    page.see("webhook-secret");
+    let secret = page.text("webhook-secret");
+    assert!(secret.len() >= 43, "{} characters", secret.len());
+    assert!(page.text("webhook-url").ends_with(&format!("/api/hooks/{app}")));
+    assert_eq!(owner.get(&path).json()["hasWebhookSecret"], true);
+    page.click("auto-deploy");
+    until("the switch is stored", Duration::from_secs(10), || {
+        owner.get(&path).json()["autoDeploy"] == false
+    });
+    page.reload();
+    page.see_text("webhook-state", "A secret is saved.");
+    let shown = page.browser.evaluate("document.documentElement.outerHTML");
+    assert!(!shown.as_str().expect("a text").contains(&secret));
+    assert_eq!(page.browser.evaluate("document.querySelector('[name=autoDeploy]').checked"), false);
+    page.click("webhook-remove");
+    page.see_text("webhook-state", "No secret, no webhook");
+    assert_eq!(owner.get(&path).json()["hasWebhookSecret"], false);
+    page.nothing_went_wrong(&[REFUSED]);
+}
+
 /// Tries wrong tokens until the settings page lists their sender. A lockout may be over before it is looked at; then the
 /// next one is longer.
 fn see_locked_out(page: &mut Page, intruder: &mut Http, client: &str) {
