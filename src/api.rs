@@ -116,6 +116,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
         ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)),
         ("GET", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::history(api, s, r, id)),
         ("POST", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::create(api, s, r, id)),
+        ("POST", ["apps", id, "rollback"]) => owner(|api, s, r| deploys::roll_back(api, s, r, id)),
         ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)),
         ("POST", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::renew(api, s, r, id)),
         ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::remove(api, s, r, id)),

@@ -9,9 +9,11 @@ mod build;
 mod check;
 mod deployer;
 mod detect;
+mod error;
 mod fence;
 mod fetch;
 mod files;
+mod hosts;
 mod identity;
 mod instance;
 mod launch;
@@ -20,20 +22,22 @@ mod machine;
 mod network;
 mod places;
 mod port;
+mod publish;
 mod route;
 mod sandbox;
 mod seccomp;
 mod supervise;
 mod worker;
 
-pub use deployer::{DeployError, Deployer, Runtime};
+pub use deployer::{Deployer, Runtime};
+pub use error::DeployError;
 pub use fence::Fence;
 pub use route::{Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};
 use crate::proc::Cancel;
-use crate::store::App;
+use crate::store::{App, Process};
 use check::{Check, Verdict};
 use deployer::Shared;
 use fetch::TokenOf;
@@ -42,6 +46,7 @@ use machine::Machine;
 use places::Recipe;
 use route::Target;
 use serde_json::json;
+use std::path::Path;
 use supervise::Order;
 
 /// Releases that are kept besides the live one.
@@ -68,6 +73,12 @@ enum Halt {
     Cancelled,
 }
 
+impl From<&str> for Halt {
+    fn from(sentence: &str) -> Self {
+        Self::Failed(sentence.to_owned())
+    }
+}
+
 impl From<String> for Halt {
     fn from(sentence: String) -> Self {
         Self::Failed(sentence)
@@ -79,6 +90,8 @@ struct Attempt<'a> {
     shared: &'a Shared,
     app: App,
     id: &'a DeployId,
+    /// The earlier release that it goes back to, if it is a rollback.
+    back_to: Option<DeployId>,
     cancel: &'a Cancel,
     log: Writer,
     redactor: Redactor,
@@ -90,6 +103,8 @@ struct Attempt<'a> {
 fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
     let begun = shared.store.app(app).map_err(|e| e.to_string()).and_then(|found| {
         let app = found.ok_or("the app is gone")?;
+        let deploy = shared.store.deploy(id).map_err(|e| e.to_string())?;
+        let back_to = deploy.and_then(|deploy| deploy.release);
         // Read once: what the log hides is then exactly what Git and the build get.
         let token = shared.store.git_credential(&app).map_err(|e| e.to_string())?;
         let env = shared.store.env_clear(&app.id).map_err(|e| e.to_string())?;
@@ -99,7 +114,7 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
         let log = shared.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
-        Ok(Attempt { shared, app, id, cancel, log, redactor, token, env })
+        Ok(Attempt { shared, app, id, back_to, cancel, log, redactor, token, env })
     });
     match begun {
         Ok(attempt) => attempt.run(),
@@ -125,12 +140,33 @@ impl Attempt<'_> {
     }
 
     fn steps(&self) -> Result<(), Halt> {
-        let machine = self.step(DeployStatus::Fetching, || self.prepare())?;
-        self.during("fetching", self.fetch(&machine))?;
-        let recipe = self.step(DeployStatus::Building, || self.detect_and_build(&machine))?;
-        let launched = self.step(DeployStatus::Starting, || self.launch(&recipe))?;
+        let machine = self.shared.machine()?;
+        let recipe = match &self.back_to {
+            Some(release) => self.kept(release)?,
+            None => {
+                self.step(DeployStatus::Fetching, || self.prepare(&machine))?;
+                self.during("fetching", self.fetch(&machine))?;
+                self.step(DeployStatus::Building, || self.detect_and_build(&machine))?
+            }
+        };
+        let Some(start) = &recipe.start else {
+            return self.step(DeployStatus::Checking, || self.go_live_as_files());
+        };
+        let launched = self.step(DeployStatus::Starting, || self.launch(start))?;
         let proved = self.step(DeployStatus::Checking, || self.check(&machine, launched))?;
         self.go_live(proved)
+    }
+
+    /// The deploy whose release this one uses.
+    fn release(&self) -> &DeployId {
+        self.back_to.as_ref().unwrap_or(self.id)
+    }
+
+    /// How to start a release that was live before.
+    fn kept(&self, release: &DeployId) -> Result<Recipe, Halt> {
+        self.say(&format!("Going back to the release of deploy {release}"));
+        let recipe = self.shared.places.recipe(&self.app.id, release);
+        Ok(recipe.ok_or("the release's files are gone; deploy again")?)
     }
 
     /// Notes the step, then takes it; an error names the step.
@@ -158,14 +194,13 @@ impl Attempt<'_> {
     }
 
     /// Is there a machine, room, and a place for the release?
-    fn prepare(&self) -> Result<Machine, Halt> {
-        let machine = self.shared.machine()?;
+    fn prepare(&self, machine: &Machine) -> Result<(), Halt> {
         self.has_room()?;
         let places = &self.shared.places;
         places
-            .prepare(&machine, &self.app.id, self.app.slot, self.id)
+            .prepare(machine, &self.app.id, self.app.slot, self.id)
             .map_err(|e| format!("the app's directories could not be made: {e}"))?;
-        Ok(machine)
+        Ok(())
     }
 
     fn has_room(&self) -> Result<(), Halt> {
@@ -227,15 +262,46 @@ impl Attempt<'_> {
                 },
             )?;
         }
+        if plan.start.is_none() {
+            self.publish(&release, root)?;
+        }
         let recipe = Recipe { root: root.to_owned(), start: plan.start };
         let kept = places.keep_recipe(&app.id, self.id, &recipe);
         kept.map_err(|e| format!("the release could not be completed: {e}"))?;
         Ok(recipe)
     }
 
-    fn launch(&self, recipe: &Recipe) -> Result<Launched, Halt> {
-        self.say(&format!("Starting: {}", recipe.start));
-        Ok(self.shared.launch(&self.app, self.id)?)
+    /// Copies a static site's files to where the router serves them from.
+    fn publish(&self, release: &Path, root: &str) -> Result<(), Halt> {
+        let (app, places) = (&self.app, &self.shared.places);
+        if let Some(why) = self.shared.router.absent() {
+            return Err(Halt::Failed(format!(
+                "the router serves static sites, and there is none ({why}); or give a start \
+                 command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
+            )));
+        }
+        self.has_room()?;
+        let site = places.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
+        // Looked for again: a build may have changed all of it.
+        let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
+        let published = publish::publish(&tree, &site, &|| !self.cancel.is_cancelled());
+        if self.cancel.is_cancelled() {
+            return Err(Halt::Cancelled);
+        }
+        let published = published?;
+        if !site.join("index.html").is_file() {
+            return Err(Halt::Failed("the build left no index.html".to_owned()));
+        }
+        self.say(&format!("Published {} files", published.files));
+        if let Some(warning) = published.warning() {
+            self.say(&warning);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, start: &str) -> Result<Launched, Halt> {
+        self.say(&format!("Starting: {start}"));
+        Ok(self.shared.launch(&self.app, self.id, self.release())?)
     }
 
     fn check(&self, machine: &Machine, mut launched: Launched) -> Result<Launched, Halt> {
@@ -280,27 +346,43 @@ impl Attempt<'_> {
         format!("; its last lines:\n{}", lines.join("\n"))
     }
 
-    /// The switch: the router confirms, then one transaction in the database makes it
-    /// final, then the supervisor sends the process before it home.
     fn go_live(&self, launched: Launched) -> Result<(), Halt> {
-        let (shared, app, process) = (self.shared, &self.app.id, launched.process().clone());
-        let target = Target::Process(process.port);
-        let routed = shared.router.switch(&self.app, &target, &|line| self.say(line))?;
-        let switch = || shared.store.go_live(self.id, app, &process);
-        let switched = shared.queue.unless_cancelled(self.cancel, switch);
-        if !matches!(switched, Some(Ok(true))) {
-            routed.take_back();
+        let process = launched.process().clone();
+        self.switch(&Target::Process(process.port), Some(&process))?;
+        self.say(&format!("Live on port {}", process.port));
+        if let Some(instance) = launched.keep() {
+            let order = Order::TakeOver(self.app.id.clone(), process, instance);
+            self.shared.desk.give(order);
         }
-        match switched {
-            Some(Ok(true)) => {
-                self.say(&format!("Live on port {}", process.port));
-                if let Some(instance) = launched.keep() {
-                    shared.desk.give(Order::TakeOver(app.clone(), process, instance));
-                }
-                Ok(())
+        Ok(())
+    }
+
+    fn go_live_as_files(&self) -> Result<(), Halt> {
+        let (app, release) = (self.app.id.clone(), self.release().clone());
+        if !self.shared.places.site(&app, &release).is_dir() {
+            return Err(Halt::Failed("the site's files are gone; deploy again".to_owned()));
+        }
+        self.switch(&Target::Files(app.clone(), release), None)?;
+        self.say("Live: the router serves the files");
+        self.shared.desk.give(Order::GiveUp(app));
+        Ok(())
+    }
+
+    /// The switch: the router confirms, then one transaction in the database makes it
+    /// final; after that the supervisor sends the process before it home.
+    fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), Halt> {
+        let (shared, app) = (self.shared, &self.app.id);
+        let routed = shared.router.switch(&self.app, target, &|line| self.say(line))?;
+        let switch = || shared.store.go_live(self.id, app, process);
+        match shared.queue.unless_cancelled(self.cancel, switch) {
+            Some(Ok(true)) => Ok(()),
+            unwell => {
+                routed.take_back();
+                Err(match unwell {
+                    Some(Err(error)) => Halt::Failed(error.to_string()),
+                    _ => Halt::Cancelled,
+                })
             }
-            Some(Ok(false)) | None => Err(Halt::Cancelled),
-            Some(Err(error)) => Err(Halt::Failed(error.to_string())),
         }
     }
 }

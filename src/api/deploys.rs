@@ -75,6 +75,23 @@ pub(super) fn create(
     Ok(answer)
 }
 
+/// `POST /api/apps/{id}/rollback`.
+pub(super) fn roll_back(
+    api: &Api,
+    _: &Session,
+    request: &Request<'_>,
+    id: &str,
+) -> Result<Answer, ApiError> {
+    let app = api.app(id)?;
+    let mut fields = Fields::of(request.body)?;
+    let to = fields.required("deployId", DeployId::parse)?;
+    fields.finish()?;
+    let deploy = api.deployer.roll_back(&app.id, &to)?;
+    let mut answer = Answer::json(202, &DeployView::from(&deploy));
+    answer.header("Location", format!("/api/deploys/{}", deploy.id));
+    Ok(answer)
+}
+
 pub(super) fn history(
     api: &Api,
     _: &Session,

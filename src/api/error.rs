@@ -162,6 +162,10 @@ impl From<DeployError> for ApiError {
             DeployError::NothingToStart => {
                 Self::new(409, "nothing_to_start", "the app has no live release; deploy it first")
             }
+            DeployError::NoRelease => Self {
+                field: Some("deployId".to_owned()),
+                ..Self::new(409, "no_release", format!("deployId: {error}"))
+            },
             DeployError::Host { field, sentence } => Self {
                 field: Some(field.to_owned()),
                 ..Self::new(409, "host_refused", format!("{field}: {sentence}"))

@@ -24,6 +24,23 @@ pub struct MachineFacts {
     pub server_memory_bytes: u64,
 }
 
+/// The router as the API shows it.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RouterView {
+    state: &'static str,
+    message: Option<String>,
+    version: Option<String>,
+    http_port: Option<u16>,
+    https_port: Option<u16>,
+}
+
+impl RouterView {
+    fn of(state: &'static str) -> Self {
+        Self { state, ..Self::default() }
+    }
+}
+
 /// The machine's host name.
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -44,13 +61,15 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
         Runtime::Unknown => (false, Some("It is being looked at; that takes a moment.".to_owned())),
     };
     let router = match api.deployer.router() {
-        RouterState::Off => json!({"state": "off"}),
-        RouterState::Starting => json!({"state": "starting"}),
-        RouterState::Missing(sentence) => json!({"state": "missing", "message": sentence}),
-        RouterState::Running { version, ports } => json!({
-            "state": "running", "version": version,
-            "httpPort": ports.http, "httpsPort": ports.https,
-        }),
+        RouterState::Off => RouterView::of("off"),
+        RouterState::Starting => RouterView::of("starting"),
+        RouterState::Missing(why) => RouterView { message: Some(why), ..RouterView::of("missing") },
+        RouterState::Running { version, ports } => RouterView {
+            version: Some(version),
+            http_port: Some(ports.http),
+            https_port: ports.https,
+            ..RouterView::of("running")
+        },
     };
     let (in_force, problem) = match api.deployer.fence() {
         Some(Fence::InForce) => (true, None),

@@ -1,20 +1,20 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
+use super::error::DeployError;
 use super::fence::Fence;
+use super::hosts::led_to;
 use super::instance::{Instance, sweep};
 use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
-use super::route::{Router, Settings, State, Target};
+use super::route::{Router, Settings};
 use super::supervise::{Desk, Order, Supervisor};
 use super::worker::Queue;
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
-use crate::model::{AppId, AppName, DeployStatus, Domain, Trigger, Wanted};
-use crate::store::{App, Delivered, Deploy, Store, StoreError};
+use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
+use crate::store::{Delivered, Deploy, Store};
 use std::collections::HashSet;
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -22,48 +22,6 @@ use std::time::Duration;
 /// How long a removal waits for a deploy of the same app to be cancelled: it takes
 /// milliseconds, and the thread that answers all requests waits meanwhile.
 const CANCELLED: Duration = Duration::from_secs(1);
-
-/// Why the pipeline did not take a request.
-#[derive(Debug)]
-pub enum DeployError {
-    /// No such app.
-    NoApp,
-    /// The app has no live release that could be started.
-    NothingToStart,
-    /// This machine cannot run apps; the sentence says why and what to do.
-    Runtime(String),
-    /// A host name cannot be the app's: which field it comes from, and why.
-    Host {
-        /// `name` or `domains`.
-        field: &'static str,
-        /// Why not.
-        sentence: String,
-    },
-    /// The database did not do its part.
-    Store(StoreError),
-    /// The system did not do its part: what failed, and why.
-    Io(&'static str, io::Error),
-}
-
-impl fmt::Display for DeployError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoApp => f.write_str("there is no such app"),
-            Self::NothingToStart => f.write_str("the app has no live release; deploy it first"),
-            Self::Runtime(sentence) | Self::Host { sentence, .. } => f.write_str(sentence),
-            Self::Store(error) => error.fmt(f),
-            Self::Io(what, error) => write!(f, "could not {what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for DeployError {}
-
-impl From<StoreError> for DeployError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
 
 /// Whether this machine can run apps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +56,7 @@ pub struct Shared {
 
 /// The pipeline.
 pub struct Deployer {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -181,6 +139,22 @@ impl Deployer {
             Delivered::Before => Ok(None),
             Delivered::NoApp => Err(DeployError::NoApp),
         }
+    }
+
+    /// Goes back to a release that was live before: a deploy without fetching or building.
+    ///
+    /// # Errors
+    /// [`DeployError::NoRelease`] when it was never live, or is no longer kept.
+    pub fn roll_back(&self, app: &AppId, to: &DeployId) -> Result<Deploy, DeployError> {
+        self.shared.machine().map_err(DeployError::Runtime)?;
+        let found = self.shared.store.deploy(to)?.filter(|deploy| deploy.app == *app);
+        let release = found.as_ref().map(|d| d.release.as_ref().unwrap_or(&d.id));
+        if release.and_then(|id| self.shared.places.recipe(app, id)).is_none() {
+            return Err(DeployError::NoRelease);
+        }
+        let deploy = self.shared.store.queue_rollback(app, to)?.ok_or(DeployError::NoRelease)?;
+        self.shared.queue.wake();
+        Ok(deploy)
     }
 
     /// Wants the app to run; the supervisor does the rest.
@@ -274,83 +248,6 @@ impl Deployer {
         }
     }
 
-    /// What the router is doing.
-    #[must_use]
-    pub fn router(&self) -> State {
-        self.shared.router.state()
-    }
-
-    /// Where an app answers, while it runs: through the router, or at its port.
-    #[must_use]
-    pub fn url(&self, app: &App) -> Option<String> {
-        let port = match led_to(app) {
-            Target::Down => return None,
-            Target::Files(..) => None,
-            Target::Process(port) => Some(port),
-        };
-        let at_port = || port.map(|port| format!("http://127.0.0.1:{port}"));
-        self.shared.router.url(app).or_else(at_port)
-    }
-
-    /// Judges the host names that an app is about to have, and prepares the router for
-    /// them. Then they are stored, or [`Deployer::readmit`] undoes it.
-    ///
-    /// # Errors
-    /// [`DeployError::Host`] for a name that another one has or that the router refuses;
-    /// everything is then as it was.
-    pub fn admit(
-        &self,
-        app: Option<&AppId>,
-        name: &AppName,
-        domains: &[Domain],
-    ) -> Result<(), DeployError> {
-        let Some(settings) = self.shared.router.settings() else { return Ok(()) };
-        let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-        let host = settings.host_of(name);
-        let taken = |host: &str| settings.dashboard_domain.as_deref() == Some(host);
-        if taken(&host) {
-            return refused("name", format!("{host} is where the dashboard answers"));
-        }
-        if let Some(domain) = domains.iter().find(|d| taken(d.as_str())) {
-            let sentence = format!("{} is where the dashboard answers", domain.as_str());
-            return refused("domains", sentence);
-        }
-        let mut hosts: Vec<String> = domains.iter().map(|d| d.as_str().to_owned()).collect();
-        for other in self.shared.store.apps()?.iter().filter(|other| Some(&other.id) != app) {
-            if other.domains.iter().any(|domain| domain.as_str() == host) {
-                return refused(
-                    "name",
-                    format!("{host} is a domain of app {}", other.name.as_str()),
-                );
-            }
-            let theirs = settings.host_of(&other.name);
-            if domains.iter().any(|domain| domain.as_str() == theirs) {
-                return refused("domains", format!("{theirs} is where another app answers"));
-            }
-            hosts.extend(settings.hosts(other));
-        }
-        hosts.push(host);
-        let admitted = self.shared.router.admit(hosts.into_iter());
-        admitted.or_else(|sentence| refused("domains", sentence))
-    }
-
-    /// Has the router keep to the host names that are stored.
-    pub fn readmit(&self) {
-        let Some(settings) = self.shared.router.settings() else { return };
-        let admitted = self.shared.store.apps().map_err(|e| e.to_string()).and_then(|apps| {
-            let hosts: Vec<String> = apps.iter().flat_map(|app| settings.hosts(app)).collect();
-            self.shared.router.admit(hosts.into_iter())
-        });
-        if let Err(error) = admitted {
-            log::error!("the router still has names that are no longer used: {error}");
-        }
-    }
-
-    /// Leads the host names that an app has now to it.
-    pub fn name_app(&self, app: &App) {
-        self.shared.router.name(app);
-    }
-
     /// Cancels a deploy that is under way and joins the threads; apps keep running.
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
@@ -384,17 +281,6 @@ impl Deployer {
         }
         self.shared.queue.cancel(app, why);
         Ok(())
-    }
-}
-
-/// Where an app's requests go, as the database knows it.
-fn led_to(app: &App) -> Target {
-    let running = app.process.as_ref().filter(|p| p.ended.is_none());
-    match (running, &app.live_deploy) {
-        _ if app.wanted == Wanted::Stopped => Target::Down,
-        (_, Some(live)) if app.static_root.is_some() => Target::Files(app.id.clone(), live.clone()),
-        (Some(process), _) => Target::Process(process.port),
-        (None, _) => Target::Down,
     }
 }
 

@@ -23,8 +23,8 @@ pub struct Plan {
     pub found: String,
     /// The build command, if there is anything to build.
     pub build: Option<String>,
-    /// The start command.
-    pub start: String,
+    /// The start command; `None` for a static site, which has no process.
+    pub start: Option<String>,
 }
 
 /// What this machine has to build with.
@@ -80,9 +80,13 @@ pub fn detect(
         (None, None) => "the start command follows from it",
     };
     let start = match (given_start.or(procfile), language) {
-        (Some(command), _) => command,
-        (None, Some(language)) => language.start(tree)?,
-        (None, None) => return Err(nothing_found(tree)),
+        (Some(command), _) => Some(command),
+        (None, Some(language)) => Some(language.start(tree)?),
+        (None, None) if tree.has_file("index.html") => {
+            let found = "Found index.html and nothing to run: a static site.".to_owned();
+            return Ok(Plan { found, build, start: None });
+        }
+        (None, None) => return Err(NOTHING_FOUND.to_owned()),
     };
     let what = language.map_or("no known kind of project", Language::sentence);
     let build_from = if given_build.is_some() { ", the build command is the owner's" } else { "" };
@@ -112,18 +116,10 @@ fn read(tree: &Tree, name: &str, cap: u64) -> Result<Option<String>, String> {
     }
 }
 
-fn nothing_found(tree: &Tree) -> String {
-    if tree.has_file("index.html") {
-        "found index.html and nothing else to run: static sites are not served by this version; \
-         give a start command such as `python3 -m http.server $PORT`"
-            .to_owned()
-    } else {
-        "found neither Procfile, package.json, requirements.txt, pyproject.toml, go.mod, Cargo.toml \
-         nor Gemfile: give a start command, or set the root directory if the app is not at the \
-         top of its repository"
-            .to_owned()
-    }
-}
+/// What to say when nothing tells what an app is.
+const NOTHING_FOUND: &str = "found neither Procfile, package.json, requirements.txt, pyproject.toml, go.mod, Cargo.toml, \
+     Gemfile nor index.html: give a start command, or set the root directory if the app is not at \
+     the top of its repository";
 
 /// A kind of project, known by its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 /// A directory, entered for good: what its owner renames or links meanwhile
 /// changes nothing about which one it is.
-const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A release as it was checked out.
 pub struct Tree {
@@ -36,6 +36,12 @@ impl Tree {
         }
         let top = openat2(&top, below, ENTER, Mode::empty(), inside())?;
         Ok(Self { top })
+    }
+
+    /// Its top.
+    #[must_use]
+    pub const fn top(&self) -> &OwnedFd {
+        &self.top
     }
 
     /// The text of a regular file, lossy, if it is there and no longer than `cap` bytes.
@@ -76,7 +82,7 @@ impl Tree {
 }
 
 /// No way out and no links: neither by `..` nor by a link planted in a repository.
-fn inside() -> ResolveFlags {
+pub fn inside() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
 }
 
@@ -179,7 +185,11 @@ fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, counter: &mut u64) -> io:
     }
 }
 
-fn names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
+/// What is in a directory.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();

@@ -47,15 +47,21 @@ impl Drop for Launched {
 }
 
 impl Shared {
-    /// Starts a release on a fresh port, with the environment opened at this moment.
+    /// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the environment opened at this moment.
     ///
     /// # Errors
     /// The sentence that says why not: a value that does not open, a program that
     /// is gone, a release that is gone.
-    pub fn launch(&self, app: &App, deploy: &DeployId) -> Result<Launched, String> {
+    pub fn launch(
+        &self,
+        app: &App,
+        deploy: &DeployId,
+        release: &DeployId,
+    ) -> Result<Launched, String> {
         let machine = self.machine()?;
         let recipe =
-            self.places.recipe(&app.id, deploy).ok_or("its files are gone; deploy again")?;
+            self.places.recipe(&app.id, release).ok_or("its files are gone; deploy again")?;
+        let start = recipe.start.as_deref().ok_or("it is a static site, which has no process")?;
         let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
         let secrets = self.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
         self.journal.set_redactor(&app.id, Redactor::new(secrets));
@@ -64,11 +70,11 @@ impl Shared {
         let port = self.ports.fresh().map_err(|e| e.to_string())?;
         self.journal.note_app(&app.id, &mark(deploy));
         let sandbox = for_app(&machine, app.slot, &recipe, env)
-            .bind(&self.places.release(&app.id, deploy), "/app")
+            .bind(&self.places.release(&app.id, release), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
             .env("PORT", port.to_string());
         let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;
-        let instance = Instance::start(&sandbox, &recipe.start, &log).map_err(|e| e.to_string())?;
+        let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
         let process = Process {
             deploy: deploy.clone(),
             pid: instance.pid(),

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Where everything of every app is, inside the data directory.
 const APPS: &str = "apps";
 
+/// Where the published files of static sites are: the router's own.
+const SITES: &str = "sites";
+
 /// Where directories go to be removed; no app's name has a dot.
 const TRASH: &str = "apps/.trash";
 
@@ -25,8 +28,8 @@ const CACHE_CAP: u64 = 4 << 30;
 pub struct Recipe {
     /// The directory of the repository that holds the app.
     pub root: String,
-    /// The start command.
-    pub start: String,
+    /// The start command; `None` for a static site, whose files are published.
+    pub start: Option<String>,
 }
 
 /// The places in one data directory.
@@ -131,7 +134,24 @@ impl Places {
         let text = fs::read_to_string(self.recipe_file(app, deploy)).ok()?;
         let value: Value = serde_json::from_str(&text).ok()?;
         let field = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
-        Some(Recipe { root: field("root")?, start: field("start")? })
+        Some(Recipe { root: field("root")?, start: field("start") })
+    }
+
+    /// Where a static site's published files are.
+    #[must_use]
+    pub fn site(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.data.join(&format!("{SITES}/{app}/{deploy}"))
+    }
+
+    /// A place for a site's files that is not there yet.
+    ///
+    /// # Errors
+    /// When what is there cannot be put aside.
+    pub fn fresh_site(&self, app: &AppId, deploy: &DeployId) -> io::Result<PathBuf> {
+        self.data.make_dir(&format!("{SITES}/{app}"))?;
+        let site = self.site(app, deploy);
+        self.discard(&site)?;
+        Ok(site)
     }
 
     fn recipe_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
@@ -144,6 +164,7 @@ impl Places {
     /// When it could not be put aside.
     pub fn discard_release(&self, app: &AppId, deploy: &DeployId) -> io::Result<()> {
         let _ = fs::remove_file(self.recipe_file(app, deploy));
+        self.discard(&self.site(app, deploy))?;
         self.discard(&self.release(app, deploy))
     }
 
@@ -166,6 +187,7 @@ impl Places {
     /// When something could not be put aside.
     pub fn discard_app(&self, app: &AppId, keep_data: bool) -> io::Result<()> {
         let dir = self.data.join(&format!("{APPS}/{app}"));
+        self.discard(&self.data.join(&format!("{SITES}/{app}")))?;
         if !keep_data {
             return self.discard(&dir);
         }
@@ -233,7 +255,7 @@ mod tests {
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         assert_eq!(places.recipe(&app, &deploy), None);
         places.prepare(&machine, &app, 3, &deploy).unwrap();
-        let recipe = Recipe { root: "web".into(), start: "echo \"$PORT\"".into() };
+        let recipe = Recipe { root: "web".into(), start: Some("echo \"$PORT\"".into()) };
         places.keep_recipe(&app, &deploy, &recipe).unwrap();
         assert_eq!(places.recipe(&app, &deploy), Some(recipe));
         places.discard_release(&app, &deploy).unwrap();

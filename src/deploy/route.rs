@@ -122,6 +122,16 @@ impl Router {
         self.keeper.as_ref().map(|keeper| &keeper.settings)
     }
 
+    /// Why there is none, for as long as nobody changes that.
+    #[must_use]
+    pub fn absent(&self) -> Option<&'static str> {
+        match self.state() {
+            State::Off => Some("ROUTER is off"),
+            State::Missing(_) if !caddy::is_installed() => Some(caddy::NOT_INSTALLED),
+            _ => None,
+        }
+    }
+
     /// Where an app answers through it, while it serves.
     #[must_use]
     pub fn url(&self, app: &App) -> Option<String> {
@@ -225,10 +235,9 @@ impl Settings {
     fn url(&self, app: &App, ports: Ports) -> String {
         let first = app.domains.first().map(|domain| domain.as_str().to_owned());
         let host = first.unwrap_or_else(|| self.host(app));
-        let (scheme, port, usual) = if self.is_encrypted(&host) {
-            ("https", ports.https, 443)
-        } else {
-            ("http", ports.http, 80)
+        let (scheme, port, usual) = match ports.https {
+            Some(port) if self.is_encrypted(&host) => ("https", port, 443),
+            _ => ("http", ports.http, 80),
         };
         if port == usual {
             format!("{scheme}://{host}")

@@ -47,6 +47,8 @@ const IDLE: Duration = Duration::from_secs(60);
 pub enum Order {
     /// A new release is live in this process; the one before it shall end.
     TakeOver(AppId, Process, Instance),
+    /// A new release without a process is live; the one before it shall end.
+    GiveUp(AppId),
     /// What the owner wants may have changed.
     Look(AppId),
     /// The owner wants a new process of the live release.
@@ -189,6 +191,13 @@ impl Supervisor {
                     log::error!("the process of app {app} could not be noted: {error}");
                 }
                 // The owner may have stopped it in the meantime.
+                self.look(&app);
+            }
+            Order::GiveUp(app) => {
+                let old = self.seats.insert(app.clone(), Seat::default());
+                if let Some(old) = old.and_then(|seat| seat.live) {
+                    self.replace(app.clone(), old.instance);
+                }
                 self.look(&app);
             }
             Order::Look(app) => self.look(&app),
@@ -389,8 +398,14 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
         Some(app) if app.wanted == Wanted::Running => app,
         _ => return Ok(None),
     };
-    let Some(deploy) = app.live_deploy.clone() else { return Ok(None) };
-    let launched = shared.launch(&app, &deploy)?;
+    let (Some(deploy), Some(release)) = (&app.live_deploy, &app.live_release) else {
+        return Ok(None);
+    };
+    if app.static_root.is_some() {
+        shared.router.point(id, &Target::Files(id.clone(), release.clone()));
+        return Ok(None);
+    }
+    let launched = shared.launch(&app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
     shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
     shared.router.point(id, &Target::Process(launched.process().port));

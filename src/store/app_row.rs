@@ -21,7 +21,8 @@ macro_rules! select_app {
              a.memory_mb, a.cpu_percent, a.max_processes, a.host_sockets, a.auto_deploy, \
              a.webhook_secret IS NOT NULL, a.static_root, \
              (SELECT group_concat(domain, char(10)) FROM (SELECT domain FROM domains \
-              WHERE app_id = a.id ORDER BY position)) \
+              WHERE app_id = a.id ORDER BY position)), \
+             (SELECT COALESCE(d.release, d.id) FROM deploys d WHERE d.id = a.live_deploy) \
              FROM apps a LEFT JOIN processes p ON p.app_id = a.id ",
             $rest
         )
@@ -64,6 +65,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         static_root,
         wanted,
         live_deploy,
+        live_release: optional_text(row, 28)?.map(|d| parsed(d, DeployId::parse)).transpose()?,
         process,
         created_at: row.get(13)?,
     })

@@ -58,8 +58,10 @@ pub struct App {
     pub static_root: Option<String>,
     /// What its owner wants of it.
     pub wanted: Wanted,
-    /// The deploy whose release is live.
+    /// The deploy that is live.
     pub live_deploy: Option<DeployId>,
+    /// The deploy whose release it runs: itself, or after a rollback an earlier one.
+    pub live_release: Option<DeployId>,
     /// The process of the live release, running or ended.
     pub process: Option<Process>,
     /// What it is doing now; follows from the fields above and its last deploy.

@@ -22,6 +22,8 @@ pub struct Deploy {
     pub commit_message: Option<String>,
     /// Why it failed, in one sentence.
     pub error: Option<String>,
+    /// The deploy whose release it uses, when that is not its own: a rollback.
+    pub release: Option<DeployId>,
     /// When it was asked for.
     pub created_at: UnixMillis,
     /// When its first step began.
@@ -31,7 +33,7 @@ pub struct Deploy {
 }
 
 const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
-     created_at, started_at, finished_at FROM deploys";
+     created_at, started_at, finished_at, release FROM deploys";
 
 /// Queues a deploy in place of one that waits; `false` when the app does not exist.
 pub(super) fn insert_queued(
@@ -66,13 +68,46 @@ impl Store {
         app: &AppId,
         trigger: Trigger,
     ) -> Result<Option<Deploy>, StoreError> {
+        self.queue(app, trigger, None)
+    }
+
+    /// Puts a rollback to an earlier deploy into the queue, like any deploy. `None` when
+    /// the app has no such deploy, or it was never live.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn queue_rollback(&self, app: &AppId, to: &DeployId) -> Result<Option<Deploy>, StoreError> {
+        let Some(to) = self.deploy(to)? else { return Ok(None) };
+        if to.app != *app || to.status != DeployStatus::Live {
+            return Ok(None);
+        }
+        self.queue(app, Trigger::Rollback, Some(&to))
+    }
+
+    fn queue(
+        &self,
+        app: &AppId,
+        trigger: Trigger,
+        to: Option<&Deploy>,
+    ) -> Result<Option<Deploy>, StoreError> {
         let id = DeployId::from_random(random_id()?);
-        let queued = self.write(|tx| insert_queued(tx, &id, app, trigger))?;
+        let queued = self.write(|tx| {
+            let queued = insert_queued(tx, &id, app, trigger)?;
+            if let Some(to) = to {
+                let release = to.release.as_ref().unwrap_or(&to.id).as_str();
+                tx.execute(
+                    "UPDATE deploys SET release = ?2, commit_hash = ?3, commit_message = ?4 \
+                     WHERE id = ?1",
+                    params![id.as_str(), release, to.commit, to.commit_message],
+                )?;
+            }
+            Ok(queued)
+        })?;
         if queued { self.deploy(&id) } else { Ok(None) }
     }
 
     /// Forgets an app's deploys beyond its `keep` newest, but never the live
-    /// one. Answers which, so that their logs can go with them.
+    /// one, nor one whose release another uses. Answers which, so that their logs can go with them.
     ///
     /// # Errors
     /// When it could not be written.
@@ -80,7 +115,9 @@ impl Store {
         self.write(|tx| {
             let mut statement = tx.prepare(
                 "DELETE FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
-                 AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) AND seq <= \
+                 AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
+                 AND id NOT IN (SELECT release FROM deploys WHERE app_id = ?1 AND release NOT NULL) \
+                 AND seq <= \
                  (SELECT seq FROM deploys WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) \
                  RETURNING id",
             )?;
@@ -202,7 +239,8 @@ impl Store {
     }
 
     /// Makes a deploy's release the live one, in one transaction with its
-    /// process and the owner's wish to have it running. `false`, and nothing
+    /// process and the owner's wish to have it running; without a process it is a
+    /// static site. `false`, and nothing
     /// changed, when the deploy has ended or the app is gone.
     ///
     /// # Errors
@@ -211,7 +249,7 @@ impl Store {
         &self,
         id: &DeployId,
         app: &AppId,
-        process: &Process,
+        process: Option<&Process>,
     ) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
@@ -223,10 +261,15 @@ impl Store {
                 return Ok(false);
             }
             tx.execute(
-                "UPDATE apps SET live_deploy = ?2, wanted = ?3 WHERE id = ?1",
-                [app.as_str(), id.as_str(), Wanted::Running.as_str()],
+                "UPDATE apps SET live_deploy = ?2, wanted = ?3, static_root = ?4 WHERE id = ?1",
+                params![
+                    app.as_str(),
+                    id.as_str(),
+                    Wanted::Running.as_str(),
+                    process.is_none().then_some("")
+                ],
             )?;
-            write_process(tx, app, Some(process))?;
+            write_process(tx, app, process)?;
             Ok(true)
         })
     }
@@ -255,8 +298,8 @@ impl Store {
         })
     }
 
-    /// The releases of an app that are no longer needed: all but the `keep`
-    /// newest that became live, and never the live one.
+    /// The releases of an app that are no longer needed: all but the `keep` that were
+    /// live last, and never the live one or one that a deploy under way uses.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -264,9 +307,12 @@ impl Store {
         let connection = self.read();
         let mut statement = connection.prepare_cached(
             "SELECT id FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
-             AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
-             AND id NOT IN (SELECT id FROM deploys WHERE app_id = ?1 AND status = 'live' \
-                            ORDER BY seq DESC LIMIT ?2)",
+             AND id NOT IN (SELECT COALESCE(release, id) FROM deploys WHERE app_id = ?1 \
+                            AND (status NOT IN ('live', 'failed') \
+                                 OR id IS (SELECT live_deploy FROM apps WHERE id = ?1))) \
+             AND id NOT IN (SELECT COALESCE(release, id) AS used FROM deploys \
+                            WHERE app_id = ?1 AND status = 'live' \
+                            GROUP BY used ORDER BY max(seq) DESC LIMIT ?2)",
         )?;
         let mut rows = statement.query(params![app.as_str(), keep])?;
         let mut old = Vec::new();
@@ -290,5 +336,9 @@ fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
         created_at: row.get(7)?,
         started_at: row.get(8)?,
         finished_at: row.get(9)?,
+        release: row
+            .get::<_, Option<String>>(10)?
+            .map(|id| parsed(&id, DeployId::parse))
+            .transpose()?,
     })
 }

@@ -1,6 +1,6 @@
 //! Apps behind the router: a real Caddy that the server starts, finds again, and leaves running.
 
-use crate::deploy::{create, deploy_live, show};
+use crate::deploy::{create, deploy, deploy_live, ended, show};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -130,10 +130,154 @@ fn without_a_router_everything_else_works() {
     git.commit("shop", &release("one"));
     let server = Server::start();
     let mut owner = server.owner();
-    assert_eq!(router(&mut owner), json!({"state": "off"}));
+    assert_eq!(router(&mut owner)["state"], "off");
     let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
     deploy_live(&mut owner, &app);
     let url =
         until_some("a url", STARTING, || show(&mut owner, &app)["url"].as_str().map(str::to_owned));
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    git.commit("shop", &SITE);
+    let id = deploy(&mut owner, &app);
+    let refused = ended(&mut owner, &id)["error"].as_str().expect("an error").to_owned();
+    assert!(refused.contains("ROUTER is off") && refused.contains("start command"), "{refused}");
+    assert_eq!(show(&mut owner, &app)["status"], "running", "what was there goes on");
+}
+
+/// A site, with what an attacker would put beside it.
+const SITE: [(&str, &str); 5] = [
+    ("index.html", "<h1>first</h1>"),
+    ("about/index.html", "<h1>about</h1>"),
+    ("style.css", "b {}"),
+    (".env", "SECRET=1"),
+    (".well-known/security.txt", "Contact: x"),
+];
+
+fn static_sites_have_no_process_and_a_rollback_brings_one_back(setup: Setup) {
+    let git = GitServer::start();
+    git.commit("site", &release("process"));
+    let server = start(setup);
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "site", "gitRepo": git.url("site")}));
+    let as_process = deploy_live(&mut owner, &app);
+    let mut visitor = server.visitor("site.localhost");
+    assert_eq!(visitor.get("/").expect(200).text(), "process");
+
+    let secret = server.data().join("admin_token.txt");
+    let links = [
+        ("token.txt", secret.to_str().expect("UTF-8")),
+        ("passwd", "../../../../../../../../../../../../etc/passwd"),
+        ("up", ".."),
+    ];
+    git.commit_with_links("site", &SITE, &links);
+    let as_files = deploy_live(&mut owner, &app);
+    assert_eq!(visitor.get("/").expect(200).text(), "<h1>first</h1>");
+    let css = visitor.get("/style.css").expect(200);
+    assert_eq!(css.header("content-type"), Some("text/css; charset=utf-8"));
+    assert_eq!(visitor.get("/about/").expect(200).text(), "<h1>about</h1>");
+    visitor.get("/.well-known/security.txt").expect(200);
+    for path in ["/.env", "/token.txt", "/passwd", "/up/", "/up/index.html", "/nothing"] {
+        visitor.get(path).expect(404);
+    }
+    for path in ["/..%2f..%2fadmin_token.txt", "/%2e%2e/%2e%2e/admin_token.txt", "/about/../../x"] {
+        let answer = visitor.get(path);
+        assert!(answer.status >= 400, "{path}: {answer:?}");
+        assert!(!answer.text().contains(&server.token()), "{path}");
+    }
+    let shown = show(&mut owner, &app);
+    assert_eq!(shown["status"], "running");
+    let log = owner.get(&format!("/api/deploys/{as_files}/log")).text();
+    assert!(log.contains("static site") && log.contains("token.txt"), "{log}");
+    until("the process of before has ended", STARTING, || {
+        !process::all().into_iter().any(|pid| {
+            process::arguments(pid).starts_with("bwrap")
+                && process::arguments(pid).contains(&format!("apps/{app}/"))
+        })
+    });
+
+    owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    until("the site is down", STARTING, || visitor.get("/").status == 503);
+    owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
+    until("the site is up", STARTING, || visitor.get("/").status == 200);
+
+    git.commit("site", &[("404.html", "<h1>ours</h1>"), ("index.html", "<h1>second</h1>")]);
+    deploy_live(&mut owner, &app);
+    assert_eq!(visitor.get("/nothing").expect(404).text(), "<h1>ours</h1>");
+    roll_back(&mut owner, &app, &as_files);
+    assert_eq!(visitor.get("/").expect(200).text(), "<h1>first</h1>");
+    let rolled = roll_back(&mut owner, &app, &as_process);
+    assert_eq!(visitor.get("/").expect(200).text(), "process");
+    let server = server.restart();
+    until_running(&server);
+    let mut visitor = server.visitor("site.localhost");
+    assert_eq!(visitor.get("/").expect(200).text(), "process");
+    let mut owner = server.owner();
+    owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202);
+    until("the release runs again", STARTING, || visitor.get("/").status == 200);
+    assert_eq!(show(&mut owner, &app)["liveDeployId"], rolled);
+    let again = roll_back(&mut owner, &app, &rolled);
+    assert_ne!(again, rolled);
+    assert_eq!(visitor.get("/").expect(200).text(), "process");
+}
+
+/// Goes back to a deploy and waits until that is done.
+#[track_caller]
+pub fn roll_back(owner: &mut Http, app: &str, to: &str) -> String {
+    let body = json!({"deployId": to});
+    let answer = owner.post(&format!("/api/apps/{app}/rollback"), &body).expect(202).json();
+    assert_eq!(answer["trigger"], "rollback");
+    let id = answer["id"].as_str().expect("an id").to_owned();
+    let end = ended(owner, &id);
+    assert_eq!(end["status"], "live", "{end:#}");
+    id
+}
+
+#[test]
+fn static_sites_have_no_process_and_a_rollback_brings_one_back_under_an_ordinary_user() {
+    static_sites_have_no_process_and_a_rollback_brings_one_back(Setup::routed().as_user());
+}
+
+#[test]
+fn static_sites_have_no_process_and_a_rollback_brings_one_back_under_root() {
+    if rustix::process::getuid().is_root() {
+        static_sites_have_no_process_and_a_rollback_brings_one_back(Setup::routed());
+    }
+}
+
+#[test]
+fn a_rollback_goes_to_a_release_that_was_live_and_is_kept() {
+    let git = GitServer::start();
+    git.commit("shop", &release("0"));
+    let broken = [("Procfile", "web: exit 3\n")];
+    let server = Server::start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let other = create(&mut owner, &json!({"name": "other", "gitRepo": git.url("shop")}));
+    let path = format!("/api/apps/{app}/rollback");
+    let first = deploy_live(&mut owner, &app);
+    git.commit("shop", &broken);
+    let failed = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &failed)["status"], "failed");
+    for (path, to) in [
+        (path.clone(), failed.as_str()),
+        (path.clone(), "aaaaaaaaaa"),
+        (format!("/api/apps/{other}/rollback"), first.as_str()),
+    ] {
+        let refusal = owner.post(&path, &json!({"deployId": to})).expect(409);
+        assert_eq!(refusal.code(), "no_release");
+    }
+    git.commit("shop", &release("1"));
+    deploy_live(&mut owner, &app);
+    // Used by what is live, a release is kept however many come after it.
+    let rolled = roll_back(&mut owner, &app, &first);
+    let commit = |owner: &mut Http, id: &str| {
+        owner.get(&format!("/api/deploys/{id}")).json()["commit"].clone()
+    };
+    assert_eq!(commit(&mut owner, &rolled), commit(&mut owner, &first));
+    git.commit("shop", &broken);
+    for _ in 0..7 {
+        let id = deploy(&mut owner, &app);
+        assert_eq!(ended(&mut owner, &id)["status"], "failed");
+    }
+    owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202);
+    until("it runs again", STARTING, || show(&mut owner, &app)["status"] == "running");
 }

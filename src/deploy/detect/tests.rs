@@ -30,7 +30,7 @@ fn look(files: &[(&str, &str)], build: &str, start: &str, tools: &Without) -> Re
 
 fn commands(files: &[(&str, &str)]) -> (String, String) {
     let plan = look(files, "", "", &ALL).unwrap();
-    (plan.build.unwrap_or_default(), plan.start)
+    (plan.build.unwrap_or_default(), plan.start.unwrap())
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn node_apps_are_built_with_the_tool_of_their_lock_file() {
 #[test]
 fn node_apps_start_by_script_main_or_a_usual_file() {
     let start = |package: &str, file: &str| {
-        look(&[("package.json", package), (file, "")], "", "", &ALL).map(|p| p.start)
+        look(&[("package.json", package), (file, "")], "", "", &ALL).map(|p| p.start.unwrap())
     };
     assert_eq!(start(r#"{"main":"src/x.js"}"#, "src/x.js").unwrap(), "node src/x.js");
     assert_eq!(start("{}", "index.js").unwrap(), "node index.js");
@@ -105,10 +105,10 @@ fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
 fn what_the_owner_wrote_wins() {
     let files = [("package.json", "{}"), ("Procfile", "web: no")];
     let plan = look(&files, "make", "./go", &Without(&["npm", "node"])).unwrap();
-    assert_eq!((plan.build.as_deref(), plan.start.as_str()), (Some("make"), "./go"));
+    assert_eq!((plan.build.as_deref(), plan.start.as_deref().unwrap()), (Some("make"), "./go"));
     assert!(plan.found.contains("owner's"), "{}", plan.found);
     let plan = look(&[], "", "./go", &ALL).unwrap();
-    assert_eq!((plan.build, plan.start.as_str()), (None, "./go"));
+    assert_eq!((plan.build, plan.start.as_deref().unwrap()), (None, "./go"));
     assert!(look(&[], "make", "", &ALL).is_err());
 }
 
@@ -127,12 +127,15 @@ fn a_missing_toolchain_names_the_package() {
 }
 
 #[test]
-fn a_static_site_and_an_empty_repository_fail_with_advice() {
-    let site = look(&[("index.html", "")], "", "", &ALL).unwrap_err();
-    assert!(site.contains("python3 -m http.server $PORT"), "{site}");
+fn a_static_site_has_no_start_command_and_an_empty_repository_fails_with_advice() {
+    let site = look(&[("index.html", "")], "make site", "", &ALL).unwrap();
+    assert_eq!((site.build.as_deref(), site.start), (Some("make site"), None));
     let nothing = look(&[("README", "")], "", "", &ALL).unwrap_err();
     assert!(nothing.contains("root directory"), "{nothing}");
-    assert!(look(&[("index.html", "")], "", "python3 -m http.server $PORT", &ALL).is_ok());
+    let served = look(&[("index.html", "")], "", "python3 -m http.server $PORT", &ALL).unwrap();
+    assert!(served.start.is_some(), "what the owner wrote wins");
+    let node = look(&[("index.html", ""), ("package.json", "{}"), ("server.js", "")], "", "", &ALL);
+    assert!(node.unwrap().start.is_some());
 }
 
 #[test]

@@ -24,13 +24,16 @@ const STREAMS: &str = "24h";
 const LOG_MIB: u32 = 1;
 const LOGS_KEPT: u32 = 2;
 
+/// The port that clients ask for when nothing else is said.
+const USUAL_HTTPS: u16 = 443;
+
 /// Where the router listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
     /// For plain HTTP.
     pub http: u16,
-    /// For HTTPS.
-    pub https: u16,
+    /// For HTTPS, when some name needs it.
+    pub https: Option<u16>,
 }
 
 /// What the owner has set.
@@ -129,8 +132,8 @@ impl Layout<'_> {
         let mut apps = json!({
             "pki": {"certificate_authorities": {"local": {"install_trust": false}}},
         });
-        if !self.encrypted.is_empty() {
-            let mut https = self.server(self.ports.https, self.https_routes());
+        if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
+            let mut https = self.server(port, self.https_routes());
             https["tls_connection_policies"] = json!([{}]);
             servers["https"] = https;
             let (private, public): (Vec<&String>, Vec<&String>) =
@@ -150,7 +153,7 @@ impl Layout<'_> {
         }
         apps["http"] = json!({
             "http_port": self.ports.http,
-            "https_port": self.ports.https,
+            "https_port": self.ports.https.unwrap_or(USUAL_HTTPS),
             "grace_period": GRACE,
             "servers": servers,
         });
@@ -189,9 +192,8 @@ impl Layout<'_> {
 
     fn http_routes(&self) -> Vec<Value> {
         let mut routes = vec![lower_case()];
-        if !self.encrypted.is_empty() {
-            let port = self.ports.https;
-            let port = if port == 443 { String::new() } else { format!(":{port}") };
+        if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
+            let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
             let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
             routes.push(json!({
                 "match": [{"host": self.encrypted}],
@@ -354,7 +356,7 @@ mod tests {
             sites: Path::new("/d/sites"),
             front: Path::new("/d/front.sock"),
             settings,
-            ports: Ports { http: 80, https: 443 },
+            ports: Ports { http: 80, https: Some(443) },
             encrypted: &encrypted,
             keeps_streams,
         }

@@ -127,14 +127,10 @@ impl Keeper {
             Some(found) => found,
             None => self.launch(keeps_streams)?,
         };
-        log::info!("router: caddy {version}, http on port {}{}", ports.http, self.also(ports));
+        let https = ports.https.map_or(String::new(), |port| format!(", https on port {port}"));
+        log::info!("router: caddy {version}, http on port {}{https}", ports.http);
         *lock(&self.state) = State::Running { version, ports };
         Ok(running)
-    }
-
-    fn also(&self, ports: Ports) -> String {
-        let encrypted = !lock(&self.encrypted).is_empty();
-        if encrypted { format!(", https on port {}", ports.https) } else { String::new() }
     }
 
     /// Paths become parts of addresses, patterns and placeholders.
@@ -160,15 +156,20 @@ impl Keeper {
     /// The ports of a Caddy that was found, once it has the right configuration.
     fn adopted(&self, keeps_streams: bool) -> Option<Ports> {
         let text = fs::read_to_string(self.config()).ok()?;
-        let ports = ports_in(&text)?;
-        let wanted = |set: Option<u16>, has: u16| set.is_none_or(|set| set == has);
+        let mut ports = ports_in(&text)?;
         let own = &self.settings;
-        if !wanted(own.http_port, ports.http) || !wanted(own.https_port, ports.https) {
+        let other = |set: Option<u16>, has: u16| set.is_some_and(|set| set != has);
+        if other(own.http_port, ports.http)
+            || ports.https.is_some_and(|https| other(own.https_port, https))
+            || !self.is_serving()
+        {
             return None;
         }
-        if !self.is_serving() {
-            return None;
-        }
+        ports.https = match ports.https {
+            _ if lock(&self.encrypted).is_empty() => None,
+            None => Some(self.https_port(None).ok()?),
+            there => there,
+        };
         let right = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
         if right == text {
             return Some(ports);
@@ -221,16 +222,13 @@ impl Keeper {
     /// Where to listen: as the owner says, as is usual, or as the last time.
     fn ports(&self, last: Option<Ports>) -> Result<Ports, String> {
         let http = self.choose(self.settings.http_port, last.map(|p| p.http), HTTP, "HTTP_PORT")?;
-        let https = if lock(&self.encrypted).is_empty() {
-            self.settings.https_port.unwrap_or(HTTPS[0])
-        } else {
-            self.https_port(last)?
-        };
+        let needed = !lock(&self.encrypted).is_empty();
+        let https = if needed { Some(self.https_port(last)?) } else { None };
         Ok(Ports { http, https })
     }
 
     fn https_port(&self, last: Option<Ports>) -> Result<u16, String> {
-        self.choose(self.settings.https_port, last.map(|p| p.https), HTTPS, "HTTPS_PORT")
+        self.choose(self.settings.https_port, last.and_then(|p| p.https), HTTPS, "HTTPS_PORT")
     }
 
     fn choose(
@@ -267,9 +265,10 @@ impl Keeper {
         }
         let state = lock(&self.state).clone();
         if let State::Running { version, mut ports } = state {
-            if lock(&self.encrypted).is_empty() {
-                // It was not needed before.
-                ports.https = self.https_port(Some(ports))?;
+            if names.is_empty() {
+                ports.https = None;
+            } else if ports.https.is_none() {
+                ports.https = Some(self.https_port(None)?);
             }
             let minor = version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0_u32);
             self.load(&self.layout(ports, &names, minor >= 7))?;
@@ -374,5 +373,7 @@ fn ports_in(text: &str) -> Option<Ports> {
     let config: Value = serde_json::from_str(text).ok()?;
     let http = config.get("apps")?.get("http")?;
     let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
-    Some(Ports { http: port("http_port")?, https: port("https_port")? })
+    let encrypts = http.get("servers")?.get("https").is_some();
+    let https = if encrypts { Some(port("https_port")?) } else { None };
+    Some(Ports { http: port("http_port")?, https })
 }

@@ -68,6 +68,16 @@ impl GitServer {
 
     /// Makes (or changes) a repository: these files are its next commit on `main`. Returns the commit.
     pub fn commit(&self, name: &str, files: &[(&str, &str)]) -> String {
+        self.commit_with_links(name, files, &[])
+    }
+
+    /// The same with symbolic links: where each is, and what it leads to.
+    pub fn commit_with_links(
+        &self,
+        name: &str,
+        files: &[(&str, &str)],
+        links: &[(&str, &str)],
+    ) -> String {
         let repository = self.directory.path().join(format!("{name}.git"));
         let tree = tempfile::tempdir().expect("a place");
         if !repository.exists() {
@@ -77,6 +87,9 @@ impl GitServer {
             let file = tree.path().join(path);
             std::fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
             std::fs::write(&file, content).expect("a file");
+        }
+        for (path, target) in links {
+            std::os::unix::fs::symlink(target, tree.path().join(path)).expect("a link");
         }
         let here = |arguments: &[&str]| {
             let mut command = git();

@@ -1,0 +1,97 @@
+//! The host names of apps: who may have which, and where they lead.
+
+use super::deployer::Deployer;
+use super::error::DeployError;
+use super::route::{State, Target};
+use crate::model::{AppId, AppName, Domain, Wanted};
+use crate::store::App;
+
+impl Deployer {
+    /// What the router is doing.
+    #[must_use]
+    pub fn router(&self) -> State {
+        self.shared.router.state()
+    }
+
+    /// Where an app answers, while it runs: through the router, or at its port.
+    #[must_use]
+    pub fn url(&self, app: &App) -> Option<String> {
+        let port = match led_to(app) {
+            Target::Down => return None,
+            Target::Files(..) => None,
+            Target::Process(port) => Some(port),
+        };
+        let at_port = || port.map(|port| format!("http://127.0.0.1:{port}"));
+        self.shared.router.url(app).or_else(at_port)
+    }
+
+    /// Judges the host names that an app is about to have, and prepares the router for
+    /// them. Then they are stored, or [`Deployer::readmit`] undoes it.
+    ///
+    /// # Errors
+    /// [`DeployError::Host`] for a name that another one has or that the router refuses;
+    /// everything is then as it was.
+    pub fn admit(
+        &self,
+        app: Option<&AppId>,
+        name: &AppName,
+        domains: &[Domain],
+    ) -> Result<(), DeployError> {
+        let Some(settings) = self.shared.router.settings() else { return Ok(()) };
+        let refused = |field, sentence| Err(DeployError::Host { field, sentence });
+        let host = settings.host_of(name);
+        let taken = |host: &str| settings.dashboard_domain.as_deref() == Some(host);
+        if taken(&host) {
+            return refused("name", format!("{host} is where the dashboard answers"));
+        }
+        if let Some(domain) = domains.iter().find(|d| taken(d.as_str())) {
+            let sentence = format!("{} is where the dashboard answers", domain.as_str());
+            return refused("domains", sentence);
+        }
+        let mut hosts: Vec<String> = domains.iter().map(|d| d.as_str().to_owned()).collect();
+        for other in self.shared.store.apps()?.iter().filter(|other| Some(&other.id) != app) {
+            if other.domains.iter().any(|domain| domain.as_str() == host) {
+                return refused(
+                    "name",
+                    format!("{host} is a domain of app {}", other.name.as_str()),
+                );
+            }
+            let theirs = settings.host_of(&other.name);
+            if domains.iter().any(|domain| domain.as_str() == theirs) {
+                return refused("domains", format!("{theirs} is where another app answers"));
+            }
+            hosts.extend(settings.hosts(other));
+        }
+        hosts.push(host);
+        let admitted = self.shared.router.admit(hosts.into_iter());
+        admitted.or_else(|sentence| refused("domains", sentence))
+    }
+
+    /// Has the router keep to the host names that are stored.
+    pub fn readmit(&self) {
+        let Some(settings) = self.shared.router.settings() else { return };
+        let admitted = self.shared.store.apps().map_err(|e| e.to_string()).and_then(|apps| {
+            let hosts: Vec<String> = apps.iter().flat_map(|app| settings.hosts(app)).collect();
+            self.shared.router.admit(hosts.into_iter())
+        });
+        if let Err(error) = admitted {
+            log::error!("the router still has names that are no longer used: {error}");
+        }
+    }
+
+    /// Leads the host names that an app has now to it.
+    pub fn name_app(&self, app: &App) {
+        self.shared.router.name(app);
+    }
+}
+
+/// Where an app's requests go, as the database knows it.
+pub fn led_to(app: &App) -> Target {
+    let running = app.process.as_ref().filter(|p| p.ended.is_none());
+    match (running, &app.live_release) {
+        _ if app.wanted == Wanted::Stopped => Target::Down,
+        (_, Some(live)) if app.static_root.is_some() => Target::Files(app.id.clone(), live.clone()),
+        (Some(process), _) => Target::Process(process.port),
+        (None, _) => Target::Down,
+    }
+}

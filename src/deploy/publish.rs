@@ -1,0 +1,193 @@
+//! Publishes a static site: copies what the router may serve out of a release.
+//!
+//! A repository is somebody else's. The router follows links and would serve whatever
+//! they lead to, so it never sees the release itself: it gets a copy with regular files
+//! and directories alone, none of them hidden, which nobody else can write to.
+
+use super::files::{ENTER, Tree, inside, names};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
+use std::ffi::{CStr, OsStr};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes that a site may have, for disk is shared by all apps; ten times a large one.
+const MOST_BYTES: u64 = 1 << 30;
+/// Files and directories that it may have, for the same reason.
+const MOST_FILES: usize = 100_000;
+/// Bytes of a path inside it; the system's limit is four times this.
+const LONGEST_PATH: usize = 1000;
+/// The one hidden name that is meant for everybody (RFC 8615).
+const WELL_KNOWN: &[u8] = b".well-known";
+/// Names that are listed before they are only counted.
+const NAMED: usize = 5;
+
+/// What was published, and what was not.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// Regular files.
+    pub files: usize,
+    left_out: Vec<String>,
+}
+
+impl Published {
+    /// The sentence for what was left out; nothing when that is nothing.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let some: Vec<&str> = self.left_out.iter().take(NAMED).map(String::as_str).collect();
+        let rest = self.left_out.len().saturating_sub(NAMED);
+        let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        (!some.is_empty()).then(|| {
+            format!(
+                "Left out: {}{rest}. Links, special files and what cannot be read are not \
+                 published; put a copy of the file there",
+                some.join(", ")
+            )
+        })
+    }
+}
+
+/// Copies a tree to a directory that is not there yet.
+///
+/// # Errors
+/// The sentence for the owner; what was copied by then is left for the caller to remove.
+pub fn publish(tree: &Tree, to: &Path, go_on: &dyn Fn() -> bool) -> Result<Published, String> {
+    let failed = |error: io::Error| format!("the site could not be copied: {error}");
+    let mut published = Published::default();
+    let (mut bytes, mut count) = (0, 0);
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let place = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
+        let Ok(dir) = openat2(tree.top(), place, ENTER, Mode::empty(), inside()) else {
+            published.leave_out(&path);
+            continue;
+        };
+        DirBuilder::new().mode(0o700).create(to.join(&path)).map_err(failed)?;
+        for name in names(&dir).map_err(failed)? {
+            let below = path.join(OsStr::from_bytes(name.as_bytes()));
+            if is_hidden(&name) {
+                continue;
+            }
+            if !go_on() {
+                return Err("cancelled".to_owned());
+            }
+            count += 1;
+            if count > MOST_FILES || below.as_os_str().len() > LONGEST_PATH {
+                return Err(format!(
+                    "a site may have {MOST_FILES} files with paths of {LONGEST_PATH} bytes"
+                ));
+            }
+            let kind = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+            match kind.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+                Ok(FileType::Directory) => pending.push(below),
+                Ok(FileType::RegularFile) => match read(tree, &below) {
+                    Some(file) => {
+                        bytes += copy(file, &to.join(&below), MOST_BYTES - bytes)?;
+                        published.files += 1;
+                    }
+                    None => published.leave_out(&below),
+                },
+                _ => published.leave_out(&below),
+            }
+        }
+    }
+    // A deploy that is noted as live has its files also after a power cut.
+    let top = File::open(to).map_err(failed)?;
+    rustix::fs::syncfs(&top).map_err(|e| failed(e.into()))?;
+    Ok(published)
+}
+
+impl Published {
+    fn leave_out(&mut self, path: &Path) {
+        self.left_out.push(path.to_string_lossy().chars().filter(|c| !c.is_control()).collect());
+    }
+}
+
+fn is_hidden(name: &CStr) -> bool {
+    name.to_bytes().starts_with(b".") && name.to_bytes() != WELL_KNOWN
+}
+
+/// Opens a regular file without following a link or waiting for a pipe's other end.
+fn read(tree: &Tree, path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = File::from(openat2(tree.top(), path, flags, Mode::empty(), inside()).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+fn copy(from: File, to: &Path, room: u64) -> Result<u64, String> {
+    let failed = |error: io::Error| format!("the site could not be copied: {error}");
+    let mut options = OpenOptions::new();
+    let mut to = options.write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let copied = io::copy(&mut from.take(room + 1), &mut to).map_err(failed)?;
+    if copied > room {
+        return Err(format!("a site may have {} MiB at most", MOST_BYTES >> 20));
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn only_plain_files_that_are_not_hidden_get_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, to) = (dir.path().join("release"), dir.path().join("to"));
+        fs::write(dir.path().join("secret"), "secret").unwrap();
+        fs::create_dir_all(release.join("web/deep/er")).unwrap();
+        fs::create_dir_all(release.join("web/.well-known")).unwrap();
+        fs::create_dir_all(release.join("web/.git")).unwrap();
+        for (name, text) in [
+            ("index.html", "hello"),
+            ("deep/er/a b.css", "x"),
+            (".well-known/security.txt", "y"),
+            (".env", "SECRET=1"),
+            (".git/config", "z"),
+        ] {
+            fs::write(release.join("web").join(name), text).unwrap();
+        }
+        fs::set_permissions(release.join("web/index.html"), PermissionsExt::from_mode(0o777))
+            .unwrap();
+        symlink("../../secret", release.join("web/link.txt")).unwrap();
+        symlink("../..", release.join("web/up")).unwrap();
+        symlink("index.html", release.join("web/inside.html")).unwrap();
+        let pipe = release.join("web/pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+
+        let tree = Tree::open(&release, "web").unwrap();
+        let published = publish(&tree, &to, &|| true).unwrap();
+        assert_eq!(published.files, 3);
+        assert_eq!(fs::read_to_string(to.join("deep/er/a b.css")).unwrap(), "x");
+        assert!(to.join(".well-known/security.txt").exists());
+        for out in [".env", ".git", "link.txt", "up", "inside.html", "pipe"] {
+            assert!(fs::symlink_metadata(to.join(out)).is_err(), "{out}");
+        }
+        let warning = published.warning().unwrap();
+        for name in ["link.txt", "up", "inside.html", "pipe"] {
+            assert!(warning.contains(name), "{warning}");
+        }
+        let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("index.html"), mode("deep")), (0o600, 0o700));
+    }
+
+    #[test]
+    fn a_site_that_is_too_large_or_cancelled_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().join("release");
+        fs::create_dir(&release).unwrap();
+        let huge = File::create(release.join("index.html")).unwrap();
+        let tree = Tree::open(&release, "").unwrap();
+        assert!(publish(&tree, &dir.path().join("a"), &|| false).is_err());
+        // Nothing but its length is there.
+        huge.set_len(MOST_BYTES + 1).unwrap();
+        assert!(
+            copy(File::open(release.join("index.html")).unwrap(), &dir.path().join("b"), 10)
+                .unwrap_err()
+                .contains("1024 MiB")
+        );
+    }
+}
