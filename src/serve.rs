@@ -158,9 +158,15 @@ impl House {
         })?;
         let live = Arc::clone(&self.live);
         let trust = trust(&config.trust_proxy);
+        // Always there: a router of an earlier server may still lead to it.
+        let front = data.join("front.sock");
+        let proxies = vec![
+            listen::for_router(&front)
+                .map_err(|e| format!("{} could not be opened: {e}", front.display()))?,
+        ];
         let gate = Gate::start(gate::Settings {
             listeners: vec![listener],
-            proxies: Vec::new(),
+            proxies,
             relay: socket,
             resolve: Box::new(move |peer, forwarded, proto| {
                 let origin = match peer {

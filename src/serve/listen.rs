@@ -4,8 +4,12 @@ use crate::config::Listen;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::fmt;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 /// Connections that the kernel keeps for us between two accepts; a burst of a
 /// few hundred must not be answered with a timeout.
@@ -80,4 +84,15 @@ fn bind(address: SocketAddr, both_families: bool) -> Result<TcpListener, ListenE
         Ok(TcpListener::from(socket))
     };
     opened().map_err(|errno| ListenError { address, errno })
+}
+
+/// Opens the socket at which our own router asks for the dashboard. It lies in the data
+/// directory, which nobody else can enter.
+pub(super) fn for_router(path: &Path) -> io::Result<UnixListener> {
+    // We hold the lock, so a socket that is there belongs to nobody.
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
 }

@@ -27,6 +27,7 @@ mod network;
 mod openapi;
 mod repositories;
 mod routing;
+mod routing_names;
 mod running;
 mod sign_in;
 mod start_and_stop;

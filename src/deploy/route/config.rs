@@ -184,7 +184,7 @@ impl Layout<'_> {
             "routes": routes,
             "errors": {"routes": [
                 {"match": [{"expression": "{http.error.status_code} in [502, 503, 504]"}],
-                 "handle": [page(502, "The app does not answer.")]},
+                 "handle": [page(502, "Nothing answers here at the moment.")]},
                 {"handle": [{"handler": "static_response", "status_code": "{http.error.status_code}"}]},
             ]},
         })

@@ -10,7 +10,7 @@ use crate::proc::{Cancel, Running, wait_any};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -298,8 +298,16 @@ impl Keeper {
         caddy::judge(&self.dir, &self.dir.join("next.json"))?;
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
-        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING)
-            .map_err(|e| format!("the router does not take changes: {e}"))?;
+        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING);
+        let answer = answer.map_err(|error| {
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
+                && let Some(deaf) = caddy::adopt(&self.dir)
+            {
+                // It would never take a change again; started anew it does.
+                deaf.terminate();
+            }
+            format!("the router does not take changes at the moment ({error}); try again")
+        })?;
         if answer.status != 200 {
             return Err(format!("the router refuses: {}", answer.body.trim()));
         }

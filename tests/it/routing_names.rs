@@ -1,0 +1,152 @@
+//! Names behind the router: an app's own domains, certificates, the dashboard's domain, and what is refused.
+
+use crate::deploy::{create, deploy_live, show};
+use crate::harness::{Answer, GitServer, Server, Setup, until};
+use crate::routing::{STARTING, caddy, release, router, start, until_running};
+use serde_json::json;
+use std::net::TcpListener;
+use std::process::Command;
+
+/// What curl says that was refused or is not there yet.
+fn curl(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<Answer> {
+    let port = server.setup().router("HTTPS_PORT").port();
+    let authority = server.data().join("router/storage/pki/authorities/local/root.crt");
+    let output = Command::new("curl")
+        .args(["-sS", "-i", "--http1.1", "--max-time", "3", "--resolve"])
+        .arg(format!("{host}:{port}:127.0.0.1"))
+        .arg("--cacert")
+        .arg(authority)
+        .args(arguments)
+        .arg(format!("https://{host}:{port}{path}"))
+        .output()
+        .expect("curl");
+    Answer::read(&mut output.stdout.as_slice(), false).ok()
+}
+
+/// The same once the certificate is there.
+#[track_caller]
+fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer {
+    let mut answer = None;
+    until(&format!("https://{host}{path}"), STARTING, || {
+        answer = curl(server, host, path, arguments);
+        answer.is_some()
+    });
+    answer.expect("an answer")
+}
+
+fn private() -> Setup {
+    Setup::routed().env("PRIVATE_TLS", "true").env("DASHBOARD_DOMAIN", "paas.localhost")
+}
+
+#[test]
+fn domains_change_at_once_and_a_refused_one_changes_nothing() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(private().as_user());
+    let mut owner = server.owner();
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.example.com"]});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let port = server.setup().router("HTTPS_PORT").port();
+    assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
+    assert_eq!(show(&mut owner, &app)["url"], format!("https://shop.example.com:{port}"));
+    let plain = server.visitor("shop.example.com").get("/cart?n=1").expect(308);
+    let there = format!("https://shop.example.com:{port}/cart?n=1");
+    assert_eq!(plain.header("location"), Some(there.as_str()));
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
+
+    for (field, value, code) in [
+        ("domains", json!(["shop.example.com"]), "domain_taken"),
+        ("domains", json!(["paas.localhost"]), "host_refused"),
+        ("domains", json!(["a.example.com", "shop.localhost"]), "host_refused"),
+        ("name", json!("paas"), "host_refused"),
+    ] {
+        let mut body = json!({"name": "other", "gitRepo": git.url("shop")});
+        body[field] = value;
+        let refusal = owner.post("/api/apps", &body).expect(409);
+        assert_eq!(refusal.code(), code, "{body}");
+        assert_eq!(refusal.json()["error"]["field"], field, "{body}");
+    }
+    assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
+
+    // What the router does not take is not stored.
+    let path = format!("/api/apps/{app}");
+    std::fs::remove_file(server.data().join("router/admin.sock")).expect("removed");
+    let before = caddy(&server);
+    let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
+    assert_eq!(refusal.code(), "host_refused");
+    assert_eq!(show(&mut owner, &app)["domains"], json!(["shop.example.com"]));
+    until("a router that takes changes", STARTING, || caddy(&server) != before);
+    until_running(&server);
+    assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
+
+    owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(200);
+    assert_eq!(https(&server, "new.example.com", "/", &[]).expect(200).text(), "one");
+    server.visitor("shop.example.com").get("/").expect(404);
+    owner.delete(&path).expect(204);
+    server.visitor("new.example.com").get("/").expect(404);
+    owner.post("/api/apps", &body).expect(201);
+}
+
+#[test]
+fn the_dashboard_answers_over_https_at_its_domain_and_knows_its_clients() {
+    let server = start(private());
+    let host = "paas.localhost";
+    let page = https(&server, host, "/", &[]).expect(200);
+    assert!(page.header("strict-transport-security").is_some(), "{page:?}");
+    server.visitor(host).get("/").expect(308);
+    let port = server.setup().router("HTTPS_PORT").port();
+    let upgrade = |origin: &str| {
+        let path = format!("/ws/stats?token={}", server.token());
+        let origin = format!("Origin: {origin}");
+        let headers = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", origin.as_str()];
+        let mut arguments = vec!["-H", "Connection: Upgrade"];
+        headers.iter().for_each(|header| arguments.extend(["-H", header]));
+        arguments.extend(["-H", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]);
+        https(&server, host, &path, &arguments).status
+    };
+    assert_eq!(upgrade(&format!("https://{host}:{port}")), 101);
+    assert_eq!(upgrade("https://elsewhere.example"), 403);
+    let wrong = ["-H", "Authorization: Bearer wrong", "-H", "X-Forwarded-For: 192.0.2.66"];
+    for _ in 0..6 {
+        https(&server, host, "/api/session", &wrong);
+    }
+    https(&server, host, "/api/session", &wrong).expect(429);
+    let seen = server.operator(&["lockouts"]).stdout;
+    assert!(seen.contains("127.0.0.1") && !seen.contains("192.0.2.66"), "{seen}");
+}
+
+#[test]
+fn a_router_that_cannot_run_says_so_and_keeps_nothing_else_from_working() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let setup = Setup::routed();
+    let taken = TcpListener::bind(setup.router("HTTP_PORT")).expect("a listener");
+    let server = setup.start();
+    let mut owner = server.owner();
+    until("the router is missing", STARTING, || router(&mut owner)["state"] == "missing");
+    let why = router(&mut owner)["message"].as_str().expect("a sentence").to_owned();
+    assert!(why.contains("HTTP_PORT"), "{why}");
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    deploy_live(&mut owner, &app);
+    let url = show(&mut owner, &app)["url"].as_str().expect("a url").to_owned();
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    drop(taken);
+    until_running(&server);
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
+}
+
+#[test]
+fn without_caddy_the_server_says_what_to_install() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    // In a mount namespace of its own nobody else misses it.
+    let hidden = "exec unshare -m sh -c 'mount --bind /dev/null /usr/bin/caddy && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
+    let server = Setup::routed().shell(hidden).start();
+    let mut owner = server.owner();
+    until("the router is missing", STARTING, || router(&mut owner)["state"] == "missing");
+    let why = router(&mut owner)["message"].as_str().expect("a sentence").to_owned();
+    assert!(why.contains("apt install caddy"), "{why}");
+    server.wait_for_log("apt install caddy");
+}
