@@ -121,6 +121,9 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         Err(sentence) => shared.fail(id, &sentence),
     }
     shared.prune(app);
+    if let Err(error) = shared.places.discard_temporary(app) {
+        log::warn!("temporary files of app {app} could not be removed: {error}");
+    }
 }
 
 impl Attempt<'_> {
@@ -318,14 +321,18 @@ impl Attempt<'_> {
         match check.wait(instance, self.cancel) {
             Verdict::Well => Ok(launched),
             Verdict::Unwell(sentence) => {
-                self.say(&format!("The app did not prove itself{}", self.last_lines()));
-                Err(Halt::Failed(sentence))
+                let lines = self.last_lines();
+                self.say(&format!("The app did not prove itself{lines}"));
+                Err(Halt::Failed(format!("{sentence}{}", about_port(&lines))))
             }
             Verdict::Cancelled => Err(Halt::Cancelled),
-            Verdict::Ended(exit) => Err(Halt::Failed(format!(
-                "the app ended with {exit} while it was being checked{}",
-                self.last_lines()
-            ))),
+            Verdict::Ended(exit) => {
+                let lines = self.last_lines();
+                Err(Halt::Failed(format!(
+                    "the app ended with {exit} while it was being checked{}{lines}",
+                    about_port(&lines)
+                )))
+            }
         }
     }
 
@@ -351,7 +358,7 @@ impl Attempt<'_> {
         self.switch(&Target::Process(process.port), Some(&process))?;
         self.say(&format!("Live on port {}", process.port));
         if let Some(instance) = launched.keep() {
-            let order = Order::TakeOver(self.app.id.clone(), process, instance);
+            let order = Order::TakeOver(self.app.id.clone(), process, Box::new(instance));
             self.shared.desk.give(order);
         }
         Ok(())
@@ -387,6 +394,19 @@ impl Attempt<'_> {
     }
 }
 
+/// What to do about a port that is taken, when an app's output speaks of one. Only the
+/// port that we gave it is its own; the old release and other apps hold theirs.
+fn about_port(output: &str) -> &'static str {
+    let output = output.to_ascii_lowercase();
+    let taken = ["address already in use", "address in use", "eaddrinuse"];
+    if taken.iter().any(|words| output.contains(words)) {
+        "; it listens at a port that another program has: an app must listen only at the port \
+         that the variable PORT names"
+    } else {
+        ""
+    }
+}
+
 /// Why no build begins with this many bytes free of so many.
 fn too_little(free: u64, all: u64) -> Option<String> {
     let enough = free >= LEAST_SPACE && free / LEAST_PERCENT >= all / 100;
@@ -400,6 +420,14 @@ fn too_little(free: u64, all: u64) -> Option<String> {
 }
 
 impl Shared {
+    /// Removes what a deploy that came to no end left behind.
+    fn clear_away(&self, app: &AppId, deploy: &DeployId) {
+        let release = self.places.discard_release(app, deploy);
+        if let Err(error) = release.and_then(|()| self.places.discard_temporary(app)) {
+            log::warn!("what deploy {deploy} left could not be removed: {error}");
+        }
+    }
+
     /// Removes what is no longer needed of an app: old releases, old history with its
     /// logs, a cache that has grown too large. Never `/data`.
     fn prune(&self, app: &AppId) {
@@ -424,6 +452,18 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_taken_port_is_recognised_in_what_runtimes_print() {
+        for line in [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use 127.0.0.1:3000",
+            "Address already in use - bind(2) for \"127.0.0.1\" port 4567 (Errno::EADDRINUSE)",
+        ] {
+            assert!(about_port(line).contains("PORT"), "{line}");
+        }
+        assert_eq!(about_port("KeyError: 'ADDRESS'"), "");
+    }
 
     #[test]
     fn a_full_disk_refuses_a_build_before_it_begins() {

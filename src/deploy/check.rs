@@ -95,7 +95,8 @@ impl Check<'_> {
         }
         let ours = held_by(&instance.processes(), self.uid, self.port, &all);
         let ours: Vec<_> = ours.iter().filter(|l| l.address.port() == port).collect();
-        if ours.is_empty() {
+        let others = on_port.iter().any(|l| l.is_on_loopback() && !ours.contains(l));
+        if ours.is_empty() || others {
             Err(format!("another program has taken port {port}; deploy again"))
         } else if ours.iter().any(|l| l.is_on_loopback()) {
             Ok(())

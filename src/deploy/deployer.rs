@@ -3,7 +3,7 @@
 use super::error::DeployError;
 use super::fence::Fence;
 use super::hosts::led_to;
-use super::instance::{Instance, sweep};
+use super::instance::{Instance, noted_exit, sweep};
 use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
@@ -89,10 +89,12 @@ impl Deployer {
             desk,
             lookout: Lookout::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
+        let found = recover(&shared)?;
+        // After the sweep: nobody works in these directories any more.
         for deploy in shared.store.fail_interrupted()? {
             log::warn!("deploy {} was interrupted when the server ended", deploy.id);
+            shared.clear_away(&deploy.app, &deploy.id);
         }
-        let found = recover(&shared)?;
         let supervisor = Supervisor::new(Arc::clone(&shared), inbox, found);
         for app in shared.store.apps()? {
             shared.desk.give(Order::Look(app.id));
@@ -289,13 +291,20 @@ impl Deployer {
 fn recover(shared: &Shared) -> Result<Vec<(AppId, Instance)>, DeployError> {
     let mut found = Vec::new();
     for app in shared.store.apps()? {
-        let Some(process) = app.process.filter(|p| p.ended.is_none()) else { continue };
-        match Instance::adopt(process.pid, process.start_ticks) {
-            Some(instance) => {
-                log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-                found.push((app.id, instance));
-            }
-            None => shared.store.process_ended(&app.id, process.pid, "unknown")?,
+        let process = app.process.filter(|p| p.ended.is_none());
+        shared.places.discard_exits(&app.id, process.as_ref().map(|p| p.port));
+        let Some(process) = process else { continue };
+        let exit_file = shared.places.exit_file(&app.id, process.port);
+        if let Some(instance) =
+            Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
+        {
+            log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
+            found.push((app.id, instance));
+        } else {
+            let exit = noted_exit(&exit_file);
+            shared.store.process_ended(&app.id, process.pid, &exit.to_string())?;
+            shared.journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));
+            shared.places.discard_exits(&app.id, None);
         }
     }
     let known: HashSet<u32> = found.iter().map(|(_, instance)| instance.pid()).collect();

@@ -48,6 +48,10 @@ pub enum TokenOf {
 /// need not bring what is there already.
 const FETCHED: &str = "refs/better-paas/fetched";
 
+/// What Git names its locks and the files that it has not finished yet.
+const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
+    refs/better-paas/*.lock objects/pack/tmp_* objects/pack/.tmp-*";
+
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
 
@@ -97,14 +101,16 @@ impl Fetch<'_> {
     /// # Errors
     /// [`FetchError`]; its sentence never holds the token.
     pub fn run(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, FetchError> {
+        if has_leftovers(self.cache) {
+            self.remove_leftovers(cancel).map_err(Failure::into_error)?;
+        }
         if packs(self.cache) >= PACKS {
             log("The cache has become large; it is made anew.");
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
         match self.attempt(cancel, log) {
-            // A killed Git leaves locks and half of a pack behind. No reason that we
-            // know: a new cache is worth a try.
+            // No reason that we know: a new cache is worth a try.
             Err(Failure::Strange(_)) if used => {
                 log("Git does not get on with the cache; it is made anew.");
                 self.empty(self.cache)?;
@@ -124,6 +130,13 @@ impl Fetch<'_> {
         self.check_out(cancel)?;
         self.notice_pointers(&survey, log);
         Ok(commit)
+    }
+
+    /// Removes what a Git left that was killed: one deploy of an app runs at a time, so
+    /// no lock in its cache is anybody's. Inside, since the files are the app's.
+    fn remove_leftovers(&self, cancel: &Cancel) -> Result<(), Failure> {
+        let exec = self.sandbox(false).exec(&["/bin/sh", "-c", REMOVE_LEFTOVERS]);
+        run(exec.deadline(LOCAL_DEADLINE), cancel).map(drop)
     }
 
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
@@ -390,6 +403,18 @@ fn local_failure(verb: &str, output: &Output) -> Failure {
     } else {
         let last = last_line(&text, output.exit);
         return Failure::Strange(format!("git {verb} failed: {last}"));
+    })
+}
+
+/// Whether a killed Git left a lock or an unfinished file in the cache.
+fn has_leftovers(cache: &Path) -> bool {
+    [".", "refs/better-paas", "objects/pack"].iter().any(|below| {
+        let Ok(dir) = fs::read_dir(cache.join(below)) else { return false };
+        dir.filter_map(Result::ok).any(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            name.ends_with(".lock")
+                || ["tmp_", ".tmp-", "shallow_"].iter().any(|prefix| name.starts_with(prefix))
+        })
     })
 }
 

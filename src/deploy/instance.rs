@@ -6,11 +6,13 @@
 //! it is what has to go before anybody can say that nothing is left.
 
 use super::sandbox::Sandbox;
+use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
+use serde_json::Value;
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long bubblewrap may take to make the sandbox; it needs milliseconds.
@@ -39,6 +41,8 @@ pub struct Instance {
     outer: Running,
     /// The first process inside; `None` while it is not there yet or no more.
     inner: Option<Running>,
+    /// Where bubblewrap notes the end, for a server that is not its parent.
+    exit_file: Option<PathBuf>,
     exit: Option<Exit>,
 }
 
@@ -49,8 +53,9 @@ impl Instance {
     /// When it could not be started.
     pub fn start(sandbox: &Sandbox<'_>, command: &str, log: &File) -> Result<Self, ProcError> {
         let exec = sandbox.exec(&["/bin/sh", "-c", &format!("{PATIENT}{command}")]);
+        let exit_file = sandbox.exit_file().map(Path::to_owned);
         let outer = exec.spawn_detached(log)?;
-        let mut instance = Self { outer, inner: None, exit: None };
+        let mut instance = Self { outer, inner: None, exit_file, exit: None };
         let until = Instant::now() + MAKING;
         while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
             // bubblewrap tells nobody when its child is there.
@@ -62,13 +67,14 @@ impl Instance {
 
     /// Finds a running app again; `None` when it has ended.
     #[must_use]
-    pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
+    pub fn adopt(pid: u32, start_ticks: u64, app: &AppId, exit_file: PathBuf) -> Option<Self> {
         let outer = Running::adopt(pid, start_ticks)?;
-        // After a reboot the same pair could name something else.
-        if table::entry(pid)?.name != OUTER {
+        // Machines start their programs in the same order each time, so after a reboot
+        // the same pair can name something else, even a sandbox.
+        if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
             return None;
         }
-        let mut instance = Self { outer, inner: None, exit: None };
+        let mut instance = Self { outer, inner: None, exit_file: Some(exit_file), exit: None };
         instance.find_inner();
         Some(instance)
     }
@@ -103,7 +109,11 @@ impl Instance {
         if self.exit.is_none()
             && let Some(exit) = self.outer.try_wait()
         {
-            self.exit = Some(read_signal(exit));
+            let noted = || self.exit_file.as_deref().map_or(Exit::Unknown, noted_exit);
+            self.exit = Some(if exit == Exit::Unknown { noted() } else { read_signal(exit) });
+            if let Some(file) = &self.exit_file {
+                let _ = fs::remove_file(file);
+            }
             if let Some(inner) = &self.inner {
                 inner.kill();
             }
@@ -160,6 +170,31 @@ impl AsFd for Instance {
     }
 }
 
+/// Whether these are the arguments of a sandbox that has a release of this app inside.
+fn works_for(arguments: &[String], app: &AppId) -> bool {
+    let of_app = |path: &str| {
+        let mut above = Path::new(path).ancestors().skip(1);
+        let mut name = || above.next()?.file_name()?.to_str();
+        name() == Some("releases") && name() == Some(app.as_str())
+    };
+    arguments.windows(2).any(|words| words[0] == "--bind" && of_app(&words[1]))
+}
+
+/// How the command of a sandbox has ended, from the file that bubblewrap wrote
+/// (`--json-status-fd`: one JSON object a line, the last one with the exit code).
+/// [`Exit::Unknown`] when bubblewrap had no time to say: the machine went down, or it
+/// was itself killed.
+#[must_use]
+pub fn noted_exit(file: &Path) -> Exit {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let code = |line: &str| {
+        let status: Value = serde_json::from_str(line).ok()?;
+        i32::try_from(status.get("exit-code")?.as_i64()?).ok()
+    };
+    let code = text.lines().rev().find_map(code);
+    code.map_or(Exit::Unknown, |code| read_signal(Exit::Code(code)))
+}
+
 /// bubblewrap ends with 128 + n when signal n ended what it ran.
 fn read_signal(exit: Exit) -> Exit {
     match exit {
@@ -171,14 +206,15 @@ fn read_signal(exit: Exit) -> Exit {
 }
 
 /// Kills every sandbox that works in this data directory and is not in `known`
-/// (pids of [`Instance`]s): what a server that was killed left half done. Answers
-/// how many there were.
+/// (pids of [`Instance`]s): what a server that was killed left half done. Waits until
+/// they are gone and answers how many there were.
 #[must_use]
 pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
     let prefix = format!("{}/", apps.display());
     let mut strays = Vec::new();
     let table = table::all();
-    for entry in table.iter().filter(|e| e.name == OUTER && !e.has_ended()) {
+    // By its arguments, not by its name: it may not have become bubblewrap yet.
+    for entry in table.iter().filter(|e| !e.has_ended()) {
         if known.contains(&entry.pid) || known.contains(&entry.parent) {
             continue;
         }
@@ -190,6 +226,10 @@ pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
     }
     for stray in &strays {
         stray.kill();
+    }
+    let until = Instant::now() + KILLED;
+    for stray in &mut strays {
+        stray.wait(until.saturating_duration_since(Instant::now()));
     }
     strays.len()
 }

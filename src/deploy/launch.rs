@@ -68,11 +68,14 @@ impl Shared {
         let log = self.journal.app_log_file(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
         let port = self.ports.fresh().map_err(|e| e.to_string())?;
+        let exits = self.places.prepare_exits(&app.id);
+        exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
         self.journal.note_app(&app.id, &mark(deploy));
         let sandbox = for_app(&machine, app.slot, &recipe, env)
             .bind(&self.places.release(&app.id, release), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
-            .env("PORT", port.to_string());
+            .env("PORT", port.to_string())
+            .exit_to(self.places.exit_file(&app.id, port));
         let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;
         let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
         let process = Process {

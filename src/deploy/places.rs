@@ -15,6 +15,9 @@ const APPS: &str = "apps";
 /// Where the published files of static sites are: the router's own.
 const SITES: &str = "sites";
 
+/// Where the ends of an app's processes are noted, inside the app's directory.
+const EXITS: &str = "exits";
+
 /// Where directories go to be removed; no app's name has a dot.
 const TRASH: &str = "apps/.trash";
 
@@ -81,6 +84,32 @@ impl Places {
         self.data.join(&format!("{APPS}/{app}/repo"))
     }
 
+    /// Where the end of an app's process is noted, named by the port that the process
+    /// has, which two processes of one app never share.
+    #[must_use]
+    pub fn exit_file(&self, app: &AppId, port: u16) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/{EXITS}/{port}"))
+    }
+
+    /// Makes the directory for [`Places::exit_file`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare_exits(&self, app: &AppId) -> io::Result<()> {
+        self.data.make_dir(&format!("{APPS}/{app}/{EXITS}")).map(drop)
+    }
+
+    /// Removes the notes on the ends of all processes but the one with this port.
+    pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
+        let kept = but.map(|port| port.to_string());
+        let dir = self.data.join(&format!("{APPS}/{app}/{EXITS}"));
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_str() != kept.as_deref() {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Makes a directory for the files that stand in for the machine's own.
     ///
     /// # Errors
@@ -106,12 +135,21 @@ impl Places {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
         let (release, temporary) = (self.release(app, deploy), self.temporary(app));
+        self.discard(&release)?;
+        self.discard_temporary(app)?;
         for fresh in [&release, &temporary] {
-            self.discard(fresh)?;
             fs::create_dir(fresh)?;
         }
         let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
         machine.give(slot, &[&release, &temporary, &repo, &cache, &data])
+    }
+
+    /// Removes what a build left in its temporary directory.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_temporary(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.temporary(app))
     }
 
     /// Writes how to start a release again.
@@ -191,7 +229,7 @@ impl Places {
         if !keep_data {
             return self.discard(&dir);
         }
-        for name in ["repo", "cache", "tmp", "releases"] {
+        for name in ["repo", "cache", "tmp", "releases", EXITS] {
             self.discard(&dir.join(name))?;
         }
         Ok(())

@@ -33,13 +33,16 @@ use std::time::Duration;
 const CAGE: &str = "/cage";
 
 /// The first program inside that sees anything of the owner's. It reads one
-/// variable a line (`\\` and `\n` stand for a backslash and a line end), goes
-/// to the directory and becomes the command. Nothing of the owner's is ever
-/// part of a shell text here. `command` keeps a name that the shell reserves
+/// variable a line (`\\` and `\n` stand for a backslash and a line end) up to an
+/// empty one, goes to the directory and becomes the command. Input that ends before
+/// that is from a server that was killed, and nothing runs with half of its
+/// environment. Nothing of the owner's is ever part of a shell text here. `command` keeps a name that the shell reserves
 /// (bash: `UID`) from ending it.
 const ENTER: &str = r#"
 umask 022
-while IFS= read -r better_paas_line; do
+while :; do
+    IFS= read -r better_paas_line || exit 125
+    [ -n "$better_paas_line" ] || break
     case $better_paas_line in
     *\\*)
         better_paas_line=$(printf '%b.' "$better_paas_line")
@@ -54,6 +57,10 @@ cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
 /// Opens the file that is its first argument as descriptor 3 and becomes the rest:
 /// bubblewrap reads its filter of system calls from an open file.
 const WITH_FILTER: &str = r#"exec "$@" 3<"$0""#;
+
+/// The same, with the file that is its second argument as descriptor 4, emptied:
+/// bubblewrap writes there how the command has ended, also when nobody waits for it.
+const WITH_FILTER_AND_EXIT: &str = r#"exit=$1; shift; exec "$@" 3<"$0" 4>"$exit""#;
 
 /// Directories of a system without a merged `/usr`, or links into it with one.
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -112,6 +119,7 @@ pub struct Sandbox<'a> {
     dir: String,
     env: Vec<(String, Secret)>,
     file_size: Option<u64>,
+    exit_file: Option<PathBuf>,
 }
 
 impl<'a> Sandbox<'a> {
@@ -121,7 +129,8 @@ impl<'a> Sandbox<'a> {
     pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
         let uid = machine.inside_uid(slot);
         let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
-        Self { machine, purpose, slot, uid, binds, sockets, dir: "/".into(), env, file_size: None }
+        let (file_size, exit_file, dir) = (None, None, "/".into());
+        Self { machine, purpose, slot, uid, binds, sockets, dir, env, file_size, exit_file }
     }
 
     /// Lets it read and write a directory of ours, under another name.
@@ -136,6 +145,19 @@ impl<'a> Sandbox<'a> {
     pub fn sockets(mut self, directory: PathBuf) -> Self {
         self.sockets.push(directory);
         self
+    }
+
+    /// Has it noted in this file how the command ends. The command does not see the file.
+    #[must_use]
+    pub fn exit_to(mut self, file: PathBuf) -> Self {
+        self.exit_file = Some(file);
+        self
+    }
+
+    /// Where it is noted how the command ends, if anywhere.
+    #[must_use]
+    pub fn exit_file(&self) -> Option<&Path> {
+        self.exit_file.as_deref()
     }
 
     /// Starts the command in this directory.
@@ -181,14 +203,23 @@ impl<'a> Sandbox<'a> {
         args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
         args.extend(self.limits());
         args.extend(command.iter().map(|&word| word.to_owned()));
-        Exec::new("/bin/sh")
-            .args(["-c", WITH_FILTER])
-            .arg(self.machine.filter())
-            .args(self.machine.user_namespace(self.slot))
-            .args([self.machine.program("bwrap").as_str(), "--seccomp", "3"])
-            .args(args)
-            .stdin_bytes(self.environment())
-            .deadline(Duration::from_secs(60))
+        let bwrap = self.machine.program("bwrap");
+        let namespace = self.machine.user_namespace(self.slot);
+        let exec = Exec::new("/bin/sh");
+        let exec = match &self.exit_file {
+            None => exec
+                .args(["-c", WITH_FILTER])
+                .arg(self.machine.filter())
+                .args(&namespace)
+                .args([bwrap.as_str(), "--seccomp", "3"]),
+            Some(file) => exec
+                .args(["-c", WITH_FILTER_AND_EXIT])
+                .arg(self.machine.filter())
+                .arg(file)
+                .args(&namespace)
+                .args([bwrap.as_str(), "--seccomp", "3", "--json-status-fd", "4"]),
+        };
+        exec.args(args).stdin_bytes(self.environment()).deadline(Duration::from_secs(60))
     }
 
     fn bind_sockets(&self, args: &mut Vec<String>) {
@@ -348,6 +379,7 @@ impl<'a> Sandbox<'a> {
             }
             bytes.push(b'\n');
         }
+        bytes.push(b'\n');
         bytes
     }
 }

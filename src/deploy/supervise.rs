@@ -46,7 +46,7 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub enum Order {
     /// A new release is live in this process; the one before it shall end.
-    TakeOver(AppId, Process, Instance),
+    TakeOver(AppId, Process, Box<Instance>),
     /// A new release without a process is live; the one before it shall end.
     GiveUp(AppId),
     /// What the owner wants may have changed.
@@ -177,7 +177,7 @@ impl Supervisor {
     fn obey(&mut self, order: Order) {
         match order {
             Order::TakeOver(app, process, instance) => {
-                let live = Live { instance, since: Instant::now() };
+                let live = Live { instance: *instance, since: Instant::now() };
                 let seat = Seat { live: Some(live), ..Seat::default() };
                 let old = self.seats.insert(app.clone(), seat);
                 if let Some(old) = old.and_then(|seat| seat.live) {
@@ -266,18 +266,12 @@ impl Supervisor {
         for (id, seat) in &mut self.seats {
             let Some(live) = seat.live.as_mut() else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
-            let lived = live.since.elapsed();
-            let pause = match seat.pause {
-                Some(pause) if lived < STABLE => (pause * 2).min(LONGEST_PAUSE),
-                _ => FIRST_PAUSE,
-            };
+            let pause = pause_after(seat.pause, live.since.elapsed());
             record_end(&self.shared, id, live.instance.pid(), exit);
             self.shared.router.point(id, &Target::Down);
             let seconds = pause.as_secs();
             let how = match exit {
-                Exit::Unknown => {
-                    "Ended; how is not known, since it had outlived a server".to_owned()
-                }
+                Exit::Unknown => "Ended; how is not known".to_owned(),
                 exit => format!("Ended with {exit}"),
             };
             let line = format!("{how}; starting it again in {seconds} s.");
@@ -337,7 +331,7 @@ impl Supervisor {
                 Ok(live) => seat.live = live,
                 Err(why) => {
                     let before = seat.pause;
-                    let pause = before.map_or(FIRST_PAUSE, |p| (p * 2).min(LONGEST_PAUSE));
+                    let pause = pause_after(before, Duration::ZERO);
                     seat.pause = Some(pause);
                     seat.start_at = Some(now + pause);
                     // Once a minute for weeks would bury what matters.
@@ -412,8 +406,37 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
     Ok(launched.keep().map(|instance| Live { instance, since: Instant::now() }))
 }
 
+/// How long to wait before an app is started again that lived this long, by the
+/// monotonic clock, after the pause before.
+fn pause_after(before: Option<Duration>, lived: Duration) -> Duration {
+    match before {
+        Some(pause) if lived < STABLE => (pause * 2).min(LONGEST_PAUSE),
+        _ => FIRST_PAUSE,
+    }
+}
+
 fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
     if let Err(error) = shared.store.process_ended(app, pid, &exit.to_string()) {
         log::error!("the end of app {app} could not be noted: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_a_minute_and_a_minute_alive_earns_the_first_again() {
+        let seconds = |n| Duration::from_secs(n);
+        let mut pause = None;
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let next = pause_after(pause, seconds(59));
+            pauses.push(next.as_secs());
+            pause = Some(next);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause_after(pause, seconds(60)), seconds(1));
+        assert_eq!(pause_after(None, seconds(0)), seconds(1));
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn insert_queued(
 ) -> Result<bool, StoreError> {
     let now = unix_millis();
     tx.execute(
-        "UPDATE deploys SET status = 'failed', finished_at = ?2, \
+        "UPDATE deploys SET status = 'failed', finished_at = max(?2, created_at), \
          error = 'replaced by a newer request before it began' \
          WHERE app_id = ?1 AND status = 'queued'",
         params![app.as_str(), now],
@@ -203,7 +203,7 @@ impl Store {
     pub fn set_step(&self, id: &DeployId, step: DeployStatus) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
-                "UPDATE deploys SET status = ?2, started_at = COALESCE(started_at, ?3) \
+                "UPDATE deploys SET status = ?2, started_at = COALESCE(started_at, max(?3, created_at)) \
                  WHERE id = ?1 AND status NOT IN ('live', 'failed')",
                 params![id.as_str(), step.as_str(), unix_millis()],
             )?;
@@ -230,7 +230,8 @@ impl Store {
     pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<(), StoreError> {
         self.write(|tx| {
             tx.execute(
-                "UPDATE deploys SET status = 'failed', error = ?2, finished_at = ?3 \
+                "UPDATE deploys SET status = 'failed', error = ?2, \
+                 finished_at = max(?3, created_at, COALESCE(started_at, 0)) \
                  WHERE id = ?1 AND status NOT IN ('live', 'failed')",
                 params![id.as_str(), error, unix_millis()],
             )?;
@@ -253,7 +254,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
-                "UPDATE deploys SET status = 'live', finished_at = ?2 \
+                "UPDATE deploys SET status = 'live', \
+                 finished_at = max(?2, created_at, COALESCE(started_at, 0)) \
                  WHERE id = ?1 AND status NOT IN ('live', 'failed')",
                 params![id.as_str(), unix_millis()],
             )?;
@@ -289,7 +291,8 @@ impl Store {
                 interrupted.push(read_deploy(row)?);
             }
             tx.execute(
-                "UPDATE deploys SET finished_at = ?1, status = 'failed', \
+                "UPDATE deploys SET status = 'failed', \
+                 finished_at = max(?1, created_at, COALESCE(started_at, 0)), \
                  error = 'the server stopped while this deploy was ' || status || '; deploy again' \
                  WHERE status NOT IN ('live', 'failed', 'queued')",
                 [unix_millis()],

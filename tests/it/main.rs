@@ -31,5 +31,6 @@ mod routing_names;
 mod running;
 mod sign_in;
 mod start_and_stop;
+mod supervision;
 mod tidy;
 mod webhooks;

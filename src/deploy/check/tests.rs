@@ -120,6 +120,30 @@ fn somebody_elses_listener_proves_nothing() {
 }
 
 #[test]
+fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
+    let (machine, _dir) = machine();
+    let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = foreign.local_addr().unwrap().port();
+    // Of IPv6 alone, so that both can have it; a connection to 127.0.0.1 goes to the other.
+    let script = "import socket, time; s = socket.socket(socket.AF_INET6); \
+                  s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); \
+                  s.bind(('::', int(__import__('os').environ['PORT']))); s.listen(); time.sleep(60)";
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+        .env("PATH", "/usr/bin:/bin")
+        .env("PORT", port.to_string())
+        .env("SCRIPT", script);
+    let log = tempfile::tempfile().unwrap();
+    let mut instance = Instance::start(&sandbox, "exec python3 -c \"$SCRIPT\"", &log).unwrap();
+    let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(5).unwrap());
+    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
+        .wait(&mut instance, &Cancel::new().unwrap());
+    assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
+    let held = held_by(&instance.processes(), machine.outside_uid(6), port, &listeners());
+    assert!(held.iter().any(|l| l.address.port() == port), "it never listened: {held:?}");
+    assert!(instance.end());
+}
+
+#[test]
 fn a_check_can_be_cancelled_also_while_it_waits_for_an_answer() {
     let cancel = Cancel::new().unwrap();
     let pull = cancel.clone();

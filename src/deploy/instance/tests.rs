@@ -19,7 +19,9 @@ impl Place {
         for name in ["sandbox", "apps"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        fs::set_permissions(dir.path().join("apps"), fs::Permissions::from_mode(0o777)).unwrap();
+        let release = dir.path().join("apps/aaaaaaaaaa/releases/bbbbbbbbbb");
+        fs::create_dir_all(&release).unwrap();
+        fs::set_permissions(release, fs::Permissions::from_mode(0o777)).unwrap();
         let machine = Machine::here(&dir.path().join("sandbox"));
         Self { machine, dir, log: tempfile::tempfile().unwrap() }
     }
@@ -28,9 +30,19 @@ impl Place {
         self.dir.path().canonicalize().unwrap().join("apps")
     }
 
+    fn exit_file(&self) -> PathBuf {
+        self.dir.path().join("exit")
+    }
+
+    fn adopt(&self, instance: &Instance) -> Option<Instance> {
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        Instance::adopt(instance.pid(), instance.start_ticks(), &app, self.exit_file())
+    }
+
     fn start(&self, command: &str) -> Instance {
         let sandbox = Sandbox::new(&self.machine, Purpose::Run, 5)
-            .bind(&self.apps().join("."), "/app")
+            .bind(&self.apps().join("aaaaaaaaaa/releases/bbbbbbbbbb"), "/app")
+            .exit_to(self.exit_file())
             .env("PATH", "/usr/bin:/bin");
         Instance::start(&sandbox, command, &self.log).unwrap()
     }
@@ -127,14 +139,51 @@ fn an_adopted_app_is_held_and_ended_like_a_child() {
     let mut place = Place::new();
     let mut instance = place.start("echo up; exec sleep 60");
     place.says("up");
-    let mut adopted = Instance::adopt(instance.pid(), instance.start_ticks()).unwrap();
+    let mut adopted = place.adopt(&instance).unwrap();
     assert_eq!(adopted.processes().len(), instance.processes().len());
-    assert!(Instance::adopt(instance.pid(), instance.start_ticks() + 1).is_none());
-    let me = table::entry(std::process::id()).unwrap();
-    assert!(Instance::adopt(me.pid, me.start_ticks).is_none(), "not a sandbox");
     adopted.terminate();
-    assert_eq!(end_of(&mut adopted), Exit::Unknown, "never a guess");
+    assert_eq!(end_of(&mut adopted), Exit::Signal(15), "bubblewrap has noted it");
     assert_eq!(end_of(&mut instance), Exit::Signal(15));
+    assert!(!place.exit_file().exists());
+}
+
+#[test]
+fn only_a_sandbox_of_the_same_app_is_adopted() {
+    let mut place = Place::new();
+    let mut instance = place.start("echo up; exec sleep 60");
+    place.says("up");
+    let (pid, ticks) = (instance.pid(), instance.start_ticks());
+    let adopt = |pid, ticks, app| {
+        Instance::adopt(pid, ticks, &AppId::parse(app).unwrap(), place.exit_file()).is_some()
+    };
+    assert!(adopt(pid, ticks, "aaaaaaaaaa"));
+    assert!(!adopt(pid, ticks + 1, "aaaaaaaaaa"), "the pid was used again");
+    assert!(!adopt(pid, ticks, "cccccccccc"), "another app's");
+    let me = table::entry(std::process::id()).unwrap();
+    assert!(!adopt(me.pid, me.start_ticks, "aaaaaaaaaa"), "not a sandbox");
+    assert!(instance.end());
+}
+
+#[test]
+fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
+    let mut place = Place::new();
+    for (command, end) in [("exit 3", Exit::Code(3)), ("kill -SEGV $$", Exit::Signal(11))] {
+        let mut instance = place.start(command);
+        assert!(instance.outer.wait(Duration::from_secs(10)).is_some());
+        assert_eq!(noted_exit(&place.exit_file()), end);
+        assert_eq!(end_of(&mut instance), end);
+    }
+    // Whoever kills bubblewrap itself leaves no note.
+    let instance = place.start("echo up; exec sleep 60");
+    place.says("up");
+    let mut adopted = place.adopt(&instance).unwrap();
+    instance.outer.kill();
+    assert_eq!(end_of(&mut adopted), Exit::Unknown);
+    assert!(adopted.end());
+    for text in ["", "{", "{\"exit-code\": \"0\"}", "{\"child-pid\": 5}\n", "[]"] {
+        fs::write(place.exit_file(), text).unwrap();
+        assert_eq!(noted_exit(&place.exit_file()), Exit::Unknown, "{text}");
+    }
 }
 
 #[test]

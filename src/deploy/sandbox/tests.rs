@@ -142,6 +142,17 @@ fn values_arrive_exactly_and_only_in_the_environment() {
 }
 
 #[test]
+fn nothing_runs_with_half_of_its_environment() {
+    let (machine, _dir) = machine();
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7);
+    for half in ["", "A=1\n", "A=1\nPATH=/usr/bin:/b"] {
+        let exec = sandbox.exec(&["/bin/echo", "it runs"]).stdin_bytes(half.into());
+        let output = exec.run().unwrap();
+        assert_eq!((output.exit, output.stdout), (Exit::Code(125), Vec::new()), "{half:?}");
+    }
+}
+
+#[test]
 fn as_much_environment_as_is_allowed_arrives_quickly() {
     let (machine, _dir) = machine();
     let mut sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
