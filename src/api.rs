@@ -12,6 +12,7 @@ mod env;
 mod error;
 mod fields;
 mod hooks;
+mod json;
 mod query;
 mod security;
 mod settings;
@@ -19,7 +20,6 @@ mod system;
 mod unique;
 
 pub use answer::{Answer, Body};
-pub use apps::AppView;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use system::MachineFacts;

@@ -13,6 +13,7 @@ mod error;
 mod hooks;
 mod settings;
 
+pub use app_row::AppText;
 pub use apps::{App, Process};
 pub use deploys::Deploy;
 pub use draft::{AppChanges, AppDraft, TokenChange};

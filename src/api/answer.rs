@@ -49,12 +49,17 @@ impl Answer {
     /// A JSON body.
     pub(super) fn json(status: u16, value: &impl Serialize) -> Self {
         match serde_json::to_vec(value) {
-            Ok(bytes) => Self::strict(status, "application/json", Body::Bytes(bytes)),
+            Ok(bytes) => Self::json_bytes(status, bytes),
             Err(error) => {
                 log::error!("an answer could not be written as JSON: {error}");
                 super::ApiError::internal().into()
             }
         }
+    }
+
+    /// JSON that is written already.
+    pub(super) fn json_bytes(status: u16, bytes: Vec<u8>) -> Self {
+        Self::strict(status, "application/json", Body::Bytes(bytes))
     }
 
     /// JSON that is part of the program.

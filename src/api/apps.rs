@@ -1,93 +1,69 @@
 //! Apps: list, create, show, change, remove, run.
 
 use super::fields::Fields;
+use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, Invalid,
     MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
-    UnixMillis, Wanted,
+    Wanted,
 };
-use crate::store::{App, AppChanges, AppDraft, TokenChange};
-use serde::Serialize;
+use crate::store::{App, AppChanges, AppDraft, AppText, TokenChange};
 
 /// Lines of an app's log that an answer holds when nothing else is asked for.
 const LOG_LINES: u32 = 200;
 /// The most that may be asked for: about as much as anybody reads at once.
 const MAX_LOG_LINES: u32 = 1000;
 
-/// An app as the API shows it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AppView<'a> {
-    id: &'a str,
-    name: &'a str,
-    git_repo: &'a str,
-    branch: &'a str,
-    has_git_token: bool,
-    root_dir: &'a str,
-    build_command: &'a str,
-    start_command: &'a str,
-    health_path: &'a str,
-    health_timeout_seconds: u32,
-    domains: Vec<&'a str>,
-    memory_mb: u32,
-    cpu_percent: u32,
-    max_processes: u32,
-    host_sockets: Vec<&'a str>,
-    auto_deploy: bool,
-    has_webhook_secret: bool,
-    status: &'static str,
-    status_detail: Option<&'a str>,
-    /// Where it answers, while it runs.
-    url: Option<String>,
-    live_deploy_id: Option<&'a str>,
-    created_at: UnixMillis,
-}
+/// First bytes to make room for in a list of apps: a dozen with long commands.
+const USUAL_LIST: usize = 16 * 1024;
 
-impl<'a> AppView<'a> {
-    /// An app, and where it answers.
-    pub(super) fn new(app: &'a App, url: Option<String>) -> Self {
-        Self {
-            id: app.id.as_str(),
-            name: app.name.as_str(),
-            git_repo: app.git_repo.as_str(),
-            branch: app.branch.as_str(),
-            has_git_token: app.has_git_token,
-            root_dir: app.root_dir.as_str(),
-            build_command: app.build_command.as_str(),
-            start_command: app.start_command.as_str(),
-            health_path: app.health_path.as_str(),
-            health_timeout_seconds: app.health_timeout.seconds(),
-            domains: app.domains.iter().map(Domain::as_str).collect(),
-            memory_mb: app.memory.get(),
-            cpu_percent: app.cpu.get(),
-            max_processes: app.max_processes.get(),
-            host_sockets: app.host_sockets.iter().map(HostSocket::as_str).collect(),
-            auto_deploy: app.auto_deploy,
-            has_webhook_secret: app.has_webhook_secret,
-            status: app.status.as_str(),
-            status_detail: match app.wanted {
-                Wanted::Running => app.process.as_ref().and_then(|p| p.ended.as_deref()),
-                Wanted::Stopped => None,
-            },
-            url,
-            live_deploy_id: app.live_deploy.as_ref().map(|d| d.as_str()),
-            created_at: app.created_at,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct AppList<'a> {
-    apps: Vec<AppView<'a>>,
+/// Writes the fields of an app as the API shows it.
+fn write(app: &AppText<'_>, url: Option<&str>, out: &mut Object<'_>) {
+    out.text("id", app.id);
+    out.text("name", app.name);
+    out.text("gitRepo", app.git_repo);
+    out.text("branch", app.branch);
+    out.flag("hasGitToken", app.has_git_token);
+    out.text("rootDir", app.root_dir);
+    out.text("buildCommand", app.build_command);
+    out.text("startCommand", app.start_command);
+    out.text("healthPath", app.health_path);
+    out.number("healthTimeoutSeconds", app.health_timeout);
+    out.texts("domains", &app.domains);
+    out.number("memoryMb", app.memory);
+    out.number("cpuPercent", app.cpu);
+    out.number("maxProcesses", app.max_processes);
+    out.texts("hostSockets", &app.host_sockets);
+    out.flag("autoDeploy", app.auto_deploy);
+    out.flag("hasWebhookSecret", app.has_webhook_secret);
+    out.text("status", app.status.as_str());
+    out.maybe_text(
+        "statusDetail",
+        match app.wanted {
+            Wanted::Running => app.ended,
+            Wanted::Stopped => None,
+        },
+    );
+    out.maybe_text("url", url);
+    out.maybe_text("liveDeployId", app.live_deploy);
+    out.number("createdAt", app.created_at);
 }
 
 impl Api {
-    /// An app as the API shows it.
-    pub(super) fn view<'a>(&self, app: &'a App) -> AppView<'a> {
-        AppView::new(app, self.deployer.url(app))
+    /// Writes an app as the API shows it.
+    pub(super) fn view(&self, app: &AppText<'_>, out: &mut Vec<u8>) {
+        let url = self.deployer.url(app);
+        json::object(out, |out| write(app, url.as_deref(), out));
+    }
+
+    /// An answer that shows an app.
+    fn shown(&self, status: u16, app: &App) -> Answer {
+        let mut out = Vec::new();
+        self.view(&app.text(), &mut out);
+        Answer::json_bytes(status, out)
     }
 
     /// Stores a new app, once the router takes its host names.
@@ -108,8 +84,14 @@ impl Api {
 
 pub(super) fn list(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     Query::of(request.query)?.finish()?;
-    let apps = api.store.apps()?;
-    Ok(Answer::json(200, &AppList { apps: apps.iter().map(|app| api.view(app)).collect() }))
+    let mut out = Vec::with_capacity(USUAL_LIST);
+    let mut before = b"{\"apps\":[".as_slice();
+    api.store.show_apps(|app| {
+        out.extend_from_slice(std::mem::replace(&mut before, b","));
+        api.view(app, &mut out);
+    })?;
+    out.extend_from_slice(if out.is_empty() { b"{\"apps\":[]}" } else { b"]}" });
+    Ok(Answer::json_bytes(200, out))
 }
 
 pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
@@ -142,7 +124,7 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
     fields.finish()?;
     let app = api.make(&draft)?;
     let id = &app.id;
-    let mut answer = Answer::json(201, &api.view(&app));
+    let mut answer = api.shown(201, &app);
     answer.header("Location", format!("/api/apps/{id}"));
     Ok(answer)
 }
@@ -162,7 +144,7 @@ pub(super) fn show(
     id: &str,
 ) -> Result<Answer, ApiError> {
     Query::of(request.query)?.finish()?;
-    Ok(Answer::json(200, &api.view(&api.app(id)?)))
+    Ok(api.shown(200, &api.app(id)?))
 }
 
 pub(super) fn change(
@@ -211,7 +193,7 @@ pub(super) fn change(
     api.refresh_redactor(&app.id)?;
     let app = api.app(id)?;
     api.deployer.name_app(&app);
-    Ok(Answer::json(200, &api.view(&app)))
+    Ok(api.shown(200, &app))
 }
 
 pub(super) fn remove(
@@ -236,7 +218,7 @@ pub(super) fn stop(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.stop_app(&app.id)?;
-    Ok(Answer::json(202, &api.view(&api.app(id)?)))
+    Ok(api.shown(202, &api.app(id)?))
 }
 
 pub(super) fn start(
@@ -247,7 +229,7 @@ pub(super) fn start(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.start_app(&app.id)?;
-    Ok(Answer::json(202, &api.view(&api.app(id)?)))
+    Ok(api.shown(202, &api.app(id)?))
 }
 
 pub(super) fn restart(
@@ -258,7 +240,7 @@ pub(super) fn restart(
 ) -> Result<Answer, ApiError> {
     let app = acting_on(api, request, id)?;
     api.deployer.restart_app(&app.id)?;
-    Ok(Answer::json(202, &api.view(&api.app(id)?)))
+    Ok(api.shown(202, &api.app(id)?))
 }
 
 fn acting_on(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {

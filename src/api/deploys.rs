@@ -1,7 +1,8 @@
 //! Deploys: ask for one, look at one, read its log.
 
-use super::apps::{AppView, no_body, token};
+use super::apps::{no_body, token};
 use super::fields::Fields;
+use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
@@ -53,12 +54,6 @@ impl<'a> From<&'a Deploy> for DeployView<'a> {
 #[derive(Serialize)]
 struct DeployList<'a> {
     deploys: Vec<DeployView<'a>>,
-}
-
-#[derive(Serialize)]
-struct OneLine<'a> {
-    app: AppView<'a>,
-    deploy: DeployView<'a>,
 }
 
 pub(super) fn create(
@@ -152,8 +147,12 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
     let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
-    let answer = OneLine { app: api.view(&app), deploy: DeployView::from(&deploy) };
-    Ok(Answer::json(202, &answer))
+    let mut out = Vec::new();
+    json::object(&mut out, |out| {
+        out.written("app", |out| api.view(&app.text(), out));
+        out.value("deploy", &DeployView::from(&deploy));
+    });
+    Ok(Answer::json_bytes(202, out))
 }
 
 fn existing(

@@ -4,7 +4,7 @@ use super::deployer::Deployer;
 use super::error::DeployError;
 use super::route::{State, Target};
 use crate::model::{AppId, AppName, Domain, Wanted};
-use crate::store::App;
+use crate::store::{App, AppText};
 
 impl Deployer {
     /// What the router is doing.
@@ -15,14 +15,14 @@ impl Deployer {
 
     /// Where an app answers, while it runs: through the router, or at its port.
     #[must_use]
-    pub fn url(&self, app: &App) -> Option<String> {
-        let port = match led_to(app) {
-            Target::Down => return None,
-            Target::Files(..) => None,
-            Target::Process(port) => Some(port),
+    pub fn url(&self, app: &AppText<'_>) -> Option<String> {
+        let port = match leads(app) {
+            Leads::Down => return None,
+            Leads::Files => None,
+            Leads::Process(port) => Some(port),
         };
         let at_port = || port.map(|port| format!("http://127.0.0.1:{port}"));
-        self.shared.router.url(app).or_else(at_port)
+        self.shared.router.url(app.name, app.domains.first().copied()).or_else(at_port)
     }
 
     /// Judges the host names that an app is about to have, and prepares the router for
@@ -85,13 +85,27 @@ impl Deployer {
     }
 }
 
+/// What an app's requests go to.
+enum Leads {
+    Process(u16),
+    Files,
+    Down,
+}
+
+fn leads(app: &AppText<'_>) -> Leads {
+    match app.port {
+        _ if app.wanted == Wanted::Stopped => Leads::Down,
+        _ if app.is_static && app.live_release.is_some() => Leads::Files,
+        Some(port) => Leads::Process(port),
+        None => Leads::Down,
+    }
+}
+
 /// Where an app's requests go, as the database knows it.
 pub fn led_to(app: &App) -> Target {
-    let running = app.process.as_ref().filter(|p| p.ended.is_none());
-    match (running, &app.live_release) {
-        _ if app.wanted == Wanted::Stopped => Target::Down,
-        (_, Some(live)) if app.static_root.is_some() => Target::Files(app.id.clone(), live.clone()),
-        (Some(process), _) => Target::Process(process.port),
-        (None, _) => Target::Down,
+    match (leads(&app.text()), &app.live_release) {
+        (Leads::Process(port), _) => Target::Process(port),
+        (Leads::Files, Some(live)) => Target::Files(app.id.clone(), live.clone()),
+        (Leads::Files, None) | (Leads::Down, _) => Target::Down,
     }
 }

@@ -132,11 +132,13 @@ impl Router {
         }
     }
 
-    /// Where an app answers through it, while it serves.
+    /// Where an app of this name, and with this first domain of its own, answers
+    /// through it while it serves.
     #[must_use]
-    pub fn url(&self, app: &App) -> Option<String> {
-        let State::Running { ports, .. } = self.state() else { return None };
-        Some(self.settings()?.url(app, ports))
+    pub fn url(&self, name: &str, first_domain: Option<&str>) -> Option<String> {
+        let keeper = self.keeper.as_ref()?;
+        let State::Running { ports, .. } = *lock(&keeper.state) else { return None };
+        Some(keeper.settings.url(name, first_domain, ports))
     }
 
     /// Leads an app's requests somewhere else, and lets nothing further happen before
@@ -232,9 +234,9 @@ impl Settings {
     }
 
     /// Where an app answers: at the first domain of its own, if it has one.
-    fn url(&self, app: &App, ports: Ports) -> String {
-        let first = app.domains.first().map(|domain| domain.as_str().to_owned());
-        let host = first.unwrap_or_else(|| self.host(app));
+    fn url(&self, name: &str, first_domain: Option<&str>, ports: Ports) -> String {
+        let own = || format!("{name}.{}", self.base_domain);
+        let host = first_domain.map_or_else(own, str::to_owned);
         let (scheme, port, usual) = match ports.https {
             Some(port) if self.is_encrypted(&host) => ("https", port, 443),
             _ => ("http", ports.http, 80),

@@ -44,7 +44,7 @@ impl Facts for FromStore {
             .iter()
             .map(|app| {
                 // A process that was started anew answers elsewhere, with the same status.
-                let url = self.deployer.url(app);
+                let url = self.deployer.url(&app.text());
                 json!({"id": app.id.as_str(), "status": app.status.as_str(), "url": url})
             })
             .collect();

@@ -5,7 +5,7 @@ use super::{StoreError, parsed};
 use crate::model::{
     AppId, AppName, AppStatus, Branch, CpuPercent, DeployId, DeployStatus, Domain, HealthPath,
     HealthTimeout, HostSocket, Invalid, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand,
-    Wanted,
+    UnixMillis, Wanted,
 };
 use rusqlite::Row;
 
@@ -30,44 +30,152 @@ macro_rules! select_app {
 }
 pub(super) use select_app;
 
+/// An app as its row has it, without a copy: enough for an answer that only shows it.
+/// What acts on an app takes an [`App`], whose values were read into their types and
+/// which says more of the fields.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct AppText<'a> {
+    pub id: &'a str,
+    pub name: &'a str,
+    pub git_repo: &'a str,
+    pub branch: &'a str,
+    pub has_git_token: bool,
+    pub root_dir: &'a str,
+    pub build_command: &'a str,
+    pub start_command: &'a str,
+    pub health_path: &'a str,
+    /// In seconds.
+    pub health_timeout: i64,
+    pub domains: Vec<&'a str>,
+    /// In MiB; 0 is the platform's default.
+    pub memory: i64,
+    /// In percent of one CPU; 0 is the platform's default.
+    pub cpu: i64,
+    /// 0 is the platform's default.
+    pub max_processes: i64,
+    pub host_sockets: Vec<&'a str>,
+    pub auto_deploy: bool,
+    pub has_webhook_secret: bool,
+    /// Whether its live release is files and no process.
+    pub is_static: bool,
+    pub wanted: Wanted,
+    pub live_deploy: Option<&'a str>,
+    pub live_release: Option<&'a str>,
+    /// The port of its process, while that runs.
+    pub port: Option<u16>,
+    /// How its process ended.
+    pub ended: Option<&'a str>,
+    pub status: AppStatus,
+    pub created_at: UnixMillis,
+}
+
+impl<'a> AppText<'a> {
+    /// Takes what [`select_app`] asks for.
+    pub(super) fn of(row: &'a Row<'_>) -> Result<Self, StoreError> {
+        let text = |i| optional_text(row, i)?.ok_or(StoreError::Corrupt);
+        let wanted = parsed(text(11)?, Wanted::parse)?;
+        let live_deploy = optional_text(row, 12)?;
+        let has_process = optional_text(row, 14)?.is_some();
+        let ended = optional_text(row, 18)?;
+        let runs = has_process && ended.is_none();
+        let is_static = optional_text(row, 26)?.is_some();
+        let serves = if is_static { wanted == Wanted::Running } else { runs };
+        let last = optional_text(row, 19)?.map(|s| parsed(s, DeployStatus::parse)).transpose()?;
+        Ok(Self {
+            id: text(0)?,
+            name: text(1)?,
+            git_repo: text(3)?,
+            branch: text(4)?,
+            has_git_token: row.get(5)?,
+            root_dir: text(6)?,
+            build_command: text(7)?,
+            start_command: text(8)?,
+            health_path: text(9)?,
+            health_timeout: row.get(10)?,
+            domains: lines(optional_text(row, 27)?),
+            memory: row.get(20)?,
+            cpu: row.get(21)?,
+            max_processes: row.get(22)?,
+            host_sockets: lines(optional_text(row, 23)?),
+            auto_deploy: row.get(24)?,
+            has_webhook_secret: row.get(25)?,
+            is_static,
+            wanted,
+            live_deploy,
+            live_release: optional_text(row, 28)?,
+            port: if runs { Some(row.get(17)?) } else { None },
+            ended,
+            status: status(wanted, live_deploy.is_some(), serves, last),
+            created_at: row.get(13)?,
+        })
+    }
+}
+
+impl App {
+    /// The app as its row would have it.
+    #[must_use]
+    pub fn text(&self) -> AppText<'_> {
+        let running = self.process.as_ref().filter(|p| p.ended.is_none());
+        AppText {
+            id: self.id.as_str(),
+            name: self.name.as_str(),
+            git_repo: self.git_repo.as_str(),
+            branch: self.branch.as_str(),
+            has_git_token: self.has_git_token,
+            root_dir: self.root_dir.as_str(),
+            build_command: self.build_command.as_str(),
+            start_command: self.start_command.as_str(),
+            health_path: self.health_path.as_str(),
+            health_timeout: self.health_timeout.seconds().into(),
+            domains: self.domains.iter().map(Domain::as_str).collect(),
+            memory: self.memory.get().into(),
+            cpu: self.cpu.get().into(),
+            max_processes: self.max_processes.get().into(),
+            host_sockets: self.host_sockets.iter().map(HostSocket::as_str).collect(),
+            auto_deploy: self.auto_deploy,
+            has_webhook_secret: self.has_webhook_secret,
+            is_static: self.static_root.is_some(),
+            wanted: self.wanted,
+            live_deploy: self.live_deploy.as_ref().map(DeployId::as_str),
+            live_release: self.live_release.as_ref().map(DeployId::as_str),
+            port: running.map(|p| p.port),
+            ended: self.process.as_ref().and_then(|p| p.ended.as_deref()),
+            status: self.status,
+            created_at: self.created_at,
+        }
+    }
+}
+
 /// Reads what [`select_app`] asks for.
 pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
-    let text = |i| optional_text(row, i)?.ok_or(StoreError::Corrupt);
-    let wanted = parsed(text(11)?, Wanted::parse)?;
-    let live_deploy = optional_text(row, 12)?.map(|d| parsed(d, DeployId::parse)).transpose()?;
-    let process = read_process(row)?;
-    let static_root = optional_text(row, 26)?.map(str::to_owned);
-    let runs = match &static_root {
-        Some(_) => wanted == Wanted::Running,
-        None => process.as_ref().is_some_and(|p| p.ended.is_none()),
-    };
-    let last = optional_text(row, 19)?.map(|s| parsed(s, DeployStatus::parse)).transpose()?;
+    let text = AppText::of(row)?;
     Ok(App {
-        id: parsed(text(0)?, AppId::parse)?,
-        name: parsed(text(1)?, AppName::parse)?,
+        id: parsed(text.id, AppId::parse)?,
+        name: parsed(text.name, AppName::parse)?,
         slot: row.get(2)?,
-        git_repo: parsed(text(3)?, RepoUrl::parse)?,
-        branch: parsed(text(4)?, Branch::parse)?,
-        has_git_token: row.get(5)?,
-        root_dir: parsed(text(6)?, RootDir::parse)?,
-        build_command: parsed(text(7)?, ShellCommand::parse)?,
-        start_command: parsed(text(8)?, ShellCommand::parse)?,
-        health_path: parsed(text(9)?, HealthPath::parse)?,
-        health_timeout: HealthTimeout::new(row.get(10)?).map_err(|_| StoreError::Corrupt)?,
-        domains: lines(optional_text(row, 27)?, Domain::parse)?,
-        memory: limit(row, 20, MemoryMb::new)?,
-        cpu: limit(row, 21, CpuPercent::new)?,
-        max_processes: limit(row, 22, MaxProcesses::new)?,
-        host_sockets: lines(optional_text(row, 23)?, HostSocket::parse)?,
-        auto_deploy: row.get(24)?,
-        has_webhook_secret: row.get(25)?,
-        status: status(wanted, live_deploy.is_some(), runs, last),
-        static_root,
-        wanted,
-        live_deploy,
-        live_release: optional_text(row, 28)?.map(|d| parsed(d, DeployId::parse)).transpose()?,
-        process,
-        created_at: row.get(13)?,
+        git_repo: parsed(text.git_repo, RepoUrl::parse)?,
+        branch: parsed(text.branch, Branch::parse)?,
+        has_git_token: text.has_git_token,
+        root_dir: parsed(text.root_dir, RootDir::parse)?,
+        build_command: parsed(text.build_command, ShellCommand::parse)?,
+        start_command: parsed(text.start_command, ShellCommand::parse)?,
+        health_path: parsed(text.health_path, HealthPath::parse)?,
+        health_timeout: checked(text.health_timeout, HealthTimeout::new)?,
+        domains: all(text.domains, Domain::parse)?,
+        memory: checked(text.memory, MemoryMb::new)?,
+        cpu: checked(text.cpu, CpuPercent::new)?,
+        max_processes: checked(text.max_processes, MaxProcesses::new)?,
+        host_sockets: all(text.host_sockets, HostSocket::parse)?,
+        auto_deploy: text.auto_deploy,
+        has_webhook_secret: text.has_webhook_secret,
+        static_root: optional_text(row, 26)?.map(str::to_owned),
+        wanted: text.wanted,
+        live_deploy: text.live_deploy.map(|d| parsed(d, DeployId::parse)).transpose()?,
+        live_release: text.live_release.map(|d| parsed(d, DeployId::parse)).transpose()?,
+        process: read_process(row)?,
+        status: text.status,
+        created_at: text.created_at,
     })
 }
 
@@ -88,12 +196,8 @@ fn read_process(row: &Row<'_>) -> Result<Option<Process>, StoreError> {
     }))
 }
 
-fn limit<T>(
-    row: &Row<'_>,
-    column: usize,
-    parse: fn(i64) -> Result<T, Invalid>,
-) -> Result<T, StoreError> {
-    parse(row.get(column)?).map_err(|_| StoreError::Corrupt)
+fn checked<T>(number: i64, parse: fn(i64) -> Result<T, Invalid>) -> Result<T, StoreError> {
+    parse(number).map_err(|_| StoreError::Corrupt)
 }
 
 fn status(
@@ -112,10 +216,11 @@ fn status(
     }
 }
 
-/// The lines of a text column, each read into its type.
-fn lines<T>(
-    text: Option<&str>,
-    parse: fn(&str) -> Result<T, Invalid>,
-) -> Result<Vec<T>, StoreError> {
-    text.into_iter().flat_map(str::lines).map(|line| parsed(line, parse)).collect()
+/// The lines of a text column.
+fn lines(text: Option<&str>) -> Vec<&str> {
+    text.into_iter().flat_map(str::lines).collect()
+}
+
+fn all<T>(texts: Vec<&str>, parse: fn(&str) -> Result<T, Invalid>) -> Result<Vec<T>, StoreError> {
+    texts.into_iter().map(|text| parsed(text, parse)).collect()
 }

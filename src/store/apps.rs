@@ -1,6 +1,6 @@
 //! Apps as they are stored, and what their owner may change of them.
 
-use super::app_row::{read_app, select_app};
+use super::app_row::{AppText, read_app, select_app};
 use super::draft::{AppChanges, AppDraft, TokenChange};
 use super::{Store, StoreError, random_id};
 use crate::model::{
@@ -99,6 +99,21 @@ impl Store {
             apps.push(read_app(row)?);
         }
         Ok(apps)
+    }
+
+    /// Shows all apps, by name, one after the other as they are read. Others read the
+    /// database only when this is over.
+    ///
+    /// # Errors
+    /// As [`Store::apps`]; some may have been shown then.
+    pub fn show_apps(&self, mut show: impl FnMut(&AppText<'_>)) -> Result<(), StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(select_app!("ORDER BY a.name"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            show(&AppText::of(row)?);
+        }
+        Ok(())
     }
 
     /// One app, or `None`.
