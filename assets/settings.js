@@ -1,7 +1,7 @@
 // The settings of the whole server: GitHub token, lockouts, admin token, system.
 
 import { get, getText, post, put, remove } from "./api.js";
-import { showRuntime, systemFacts } from "./stats.js";
+import { advice, showRuntime, systemFacts } from "./stats.js";
 import { copy, dateTime, download, duration, onClick, onSubmit, openDialog, part, say } from "./ui.js";
 
 export async function settingsView({ signal, rotated }) {
@@ -23,6 +23,12 @@ function showSystem(root, system) {
     dt.textContent = name;
     dd.textContent = value;
     return [dt, dd];
+  }));
+  part(root, "advice").replaceChildren(...advice(system).map((sentence) => {
+    const item = document.createElement("li");
+    item.className = "notice";
+    item.textContent = sentence;
+    return item;
   }));
   const button = part(root, "openapi");
   onClick(button, button.closest("section").querySelector(".error"), async () => {

@@ -3,6 +3,11 @@
 import { get, live } from "./api.js";
 import { bytes, duration, part, say } from "./ui.js";
 
+/** What is not as it should be and how to mend it, in sentences. */
+export const advice = ({ router, identity, firewall }) =>
+  [router.message, identity.problem, firewall.problem].filter(Boolean)
+    .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
+
 /** Says "stats" with the message as `detail`. */
 export const stats = new EventTarget();
 
@@ -39,11 +44,21 @@ export function showRuntime(root, { ready, message }) {
   say(root, { "runtime-message": message });
 }
 
+const ROUTER = { off: "Off", starting: "Starting", missing: "Not running" };
+
+function routerText({ state, version, httpPort, httpsPort }) {
+  if (state !== "running") return ROUTER[state];
+  return `Caddy ${version} on port ${httpPort}${httpsPort === null ? "" : ` and ${httpsPort}`}`;
+}
+
 export const systemFacts = (system) => [
   ["Version", system.version],
   ["Host", system.hostName],
   ["Running for", duration(system.uptimeSeconds)],
   ["Apps can run", system.runtime.ready ? "Yes" : "No"],
+  ["Router", routerText(system.router)],
+  ["Apps' users", system.identity.perApp ? "One for each app" : "One for all apps"],
+  ["Firewall", system.firewall.inForce ? "In force" : "Not in force"],
   ["Server's memory", bytes(system.memoryBytes)],
   ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
   ["Disk", `${bytes(system.machine.diskFreeBytes)} free of ${bytes(system.machine.diskTotalBytes)}`],

@@ -172,6 +172,40 @@ fn from_sign_in_to_a_running_app_in_the_browser() {
     page.nothing_went_wrong(&[]);
 }
 
+#[test]
+fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
+    let git = GitServer::start();
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    git.commit("greeter", &GREETER);
+    let app = create(&mut owner, &json!({"name": "greeter", "gitRepo": git.url("greeter")}));
+    let first = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &first)["status"], "live");
+    let second_main = GREETER[1].1.replace("no greeting", "the second greeting");
+    git.commit("greeter", &[GREETER[0], ("main.py", &second_main)]);
+    let second = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &second)["status"], "live");
+
+    let mut page = Page::signed_in(&server);
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}'"));
+    page.see_status("app-status", "running");
+    assert_eq!(answer_of(&mut page), "the second greeting");
+    page.see("build-log");
+    let button = "document.querySelector('[data-test=roll-back]').checkVisibility()";
+    assert_eq!(page.browser.evaluate(button), false, "there is nothing to go back to");
+    page.click(&format!("[data-test=deploy-list] a[href$='/{first}']"));
+    page.click("roll-back");
+    page.see_text("deploy-list", "a rollback");
+    page.see_status("deploy-result", "live");
+    until("the first release answers", Duration::from_secs(30), || {
+        answer_of(&mut page) == "no greeting"
+    });
+    page.click("settings-link");
+    page.see_text("system-facts", "Router");
+    page.see_text("advice", "firewall");
+    page.nothing_went_wrong(&[]);
+}
+
 /// What the app answers at the address of the page's link.
 fn answer_of(page: &mut Page) -> String {
     page.see("app-url");
