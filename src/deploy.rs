@@ -229,6 +229,7 @@ impl Attempt<'_> {
             root: app.root_dir.as_str(),
             cache: &places.repo(&app.id),
             release: &places.release(&app.id, self.id),
+            redactor: &self.redactor,
             limits: fetch::Limits::default().with_room(free.saturating_sub(LEAST_SPACE)),
         }
         .run(self.cancel, &mut |line| self.say(line));
@@ -237,8 +238,7 @@ impl Attempt<'_> {
             fetch::FetchError::Cancelled => Halt::Cancelled,
         })?;
         self.say(&format!("Commit {} {}", commit.hash, commit.subject));
-        let subject = self.redactor.redact(&commit.subject).into_owned();
-        let noted = self.shared.store.set_commit(self.id, &commit.hash, &subject);
+        let noted = self.shared.store.set_commit(self.id, &commit.hash, &commit.subject);
         Ok(noted.map_err(|e| e.to_string())?)
     }
 
@@ -258,12 +258,13 @@ impl Attempt<'_> {
                 .bind(&release, "/app")
                 .bind(&places.cache(&app.id), "/cache")
                 .bind(&places.temporary(&app.id), "/var/tmp");
-            build::build(&sandbox, command, self.cancel, &mut |line| self.say(line)).map_err(
-                |error| match error {
-                    build::BuildError::Failed(sentence) => Halt::Failed(sentence),
-                    build::BuildError::Cancelled => Halt::Cancelled,
-                },
-            )?;
+            build::build(&sandbox, command, &self.redactor, self.cancel, &mut |line| {
+                self.say(line)
+            })
+            .map_err(|error| match error {
+                build::BuildError::Failed(sentence) => Halt::Failed(sentence),
+                build::BuildError::Cancelled => Halt::Cancelled,
+            })?;
         }
         if plan.start.is_none() {
             self.publish(&release, root)?;

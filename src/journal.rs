@@ -10,6 +10,7 @@ mod app_log;
 mod clean;
 mod lines;
 mod redact;
+mod spelling;
 mod subscription;
 mod writer;
 

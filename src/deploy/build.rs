@@ -1,6 +1,7 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
 use super::sandbox::Sandbox;
+use crate::journal::{MAX_LINE, Redactor};
 use crate::proc::{Cancel, Exit};
 use std::time::Duration;
 
@@ -29,15 +30,21 @@ pub enum BuildError {
 pub fn build(
     sandbox: &Sandbox<'_>,
     command: &str,
+    redactor: &Redactor,
     cancel: &Cancel,
     log: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let mut last = String::new();
+    // Whether what comes is the rest of a line that was too long. It is not quoted: the
+    // first half of a secret may be in the piece before.
+    let mut is_rest = false;
     let exec = sandbox.exec(&["/bin/sh", "-c", command]).deadline(DEADLINE).output_cap(OUTPUT_CAP);
     let mut on_line = |line: &str| {
-        if !line.trim().is_empty() {
-            last = line.chars().take(QUOTED).collect();
+        if !line.trim().is_empty() && !is_rest {
+            // Hidden first, then cut: half of a secret would not be recognised.
+            last = redactor.clean(line).chars().take(QUOTED).collect();
         }
+        is_rest = line.len() + 3 >= MAX_LINE;
         log(line);
     };
     let exit = exec.stream(&mut on_line, cancel).map_err(|e| BuildError::Failed(e.to_string()))?;
@@ -65,13 +72,15 @@ mod tests {
     use super::*;
     use crate::deploy::machine::Machine;
     use crate::deploy::sandbox::Purpose;
+    use crate::model::Secret;
 
     fn run(command: &str, cancel: &Cancel) -> (Result<(), BuildError>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine::here(dir.path());
         let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let mut lines = Vec::new();
-        let result = build(&sandbox, command, cancel, &mut |line| {
+        let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
+        let result = build(&sandbox, command, &redactor, cancel, &mut |line| {
             lines.push(line.to_owned());
             if line == "cancel me" {
                 cancel.cancel();
@@ -99,6 +108,19 @@ mod tests {
         assert!(failed("kill -9 $$").contains("more memory"));
         assert!(failed("no-such-tool --build").contains("exit code 127; its last line: "));
         assert!(failed("yes").contains("more than 10 MiB"));
+    }
+
+    #[test]
+    fn a_secret_at_the_edge_of_the_quote_is_hidden_whole() {
+        for before in [0, 285, 295, 299, 8180, 8190] {
+            let command =
+                format!("printf '%{before}s%s\\n' '' s3cret-of-the-build | tr ' ' x; exit 2");
+            let sentence = failed(&command);
+            assert!(!sentence.contains("s3c") && !sentence.contains("build\n"), "{sentence}");
+            assert!(!sentence.ends_with("the-build"), "{sentence}");
+        }
+        let colours = failed("printf '\\033[31mbad\\033[0m\\001\\n'; exit 2");
+        assert!(colours.ends_with("its last line: bad\\u{1}"), "{colours}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::files;
 use super::machine::Machine;
 use super::network;
 use super::sandbox::{Purpose, Sandbox};
+use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use data_encoding::BASE64;
@@ -91,6 +92,8 @@ pub struct Fetch<'a> {
     pub cache: &'a Path,
     /// The new, empty release directory.
     pub release: &'a Path,
+    /// What must not be told of what Git and the host say.
+    pub redactor: &'a Redactor,
     /// What it may take.
     pub limits: Limits,
 }
@@ -166,7 +169,7 @@ impl Fetch<'_> {
         ];
         let exec = self.sandbox(true).exec(&command).deadline(self.limits.time);
         let output = run(exec, cancel)?;
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let text = self.said(&output);
         for line in text.lines().filter(|line| !line.trim().is_empty()).take(SAID) {
             log(line);
         }
@@ -210,7 +213,7 @@ impl Fetch<'_> {
         if hash.len() < 40 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::Strange("Git did not name the commit".to_owned()));
         }
-        Ok(Commit { hash: hash.to_owned(), subject: shortened(subject) })
+        Ok(Commit { hash: hash.to_owned(), subject: shortened(&self.redactor.clean(subject)) })
     }
 
     /// Counts the commit's files before any of them is written.
@@ -224,7 +227,7 @@ impl Fetch<'_> {
             (Exit::Cancelled, _) => Err(Failure::Cancelled),
             (_, Some(sentence)) => Err(Failure::Known(sentence.to_owned())),
             (Exit::Code(0), None) => Ok(survey),
-            _ => Err(local_failure("ls-tree", &output)),
+            _ => Err(local_failure("ls-tree", output.exit, &self.said(&output))),
         }
     }
 
@@ -283,7 +286,14 @@ impl Fetch<'_> {
         if output.exit.is_success() {
             return Ok(output);
         }
-        Err(local_failure(verb, &output))
+        Err(local_failure(verb, output.exit, &self.said(&output)))
+    }
+
+    /// What Git and the host wrote, clean and without secrets: sentences quote it, cut.
+    fn said(&self, output: &Output) -> String {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<String> = text.lines().map(|line| self.redactor.clean(line)).collect();
+        lines.join("\n")
     }
 
     /// Git's surroundings: nobody's configuration, no prompt, no program but Git.
@@ -381,8 +391,7 @@ fn run(exec: Exec, cancel: &Cancel) -> Result<Output, Failure> {
 }
 
 /// Why a command that only works on the disk failed.
-fn local_failure(verb: &str, output: &Output) -> Failure {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
     let has = |part: &str| text.contains(part);
     let path = || {
         let line = text.lines().find(|line| line.contains("invalid path")).unwrap_or_default();
@@ -398,10 +407,10 @@ fn local_failure(verb: &str, output: &Output) -> Failure {
         "the disk became full while checking out; free some space".to_owned()
     } else if has("out of memory") || has("Out of memory") || has("malloc failed") {
         "Git needed more memory than this machine has for the repository".to_owned()
-    } else if output.exit == Exit::TimedOut {
+    } else if exit == Exit::TimedOut {
         format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
     } else {
-        let last = last_line(&text, output.exit);
+        let last = last_line(text, exit);
         return Failure::Strange(format!("git {verb} failed: {last}"));
     })
 }

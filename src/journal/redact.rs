@@ -1,13 +1,16 @@
 //! Takes secrets out of a line before it is stored or sent.
 //!
-//! A value is looked for as it is, in base64 (also in the middle of something
-//! longer, as in `Authorization: Basic`), percent-encoded, with the backslashes
-//! of JSON, shells and debuggers, and in the two ways in which shells quote a
-//! quote. Encodings that leave a choice are undone in the line instead of
-//! guessed in the secret, so no spelling of them slips through.
+//! A value is looked for as it is, in hexadecimal, in base64 (also in the middle of
+//! something longer, as in `Authorization: Basic`, and broken into lines),
+//! percent-encoded, with the backslashes of JSON, shells and debuggers, and in
+//! the ways in which shells quote a quote. Encodings that leave a choice are
+//! undone in the line instead of guessed in the secret, so no spelling of them
+//! slips through; one around another, as in JSON inside JSON, is undone too.
 
+use super::clean::clean;
+use super::spelling::views;
 use crate::model::Secret;
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
+use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -29,8 +32,17 @@ const PREFIX: usize = 4;
 /// secrets still rules out nearly every place at the first look.
 const BITS: usize = 1 << 16;
 
-/// Longest spelling of one byte of a secret: `\u0041`.
-const LONGEST_SPELLING: usize = 6;
+/// Longest spelling of one byte of a secret: `\\u0041`, or `'$'\n''` for a line end.
+const LONGEST_SPELLING: usize = 8;
+
+/// Characters of base64 that give a secret away when more of it is not in the line:
+/// `base64` breaks its output after 76 characters, PEM after 64. Twelve bytes are
+/// no coincidence.
+const CHUNK: usize = 16;
+
+/// Characters from one chunk that is looked for to the next: a group of base64. What
+/// a piece has besides is less than this at either end, and goes with it.
+const STRIDE: usize = 4;
 
 /// Knows the secrets of one app and removes them from lines. Cheap to clone.
 #[derive(Clone, Default)]
@@ -73,16 +85,23 @@ impl Redactor {
         if spans.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(mark(line, &spans)) }
     }
 
+    /// One clean line without secrets out of a text that a program wrote.
+    #[must_use]
+    pub fn clean(&self, text: &str) -> String {
+        let line = clean(text).replace('\n', " ");
+        self.redact(&line).into_owned()
+    }
+
     /// Where secrets stand in the text, in order, without overlaps.
     pub(super) fn spans(&self, text: &str) -> Vec<Range<usize>> {
         let mut found = Vec::new();
         if self.tables.is_empty() {
             return found;
         }
-        let views = [percent_view(text), plus_view(text), backslash_view(text)];
+        let views = views(text);
         for table in &self.tables {
             table.find(text.as_bytes(), |place| found.push(place));
-            for view in views.iter().flatten() {
+            for view in &views {
                 table.find(&view.bytes, |place| {
                     found.push(view.origin[place.start]..view.origin[place.end]);
                 });
@@ -132,13 +151,19 @@ struct Table {
     by_prefix: HashMap<[u8; PREFIX], Vec<usize>>,
     seen: Box<[u64]>,
     longest: usize,
+    /// Pieces of base64, sorted.
+    chunks: Zeroizing<Vec<[u8; CHUNK]>>,
 }
 
 impl Table {
     fn new(secrets: &[Secret]) -> Self {
         let mut needles = Vec::new();
+        let mut chunks = Zeroizing::new(Vec::new());
         for secret in secrets {
             let value = secret.expose();
+            if value.chars().count() >= SHORTEST {
+                chunks_of(value, &mut chunks);
+            }
             // A line of a log holds no line end, but a key in PEM form has many.
             for part in std::iter::once(value).chain(value.split(['\n', '\r'])) {
                 for text in [part, part.trim()] {
@@ -152,12 +177,19 @@ impl Table {
         needles.retain(|n| !MARK.as_bytes().windows(n.len()).any(|w| w == n.as_slice()));
         needles.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         needles.dedup();
+        chunks.sort_unstable();
+        chunks.dedup();
         let mut table = Self {
             longest: needles.first().map_or(0, |n| n.len()),
             needles,
             by_prefix: HashMap::new(),
             seen: vec![0; BITS / 64].into_boxed_slice(),
+            chunks,
         };
+        for prefix in table.chunks.iter().filter_map(|chunk| chunk.first_chunk::<PREFIX>()) {
+            let bit = bit_of(*prefix);
+            table.seen[bit / 64] |= 1 << (bit % 64);
+        }
         for (index, needle) in table.needles.iter().enumerate() {
             if let Some(prefix) = needle.first_chunk::<PREFIX>() {
                 let bit = bit_of(*prefix);
@@ -176,13 +208,50 @@ impl Table {
             if self.seen[bit / 64] & (1 << (bit % 64)) == 0 {
                 continue;
             }
-            let Some(indices) = self.by_prefix.get(&prefix) else { continue };
+            let indices = self.by_prefix.get(&prefix).map_or(&[][..], Vec::as_slice);
             // Longest first, because the needles are sorted that way.
             let hit =
                 indices.iter().map(|i| &self.needles[*i]).find(|n| bytes[at..].starts_with(n));
             if let Some(needle) = hit {
                 found(at..at + needle.len());
+            } else if let Some(chunk) = bytes[at..].first_chunk::<CHUNK>()
+                && self.chunks.binary_search(chunk).is_ok()
+            {
+                found(with_neighbours(bytes, at..at + CHUNK));
             }
+        }
+    }
+}
+
+/// A piece of base64 with the few characters beside it that may belong to it.
+fn with_neighbours(bytes: &[u8], place: Range<usize>) -> Range<usize> {
+    let coded = |b: &&u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(b);
+    let before = bytes[..place.start].iter().rev().take(STRIDE - 1).take_while(coded).count();
+    let after = bytes[place.end..].iter().take(STRIDE - 1).take_while(coded).count();
+    place.start - before..place.end + after
+}
+
+/// Adds the pieces of a value's base64.
+fn chunks_of(value: &str, all: &mut Vec<[u8; CHUNK]>) {
+    each_base64(value, |own| {
+        // What is not longer is looked for as a whole.
+        if own.len() > CHUNK {
+            all.extend(own.windows(CHUNK).step_by(STRIDE).filter_map(|w| w.first_chunk()));
+        }
+    });
+}
+
+/// Calls `take` with each form that a text has in the middle of base64. Three bytes
+/// are four characters, so what stands before the text shifts it into one of three
+/// forms; these are the characters that depend on the text alone.
+fn each_base64(text: &str, mut take: impl FnMut(&[u8])) {
+    for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
+        for before in 0..3 {
+            let mut shifted = Zeroizing::new(vec![0; before]);
+            shifted.extend_from_slice(text.as_bytes());
+            let encoded = Zeroizing::new(encoding.encode(&shifted));
+            let own = (before * 8).div_ceil(6)..shifted.len() * 8 / 6;
+            take(encoded.as_bytes().get(own).unwrap_or_default());
         }
     }
 }
@@ -200,131 +269,13 @@ fn spellings(text: &str, all: &mut Vec<Zeroizing<Vec<u8>>>) {
         }
     };
     add(text.as_bytes());
-    if text.contains('\'') {
-        // 'it'\''s' by bash and Git, 'it'"'"'s' by dash and Python.
-        add(Zeroizing::new(text.replace('\'', r"'\''")).as_bytes());
-        add(Zeroizing::new(text.replace('\'', r#"'"'"'"#)).as_bytes());
+    for encoding in [&HEXLOWER, &HEXUPPER] {
+        add(Zeroizing::new(encoding.encode(text.as_bytes())).as_bytes());
     }
     for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
         add(Zeroizing::new(encoding.encode(text.as_bytes())).as_bytes());
-        // Three bytes are four characters, so what stands before the secret
-        // shifts it into one of three forms; the characters that depend on the
-        // secret alone are looked for.
-        for before in 0..3 {
-            let mut shifted = Zeroizing::new(vec![0; before]);
-            shifted.extend_from_slice(text.as_bytes());
-            let encoded = Zeroizing::new(encoding.encode(&shifted));
-            let own = (before * 8).div_ceil(6)..shifted.len() * 8 / 6;
-            add(encoded.as_bytes().get(own).unwrap_or_default());
-        }
     }
-}
-
-/// A line with one encoding undone, and where each of its bytes came from.
-struct View {
-    bytes: Zeroizing<Vec<u8>>,
-    /// One entry more than bytes: the last is the line's length.
-    origin: Vec<usize>,
-}
-
-impl View {
-    fn new(
-        text: &str,
-        mut decode: impl FnMut(&[u8], &mut dyn FnMut(&[u8])) -> Option<usize>,
-    ) -> Self {
-        let from = text.as_bytes();
-        let mut view = Self {
-            bytes: Zeroizing::new(Vec::with_capacity(from.len())),
-            origin: Vec::with_capacity(from.len() + 1),
-        };
-        let mut at = 0;
-        while at < from.len() {
-            let mut put = |bytes: &[u8]| {
-                view.bytes.extend_from_slice(bytes);
-                view.origin.extend(std::iter::repeat_n(at, bytes.len()));
-            };
-            let taken = decode(&from[at..], &mut put).unwrap_or_else(|| {
-                put(&from[at..=at]);
-                1
-            });
-            at += taken;
-        }
-        view.origin.push(from.len());
-        view
-    }
-}
-
-/// Percent-encoding undone (RFC 3986).
-fn percent_view(text: &str) -> Option<View> {
-    text.contains('%').then(|| View::new(text, percent))
-}
-
-/// Percent-encoding with `+` for a space undone (HTML forms).
-fn plus_view(text: &str) -> Option<View> {
-    text.contains('+').then(|| {
-        View::new(text, |rest, put| {
-            if rest[0] == b'+' {
-                put(b" ");
-                return Some(1);
-            }
-            percent(rest, put)
-        })
-    })
-}
-
-fn percent(rest: &[u8], put: &mut dyn FnMut(&[u8])) -> Option<usize> {
-    let digits = rest.strip_prefix(b"%")?.get(..2)?;
-    put(&[u8::try_from(hex(digits)?).ok()?]);
-    Some(3)
-}
-
-/// Backslash escapes undone: JSON, C, Python, Rust, and shells.
-fn backslash_view(text: &str) -> Option<View> {
-    text.contains('\\').then(|| View::new(text, backslash))
-}
-
-fn backslash(rest: &[u8], put: &mut dyn FnMut(&[u8])) -> Option<usize> {
-    let after = rest.strip_prefix(b"\\")?;
-    let short = match *after.first()? {
-        b'n' => b"\n",
-        b'r' => b"\r",
-        b't' => b"\t",
-        b'x' => {
-            let byte = u8::try_from(hex(after.get(1..3)?)?).ok()?;
-            put(&[byte]);
-            return Some(4);
-        }
-        b'u' => return unicode(rest, put),
-        _ => &after[..1],
-    };
-    put(short);
-    Some(2)
-}
-
-/// `\u0041`, `\ud83e\udd80` and `\u{41}`.
-fn unicode(rest: &[u8], put: &mut dyn FnMut(&[u8])) -> Option<usize> {
-    let (code, taken) = if rest.get(2) == Some(&b'{') {
-        let length = rest.iter().take(10).position(|b| *b == b'}')?;
-        (hex(rest.get(3..length)?)?, length + 1)
-    } else {
-        let first = hex(rest.get(2..6)?)?;
-        let second = || hex(rest.get(6..12)?.strip_prefix(b"\\u")?);
-        match (first, second()) {
-            (high @ 0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
-                (0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00), 12)
-            }
-            _ => (first, 6),
-        }
-    };
-    put(char::from_u32(code)?.encode_utf8(&mut [0; 4]).as_bytes());
-    Some(taken)
-}
-
-fn hex(digits: &[u8]) -> Option<u32> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    each_base64(text, add);
 }
 
 #[cfg(test)]

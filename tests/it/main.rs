@@ -25,6 +25,7 @@ mod identity;
 mod harness_proof;
 mod network;
 mod openapi;
+mod redaction;
 mod repositories;
 mod routing;
 mod routing_names;
