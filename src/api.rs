@@ -120,9 +120,15 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
         ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)),
         ("POST", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::renew(api, s, r, id)),
         ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::remove(api, s, r, id)),
-        ("POST", ["apps", id, "stop"]) => owner(|api, s, r| apps::stop(api, s, r, id)),
-        ("POST", ["apps", id, "start"]) => owner(|api, s, r| apps::start(api, s, r, id)),
-        ("POST", ["apps", id, "restart"]) => owner(|api, s, r| apps::restart(api, s, r, id)),
+        ("POST", ["apps", id, "stop"]) => {
+            owner(|api, s, r| apps::act(api, s, r, id, Deployer::stop_app))
+        }
+        ("POST", ["apps", id, "start"]) => {
+            owner(|api, s, r| apps::act(api, s, r, id, Deployer::start_app))
+        }
+        ("POST", ["apps", id, "restart"]) => {
+            owner(|api, s, r| apps::act(api, s, r, id, Deployer::restart_app))
+        }
         ("GET", ["deploys", id]) => owner(|api, s, r| deploys::show(api, s, r, id)),
         ("GET", ["deploys", id, "log"]) => owner(|api, s, r| deploys::log(api, s, r, id)),
         ("POST", ["deploy"]) => owner(deploys::one_line),

@@ -14,6 +14,7 @@ mod fence;
 mod fetch;
 mod files;
 mod hosts;
+mod house;
 mod identity;
 mod instance;
 mod launch;
@@ -41,6 +42,7 @@ use crate::store::{App, Process};
 use check::{Check, Verdict};
 use deployer::Shared;
 use fetch::TokenOf;
+use house::{LEAST_SPACE, too_little};
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
@@ -48,16 +50,6 @@ use route::Target;
 use serde_json::json;
 use std::path::Path;
 use supervise::Order;
-
-/// Releases that are kept besides the live one.
-const KEPT_RELEASES: u32 = 5;
-
-/// Deploys of an app that the database remembers, with their logs.
-const KEPT_HISTORY: u32 = 100;
-
-/// Free disk below which no build begins: bytes, and parts of a hundred.
-const LEAST_SPACE: u64 = 500 << 20;
-const LEAST_PERCENT: u64 = 5;
 
 /// Lines of an app's output that tell why it ended.
 const LAST_LINES: usize = 20;
@@ -121,9 +113,6 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         Err(sentence) => shared.fail(id, &sentence),
     }
     shared.prune(app);
-    if let Err(error) = shared.places.discard_temporary(app) {
-        log::warn!("temporary files of app {app} could not be removed: {error}");
-    }
 }
 
 impl Attempt<'_> {
@@ -132,7 +121,9 @@ impl Attempt<'_> {
         let (status, error) = match result {
             Ok(()) => ("live", None),
             Err(Halt::Failed(sentence)) => ("failed", Some(sentence)),
-            Err(Halt::Cancelled) => ("failed", Some(self.shared.queue.reason().to_owned())),
+            Err(Halt::Cancelled) => {
+                ("failed", Some(self.shared.queue.reason(&self.app.id).to_owned()))
+            }
         };
         let error = error.map(|sentence| self.redactor.redact(&sentence).into_owned());
         if let Some(sentence) = &error {
@@ -252,6 +243,9 @@ impl Attempt<'_> {
         let plan = detect::detect(&tree, build, start, &detect::Installed)?;
         self.say(&plan.found);
         if let Some(command) = &plan.build {
+            let wait = || self.say("Waiting until another app's build has ended");
+            let turn = self.shared.queue.build_turn(self.cancel, wait);
+            let _turn = turn.ok_or(Halt::Cancelled)?;
             self.has_room()?;
             self.say(&format!("Building: {command}"));
             let sandbox = launch::for_build(machine, app.slot, root, self.env.clone())
@@ -408,48 +402,6 @@ fn about_port(output: &str) -> &'static str {
     }
 }
 
-/// Why no build begins with this many bytes free of so many.
-fn too_little(free: u64, all: u64) -> Option<String> {
-    let enough = free >= LEAST_SPACE && free / LEAST_PERCENT >= all / 100;
-    let (free, all, least) = (free >> 20, all >> 20, LEAST_SPACE >> 20);
-    (!enough).then(|| {
-        format!(
-            "only {free} MiB of {all} MiB of disk are free, and a build needs {least} MiB and \
-             {LEAST_PERCENT} %; free some space"
-        )
-    })
-}
-
-impl Shared {
-    /// Removes what a deploy that came to no end left behind.
-    fn clear_away(&self, app: &AppId, deploy: &DeployId) {
-        let release = self.places.discard_release(app, deploy);
-        if let Err(error) = release.and_then(|()| self.places.discard_temporary(app)) {
-            log::warn!("what deploy {deploy} left could not be removed: {error}");
-        }
-    }
-
-    /// Removes what is no longer needed of an app: old releases, old history with its
-    /// logs, a cache that has grown too large. Never `/data`.
-    fn prune(&self, app: &AppId) {
-        let old = self.store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
-        for deploy in old {
-            if let Err(error) = self.places.discard_release(app, &deploy) {
-                log::warn!("release {deploy} could not be removed: {error}");
-            }
-        }
-        match self.store.prune_history(app, KEPT_HISTORY) {
-            Ok(forgotten) => self.journal.remove_deploys(&forgotten),
-            Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
-        }
-        if let Err(error) = self.places.bound_cache(app, &|| !self.queue.is_closed())
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            log::warn!("the cache of app {app} could not be looked at: {error}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -464,15 +416,5 @@ mod tests {
             assert!(about_port(line).contains("PORT"), "{line}");
         }
         assert_eq!(about_port("KeyError: 'ADDRESS'"), "");
-    }
-
-    #[test]
-    fn a_full_disk_refuses_a_build_before_it_begins() {
-        const GIB: u64 = 1 << 30;
-        assert_eq!(too_little(10 * GIB, 100 * GIB), None);
-        assert_eq!(too_little(GIB, 10 * GIB), None);
-        assert!(too_little(4 * GIB, 100 * GIB).is_some(), "less than 5 %");
-        let sentence = too_little(GIB / 4, 2 * GIB).unwrap();
-        assert!(sentence.contains("only 256 MiB of 2048 MiB"), "{sentence}");
     }
 }

@@ -39,8 +39,9 @@ use writer::{Channel, poke, wakeable};
 /// before.
 pub const MAX_APP_LOG: u64 = 10 * 1024 * 1024;
 
-/// Seconds between two looks at the size of the apps' logs.
-const LOOK_EVERY: i64 = 5;
+/// Seconds between two looks at the size of the apps' logs. What an app writes in
+/// between is on the disk besides the limit.
+const LOOK_EVERY: i64 = 1;
 
 /// Most lines that [`Journal::app_tail`] returns.
 pub const MAX_TAIL: usize = 5_000;
@@ -224,6 +225,18 @@ impl Journal {
         self.remove_deploys(deploys);
     }
 
+    /// The apps that have a log.
+    #[must_use]
+    pub fn all_apps(&self) -> Vec<AppId> {
+        named(&self.shared.apps, |name| AppId::parse(name).ok())
+    }
+
+    /// The deploys that have a log.
+    #[must_use]
+    pub fn all_deploys(&self) -> Vec<DeployId> {
+        named(&self.shared.deploys, |name| DeployId::parse(name).ok())
+    }
+
     /// Deletes the logs of these deploys; those that have none are passed over.
     pub fn remove_deploys(&self, deploys: &[DeployId]) {
         for deploy in deploys {
@@ -287,6 +300,12 @@ fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.create(true).mode(0o600).custom_flags(nofollow).open(path)?;
     fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     Ok(file)
+}
+
+/// Whose logs are in a directory; the older half of a log counts too.
+fn named<T>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| read(entry.file_name().to_str()?.split('.').next()?)).collect()
 }
 
 fn ends_inside_a_line(path: &Path) -> io::Result<bool> {

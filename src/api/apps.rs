@@ -5,6 +5,7 @@ use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
+use crate::deploy::{DeployError, Deployer};
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, Invalid,
     MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
@@ -210,42 +211,18 @@ pub(super) fn remove(
     Ok(Answer::no_content())
 }
 
-pub(super) fn stop(
+/// `POST` to an app's `stop`, `start` or `restart`.
+pub(super) fn act(
     api: &Api,
     _: &Session,
     request: &Request<'_>,
     id: &str,
+    action: fn(&Deployer, &AppId) -> Result<(), DeployError>,
 ) -> Result<Answer, ApiError> {
-    let app = acting_on(api, request, id)?;
-    api.deployer.stop_app(&app.id)?;
-    Ok(api.shown(202, &api.app(id)?))
-}
-
-pub(super) fn start(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    let app = acting_on(api, request, id)?;
-    api.deployer.start_app(&app.id)?;
-    Ok(api.shown(202, &api.app(id)?))
-}
-
-pub(super) fn restart(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    let app = acting_on(api, request, id)?;
-    api.deployer.restart_app(&app.id)?;
-    Ok(api.shown(202, &api.app(id)?))
-}
-
-fn acting_on(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
     no_body(request)?;
-    api.app(id)
+    let app = api.app(id)?;
+    action(&api.deployer, &app.id)?;
+    Ok(api.shown(202, &api.app(id)?))
 }
 
 pub(super) fn log(

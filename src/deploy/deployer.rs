@@ -3,13 +3,14 @@
 use super::error::DeployError;
 use super::fence::Fence;
 use super::hosts::led_to;
+use super::house::Removal;
 use super::instance::{Instance, noted_exit, sweep};
 use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
 use super::route::{Router, Settings};
 use super::supervise::{Desk, Order, Supervisor};
-use super::worker::Queue;
+use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
@@ -17,11 +18,6 @@ use crate::store::{Delivered, Deploy, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
-
-/// How long a removal waits for a deploy of the same app to be cancelled: it takes
-/// milliseconds, and the thread that answers all requests waits meanwhile.
-const CANCELLED: Duration = Duration::from_secs(1);
 
 /// Whether this machine can run apps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +95,16 @@ impl Deployer {
         for app in shared.store.apps()? {
             shared.desk.give(Order::Look(app.id));
         }
-        let (worker, lookout) = (Arc::clone(&shared), Arc::clone(&shared));
-        let threads = vec![
+        let (lookout, house) = (Arc::clone(&shared), Arc::clone(&shared));
+        let mut threads = vec![
             spawn("lookout", move || lookout.look_out())?,
             spawn("supervisor", move || supervisor.run())?,
-            spawn("deploys", move || {
-                worker.work();
-            })?,
+            spawn("house", move || house.keep_house())?,
         ];
+        for _ in 0..WORKERS {
+            let worker = Arc::clone(&shared);
+            threads.push(spawn("deploys", move || worker.work())?);
+        }
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
     }
 
@@ -204,7 +202,6 @@ impl Deployer {
             return Err(DeployError::NoApp);
         }
         self.cancel_deploys(app, "cancelled, because the app was removed")?;
-        shared.queue.wait_until_free_of(app, CANCELLED);
         shared.store.set_wanted(app, Wanted::Stopped)?;
         shared.desk.give(Order::Forget(app.clone()));
         shared.router.forget(app);
@@ -216,7 +213,9 @@ impl Deployer {
         shared.store.delete_app(app)?;
         self.readmit();
         shared.journal.remove_app(app, &deploys);
-        shared.queue.wake();
+        // A deploy that is being cancelled may still make files, and this thread, which
+        // answers all requests, does not wait for it.
+        shared.queue.remove_later(Removal { app: app.clone(), keep_data, deploys });
         Ok(())
     }
 
@@ -250,7 +249,7 @@ impl Deployer {
         }
     }
 
-    /// Cancels a deploy that is under way and joins the threads; apps keep running.
+    /// Cancels the deploys that are under way and joins the threads; apps keep running.
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
         self.shared.queue.close("the server was stopped; deploy again");

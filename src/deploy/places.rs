@@ -196,6 +196,19 @@ impl Places {
         self.data.join(&format!("{APPS}/{app}/releases/{deploy}.json"))
     }
 
+    /// The releases of an app that are there.
+    #[must_use]
+    pub fn releases(&self, app: &AppId) -> Vec<DeployId> {
+        let ids = |name: &str| DeployId::parse(name.trim_end_matches(".json")).ok();
+        named(&self.data.join(&format!("{APPS}/{app}/releases")), ids)
+    }
+
+    /// The apps that have files.
+    #[must_use]
+    pub fn all_apps(&self) -> Vec<AppId> {
+        named(&self.apps(), |name| AppId::parse(name).ok())
+    }
+
     /// Removes a release.
     ///
     /// # Errors
@@ -273,6 +286,15 @@ impl Places {
     pub fn space(&self) -> io::Result<(u64, u64)> {
         files::space(self.data.path())
     }
+}
+
+/// What the names in a directory stand for; others are passed over.
+fn named<T: Ord>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<T> = entries.filter_map(|entry| read(entry.file_name().to_str()?)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 #[cfg(test)]

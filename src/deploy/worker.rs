@@ -1,17 +1,23 @@
-//! The one thread that deploys: one at a time, the oldest request first.
+//! The threads that deploy: one deploy at a time of each app, the oldest request
+//! first, and one build at a time of all.
 
 use super::deployer::{Shared, lock};
+use super::house::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long the worker waits when the database does not answer.
+/// Deploys that run beside one another. Most of a deploy is waiting, for a Git host or
+/// for an app that starts; builds, which are work, go one after the other.
+pub const WORKERS: usize = 4;
+
+/// How long a worker waits when the database does not answer.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
-/// How often files that could not be removed are tried again.
-const CLEAN_UP: Duration = Duration::from_secs(600);
+/// How long a worker waits when there is nothing to do; whoever has something wakes it.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// What is being deployed, and whether there is more.
 #[derive(Default)]
@@ -22,10 +28,14 @@ pub struct Queue {
 
 #[derive(Default)]
 struct State {
-    woken: bool,
+    /// Counts the reasons to look for something to do.
+    wakes: u64,
     /// Why no further deploy begins, once that is so.
     closed: Option<&'static str>,
-    current: Option<Current>,
+    current: Vec<Current>,
+    building: bool,
+    removals: Vec<Removal>,
+    house_work: bool,
 }
 
 struct Current {
@@ -34,88 +44,149 @@ struct Current {
     why: Option<&'static str>,
 }
 
+/// The right to build; given back when dropped.
+pub struct BuildTurn<'a>(&'a Queue);
+
 impl Queue {
     /// Says that there may be something to do.
     pub fn wake(&self) {
-        lock(&self.state).woken = true;
+        self.state().wakes += 1;
         self.changed.notify_all();
     }
 
-    /// Ends the deploy under way, and begins no other.
+    /// Ends the deploys under way, and begins no other.
     pub fn close(&self, why: &'static str) {
-        let mut state = lock(&self.state);
+        let mut state = self.state();
         state.closed = Some(why);
-        if let Some(current) = state.current.as_mut() {
-            current.stop(why);
-        }
+        state.current.iter_mut().for_each(|current| current.stop(why));
         self.changed.notify_all();
     }
 
-    /// Ends the deploy under way if it is of this app.
+    /// Ends the deploy of this app that is under way, if there is one.
     pub fn cancel(&self, app: &AppId, why: &'static str) {
-        let mut state = lock(&self.state);
-        if let Some(current) = state.current.as_mut().filter(|c| c.app == *app) {
-            current.stop(why);
-        }
+        let mut state = self.state();
+        state.current.iter_mut().filter(|c| c.app == *app).for_each(|c| c.stop(why));
+        // It may be waiting for its turn to build.
+        self.changed.notify_all();
     }
 
-    /// Waits until no deploy of this app is under way, at most this long.
-    pub fn wait_until_free_of(&self, app: &AppId, at_most: Duration) {
-        let busy = |state: &mut State| state.current.as_ref().is_some_and(|c| c.app == *app);
-        let waited = self.changed.wait_timeout_while(lock(&self.state), at_most, busy);
-        if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
-            log::warn!("a deploy of app {app} does not end; the app is removed all the same");
-        }
+    /// Has the rest of an app's removal done, as soon as no deploy of it is under way.
+    pub fn remove_later(&self, removal: Removal) {
+        let mut state = self.state();
+        state.removals.push(removal);
+        state.house_work = true;
+        self.changed.notify_all();
+    }
+
+    /// The removals that can be finished now.
+    pub fn removals(&self) -> Vec<Removal> {
+        let mut state = self.state();
+        let State { removals, current, .. } = &mut *state;
+        let is_free = |r: &mut Removal| !current.iter().any(|c| c.app == r.app);
+        removals.extract_if(.., is_free).collect()
     }
 
     /// Does `work`, which makes a deploy final, unless the deploy was cancelled: after
     /// a cancellation nothing goes live, and after going live nothing is cancelled.
     pub fn unless_cancelled<T>(&self, cancel: &Cancel, work: impl FnOnce() -> T) -> Option<T> {
-        let _held = lock(&self.state);
+        let _held = self.state();
         if cancel.is_cancelled() { None } else { Some(work()) }
     }
 
-    /// Why the deploy under way was cancelled.
-    pub fn reason(&self) -> &'static str {
-        let state = lock(&self.state);
-        state.current.as_ref().and_then(|c| c.why).unwrap_or("cancelled")
-    }
-
-    fn begin(&self, app: &AppId, cancel: &Cancel) {
-        let mut state = lock(&self.state);
-        let mut current = Current { app: app.clone(), cancel: cancel.clone(), why: None };
-        if let Some(why) = state.closed {
-            current.stop(why);
+    /// Waits for the turn to build; `None` when the deploy was cancelled meanwhile.
+    /// `on_wait` is called once if another app is building.
+    pub fn build_turn(&self, cancel: &Cancel, on_wait: impl FnOnce()) -> Option<BuildTurn<'_>> {
+        if self.state().building {
+            on_wait();
         }
-        state.current = Some(current);
+        let mut state = self.state();
+        while state.building && !cancel.is_cancelled() {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if cancel.is_cancelled() {
+            return None;
+        }
+        state.building = true;
+        Some(BuildTurn(self))
     }
 
-    fn end(&self) {
-        lock(&self.state).current = None;
-        self.changed.notify_all();
+    /// Why the deploy of this app that is under way was cancelled.
+    pub fn reason(&self, app: &AppId) -> &'static str {
+        let state = self.state();
+        let current = state.current.iter().find(|c| c.app == *app);
+        current.and_then(|c| c.why).unwrap_or("cancelled")
     }
 
     /// Whether the server stops.
     pub fn is_closed(&self) -> bool {
-        lock(&self.state).closed.is_some()
+        self.state().closed.is_some()
     }
 
-    /// Waits until there may be something to do; `false` when there is nothing more, ever.
-    fn wait(&self, at_most: Duration) -> bool {
+    /// Waits until files may be there to remove; `false` when the server stops.
+    pub fn wait_for_house_work(&self, at_most: Duration) -> bool {
+        let mut state = self.wait_while(at_most, |state| !state.house_work);
+        state.house_work = false;
+        state.closed.is_none()
+    }
+
+    /// Takes the first of these requests, oldest first, whose app has no deploy under way.
+    fn begin<T>(
+        &self,
+        cancel: &Cancel,
+        requests: impl FnOnce() -> Result<Vec<(AppId, DeployId)>, T>,
+    ) -> Result<Option<(AppId, DeployId)>, T> {
+        let mut state = self.state();
+        if state.closed.is_some() {
+            return Ok(None);
+        }
+        // Asked for while we hold the lock: no other worker takes the same one.
+        let free = |(app, _): &(AppId, DeployId)| !state.current.iter().any(|c| c.app == *app);
+        let Some((app, deploy)) = requests()?.into_iter().find(free) else { return Ok(None) };
+        state.current.push(Current { app: app.clone(), cancel: cancel.clone(), why: None });
+        Ok(Some((app, deploy)))
+    }
+
+    fn end(&self, app: &AppId) {
+        let mut state = self.state();
+        state.current.retain(|c| c.app != *app);
+        // Another request of the same app may have waited for this.
+        state.wakes += 1;
+        state.house_work = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there may be something to do that was not there at `seen` wakes.
+    fn wait(&self, seen: u64, at_most: Duration) {
+        drop(self.wait_while(at_most, |state| state.wakes == seen));
+    }
+
+    fn wait_while(
+        &self,
+        at_most: Duration,
+        nothing: impl Fn(&State) -> bool,
+    ) -> MutexGuard<'_, State> {
         let until = Instant::now() + at_most;
-        let mut state = lock(&self.state);
-        while state.closed.is_none() && !state.woken {
+        let mut state = self.state();
+        while state.closed.is_none() && nothing(&state) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return true;
+                break;
             }
-            state = match self.changed.wait_timeout(state, left) {
-                Ok((state, _)) => state,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.woken = false;
-        state.closed.is_none()
+        state
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for BuildTurn<'_> {
+    fn drop(&mut self) {
+        self.0.state().building = false;
+        self.0.changed.notify_all();
     }
 }
 
@@ -127,43 +198,33 @@ impl Current {
 }
 
 impl Shared {
-    /// Deploys what is asked for until the server stops, and removes files meanwhile.
+    /// Deploys what is asked for until the server stops.
     pub fn work(&self) {
-        let mut pause = Duration::ZERO;
-        while self.queue.wait(pause) {
-            pause = CLEAN_UP;
-            while !self.queue.is_closed() {
-                match self.store.next_queued() {
-                    Ok(Some(deploy)) => self.take(&deploy.app, &deploy.id),
-                    Ok(None) => break,
-                    Err(error) => {
-                        log::error!("the next deploy could not be read: {error}");
-                        pause = TRY_AGAIN;
-                        break;
-                    }
+        while !self.queue.is_closed() {
+            let seen = self.queue.state().wakes;
+            match self.take() {
+                Ok(true) => {}
+                Ok(false) => self.queue.wait(seen, IDLE),
+                Err(why) => {
+                    log::error!("the next deploy could not be taken: {why}");
+                    self.queue.wait(seen, TRY_AGAIN);
                 }
-            }
-            if !self.queue.is_closed() {
-                self.places.empty_trash(&|| !self.queue.is_closed());
             }
         }
     }
 
-    /// Runs one deploy to its end. A panic in it is a bug that ends this deploy alone.
-    fn take(&self, app: &AppId, deploy: &DeployId) {
-        let cancel = match Cancel::new() {
-            Ok(cancel) => cancel,
-            Err(error) => {
-                let sentence = format!("the server has no file descriptor left: {error}");
-                return self.fail(deploy, &sentence);
-            }
-        };
-        self.queue.begin(app, &cancel);
-        let ran = catch_unwind(AssertUnwindSafe(|| super::run(self, app, deploy, &cancel)));
+    /// Runs the next deploy to its end; `false` when there is none. A panic in it is a
+    /// bug that ends this deploy alone.
+    fn take(&self) -> Result<bool, String> {
+        let cancel = Cancel::new().map_err(|e| e.to_string())?;
+        let begun = self.queue.begin(&cancel, || self.store.queued());
+        let Some((app, deploy)) = begun.map_err(|e| e.to_string())? else { return Ok(false) };
+        let ran = catch_unwind(AssertUnwindSafe(|| super::run(self, &app, &deploy, &cancel)));
         if ran.is_err() {
-            self.fail(deploy, "the server failed inside; its log says where");
+            self.fail(&deploy, "the server failed inside; its log says where");
         }
-        self.queue.end();
+        self.queue.end(&app);
+        Ok(true)
     }
 
     /// Ends a deploy with a sentence that holds no secret.
@@ -184,45 +245,96 @@ mod tests {
         AppId::parse(name).unwrap()
     }
 
+    const NOTHING: Option<(AppId, DeployId)> = None;
+
+    /// Begins the first of these apps that is free.
+    fn begin(queue: &Queue, cancel: &Cancel, apps: &[&str]) -> Option<String> {
+        let deploy = |name: &&str| (app(name), DeployId::parse(name).unwrap());
+        let requests = || Ok::<_, ()>(apps.iter().map(deploy).collect());
+        queue.begin(cancel, requests).unwrap().map(|(app, _)| app.to_string())
+    }
+
     #[test]
     fn a_cancelled_deploy_does_not_go_live_and_a_live_one_is_not_cancelled() {
         let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
-        queue.begin(&app("aaaaaaaaaa"), &cancel);
+        assert!(begin(&queue, &cancel, &["aaaaaaaaaa"]).is_some());
         queue.cancel(&app("bbbbbbbbbb"), "another app's");
         assert_eq!(queue.unless_cancelled(&cancel, || 1), Some(1));
         queue.cancel(&app("aaaaaaaaaa"), "stopped");
         queue.cancel(&app("aaaaaaaaaa"), "a later reason");
         assert_eq!(queue.unless_cancelled(&cancel, || 1), None);
-        assert_eq!(queue.reason(), "stopped");
+        assert_eq!(queue.reason(&app("aaaaaaaaaa")), "stopped");
     }
 
     #[test]
     fn once_closed_nothing_begins_and_nobody_waits() {
         let queue = Queue::default();
         let (first, second) = (Cancel::new().unwrap(), Cancel::new().unwrap());
-        queue.begin(&app("aaaaaaaaaa"), &first);
+        assert!(begin(&queue, &first, &["aaaaaaaaaa"]).is_some());
+        let turn = queue.build_turn(&first, || panic!("nobody builds")).unwrap();
         queue.close("the server stops");
         assert!(first.is_cancelled() && queue.is_closed());
-        queue.end();
-        queue.begin(&app("aaaaaaaaaa"), &second);
-        assert!(second.is_cancelled(), "one that slipped in is cancelled too");
-        assert_eq!(queue.reason(), "the server stops");
-        assert!(!queue.wait(Duration::from_secs(600)));
+        assert_eq!(queue.reason(&app("aaaaaaaaaa")), "the server stops");
+        assert!(begin(&queue, &second, &["bbbbbbbbbb"]).is_none());
+        queue.wait(0, Duration::from_secs(600));
+        assert!(!queue.wait_for_house_work(Duration::from_secs(600)));
+        drop(turn);
+        assert!(queue.build_turn(&first, || {}).is_none());
     }
 
     #[test]
-    fn a_wake_is_not_lost_and_a_removal_waits_for_its_deploy() {
+    fn two_deploys_of_one_app_never_run_at_once_and_those_of_others_do() {
+        let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
+        let waiting = ["aaaaaaaaaa", "bbbbbbbbbb"];
+        assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("aaaaaaaaaa"));
+        assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("bbbbbbbbbb"));
+        assert_eq!(begin(&queue, &cancel, &waiting), None);
+        let seen = queue.state().wakes;
+        queue.end(&app("aaaaaaaaaa"));
+        queue.wait(seen, Duration::from_secs(600));
+        assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("aaaaaaaaaa"));
+        assert_eq!(queue.begin(&cancel, || Err("the database")), Err::<_, _>("the database"));
+        assert_eq!(queue.begin(&cancel, || Ok::<_, ()>(Vec::new())), Ok(NOTHING));
+    }
+
+    #[test]
+    fn builds_take_turns_and_one_that_waits_can_be_cancelled() {
         let queue = Queue::default();
-        queue.wake();
-        assert!(queue.wait(Duration::from_secs(600)));
-        queue.begin(&app("aaaaaaaaaa"), &Cancel::new().unwrap());
-        queue.wait_until_free_of(&app("bbbbbbbbbb"), Duration::from_secs(600));
+        let (first, second, third) =
+            (Cancel::new().unwrap(), Cancel::new().unwrap(), Cancel::new().unwrap());
+        for (cancel, name) in [(&first, "aaaaaaaaaa"), (&second, "bbbbbbbbbb")] {
+            assert!(begin(&queue, cancel, &[name]).is_some());
+        }
+        let turn = queue.build_turn(&first, || panic!("nobody builds")).unwrap();
+        let (told, hears) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let waiter = scope.spawn(|| {
-                queue.wait_until_free_of(&app("aaaaaaaaaa"), Duration::from_secs(600));
-            });
-            assert!(!waiter.is_finished());
-            queue.end();
+            let (queue, tell) = (&queue, told.clone());
+            let waiter =
+                scope.spawn(move || queue.build_turn(&second, || tell.send(()).unwrap()).is_none());
+            hears.recv().unwrap();
+            queue.cancel(&app("bbbbbbbbbb"), "stopped");
+            assert!(waiter.join().unwrap(), "it was cancelled");
+            let waiter =
+                scope.spawn(|| queue.build_turn(&third, || told.send(()).unwrap()).is_some());
+            hears.recv().unwrap();
+            drop(turn);
+            assert!(waiter.join().unwrap());
         });
+        assert!(!queue.state().building);
+    }
+
+    #[test]
+    fn a_removal_is_finished_only_after_the_apps_deploy() {
+        let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
+        assert!(begin(&queue, &cancel, &["aaaaaaaaaa"]).is_some());
+        for name in ["aaaaaaaaaa", "bbbbbbbbbb"] {
+            queue.remove_later(Removal { app: app(name), keep_data: false, deploys: Vec::new() });
+        }
+        assert!(queue.wait_for_house_work(Duration::from_secs(600)));
+        let free: Vec<_> = queue.removals().into_iter().map(|r| r.app).collect();
+        assert_eq!(free, [app("bbbbbbbbbb")]);
+        queue.end(&app("aaaaaaaaaa"));
+        assert!(queue.wait_for_house_work(Duration::from_secs(600)));
+        assert_eq!(queue.removals().len(), 1);
     }
 }

@@ -130,16 +130,22 @@ impl Store {
         })
     }
 
-    /// The oldest deploy in the queue.
+    /// The deploys in the queue, the oldest first, at most one of each app.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub fn next_queued(&self) -> Result<Option<Deploy>, StoreError> {
-        let sql = format!("{SELECT} WHERE status = 'queued' ORDER BY seq LIMIT 1");
+    pub fn queued(&self) -> Result<Vec<(AppId, DeployId)>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(&sql)?;
+        let mut statement = connection.prepare_cached(
+            "SELECT app_id, id FROM deploys WHERE status = 'queued' ORDER BY seq",
+        )?;
         let mut rows = statement.query([])?;
-        rows.next()?.map(read_deploy).transpose()
+        let mut queued = Vec::new();
+        while let Some(row) = rows.next()? {
+            let (app, id): (String, String) = (row.get(0)?, row.get(1)?);
+            queued.push((parsed(&app, AppId::parse)?, parsed(&id, DeployId::parse)?));
+        }
+        Ok(queued)
     }
 
     /// One deploy, or `None`.

@@ -106,7 +106,10 @@ impl Site {
         until("half releases are gone", LIMIT, || {
             names(&place.join("releases")).iter().all(|n| releases.iter().any(|r| n.contains(r)))
         });
-        until("temporary files are gone", LIMIT, || names(&place.join("tmp")).is_empty());
+        until("temporary files are gone", LIMIT, || {
+            names(&place.join("tmp")).is_empty()
+                && names(&self.server.data().join("apps/.trash")).is_empty()
+        });
     }
 
     /// Changes the database while no server has it.
@@ -351,6 +354,56 @@ fn after_a_reboot_what_should_run_runs_and_strangers_with_old_pids_are_left_alon
     for stranger in [&mut same_pid, &mut same_all] {
         assert!(stranger.0.try_wait().expect("a status").is_none(), "a stranger was ended");
     }
+}
+
+#[test]
+fn apps_deploy_beside_one_another_and_build_in_turn() {
+    let mut site = Site::new();
+    let (slow, builder, other) = (site.app("slow"), site.app("builder"), site.app("other"));
+    site.change(&slow, &json!({"startCommand": "echo asleep; exec sleep 600"}));
+    let checked = deploy(&mut site.owner, &slow);
+    site.reaches(&checked, "checking");
+    deploy_live(&mut site.owner, &other);
+    site.reaches(&checked, "checking");
+
+    site.change(&builder, &json!({"buildCommand": HELD_BUILD}));
+    site.change(&other, &json!({"buildCommand": "echo it builds"}));
+    let first = deploy(&mut site.owner, &builder);
+    let begun = site.place(&builder).join("cache/begun");
+    until("it builds", LIMIT, || begun.exists());
+    let second = deploy(&mut site.owner, &other);
+    let log = format!("/api/deploys/{second}/log");
+    until("the other waits for its turn", LIMIT, || {
+        site.owner.get(&log).text().contains("Waiting until another app's build has ended")
+    });
+    assert!(!site.owner.get(&log).text().contains("it builds"));
+    std::fs::write(site.place(&builder).join("cache/go"), "").unwrap();
+    for id in [first, second] {
+        assert_eq!(ended(&mut site.owner, &id)["status"], "live");
+    }
+
+    // An app is removed in the middle of its deploy, and nobody waits for that.
+    site.owner.delete(&format!("/api/apps/{slow}")).expect(204);
+    site.owner.get(&format!("/api/apps/{slow}")).expect(404);
+    let (place, data) = (site.place(&slow), site.server.data());
+    until("nothing of it is left", LIMIT, || {
+        sandboxes(&place).is_empty()
+            && !place.exists()
+            && names(&data.join("apps/.trash")).is_empty()
+            && !names(&data.join("logs/apps")).iter().any(|name| name.starts_with(&slow))
+            && !names(&data.join("logs/deploys")).iter().any(|name| name.starts_with(&checked))
+    });
+
+    // Nor of one whose removal was cut short by a kill.
+    site.server.kill9();
+    site.change_database(&format!("DELETE FROM apps WHERE id = '{other}'"));
+    site.start_again();
+    let place = site.place(&other);
+    until("what the database does not know is gone", LIMIT, || {
+        sandboxes(&place).is_empty()
+            && names(&place) == ["data"]
+            && !names(&data.join("logs/apps")).iter().any(|name| name.starts_with(&other))
+    });
 }
 
 #[test]
