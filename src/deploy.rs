@@ -28,6 +28,7 @@ mod route;
 mod sandbox;
 mod seccomp;
 mod supervise;
+mod switch;
 mod worker;
 
 pub use deployer::{Deployer, Runtime};
@@ -38,7 +39,7 @@ pub use route::{Settings as RouteSettings, State as RouterState};
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};
 use crate::proc::Cancel;
-use crate::store::{App, Process};
+use crate::store::App;
 use check::{Check, Verdict};
 use deployer::Shared;
 use fetch::TokenOf;
@@ -46,10 +47,8 @@ use house::{LEAST_SPACE, too_little};
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
-use route::Target;
 use serde_json::json;
 use std::path::Path;
-use supervise::Order;
 
 /// Lines of an app's output that tell why it ended.
 const LAST_LINES: usize = 20;
@@ -346,46 +345,6 @@ impl Attempt<'_> {
         let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
         let lines: Vec<String> = lines.iter().map(short).collect();
         format!("; its last lines:\n{}", lines.join("\n"))
-    }
-
-    fn go_live(&self, launched: Launched) -> Result<(), Halt> {
-        let process = launched.process().clone();
-        self.switch(&Target::Process(process.port), Some(&process))?;
-        self.say(&format!("Live on port {}", process.port));
-        if let Some(instance) = launched.keep() {
-            let order = Order::TakeOver(self.app.id.clone(), process, Box::new(instance));
-            self.shared.desk.give(order);
-        }
-        Ok(())
-    }
-
-    fn go_live_as_files(&self) -> Result<(), Halt> {
-        let (app, release) = (self.app.id.clone(), self.release().clone());
-        if !self.shared.places.site(&app, &release).is_dir() {
-            return Err(Halt::Failed("the site's files are gone; deploy again".to_owned()));
-        }
-        self.switch(&Target::Files(app.clone(), release), None)?;
-        self.say("Live: the router serves the files");
-        self.shared.desk.give(Order::GiveUp(app));
-        Ok(())
-    }
-
-    /// The switch: the router confirms, then one transaction in the database makes it
-    /// final; after that the supervisor sends the process before it home.
-    fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), Halt> {
-        let (shared, app) = (self.shared, &self.app.id);
-        let routed = shared.router.switch(&self.app, target, &|line| self.say(line))?;
-        let switch = || shared.store.go_live(self.id, app, process);
-        match shared.queue.unless_cancelled(self.cancel, switch) {
-            Some(Ok(true)) => Ok(()),
-            unwell => {
-                routed.take_back();
-                Err(match unwell {
-                    Some(Err(error)) => Halt::Failed(error.to_string()),
-                    _ => Halt::Cancelled,
-                })
-            }
-        }
     }
 }
 

@@ -35,3 +35,4 @@ mod start_and_stop;
 mod supervision;
 mod tidy;
 mod webhooks;
+mod zero_downtime;

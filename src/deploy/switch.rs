@@ -1,0 +1,51 @@
+//! The last step of a deploy: the switch from the release before to the new one.
+
+use super::launch::Launched;
+use super::route::Target;
+use super::supervise::Order;
+use super::{Attempt, Halt};
+use crate::store::Process;
+
+impl Attempt<'_> {
+    /// A process that has proved itself becomes the live one.
+    pub fn go_live(&self, launched: Launched) -> Result<(), Halt> {
+        let process = launched.process().clone();
+        self.switch(&Target::Process(process.port), Some(&process))?;
+        self.say(&format!("Live on port {}", process.port));
+        if let Some(instance) = launched.keep() {
+            let order = Order::TakeOver(self.app.id.clone(), process, Box::new(instance));
+            self.shared.desk.give(order);
+        }
+        Ok(())
+    }
+
+    /// Published files become what is live.
+    pub fn go_live_as_files(&self) -> Result<(), Halt> {
+        let (app, release) = (self.app.id.clone(), self.release().clone());
+        if !self.shared.places.site(&app, &release).is_dir() {
+            return Err(Halt::Failed("the site's files are gone; deploy again".to_owned()));
+        }
+        self.switch(&Target::Files(app.clone(), release), None)?;
+        self.say("Live: the router serves the files");
+        self.shared.desk.give(Order::GiveUp(app));
+        Ok(())
+    }
+
+    /// The switch: the router confirms, then one transaction in the database makes it
+    /// final; after that the supervisor sends the process before it home.
+    fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), Halt> {
+        let (shared, app) = (self.shared, &self.app.id);
+        let routed = shared.router.switch(&self.app, target, &|line| self.say(line))?;
+        let switch = || shared.store.go_live(self.id, app, process);
+        match shared.queue.unless_cancelled(self.cancel, switch) {
+            Some(Ok(true)) => Ok(()),
+            unwell => {
+                routed.take_back();
+                Err(match unwell {
+                    Some(Err(error)) => Halt::Failed(error.to_string()),
+                    _ => Halt::Cancelled,
+                })
+            }
+        }
+    }
+}

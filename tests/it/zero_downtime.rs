@@ -1,0 +1,213 @@
+//! Deploys that never take an app down: good and bad ones in turn, under the eyes of clients of the router.
+
+use crate::deploy::{create, deploy, ended};
+use crate::harness::wait::let_pass;
+use crate::harness::{GitServer, Http, RawConn, Setup, Ws};
+use crate::routing::{release, roll_back, start};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const HOST: &str = "shop.localhost";
+/// What a good release may take on a busy machine, and what the others get, in seconds.
+const PATIENCE: [u32; 2] = [60, 1];
+/// Between two connections of the second client, which shall not take the machine for itself.
+const NOW_AND_THEN: Duration = Duration::from_millis(10);
+/// A release that ends closes its WebSockets; on a busy machine it may take its time.
+const CLOSING: Duration = Duration::from_secs(20);
+
+const ERRORS: &str = "import http.server, os
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500); self.end_headers(); self.wfile.write(b'bad')
+http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()
+";
+const HANGS: &str = "import os, socket, time
+s = socket.socket(); s.bind(('127.0.0.1', int(os.environ['PORT']))); s.listen(); time.sleep(600)
+";
+const FORKS: &str = "import os, time
+while True:
+    try:
+        os.fork()
+    except OSError:
+        time.sleep(1)
+";
+
+/// Ways to be bad: a name, the web process, a program of it, and what the deploy's error says.
+const BAD: [(&str, &str, &str, &str); 10] = [
+    ("its build fails", "true", "", "building failed"),
+    ("it exits at once", "exit 3", "", "exit code 3"),
+    ("it never listens", "sleep 600", "", "nothing listened"),
+    ("it answers 500", "python3 bad.py", ERRORS, "it answered 500"),
+    ("it hangs", "python3 bad.py", HANGS, "did not answer in time"),
+    ("it prints 50 MB", "yes 0123456789 | head -c 50000000; sleep 600", "", "nothing listened"),
+    ("it forks without end", "python3 bad.py", FORKS, "nothing listened"),
+    ("it writes more than it may", "ulimit -f 64; exec cp /dev/zero /data/x", "", "signal 25"),
+    ("it ignores SIGTERM", "trap '' TERM; while :; do sleep 1; done", "", "nothing listened"),
+    ("it listens elsewhere", "python3 -m http.server --bind 127.0.0.1 0", "", "instead"),
+];
+
+/// A client that asks in a tight loop over one connection, or now and then over a new one.
+struct Client {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Seen>,
+}
+
+/// What it got: how often each text, and what was no good answer.
+#[derive(Debug, Default)]
+struct Seen {
+    texts: BTreeMap<String, usize>,
+    failures: Vec<String>,
+}
+
+impl Client {
+    fn start(router: SocketAddr, keeps: bool) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let mut seen = Seen::default();
+            let mut connection = None;
+            while !stopped.load(Ordering::Relaxed) {
+                if !keeps {
+                    connection = None;
+                    let_pass(NOW_AND_THEN);
+                }
+                match ask(router, &mut connection) {
+                    Ok(text) => *seen.texts.entry(text).or_default() += 1,
+                    Err(failure) => {
+                        seen.failures.push(failure);
+                        connection = None;
+                    }
+                }
+            }
+            seen
+        });
+        Self { stop, thread }
+    }
+
+    fn finish(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the client")
+    }
+}
+
+/// One request; a connection that ends is a failure like any other.
+fn ask(router: SocketAddr, connection: &mut Option<RawConn>) -> Result<String, String> {
+    let limit = Duration::from_secs(10);
+    if connection.is_none() {
+        *connection = Some(RawConn::open(router, None, limit).map_err(|e| e.to_string())?);
+    }
+    let open = connection.as_mut().expect("a connection");
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    open.try_send(request.as_bytes()).map_err(|e| e.to_string())?;
+    let answer = open.try_answer(false).map_err(|e| e.to_string())?;
+    match answer.status {
+        200 => Ok(answer.text()),
+        status => Err(format!("{status} {}", answer.text())),
+    }
+}
+
+/// The app, its owner, and a WebSocket to the release that is live.
+struct Story<'a> {
+    git: &'a GitServer,
+    owner: Http,
+    app: String,
+    router: SocketAddr,
+    held: Option<Ws>,
+}
+
+impl Story<'_> {
+    fn hold(&self) -> Ws {
+        Ws::at(self.router, "/ws").with("Host", HOST).open().expect("a WebSocket")
+    }
+
+    fn be_patient(&mut self, seconds: u32) {
+        let path = format!("/api/apps/{}", self.app);
+        self.owner.patch(&path, &json!({"healthTimeoutSeconds": seconds})).expect(200);
+    }
+
+    fn deploy(&mut self, patience: u32) -> serde_json::Value {
+        self.be_patient(patience);
+        let id = deploy(&mut self.owner, &self.app);
+        ended(&mut self.owner, &id)
+    }
+
+    /// A release that is well takes the place of the one before, which ends its WebSockets itself.
+    fn good(&mut self, version: &str, more: &[(&str, &str)]) -> String {
+        let mut files = release(version);
+        files.push(("build.sh", "true"));
+        files.extend(more);
+        self.git.commit("shop", &files);
+        let end = self.deploy(PATIENCE[0]);
+        assert_eq!(end["status"], "live", "{end:#}");
+        self.now_is(version);
+        end["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// From the moment that a deploy is live only its release answers.
+    fn now_is(&mut self, version: &str) {
+        assert_eq!(ask(self.router, &mut None).as_deref(), Ok(version));
+        let fresh = self.hold();
+        if let Some(mut before) = self.held.replace(fresh) {
+            assert!(before.is_alive(), "a WebSocket was cut by the switch to {version}");
+            assert_eq!(before.wait_for_close(CLOSING), Some(1001), "its own release says goodbye");
+        }
+    }
+
+    /// A release that is not leaves everything as it is.
+    fn bad(&mut self, (name, web, program, error): (&str, &str, &str, &str)) {
+        let procfile = format!("web: {web}\n");
+        let build = if name == "its build fails" { "echo no; exit 3" } else { "true" };
+        let files = [("Procfile", procfile.as_str()), ("bad.py", program), ("build.sh", build)];
+        self.git.commit("shop", &files);
+        let end = self.deploy(PATIENCE[1]);
+        assert_eq!(end["status"], "failed", "{name}: {end:#}");
+        let text = end["error"].as_str().expect("an error");
+        assert!(text.contains(error), "{name}: {text}");
+        assert!(self.held.as_mut().expect("held").is_alive(), "{name}: a WebSocket was cut");
+    }
+}
+
+#[test]
+fn twenty_deploys_and_three_rollbacks_fail_no_request() {
+    let git = GitServer::start();
+    let server = start(Setup::routed().as_user());
+    let router = server.setup().router("HTTP_PORT");
+    let mut owner = server.owner();
+    let body = json!({
+        "name": "shop", "gitRepo": git.url("shop"), "healthPath": "/", "buildCommand": "sh build.sh",
+        "maxProcesses": 64,
+    });
+    let app = create(&mut owner, &body);
+    let mut story = Story { git: &git, owner, app, router, held: None };
+    // It ignores SIGTERM, so what is held to it lives for 30 s after its end was asked for.
+    story.good("stubborn", &[("stubborn", "")]);
+    let mut stubborn = story.held.take().expect("held");
+
+    let clients = [true, false].map(|keeps| Client::start(router, keeps));
+    let mut lived = Vec::new();
+    for (number, bad) in BAD.into_iter().enumerate() {
+        let version = format!("good {number}");
+        let id = story.good(&version, &[]);
+        lived.push((version, id));
+        if number < 2 {
+            assert!(stubborn.is_alive(), "a WebSocket was cut before its release had ended");
+        }
+        story.bad(bad);
+    }
+    story.be_patient(PATIENCE[0]);
+    for (version, id) in [&lived[6], &lived[9], &lived[7]] {
+        roll_back(&mut story.owner, &story.app, id);
+        story.now_is(version);
+    }
+    for seen in clients.map(Client::finish) {
+        assert_eq!(seen.failures, Vec::<String>::new(), "{:?}", seen.texts);
+        assert!(seen.texts.keys().all(|t| t == "stubborn" || t.starts_with("good ")), "{seen:?}");
+        assert!(lived.iter().all(|(version, _)| seen.texts.contains_key(version)), "{seen:?}");
+        println!("{} requests, none failed", seen.texts.values().sum::<usize>());
+    }
+}
