@@ -1,5 +1,6 @@
 //! Gets the source: Git in a sandbox, one commit, without history and hooks.
 
+mod config;
 mod explain;
 mod limits;
 mod survey;
@@ -13,7 +14,7 @@ use super::sandbox::{Purpose, Sandbox};
 use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
-use data_encoding::BASE64;
+use config::{CONFIG, authorization};
 use explain::{Case, no_branch};
 use std::fs;
 use std::path::Path;
@@ -333,38 +334,6 @@ impl Fetch<'_> {
         }
         sandbox
     }
-}
-
-/// Configuration for every call. Nothing else is read.
-const CONFIG: [(&str, &str); 13] = [
-    ("core.hooksPath", "/dev/null"),
-    ("core.askPass", ""),
-    ("credential.helper", ""),
-    // Git repeats extraHeader after a redirect, to whatever host it leads.
-    ("http.followRedirects", "false"),
-    ("http.lowSpeedLimit", "1000"),
-    ("http.lowSpeedTime", "30"),
-    ("protocol.ext.allow", "never"),
-    ("protocol.file.allow", "never"),
-    ("submodule.recurse", "false"),
-    ("gc.auto", "0"),
-    ("maintenance.auto", "false"),
-    // Always packs, so that counting packs is counting fetches.
-    ("fetch.unpackLimit", "1"),
-    // Larger files go through in pieces instead of as a whole in memory.
-    ("core.bigFileThreshold", "16m"),
-];
-
-/// The header that carries a token. One with a colon is a user name and a password.
-fn authorization(token: &Secret) -> Secret {
-    let token = token.expose();
-    let pair = if token.contains(':') {
-        Secret::new(token.to_owned())
-    } else {
-        Secret::new(format!("x-access-token:{token}"))
-    };
-    let coded = Secret::new(BASE64.encode(pair.expose().as_bytes()));
-    Secret::new(format!("Authorization: Basic {}", coded.expose()))
 }
 
 /// A failure inside this file.
