@@ -6,6 +6,7 @@
 //! Nothing that comes from a repository runs outside a [`sandbox`].
 
 mod build;
+mod cgroup;
 mod check;
 mod deployer;
 mod detect;
@@ -18,6 +19,7 @@ mod house;
 mod identity;
 mod instance;
 mod launch;
+mod limits;
 mod lookout;
 mod machine;
 mod network;
@@ -34,6 +36,7 @@ mod worker;
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
 pub use fence::Fence;
+pub use limits::{Held, Holder, Report as LimitsReport};
 pub use route::{Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};
@@ -197,8 +200,14 @@ impl Attempt<'_> {
     }
 
     fn has_room(&self) -> Result<(), Halt> {
-        let (free, all) = self.shared.places.space().map_err(|e| e.to_string())?;
-        too_little(free, all).map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
+        self.no_room().map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
+    }
+
+    fn no_room(&self) -> Option<String> {
+        match self.shared.places.space() {
+            Ok((free, all)) => too_little(free, all),
+            Err(error) => Some(format!("the free disk space is not known: {error}")),
+        }
     }
 
     fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
@@ -251,7 +260,8 @@ impl Attempt<'_> {
                 .bind(&release, "/app")
                 .bind(&places.cache(&app.id), "/cache")
                 .bind(&places.temporary(&app.id), "/var/tmp");
-            build::build(&sandbox, command, &self.redactor, self.cancel, &mut |line| {
+            let no_room = || self.no_room();
+            build::build(&sandbox, command, &self.redactor, self.cancel, &no_room, &mut |line| {
                 self.say(line)
             })
             .map_err(|error| match error {

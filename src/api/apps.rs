@@ -5,18 +5,47 @@ use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{DeployError, Deployer};
+use crate::deploy::{DeployError, Deployer, Held, Holder};
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, Invalid,
     MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
     Wanted,
 };
 use crate::store::{App, AppChanges, AppDraft, AppText, TokenChange};
+use serde::Serialize;
 
 /// Lines of an app's log that an answer holds when nothing else is asked for.
 const LOG_LINES: u32 = 200;
 /// The most that may be asked for: about as much as anybody reads at once.
 const MAX_LOG_LINES: u32 = 1000;
+
+/// One limit of an app as it is.
+#[derive(Serialize)]
+struct LimitView {
+    value: Option<u64>,
+    by: &'static str,
+    note: Option<String>,
+}
+
+/// The limits of an app as they are.
+#[derive(Serialize)]
+struct LimitsView {
+    memory: LimitView,
+    cpu: LimitView,
+    processes: LimitView,
+}
+
+impl From<Held> for LimitView {
+    fn from(held: Held) -> Self {
+        let by = match held.by {
+            Holder::Cgroup => "cgroup",
+            Holder::Process => "process",
+            Holder::User => "user",
+            Holder::None => "none",
+        };
+        Self { value: held.value, by, note: held.note }
+    }
+}
 
 /// First bytes to make room for in a list of apps: a dozen with long commands.
 const USUAL_LIST: usize = 16 * 1024;
@@ -145,7 +174,22 @@ pub(super) fn show(
     id: &str,
 ) -> Result<Answer, ApiError> {
     Query::of(request.query)?.finish()?;
-    Ok(api.shown(200, &api.app(id)?))
+    let app = api.app(id)?;
+    let limits = api.deployer.limits(&app).map(|held| LimitsView {
+        memory: held.memory.into(),
+        cpu: held.cpu.into(),
+        processes: held.processes.into(),
+    });
+    let (text, mut out) = (app.text(), Vec::new());
+    let url = api.deployer.url(&text);
+    json::object(&mut out, |out| {
+        write(&text, url.as_deref(), out);
+        // Looked up for one app at a time.
+        if let Some(limits) = &limits {
+            out.value("limits", limits);
+        }
+    });
+    Ok(Answer::json_bytes(200, out))
 }
 
 pub(super) fn change(

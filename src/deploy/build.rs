@@ -2,7 +2,8 @@
 
 use super::sandbox::Sandbox;
 use crate::journal::{MAX_LINE, Redactor};
-use crate::proc::{Cancel, Exit};
+use crate::proc::{Cancel, Exit, wait_any};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long a build may take.
@@ -10,6 +11,9 @@ const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
+
+/// How often the disk is looked at while a build runs.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Characters of the last line that go into the error.
 const QUOTED: usize = 300;
@@ -23,7 +27,7 @@ pub enum BuildError {
     Cancelled,
 }
 
-/// Runs the command to its end.
+/// Runs the command to its end, or until `no_room` says why the disk is too full.
 ///
 /// # Errors
 /// [`BuildError`], with the command's last line, since it mostly says why.
@@ -32,6 +36,7 @@ pub fn build(
     command: &str,
     redactor: &Redactor,
     cancel: &Cancel,
+    no_room: &(dyn Fn() -> Option<String> + Sync),
     log: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let mut last = String::new();
@@ -47,14 +52,29 @@ pub fn build(
         is_rest = line.len() + 3 >= MAX_LINE;
         log(line);
     };
-    let exit = exec.stream(&mut on_line, cancel).map_err(|e| BuildError::Failed(e.to_string()))?;
+    let failed = |e: &dyn ToString| BuildError::Failed(e.to_string());
+    let (stop, done) = (Cancel::new().map_err(|e| failed(&e))?, Cancel::new());
+    let done = done.map_err(|e| failed(&e))?;
+    let (exit, full) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| watch(cancel, &stop, &done, no_room));
+        let exit = exec.stream(&mut on_line, &stop);
+        done.cancel();
+        (exit, watch.join().unwrap_or_default())
+    });
+    let exit = exit.map_err(|e| failed(&e))?;
+    if let (Exit::Cancelled, Some(why)) = (exit, full) {
+        return Err(BuildError::Failed(format!("the build was ended: {why}")));
+    }
     let quote = if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
     let sentence = match exit {
         Exit::Code(0) => return Ok(()),
         Exit::Cancelled => return Err(BuildError::Cancelled),
         Exit::Code(137) | Exit::Signal(9) => format!(
-            "the build was killed (signal 9), most likely because it needed more memory than \
-             this machine has{quote}"
+            "the build was killed (signal 9), most likely because it needed more memory than it \
+             may have{quote}"
+        ),
+        Exit::Code(153) | Exit::Signal(25) => format!(
+            "the build was killed (signal 25): it wrote more into one file than it may{quote}"
         ),
         Exit::TimedOut => {
             format!("the build took longer than {} minutes{quote}", DEADLINE.as_secs() / 60)
@@ -67,6 +87,26 @@ pub fn build(
     Err(BuildError::Failed(sentence))
 }
 
+/// Stops the build when it is cancelled, or when the disk is too full; says why then.
+fn watch(
+    cancel: &Cancel,
+    stop: &Cancel,
+    done: &Cancel,
+    no_room: &(dyn Fn() -> Option<String> + Sync),
+) -> Option<String> {
+    while !done.is_cancelled() {
+        let why = no_room();
+        if why.is_some() || cancel.is_cancelled() {
+            stop.cancel();
+            return why;
+        }
+        if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
+            std::thread::sleep(LOOK);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,13 +114,17 @@ mod tests {
     use crate::deploy::sandbox::Purpose;
     use crate::model::Secret;
 
+    /// Stands for a build that fills the disk.
+    const FILLS: &str = "sleep 600";
+
     fn run(command: &str, cancel: &Cancel) -> (Result<(), BuildError>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine::here(dir.path());
         let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let mut lines = Vec::new();
+        let no_room = || (command == FILLS).then(|| "no room".to_owned());
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
-        let result = build(&sandbox, command, &redactor, cancel, &mut |line| {
+        let result = build(&sandbox, command, &redactor, cancel, &no_room, &mut |line| {
             lines.push(line.to_owned());
             if line == "cancel me" {
                 cancel.cancel();
@@ -108,6 +152,8 @@ mod tests {
         assert!(failed("kill -9 $$").contains("more memory"));
         assert!(failed("no-such-tool --build").contains("exit code 127; its last line: "));
         assert!(failed("yes").contains("more than 10 MiB"));
+        assert!(failed("truncate -s 9G /tmp/x").contains("one file"));
+        assert_eq!(failed(FILLS), "the build was ended: no room");
     }
 
     #[test]

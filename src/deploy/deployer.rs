@@ -5,6 +5,7 @@ use super::fence::Fence;
 use super::hosts::led_to;
 use super::house::Removal;
 use super::instance::{Instance, noted_exit, sweep};
+use super::limits::{self, Report as LimitsReport};
 use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
@@ -14,7 +15,7 @@ use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
-use crate::store::{Delivered, Deploy, Store};
+use crate::store::{App, Delivered, Deploy, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -239,6 +240,12 @@ impl Deployer {
     #[must_use]
     pub fn shared_user(&self) -> Option<String> {
         self.shared.lookout.machine()?.ok()?.shared_because
+    }
+
+    /// The limits of an app as they are; `None` while this machine is not known.
+    #[must_use]
+    pub fn limits(&self, app: &App) -> Option<LimitsReport> {
+        Some(limits::report(app, &self.shared.lookout.machine()?.ok()?))
     }
 
     fn not_wanting(&self) -> Result<(), DeployError> {

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::instance::Instance;
+use super::limits::Limits;
 use super::machine::Machine;
 use super::network;
 use super::places::Recipe;
@@ -75,6 +76,7 @@ impl Shared {
             .bind(&self.places.release(&app.id, release), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
             .env("PORT", port.to_string())
+            .limits(Limits::of_app(app, &machine))
             .exit_to(self.places.exit_file(&app.id, port));
         let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;
         let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;

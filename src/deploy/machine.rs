@@ -1,7 +1,9 @@
 //! What this machine has for running apps, found by trying it.
 
+use super::cgroup::Subtree;
 use super::files;
 use super::identity::{INSIDE, Range, user_name};
+use super::limits::Limits;
 use super::sandbox::{Purpose, Sandbox};
 use super::seccomp;
 use crate::proc::{self, Cancel, Exec};
@@ -59,6 +61,11 @@ pub struct Machine {
     pub memory: u64,
     /// Open files that a process inside may have.
     pub open_files: u64,
+    /// The cgroups for apps, or why there are none.
+    pub cgroups: Result<Subtree, String>,
+    /// Whether the server has capabilities that its children inherit, from its unit's
+    /// `AmbientCapabilities=`; bubblewrap does not start with any.
+    ambient: bool,
     programs: BTreeMap<&'static str, PathBuf>,
     /// Where the files live that stand in for the machine's own in `/etc`.
     etc: PathBuf,
@@ -99,6 +106,8 @@ impl Machine {
             bwrap: bwrap_version(),
             memory: memory(),
             open_files: hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES)),
+            cgroups: Subtree::of_this_service(),
+            ambient: has_ambient_capabilities(&setting("/proc/self/status")),
             programs,
             etc: etc.to_owned(),
         };
@@ -145,13 +154,26 @@ impl Machine {
         user_name()
     }
 
-    /// The words before bubblewrap that make the user namespace in which an app's user
-    /// is known; none where there is no need for them.
+    /// The words before bubblewrap: what makes the user namespace in which an app's user
+    /// is known, where there is one.
     pub(super) fn user_namespace(&self, slot: u16) -> Vec<String> {
         match self.mode {
             Mode::Subordinate(range) => range.around(self.program("unshare"), slot),
+            Mode::SharedUser if self.ambient => {
+                let drop = ["--ambient-caps=-all", "--inh-caps=-all", "--"];
+                let mut words = vec![self.program("setpriv")];
+                words.extend(drop.map(String::from));
+                words
+            }
             Mode::SharedUser | Mode::Root => Vec::new(),
         }
+    }
+
+    /// The file through which a program enters a cgroup with these limits; `None` where
+    /// there are no cgroups for apps.
+    pub(super) fn leaf(&self, limits: &Limits) -> Option<PathBuf> {
+        let leaf = self.cgroups.as_ref().ok()?.leaf(limits);
+        leaf.inspect_err(|e| log::warn!("an app's cgroup could not be made: {e}")).ok()
     }
 
     /// Gives directories to an app's user, so that the app may write to them. What is
@@ -299,6 +321,12 @@ impl Machine {
     }
 }
 
+/// Whether a `/proc/<pid>/status` shows ambient capabilities (capabilities(7)).
+fn has_ambient_capabilities(status: &str) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapAmb:"));
+    set.is_some_and(|set| set.trim().bytes().any(|digit| digit != b'0'))
+}
+
 /// What a file of the kernel's settings says.
 fn setting(path: &str) -> String {
     fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
@@ -345,6 +373,8 @@ mod tests {
             bwrap: (0, 8),
             memory: 1 << 30,
             open_files: 1024,
+            cgroups: Err(String::new()),
+            ambient: false,
             programs: BTreeMap::new(),
             etc: PathBuf::from("/nonexistent"),
         };
@@ -358,6 +388,12 @@ mod tests {
         let none = when("/proc/sys/user/max_user_namespaces", "0");
         assert!(none.contains("max_user_namespaces"), "{none}");
         assert!(when("", "").contains("(why)"));
+    }
+
+    #[test]
+    fn ambient_capabilities_are_seen() {
+        assert!(has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000400\n"));
+        assert!(!has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000000\n"));
     }
 
     #[test]

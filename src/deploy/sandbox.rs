@@ -21,6 +21,7 @@
 //! `--args 0` is no way out: it closes descriptor 0, the host's `/proc` takes
 //! that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
 
+use super::limits::Limits;
 use super::machine::{Machine, Mode};
 use crate::model::Secret;
 use crate::proc::Exec;
@@ -54,13 +55,21 @@ done
 cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
 "#;
 
-/// Opens the file that is its first argument as descriptor 3 and becomes the rest:
-/// bubblewrap reads its filter of system calls from an open file.
-const WITH_FILTER: &str = r#"exec "$@" 3<"$0""#;
-
-/// The same, with the file that is its second argument as descriptor 4, emptied:
-/// bubblewrap writes there how the command has ended, also when nobody waits for it.
-const WITH_FILTER_AND_EXIT: &str = r#"exit=$1; shift; exec "$@" 3<"$0" 4>"$exit""#;
+/// Opens the file that is its first argument as descriptor 3, since bubblewrap reads its
+/// filter of system calls from an open file; enters the cgroup that the second one names,
+/// if any; empties and opens the file that is the third one, if any, as descriptor 4, where
+/// bubblewrap writes how the command has ended, also when nobody waits for it; and becomes
+/// the rest.
+const WITH_FILES: &str = r#"
+group=$1 exit=$2 && shift 2
+if [ -n "$group" ]; then
+    echo 0 >"$group" || exit 125
+fi
+if [ -n "$exit" ]; then
+    exec "$@" 3<"$0" 4>"$exit"
+fi
+exec "$@" 3<"$0"
+"#;
 
 /// Directories of a system without a merged `/usr`, or links into it with one.
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -92,10 +101,9 @@ const ETC: [&str; 23] = [
     "npmrc",
 ];
 
-/// Processes and threads that an app may have; a runaway fork stops here.
-const APP_PROCESSES: u64 = 1024;
-/// The same for a build, which may well compile on many threads.
-const BUILD_PROCESSES: u64 = 4096;
+/// Bytes that a build may write into one file: no real program is as large, and a disk
+/// is full quickly.
+const BUILD_FILE_SIZE: u64 = 8 << 30;
 
 /// What a sandbox is for; it decides limits and what happens to it when the server dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +128,7 @@ pub struct Sandbox<'a> {
     env: Vec<(String, Secret)>,
     file_size: Option<u64>,
     exit_file: Option<PathBuf>,
+    limits: Limits,
 }
 
 impl<'a> Sandbox<'a> {
@@ -129,8 +138,13 @@ impl<'a> Sandbox<'a> {
     pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
         let uid = machine.inside_uid(slot);
         let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
-        let (file_size, exit_file, dir) = (None, None, "/".into());
-        Self { machine, purpose, slot, uid, binds, sockets, dir, env, file_size, exit_file }
+        let (limits, file_size) = match purpose {
+            Purpose::Run => (Limits::usual(machine), None),
+            Purpose::Fetch => (Limits::of_build(machine), None),
+            Purpose::Build => (Limits::of_build(machine), Some(BUILD_FILE_SIZE)),
+        };
+        let (exit_file, dir) = (None, "/".into());
+        Self { machine, purpose, slot, uid, binds, sockets, dir, env, file_size, exit_file, limits }
     }
 
     /// Lets it read and write a directory of ours, under another name.
@@ -174,6 +188,13 @@ impl<'a> Sandbox<'a> {
         self
     }
 
+    /// What it may take of the machine, in place of what is usual for its purpose.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Sets a variable that is no secret; a later one of the same name wins.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -190,6 +211,7 @@ impl<'a> Sandbox<'a> {
     /// The program that runs `command`, an argument list, inside.
     #[must_use]
     pub fn exec(&self, command: &[&str]) -> Exec {
+        let group = self.machine.leaf(&self.limits);
         let mut args = self.namespaces();
         self.system(&mut args);
         let prefix = self.prefix();
@@ -201,25 +223,21 @@ impl<'a> Sandbox<'a> {
         args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
         args.extend(self.descend());
         args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
-        args.extend(self.limits());
+        args.extend(self.prlimits(group.is_none()));
         args.extend(command.iter().map(|&word| word.to_owned()));
-        let bwrap = self.machine.program("bwrap");
-        let namespace = self.machine.user_namespace(self.slot);
-        let exec = Exec::new("/bin/sh");
-        let exec = match &self.exit_file {
-            None => exec
-                .args(["-c", WITH_FILTER])
-                .arg(self.machine.filter())
-                .args(&namespace)
-                .args([bwrap.as_str(), "--seccomp", "3"]),
-            Some(file) => exec
-                .args(["-c", WITH_FILTER_AND_EXIT])
-                .arg(self.machine.filter())
-                .arg(file)
-                .args(&namespace)
-                .args([bwrap.as_str(), "--seccomp", "3", "--json-status-fd", "4"]),
-        };
-        exec.args(args).stdin_bytes(self.environment()).deadline(Duration::from_secs(60))
+        let (bwrap, exit_file) = (self.machine.program("bwrap"), self.exit_file.clone());
+        let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
+        Exec::new("/bin/sh")
+            .args(["-c", WITH_FILES])
+            .arg(self.machine.filter())
+            .arg(group.unwrap_or_default())
+            .arg(exit_file.unwrap_or_default())
+            .args(self.machine.user_namespace(self.slot))
+            .args([bwrap.as_str(), "--seccomp", "3"])
+            .args(status)
+            .args(args)
+            .stdin_bytes(self.environment())
+            .deadline(Duration::from_secs(60))
     }
 
     fn bind_sockets(&self, args: &mut Vec<String>) {
@@ -328,25 +346,20 @@ impl<'a> Sandbox<'a> {
     }
 
     /// The programs that set limits and become the next one.
-    fn limits(&self) -> Vec<String> {
+    fn prlimits(&self, memory_too: bool) -> Vec<String> {
         let machine = self.machine;
-        let processes = match self.purpose {
-            Purpose::Run => APP_PROCESSES,
-            Purpose::Fetch | Purpose::Build => BUILD_PROCESSES,
-        };
         let mut words = vec![
             machine.program("prlimit"),
             "--core=0".into(),
-            format!("--nproc={processes}"),
+            format!("--nproc={}", self.limits.processes),
             format!("--nofile={}", machine.open_files),
         ];
         if let Some(bytes) = self.file_size {
             words.push(format!("--fsize={bytes}"));
         }
-        if self.purpose != Purpose::Run {
-            // Three quarters of the memory for each process; who takes more is most
-            // likely wrong, and live apps need the rest.
-            words.push(format!("--data={}", (machine.memory / 4 * 3).max(1 << 30)));
+        if memory_too {
+            // What a process may write to; what it reserves alone does not count.
+            words.push(format!("--data={}", self.limits.memory));
         }
         words.push("--".into());
         if self.purpose != Purpose::Run {

@@ -61,6 +61,14 @@ pub fn descendants(pid: u32) -> Vec<Entry> {
     found
 }
 
+/// The first process that a process has started of those that still run, without a look
+/// at all others.
+#[must_use]
+pub fn first_child(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The arguments of a process; empty when it is gone. A process may change them.
 #[must_use]
 pub fn arguments(pid: u32) -> Vec<String> {
@@ -108,5 +116,12 @@ mod tests {
         assert!(me.start_ticks > 0 && !me.has_ended());
         assert!(descendants(me.parent).iter().any(|e| e.pid == me.pid));
         assert!(!arguments(me.pid).is_empty());
+        assert_eq!(first_child(u32::MAX), None);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        // Other tests of this process have children too, of other threads.
+        let seen = std::iter::successors(Some(me.parent), |pid| first_child(*pid)).nth(1);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(seen.is_some());
     }
 }

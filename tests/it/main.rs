@@ -23,6 +23,7 @@ mod hostile_repositories;
 mod identity;
 
 mod harness_proof;
+mod limits;
 mod network;
 mod openapi;
 mod redaction;

@@ -1,0 +1,182 @@
+//! What an app or a build may take of the machine, and what of that is really in force.
+
+use super::machine::{Machine, Mode};
+use crate::proc::table;
+use crate::store::App;
+use std::fs;
+
+/// Processes and threads that an app may have when its owner says nothing; a runaway
+/// fork stops here.
+const APP_PROCESSES: u64 = 1024;
+/// The same for a fetch or a build, which may well compile on many threads.
+const BUILD_PROCESSES: u64 = 4096;
+
+/// Memory that is always allowed, in bytes.
+const LEAST_MEMORY: u64 = 1 << 30;
+
+/// CPU weight of an app, the kernel's default, and of a build beside it.
+const APP_WEIGHT: u32 = 100;
+const BUILD_WEIGHT: u32 = 10;
+
+/// What may be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes.
+    pub memory: u64,
+    /// CPU time in percent of one core; `None` is as much as there is.
+    pub cpu: Option<u32>,
+    /// Whose turn it is when there is not enough CPU time for all.
+    pub weight: u32,
+    /// Processes and threads.
+    pub processes: u64,
+}
+
+impl Limits {
+    /// What an app may take: what its owner says, otherwise three quarters of the memory
+    /// (who takes more is most likely wrong, and the others need the rest).
+    #[must_use]
+    pub fn of_app(app: &App, machine: &Machine) -> Self {
+        let number = |n: u32| (n > 0).then_some(n);
+        Self {
+            memory: number(app.memory.get()).map_or(most(machine), |mib| u64::from(mib) << 20),
+            cpu: number(app.cpu.get()),
+            weight: APP_WEIGHT,
+            processes: number(app.max_processes.get()).map_or(APP_PROCESSES, u64::from),
+        }
+    }
+
+    /// What an app may take whose owner says nothing.
+    #[must_use]
+    pub fn usual(machine: &Machine) -> Self {
+        Self { memory: most(machine), cpu: None, weight: APP_WEIGHT, processes: APP_PROCESSES }
+    }
+
+    /// What a fetch or a build may take.
+    #[must_use]
+    pub fn of_build(machine: &Machine) -> Self {
+        Self { processes: BUILD_PROCESSES, weight: BUILD_WEIGHT, ..Self::usual(machine) }
+    }
+}
+
+fn most(machine: &Machine) -> u64 {
+    (machine.memory / 4 * 3).max(LEAST_MEMORY)
+}
+
+/// Who holds a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The app's cgroup: for all its processes together.
+    Cgroup,
+    /// Each process by itself.
+    Process,
+    /// The app's user.
+    User,
+    /// Nobody.
+    None,
+}
+
+/// One limit as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// MiB, percent of one core, or processes; `None` is no limit.
+    pub value: Option<u64>,
+    /// Who holds it.
+    pub by: Holder,
+    /// What there is to say about it.
+    pub note: Option<String>,
+}
+
+/// The limits of an app as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Memory, in MiB.
+    pub memory: Held,
+    /// CPU time, in percent of one core.
+    pub cpu: Held,
+    /// Processes and threads.
+    pub processes: Held,
+}
+
+/// What is in force for an app: what the kernel says of its process, or what its next
+/// start gets.
+#[must_use]
+pub fn report(app: &App, machine: &Machine) -> Report {
+    let wanted = Limits::of_app(app, machine);
+    let running = app.process.as_ref().filter(|p| p.ended.is_none());
+    let inside = running.and_then(|p| innermost(p.pid));
+    let in_group = match (&machine.cgroups, inside) {
+        (Ok(subtree), Some(pid)) => subtree.limits_of(pid),
+        (Ok(_), None) => Some(wanted.clone()),
+        (Err(_), _) => None,
+    };
+    let Some(real) = in_group else {
+        let of_process = inside.and_then(limits_of_process);
+        return without_cgroups(&wanted, &of_process.unwrap_or_else(|| wanted.clone()), machine);
+    };
+    let held = |value: Option<u64>, wanted: Option<u64>, unit| Held {
+        value,
+        by: if value.is_some() { Holder::Cgroup } else { Holder::None },
+        note: (value != wanted).then(|| from_the_next_start(wanted, unit)),
+    };
+    Report {
+        memory: held(Some(real.memory >> 20), Some(wanted.memory >> 20), "MiB"),
+        cpu: held(real.cpu.map(u64::from), wanted.cpu.map(u64::from), "%"),
+        processes: held(Some(real.processes), Some(wanted.processes), "processes"),
+    }
+}
+
+fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report {
+    let why =
+        machine.cgroups.as_ref().err().map_or("the kernel refused its cgroup", String::as_str);
+    let note = |real: u64, wanted: u64, unit, otherwise: &str| {
+        Some(if real == wanted {
+            otherwise.to_owned()
+        } else {
+            from_the_next_start(Some(wanted), unit)
+        })
+    };
+    let (memory, wanted_memory) = (real.memory >> 20, wanted.memory >> 20);
+    let together = format!("each process may take as much; for all together: {why}");
+    let counted = match machine.mode {
+        Mode::SharedUser => "counted in the app's sandbox",
+        Mode::Subordinate(_) | Mode::Root => "counted for the app's user",
+    };
+    Report {
+        memory: Held {
+            value: Some(memory),
+            by: Holder::Process,
+            note: note(memory, wanted_memory, "MiB", &together),
+        },
+        cpu: Held {
+            value: None,
+            by: Holder::None,
+            note: wanted.cpu.map(|percent| format!("{percent} % is not in force: {why}")),
+        },
+        processes: Held {
+            value: Some(real.processes),
+            by: Holder::User,
+            note: note(real.processes, wanted.processes, "processes", counted),
+        },
+    }
+}
+
+fn from_the_next_start(wanted: Option<u64>, unit: &str) -> String {
+    let wanted = wanted.map_or("no limit".to_owned(), |wanted| format!("{wanted} {unit}"));
+    format!("{wanted} from the app's next start on")
+}
+
+/// The app's first process: bubblewrap is two, the second in the sandbox.
+fn innermost(pid: u32) -> Option<u32> {
+    table::first_child(pid).and_then(table::first_child)
+}
+
+/// What the kernel holds a process to (proc_pid_limits(5)).
+fn limits_of_process(pid: u32) -> Option<Limits> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let soft = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        rest.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let (memory, processes) = (soft("Max data size")?, soft("Max processes")?);
+    Some(Limits { memory, cpu: None, weight: APP_WEIGHT, processes })
+}
