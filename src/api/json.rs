@@ -9,23 +9,26 @@ const CHUNK: usize = 32;
 /// An object that is being written.
 pub(super) struct Object<'o> {
     out: &'o mut Vec<u8>,
-    before: &'static [u8],
+    empty: bool,
 }
 
 /// Writes an object with the fields that `fill` names.
 pub(super) fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Object<'_>)) {
-    let mut object = Object { out, before: b"{\"" };
-    fill(&mut object);
-    let end: &[u8] = if object.before == b",\"" { b"}" } else { b"{}" };
-    out.extend_from_slice(end);
+    out.push(b'{');
+    fill(&mut Object { out, empty: true });
+    out.push(b'}');
 }
 
 impl Object<'_> {
     fn name(&mut self, name: &'static str) {
-        for part in [self.before, name.as_bytes(), b"\":"] {
-            self.out.extend_from_slice(part);
+        // Room for everything at once is asked for once.
+        self.out.reserve(name.len() + 4);
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
         }
-        self.before = b",\"";
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
     }
 
     pub fn text(&mut self, name: &'static str, text: &str) {
@@ -80,6 +83,7 @@ fn string(out: &mut Vec<u8>, text: &str) {
     if !is_plain(text.as_bytes()) {
         return any(out, &text);
     }
+    out.reserve(text.len() + 2);
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');

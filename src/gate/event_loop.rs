@@ -72,8 +72,16 @@ impl EventLoop {
         })
     }
 
-    /// Serves until it is told to end.
+    /// Serves until it is told to end. A panic is a bug; it ends the requests that are
+    /// under way and not the gate.
     pub fn run(mut self) {
+        while catch_unwind(AssertUnwindSafe(|| self.rounds())).is_err() {
+            log::error!("the gate's event loop goes on after a panic");
+            self.relay.give_up();
+        }
+    }
+
+    fn rounds(&mut self) {
         let mut events = Vec::new();
         while self.stage < Stage::End {
             self.poll.wait(self.deadline(), &mut events);

@@ -129,6 +129,9 @@ impl Relay {
 
     /// Notes what the kernel told of the connection.
     pub fn note(&mut self, flags: EventFlags) {
+        if self.stream.is_none() {
+            return;
+        }
         self.readable |= flags.contains(EventFlags::IN) || flags.intersects(ENDED);
         self.ended |= flags.intersects(ENDED);
         self.blocked &= !flags.contains(EventFlags::OUT);
@@ -144,6 +147,11 @@ impl Relay {
         if self.deadline().is_some_and(|until| until <= now) {
             self.fail(Trouble::TooSlow);
         }
+    }
+
+    /// Gives up on the line, whatever it is doing.
+    pub fn give_up(&mut self) {
+        self.fail(Trouble::Broken);
     }
 
     /// The requests that get no answer, and what their clients get instead.

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Fields besides `Host` that the handler looks at.
+/// Fields that the handler looks at.
 const PASSED: [&str; 2] = ["authorization", "content-type"];
 
 /// Where webhooks arrive; they are the only requests that need [`HOOK_FIELDS`].
@@ -46,7 +46,6 @@ pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
     let passed = |name: &str| PASSED.iter().chain(more).any(|n| name.eq_ignore_ascii_case(n));
     for field in head.fields {
         let needed = match kind(field.name) {
-            Kind::Host => true,
             Kind::Other if passed(field.name) => {
                 // RFC 9110, 7.6.1: a field that `Connection` names belongs to that hop.
                 let own = |name: &[u8]| name.eq_ignore_ascii_case(field.name.as_bytes());
@@ -182,20 +181,21 @@ mod tests {
         );
         assert_eq!(
             text,
-            "POST /a?b=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\
+            "POST /a?b=1 HTTP/1.1\r\nAuthorization: Bearer t\r\n\
              X-Gate-Client: 2001:db8::/64\r\nX-Gate-Secure: 1\r\n\
              Content-Length: 3\r\n\r\n"
         );
         let text = passed_on(b"GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\n\r\n", false);
-        assert_eq!(text, "GET / HTTP/1.1\r\nhost: x\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n");
+        assert_eq!(text, "GET / HTTP/1.1\r\nX-Gate-Client: 2001:db8::/64\r\n\r\n");
     }
 
     #[test]
     fn a_webhooks_fields_are_passed_on_where_webhooks_arrive_and_nowhere_else() {
-        let fields = "Host: x\r\nX-Hub-Signature-256: sha256=00\r\nx-gitlab-TOKEN: t\r\n";
+        let fields = "X-Hub-Signature-256: sha256=00\r\nx-gitlab-TOKEN: t\r\n";
         let request = |target: &str| {
             passed_on(
-                format!("POST {target} HTTP/1.1\r\n{fields}X-Other: 1\r\n\r\n").as_bytes(),
+                format!("POST {target} HTTP/1.1\r\nHost: x\r\n{fields}X-Other: 1\r\n\r\n")
+                    .as_bytes(),
                 false,
             )
         };

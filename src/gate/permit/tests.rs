@@ -165,7 +165,7 @@ fn closing_ends_those_to_whom_nothing_is_owed_and_waits_for_the_others() {
 }
 
 #[test]
-fn a_newcomer_waits_for_those_on_their_way_out() {
+fn a_newcomer_is_told_to_ask_again_while_many_are_on_their_way_out() {
     let seats = Seats::new(MAX_LEAVING + 1, MAX_LEAVING + 1, 1000);
     let mut sitting: Vec<_> = (0..=MAX_LEAVING).map(|_| seat(&seats, 1).unwrap()).collect();
     sitting[MAX_LEAVING].0.prove();
@@ -173,14 +173,17 @@ fn a_newcomer_waits_for_those_on_their_way_out() {
         assert!(seats.evict_one());
     }
     let newcomers: Vec<_> = (0..MAX_LEAVING).map(|_| seat(&seats, 2).unwrap()).collect();
-    std::thread::scope(|scope| {
-        let late = scope.spawn(|| seat(&seats, 3));
-        let gone = sitting.remove(0);
-        drop(gone);
-        let _ = late.join().unwrap().expect("a seat");
-    });
-    // Nobody leaves: then it is turned away in the end.
-    let _fits = seat(&seats, 4).unwrap();
-    assert!(seat(&seats, 5).is_none());
-    assert!(newcomers.len() == MAX_LEAVING && sitting.len() == MAX_LEAVING);
+    let (ours, _theirs) = pair();
+    let Err(NoSeat::Yet(ours)) = seats.admit(ours, client(3), true) else {
+        panic!("somebody could make room");
+    };
+    drop(sitting.remove(0));
+    let late = seats.admit(ours, client(3), true).expect("a seat");
+    // All have proved: nobody could.
+    drop(sitting.remove(0));
+    newcomers.iter().for_each(|(permit, _)| permit.prove());
+    late.prove();
+    let (ours, _theirs) = pair();
+    assert!(matches!(seats.admit(ours, client(4), true), Err(NoSeat::Free(_))));
+    assert_eq!((newcomers.len(), sitting.len()), (MAX_LEAVING, MAX_LEAVING - 1));
 }

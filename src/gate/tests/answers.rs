@@ -1,6 +1,8 @@
 //! What the gate passes on, inwards as well as outwards.
 
 use super::*;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 
 #[test]
 fn the_inside_sees_the_client_under_a_name_that_no_client_can_send() {
@@ -18,6 +20,52 @@ fn the_inside_sees_the_client_under_a_name_that_no_client_can_send() {
     // Behind a trusted proxy it is whom the proxy names.
     let proxied = house.connect_from(u16::from_be_bytes([9, 9])).ask(request);
     assert!(proxied.text().contains("X-Gate-Client: 192.0.2.5\nX-Gate-Secure: 1\n"));
+}
+
+#[test]
+fn a_proxy_of_our_own_comes_over_its_socket_and_is_believed() {
+    let house = House::with(Limits { per_client: 1, ..Limits::DEFAULT });
+    let path = house.dir.path().join("proxy.sock");
+    let mut callers: Vec<_> = (0..3)
+        .map(|_| Caller::over(OwnedFd::from(UnixStream::connect(&path).unwrap()).into()))
+        .collect();
+    for (n, caller) in callers.iter_mut().enumerate() {
+        let answer = caller.ask(&format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{n}\r\n\
+             X-Forwarded-Proto: https\r\nContent-Length: 2\r\n\r\nhi"
+        ));
+        let named = format!("X-Gate-Client: 192.0.2.{n}\nX-Gate-Secure: 1\n");
+        assert!(answer.text().contains(&named), "{}", answer.text());
+        assert_eq!(
+            caller.ask("GET /big?1000000 HTTP/1.1\r\nHost: a\r\n\r\n").body.len(),
+            1_000_000
+        );
+    }
+    // It speaks for many, so one client's share does not bind it.
+    callers.iter_mut().for_each(Caller::hello);
+}
+
+#[test]
+fn a_connection_comes_back_from_every_detour() {
+    let house = House::new();
+    std::fs::write(house.dir.path().join("answer"), b"of a file").unwrap();
+    let mut caller = house.connect();
+    for _ in 0..20 {
+        caller.send(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+        );
+        assert_eq!(caller.answer().status, 100);
+        // The rest of the body, and the next requests with it.
+        caller.send(
+            "bodyGET /file HTTP/1.1\r\nHost: a\r\n\r\nGET /big?3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        );
+        assert!(caller.answer().text().ends_with("\n\nbody"));
+        assert_eq!(caller.answer().text(), "of a file");
+        assert_eq!(caller.answer().body.len(), 3_000_000);
+        caller.hello();
+    }
+    let gate = house.gate();
+    assert_eq!(gate.seats.count(), 1);
 }
 
 #[test]
