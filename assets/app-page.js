@@ -98,12 +98,31 @@ async function logTab(page) {
   return { root };
 }
 
+const LIMITS = { memory: ["Memory", " MiB"], cpu: ["CPU", " % of a core"], processes: ["Processes", ""] };
+const HOLDERS = { cgroup: "for the app as a whole", process: "for each of its processes", user: "for the app's user", none: "" };
+
+/** What is really in force; the kernel may hold less, or hold it otherwise, than was asked for. */
+function showLimits(root, { limits }) {
+  part(root, "limits-card").hidden = !limits;
+  part(root, "limits").replaceChildren(...Object.entries(limits ?? {}).flatMap(([name, { value, by, note }]) => {
+    const [word, unit] = LIMITS[name];
+    const dt = document.createElement("dt"), dd = document.createElement("dd"), why = document.createElement("small");
+    dt.textContent = word;
+    dd.textContent = value === null ? "No limit" : [`${value}${unit}`, HOLDERS[by]].filter(Boolean).join(", ");
+    why.textContent = note ?? "";
+    if (note) dd.append(document.createElement("br"), why);
+    return [dt, dd];
+  }));
+}
+
 async function settingsTab(page) {
   const root = copy("tab-settings");
   const form = root.querySelector("form"), dialog = part(root, "dialog");
   const fields = appFields();
   let deleted = false;
   bindWebhook(root, page);
+  showLimits(root, page.app);
+  page.onChange(async () => showLimits(root, await get(page.path).catch(() => page.app)));
   fields.fill(page.app);
   part(root, "fields").replaceWith(fields.root);
   form.addEventListener("input", () => say(root, { saved: "" }));

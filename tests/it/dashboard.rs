@@ -1,5 +1,6 @@
 //! The dashboard in a real browser, against the real server: what a person sees, clicks and types.
 
+mod app_page;
 mod page;
 
 use crate::deploy::{create, deploy, ended};
@@ -172,40 +173,6 @@ fn from_sign_in_to_a_running_app_in_the_browser() {
     page.nothing_went_wrong(&[]);
 }
 
-#[test]
-fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
-    let git = GitServer::start();
-    let server = Setup::new().as_user().start();
-    let mut owner = server.owner();
-    git.commit("greeter", &GREETER);
-    let app = create(&mut owner, &json!({"name": "greeter", "gitRepo": git.url("greeter")}));
-    let first = deploy(&mut owner, &app);
-    assert_eq!(ended(&mut owner, &first)["status"], "live");
-    let second_main = GREETER[1].1.replace("no greeting", "the second greeting");
-    git.commit("greeter", &[GREETER[0], ("main.py", &second_main)]);
-    let second = deploy(&mut owner, &app);
-    assert_eq!(ended(&mut owner, &second)["status"], "live");
-
-    let mut page = Page::signed_in(&server);
-    page.browser.evaluate(&format!("location.hash = '#/apps/{app}'"));
-    page.see_status("app-status", "running");
-    assert_eq!(answer_of(&mut page), "the second greeting");
-    page.see("build-log");
-    let button = "document.querySelector('[data-test=roll-back]').checkVisibility()";
-    assert_eq!(page.browser.evaluate(button), false, "there is nothing to go back to");
-    page.click(&format!("[data-test=deploy-list] a[href$='/{first}']"));
-    page.click("roll-back");
-    page.see_text("deploy-list", "a rollback");
-    page.see_status("deploy-result", "live");
-    until("the first release answers", Duration::from_secs(30), || {
-        answer_of(&mut page) == "no greeting"
-    });
-    page.click("settings-link");
-    page.see_text("system-facts", "Router");
-    page.see_text("advice", "firewall");
-    page.nothing_went_wrong(&[]);
-}
-
 /// What the app answers at the address of the page's link.
 fn answer_of(page: &mut Page) -> String {
     page.see("app-url");
@@ -267,53 +234,6 @@ fn the_settings_keep_the_github_token_to_themselves_and_clear_a_lockout() {
         assert_eq!(intruder.get("/api/session").status, 401);
     }
     page.nothing_went_wrong(&[]);
-}
-
-#[test]
-fn an_apps_settings_keep_its_domains_limits_and_webhook() {
-    // P14: the secret is shown once.
-    let server = Server::start();
-    let mut owner = server.owner();
-    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/o/r.git"}));
-    let path = format!("/api/apps/{app}");
-    let mut page = Page::signed_in(&server);
-    page.browser.evaluate(&format!("location.hash = '#/apps/{app}/settings'"));
-    page.see("app-settings-form");
-    page.browser
-        .evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })");
-    page.fill("[name=domains]", "Shop.example.com,  www.shop.example.com");
-    page.fill("[name=memoryMb]", "16");
-    page.browser.press("Enter");
-    // A refused value is named and has the focus, and nothing was stored.
-    page.browser.wait_for("document.activeElement.matches('[name=memoryMb][aria-invalid=true]')");
-    assert_eq!(owner.get(&path).json()["domains"], json!([]));
-    page.fill("[name=memoryMb]", "128");
-    page.browser.press("Enter");
-    page.see_text("app-settings-saved", "Saved.");
-    let stored = owner.get(&path).json();
-    assert_eq!(stored["domains"], json!(["shop.example.com", "www.shop.example.com"]));
-    assert_eq!((&stored["memoryMb"], &stored["cpuPercent"]), (&json!(128), &json!(0)));
-
-    page.see_text("webhook-state", "No secret, no webhook");
-    page.click("webhook-make");
-    page.see("webhook-secret");
-    let secret = page.text("webhook-secret");
-    assert!(secret.len() >= 43, "{} characters", secret.len());
-    assert!(page.text("webhook-url").ends_with(&format!("/api/hooks/{app}")));
-    assert_eq!(owner.get(&path).json()["hasWebhookSecret"], true);
-    page.click("auto-deploy");
-    until("the switch is stored", Duration::from_secs(10), || {
-        owner.get(&path).json()["autoDeploy"] == false
-    });
-    page.reload();
-    page.see_text("webhook-state", "A secret is saved.");
-    let shown = page.browser.evaluate("document.documentElement.outerHTML");
-    assert!(!shown.as_str().expect("a text").contains(&secret));
-    assert_eq!(page.browser.evaluate("document.querySelector('[name=autoDeploy]').checked"), false);
-    page.click("webhook-remove");
-    page.see_text("webhook-state", "No secret, no webhook");
-    assert_eq!(owner.get(&path).json()["hasWebhookSecret"], false);
-    page.nothing_went_wrong(&[REFUSED]);
 }
 
 /// Tries wrong tokens until the settings page lists their sender. A lockout may be over before it is looked at; then the
