@@ -115,6 +115,15 @@ function showLimits(root, { limits }) {
   }));
 }
 
+// What counts at once, and what the next start takes; the rest is for the next deploy.
+const AT_ONCE = ["name", "domains"], AT_START = ["memoryMb", "cpuPercent", "maxProcesses", "hostSockets"];
+
+function savedText(changed) {
+  const rest = changed.filter((name) => !AT_ONCE.includes(name));
+  if (rest.length === 0) return "Saved.";
+  return rest.every((name) => AT_START.includes(name)) ? "Saved. The next start uses it." : "Saved. The next deploy uses it.";
+}
+
 async function settingsTab(page) {
   const root = copy("tab-settings");
   const form = root.querySelector("form"), dialog = part(root, "dialog");
@@ -133,7 +142,7 @@ async function settingsTab(page) {
       page.show(await patch(page.path, changes));
       fields.fill(page.app);
     }
-    say(root, { saved: some ? "Saved. The next deploy uses it." : "Nothing has changed." });
+    say(root, { saved: some ? savedText(Object.keys(changes)) : "Nothing has changed." });
   });
 
   part(root, "delete").addEventListener("click", () => {
