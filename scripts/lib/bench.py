@@ -269,7 +269,8 @@ def measure(server):
 def contestants(directory, binaries):
     """The server with its database filled, and the others with the same bytes."""
     data = directory / "data"
-    env = {"PATH": os.environ["PATH"], "HOME": str(directory), "LISTEN_ADDR": "127.0.0.1:0"}
+    env = {"PATH": os.environ["PATH"], "HOME": str(directory), "LISTEN_ADDR": "127.0.0.1:0",
+           "ROUTER": "off"}
     env |= {"DATA_DIR": str(data), "ADMIN_TOKEN": TOKEN}
     ours = Server("Better-PaaS", binaries / "server", [], env=env)
     ours.start()

@@ -15,11 +15,13 @@
 //! `open`, seen whole or not at all, and nothing but this app knows of it.
 
 use crate::data_dir::DataDir;
+use crate::deploy::deployer::lock;
 use crate::model::{AppId, DeployId};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// The first number of an app; they count down, so that the newest comes first.
 const FIRST: u64 = 9_999_999_999;
@@ -67,6 +69,8 @@ pub struct Entry {
 pub struct Table {
     apps: PathBuf,
     hosts: PathBuf,
+    /// Held while a number is chosen: two changes with the same one have no order.
+    changing: Mutex<()>,
 }
 
 impl Table {
@@ -75,7 +79,8 @@ impl Table {
     /// # Errors
     /// When its directories cannot be made.
     pub fn open(data: &DataDir) -> io::Result<Self> {
-        Ok(Self { apps: data.make_dir("router/apps")?, hosts: data.make_dir("router/hosts")? })
+        let (apps, hosts) = (data.make_dir("router/apps")?, data.make_dir("router/hosts")?);
+        Ok(Self { apps, hosts, changing: Mutex::default() })
     }
 
     /// Leads an app's requests somewhere else, at once.
@@ -83,6 +88,7 @@ impl Table {
     /// # Errors
     /// When the file cannot be made; everything is then as it was.
     pub fn point(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
+        let _held = lock(&self.changing);
         let dir = self.apps.join(app.as_str());
         fs::create_dir_all(&dir)?;
         let names = sorted(&dir)?;
