@@ -6,7 +6,7 @@ use crate::proc::{self, Exec, Running, table};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -78,11 +78,17 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
     let exec = exec(dir)?.arg("run").arg("--config").arg(config);
     let running = exec.spawn_detached(&output).map_err(|e| e.to_string())?;
     let text = json!({"pid": running.pid(), "startTicks": running.start_ticks()}).to_string();
-    if let Err(error) = fs::write(dir.join(PID_FILE), text) {
+    if let Err(error) = note(&dir.join(PID_FILE), &text) {
         end(running);
         return Err(format!("the router's process could not be noted: {error}"));
     }
     Ok(running)
+}
+
+fn note(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path)?.write_all(text.as_bytes())
 }
 
 /// Finds the one that an earlier server started. Others that work in this directory

@@ -14,7 +14,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The usual ports, and what to take when they cannot be had.
@@ -29,7 +29,9 @@ const CONFIRMING: Duration = Duration::from_secs(10);
 /// How long one question to the router may take.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take to go over to another configuration.
-const LOADING: Duration = Duration::from_secs(15);
+const LOADING: Duration = Duration::from_secs(8);
+/// How long a change waits for another one.
+const TURN: Duration = Duration::from_secs(3);
 /// Time between two questions.
 const AGAIN: Duration = Duration::from_millis(20);
 /// A router that lived this long is started again without a pause.
@@ -257,12 +259,28 @@ impl Keeper {
         all.filter(|host| self.settings.is_encrypted(host)).collect()
     }
 
+    /// The right to change the configuration. Whoever asks keeps other requests waiting,
+    /// so it is no use to wait for a router that is being started.
+    fn turn(&self) -> Result<MutexGuard<'_, ()>, String> {
+        let until = Instant::now() + TURN;
+        loop {
+            match self.changing.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() > until => {
+                    return Err("the router is being started; try again in a moment".to_owned());
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(AGAIN),
+            }
+        }
+    }
+
     /// Goes over to other names that need a certificate; as before when they are refused.
     pub fn encrypt(&self, names: BTreeSet<String>) -> Result<(), String> {
-        let _held = lock(&self.changing);
         if *lock(&self.encrypted) == names {
             return Ok(());
         }
+        let _held = self.turn()?;
         let state = lock(&self.state).clone();
         if let State::Running { version, mut ports } = state {
             if names.is_empty() {

@@ -17,9 +17,9 @@
 use crate::data_dir::DataDir;
 use crate::deploy::deployer::lock;
 use crate::model::{AppId, DeployId};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -90,7 +90,7 @@ impl Table {
     pub fn point(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
         let _held = lock(&self.changing);
         let dir = self.apps.join(app.as_str());
-        fs::create_dir_all(&dir)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let names = sorted(&dir)?;
         let suffix = target.suffix();
         if let Some(name) = names.first()
