@@ -2,6 +2,7 @@
 
 use crate::deploy::{create, deploy, deploy_live, ended, show};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -280,4 +281,27 @@ fn a_rollback_goes_to_a_release_that_was_live_and_is_kept() {
     }
     owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202);
     until("it runs again", STARTING, || show(&mut owner, &app)["status"] == "running");
+}
+
+#[test]
+fn nothing_goes_live_that_the_router_does_not_confirm() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let first = deploy_live(&mut owner, &app);
+    git.commit("shop", &release("two"));
+    let pid = caddy(&server);
+    process::signal(pid, Signal::STOP);
+    let id = deploy(&mut owner, &app);
+    let end = ended(&mut owner, &id);
+    process::signal(pid, Signal::CONT);
+    assert_eq!(end["status"], "failed", "{end:#}");
+    let error = end["error"].as_str().expect("an error");
+    assert!(error.contains("did not confirm"), "{error}");
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
+    assert_eq!(show(&mut owner, &app)["liveDeployId"], first);
+    deploy_live(&mut owner, &app);
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "two");
 }
