@@ -9,8 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// Time between two looks.
+/// Time between two looks at an app that takes its time.
 const EVERY: Duration = Duration::from_millis(250);
+
+/// The same at the beginning: most apps are there within a blink.
+const SOON: Duration = Duration::from_millis(10);
 
 /// How long an app without a health path must stay up after it took a connection.
 const STAYS_UP: Duration = Duration::from_secs(2);
@@ -48,12 +51,15 @@ pub enum Verdict {
 }
 
 impl Check<'_> {
-    /// Looks every 250 ms, until the answer is clear.
+    /// Looks at once and then ever less often, down to every 250 ms, until the answer is clear.
     pub fn wait(&self, instance: &mut Instance, cancel: &Cancel) -> Verdict {
-        let until = Instant::now() + Duration::from_secs(self.timeout.seconds().into());
+        let begun = Instant::now();
+        let until = begun + Duration::from_secs(self.timeout.seconds().into());
         let mut connected_since: Option<Instant> = None;
         loop {
-            let missing = match self.listener(instance) {
+            // Decided before the look, so that the last look has a sentence.
+            let late = Instant::now() >= until;
+            let missing = match self.listener(late, instance) {
                 Ok(()) => self.prove(until, instance, cancel).err(),
                 Err(sentence) => Some(sentence),
             };
@@ -70,20 +76,25 @@ impl Check<'_> {
                     return Verdict::Well;
                 }
                 None => {}
-                Some(sentence) if now >= until => return Verdict::Unwell(sentence),
+                Some(sentence) if late => return Verdict::Unwell(sentence),
                 Some(_) => connected_since = None,
             }
-            let _ = wait_any(&[instance.as_fd(), cancel.as_fd()], EVERY);
+            let pause = (begun.elapsed() / 4).clamp(SOON, EVERY);
+            let _ = wait_any(&[instance.as_fd(), cancel.as_fd()], pause);
         }
     }
 
     /// Whether the app itself, and nobody else, listens on its port.
-    fn listener(&self, instance: &Instance) -> Result<(), String> {
+    fn listener(&self, late: bool, instance: &Instance) -> Result<(), String> {
         let all = listeners();
         let on_port: Vec<&Listener> =
             all.iter().filter(|l| l.address.port() == self.port).collect();
         let (port, seconds) = (self.port, self.timeout.seconds());
         if on_port.is_empty() {
+            if !late {
+                // Nobody reads this sentence, and the one below costs a look at all processes.
+                return Err(String::new());
+            }
             let elsewhere = held_by(&instance.processes(), self.uid, self.port, &all);
             let elsewhere = elsewhere.first().map_or_else(String::new, |l| {
                 format!(" (it listens on port {} instead)", l.address.port())

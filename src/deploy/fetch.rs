@@ -57,6 +57,14 @@ const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
 
+/// Runs its arguments, then prints hash and subject of the ref that is its name: one
+/// sandbox for both, since to make one takes longer than what most Gits do in it.
+const THEN_NAME_IT: &str = r#""$@" && exec git --git-dir=/repo log -1 --format=%H%n%s "$0""#;
+
+/// The index from the ref, the files from the index.
+const CHECK_OUT: &str = r#"git --git-dir=/repo read-tree "$0" &&
+    exec git --git-dir=/repo --work-tree=/app checkout-index --all --quiet"#;
+
 /// The commit that was checked out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
@@ -127,8 +135,8 @@ impl Fetch<'_> {
     }
 
     fn attempt(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, Failure> {
-        self.fetch(cancel, log)?;
-        let commit = self.commit(cancel)?;
+        let about = self.fetch(cancel, log)?;
+        let commit = self.commit(&about)?;
         let survey = self.survey(cancel)?;
         self.refuse_submodules(&survey, log)?;
         self.check_out(cancel)?;
@@ -149,13 +157,19 @@ impl Fetch<'_> {
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
 
-    fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    /// Fetches, and answers what Git says of the commit.
+    fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, Failure> {
         let known = packs(self.cache) > 0;
         if !self.cache.join("HEAD").exists() {
-            self.local(&["init", "--quiet", "--bare", "--template=", "--", "/repo"], cancel)?;
+            let init = ["git", "init", "--quiet", "--bare", "--template=", "--", "/repo"];
+            self.local("init", &init, cancel)?;
         }
         let refspec = format!("+{}:{FETCHED}", self.branch.to_ref());
         let command = [
+            "/bin/sh",
+            "-c",
+            THEN_NAME_IT,
+            FETCHED,
             "git",
             REPO,
             "fetch",
@@ -175,7 +189,7 @@ impl Fetch<'_> {
             log(line);
         }
         match output.exit {
-            Exit::Code(0) => Ok(()),
+            Exit::Code(0) => Ok(output),
             Exit::TimedOut => Err(Failure::Known(format!(
                 "fetching took longer than {} s; the repository's host is slow, or the \
                  repository is very large",
@@ -207,8 +221,7 @@ impl Fetch<'_> {
     }
 
     /// What was fetched.
-    fn commit(&self, cancel: &Cancel) -> Result<Commit, Failure> {
-        let about = self.local(&["log", "-1", "--format=%H%n%s", FETCHED], cancel)?;
+    fn commit(&self, about: &Output) -> Result<Commit, Failure> {
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
         let (hash, subject) = text.trim_end().split_once('\n').unwrap_or((text.trim(), ""));
         if hash.len() < 40 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -253,9 +266,7 @@ impl Fetch<'_> {
 
     /// Plumbing, for it runs no hooks: the index from the commit, the files from the index.
     fn check_out(&self, cancel: &Cancel) -> Result<(), Failure> {
-        self.local(&["read-tree", FETCHED], cancel)?;
-        self.local(&["--work-tree=/app", "checkout-index", "--all", "--quiet"], cancel)?;
-        Ok(())
+        self.local("checkout", &["/bin/sh", "-c", CHECK_OUT, FETCHED], cancel)
     }
 
     /// Files whose content is elsewhere.
@@ -275,17 +286,11 @@ impl Fetch<'_> {
         }
     }
 
-    fn local(&self, words: &[&str], cancel: &Cancel) -> Result<Output, Failure> {
-        let mut command = vec!["git"];
-        if words[0] != "init" {
-            command.push(REPO);
-        }
-        command.extend(words);
-        let verb = words.iter().find(|word| !word.starts_with('-')).unwrap_or(&"");
-        let exec = self.sandbox(false).exec(&command).deadline(LOCAL_DEADLINE);
+    fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), Failure> {
+        let exec = self.sandbox(false).exec(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
         if output.exit.is_success() {
-            return Ok(output);
+            return Ok(());
         }
         Err(local_failure(verb, output.exit, &self.said(&output)))
     }

@@ -362,10 +362,15 @@ impl<'a> Sandbox<'a> {
             words.push(format!("--data={}", self.limits.memory));
         }
         words.push("--".into());
-        if self.purpose != Purpose::Run {
-            words.extend([machine.program("nice"), "-n".into(), "19".into()]);
-            if machine.has("ionice") {
-                words.extend([machine.program("ionice"), "-c".into(), "3".into()]);
+        match self.purpose {
+            Purpose::Run => {}
+            // Mostly it waits for the network: behind apps, but not behind everything.
+            Purpose::Fetch => words.extend([machine.program("nice"), "-n".into(), "5".into()]),
+            Purpose::Build => {
+                words.extend([machine.program("nice"), "-n".into(), "19".into()]);
+                if machine.has("ionice") {
+                    words.extend([machine.program("ionice"), "-c".into(), "3".into()]);
+                }
             }
         }
         if machine.has("choom") {

@@ -12,6 +12,7 @@ mod brute_force;
 mod dashboard;
 mod data_directory;
 mod deploy;
+mod disk;
 mod encryption;
 mod fence;
 mod front_door;

@@ -240,11 +240,11 @@ fn a_corrupt_database_is_left_alone() {
 }
 
 /// A small file system of its own; goes away with its value.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// Mounts one; nothing when that is not allowed here.
-    fn at(place: PathBuf) -> Option<Self> {
+    pub fn at(place: PathBuf) -> Option<Self> {
         std::fs::create_dir(&place).unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"]).arg(&place);
@@ -252,7 +252,7 @@ impl SmallDisk {
         mounted.then_some(Self(place))
     }
 
-    fn remount(&self, options: &str) {
+    pub fn remount(&self, options: &str) {
         run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0));
     }
 }
