@@ -289,6 +289,8 @@ impl Attempt<'_> {
         }
         self.has_room()?;
         let site = places.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
+        let open = self.shared.machine()?.open_up(release);
+        open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
         // Looked for again: a build may have changed all of it.
         let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
         let published = publish::publish(&tree, &site, &|| !self.cancel.is_cancelled());

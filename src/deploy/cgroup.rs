@@ -6,6 +6,7 @@
 //! again while apps run in leaves beside it, so then we keep our hands off.
 
 use super::limits::Limits;
+use crate::proc::table;
 use rustix::fs::{Access, access, getxattr};
 use std::fs;
 use std::io;
@@ -15,7 +16,8 @@ use std::time::Duration;
 /// What limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// The leaf for the server's own processes, where we make it ourselves.
+/// The leaf for the server's own processes: the name for `DelegateSubgroup=`, and for the
+/// one that we make ourselves.
 const SERVER: &str = "server";
 
 /// What the names of our leaves begin with.
@@ -58,13 +60,11 @@ impl Subtree {
         let own = own_directory(cgroup, mountinfo)
             .ok_or("this machine has no cgroup v2, or the service has no cgroup of its own")?;
         let base = match own.parent() {
-            Some(above) if is_delegated(above) && !is_delegated_by_systemd(&own) => {
-                above.to_owned()
-            }
+            Some(above) if own.ends_with(SERVER) && is_delegated(above) => above.to_owned(),
             _ if !is_delegated(&own) => {
                 return Err(format!("the service has no cgroups of its own; {ADVICE}"));
             }
-            _ if is_delegated_by_systemd(&own) => {
+            _ if is_a_service(&own) => {
                 return Err(format!(
                     "the service's cgroup has no subgroup for the server; {ADVICE}"
                 ));
@@ -90,6 +90,13 @@ impl Subtree {
         let inside = fs::read_to_string(self.base.join("cgroup.procs"))?;
         if inside.trim().is_empty() {
             return Ok(());
+        }
+        // A terminal's cgroup, say, has programs that are none of our business.
+        let us = std::process::id();
+        let is_ours =
+            |pid: u32| pid == us || table::entry(pid).is_none_or(|entry| entry.parent == us);
+        if !inside.split_ascii_whitespace().flat_map(str::parse).all(is_ours) {
+            return Err(io::Error::other("other programs run in it too"));
         }
         let leaf = self.base.join(SERVER);
         make(&leaf)?;
@@ -207,7 +214,7 @@ fn is_marked(directory: &Path) -> bool {
 }
 
 /// Whether a cgroup is a service's own, into which systemd puts the server at each start.
-fn is_delegated_by_systemd(directory: &Path) -> bool {
+fn is_a_service(directory: &Path) -> bool {
     directory.extension().is_some_and(|kind| kind == "service")
 }
 
@@ -270,14 +277,15 @@ mod tests {
     #[test]
     fn outside_of_systemd_the_server_moves_into_a_leaf_first() {
         let tree = Tree::new(&["given"]);
-        fs::write(tree.dir.path().join("given/cgroup.procs"), "17\n18\n").unwrap();
+        let procs = tree.dir.path().join("given/cgroup.procs");
+        fs::write(&procs, "1\n").unwrap();
+        let others = tree.find("given", &["given"]).unwrap_err();
+        assert!(others.contains("other programs"), "{others}");
+        let us = std::process::id().to_string();
+        fs::write(&procs, &us).unwrap();
         let subtree = tree.find("given", &["given"]).unwrap();
         assert_eq!(subtree.base, tree.dir.path().join("given"));
-        assert_eq!(
-            tree.text("given/server/cgroup.procs"),
-            "18",
-            "each was moved, the last is seen"
-        );
+        assert_eq!(tree.text("given/server/cgroup.procs"), us);
     }
 
     #[test]
@@ -292,7 +300,7 @@ mod tests {
         );
         assert!(tree.find("", &[""]).unwrap_err().contains("no cgroup of its own"));
         fs::write(tree.dir.path().join("s/cgroup.controllers"), "cpu pids\n").unwrap();
-        assert!(tree.find("s/x", &["s"]).unwrap_err().contains("no memory controller"));
+        assert!(tree.find("s/server", &["s"]).unwrap_err().contains("no memory controller"));
         assert!(Subtree::find("1:x:/\n", "", &|_| true).is_err());
         assert!(!tree.dir.path().join("s/cgroup.subtree_control").exists(), "nothing was touched");
     }

@@ -59,6 +59,14 @@ impl Range {
         if proc::find("unshare").is_none() {
             return Err("unshare is not installed; run `apt install util-linux`".to_owned());
         }
+        // Then a program that is root's by its mode is not (prctl(2)).
+        let status = read("/proc/self/status");
+        if status.lines().any(|line| line.split_ascii_whitespace().eq(["NoNewPrivs:", "1"])) {
+            return Err("the server runs without a way to new privileges, which newuidmap needs; \
+                        take NoNewPrivileges= out of its unit, and what implies it for a service \
+                        with User= (Restrict…=, Protect…=, SystemCallFilter=)"
+                .to_owned());
+        }
         Ok(range)
     }
 
@@ -148,6 +156,16 @@ impl Range {
         let text = finish(exec.arg("--").arg(path).deadline(COUNTING))?;
         let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
         number.ok_or_else(|| io::Error::other("du said no number"))
+    }
+
+    /// Lets everybody read a directory with everything in it. That is nobody else than
+    /// the server: the directories above are closed to all others.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn open_up(self, path: &Path) -> io::Result<()> {
+        let exec = self.hands("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
+        finish(exec.deadline(COUNTING)).map(drop)
     }
 }
 

@@ -149,6 +149,9 @@ fn from_inside(net: &Netns) {
     git.commit("obedient", &OBEDIENT);
     let (places, socket) = (Places::new(net), Socket::new());
     let server = Setup::new().as_user().start();
+    // A second one, root's, for its router.
+    let root = crate::routing::start(Setup::routed());
+    let router = root.setup().router("HTTP_PORT");
     let mut owner = server.owner();
     let mut make = |name: &str, sockets: Value| {
         let app = create(
@@ -163,7 +166,7 @@ fn from_inside(net: &Netns) {
     // Without it everything is open, and the server has found that out by trying.
     let problem = firewall_becomes(&server, false);
     assert!(problem.contains(&format!("`scripts/firewall {user}`")), "{problem}");
-    let others = [server.address(), port_of(&mut owner, &other)];
+    let others = [server.address(), port_of(&mut owner, &other), router];
     let (forbidden, allowed) = (places.forbidden(&others), places.allowed());
     reaches(&mut owner, &app, &forbidden, true);
     reaches(&mut owner, &app, &allowed, true);
@@ -197,14 +200,25 @@ fn from_inside(net: &Netns) {
     drop(owner);
     let server = server.restart();
     assert_eq!(firewall_becomes(&server, true), "");
-    // Root's apps are always part of it.
-    let root = Setup::new().start();
-    assert_eq!(firewall_becomes(&root, true), "");
+    roots_apps_are_fenced_and_routed(root, &git, &forbidden);
 
     firewall(&["remove"]);
     firewall(&["remove"]);
     reaches(&mut server.owner(), &app, &forbidden[..1], true);
     Netns::within(&net.outsider, || drop(git));
+}
+
+/// Root's apps are always part of it, and the router reaches them.
+fn roots_apps_are_fenced_and_routed(root: Server, git: &GitServer, forbidden: &[String]) {
+    let root = root.restart();
+    crate::routing::until_running(&root);
+    assert_eq!(firewall_becomes(&root, true), "");
+    let body = json!({"name": "three", "gitRepo": git.url("obedient"), "healthPath": "/"});
+    let three = create(&mut root.owner(), &body);
+    deploy_live(&mut root.owner(), &three);
+    let mut visitor = root.visitor("three.localhost");
+    let said = visitor.request("POST", "/connect", Some(forbidden.join(" ").as_bytes()));
+    assert!(!said.expect(200).text().contains("open"), "root's app reaches something");
 }
 
 #[test]

@@ -180,3 +180,20 @@ fn without_a_range_of_uids_apps_share_the_servers_user_and_it_is_said() {
     let uid = fs::metadata(server.data()).expect("it is there").uid();
     assert_eq!(owners(&server.data().join("apps").join(&app)), BTreeSet::from([uid]));
 }
+
+#[test]
+fn a_static_site_whose_build_sealed_its_files_is_published_all_the_same() {
+    let git = GitServer::start();
+    git.commit("site", &[("index.html", "front"), ("page.html", "page")]);
+    let server = crate::routing::start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = create(
+        &mut owner,
+        &json!({"name": "site", "gitRepo": git.url("site"),
+            "buildCommand": "mkdir d && echo below >d/x.html && chmod 600 page.html && chmod 700 d ."}),
+    );
+    deploy_live(&mut owner, &app);
+    let mut visitor = server.visitor("site.localhost");
+    assert_eq!(visitor.get("/page.html").expect(200).text(), "page");
+    assert_eq!(visitor.get("/d/x.html").expect(200).text(), "below\n");
+}

@@ -25,6 +25,7 @@ mod identity;
 
 mod harness_proof;
 mod limits;
+mod machine;
 mod network;
 mod openapi;
 mod redaction;

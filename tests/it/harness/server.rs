@@ -26,7 +26,7 @@ pub struct Setup {
     home: Arc<TempDir>,
     env: BTreeMap<String, String>,
     user: Option<String>,
-    no_uids: bool,
+    instead: Vec<(String, PathBuf)>,
     shell: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Setup {
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("bpaas-").tempdir().expect("a directory");
         let (home, env, shell) = (Arc::new(home), BTreeMap::new(), Vec::new());
-        let mut setup = Self { home, env, user: None, no_uids: false, shell };
+        let mut setup = Self { home, env, user: None, instead: Vec::new(), shell };
         let data = setup.data();
         setup = setup.env("DATA_DIR", data.to_str().expect("UTF-8"));
         setup.env("ROUTER", "off").listen("127.0.0.1:0")
@@ -121,8 +121,13 @@ impl Setup {
     }
 
     /// Gives the user no subordinate uids, as far as this server can see. Takes root.
-    pub fn without_subordinate_uids(mut self) -> Self {
-        self.no_uids = true;
+    pub fn without_subordinate_uids(self) -> Self {
+        self.instead_of("/etc/subuid", Path::new("/dev/null"))
+    }
+
+    /// Shows this server another file in the place of one of the machine's. Takes root, and [`Setup::as_user`].
+    pub fn instead_of(mut self, place: &str, file: &Path) -> Self {
+        self.instead.push((place.to_owned(), file.to_owned()));
         self
     }
 
@@ -134,10 +139,20 @@ impl Setup {
             None => Command::new("/bin/sh"),
             Some(user) => {
                 let mut c = Command::new("setpriv");
-                if self.no_uids {
-                    const HIDE: &str = "mount --bind /dev/null /etc/subuid && exec \"$@\"";
+                if !self.instead.is_empty() {
+                    let mount = |(place, file): &(String, PathBuf)| {
+                        format!("mount --bind '{}' '{place}' && ", file.display())
+                    };
+                    let mounts: String = self.instead.iter().map(mount).collect();
                     c = Command::new("unshare");
-                    c.args(["--mount", "sh", "-c", HIDE, "sh", "setpriv"]);
+                    c.args([
+                        "--mount",
+                        "sh",
+                        "-c",
+                        &format!("{mounts}exec \"$@\""),
+                        "sh",
+                        "setpriv",
+                    ]);
                 }
                 c.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
                 c.args(["--", "/bin/sh"]);
