@@ -7,6 +7,7 @@ pub mod git;
 pub mod http;
 pub mod netns;
 pub mod process;
+pub mod program;
 pub mod raw;
 pub mod sealed;
 pub mod server;

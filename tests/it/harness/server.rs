@@ -1,5 +1,7 @@
 //! The server as a process: a temporary data directory, a cleared environment, its log, its end.
 
+pub use super::program::{mode, run};
+
 use super::http::Http;
 use super::process;
 use super::wait::until_some;
@@ -7,7 +9,7 @@ use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -439,22 +441,4 @@ fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
         }
         super::wait::let_pass(Duration::from_millis(5));
     }
-}
-
-/// Runs a program that must succeed.
-#[track_caller]
-pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("a program");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
-
-/// Permission bits of a file.
-pub fn mode(path: &Path) -> u32 {
-    std::fs::symlink_metadata(path).expect("a file").mode() & 0o7777
 }
