@@ -267,9 +267,4 @@ impl Connection {
         // What the client sent and nobody read would destroy the answer on its way.
         if self.inbox.is_empty() { Step::Over } else { Step::Work(Job::Linger) }
     }
-
-    /// Comes back from a worker: something may have come meanwhile.
-    pub fn come_back(&mut self) {
-        self.readable = true;
-    }
 }

@@ -129,8 +129,8 @@ impl EventLoop {
             self.porter.close();
         }
         self.stage = stage;
-        for (mut connection, next) in back {
-            connection.come_back();
+        for (connection, next) in back {
+            // What came meanwhile is told when it is watched again.
             let id = self.insert(connection);
             self.guarded(id, |this, connection| {
                 Some(match next {
