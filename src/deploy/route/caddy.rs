@@ -2,7 +2,7 @@
 //! what it thinks of a configuration.
 
 use super::config::Settings;
-use crate::proc::{self, Exec, Running, table};
+use crate::proc::{self, Cancel, Exec, Running, table};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
@@ -129,9 +129,9 @@ pub fn end(mut running: Running) {
 
 /// Has it judge a configuration without using it: after a bad one, its versions up to
 /// 2.11 at least go on serving but take no further change.
-pub fn judge(dir: &Path, config: &Path) -> Result<(), String> {
+pub fn judge(dir: &Path, config: &Path, cancel: &Cancel) -> Result<(), String> {
     let exec = exec(dir)?.arg("validate").arg("--config").arg(config).deadline(JUDGING);
-    let output = exec.run().map_err(|e| e.to_string())?;
+    let output = exec.run_until(cancel).map_err(|e| e.to_string())?;
     if output.exit.is_success() {
         return Ok(());
     }

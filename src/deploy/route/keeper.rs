@@ -192,7 +192,7 @@ impl Keeper {
         let text = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
         if last.as_deref() != Some(&text) {
             self.write("next.json", &text)?;
-            let judged = caddy::judge(&self.dir, &self.dir.join("next.json"));
+            let judged = caddy::judge(&self.dir, &self.dir.join("next.json"), &self.stop);
             match (judged, &last) {
                 (Ok(()), _) => self.take_next()?,
                 (Err(why), Some(_)) => {
@@ -212,7 +212,11 @@ impl Keeper {
             if running.try_wait().is_some() {
                 return Err(format!("Caddy ended at once: {}", caddy::last_words(&self.dir)));
             }
-            if Instant::now() > until || self.stop.is_cancelled() {
+            if self.stop.is_cancelled() {
+                // The next server finds it.
+                return Err("the server stops".to_owned());
+            }
+            if Instant::now() > until {
                 caddy::end(running);
                 return Err(format!("Caddy did not serve within {} s", STARTING.as_secs()));
             }
@@ -313,7 +317,7 @@ impl Keeper {
     /// Gives the running Caddy another configuration, judged before.
     fn load(&self, text: &str) -> Result<(), String> {
         self.write("next.json", text)?;
-        caddy::judge(&self.dir, &self.dir.join("next.json"))?;
+        caddy::judge(&self.dir, &self.dir.join("next.json"), &self.stop)?;
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
         let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING);
