@@ -45,6 +45,13 @@ Environment:
   ADMIN_TOKEN              pins the admin token            [made on first run]
   TRUST_PROXY              true, or ranges of proxies      [unset: none]
   DASHBOARD_ORIGIN         another origin of the dashboard [unset]
+  ROUTER                   on or off: host names for apps  [on]
+  BASE_DOMAIN              apps answer at NAME.BASE_DOMAIN [localhost]
+  HTTP_PORT, HTTPS_PORT    where the router listens        [80 or 8081, 443 or 8443]
+  ROUTER_BIND              the one address it listens on   [all]
+  DASHBOARD_DOMAIN         the dashboard, over HTTPS       [unset]
+  ACME_EMAIL               for the certificate authority   [unset]
+  PRIVATE_TLS              true: an authority of our own   [false]
   BETTER_PAAS_SECRET_KEY   encryption key, 32 bytes in hex or base64
                                                            [made on first run]
 ";
