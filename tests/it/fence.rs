@@ -202,8 +202,13 @@ fn from_inside(net: &Netns) {
     assert_eq!(firewall_becomes(&server, true), "");
     roots_apps_are_fenced_and_routed(root, &git, &forbidden);
 
+    // Without the user's name it knows root's apps alone; the range of ports is closed all the same.
+    firewall(&[]);
+    reaches(&mut server.owner(), &app, &forbidden[..1], true);
+    assert!(outsider_gets_in(net, 12345) && !outsider_gets_in(net, own));
     firewall(&["remove"]);
     firewall(&["remove"]);
+    assert!(outsider_gets_in(net, own));
     reaches(&mut server.owner(), &app, &forbidden[..1], true);
     Netns::within(&net.outsider, || drop(git));
 }
