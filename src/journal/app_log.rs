@@ -115,7 +115,7 @@ impl AppLog {
     }
 
     /// Moves what the log holds to its older half when it is over `limit` bytes;
-    /// of that, the last `limit` bytes are kept.
+    /// of that, the last `limit` bytes are kept, and what comes while they are copied.
     pub(super) fn rotate(&self, limit: u64) -> io::Result<()> {
         let mut rotation = self.hold();
         let mut options = OpenOptions::new();
@@ -132,10 +132,14 @@ impl AppLog {
         file.seek(SeekFrom::Start(left_out))?;
         let new = self.path.with_extension("log.new");
         let mut kept = create_private(OpenOptions::new().write(true).truncate(true), &new)?;
-        // Not one byte more than the limit, or a process that never stops
-        // writing would keep this loop and the lock for ever.
-        io::copy(&mut (&mut file).take(limit), &mut kept)?;
+        // Bounded, or a process that never stops writing would keep us and the lock for
+        // ever; twice, since what it wrote during the first copy, which takes a moment,
+        // would be lost.
+        for _ in 0..2 {
+            io::copy(&mut (&mut file).take(limit), &mut kept)?;
+        }
         fs::rename(&new, self.older_path())?;
+        io::copy(&mut (&mut file).take(limit), &mut kept)?;
         file.set_len(0)?;
         *rotation = Rotation { count: rotation.count + 1, left_out };
         Ok(())
