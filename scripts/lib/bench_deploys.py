@@ -200,7 +200,10 @@ class Bench:
     def stop(self):
         for app in self.api("GET", "/api/apps")["apps"]:
             self.api("DELETE", f"/api/apps/{app['id']}")
-        self.wait(lambda: not self.apps_left(), "the apps have ended")
+        # Files of apps can belong to other users; only the server may remove them.
+        trash = self.directory / "data" / "apps" / ".trash"
+        gone = lambda: not self.apps_left() and not (trash.exists() and any(trash.iterdir()))
+        self.wait(gone, "the apps and their files are gone")
         self.server.terminate()
         self.server.wait(15)
 
