@@ -195,7 +195,8 @@ fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
     assert_eq!(show(&mut site.owner, app)["url"], url, "the old release still serves");
     std::fs::write(place.join("cache/go"), "").unwrap();
     assert_eq!(ended(&mut site.owner, &queued)["status"], "live");
-    let text = site.owner.get(&format!("/api/deploys/{queued}/log")).text();
+    let text = site.owner.get(&format!("/api/deploys/{building}/log")).expect(200).text();
+    assert!(text.contains("Commit "), "{text}");
     assert!(!text.contains("made anew") && !has_leftovers(&place.join("repo")), "{text}");
     queued
 }
