@@ -202,6 +202,10 @@ impl Browser {
             };
             let message: Value = serde_json::from_str(text.as_str()).expect("JSON");
             if message["id"] == id {
+                // A page that goes away under an evaluation has no value for it.
+                if message["error"]["message"] == "Inspected target navigated or closed" {
+                    return Value::Null;
+                }
                 assert!(message.get("error").is_none(), "{method}: {message}");
                 return message["result"].clone();
             }
