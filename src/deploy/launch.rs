@@ -105,7 +105,11 @@ fn with_sockets<'a>(
             format!("{named} is not there; is the service whose sockets it holds running?")
         })?;
         let real = real.to_str().and_then(|path| HostSocket::parse(path).ok());
-        let real = real.filter(|real| !data.starts_with(real.as_str()));
+        let apart = |real: &HostSocket| {
+            let real = Path::new(real.as_str());
+            !data.starts_with(real) && !data.parent().is_some_and(|all| real.starts_with(all))
+        };
+        let real = real.filter(apart);
         let real = real.ok_or_else(|| format!("{named} leads to where no app may look"))?;
         sandbox = sandbox.sockets(Path::new(real.as_str()).to_owned());
     }

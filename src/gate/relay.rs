@@ -159,9 +159,10 @@ impl Relay {
         std::mem::take(&mut self.lost)
     }
 
-    /// Whether [`Relay::send`] or [`Relay::receive`] could go on at once.
+    /// Whether there is something to do at once: to send, to receive, or to tell those
+    /// who get no answer.
     pub fn is_ready(&self) -> bool {
-        self.readable || (self.sent < self.waiting.len() && !self.blocked)
+        self.readable || !self.lost.is_empty() || (self.sent < self.waiting.len() && !self.blocked)
     }
 
     /// Sends what stands in line, as far as the kernel takes it.

@@ -6,6 +6,25 @@ use super::Invalid;
 /// database and a cache.
 pub const MAX_HOST_SOCKETS: usize = 8;
 
+/// Directories of `/run` that no app may see: whoever reaches a socket in them can start
+/// programs outside of the sandbox, or reads other services' keys.
+const CONTROLS: [&str; 14] = [
+    "systemd",
+    "user",
+    "dbus",
+    "credentials",
+    "docker",
+    "containerd",
+    "podman",
+    "crio",
+    "k3s",
+    "buildkit",
+    "libvirt",
+    "lxd",
+    "incus",
+    "sudo",
+];
+
 macro_rules! number_value {
     ($(#[$doc:meta])* $name:ident, $allowed:pat, $rule:literal) => {
         $(#[$doc])*
@@ -74,10 +93,8 @@ impl HostSocket {
                 "must be a plain path of at most 200 letters, digits, dots, dashes and underscores, without ..",
             ));
         }
-        // Whoever reaches these can start programs outside of the sandbox.
-        if ["systemd", "user", "docker", "containerd", "podman", "dbus"]
-            .contains(&rest.split('/').next().unwrap_or_default())
-        {
+        let top = rest.split('/').next().unwrap_or_default();
+        if CONTROLS.contains(&top) {
             return Err(Invalid("is a way to control the machine, which no app may have"));
         }
         Ok(Self(text.to_owned()))

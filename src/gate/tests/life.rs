@@ -122,3 +122,17 @@ fn no_thread_stays_behind() {
     until("few threads stay parked", || gate.workers.count() <= 16);
     until("and none for long", || gate.workers.count() == 0);
 }
+
+#[test]
+fn who_waits_in_vain_is_told_so_without_anybody_elses_help() {
+    let house = House::with(Limits {
+        answer: Duration::from_secs(1),
+        head: Duration::from_millis(300),
+        ..Limits::DEFAULT
+    });
+    let mut caller = house.connect();
+    caller.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Nothing else happens that could wake the event loop.
+    assert_eq!(caller.answer().status, 504);
+    house.go.send(()).unwrap();
+}
