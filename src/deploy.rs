@@ -19,6 +19,7 @@ mod house;
 mod identity;
 mod instance;
 mod launch;
+mod leaving;
 mod limits;
 mod lookout;
 mod machine;

@@ -294,7 +294,7 @@ impl Deployer {
 
 /// Finds the apps that kept running, notes the ends of the others, and ends what
 /// belongs to nobody: a release that was being checked when the server was killed.
-fn recover(shared: &Shared) -> Result<Vec<(AppId, Instance)>, DeployError> {
+fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> {
     let mut found = Vec::new();
     for app in shared.store.apps()? {
         let process = app.process.filter(|p| p.ended.is_none());
@@ -305,7 +305,7 @@ fn recover(shared: &Shared) -> Result<Vec<(AppId, Instance)>, DeployError> {
             Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
         {
             log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-            found.push((app.id, instance));
+            found.push((app.id, process.port, instance));
         } else {
             let exit = noted_exit(&exit_file);
             shared.store.process_ended(&app.id, process.pid, &exit.to_string())?;
@@ -313,7 +313,7 @@ fn recover(shared: &Shared) -> Result<Vec<(AppId, Instance)>, DeployError> {
             shared.places.discard_exits(&app.id, None);
         }
     }
-    let known: HashSet<u32> = found.iter().map(|(_, instance)| instance.pid()).collect();
+    let known: HashSet<u32> = found.iter().map(|(_, _, instance)| instance.pid()).collect();
     let strays = sweep(&shared.places.apps(), &known);
     if strays > 0 {
         log::warn!("ended {strays} processes that the last server had not finished starting");

@@ -94,6 +94,33 @@ pub fn listeners() -> Vec<Listener> {
     all
 }
 
+/// The local ports of all TCP connections that are open (state 01, ESTABLISHED), which
+/// they are before an app has accepted them.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn busy_ports() -> io::Result<HashSet<u16>> {
+    let mut ports = HashSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        match fs::read_to_string(table) {
+            Ok(text) => ports.extend(text.lines().skip(1).filter_map(busy_port)),
+            // A machine without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ports)
+}
+
+fn busy_port(line: &str) -> Option<u16> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (local, state) = (fields.next()?, fields.nth(1)?);
+    if state != "01" {
+        return None;
+    }
+    u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
+}
+
 /// A line of `/proc/net/tcp` (proc_pid_net(5)): the address is in hex, in words of
 /// this machine's byte order; state 0A is LISTEN; the eighth field is the uid, the tenth
 /// the inode.
@@ -153,7 +180,7 @@ pub fn held_by(
 mod tests {
     use super::*;
     use crate::proc::table;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn ports_are_free_and_never_the_same_twice() {
@@ -189,5 +216,19 @@ mod tests {
         }
         assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7"), None);
         assert_eq!(read_line("garbage"), None);
+    }
+
+    #[test]
+    fn a_port_is_busy_while_somebody_is_connected_even_if_nobody_accepts() {
+        for (address, client) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
+            let [ip, client] = [address, client].map(|ip| ip.parse::<IpAddr>().unwrap());
+            let port = Ports::default().fresh().unwrap();
+            let listener = TcpListener::bind((ip, port)).unwrap();
+            assert!(!busy_ports().unwrap().contains(&port), "{address}: nobody is connected");
+            let client = TcpStream::connect((client, port)).unwrap();
+            assert!(busy_ports().unwrap().contains(&port), "{address}");
+            drop((client, listener));
+            assert!(!busy_ports().unwrap().contains(&port), "{address}: nobody is any more");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::Shared;
 use super::instance::Instance;
+use super::leaving::{GRACE, LOOK, Leaving, SHORT_GRACE};
 use super::route::Target;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
@@ -26,19 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An app that lived this long has earned the first pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// How long a process may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(30);
-/// The same for one whose app is being removed: nobody needs its last answers.
-const SHORT_GRACE: Duration = Duration::from_secs(5);
-/// The same when the server itself stops, which must be over within 10 s.
-const LAST_GRACE: Duration = Duration::from_secs(3);
-
-/// How long a process that was replaced is left alone before SIGTERM: requests that the
-/// router had sent on their way to it, or that it was answering, come to their end.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// Time between two looks while a process is ending.
-const LOOK: Duration = Duration::from_millis(100);
 /// Time between two looks when nothing is expected.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -94,6 +82,8 @@ pub struct Inbox {
 /// A process of a live release.
 struct Live {
     instance: Instance,
+    /// Where it listens.
+    port: u16,
     since: Instant,
 }
 
@@ -107,41 +97,22 @@ struct Seat {
     pause: Option<Duration>,
 }
 
-/// A process that was asked to end.
-struct Leaving {
-    app: AppId,
-    instance: Instance,
-    /// When to ask it; `None` once it was asked.
-    ask_at: Option<Instant>,
-    kill_at: Instant,
-    /// Somebody wants to know how it ended.
-    told: bool,
-}
-
-impl Leaving {
-    /// Asks it to end, once.
-    fn ask(&mut self) {
-        if self.ask_at.take().is_some() {
-            self.instance.terminate();
-        }
-    }
-}
-
 /// The supervisor.
 pub struct Supervisor {
     shared: Arc<Shared>,
     inbox: Inbox,
     seats: HashMap<AppId, Seat>,
-    leaving: Vec<Leaving>,
+    leaving: Leaving,
 }
 
 impl Supervisor {
     /// A supervisor with the apps that were found running.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, inbox: Inbox, found: Vec<(AppId, Instance)>) -> Self {
-        let mut supervisor = Self { shared, inbox, seats: HashMap::new(), leaving: Vec::new() };
-        for (app, instance) in found {
-            let live = Live { instance, since: Instant::now() };
+    pub fn new(shared: Arc<Shared>, inbox: Inbox, found: Vec<(AppId, u16, Instance)>) -> Self {
+        let mut supervisor =
+            Self { shared, inbox, seats: HashMap::new(), leaving: Leaving::default() };
+        for (app, port, instance) in found {
+            let live = Live { instance, port, since: Instant::now() };
             supervisor.seats.insert(app, Seat { live: Some(live), ..Seat::default() });
         }
         supervisor
@@ -162,13 +133,14 @@ impl Supervisor {
     fn turn(&mut self) -> ControlFlow<()> {
         while let Ok(order) = self.inbox.orders.try_recv() {
             if matches!(order, Order::Shutdown) {
-                self.let_go();
+                // Those on their way out get a moment more, all others stay as they are.
+                self.leaving.let_go(&self.shared);
                 return ControlFlow::Break(());
             }
             self.obey(order);
         }
         self.notice_ends();
-        self.see_off();
+        self.leaving.see_off(&self.shared);
         self.start_due();
         self.wait();
         ControlFlow::Continue(())
@@ -177,11 +149,12 @@ impl Supervisor {
     fn obey(&mut self, order: Order) {
         match order {
             Order::TakeOver(app, process, instance) => {
-                let live = Live { instance: *instance, since: Instant::now() };
+                let port = process.port;
+                let live = Live { instance: *instance, port, since: Instant::now() };
                 let seat = Seat { live: Some(live), ..Seat::default() };
                 let old = self.seats.insert(app.clone(), seat);
                 if let Some(old) = old.and_then(|seat| seat.live) {
-                    self.replace(app.clone(), old.instance);
+                    self.leaving.replace(app.clone(), old.instance, old.port);
                 }
                 // Unless that start, or the crash, has changed the route, it is this already.
                 self.shared.router.point(&app, &Target::Process(process.port));
@@ -196,7 +169,7 @@ impl Supervisor {
             Order::GiveUp(app) => {
                 let old = self.seats.insert(app.clone(), Seat::default());
                 if let Some(old) = old.and_then(|seat| seat.live) {
-                    self.replace(app.clone(), old.instance);
+                    self.leaving.replace(app.clone(), old.instance, old.port);
                 }
                 self.look(&app);
             }
@@ -205,18 +178,14 @@ impl Supervisor {
                 let old = self.seats.entry(app.clone()).or_default().live.take();
                 if let Some(old) = old {
                     self.shared.journal.note_app(&app, "Restarting.");
-                    self.dismiss(app.clone(), old.instance, GRACE, true);
+                    self.leaving.dismiss(app.clone(), old.instance, GRACE, true);
                 }
                 self.look(&app);
             }
             Order::Forget(app) => {
-                self.leaving.iter_mut().filter(|l| l.app == app).for_each(|l| {
-                    l.ask();
-                    l.told = false;
-                    l.kill_at = l.kill_at.min(Instant::now() + SHORT_GRACE);
-                });
+                self.leaving.forget(&app);
                 if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
-                    self.dismiss(app, live.instance, SHORT_GRACE, false);
+                    self.leaving.dismiss(app, live.instance, SHORT_GRACE, false);
                 }
             }
             Order::Shutdown => {}
@@ -242,23 +211,10 @@ impl Supervisor {
                 self.shared.router.point(id, &Target::Down);
                 if let Some(live) = seat.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
-                    self.dismiss(id.clone(), live.instance, GRACE, true);
+                    self.leaving.dismiss(id.clone(), live.instance, GRACE, true);
                 }
             }
         }
-    }
-
-    fn dismiss(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
-        instance.terminate();
-        let kill_at = Instant::now() + grace;
-        self.leaving.push(Leaving { app, instance, ask_at: None, kill_at, told });
-    }
-
-    /// Dismisses a process whose place another one has taken, in a moment.
-    fn replace(&mut self, app: AppId, instance: Instance) {
-        let ask_at = Instant::now() + SETTLE;
-        let kill_at = ask_at + GRACE;
-        self.leaving.push(Leaving { app, instance, ask_at: Some(ask_at), kill_at, told: false });
     }
 
     /// Takes notice of live processes that have ended by themselves.
@@ -279,36 +235,9 @@ impl Supervisor {
             seat.pause = Some(pause);
             seat.start_at = Some(Instant::now() + pause);
             if let Some(live) = seat.live.take() {
-                // Something inside may take a moment to go, though it was killed.
-                let (app, instance) = (id.clone(), live.instance);
-                let kill_at = Instant::now();
-                self.leaving.push(Leaving { app, instance, ask_at: None, kill_at, told: false });
+                self.leaving.has_ended(id.clone(), live.instance);
             }
         }
-    }
-
-    /// Sees off those that were asked to end: when they have, or have had their time.
-    fn see_off(&mut self) {
-        let now = Instant::now();
-        let shared = &self.shared;
-        self.leaving.retain_mut(|leaving| {
-            if !leaving.instance.is_gone() {
-                if leaving.ask_at.is_some_and(|at| now >= at) {
-                    leaving.ask();
-                }
-                if now >= leaving.kill_at {
-                    leaving.instance.kill();
-                }
-                return true;
-            }
-            if leaving.told
-                && let Some(exit) = leaving.instance.try_wait()
-            {
-                record_end(shared, &leaving.app, leaving.instance.pid(), exit);
-                shared.journal.note_app(&leaving.app, "Stopped.");
-            }
-            false
-        });
     }
 
     /// Starts what is due, unless a process of the same app is still ending: two
@@ -319,8 +248,7 @@ impl Supervisor {
             .seats
             .iter()
             .filter(|(id, seat)| {
-                seat.start_at.is_some_and(|at| at <= now)
-                    && !self.leaving.iter().any(|l| l.told && l.app == **id)
+                seat.start_at.is_some_and(|at| at <= now) && !self.leaving.holds_up(id)
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -364,26 +292,6 @@ impl Supervisor {
         }
         let _ = rustix::io::read(&self.inbox.bell, &mut [0; 8]);
     }
-
-    /// The server stops: those that were asked to end get a moment more, all
-    /// others stay as they are.
-    fn let_go(&mut self) {
-        let until = Instant::now() + LAST_GRACE;
-        self.leaving.iter_mut().for_each(Leaving::ask);
-        self.see_off();
-        while !self.leaving.is_empty() && Instant::now() < until {
-            std::thread::sleep(LOOK);
-            self.see_off();
-        }
-        for leaving in &mut self.leaving {
-            leaving.instance.kill();
-        }
-        let until = Instant::now() + LAST_GRACE;
-        while !self.leaving.is_empty() && Instant::now() < until {
-            std::thread::sleep(LOOK);
-            self.see_off();
-        }
-    }
 }
 
 /// Starts an app's live release; `None` when it should not run after all.
@@ -402,8 +310,9 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
     let launched = shared.launch(&app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
     shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
-    shared.router.point(id, &Target::Process(launched.process().port));
-    Ok(launched.keep().map(|instance| Live { instance, since: Instant::now() }))
+    let port = launched.process().port;
+    shared.router.point(id, &Target::Process(port));
+    Ok(launched.keep().map(|instance| Live { instance, port, since: Instant::now() }))
 }
 
 /// How long to wait before an app is started again that lived this long, by the
@@ -415,7 +324,7 @@ fn pause_after(before: Option<Duration>, lived: Duration) -> Duration {
     }
 }
 
-fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
+pub fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
     if let Err(error) = shared.store.process_ended(app, pid, &exit.to_string()) {
         log::error!("the end of app {app} could not be noted: {error}");
     }

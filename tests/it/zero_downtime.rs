@@ -5,7 +5,7 @@ use crate::harness::wait::let_pass;
 use crate::harness::{GitServer, Http, RawConn, Setup, Ws};
 use crate::routing::{release, roll_back, start};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,8 @@ const HOST: &str = "shop.localhost";
 const PATIENCE: [u32; 2] = [60, 1];
 /// Between two connections of the second client, which shall not take the machine for itself.
 const NOW_AND_THEN: Duration = Duration::from_millis(10);
+/// How many replaced releases may wait for those that are connected to them.
+const DRAINING: usize = 3;
 /// A release that ends closes its WebSockets; on a busy machine it may take its time.
 const CLOSING: Duration = Duration::from_secs(20);
 
@@ -118,6 +120,8 @@ struct Story<'a> {
     app: String,
     router: SocketAddr,
     held: Option<Ws>,
+    /// WebSockets to releases before that one, the oldest first.
+    past: VecDeque<Ws>,
 }
 
 impl Story<'_> {
@@ -148,11 +152,22 @@ impl Story<'_> {
         end["id"].as_str().expect("an id").to_owned()
     }
 
+    /// A download that ends four seconds after another release has started.
+    fn download(&self) -> RawConn {
+        let limit = Duration::from_secs(u64::from(2 * PATIENCE[0]));
+        let mut connection = RawConn::open(self.router, None, limit).expect("a connection");
+        connection.send(format!("GET /download HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        assert!(connection.is_open(), "the download has begun");
+        connection
+    }
+
     /// From the moment that a deploy is live only its release answers.
     fn now_is(&mut self, version: &str) {
         assert_eq!(ask(self.router, &mut None).as_deref(), Ok(version));
         let fresh = self.hold();
-        if let Some(mut before) = self.held.replace(fresh) {
+        self.past.extend(self.held.replace(fresh));
+        if self.past.len() > DRAINING {
+            let mut before = self.past.pop_front().expect("one");
             let goodbye = before.wait_for_close(CLOSING);
             assert_eq!(goodbye, Some(1001), "its own release ends it, not the switch to {version}");
         }
@@ -183,7 +198,7 @@ fn twenty_deploys_and_three_rollbacks_fail_no_request() {
         "maxProcesses": 64,
     });
     let app = create(&mut owner, &body);
-    let mut story = Story { git: &git, owner, app, router, held: None };
+    let mut story = Story { git: &git, owner, app, router, held: None, past: VecDeque::new() };
     // It ignores SIGTERM, so what is held to it lives for 30 s after its end was asked for.
     story.good("stubborn", &[("stubborn", "")]);
     let mut stubborn = story.held.take().expect("held");
@@ -192,7 +207,12 @@ fn twenty_deploys_and_three_rollbacks_fail_no_request() {
     let mut lived = Vec::new();
     for (number, bad) in BAD.into_iter().enumerate() {
         let version = format!("good {number}");
+        // The app does not wait for it when it is asked to end.
+        let download = (number % 4 == 1).then(|| story.download());
         let id = story.good(&version, &[]);
+        if let Some(mut download) = download {
+            assert_eq!(download.answer().expect(200).body.len(), 65536 + 8, "{version}");
+        }
         lived.push((version, id));
         if number < 2 {
             assert!(stubborn.is_alive(), "a WebSocket was cut before its release had ended");

@@ -13,6 +13,13 @@ use std::path::{Path, PathBuf};
 const HEAD_SECONDS: &str = "10s";
 /// How long a connection may wait for its next request.
 const IDLE_SECONDS: &str = "120s";
+/// The same for a connection to an app. Shorter than any common server's own limit
+/// (gunicorn 2 s, Node 5 s): who closes first must be the router, or a request is sent into
+/// a connection that ends in that moment. And a connection that idles looks like a
+/// request under way to who waits for the last one.
+const APP_IDLE: &str = "1s";
+/// How many of them there are for each app: as Caddy has it when nothing is said about them.
+const APP_IDLE_CONNECTIONS: u32 = 32;
 /// Bytes of a request's head: what common servers behind a router take.
 const MAX_HEAD: u32 = 32 * 1024;
 /// How long requests of a configuration that is replaced may take to finish.
@@ -259,8 +266,15 @@ impl Layout<'_> {
         let mut proxy = json!({
             "handler": "reverse_proxy",
             "upstreams": [{"dial": dial}],
-            // What the client accepts is between it and the app.
-            "transport": {"protocol": "http", "compression": false},
+            "transport": {
+                "protocol": "http",
+                // What the client accepts is between it and the app.
+                "compression": false,
+                "keep_alive": {
+                    "idle_timeout": APP_IDLE,
+                    "max_idle_conns_per_host": APP_IDLE_CONNECTIONS,
+                },
+            },
         });
         if self.keeps_streams {
             proxy["stream_close_delay"] = json!(STREAMS);

@@ -1,0 +1,202 @@
+//! Processes on their way out: those that were replaced and may finish their answers,
+//! and those that were asked to end.
+
+use super::Shared;
+use super::instance::Instance;
+use super::port::busy_ports;
+use super::supervise::record_end;
+use crate::model::AppId;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// The same for one whose app is being removed: nobody needs its last answers.
+pub const SHORT_GRACE: Duration = Duration::from_secs(5);
+/// The same when the server itself stops, which must be over within 10 s.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a process that was replaced is left alone at least: requests that the router
+/// had sent on their way to it get there.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long at most, while somebody is connected to it: most requests come to their end in
+/// that time, and WebSockets need not have one.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Time between two looks at who is connected; on a busy machine the list is long.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+/// How many replaced processes of one app are left alone at once. Each of them takes
+/// memory like the live one.
+const DRAINING: usize = 3;
+
+/// Time between two looks while a process is ending.
+pub const LOOK: Duration = Duration::from_millis(100);
+
+/// A process on its way out.
+struct Leaver {
+    app: AppId,
+    instance: Instance,
+    /// What it is given before it is asked to end; `None` once it was asked.
+    drain: Option<Drain>,
+    kill_at: Instant,
+    /// Somebody wants to know how it ended.
+    told: bool,
+}
+
+impl Leaver {
+    /// Asks it to end, once.
+    fn ask(&mut self) {
+        if self.drain.take().is_some() {
+            self.instance.terminate();
+            self.kill_at = Instant::now() + GRACE;
+        }
+    }
+}
+
+/// Time for a process that was replaced to answer what it was asked.
+struct Drain {
+    port: u16,
+    since: Instant,
+}
+
+impl Drain {
+    fn has_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SETTLE
+    }
+
+    /// Whether it is over; `None` for `busy` says that nobody knows who is connected.
+    fn is_over(&self, now: Instant, busy: Option<&HashSet<u16>>) -> bool {
+        let idle = busy.is_some_and(|ports| !ports.contains(&self.port));
+        let late = now.saturating_duration_since(self.since) >= DRAIN;
+        late || (idle && self.has_settled(now))
+    }
+}
+
+/// All processes on their way out.
+#[derive(Default)]
+pub struct Leaving {
+    all: Vec<Leaver>,
+    /// When to look again at who is connected.
+    look_at: Option<Instant>,
+}
+
+impl Leaving {
+    /// Asks a process to end and gives it this long. `told` says that somebody wants to
+    /// know how it ended.
+    pub fn dismiss(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
+        instance.terminate();
+        let kill_at = Instant::now() + grace;
+        self.all.push(Leaver { app, instance, drain: None, kill_at, told });
+    }
+
+    /// Dismisses a process whose place another one has taken, once nobody is connected to
+    /// it any more: apps that end without finishing their answers are common.
+    pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
+        let since = Instant::now();
+        // The oldest come first.
+        let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
+        let mut draining: Vec<&mut Leaver> = draining.collect();
+        let too_many = (draining.len() + 1).saturating_sub(DRAINING);
+        draining.iter_mut().take(too_many).for_each(|leaver| leaver.ask());
+        let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
+        self.all.push(Leaver { app, instance, drain, kill_at, told: false });
+    }
+
+    /// Sees off one that has ended by itself: something inside may take a moment to go,
+    /// though it was killed.
+    pub fn has_ended(&mut self, app: AppId, instance: Instance) {
+        let kill_at = Instant::now();
+        self.all.push(Leaver { app, instance, drain: None, kill_at, told: false });
+    }
+
+    /// Nobody needs what is left of an app any more.
+    pub fn forget(&mut self, app: &AppId) {
+        for leaver in self.all.iter_mut().filter(|l| l.app == *app) {
+            leaver.ask();
+            leaver.told = false;
+            leaver.kill_at = leaver.kill_at.min(Instant::now() + SHORT_GRACE);
+        }
+    }
+
+    /// Whether a process of this app is ending whose place no other has taken yet.
+    pub fn holds_up(&self, app: &AppId) -> bool {
+        self.all.iter().any(|leaver| leaver.told && leaver.app == *app)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Sees off those that were asked to end: when they have, or have had their time.
+    pub fn see_off(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        let busy = self.busy(now);
+        self.all.retain_mut(|leaver| {
+            if !leaver.instance.is_gone() {
+                if leaver.drain.as_ref().is_some_and(|drain| drain.is_over(now, busy.as_ref())) {
+                    leaver.ask();
+                }
+                if now >= leaver.kill_at {
+                    leaver.instance.kill();
+                }
+                return true;
+            }
+            if leaver.told
+                && let Some(exit) = leaver.instance.try_wait()
+            {
+                record_end(shared, &leaver.app, leaver.instance.pid(), exit);
+                shared.journal.note_app(&leaver.app, "Stopped.");
+            }
+            false
+        });
+    }
+
+    /// The ports that somebody is connected to, where that matters and it is time to look;
+    /// otherwise as if nobody knew.
+    fn busy(&mut self, now: Instant) -> Option<HashSet<u16>> {
+        let matters = |l: &Leaver| l.drain.as_ref().is_some_and(|drain| drain.has_settled(now));
+        if self.look_at.is_some_and(|at| now < at) || !self.all.iter().any(matters) {
+            return None;
+        }
+        self.look_at = Some(now + DRAIN_LOOK);
+        busy_ports().inspect_err(|e| log::error!("connections cannot be listed: {e}")).ok()
+    }
+
+    /// The server stops: they get a moment more.
+    pub fn let_go(&mut self, shared: &Shared) {
+        self.all.iter_mut().for_each(Leaver::ask);
+        self.see_off_within(shared, LAST_GRACE);
+        for leaver in &mut self.all {
+            leaver.instance.kill();
+        }
+        self.see_off_within(shared, LAST_GRACE);
+    }
+
+    fn see_off_within(&mut self, shared: &Shared, limit: Duration) {
+        let until = Instant::now() + limit;
+        self.see_off(shared);
+        while !self.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+            self.see_off(shared);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_process_is_left_alone_while_somebody_is_connected_but_not_for_ever() {
+        let since = Instant::now();
+        let drain = Drain { port: 20_000, since };
+        let (here, elsewhere) = (HashSet::from([20_000]), HashSet::from([20_001]));
+        let is_over = |after: Duration, busy| drain.is_over(since + after, busy);
+        let moment = Duration::from_millis(1);
+        assert!(!is_over(SETTLE.saturating_sub(moment), Some(&elsewhere)));
+        assert!(is_over(SETTLE, Some(&elsewhere)));
+        assert!(!is_over(DRAIN.saturating_sub(moment), Some(&here)));
+        assert!(!is_over(DRAIN.saturating_sub(moment), None), "not known is not idle");
+        assert!(is_over(DRAIN, Some(&here)) && is_over(DRAIN, None));
+    }
+}
