@@ -51,6 +51,19 @@ impl Limits {
         Self { memory: most(machine), cpu: None, weight: APP_WEIGHT, processes: APP_PROCESSES }
     }
 
+    /// Processes that an app's user may have where no cgroup holds them. The kernel counts
+    /// the user's in the sandbox's user namespace, but under root's server there is none and
+    /// it counts all over the machine: then there must be room for the release before this
+    /// one and for a build, or the app's own next deploy would take the live one down. (A
+    /// build itself may not use that room: with its smaller limit it ends first.)
+    #[must_use]
+    pub const fn of_user(&self, mode: Mode) -> u64 {
+        match mode {
+            Mode::Root => 2 * self.processes + BUILD_PROCESSES,
+            Mode::Subordinate(_) | Mode::SharedUser => self.processes,
+        }
+    }
+
     /// What a fetch or a build may take.
     #[must_use]
     pub fn of_build(machine: &Machine) -> Self {
@@ -111,7 +124,8 @@ pub fn report(app: &App, machine: &Machine) -> Report {
     };
     let Some(real) = in_group else {
         let of_process = inside.and_then(limits_of_process);
-        return without_cgroups(&wanted, &of_process.unwrap_or_else(|| wanted.clone()), machine);
+        let next = Limits { processes: wanted.of_user(machine.mode), ..wanted.clone() };
+        return without_cgroups(&wanted, &of_process.unwrap_or(next), machine);
     };
     let held = |value: Option<u64>, wanted: Option<u64>, unit| Held {
         value,
@@ -128,35 +142,33 @@ pub fn report(app: &App, machine: &Machine) -> Report {
 fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report {
     let why =
         machine.cgroups.as_ref().err().map_or("the kernel refused its cgroup", String::as_str);
-    let note = |real: u64, wanted: u64, unit, otherwise: &str| {
-        Some(if real == wanted {
-            otherwise.to_owned()
-        } else {
-            from_the_next_start(Some(wanted), unit)
-        })
+    let together = if real.memory >> 20 == wanted.memory >> 20 {
+        format!("each process may take as much; for all together: {why}")
+    } else {
+        from_the_next_start(Some(wanted.memory >> 20), "MiB")
     };
-    let (memory, wanted_memory) = (real.memory >> 20, wanted.memory >> 20);
-    let together = format!("each process may take as much; for all together: {why}");
     let counted = match machine.mode {
-        Mode::SharedUser => "counted in the app's sandbox",
-        Mode::Subordinate(_) | Mode::Root => "counted for the app's user",
+        Mode::SharedUser => "counted in the app's sandbox".to_owned(),
+        Mode::Subordinate(_) => "counted for the app's user".to_owned(),
+        Mode::Root => format!(
+            "{} for each of two releases and {BUILD_PROCESSES} for a build, counted for the \
+             app's user all together: {why}",
+            wanted.processes
+        ),
+    };
+    let processes = if real.processes == wanted.of_user(machine.mode) {
+        counted
+    } else {
+        from_the_next_start(Some(wanted.processes), "processes")
     };
     Report {
-        memory: Held {
-            value: Some(memory),
-            by: Holder::Process,
-            note: note(memory, wanted_memory, "MiB", &together),
-        },
+        memory: Held { value: Some(real.memory >> 20), by: Holder::Process, note: Some(together) },
         cpu: Held {
             value: None,
             by: Holder::None,
             note: wanted.cpu.map(|percent| format!("{percent} % is not in force: {why}")),
         },
-        processes: Held {
-            value: Some(real.processes),
-            by: Holder::User,
-            note: note(real.processes, wanted.processes, "processes", counted),
-        },
+        processes: Held { value: Some(real.processes), by: Holder::User, note: Some(processes) },
     }
 }
 

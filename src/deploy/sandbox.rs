@@ -223,7 +223,7 @@ impl<'a> Sandbox<'a> {
         args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
         args.extend(self.descend());
         args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
-        args.extend(self.prlimits(group.is_none()));
+        args.extend(self.prlimits(group.is_some()));
         args.extend(command.iter().map(|&word| word.to_owned()));
         let (bwrap, exit_file) = (self.machine.program("bwrap"), self.exit_file.clone());
         let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
@@ -345,21 +345,26 @@ impl<'a> Sandbox<'a> {
         ]
     }
 
-    /// The programs that set limits and become the next one.
-    fn prlimits(&self, memory_too: bool) -> Vec<String> {
+    /// The programs that set limits and become the next one. A cgroup holds memory and
+    /// processes better than they can.
+    fn prlimits(&self, in_cgroup: bool) -> Vec<String> {
         let machine = self.machine;
         let mut words = vec![
             machine.program("prlimit"),
             "--core=0".into(),
-            format!("--nproc={}", self.limits.processes),
             format!("--nofile={}", machine.open_files),
         ];
         if let Some(bytes) = self.file_size {
             words.push(format!("--fsize={bytes}"));
         }
-        if memory_too {
+        if !in_cgroup {
             // What a process may write to; what it reserves alone does not count.
             words.push(format!("--data={}", self.limits.memory));
+            let processes = match self.purpose {
+                Purpose::Run => self.limits.of_user(machine.mode),
+                Purpose::Fetch | Purpose::Build => self.limits.processes,
+            };
+            words.push(format!("--nproc={processes}"));
         }
         words.push("--".into());
         match self.purpose {

@@ -218,6 +218,46 @@ fn limits_are_in_force_inside() {
 }
 
 #[test]
+fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
+    let (machine, dir) = machine();
+    let shared = dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
+    let few = || Limits { processes: 10, ..Limits::usual(&machine) };
+    let app = || Sandbox::new(&machine, Purpose::Run, 7).limits(few()).bind(&shared, "/data");
+    let build = Sandbox::new(&machine, Purpose::Build, 7).bind(&shared, "/data");
+    // Each has its processes until the file `end` is there.
+    let script = |mine: &str, processes: u32| {
+        format!(
+            "for n in $(seq {processes}); do sleep 60 & done; touch /data/{mine}; \
+             until [ -e /data/end ]; do sleep 0.1; done; echo {mine}"
+        )
+    };
+    std::thread::scope(|scope| {
+        let begin = |name: &'static str, sandbox: Sandbox<'_>, processes: u32| {
+            let exec = sandbox.exec(&["/bin/sh", "-c", &script(name, processes)]);
+            let running = scope.spawn(move || exec.deadline(Duration::from_secs(30)).run());
+            let until = std::time::Instant::now() + Duration::from_secs(20);
+            while !shared.join(name).exists() && !running.is_finished() {
+                assert!(std::time::Instant::now() < until, "{name} did not start");
+                std::thread::yield_now();
+            }
+            running
+        };
+        let running = [begin("live", app(), 6), begin("build", build, 12), begin("next", app(), 6)];
+        fs::write(shared.join("end"), "").unwrap();
+        for (name, one) in ["live", "build", "next"].iter().zip(running) {
+            let output = one.join().unwrap().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(said.trim(), *name, "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    });
+    let held = app().prlimits(true).join(" ");
+    assert!(!held.contains("--nproc") && !held.contains("--data"), "{held}");
+    assert!(app().prlimits(false).contains(&format!("--nproc={}", few().of_user(machine.mode))));
+}
+
+#[test]
 fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
     let (machine, _dir) = machine();
     let build = Sandbox::new(&machine, Purpose::Build, 7);
