@@ -136,29 +136,33 @@ fn remove_ours(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let mut counter = 0_u64;
     let mut pending = names(&top)?;
     while let Some(name) = pending.pop() {
-        match unlinkat(&top, &name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            Err(Errno::ISDIR | Errno::PERM) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let Some(dir) = unlink_or_enter(&top, &name)? else { continue };
         if !go_on() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let dir = enter(&top, &name)?;
         for child in names(&dir)? {
-            match unlinkat(&dir, &child, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    // A directory can only be moved by who may write to it.
-                    drop(enter(&dir, &child)?);
-                    pending.push(move_up(&dir, &child, &top, &mut counter)?);
-                }
-                Err(error) => return Err(error.into()),
+            // Entered, since a directory can only be moved by who may write to it.
+            if unlink_or_enter(&dir, &child)?.is_some() {
+                pending.push(move_up(&dir, &child, &top, &mut counter)?);
             }
         }
         unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
     }
     fs::remove_dir(path)
+}
+
+/// Removes a file, or enters a directory.
+fn unlink_or_enter(parent: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
+    let refused = match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        Err(refused @ (Errno::ISDIR | Errno::PERM)) => refused,
+        Err(error) => return Err(error.into()),
+    };
+    match enter(parent, name) {
+        // EPERM may also be somebody else's file in a sticky directory (unlink(2)).
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(refused.into()),
+        entered => entered.map(Some),
+    }
 }
 
 /// Opens a directory below another and makes sure that we may change it.

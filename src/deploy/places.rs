@@ -342,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
+        let (places, _dir) = places();
+        let machine = Machine::here(&places.etc().unwrap());
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        // In a sticky directory, everybody's, only its owner removes a file.
+        let seal = "echo x >file; chmod 1777 .";
+        machine.as_app(3, &places.release(&app, &deploy), seal);
+        places.discard_release(&app, &deploy).unwrap();
+        places.empty_trash(&|| true);
+        assert_eq!(fs::read_dir(places.apps().join(".trash")).unwrap().count(), 0);
+    }
+
+    #[test]
     fn an_app_is_removed_with_or_without_its_data() {
         let (places, _dir) = places();
         let machine = Machine::here(&places.etc().unwrap());
