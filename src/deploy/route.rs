@@ -21,6 +21,7 @@ use crate::proc::Cancel;
 use crate::store::App;
 use keeper::Keeper;
 use std::io;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use table::{Entry, Table};
@@ -93,6 +94,7 @@ impl Router {
             encrypted: Mutex::default(),
             state: Mutex::new(State::Starting),
             changing: Mutex::default(),
+            doubts: AtomicU32::new(0),
             stop: Cancel::new()?,
         };
         for (app, target) in apps {

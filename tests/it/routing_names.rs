@@ -1,8 +1,9 @@
 //! Names behind the router: an app's own domains, certificates, the dashboard's domain, and what is refused.
 
 use crate::deploy::{create, deploy_live, show};
-use crate::harness::{Answer, GitServer, Server, Setup, until};
+use crate::harness::{Answer, GitServer, Server, Setup, process, until};
 use crate::routing::{STARTING, caddy, release, router, start, until_running};
+use rustix::process::Signal;
 use serde_json::json;
 use std::net::TcpListener;
 use std::process::Command;
@@ -86,6 +87,51 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     owner.delete(&path).expect(204);
     server.visitor("new.example.com").get("/").expect(404);
     owner.post("/api/apps", &body).expect(201);
+}
+
+/// Asks the router itself: its configuration, or with a body for another one.
+fn configuration(server: &Server, body: Option<&str>) -> String {
+    let socket = server.data().join("router/admin.sock");
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-f", "-H", "Host;", "-H", "Content-Type: application/json"]);
+    curl.arg("--unix-socket").arg(socket);
+    match body {
+        None => curl.arg("http://admin/config/"),
+        Some(body) => curl.args(["-d", body, "http://admin/load"]),
+    };
+    let output = curl.output().expect("curl");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_change_that_nobody_answers_is_not_made_and_the_next_server_sees_what_runs() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let mut server = start(private().as_user());
+    let mut owner = server.owner();
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.example.com"]});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let pid = caddy(&server);
+    let path = format!("/api/apps/{app}");
+    process::signal(pid, Signal::STOP);
+    let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
+    assert_eq!(refusal.code(), "host_refused");
+    // It gets to what it was asked for now, when nobody waits for it any more.
+    process::signal(pid, Signal::CONT);
+    server.wait_for_log("the router is back at the configuration that it should have");
+    let now = configuration(&server, None);
+    assert!(now.contains("shop.example.com") && !now.contains("new.example.com"), "{now}");
+
+    server.kill9();
+    let file = server.data().join("router/config.json");
+    let right = std::fs::read_to_string(&file).expect("a configuration");
+    configuration(&server, Some(&right.replace("shop.example.com", "new.example.com")));
+    let server = start(server.setup().clone());
+    let now = configuration(&server, None);
+    assert!(now.contains("shop.example.com") && !now.contains("new.example.com"), "{now}");
+    assert_eq!(caddy(&server), pid, "the router was started anew");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! A small HTTP client for the router's Unix sockets.
 
+use crate::proc::{Cancel, wait_any};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Bytes of an answer that are read; the router's are short.
-const MOST: usize = 64 * 1024;
+/// Bytes of an answer that are read: the router's configuration, with thousands of names.
+const MOST: usize = 4 << 20;
 
 /// An answer.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub struct Answer {
 /// Asks once, in the old way that ends with the connection: no chunks, nothing kept.
 ///
 /// # Errors
-/// When there is no answer in time, or one that is not HTTP.
+/// When there is no answer in time or before `stop` is pulled, or one that is not HTTP.
 pub fn ask(
     socket: &Path,
     method: &str,
@@ -28,6 +30,7 @@ pub fn ask(
     path: &str,
     body: &[u8],
     limit: Duration,
+    stop: &Cancel,
 ) -> io::Result<Answer> {
     let until = Instant::now() + limit;
     let mut stream = UnixStream::connect(socket)?;
@@ -39,6 +42,7 @@ pub fn ask(
     stream.set_write_timeout(Some(limit))?;
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
+    stream.set_nonblocking(true)?;
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     while bytes.len() < MOST {
@@ -46,14 +50,15 @@ pub fn ask(
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
-        stream.set_read_timeout(Some(left))?;
+        let _ = wait_any(&[stream.as_fd(), stop.as_fd()], left)?;
+        if stop.is_cancelled() {
+            return Err(io::Error::other(super::keeper::STOPS));
+        }
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => bytes.extend_from_slice(&piece[..length]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                return Err(ErrorKind::TimedOut.into());
-            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(error) => return Err(error),
         }
     }
@@ -86,7 +91,7 @@ mod tests {
                 let _ = stream.read_to_end(&mut Vec::new());
             }
         });
-        let answer = ask(&socket, "GET", "", "/", b"", limit);
+        let answer = ask(&socket, "GET", "", "/", b"", limit, &Cancel::new().unwrap());
         server.join().unwrap();
         answer
     }
@@ -97,12 +102,24 @@ mod tests {
         let answer = answered_with(b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\nno!", limit).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (404, "no!"));
         assert!(answered_with(b"nonsense!", limit).is_err());
-        assert!(ask(Path::new("/nowhere/socket"), "GET", "", "/", b"", limit).is_err());
+        let (nowhere, stop) = (Path::new("/nowhere/socket"), Cancel::new().unwrap());
+        assert!(ask(nowhere, "GET", "", "/", b"", limit, &stop).is_err());
     }
 
     #[test]
     fn a_silent_router_is_given_up_on() {
         let error = answered_with(b"HTTP/1.0 200 OK\r\n\r\n", Duration::from_millis(50));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_server_that_stops_does_not_wait_for_an_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let stop = Cancel::new().unwrap();
+        stop.cancel();
+        let error = ask(&socket, "GET", "", "/", b"", Duration::from_secs(600), &stop).unwrap_err();
+        assert_eq!(error.to_string(), "the server stops");
     }
 }

@@ -20,8 +20,8 @@ pub const NOT_INSTALLED: &str = "Caddy is not installed, so apps answer at their
                                  `apt install caddy` (and `systemctl disable --now caddy`, since \
                                  this server starts its own)";
 
-/// How long it may take to judge a configuration.
-const JUDGING: Duration = Duration::from_secs(10);
+/// How long it may take to say its version.
+const ASKING: Duration = Duration::from_secs(5);
 /// How long it may take to end after SIGTERM.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -34,18 +34,39 @@ const OUTPUT_CAP: u64 = 1 << 20;
 /// Characters of its complaint that go into a sentence of ours.
 const COMPLAINT: usize = 400;
 
-/// Its version, first two numbers; `None` when it is not installed or does not say.
-pub fn version() -> Option<(String, u32, u32)> {
-    let output = Exec::new(CADDY).arg("version").deadline(JUDGING).run().ok()?;
-    read_version(&String::from_utf8_lossy(&output.stdout))
+/// A version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// As it writes it, without a leading `v`.
+    pub text: String,
+    /// Whether it can leave upgraded connections open (2.7 and later).
+    pub keeps_streams: bool,
 }
 
-/// `2.6.2` (Debian) or `v2.10.0 h1:…`.
-fn read_version(text: &str) -> Option<(String, u32, u32)> {
-    let word = text.split_whitespace().next()?.trim_start_matches('v');
-    let mut numbers = word.split('.');
-    let (major, minor) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
-    Some((word.to_owned(), major, minor))
+impl Version {
+    /// Reads `2.6.2` (Debian) or `v2.10.0 h1:…`.
+    pub fn read(text: &str) -> Option<Self> {
+        let word = text.split_whitespace().next()?.trim_start_matches('v');
+        let mut numbers = word.split('.').map(|number| number.parse::<u32>().ok());
+        let version = (numbers.next()??, numbers.next()??);
+        Some(Self { text: word.to_owned(), keeps_streams: version >= (2, 7) })
+    }
+}
+
+/// The version that is installed; `None` when there is none or it does not say.
+pub fn version() -> Option<Version> {
+    said_by(CADDY)
+}
+
+/// The version that runs, which is asked of its program even if another one was
+/// installed in its place; `None` when it does not say.
+pub fn version_of(running: &Running) -> Option<Version> {
+    said_by(&format!("/proc/{}/exe", running.pid()))
+}
+
+fn said_by(program: &str) -> Option<Version> {
+    let output = Exec::new(program).arg("version").deadline(ASKING).run().ok()?;
+    Version::read(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// Whether it is installed.
@@ -129,8 +150,8 @@ pub fn end(mut running: Running) {
 
 /// Has it judge a configuration without using it: after a bad one, its versions up to
 /// 2.11 at least go on serving but take no further change.
-pub fn judge(dir: &Path, config: &Path, cancel: &Cancel) -> Result<(), String> {
-    let exec = exec(dir)?.arg("validate").arg("--config").arg(config).deadline(JUDGING);
+pub fn judge(dir: &Path, config: &Path, limit: Duration, cancel: &Cancel) -> Result<(), String> {
+    let exec = exec(dir)?.arg("validate").arg("--config").arg(config).deadline(limit);
     let output = exec.run_until(cancel).map_err(|e| e.to_string())?;
     if output.exit.is_success() {
         return Ok(());
@@ -189,10 +210,13 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_debian_and_as_caddy_write_them() {
-        assert_eq!(read_version("2.6.2\n"), Some(("2.6.2".to_owned(), 2, 6)));
-        assert_eq!(read_version("v2.10.0 h1:abc=\n"), Some(("2.10.0".to_owned(), 2, 10)));
+        let version =
+            |text: &str, keeps_streams| Some(Version { text: text.into(), keeps_streams });
+        assert_eq!(Version::read("2.6.2\n"), version("2.6.2", false));
+        assert_eq!(Version::read("v2.10.0 h1:abc=\n"), version("2.10.0", true));
+        assert_eq!(Version::read("3.0"), version("3.0", true));
         for bad in ["", "unknown", "(devel)", "2"] {
-            assert_eq!(read_version(bad), None, "{bad}");
+            assert_eq!(Version::read(bad), None, "{bad}");
         }
     }
 

@@ -43,6 +43,18 @@ pub struct Ports {
     pub https: Option<u16>,
 }
 
+impl Ports {
+    /// The ports in a configuration of ours.
+    pub fn read(text: &str) -> Option<Self> {
+        let config: Value = serde_json::from_str(text).ok()?;
+        let http = config.get("apps")?.get("http")?;
+        let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
+        let encrypts = http.get("servers")?.get("https").is_some();
+        let https = if encrypts { Some(port("https_port")?) } else { None };
+        Some(Self { http: port("http_port")?, https })
+    }
+}
+
 /// What the owner has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {

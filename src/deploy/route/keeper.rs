@@ -2,7 +2,7 @@
 
 use super::State;
 use super::admin;
-use super::caddy;
+use super::caddy::{self, Version};
 use super::config::{Layout, Ports, Settings};
 use super::table::{Entry, Table};
 use crate::deploy::deployer::lock;
@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -28,10 +29,15 @@ const STARTING: Duration = Duration::from_secs(15);
 const CONFIRMING: Duration = Duration::from_secs(10);
 /// How long one question to the router may take.
 const ANSWER: Duration = Duration::from_secs(2);
-/// How long it may take to go over to another configuration.
+/// How long it may take to judge a configuration, and to go over to it.
 const LOADING: Duration = Duration::from_secs(8);
-/// How long a change waits for another one.
-const TURN: Duration = Duration::from_secs(3);
+/// The same for a change that a request waits for, and all other requests with it.
+const LOADING_SOON: Duration = Duration::from_secs(3);
+/// How long such a change waits for another one.
+const TURN: Duration = Duration::from_secs(2);
+/// How often the configuration that runs must be found right before that is believed, after
+/// a change whose end nobody knows: it could still be under way at the first look.
+const LOOKS: u32 = 2;
 /// Time between two questions.
 const AGAIN: Duration = Duration::from_millis(20);
 /// A router that lived this long is started again without a pause.
@@ -40,8 +46,12 @@ const STABLE: Duration = Duration::from_secs(10);
 /// installed meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How often its log is looked at.
-const IDLE: Duration = Duration::from_secs(60);
+/// How often its log is looked at, and its configuration where that is in doubt.
+const IDLE: Duration = Duration::from_secs(5);
+const IN_DOUBT: Duration = Duration::from_secs(1);
+
+/// Why there is no router at the end.
+pub const STOPS: &str = "the server stops";
 
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -59,6 +69,8 @@ pub struct Keeper {
     pub state: Mutex<State>,
     /// Held while the configuration changes or Caddy starts.
     pub changing: Mutex<()>,
+    /// How often it must be looked at what configuration runs.
+    pub doubts: AtomicU32,
     pub stop: Cancel,
 }
 
@@ -96,39 +108,70 @@ impl Keeper {
     /// Waits for Caddy's end; `false` when the server ends first.
     fn watch(&self, mut running: Running) -> bool {
         while running.try_wait().is_none() {
-            if wait_any(&[running.as_fd(), self.stop.as_fd()], IDLE).is_err() {
+            let pause = if self.doubts.load(Ordering::Relaxed) > 0 { IN_DOUBT } else { IDLE };
+            if wait_any(&[running.as_fd(), self.stop.as_fd()], pause).is_err() {
                 std::thread::sleep(AGAIN);
             }
             if self.stop.is_cancelled() {
                 return false;
             }
             caddy::bound_output(&self.dir);
+            self.settle_doubts();
         }
         true
+    }
+
+    /// Where it is not known whether a change was made, it has not been.
+    fn settle_doubts(&self) {
+        let doubts = self.doubts.load(Ordering::Relaxed);
+        if doubts == 0 {
+            return;
+        }
+        let (Ok(_held), Ok(right)) = (self.turn(), fs::read_to_string(self.config())) else {
+            return;
+        };
+        if self.runs(&right) {
+            self.doubts.store(doubts.saturating_sub(1), Ordering::Relaxed);
+        } else if self.load(&right, LOADING).is_ok() {
+            log::warn!("the router is back at the configuration that it should have");
+        }
+    }
+
+    /// Whether Caddy says that it runs this configuration.
+    fn runs(&self, text: &str) -> bool {
+        let admin = Layout::admin(&self.dir);
+        let answer = admin::ask(&admin, "GET", "", "/config/", b"", ANSWER, &self.stop);
+        let runs = answer.ok().and_then(|a| serde_json::from_str::<Value>(&a.body).ok());
+        runs.is_some() && runs == serde_json::from_str(text).ok()
     }
 
     /// Finds Caddy running or starts it, with the configuration as it should be.
     fn bring_up(&self) -> Result<Running, String> {
         let _held = lock(&self.changing);
         self.fits()?;
-        let (version, major, minor) = match caddy::version() {
+        let installed = match caddy::version() {
             Some(version) => version,
             None if !caddy::is_installed() => return Err(caddy::NOT_INSTALLED.to_owned()),
             None => return Err("caddy does not tell its version; reinstall it".to_owned()),
         };
-        let keeps_streams = (major, minor) >= (2, 7);
-        let found = caddy::adopt(&self.dir).and_then(|running| {
-            let serving = self.adopted(keeps_streams);
-            if serving.is_none() {
-                caddy::end(running);
-                return None;
+        let mut found = None;
+        if let Some(running) = caddy::adopt(&self.dir) {
+            // It may be older than what is installed by now.
+            let version = caddy::version_of(&running).unwrap_or_else(|| installed.clone());
+            match self.adopted(version.keeps_streams) {
+                Some(ports) => found = Some((running, ports, version)),
+                None if self.stop.is_cancelled() => return Err(STOPS.to_owned()),
+                None => caddy::end(running),
             }
-            Some((running, serving?))
-        });
-        let (running, ports) = match found {
+        }
+        let (running, ports, version) = match found {
             Some(found) => found,
-            None => self.launch(keeps_streams)?,
+            None => {
+                let (running, ports) = self.launch(installed.keeps_streams)?;
+                (running, ports, installed)
+            }
         };
+        let version = version.text;
         let https = ports.https.map_or(String::new(), |port| format!(", https on port {port}"));
         log::info!("router: caddy {version}, http on port {}{https}", ports.http);
         *lock(&self.state) = State::Running { version, ports };
@@ -158,7 +201,7 @@ impl Keeper {
     /// The ports of a Caddy that was found, once it has the right configuration.
     fn adopted(&self, keeps_streams: bool) -> Option<Ports> {
         let text = fs::read_to_string(self.config()).ok()?;
-        let mut ports = ports_in(&text)?;
+        let mut ports = Ports::read(&text)?;
         let own = &self.settings;
         let other = |set: Option<u16>, has: u16| set.is_some_and(|set| set != has);
         if other(own.http_port, ports.http)
@@ -173,10 +216,11 @@ impl Keeper {
             there => there,
         };
         let right = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
-        if right == text {
+        // A server that was killed may have changed the one and not the other.
+        if right == text && self.runs(&right) {
             return Some(ports);
         }
-        match self.load(&right) {
+        match self.load(&right, LOADING) {
             Ok(()) => Some(ports),
             Err(why) => {
                 log::warn!("the router that was found is started anew: {why}");
@@ -188,11 +232,14 @@ impl Keeper {
     /// Starts Caddy and waits until it serves.
     fn launch(&self, keeps_streams: bool) -> Result<(Running, Ports), String> {
         let last = fs::read_to_string(self.config()).ok();
-        let ports = self.ports(last.as_deref().and_then(ports_in))?;
+        let ports = self.ports(last.as_deref().and_then(Ports::read))?;
         let text = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
         if last.as_deref() != Some(&text) {
             self.write("next.json", &text)?;
-            let judged = caddy::judge(&self.dir, &self.dir.join("next.json"), &self.stop);
+            let judged = caddy::judge(&self.dir, &self.dir.join("next.json"), LOADING, &self.stop);
+            if self.stop.is_cancelled() {
+                return Err(STOPS.to_owned());
+            }
             match (judged, &last) {
                 (Ok(()), _) => self.take_next()?,
                 (Err(why), Some(_)) => {
@@ -214,7 +261,7 @@ impl Keeper {
             }
             if self.stop.is_cancelled() {
                 // The next server finds it.
-                return Err("the server stops".to_owned());
+                return Err(STOPS.to_owned());
             }
             if Instant::now() > until {
                 caddy::end(running);
@@ -292,8 +339,8 @@ impl Keeper {
             } else if ports.https.is_none() {
                 ports.https = Some(self.https_port(None)?);
             }
-            let minor = version.split('.').nth(1).and_then(|m| m.parse().ok()).unwrap_or(0_u32);
-            self.load(&self.layout(ports, &names, minor >= 7))?;
+            let keeps_streams = Version::read(&version).is_some_and(|v| v.keeps_streams);
+            self.load(&self.layout(ports, &names, keeps_streams), LOADING_SOON)?;
             *lock(&self.state) = State::Running { version, ports };
         }
         *lock(&self.encrypted) = names;
@@ -315,13 +362,14 @@ impl Keeper {
     }
 
     /// Gives the running Caddy another configuration, judged before.
-    fn load(&self, text: &str) -> Result<(), String> {
+    fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
         self.write("next.json", text)?;
-        caddy::judge(&self.dir, &self.dir.join("next.json"), &self.stop)?;
+        caddy::judge(&self.dir, &self.dir.join("next.json"), limit, &self.stop)?;
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
-        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING);
+        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), limit, &self.stop);
         let answer = answer.map_err(|error| {
+            self.doubts.store(LOOKS, Ordering::Relaxed);
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
                 && let Some(deaf) = caddy::adopt(&self.dir)
             {
@@ -364,7 +412,7 @@ impl Keeper {
     }
 
     fn found(&self, host: &str) -> io::Result<admin::Answer> {
-        admin::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER)
+        admin::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
     }
 
     /// Waits until the router is seen to follow a change. `Some` says why there is
@@ -396,14 +444,4 @@ impl Keeper {
 /// The pause after one of this length.
 fn after(pause: Duration) -> Duration {
     if pause.is_zero() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
-}
-
-/// The ports in a configuration of ours.
-fn ports_in(text: &str) -> Option<Ports> {
-    let config: Value = serde_json::from_str(text).ok()?;
-    let http = config.get("apps")?.get("http")?;
-    let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
-    let encrypts = http.get("servers")?.get("https").is_some();
-    let https = if encrypts { Some(port("https_port")?) } else { None };
-    Some(Ports { http: port("http_port")?, https })
 }
