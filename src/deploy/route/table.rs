@@ -69,7 +69,8 @@ pub struct Entry {
 pub struct Table {
     apps: PathBuf,
     hosts: PathBuf,
-    /// Held while a number is chosen: two changes with the same one have no order.
+    /// Held while anything changes: two changes with the same number have no order, and
+    /// deploys, the supervisor and requests may change the same app at once.
     changing: Mutex<()>,
 }
 
@@ -89,6 +90,10 @@ impl Table {
     /// When the file cannot be made; everything is then as it was.
     pub fn point(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
         let _held = lock(&self.changing);
+        self.point_now(app, target)
+    }
+
+    fn point_now(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
         let dir = self.apps.join(app.as_str());
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let names = sorted(&dir)?;
@@ -103,7 +108,7 @@ impl Table {
         let name = format!("{number:0DIGITS$}.{suffix}");
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(&name))?;
         for old in names.iter().skip(KEPT - 1) {
-            fs::remove_file(dir.join(old))?;
+            gone_is_fine(fs::remove_file(dir.join(old)))?;
         }
         Ok(Entry { app: app.clone(), name, fresh: true })
     }
@@ -116,6 +121,7 @@ impl Table {
         if !entry.fresh {
             return Ok(());
         }
+        let _held = lock(&self.changing);
         gone_is_fine(fs::remove_file(self.apps.join(entry.app.as_str()).join(&entry.name)))
     }
 
@@ -124,10 +130,15 @@ impl Table {
     /// # Errors
     /// When a link cannot be made or removed.
     pub fn name(&self, app: &AppId, hosts: &[String]) -> io::Result<()> {
+        let _held = lock(&self.changing);
+        self.name_now(app, hosts)
+    }
+
+    fn name_now(&self, app: &AppId, hosts: &[String]) -> io::Result<()> {
         let target = Path::new("../apps").join(app.as_str());
         let dir = self.apps.join(app.as_str());
         if !hosts.is_empty() && (!dir.is_dir() || sorted(&dir)?.is_empty()) {
-            self.point(app, &Target::Down)?;
+            self.point_now(app, &Target::Down)?;
         }
         for host in hosts {
             let link = self.hosts.join(host);
@@ -154,7 +165,8 @@ impl Table {
     /// # Errors
     /// When something cannot be removed.
     pub fn forget(&self, app: &AppId) -> io::Result<()> {
-        self.name(app, &[])?;
+        let _held = lock(&self.changing);
+        self.name_now(app, &[])?;
         gone_is_fine(fs::remove_dir_all(self.apps.join(app.as_str())))
     }
 
@@ -245,6 +257,36 @@ mod tests {
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("s.aaaaaaaaaa.bbbbbbbbbb"));
         table.take_back(&entry).unwrap();
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn changes_of_one_app_at_once_neither_fail_nor_mix() {
+        let (table, _dir) = table();
+        let shop = app("aaaaaaaaaa");
+        let all = ["a.test".to_owned(), "b.test".to_owned()];
+        std::thread::scope(|scope| {
+            for thread in 0..4_u16 {
+                let (table, shop, all) = (&table, &shop, &all);
+                scope.spawn(move || {
+                    for turn in 0..100 {
+                        let port = 20_000 + 1000 * thread + turn;
+                        let entry = table.point(shop, &Target::Process(port)).unwrap();
+                        table.name(shop, &all[..1 + usize::from(turn % 2)]).unwrap();
+                        match turn % 10 {
+                            3 => table.take_back(&entry).unwrap(),
+                            7 => table.forget(shop).unwrap(),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+        table.point(&shop, &Target::Process(1)).unwrap();
+        table.name(&shop, &all).unwrap();
+        let names = sorted(&table.apps.join(shop.as_str())).unwrap();
+        assert!(names.len() <= KEPT, "{names:?}");
+        assert_eq!(found(&table, "b.test").as_deref(), Some("p.1"));
+        assert_eq!(sorted(&table.hosts).unwrap(), all);
     }
 
     #[test]
