@@ -145,21 +145,23 @@ impl Router {
 
     /// Leads an app's requests somewhere else, and lets nothing further happen before
     /// the router has been seen to do so. A router that does not run is no reason to
-    /// stop: it will find the change when it starts. `say` hears of it then.
+    /// stop: it will find the change when it starts. `say` hears of it then. `name` is
+    /// asked for the app's name, which may change meanwhile.
     ///
     /// # Errors
     /// The sentence that says why not; everything is then as it was.
     pub fn switch(
         &self,
-        app: &App,
+        app: &AppId,
+        name: &dyn Fn() -> Result<AppName, String>,
         target: &Target,
         say: &dyn Fn(&str),
     ) -> Result<Changed<'_>, String> {
         let Some(keeper) = self.keeper.as_deref() else { return Ok(Changed(None)) };
-        let entry = keeper.table.point(&app.id, target);
+        let entry = keeper.table.point(app, target);
         let entry = entry.map_err(|e| format!("the route could not be written: {e}"))?;
         let changed = Changed(Some((keeper, entry.clone())));
-        match keeper.confirm(&keeper.settings.host(app), &entry) {
+        match keeper.confirm(&|| Ok(keeper.settings.host_of(&name()?)), &entry) {
             Ok(None) => Ok(changed),
             Ok(Some(why)) => {
                 say(&format!("The router does not run, the route waits for it: {why}"));

@@ -35,7 +35,12 @@ impl Attempt<'_> {
     /// final; after that the supervisor sends the process before it home.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), Halt> {
         let (shared, app) = (self.shared, &self.app.id);
-        let routed = shared.router.switch(&self.app, target, &|line| self.say(line))?;
+        let name = || match shared.store.app(app) {
+            Ok(Some(app)) => Ok(app.name),
+            Ok(None) => Err("the app was removed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let routed = shared.router.switch(app, &name, target, &|line| self.say(line))?;
         let switch = || shared.store.go_live(self.id, app, process);
         match shared.queue.unless_cancelled(self.cancel, switch) {
             Some(Ok(true)) => Ok(()),

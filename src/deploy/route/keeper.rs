@@ -416,12 +416,18 @@ impl Keeper {
     }
 
     /// Waits until the router is seen to follow a change. `Some` says why there is
-    /// no router to ask.
-    pub fn confirm(&self, host: &str, entry: &Entry) -> Result<Option<String>, String> {
+    /// no router to ask. The app's host is asked for anew each time, for its owner may
+    /// rename it meanwhile.
+    pub fn confirm(
+        &self,
+        host: &dyn Fn() -> Result<String, String>,
+        entry: &Entry,
+    ) -> Result<Option<String>, String> {
         let until = Instant::now() + CONFIRMING;
-        let expected = format!("/{host}/{}", entry.name);
         loop {
-            let answer = self.found(host);
+            let host = host()?;
+            let expected = format!("/{host}/{}", entry.name);
+            let answer = self.found(&host);
             if answer.as_ref().is_ok_and(|a| a.status == 200 && a.body == expected) {
                 return Ok(None);
             }
