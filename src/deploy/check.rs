@@ -50,6 +50,44 @@ pub enum Verdict {
     Cancelled,
 }
 
+/// Who listens on a port that an app was given.
+#[derive(Debug, PartialEq, Eq)]
+enum Who {
+    Nobody,
+    /// Another program, at least where the app would.
+    Another,
+    /// The app, but at this address only.
+    Elsewhere(SocketAddr),
+    /// The app, and requests to 127.0.0.1 reach it.
+    TheApp,
+}
+
+impl Who {
+    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> Self {
+        let on_port: Vec<_> = all.iter().filter(|l| l.address.port() == port).collect();
+        if on_port.is_empty() {
+            // To look at all processes costs more than this.
+            return Self::Nobody;
+        }
+        let ours = held_by(&instance.processes(), uid, port, all);
+        let ours: Vec<_> = ours.iter().filter(|l| l.address.port() == port).collect();
+        let others = on_port.iter().any(|l| l.is_on_loopback() && !ours.contains(l));
+        match ours.first() {
+            None => Self::Another,
+            Some(_) if others => Self::Another,
+            Some(_) if ours.iter().any(|l| l.is_on_loopback()) => Self::TheApp,
+            Some(first) => Self::Elsewhere(first.address),
+        }
+    }
+}
+
+/// Whether the app itself, and nobody else, answers at 127.0.0.1 on the port that it
+/// was given, by these listening sockets of the machine.
+#[must_use]
+pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> bool {
+    Who::listens(port, uid, instance, all) == Who::TheApp
+}
+
 impl Check<'_> {
     /// Looks at once and then ever less often, down to every 250 ms, until the answer is clear.
     pub fn wait(&self, instance: &mut Instance, cancel: &Cancel) -> Verdict {
@@ -87,35 +125,25 @@ impl Check<'_> {
     /// Whether the app itself, and nobody else, listens on its port.
     fn listener(&self, late: bool, instance: &Instance) -> Result<(), String> {
         let all = listeners();
-        let on_port: Vec<&Listener> =
-            all.iter().filter(|l| l.address.port() == self.port).collect();
         let (port, seconds) = (self.port, self.timeout.seconds());
-        if on_port.is_empty() {
-            if !late {
-                // Nobody reads this sentence, and the one below costs a look at all processes.
-                return Err(String::new());
+        match Who::listens(port, self.uid, instance, &all) {
+            Who::TheApp => Ok(()),
+            Who::Another => Err(format!("another program has taken port {port}; deploy again")),
+            Who::Elsewhere(address) => Err(format!(
+                "the app listens on {address} only, and must listen on 127.0.0.1 or on all addresses"
+            )),
+            // Nobody reads this sentence, and the one below costs a look at all processes.
+            Who::Nobody if !late => Err(String::new()),
+            Who::Nobody => {
+                let elsewhere = held_by(&instance.processes(), self.uid, port, &all);
+                let elsewhere = elsewhere.first().map_or_else(String::new, |l| {
+                    format!(" (it listens on port {} instead)", l.address.port())
+                });
+                Err(format!(
+                    "nothing listened on port {port} within {seconds} seconds{elsewhere}: the app \
+                     must listen on 127.0.0.1 at the port that the variable PORT names"
+                ))
             }
-            let elsewhere = held_by(&instance.processes(), self.uid, self.port, &all);
-            let elsewhere = elsewhere.first().map_or_else(String::new, |l| {
-                format!(" (it listens on port {} instead)", l.address.port())
-            });
-            return Err(format!(
-                "nothing listened on port {port} within {seconds} seconds{elsewhere}: the app must \
-                 listen on 127.0.0.1 at the port that the variable PORT names"
-            ));
-        }
-        let ours = held_by(&instance.processes(), self.uid, self.port, &all);
-        let ours: Vec<_> = ours.iter().filter(|l| l.address.port() == port).collect();
-        let others = on_port.iter().any(|l| l.is_on_loopback() && !ours.contains(l));
-        if ours.is_empty() || others {
-            Err(format!("another program has taken port {port}; deploy again"))
-        } else if ours.iter().any(|l| l.is_on_loopback()) {
-            Ok(())
-        } else {
-            Err(format!(
-                "the app listens on {} only, and must listen on 127.0.0.1 or on all addresses",
-                ours[0].address
-            ))
         }
     }
 

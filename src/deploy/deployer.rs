@@ -9,7 +9,7 @@ use super::limits::{self, Report as LimitsReport};
 use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
-use super::route::{Router, Settings};
+use super::route::{Router, Settings, Target};
 use super::supervise::{Desk, Order, Supervisor};
 use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
@@ -205,13 +205,17 @@ impl Deployer {
         self.cancel_deploys(app, "cancelled, because the app was removed")?;
         shared.store.set_wanted(app, Wanted::Stopped)?;
         shared.desk.give(Order::Forget(app.clone()));
-        shared.router.forget(app);
+        // Its names stay until it is certain that the app goes: it may be tried again.
+        shared.router.point(app, &Target::Down);
         shared
             .places
             .discard_app(app, keep_data)
             .map_err(|e| DeployError::Io("remove the app's files", e))?;
         let deploys = shared.store.deploy_ids(app)?;
         shared.store.delete_app(app)?;
+        shared.router.forget(app);
+        // Whatever the supervisor or a deploy did meanwhile is undone.
+        shared.desk.give(Order::Look(app.clone()));
         self.readmit();
         shared.journal.remove_app(app, &deploys);
         // A deploy that is being cancelled may still make files, and this thread, which
@@ -297,6 +301,7 @@ impl Deployer {
 fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> {
     let mut found = Vec::new();
     for app in shared.store.apps()? {
+        app.process.iter().for_each(|process| shared.ports.had(process.port));
         let process = app.process.filter(|p| p.ended.is_none());
         shared.places.discard_exits(&app.id, process.as_ref().map(|p| p.port));
         let Some(process) = process else { continue };
@@ -307,6 +312,8 @@ fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> 
             log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
             found.push((app.id, process.port, instance));
         } else {
+            // Before anything is started, which could get the port.
+            shared.router.point(&app.id, &Target::Down);
             let exit = noted_exit(&exit_file);
             shared.store.process_ended(&app.id, process.pid, &exit.to_string())?;
             shared.journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));

@@ -55,6 +55,7 @@ impl Shared {
         loop {
             for removal in self.queue.removals() {
                 self.clear_app(&removal.app, removal.keep_data);
+                self.router.forget(&removal.app);
                 self.journal.remove_app(&removal.app, &removal.deploys);
             }
             self.places.empty_trash(&|| !self.queue.is_closed());

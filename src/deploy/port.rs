@@ -24,6 +24,11 @@ pub struct Ports {
 }
 
 impl Ports {
+    /// Takes note of a port that an app has, or had when the last server ended.
+    pub fn had(&self, port: u16) {
+        note(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner), port);
+    }
+
     /// A port that nobody uses now and none of our apps had lately.
     ///
     /// # Errors
@@ -39,12 +44,16 @@ impl Ports {
             .map(|n| RANGE.start + (first + n) % size)
             .find(|port| !recent.contains(port) && is_free(*port))
             .ok_or_else(|| io::Error::other("no port from 20000 to 29999 is free"))?;
-        if recent.len() == RECENT {
-            recent.pop_front();
-        }
-        recent.push_back(port);
+        note(&mut recent, port);
         Ok(port)
     }
+}
+
+fn note(recent: &mut VecDeque<u16>, port: u16) {
+    if recent.len() == RECENT {
+        recent.pop_front();
+    }
+    recent.push_back(port);
 }
 
 /// Whether nobody has the port on any address, IPv4 or IPv6. Bound, not listened

@@ -4,8 +4,10 @@
 //! from two things alone: what the owner wants (in the database) and what runs.
 
 use super::Shared;
+use super::check::listens;
 use super::instance::Instance;
 use super::leaving::{GRACE, LOOK, Leaving, SHORT_GRACE};
+use super::port::listeners;
 use super::route::Target;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
@@ -27,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An app that lived this long has earned the first pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
+/// The longest time between two looks at an app that does not listen yet; it grows up
+/// to here with the time that the app has taken.
+const SELDOM: Duration = Duration::from_secs(2);
 /// Time between two looks when nothing is expected.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -85,6 +90,22 @@ struct Live {
     /// Where it listens.
     port: u16,
     since: Instant,
+    /// Set until it is seen to listen: before that nobody is led to it.
+    arriving: Option<Arriving>,
+}
+
+/// A process that was started and does not listen yet.
+struct Arriving {
+    /// The user that is the app's alone, where there is one.
+    uid: Option<u32>,
+    look_at: Instant,
+}
+
+impl Live {
+    /// A process that requests are led to already.
+    fn there(instance: Instance, port: u16) -> Self {
+        Self { instance, port, since: Instant::now(), arriving: None }
+    }
 }
 
 /// What is known of one app.
@@ -112,7 +133,7 @@ impl Supervisor {
         let mut supervisor =
             Self { shared, inbox, seats: HashMap::new(), leaving: Leaving::default() };
         for (app, port, instance) in found {
-            let live = Live { instance, port, since: Instant::now() };
+            let live = Live::there(instance, port);
             supervisor.seats.insert(app, Seat { live: Some(live), ..Seat::default() });
         }
         supervisor
@@ -142,6 +163,7 @@ impl Supervisor {
         self.notice_ends();
         self.leaving.see_off(&self.shared);
         self.start_due();
+        self.welcome();
         self.wait();
         ControlFlow::Continue(())
     }
@@ -149,8 +171,7 @@ impl Supervisor {
     fn obey(&mut self, order: Order) {
         match order {
             Order::TakeOver(app, process, instance) => {
-                let port = process.port;
-                let live = Live { instance: *instance, port, since: Instant::now() };
+                let live = Live::there(*instance, process.port);
                 let seat = Seat { live: Some(live), ..Seat::default() };
                 let old = self.seats.insert(app.clone(), seat);
                 if let Some(old) = old.and_then(|seat| seat.live) {
@@ -177,18 +198,23 @@ impl Supervisor {
             Order::Restart(app) => {
                 let old = self.seats.entry(app.clone()).or_default().live.take();
                 if let Some(old) = old {
+                    // Somebody else may have its port as soon as it has gone.
+                    self.shared.router.point(&app, &Target::Down);
                     self.shared.journal.note_app(&app, "Restarting.");
                     self.leaving.dismiss(app.clone(), old.instance, GRACE, true);
                 }
                 self.look(&app);
             }
-            Order::Forget(app) => {
-                self.leaving.forget(&app);
-                if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
-                    self.leaving.dismiss(app, live.instance, SHORT_GRACE, false);
-                }
-            }
+            Order::Forget(app) => self.forget(app),
             Order::Shutdown => {}
+        }
+    }
+
+    /// Lets an app go that is being removed, or has been.
+    fn forget(&mut self, app: AppId) {
+        self.leaving.forget(&app);
+        if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
+            self.leaving.dismiss(app, live.instance, SHORT_GRACE, false);
         }
     }
 
@@ -196,7 +222,11 @@ impl Supervisor {
     fn look(&mut self, id: &AppId) {
         let app = match self.shared.store.app(id) {
             Ok(Some(app)) => app,
-            Ok(None) => return,
+            Ok(None) => {
+                // It was removed just as a deploy of it went live.
+                self.forget(id.clone());
+                return self.shared.router.forget(id);
+            }
             Err(error) => return log::error!("app {id} is not looked after: {error}"),
         };
         let seat = self.seats.entry(id.clone()).or_default();
@@ -258,6 +288,7 @@ impl Supervisor {
             match start(&self.shared, &id) {
                 Ok(live) => seat.live = live,
                 Err(why) => {
+                    self.shared.router.point(&id, &Target::Down);
                     let before = seat.pause;
                     let pause = pause_after(before, Duration::ZERO);
                     seat.pause = Some(pause);
@@ -274,10 +305,31 @@ impl Supervisor {
         }
     }
 
+    /// Leads requests to those that were started and now listen. Until then the router
+    /// answers that the app is down, rather than that something is wrong with it.
+    fn welcome(&mut self) {
+        let now = Instant::now();
+        let mut all = None;
+        for (id, seat) in &mut self.seats {
+            let Some(live) = &mut seat.live else { continue };
+            let Some(arriving) = live.arriving.as_mut().filter(|a| a.look_at <= now) else {
+                continue;
+            };
+            let all = all.get_or_insert_with(listeners);
+            if listens(live.port, arriving.uid, &live.instance, all) {
+                self.shared.router.point(id, &Target::Process(live.port));
+                live.arriving = None;
+            } else {
+                arriving.look_at = now + (live.since.elapsed() / 8).clamp(LOOK, SELDOM);
+            }
+        }
+    }
+
     /// Waits for an order, an end, or the next thing that is due.
     fn wait(&self) {
         let now = Instant::now();
-        let due = self.seats.values().filter_map(|seat| seat.start_at);
+        let arriving = |seat: &Seat| Some(seat.live.as_ref()?.arriving.as_ref()?.look_at);
+        let due = self.seats.values().flat_map(|seat| [seat.start_at, arriving(seat)]).flatten();
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
         if !self.leaving.is_empty() {
             pause = pause.min(LOOK);
@@ -307,12 +359,13 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
         shared.router.point(id, &Target::Files(id.clone(), release.clone()));
         return Ok(None);
     }
+    let uid = shared.machine()?.outside_uid(app.slot);
     let launched = shared.launch(&app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
     shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
-    let port = launched.process().port;
-    shared.router.point(id, &Target::Process(port));
-    Ok(launched.keep().map(|instance| Live { instance, port, since: Instant::now() }))
+    let (port, since) = (launched.process().port, Instant::now());
+    let arriving = Some(Arriving { uid, look_at: since });
+    Ok(launched.keep().map(|instance| Live { instance, port, since, arriving }))
 }
 
 /// How long to wait before an app is started again that lived this long, by the
