@@ -305,3 +305,91 @@ fn nothing_goes_live_that_the_router_does_not_confirm() {
     deploy_live(&mut owner, &app);
     assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "two");
 }
+
+/// A name that its owner gives while the router is being asked does not stop the deploy.
+#[test]
+fn an_app_that_is_renamed_while_its_deploy_is_confirmed_goes_live() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let pid = caddy(&server);
+    process::signal(pid, Signal::STOP);
+    let id = deploy(&mut owner, &app);
+    until("the route is changed", STARTING, || led_to(&server, &app).starts_with("p."));
+    owner.patch(&format!("/api/apps/{app}"), &json!({"name": "store"})).expect(200);
+    process::signal(pid, Signal::CONT);
+    let end = ended(&mut owner, &id);
+    assert_eq!(end["status"], "live", "{end:#}");
+    assert_eq!(server.visitor("store.localhost").get("/").expect(200).text(), "one");
+}
+
+/// What the router finds first for an app.
+fn led_to(server: &Server, app: &str) -> String {
+    let dir = server.data().join("router/apps").join(app);
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let first = names.map(|e| e.file_name().to_string_lossy().into_owned()).min();
+    first.and_then(|name| Some(name.split_once('.')?.1.to_owned())).unwrap_or_default()
+}
+
+/// Waits for its owner before it listens, but for the first time.
+const LATE: &str = "\
+import os, time
+if os.path.exists('/data/late'):
+    open('/data/waits', 'w').close()
+    while not os.path.exists('/data/go'): time.sleep(0.02)
+open('/data/late', 'w').close()
+";
+
+#[test]
+fn no_route_leads_to_a_port_that_the_app_does_not_have() {
+    let git = GitServer::start();
+    let main = format!("{LATE}{}", include_str!("fixtures/live/main.py"));
+    let mut files = release("one");
+    files[1].1 = &main;
+    git.commit("shop", &files);
+    let mut server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let live = deploy_live(&mut owner, &app);
+    let mut visitor = server.visitor("shop.localhost");
+    visitor.get("/").expect(200);
+
+    // Started again, it is led to when it listens, not before.
+    let (place, restart) =
+        (server.data().join("apps").join(&app), format!("/api/apps/{app}/restart"));
+    owner.post(&restart, &json!({})).expect(202);
+    until("it runs again", STARTING, || place.join("data/waits").exists());
+    visitor.get("/").expect(503);
+    std::fs::write(place.join("data/go"), "").expect("a file");
+    until("it is led to", STARTING, || visitor.get("/").status == 200);
+
+    // A release that does not start leaves no route to the process before.
+    let recipe = place.join("releases").join(format!("{live}.json"));
+    let away = place.join("recipe");
+    std::fs::rename(&recipe, &away).expect("a recipe");
+    owner.post(&restart, &json!({})).expect(202);
+    until("it is down", STARTING, || visitor.get("/").status == 503);
+    std::fs::rename(&away, &recipe).expect("a recipe");
+    owner.post(&restart, &json!({})).expect(202);
+    until("it is up", STARTING, || visitor.get("/").status == 200);
+
+    // Nor does a process that ended while no server ran.
+    let port = led_to(&server, &app);
+    std::fs::rename(&recipe, &away).expect("a recipe");
+    server.kill9();
+    let place = format!("--bind {}/", place.display());
+    let is_app = |&pid: &u32| process::arguments(pid).contains(&place);
+    until("the app is gone", STARTING, || {
+        let left: Vec<u32> = process::all().into_iter().filter(is_app).collect();
+        left.iter().for_each(|&pid| process::kill(pid));
+        left.is_empty()
+    });
+    assert_eq!(led_to(&server, &app), port);
+    let server = start(server.setup().clone());
+    until("it is down", STARTING, || led_to(&server, &app) == "d");
+    visitor.get("/").expect(503);
+}
