@@ -44,6 +44,9 @@ pub enum State {
     Missing(String),
 }
 
+/// Says the host of an app as it is now.
+type Host<'a> = &'a dyn Fn() -> Result<String, String>;
+
 /// A route that was changed and confirmed. It can be taken back.
 #[derive(Debug)]
 pub struct Changed<'a>(Option<(&'a Keeper, Entry)>);

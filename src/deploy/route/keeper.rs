@@ -1,10 +1,10 @@
 //! Keeps Caddy running: starts it or finds it again, and has it follow.
 
-use super::State;
 use super::admin;
 use super::caddy::{self, Version};
 use super::config::{Layout, Ports, Settings};
 use super::table::{Entry, Table};
+use super::{Host, State};
 use crate::deploy::deployer::lock;
 use crate::proc::{Cancel, Running, wait_any};
 use serde_json::Value;
@@ -418,11 +418,7 @@ impl Keeper {
     /// Waits until the router is seen to follow a change. `Some` says why there is
     /// no router to ask. The app's host is asked for anew each time, for its owner may
     /// rename it meanwhile.
-    pub fn confirm(
-        &self,
-        host: &dyn Fn() -> Result<String, String>,
-        entry: &Entry,
-    ) -> Result<Option<String>, String> {
+    pub fn confirm(&self, host: Host<'_>, entry: &Entry) -> Result<Option<String>, String> {
         let until = Instant::now() + CONFIRMING;
         loop {
             let host = host()?;
