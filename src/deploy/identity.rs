@@ -11,6 +11,7 @@
 use crate::proc::{self, Exec, Exit};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +34,17 @@ const COUNTING: Duration = Duration::from_secs(60);
 /// A removal may take many minutes; it is done in parts of this length, so that it can
 /// be given up between two of them.
 const PART: Duration = Duration::from_secs(2);
+
+/// What `unshare`, `newuidmap` and bubblewrap say when a range of uids cannot be used on this
+/// machine at all: an `unshare` without `--map-users`, a range that is not the user's, a
+/// kernel or an AppArmor that forbids it.
+const FOR_GOOD: [&str; 5] = [
+    "unrecognized option",
+    "invalid option",
+    "not allowed",
+    "Operation not permitted",
+    "Permission denied",
+];
 
 /// The first of the uids and the first of the gids that belong to apps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +104,12 @@ impl Range {
     #[must_use]
     pub fn uid(self, slot: u16) -> u32 {
         self.uid + u32::from(slot)
+    }
+
+    /// Whether it is the uid of an app.
+    #[must_use]
+    pub const fn has(self, uid: u32) -> bool {
+        uid >= self.uid && uid - self.uid < SLOTS
     }
 
     /// The words before a program that is to run as root of a namespace in which this
@@ -167,6 +185,38 @@ impl Range {
         let exec = self.hands("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
         finish(exec.deadline(COUNTING)).map(drop)
     }
+}
+
+/// Why apps may share the server's user although it has a range, after a try with the
+/// range has failed.
+///
+/// # Errors
+/// When they may not. An app keeps its user as long as it runs: what may be well in a
+/// moment, such as a busy machine, is waited for; and apps that had users of their own could
+/// not write to their files any more.
+pub fn why_shared(why: &str, range: Range, apps: &Path) -> Result<String, String> {
+    if !FOR_GOOD.iter().any(|words| why.contains(words)) {
+        return Err(format!(
+            "a sandbox with a user of its own could not be made ({why}); it is tried again soon"
+        ));
+    }
+    let reason = format!(
+        "the range of uids in /etc/subuid could not be used ({why}); it takes util-linux 2.38 or \
+         newer, uidmap, and on Ubuntu an AppArmor profile for /usr/bin/unshare like the one for \
+         bubblewrap"
+    );
+    if has_files_of(range, apps) {
+        return Err(format!("{reason}; apps here have users out of that range already"));
+    }
+    Ok(reason)
+}
+
+/// Whether a directory of an app belongs to a user out of the range.
+fn has_files_of(range: Range, apps: &Path) -> bool {
+    let entries = fs::read_dir(apps).into_iter().flatten().flatten();
+    let places =
+        entries.flat_map(|app| ["data", "cache", "repo"].map(|name| app.path().join(name)));
+    places.into_iter().any(|p| fs::symlink_metadata(p).is_ok_and(|meta| range.has(meta.uid())))
 }
 
 /// `unshare` with a mapping of `count` users from `outer` on to `inner` and up, and of
@@ -255,6 +305,28 @@ mod tests {
         for bad in ["me", "me:x:y", "me:0:65536", "me:4294900000:70000", "me:-1:65536"] {
             assert!(Range::read("me", 1001, bad, bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn apps_share_the_servers_user_only_when_their_own_cannot_be_had_for_good() {
+        let range = Range { uid: rustix::process::geteuid().as_raw(), gid: 0 };
+        let dir = tempfile::tempdir().unwrap();
+        for passing in
+            ["it ended with time limit", "unshare: fork failed: Resource temporarily unavailable"]
+        {
+            let why = why_shared(passing, range, dir.path()).unwrap_err();
+            assert!(why.contains(passing) && why.contains("tried again"), "{why}");
+        }
+        let old = "unshare: unrecognized option '--map-users=100000,1000,1'";
+        let forbidden = "newuidmap: write to uid_map failed: Operation not permitted";
+        for lasting in [old, forbidden] {
+            assert!(why_shared(lasting, range, dir.path()).unwrap().contains(lasting));
+        }
+        fs::create_dir_all(dir.path().join("aaaaaaaaaa/data")).unwrap();
+        let why = why_shared(old, range, dir.path()).unwrap_err();
+        assert!(why.contains("have users out of that range"), "{why}");
+        let others = Range { uid: 1_000_000, gid: 0 };
+        assert!(why_shared(old, others, dir.path()).is_ok());
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl Shared {
         let mut said = None;
         loop {
             let etc = self.places.etc().map_err(|e| e.to_string());
-            let found = etc.and_then(|etc| Machine::probe(&etc, &lookout.stop));
+            let found =
+                etc.and_then(|etc| Machine::probe(&etc, &self.places.apps(), &lookout.stop));
             if lookout.stop.is_cancelled() {
                 return;
             }

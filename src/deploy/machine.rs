@@ -2,7 +2,7 @@
 
 use super::cgroup::Subtree;
 use super::files;
-use super::identity::{INSIDE, Range, user_name};
+use super::identity::{self, INSIDE, Range, user_name};
 use super::limits::Limits;
 use super::sandbox::{Purpose, Sandbox};
 use super::seccomp;
@@ -73,11 +73,12 @@ pub struct Machine {
 
 impl Machine {
     /// Looks for everything and makes one sandbox for a try. `etc` is a
-    /// directory for the files that stand in for the machine's own.
+    /// directory for the files that stand in for the machine's own, `apps` the one
+    /// with all apps.
     ///
     /// # Errors
     /// The sentence that says what is missing and how to mend it.
-    pub fn probe(etc: &Path, stop: &Cancel) -> Result<Self, String> {
+    pub fn probe(etc: &Path, apps: &Path, stop: &Cancel) -> Result<Self, String> {
         let mut programs = BTreeMap::new();
         for (name, package) in NEEDED {
             let path = proc::find(name).ok_or_else(|| missing(name, package))?;
@@ -115,15 +116,11 @@ impl Machine {
         match (tried, machine.mode) {
             (Ok(()), _) => Ok(machine),
             (Err(why), Mode::SharedUser | Mode::Root) => Err(machine.why_not(&why, &setting)),
-            // Better together in sandboxes than not at all, as long as it is said.
-            (Err(why), Mode::Subordinate(_)) => {
+            (Err(why), Mode::Subordinate(range)) => {
+                machine.shared_because = Some(identity::why_shared(&why, range, apps)?);
+                // Better together in sandboxes than not at all, as long as it is said.
                 machine.mode = Mode::SharedUser;
                 machine.try_out(stop).map_err(|why| machine.why_not(&why, &setting))?;
-                machine.shared_because = Some(format!(
-                    "the range of uids in /etc/subuid could not be used ({why}); it takes \
-                     util-linux 2.38 or newer, uidmap, and on Ubuntu an AppArmor profile for \
-                     /usr/bin/unshare like the one for bubblewrap"
-                ));
                 Ok(machine)
             }
         }
@@ -276,7 +273,7 @@ impl Machine {
     /// The machine on which the tests run.
     #[cfg(test)]
     pub(super) fn here(etc: &Path) -> Self {
-        Self::probe(etc, &Cancel::new().unwrap()).unwrap()
+        Self::probe(etc, etc, &Cancel::new().unwrap()).unwrap()
     }
 
     /// Runs a line of shell in a directory as an app, for tests: an ordinary user may not
@@ -298,8 +295,9 @@ impl Machine {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&output.stderr);
-        let why = text.lines().rfind(|line| !line.is_empty()).unwrap_or("it said nothing");
-        Err(why.to_owned())
+        // Who does not know an option points to its help last.
+        let why = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("Try '"));
+        Err(why.map_or_else(|| format!("it ended with {}", output.exit), str::to_owned))
     }
 
     /// The sentence for a sandbox that could not be made.
