@@ -213,7 +213,7 @@ impl<'a> Sandbox<'a> {
     pub fn exec(&self, command: &[&str]) -> Exec {
         let group = self.machine.leaf(&self.limits);
         let mut args = self.namespaces();
-        self.system(&mut args);
+        self.system(&mut args, self.in_memory(group.is_some()));
         let prefix = self.prefix();
         for (outside, inside) in &self.binds {
             let outside = outside.to_string_lossy().into_owned();
@@ -238,6 +238,13 @@ impl<'a> Sandbox<'a> {
             .args(args)
             .stdin_bytes(self.environment())
             .deadline(Duration::from_secs(60))
+    }
+
+    /// Bytes that `/tmp` and `/dev/shm` take at most, each. What is in them counts for the
+    /// sandbox's cgroup; without one nobody else counts it.
+    fn in_memory(&self, in_cgroup: bool) -> u64 {
+        let quarter = self.machine.memory / 4;
+        if in_cgroup { quarter.max(256 << 20) } else { quarter.min(self.limits.memory) / 2 }
     }
 
     fn bind_sockets(&self, args: &mut Vec<String>) {
@@ -288,7 +295,7 @@ impl<'a> Sandbox<'a> {
     }
 
     /// The read-only system: `/usr`, the chosen parts of `/etc`, and fresh `/proc`, `/dev`, `/tmp`.
-    fn system(&self, args: &mut Vec<String>) {
+    fn system(&self, args: &mut Vec<String>, in_memory: u64) {
         let prefix = self.prefix();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
         if !prefix.is_empty() {
@@ -311,7 +318,7 @@ impl<'a> Sandbox<'a> {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
         }
         add(&["--proc", &format!("{prefix}/proc"), "--dev", &format!("{prefix}/dev")]);
-        let size = (self.machine.memory / 4).max(256 << 20).to_string();
+        let size = in_memory.to_string();
         for dir in ["/tmp", "/dev/shm"] {
             add(&["--perms", "1777"]);
             if self.machine.bwrap >= (0, 7) {

@@ -13,6 +13,9 @@ const NOT_THERE: u32 = 38; // ENOSYS
 /// As for somebody who may not.
 const NOT_ALLOWED: u32 = 1; // EPERM
 
+/// As on a kernel without that kind of socket.
+const NO_SUCH_FAMILY: u32 = 97; // EAFNOSUPPORT
+
 /// A call that is refused, with its number and the error.
 struct Refused(u32, u32);
 
@@ -22,6 +25,9 @@ const ARCHITECTURE: u32 = 0xC000_003E;
 /// `clone`'s number.
 #[cfg(target_arch = "x86_64")]
 const CLONE: u32 = 56;
+/// `socket`'s number.
+#[cfg(target_arch = "x86_64")]
+const SOCKET: u32 = 41;
 /// The numbers of asm/unistd_64.h.
 #[cfg(target_arch = "x86_64")]
 const REFUSED: &[Refused] = &[
@@ -54,6 +60,9 @@ const ARCHITECTURE: u32 = 0xC000_00B7;
 /// `clone`'s number.
 #[cfg(target_arch = "aarch64")]
 const CLONE: u32 = 220;
+/// `socket`'s number.
+#[cfg(target_arch = "aarch64")]
+const SOCKET: u32 = 198;
 /// The numbers of asm-generic/unistd.h.
 #[cfg(target_arch = "aarch64")]
 const REFUSED: &[Refused] = &[
@@ -80,6 +89,9 @@ const REFUSED: &[Refused] = &[
     Refused(116, NOT_ALLOWED), // syslog
 ];
 
+/// The sockets between a virtual machine and its host (linux/socket.h): no firewall of this
+/// machine sees them.
+const AF_VSOCK: u32 = 40;
 /// The flag of `clone` for a new user namespace (linux/sched.h).
 const CLONE_NEWUSER: u32 = 0x1000_0000;
 /// On x86-64 the calls of another convention (x32) have this bit in their number.
@@ -122,6 +134,12 @@ pub fn filter() -> Vec<u8> {
         add(IF_EQUAL, 0, 1, *number);
         add(RETURN, 0, 0, ERROR | error);
     }
+    // The family is an `int`: the kernel looks at this half alone.
+    add(IF_EQUAL, 0, 4, SOCKET);
+    add(LOAD, 0, 0, FIRST_ARGUMENT);
+    add(IF_EQUAL, 0, 1, AF_VSOCK);
+    add(RETURN, 0, 0, ERROR | NO_SUCH_FAMILY);
+    add(RETURN, 0, 0, ALLOW);
     add(IF_EQUAL, 0, 3, CLONE);
     add(LOAD, 0, 0, FIRST_ARGUMENT);
     add(IF_ANY_BIT, 0, 1, CLONE_NEWUSER);

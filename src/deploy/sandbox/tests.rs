@@ -62,12 +62,16 @@ fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
         arm = os.uname().machine == 'aarch64'\n\
         print(call(425, 4, ctypes.create_string_buffer(200)), call(219 if arm else 250, 0, -3, 0))\n\
         print(call(280 if arm else 321, 0, 0, 0), call(97 if arm else 272, 0x10000000))\n\
+        print(call(198 if arm else 41, 40, 1, 0), call(198 if arm else 41, 1, 1, 0))\n\
         print(call(220 if arm else 56, 0x10000000 | 17, 0, 0, 0, 0), call(435, 0, 0))\n\
         t = threading.Thread(target=lambda: print('thread')); t.start(); t.join()\n\
         print(subprocess.run(['echo', 'process'], capture_output=True, text=True).stdout.strip())\n\
         END\n";
     let seen = out(&sandbox, script);
-    assert_eq!(seen, "ENOSYS ENOSYS\nENOSYS EPERM\nEPERM ENOSYS\nthread\nprocess");
+    assert_eq!(
+        seen,
+        "ENOSYS ENOSYS\nENOSYS EPERM\nEAFNOSUPPORT allowed\nEPERM ENOSYS\nthread\nprocess"
+    );
 }
 
 #[test]
@@ -213,6 +217,12 @@ fn limits_are_in_force_inside() {
     assert_eq!(out(&app, limits), format!("0\n{open}\n0\n200"));
     let build = Sandbox::new(&machine, Purpose::Build, 7);
     assert_eq!(out(&build, limits), format!("0\n{open}\n19\n800"));
+    if machine.bwrap >= (0, 7) && machine.cgroups.is_err() {
+        let small = Limits { memory: 64 << 20, ..Limits::usual(&machine) };
+        let small = Sandbox::new(&machine, Purpose::Run, 7).limits(small);
+        let sizes = out(&small, "df --output=size -m /tmp /dev/shm | tail -n 2 | xargs");
+        assert_eq!(sizes, "32 32", "MiB, together as much as it may take");
+    }
     let hungry = "python3 -c 'x = bytearray(1 << 50)' 2>&1 | tail -n 1";
     assert_eq!(out(&build, hungry), "MemoryError");
 }
