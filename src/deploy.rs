@@ -294,7 +294,9 @@ impl Attempt<'_> {
         open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
         // Looked for again: a build may have changed all of it.
         let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
-        let published = publish::publish(&tree, &site, &|| !self.cancel.is_cancelled());
+        let (free, _) = places.space().map_err(|e| e.to_string())?;
+        let room = free.saturating_sub(LEAST_SPACE);
+        let published = publish::publish(&tree, &site, room, &|| !self.cancel.is_cancelled());
         if self.cancel.is_cancelled() {
             return Err(Halt::Cancelled);
         }

@@ -21,6 +21,8 @@ const MOST_FILES: usize = 100_000;
 const LONGEST_PATH: usize = 1000;
 /// The one hidden name that is meant for everybody (RFC 8615).
 const WELL_KNOWN: &[u8] = b".well-known";
+/// Bytes of a file that are copied before it is asked whether to go on: a moment's work.
+const PIECE: u64 = 8 << 20;
 /// Names that are listed before they are only counted.
 const NAMED: usize = 5;
 
@@ -49,11 +51,17 @@ impl Published {
     }
 }
 
-/// Copies a tree to a directory that is not there yet.
+/// Copies a tree to a directory that is not there yet, with at most `room` bytes.
 ///
 /// # Errors
 /// The sentence for the owner; what was copied by then is left for the caller to remove.
-pub fn publish(tree: &Tree, to: &Path, go_on: &dyn Fn() -> bool) -> Result<Published, String> {
+pub fn publish(
+    tree: &Tree,
+    to: &Path,
+    room: u64,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Published, String> {
+    let most = MOST_BYTES.min(room);
     let failed = |error: io::Error| format!("the site could not be copied: {error}");
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
@@ -84,7 +92,8 @@ pub fn publish(tree: &Tree, to: &Path, go_on: &dyn Fn() -> bool) -> Result<Publi
                 Ok(FileType::Directory) => pending.push(below),
                 Ok(FileType::RegularFile) => match read(tree, &below) {
                     Some(file) => {
-                        bytes += copy(file, &to.join(&below), MOST_BYTES - bytes)?;
+                        bytes += copy(file, &to.join(&below), most - bytes, go_on)
+                            .map_err(|e| e.told(most))?;
                         published.files += 1;
                     }
                     None => published.leave_out(&below),
@@ -116,15 +125,50 @@ fn read(tree: &Tree, path: &Path) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-fn copy(from: File, to: &Path, room: u64) -> Result<u64, String> {
-    let failed = |error: io::Error| format!("the site could not be copied: {error}");
-    let mut options = OpenOptions::new();
-    let mut to = options.write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
-    let copied = io::copy(&mut from.take(room + 1), &mut to).map_err(failed)?;
-    if copied > room {
-        return Err(format!("a site may have {} MiB at most", MOST_BYTES >> 20));
+/// Why a file was not copied.
+enum NotCopied {
+    TooLarge,
+    Cancelled,
+    Io(io::Error),
+}
+
+impl NotCopied {
+    /// The sentence for the owner of a site that may have so many bytes.
+    fn told(self, most: u64) -> String {
+        match self {
+            Self::TooLarge if most < MOST_BYTES => {
+                format!("the site needs more than the {} MiB of disk that are left", most >> 20)
+            }
+            Self::TooLarge => format!("a site may have {} MiB at most", MOST_BYTES >> 20),
+            Self::Cancelled => "cancelled".to_owned(),
+            Self::Io(error) => format!("the site could not be copied: {error}"),
+        }
     }
-    Ok(copied)
+}
+
+impl From<io::Error> for NotCopied {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Copies a file piece by piece, for a large one takes its time.
+fn copy(mut from: File, to: &Path, room: u64, go_on: &dyn Fn() -> bool) -> Result<u64, NotCopied> {
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let mut copied = 0;
+    loop {
+        let part = io::copy(&mut Read::by_ref(&mut from).take(PIECE), &mut to)?;
+        copied += part;
+        if copied > room {
+            return Err(NotCopied::TooLarge);
+        }
+        if part < PIECE {
+            return Ok(copied);
+        }
+        if !go_on() {
+            return Err(NotCopied::Cancelled);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +203,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
 
         let tree = Tree::open(&release, "web").unwrap();
-        let published = publish(&tree, &to, &|| true).unwrap();
+        let published = publish(&tree, &to, u64::MAX, &|| true).unwrap();
         assert_eq!(published.files, 3);
         assert_eq!(fs::read_to_string(to.join("deep/er/a b.css")).unwrap(), "x");
         assert!(to.join(".well-known/security.txt").exists());
@@ -181,13 +225,16 @@ mod tests {
         fs::create_dir(&release).unwrap();
         let huge = File::create(release.join("index.html")).unwrap();
         let tree = Tree::open(&release, "").unwrap();
-        assert!(publish(&tree, &dir.path().join("a"), &|| false).is_err());
+        assert!(publish(&tree, &dir.path().join("a"), u64::MAX, &|| false).is_err());
         // Nothing but its length is there.
         huge.set_len(MOST_BYTES + 1).unwrap();
-        assert!(
-            copy(File::open(release.join("index.html")).unwrap(), &dir.path().join("b"), 10)
-                .unwrap_err()
-                .contains("1024 MiB")
-        );
+        let little = publish(&tree, &dir.path().join("b"), 3 << 20, &|| true).unwrap_err();
+        assert!(little.contains("more than the 3 MiB of disk"), "{little}");
+        assert!(NotCopied::TooLarge.told(MOST_BYTES).contains("1024 MiB"));
+        let asked = std::cell::Cell::new(0);
+        let once = || asked.replace(asked.get() + 1) == 0;
+        let cancelled = publish(&tree, &dir.path().join("c"), u64::MAX, &once).unwrap_err();
+        assert_eq!(cancelled, "cancelled", "within one file");
+        assert!(dir.path().join("c/index.html").metadata().unwrap().len() <= PIECE);
     }
 }
