@@ -235,9 +235,10 @@ pub(super) fn change(
     if !updated? {
         return Err(ApiError::no_app());
     }
-    api.refresh_redactor(&app.id)?;
     let app = api.app(id)?;
+    // First, for what is stored counts: should the next step fail, the names are right.
     api.deployer.name_app(&app);
+    api.refresh_redactor(&app.id)?;
     Ok(api.shown(200, &app))
 }
 

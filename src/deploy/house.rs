@@ -9,7 +9,7 @@ use crate::model::{AppId, DeployId};
 use std::io;
 use std::time::Duration;
 
-/// Releases that are kept besides the live one.
+/// Releases that are kept besides the live one: as many can be gone back to.
 const KEPT_RELEASES: u32 = 5;
 
 /// Deploys of an app that the database remembers, with their logs.
@@ -77,7 +77,7 @@ impl Shared {
     /// logs, temporary files, a cache that has grown too large. Never `/data`.
     pub fn prune(&self, app: &AppId) {
         let mut old = self.store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
-        match self.store.prune_history(app, KEPT_HISTORY) {
+        match self.store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
             Ok(forgotten) => self.journal.remove_deploys(&forgotten),
             Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
         }

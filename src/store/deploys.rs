@@ -106,22 +106,28 @@ impl Store {
         if queued { self.deploy(&id) } else { Ok(None) }
     }
 
-    /// Forgets an app's deploys beyond its `keep` newest, but never the live
-    /// one, nor one whose release another uses. Answers which, so that their logs can go with them.
+    /// Forgets an app's deploys beyond its `keep` newest, but never the live one, nor one
+    /// whose release another uses or is among the `releases` that [`Store::old_releases`]
+    /// keeps. Answers which, so that their logs can go with them.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn prune_history(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
+    pub fn prune_history(
+        &self,
+        app: &AppId,
+        keep: u32,
+        releases: u32,
+    ) -> Result<Vec<DeployId>, StoreError> {
         self.write(|tx| {
-            let mut statement = tx.prepare(
+            let mut statement = tx.prepare(&format!(
                 "DELETE FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
                  AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
                  AND id NOT IN (SELECT release FROM deploys WHERE app_id = ?1 AND release NOT NULL) \
-                 AND seq <= \
-                 (SELECT seq FROM deploys WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2) \
-                 RETURNING id",
-            )?;
-            let mut rows = statement.query(params![app.as_str(), keep])?;
+                 AND id NOT IN ({KEPT_BESIDES}) AND seq <= \
+                 (SELECT seq FROM deploys WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?3) \
+                 RETURNING id"
+            ))?;
+            let mut rows = statement.query(params![app.as_str(), releases, keep])?;
             let mut pruned = Vec::new();
             while let Some(row) = rows.next()? {
                 pruned.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
@@ -307,22 +313,20 @@ impl Store {
         })
     }
 
-    /// The releases of an app that are no longer needed: all but the `keep` that were
-    /// live last, and never the live one or one that a deploy under way uses.
+    /// The releases of an app that are no longer needed: all but the live one, those that
+    /// deploys under way use, and the `keep` others that were live last.
     ///
     /// # Errors
     /// When the database does not answer.
     pub fn old_releases(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(
+        let mut statement = connection.prepare_cached(&format!(
             "SELECT id FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
              AND id NOT IN (SELECT COALESCE(release, id) FROM deploys WHERE app_id = ?1 \
                             AND (status NOT IN ('live', 'failed') \
                                  OR id IS (SELECT live_deploy FROM apps WHERE id = ?1))) \
-             AND id NOT IN (SELECT COALESCE(release, id) AS used FROM deploys \
-                            WHERE app_id = ?1 AND status = 'live' \
-                            GROUP BY used ORDER BY max(seq) DESC LIMIT ?2)",
-        )?;
+             AND id NOT IN ({KEPT_BESIDES})"
+        ))?;
         let mut rows = statement.query(params![app.as_str(), keep])?;
         let mut old = Vec::new();
         while let Some(row) = rows.next()? {
@@ -331,6 +335,13 @@ impl Store {
         Ok(old)
     }
 }
+
+/// The releases of app ?1, besides its live one, of which ?2 are kept: those that were live
+/// last.
+const KEPT_BESIDES: &str = "SELECT COALESCE(release, id) AS used FROM deploys \
+     WHERE app_id = ?1 AND status = 'live' AND COALESCE(release, id) IS NOT \
+     (SELECT COALESCE(d.release, d.id) FROM apps JOIN deploys d ON d.id = live_deploy \
+      WHERE apps.id = ?1) GROUP BY used ORDER BY max(seq) DESC LIMIT ?2";
 
 fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
     let text = |i: usize| row.get::<_, String>(i);
@@ -350,4 +361,33 @@ fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
             .map(|id| parsed(&id, DeployId::parse))
             .transpose()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::with_an_app;
+
+    #[test]
+    fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
+        let (store, app, _dir) = with_an_app();
+        let deploy = |live| {
+            let id = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+            if live {
+                assert!(store.go_live(&id, &app, None).unwrap());
+            } else {
+                store.fail_deploy(&id, "broken").unwrap();
+            }
+            id
+        };
+        let lived: Vec<_> = (0..8).map(|_| deploy(true)).collect();
+        let failed: Vec<_> = (0..4).map(|_| deploy(false)).collect();
+        let mut old = store.old_releases(&app, 5).unwrap();
+        old.retain(|id| !failed.contains(id));
+        assert_eq!(old, lived[..2], "the live one and five others are kept");
+        assert_eq!(store.prune_history(&app, 2, 5).unwrap().len(), 2 + 2);
+        let known = store.deploy_ids(&app).unwrap();
+        assert!(lived[2..].iter().chain(&failed[2..]).all(|id| known.contains(id)));
+        assert_eq!(known.len(), 6 + 2);
+    }
 }
