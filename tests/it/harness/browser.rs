@@ -197,7 +197,14 @@ impl Browser {
             let text = match self.socket.read() {
                 Ok(Message::Text(text)) => text,
                 Ok(_) => continue,
-                Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(Error::Io(e))
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    continue;
+                }
                 Err(e) => panic!("{method}: {e}"),
             };
             let message: Value = serde_json::from_str(text.as_str()).expect("JSON");

@@ -82,8 +82,7 @@ impl Ws {
                     return Some(serde_json::from_str(text.as_str()).expect("JSON"));
                 }
                 Ok(_) => {}
-                Err(Error::Io(e))
-                    if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(Error::Io(e)) if comes_later(&e) => {}
                 Err(end) => {
                     println!("the session has ended: {end}");
                     return None;
@@ -116,8 +115,7 @@ impl Ws {
             match self.socket.read() {
                 Ok(Message::Close(frame)) => return frame.map(|f| u16::from(f.code)),
                 Ok(_) => {}
-                Err(Error::Io(e))
-                    if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(Error::Io(e)) if comes_later(&e) => {}
                 Err(_) => return None,
             }
         }
@@ -148,4 +146,10 @@ impl Ws {
         let _gone = self.socket.close(None);
         let _gone = self.socket.flush();
     }
+}
+
+/// Whether a read failed for now only: a signal that this process got is no end either.
+fn comes_later(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
 }
