@@ -95,7 +95,8 @@ class Bench:
         host = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitHost)
         threading.Thread(target=host.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{host.server_address[1]}/app.git"
-        env = {"PATH": os.environ["PATH"], "HOME": str(directory), "LISTEN_ADDR": "127.0.0.1:0"}
+        env = {"PATH": os.environ["PATH"], "HOME": str(directory), "LISTEN_ADDR": "127.0.0.1:0",
+               "ROUTER": "off"}
         env |= {"DATA_DIR": str(directory / "data"), "ADMIN_TOKEN": TOKEN}
         self.log = open(directory / "log", "wb")
         self.server = subprocess.Popen(
