@@ -73,7 +73,7 @@ fn the_token_is_kept_in_session_storage_alone_and_forgotten_at_sign_out() {
     let mut page = Page::signed_in(&server);
     page.click("settings-link");
     page.see("github-token-form");
-    page.reload();
+    page.reload_signed_in();
     page.see("github-token-form");
     let places = page.browser.evaluate(
         "JSON.stringify([Object.values(sessionStorage), Object.values(localStorage), document.cookie])",
@@ -192,7 +192,7 @@ fn set_a_secret(page: &mut Page) {
     page.see_text("env-saved", "Not saved yet.");
     page.click("env-save");
     page.see_text("env-saved", "Saved.");
-    page.reload();
+    page.reload_signed_in();
     page.see("env-replace");
     let shown = page.browser.evaluate(
         "JSON.stringify([document.documentElement.outerHTML,
@@ -212,7 +212,7 @@ fn the_settings_keep_the_github_token_to_themselves_and_clear_a_lockout() {
     page.fill("[data-test=github-token-form] [name=token]", "github_pat_for_the_test");
     page.browser.press("Enter");
     page.see_text("github-token-state", "A token is saved");
-    page.reload();
+    page.reload_signed_in();
     page.see_text("github-token-state", "A token is saved");
     let kept = page.browser.evaluate(
         "document.documentElement.outerHTML + document.querySelector('[name=token]').value",

@@ -78,7 +78,7 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     until("the switch is stored", Duration::from_secs(10), || {
         owner.get(&path).json()["autoDeploy"] == false
     });
-    page.reload();
+    page.reload_signed_in();
     page.see_text("webhook-state", "A secret is saved.");
     let shown = page.browser.evaluate("document.documentElement.outerHTML");
     assert!(!shown.as_str().expect("a text").contains(&secret));

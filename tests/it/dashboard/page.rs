@@ -1,8 +1,9 @@
 //! The dashboard in a browser, as a person has it: sign in, see, click, type, press keys.
 
-use crate::harness::Server;
 use crate::harness::browser::Browser;
+use crate::harness::{Server, until};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// The dashboard in a browser. Elements are named by their `data-test` hooks or by selectors.
 pub struct Page {
@@ -31,9 +32,18 @@ impl Page {
 
     pub fn sign_in(&mut self, token: &str) {
         self.tokens.push(token.to_owned());
+        let sockets = self.browser.sockets();
         self.fill("token-input", token);
         self.browser.press("Enter");
         self.see("sign-out");
+        self.live_after(sockets);
+    }
+
+    /// Waits for one more open WebSocket than there were. Whoever ends the session earlier has Chromium complain of a
+    /// socket that never opened.
+    fn live_after(&mut self, sockets: usize) {
+        let what = "the page has its live connection";
+        until(what, Duration::from_secs(30), || self.browser.sockets() > sockets);
     }
 
     /// Waits until an element is on the screen.
@@ -86,6 +96,13 @@ impl Page {
         self.browser.evaluate("window.old = true");
         self.browser.call("Page.reload", &json!({}));
         self.browser.wait_for("!window.old && document.readyState === 'complete'");
+    }
+
+    /// Loads the page of a session anew, which goes on.
+    pub fn reload_signed_in(&mut self) {
+        let sockets = self.browser.sockets();
+        self.reload();
+        self.live_after(sockets);
     }
 
     /// Presses Tab until an element has the focus, and checks that one sees where the focus is.

@@ -24,6 +24,8 @@ pub struct Browser {
     last_id: u64,
     complaints: Vec<String>,
     requests: Vec<String>,
+    /// How many WebSockets were opened so far.
+    sockets: usize,
 }
 
 impl Browser {
@@ -48,6 +50,7 @@ impl Browser {
             last_id: 0,
             complaints: Vec::new(),
             requests: Vec::new(),
+            sockets: 0,
         };
         let target = browser.call("Target.createTarget", &json!({"url": "about:blank"}));
         let attach = json!({"targetId": target["targetId"], "flatten": true});
@@ -179,6 +182,12 @@ impl Browser {
         self.requests.clone()
     }
 
+    /// How many WebSockets have been opened so far.
+    pub fn sockets(&mut self) -> usize {
+        self.evaluate("1");
+        self.sockets
+    }
+
     /// Calls a method of the protocol; events that come meanwhile are noted.
     #[track_caller]
     pub fn call(&mut self, method: &str, parameters: &Value) -> Value {
@@ -228,6 +237,7 @@ impl Browser {
             "Network.webSocketCreated" => &parameters["url"],
             _ => &Value::Null,
         };
+        self.sockets += usize::from(method == "Network.webSocketHandshakeResponseReceived");
         self.requests.extend(address.as_str().map(str::to_owned));
         let complaint = match method {
             "Runtime.exceptionThrown" => Some(parameters["exceptionDetails"].to_string()),
