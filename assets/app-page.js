@@ -16,7 +16,7 @@ export async function appView({ signal, go, note, params: [id, tab = "", deployI
   const path = `/api/apps/${id}`;
   const changes = new EventTarget();
   const page = {
-    id, path, signal, go, deployId,
+    id, path, signal, go, deployId, deleting: false,
     app: await get(path),
     /** Calls `then` whenever the app is shown anew. */
     onChange: (then) => changes.addEventListener("change", then, { signal }),
@@ -69,7 +69,7 @@ function watch(root, page) {
   let loading = false, gone = false;
   onStats(page.signal, async ({ apps }) => {
     const now = apps.find(({ id }) => id === page.id);
-    if (loading || gone || (now?.status === page.app.status && now.url === page.app.url)) return;
+    if (loading || gone || page.deleting || (now?.status === page.app.status && now.url === page.app.url)) return;
     loading = true;
     try {
       const app = await get(page.path);
@@ -128,7 +128,6 @@ async function settingsTab(page) {
   const root = copy("tab-settings");
   const form = root.querySelector("form"), dialog = part(root, "dialog");
   const fields = appFields();
-  let deleted = false;
   bindWebhook(root, page);
   showLimits(root, page.app);
   page.onChange(async () => showLimits(root, await get(page.path).catch(() => page.app)));
@@ -151,10 +150,16 @@ async function settingsTab(page) {
   });
   onSubmit(dialog.querySelector("form"), async ({ confirm, keepData }) => {
     if (confirm.value !== page.app.name) throw Object.assign(new Error("This is not the app's name."), { field: "confirm" });
-    await remove(`${page.path}?keepData=${keepData.checked}`);
-    deleted = true;
+    // What goes away by this page's wish is nothing to look into.
+    page.deleting = true;
+    try {
+      await remove(`${page.path}?keepData=${keepData.checked}`);
+    } catch (failure) {
+      page.deleting = false;
+      throw failure;
+    }
     dialog.close();
     page.go("#/apps");
   });
-  return { root, dirty: () => !deleted && Object.keys(fields.read()).length > 0 };
+  return { root, dirty: () => !page.deleting && Object.keys(fields.read()).length > 0 };
 }
