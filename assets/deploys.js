@@ -19,16 +19,16 @@ function nameOf(deploy) {
 export async function deploysTab(page) {
   const root = copy("tab-deploys");
   const path = `${page.path}/deploys`;
-  const known = new Map();
+  // In the server's order, newest first: by the clock, one that jumped would mix them up.
+  let known = new Map();
   let shownId = null, shown = null, stopShown = new AbortController();
 
   const add = (deploys) => {
     for (const deploy of deploys) known.set(deploy.id, deploy);
   };
-  const sorted = () => [...known.values()].sort((a, b) => b.createdAt - a.createdAt);
 
   function showList() {
-    const deploys = sorted();
+    const deploys = [...known.values()];
     part(root, "list").replaceChildren(...deploys.map((deploy) => rowOf(deploy, page, shownId)));
     part(root, "list").hidden = deploys.length === 0;
     part(root, "empty").hidden = deploys.length > 0;
@@ -43,7 +43,7 @@ export async function deploysTab(page) {
     part(root, "shown").hidden = false;
     showRollBack();
     showDeploy(part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
-      add([now]);
+      if (known.has(now.id)) add([now]);
       shown = now;
       showList();
       // The app knows only now which release is live.
@@ -62,7 +62,9 @@ export async function deploysTab(page) {
 
   async function load() {
     const { deploys } = await get(`${path}?limit=${PAGE}`);
-    add(deploys);
+    const before = known;
+    known = new Map();
+    add([...deploys, ...[...before.values()].filter(({ id }) => !deploys.some((deploy) => deploy.id === id))]);
     return deploys;
   }
 
@@ -77,7 +79,7 @@ export async function deploysTab(page) {
   }
 
   onClick(older, older.parentElement.querySelector(".error"), async () => {
-    const { deploys } = await get(`${path}?limit=${PAGE}&before=${sorted().at(-1).id}`);
+    const { deploys } = await get(`${path}?limit=${PAGE}&before=${[...known.keys()].at(-1)}`);
     add(deploys);
     older.hidden = deploys.length < PAGE;
     showList();

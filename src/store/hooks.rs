@@ -2,17 +2,14 @@
 
 use super::deploys::{Deploy, insert_queued};
 use super::{Store, StoreError, random_id};
-use crate::model::{AppId, DeployId, Secret, Trigger, UnixMillis, unix_millis};
+use crate::model::{AppId, DeployId, Secret, Trigger};
 use crate::vault::Place;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 /// Names of deliveries that are remembered of one app: those of the last thousand
 /// pushes, at two names each. Who replays an older one must have kept it that long.
+/// None is forgotten for its age: a clock that jumps ahead would open the door to all.
 const KEPT: u32 = 2_000;
-
-/// How long a name is remembered, in milliseconds: 90 days, as long as any host
-/// offers a delivery to be sent again, and three times over.
-const REMEMBERED: UnixMillis = 90 * 24 * 60 * 60 * 1_000;
 
 /// What became of a delivery.
 #[derive(Debug)]
@@ -65,8 +62,7 @@ impl Store {
     pub fn queue_delivered(&self, app: &AppId, names: &[String]) -> Result<Delivered, StoreError> {
         let id = DeployId::from_random(random_id()?);
         let queued = self.write(|tx| {
-            let now = unix_millis();
-            forget(tx, app, now)?;
+            forget(tx, app)?;
             for name in names {
                 if is_known(tx, app, name)? {
                     return Ok(None);
@@ -77,9 +73,9 @@ impl Store {
             }
             for name in names {
                 tx.execute(
-                    "INSERT INTO hook_deliveries (app_id, delivery, received_at) \
-                     VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-                    params![app.as_str(), name, now],
+                    "INSERT INTO hook_deliveries (app_id, delivery) VALUES (?1, ?2) \
+                     ON CONFLICT DO NOTHING",
+                    params![app.as_str(), name],
                 )?;
             }
             Ok(Some(true))
@@ -114,13 +110,12 @@ fn is_known(tx: &Transaction<'_>, app: &AppId, name: &str) -> Result<bool, Store
     Ok(statement.exists(params![app.as_str(), name])?)
 }
 
-/// Keeps the table small: what is too old, and all but the newest.
-fn forget(tx: &Transaction<'_>, app: &AppId, now: UnixMillis) -> Result<(), StoreError> {
+/// Keeps the table small: all but the newest go.
+fn forget(tx: &Transaction<'_>, app: &AppId) -> Result<(), StoreError> {
     tx.execute(
-        "DELETE FROM hook_deliveries WHERE app_id = ?1 AND (received_at < ?2 OR delivery IN \
-         (SELECT delivery FROM hook_deliveries WHERE app_id = ?1 \
-          ORDER BY received_at DESC LIMIT -1 OFFSET ?3))",
-        params![app.as_str(), now - REMEMBERED, KEPT],
+        "DELETE FROM hook_deliveries WHERE app_id = ?1 AND seq <= \
+         (SELECT seq FROM hook_deliveries WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+        params![app.as_str(), KEPT],
     )?;
     Ok(())
 }
@@ -153,25 +148,21 @@ mod tests {
     }
 
     #[test]
-    fn old_deliveries_and_all_but_the_newest_are_forgotten() {
+    fn all_but_the_newest_deliveries_are_forgotten() {
         let (store, app, _dir) = with_an_app();
-        let now = unix_millis();
-        let insert = |name: String, at: UnixMillis| {
-            store.write(|tx| {
-                let sql = "INSERT INTO hook_deliveries VALUES (?1, ?2, ?3)";
-                Ok(tx.execute(sql, params![app.as_str(), name, at])?)
-            })
-        };
-        insert("too old".into(), now - REMEMBERED - 60_000).unwrap();
-        insert("old".into(), now - REMEMBERED + 60_000).unwrap();
         let knows = |name: &str| store.write(|tx| is_known(tx, &app, name)).unwrap();
-        store.queue_delivered(&app, &["now".into()]).unwrap();
-        assert!(!knows("too old") && knows("old") && knows("now"));
-        for n in 0..KEPT {
-            insert(format!("many {n}"), now - 1_000 + UnixMillis::from(n % 500)).unwrap();
-        }
+        store.queue_delivered(&app, &["oldest".into(), "old".into()]).unwrap();
+        store
+            .write(|tx| {
+                for n in 0..KEPT - 1 {
+                    let sql = "INSERT INTO hook_deliveries (app_id, delivery) VALUES (?1, ?2)";
+                    tx.execute(sql, params![app.as_str(), format!("many {n}")])?;
+                }
+                Ok(())
+            })
+            .unwrap();
         store.queue_delivered(&app, &["newest".into()]).unwrap();
-        assert!(!knows("old") && knows("newest"));
+        assert!(!knows("oldest") && knows("old") && knows("newest"));
         assert_eq!(count(&store), i64::from(KEPT) + 1);
     }
 }

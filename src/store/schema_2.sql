@@ -25,8 +25,8 @@ CREATE INDEX domains_of_app ON domains (app_id, position);
 
 -- Deliveries of webhooks that were taken, so that a replayed one does nothing.
 CREATE TABLE hook_deliveries (
+    seq         INTEGER PRIMARY KEY,
     app_id      TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
     delivery    TEXT NOT NULL,
-    received_at INTEGER NOT NULL,
-    PRIMARY KEY (app_id, delivery)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (app_id, delivery)
+) STRICT;

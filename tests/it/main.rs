@@ -9,6 +9,7 @@
 mod admin_token;
 mod bad_input;
 mod brute_force;
+mod clock;
 mod dashboard;
 mod data_directory;
 mod deploy;
