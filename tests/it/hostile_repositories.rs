@@ -212,9 +212,12 @@ fn names_and_sizes(attempt: &mut Attempt<'_>) {
     );
 
     let (error, _) = attempt("procfile", json!({}), &|repo| {
-        repo.files("main", &[("Procfile", &format!("web: ./app\n{}", "# more\n".repeat(1 << 20)))]);
+        repo.files(
+            "main",
+            &[("Procfile", &format!("web: ./app\n{}", "# comment\n".repeat(1 << 20)))],
+        );
     });
-    assert!(error.contains("Procfile has 7168 KiB"), "{error}");
+    assert!(error.contains("Procfile has 10240 KiB"), "{error}");
 
     // A thousand million files of 30 bytes each, in eleven objects.
     let (error, _) = attempt("bomb", json!({"buildCommand": TRY}), &|repo| {

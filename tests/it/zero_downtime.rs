@@ -39,6 +39,10 @@ while True:
         time.sleep(1)
 ";
 
+/// What an app with 512 MiB of memory may keep in its `/tmp` is half of that. One that got more would stay.
+const FILLS: &str =
+    "cp /dev/zero /tmp/x; [ $(stat -c %s /tmp/x) -gt 268435456 ] && exec sleep 600; exit 9";
+
 /// Ways to be bad: a name, the web process, a program of it, and what the deploy's error says.
 const BAD: [(&str, &str, &str, &str); 10] = [
     ("its build fails", "true", "", "building failed"),
@@ -48,7 +52,7 @@ const BAD: [(&str, &str, &str, &str); 10] = [
     ("it hangs", "python3 bad.py", HANGS, "did not answer in time"),
     ("it prints 50 MB", "yes 0123456789 | head -c 50000000; sleep 600", "", "nothing listened"),
     ("it forks without end", "python3 bad.py", FORKS, "nothing listened"),
-    ("it writes more than it may", "ulimit -f 64; exec cp /dev/zero /data/x", "", "signal 25"),
+    ("it fills its disk allowance", FILLS, "", "the app ended with"),
     ("it ignores SIGTERM", "trap '' TERM; while :; do sleep 1; done", "", "nothing listened"),
     ("it listens elsewhere", "python3 -m http.server --bind 127.0.0.1 0", "", "instead"),
 ];
@@ -195,7 +199,7 @@ fn twenty_deploys_and_three_rollbacks_fail_no_request() {
     let mut owner = server.owner();
     let body = json!({
         "name": "shop", "gitRepo": git.url("shop"), "healthPath": "/", "buildCommand": "sh build.sh",
-        "maxProcesses": 64,
+        "maxProcesses": 64, "memoryMb": 512,
     });
     let app = create(&mut owner, &body);
     let mut story = Story { git: &git, owner, app, router, held: None, past: VecDeque::new() };
