@@ -6,7 +6,6 @@ use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{DeployError, Runtime};
 use crate::model::{
     AppName, Branch, CpuPercent, DeployId, HealthPath, HealthTimeout, Invalid, MaxProcesses,
     MemoryMb, RepoUrl, RootDir, Secret, ShellCommand, Trigger, UnixMillis,
@@ -138,9 +137,7 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     let git_token = fields.nullable_text("gitToken", token)?.flatten();
     fields.finish()?;
     // Nothing is made or changed for a deploy that cannot be.
-    if let Runtime::Missing(sentence) = api.deployer.runtime() {
-        return Err(DeployError::Runtime(sentence).into());
-    }
+    api.deployer.check_runtime()?;
     let app = match existing(api, &repo, &branch, name.as_ref())? {
         Some(app) => with_token(api, app, git_token)?,
         None => made(api, repo, branch, name, git_token)?,

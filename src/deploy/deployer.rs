@@ -114,7 +114,7 @@ impl Deployer {
     /// # Errors
     /// [`DeployError::Runtime`] when this machine could not run it anyway.
     pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
-        self.not_wanting()?;
+        self.check_runtime()?;
         let queued = self.shared.store.queue_deploy(app, trigger)?;
         let deploy = queued.ok_or(DeployError::NoApp)?;
         self.shared.queue.wake();
@@ -131,7 +131,7 @@ impl Deployer {
         app: &AppId,
         delivery: &[String],
     ) -> Result<Option<Deploy>, DeployError> {
-        self.shared.machine().map_err(DeployError::Runtime)?;
+        self.check_runtime()?;
         match self.shared.store.queue_delivered(app, delivery)? {
             Delivered::Queued(deploy) => {
                 self.shared.queue.wake();
@@ -147,7 +147,7 @@ impl Deployer {
     /// # Errors
     /// [`DeployError::NoRelease`] when it was never live, or is no longer kept.
     pub fn roll_back(&self, app: &AppId, to: &DeployId) -> Result<Deploy, DeployError> {
-        self.shared.machine().map_err(DeployError::Runtime)?;
+        self.check_runtime()?;
         let found = self.shared.store.deploy(to)?.filter(|deploy| deploy.app == *app);
         let release = found.as_ref().map(|d| d.release.as_ref().unwrap_or(&d.id));
         if release.and_then(|id| self.shared.places.recipe(app, id)).is_none() {
@@ -252,10 +252,15 @@ impl Deployer {
         Some(limits::report(app, &self.shared.lookout.machine()?.ok()?))
     }
 
-    fn not_wanting(&self) -> Result<(), DeployError> {
+    /// Refuses when this machine is known to run no apps. Never waits, for all requests have
+    /// one thread: before the first look has ended the queue takes what is asked, and who
+    /// works on it waits.
+    ///
+    /// # Errors
+    /// [`DeployError::Runtime`].
+    pub fn check_runtime(&self) -> Result<(), DeployError> {
         match self.runtime() {
             Runtime::Missing(why) => Err(DeployError::Runtime(why)),
-            // Whoever needs the machine waits for the first look.
             Runtime::Ready | Runtime::Unknown => Ok(()),
         }
     }
@@ -280,7 +285,7 @@ impl Deployer {
         if found.live_deploy.is_none() {
             return Err(DeployError::NothingToStart);
         }
-        self.not_wanting()?;
+        self.check_runtime()?;
         self.shared.store.set_wanted(app, Wanted::Running)?;
         Ok(())
     }

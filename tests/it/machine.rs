@@ -2,6 +2,7 @@
 
 use crate::deploy::create;
 use crate::harness::{GitServer, Setup};
+use crate::webhooks::{GITHUB, an_app, deliver, github};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -31,6 +32,13 @@ fn no_request_waits_for_a_look_at_the_machine_and_neither_does_the_end() {
     let app = create(&mut owner, &json!({"name": "one", "gitRepo": git.url("none")}));
     owner.get(&format!("/api/apps/{app}")).expect(200);
     let deploy = owner.post(&format!("/api/apps/{app}/deploys"), &json!({})).expect(202).json();
+    let (pushed_to, secret) = an_app(&mut owner, "two", &json!({}));
+    let headers = github(&secret, "push", GITHUB);
+    let pushed = deliver(server.stranger(), &pushed_to, &headers, GITHUB).expect(202).json();
+    assert_eq!(pushed["result"], "queued", "{pushed}");
+    // There is nothing to go back to yet, which is found out without the machine.
+    let back = format!("/api/apps/{app}/rollback");
+    owner.post(&back, &json!({"deployId": deploy["id"]})).expect(409);
     let system = owner.get("/api/system").expect(200).json();
     assert_eq!((&system["runtime"]["ready"], &deploy["status"]), (&json!(false), &json!("queued")));
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());

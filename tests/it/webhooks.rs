@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const GITHUB: &str = include_str!("fixtures/hooks/github.json");
+pub const GITHUB: &str = include_str!("fixtures/hooks/github.json");
 const PING: &str = include_str!("fixtures/hooks/github_ping.json");
 const GITEA: &str = include_str!("fixtures/hooks/gitea.json");
 const GITLAB: &str = include_str!("fixtures/hooks/gitlab.json");
@@ -17,7 +17,7 @@ const GITLAB: &str = include_str!("fixtures/hooks/gitlab.json");
 /// Nobody listens there: a deploy of it ends quickly.
 const NOWHERE: &str = "http://127.0.0.1:1/acme/shop.git";
 
-type Headers = Vec<(&'static str, String)>;
+pub type Headers = Vec<(&'static str, String)>;
 
 fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
@@ -82,7 +82,7 @@ fn hosts(secret: &str, id: &str) -> Vec<(&'static str, &'static str, Headers)> {
 }
 
 /// As GitHub sends an event.
-fn github(secret: &str, event: &'static str, body: &str) -> Headers {
+pub fn github(secret: &str, event: &'static str, body: &str) -> Headers {
     vec![
         ("X-GitHub-Event", event.to_owned()),
         ("X-GitHub-Delivery", an_id()),
@@ -93,7 +93,7 @@ fn github(secret: &str, event: &'static str, body: &str) -> Headers {
     ]
 }
 
-fn deliver(mut host: Http, app: &str, headers: &Headers, body: &str) -> Answer {
+pub fn deliver(mut host: Http, app: &str, headers: &Headers, body: &str) -> Answer {
     for (name, value) in headers {
         host = host.with(name, value);
     }
@@ -105,7 +105,7 @@ fn host(server: &Server, number: u8) -> Http {
     server.stranger().coming_from([127, 0, 1, number])
 }
 
-fn an_app(owner: &mut Http, name: &str, fields: &Value) -> (String, String) {
+pub fn an_app(owner: &mut Http, name: &str, fields: &Value) -> (String, String) {
     let mut body = json!({"name": name, "gitRepo": NOWHERE, "branch": "main"});
     body.as_object_mut()
         .expect("an object")
