@@ -16,6 +16,9 @@ const PROCFILE_CAP: u64 = 64 * 1024;
 /// Bytes that a manifest such as `package.json` may have.
 const MANIFEST_CAP: u64 = 1024 * 1024;
 
+/// Bytes that a lock file may have to be looked into.
+const LOCK_CAP: u64 = 8 * 1024 * 1024;
+
 /// How an app is built and started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -247,14 +250,25 @@ fn node_build(tree: &Tree, tools: &dyn Tools) -> Result<String, String> {
         );
     }
     if tree.has_file("yarn.lock") {
-        need(tools, "yarn", "npm install --global yarn")?;
         let build = if script(tree, "build").is_some() { " && yarn run build" } else { "" };
-        return Ok(format!("yarn install --frozen-lockfile --production=false{build}"));
+        return Ok(format!("{}{build}", yarn_install(tree, tools)?));
     }
     need(tools, "npm", "apt install npm")?;
     let locked = tree.has_file("package-lock.json") || tree.has_file("npm-shrinkwrap.json");
     let install = if locked { "npm ci" } else { "npm install" };
     Ok(format!("{install} --include=dev --no-audit --no-fund && npm run build --if-present"))
+}
+
+/// Yarn 1 and its successors take different options, and tell each other's lock files apart by this section.
+fn yarn_install(tree: &Tree, tools: &dyn Tools) -> Result<&'static str, String> {
+    if tree.read("yarn.lock", LOCK_CAP).is_some_and(|text| text.contains("__metadata:")) {
+        need(tools, "yarn", "npm install --global corepack && corepack enable")?;
+        // Without this setting, packages stay in the cache of the build, where the app does not see them.
+        Ok("YARN_NODE_LINKER=node-modules yarn install --immutable")
+    } else {
+        need(tools, "yarn", "npm install --global yarn@1")?;
+        Ok("yarn install --frozen-lockfile --production=false")
+    }
 }
 
 fn node_start(tree: &Tree) -> Result<String, String> {

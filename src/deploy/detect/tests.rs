@@ -42,6 +42,9 @@ fn node_apps_are_built_with_the_tool_of_their_lock_file() {
     assert_eq!(commands(&[("package.json", start)]).0, format!("npm install{npm}"));
     let (build, _) = commands(&[("package.json", start), ("yarn.lock", "")]);
     assert_eq!(build, "yarn install --frozen-lockfile --production=false && yarn run build");
+    let berry = "# generated\n\n__metadata:\n  version: 8\n";
+    let (build, _) = commands(&[("package.json", start), ("yarn.lock", berry)]);
+    assert_eq!(build, "YARN_NODE_LINKER=node-modules yarn install --immutable && yarn run build");
     let (build, _) = commands(&[("package.json", start), ("pnpm-lock.yaml", "")]);
     assert!(build.starts_with("pnpm install --frozen-lockfile"));
 }
