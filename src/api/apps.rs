@@ -129,21 +129,15 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
     let draft = AppDraft {
         name: fields.required("name", AppName::parse)?,
         git_repo: fields.required("gitRepo", RepoUrl::parse)?,
-        branch: or_empty(fields.text("branch", Branch::parse)?, Branch::parse)?,
+        branch: fields.text("branch", Branch::parse)?.unwrap_or_default(),
         git_token: fields.nullable_text("gitToken", token)?.flatten(),
-        root_dir: or_empty(fields.text("rootDir", RootDir::parse)?, RootDir::parse)?,
-        build_command: or_empty(
-            fields.text("buildCommand", ShellCommand::parse)?,
-            ShellCommand::parse,
-        )?,
-        start_command: or_empty(
-            fields.text("startCommand", ShellCommand::parse)?,
-            ShellCommand::parse,
-        )?,
-        health_path: or_empty(fields.text("healthPath", HealthPath::parse)?, HealthPath::parse)?,
+        root_dir: fields.text("rootDir", RootDir::parse)?.unwrap_or_default(),
+        build_command: fields.text("buildCommand", ShellCommand::parse)?.unwrap_or_default(),
+        start_command: fields.text("startCommand", ShellCommand::parse)?.unwrap_or_default(),
+        health_path: fields.text("healthPath", HealthPath::parse)?.unwrap_or_default(),
         health_timeout: fields
             .integer("healthTimeoutSeconds", HealthTimeout::new)?
-            .unwrap_or(HealthTimeout::DEFAULT),
+            .unwrap_or_default(),
         domains: domains(&mut fields)?.unwrap_or_default(),
         memory: fields.integer("memoryMb", MemoryMb::new)?.unwrap_or_default(),
         cpu: fields.integer("cpuPercent", CpuPercent::new)?.unwrap_or_default(),
@@ -306,12 +300,4 @@ pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
     } else {
         Ok(Secret::new(text.to_owned()))
     }
-}
-
-/// A field that was left out is the empty value of its type.
-pub(super) fn or_empty<T>(
-    value: Option<T>,
-    parse: impl FnOnce(&str) -> Result<T, Invalid>,
-) -> Result<T, ApiError> {
-    value.map_or_else(|| parse("").map_err(|_| ApiError::internal()), Ok)
 }

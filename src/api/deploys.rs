@@ -132,7 +132,7 @@ fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {
 pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     let mut fields = Fields::of(request.body)?;
     let repo = fields.required("gitRepo", RepoUrl::parse)?;
-    let branch = super::apps::or_empty(fields.text("branch", Branch::parse)?, Branch::parse)?;
+    let branch = fields.text("branch", Branch::parse)?.unwrap_or_default();
     let name = fields.text("name", AppName::parse)?;
     let git_token = fields.nullable_text("gitToken", token)?.flatten();
     fields.finish()?;
@@ -189,17 +189,16 @@ fn made(
     git_token: Option<Secret>,
 ) -> Result<App, ApiError> {
     let name = name.map_or_else(|| name_from(&repo), Ok)?;
-    let empty = |_| ApiError::internal();
     let draft = AppDraft {
         name,
         git_repo: repo,
         branch,
         git_token,
-        root_dir: RootDir::parse("").map_err(empty)?,
-        build_command: ShellCommand::parse("").map_err(empty)?,
-        start_command: ShellCommand::parse("").map_err(empty)?,
-        health_path: HealthPath::parse("").map_err(empty)?,
-        health_timeout: HealthTimeout::DEFAULT,
+        root_dir: RootDir::default(),
+        build_command: ShellCommand::default(),
+        start_command: ShellCommand::default(),
+        health_path: HealthPath::default(),
+        health_timeout: HealthTimeout::default(),
         domains: Vec::new(),
         memory: MemoryMb::default(),
         cpu: CpuPercent::default(),

@@ -49,6 +49,7 @@ text_value! {
 
 text_value! {
     /// The directory of the repository that holds the app; empty is the top.
+    #[derive(Default)]
     RootDir, |text| {
         plain(text, 200)?;
         let bad_part = |p: &str| p.is_empty() || p == "." || p == ".." || p == ".git";
@@ -64,11 +65,13 @@ text_value! {
 
 text_value! {
     /// A command for the sandbox's shell; empty means detected.
+    #[derive(Default)]
     ShellCommand, |text| plain(text, 2000)
 }
 
 text_value! {
     /// Where an app says that it is well; empty means a TCP connect is enough.
+    #[derive(Default)]
     HealthPath, |text| {
         plain(text, 500)?;
         if text.is_empty() {
@@ -114,10 +117,14 @@ text_value! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HealthTimeout(u32);
 
-impl HealthTimeout {
+impl Default for HealthTimeout {
     /// A minute: slow frameworks need half of it on a small machine.
-    pub const DEFAULT: Self = Self(60);
+    fn default() -> Self {
+        Self(60)
+    }
+}
 
+impl HealthTimeout {
     /// Reads a number of seconds.
     ///
     /// # Errors
@@ -196,5 +203,13 @@ mod tests {
         assert!(HealthPath::parse("/ok?x=1").is_ok() && HealthPath::parse("ok").is_err());
         assert!(HealthPath::parse("/a b").is_err() && HealthPath::parse("/a\r\nX: y").is_err());
         assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
+    }
+
+    #[test]
+    fn what_was_left_out_is_what_the_same_text_would_be() {
+        assert_eq!(RootDir::parse(""), Ok(RootDir::default()));
+        assert_eq!(ShellCommand::parse(""), Ok(ShellCommand::default()));
+        assert_eq!(HealthPath::parse(""), Ok(HealthPath::default()));
+        assert_eq!(crate::model::Branch::parse(""), Ok(crate::model::Branch::default()));
     }
 }

@@ -142,7 +142,7 @@ fn check_path(path: &str) -> Result<(), Invalid> {
 }
 
 /// A branch's name by Git's own rules (git-check-ref-format), never an option.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Branch(String);
 
 impl Branch {
