@@ -213,7 +213,7 @@ impl Attempt<'_> {
 
     fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
         let (app, places) = (&self.app, &self.shared.places);
-        let branch = match app.branch.as_str() {
+        let branch = match app.settings.branch.as_str() {
             "" => "the default branch".to_owned(),
             name => format!("branch {name}"),
         };
@@ -224,9 +224,9 @@ impl Attempt<'_> {
             machine,
             slot: app.slot,
             url: &app.git_repo,
-            branch: &app.branch,
+            branch: &app.settings.branch,
             token: self.token.clone().map(|token| (token, token_of)),
-            root: app.root_dir.as_str(),
+            root: app.settings.root_dir.as_str(),
             cache: &places.repo(&app.id),
             release: &places.release(&app.id, self.id),
             redactor: &self.redactor,
@@ -245,10 +245,10 @@ impl Attempt<'_> {
     fn detect_and_build(&self, machine: &Machine) -> Result<Recipe, Halt> {
         let (app, places) = (&self.app, &self.shared.places);
         let release = places.release(&app.id, self.id);
-        let root = app.root_dir.as_str();
+        let root = app.settings.root_dir.as_str();
         let tree = files::Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
-        let (build, start) = (&app.build_command, &app.start_command);
+        let (build, start) = (&app.settings.build_command, &app.settings.start_command);
         let plan = detect::detect(&tree, build, start, &detect::Installed)?;
         self.say(&plan.found);
         if let Some(command) = &plan.build {
@@ -319,13 +319,21 @@ impl Attempt<'_> {
     fn check(&self, machine: &Machine, mut launched: Launched) -> Result<Launched, Halt> {
         let app = &self.app;
         let port = launched.process().port;
-        let what = match app.health_path.as_str() {
+        let what = match app.settings.health_path.as_str() {
             "" => format!("it listens on port {port}"),
             path => format!("GET {path} succeeds on port {port}"),
         };
-        self.say(&format!("Checking for up to {} s that {what}", app.health_timeout.seconds()));
+        self.say(&format!(
+            "Checking for up to {} s that {what}",
+            app.settings.health_timeout.seconds()
+        ));
         let uid = machine.outside_uid(app.slot);
-        let check = Check { port, uid, path: &app.health_path, timeout: app.health_timeout };
+        let check = Check {
+            port,
+            uid,
+            path: &app.settings.health_path,
+            timeout: app.settings.health_timeout,
+        };
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
         match check.wait(instance, self.cancel) {
             Verdict::Well => Ok(launched),

@@ -16,7 +16,7 @@ mod settings;
 pub use app_row::AppText;
 pub use apps::{App, Process};
 pub use deploys::Deploy;
-pub use draft::{AppChanges, AppDraft, TokenChange};
+pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use hooks::Delivered;
@@ -212,7 +212,7 @@ mod tests {
         let store = Store::open(&path, vault()).unwrap();
         let apps = store.apps().unwrap();
         assert_eq!((apps.len(), apps[0].name.as_str(), apps[0].slot), (1, "shop", 5));
-        assert!(apps[0].auto_deploy && apps[0].domains.is_empty() && apps[0].memory.get() == 0);
+        assert!(apps[0].settings == AppSettings::default());
         assert_eq!(schema_version(&store.read()).unwrap(), SCHEMA_VERSION);
         drop(store);
         assert_eq!(Store::open(&path, vault()).unwrap().apps().unwrap().len(), 1);

@@ -11,7 +11,7 @@ use crate::model::{
     MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
     Wanted,
 };
-use crate::store::{App, AppChanges, AppDraft, AppText, TokenChange};
+use crate::store::{App, AppDraft, AppSettings, AppText, TokenChange};
 use serde::Serialize;
 
 /// Lines of an app's log that an answer holds when nothing else is asked for.
@@ -90,15 +90,16 @@ impl Api {
     }
 
     /// An answer that shows an app.
-    fn shown(&self, status: u16, app: &App) -> Answer {
+    fn shown(&self, status: u16, app: &AppId) -> Result<Answer, ApiError> {
         let mut out = Vec::new();
-        self.view(&app.text(), &mut out);
-        Answer::json_bytes(status, out)
+        let shown = self.store.show_app(app, |app| self.view(app, &mut out))?;
+        shown.ok_or_else(ApiError::no_app)?;
+        Ok(Answer::json_bytes(status, out))
     }
 
     /// Stores a new app, once the router takes its host names.
     pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
-        self.deployer.admit(None, &draft.name, &draft.domains)?;
+        self.deployer.admit(None, &draft.name, &draft.settings.domains)?;
         let id = self.store.create_app(draft).inspect_err(|_| self.deployer.readmit())?;
         let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
         self.deployer.name_app(&app);
@@ -126,39 +127,63 @@ pub(super) fn list(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answ
 
 pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     let mut fields = Fields::of(request.body)?;
-    let draft = AppDraft {
+    let mut draft = AppDraft {
         name: fields.required("name", AppName::parse)?,
         git_repo: fields.required("gitRepo", RepoUrl::parse)?,
-        branch: fields.text("branch", Branch::parse)?.unwrap_or_default(),
-        git_token: fields.nullable_text("gitToken", token)?.flatten(),
-        root_dir: fields.text("rootDir", RootDir::parse)?.unwrap_or_default(),
-        build_command: fields.text("buildCommand", ShellCommand::parse)?.unwrap_or_default(),
-        start_command: fields.text("startCommand", ShellCommand::parse)?.unwrap_or_default(),
-        health_path: fields.text("healthPath", HealthPath::parse)?.unwrap_or_default(),
-        health_timeout: fields
-            .integer("healthTimeoutSeconds", HealthTimeout::new)?
-            .unwrap_or_default(),
-        domains: domains(&mut fields)?.unwrap_or_default(),
-        memory: fields.integer("memoryMb", MemoryMb::new)?.unwrap_or_default(),
-        cpu: fields.integer("cpuPercent", CpuPercent::new)?.unwrap_or_default(),
-        max_processes: fields.integer("maxProcesses", MaxProcesses::new)?.unwrap_or_default(),
-        host_sockets: host_sockets(&mut fields)?.unwrap_or_default(),
-        auto_deploy: fields.boolean("autoDeploy")?.unwrap_or(true),
+        git_token: git_token(&mut fields)?,
+        settings: AppSettings::default(),
     };
+    choose(&mut draft.settings, &mut fields)?;
     fields.finish()?;
     let app = api.make(&draft)?;
-    let id = &app.id;
-    let mut answer = api.shown(201, &app);
-    answer.header("Location", format!("/api/apps/{id}"));
+    let mut answer = api.shown(201, &app.id)?;
+    answer.header("Location", format!("/api/apps/{}", app.id));
     Ok(answer)
 }
 
-fn domains(fields: &mut Fields) -> Result<Option<Vec<Domain>>, ApiError> {
-    fields.texts("domains", MAX_DOMAINS, Domain::parse)
+fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
+    Ok(match fields.nullable_text("gitToken", token)? {
+        None => TokenChange::Keep,
+        Some(None) => TokenChange::Remove,
+        Some(Some(token)) => TokenChange::Set(token),
+    })
 }
 
-fn host_sockets(fields: &mut Fields) -> Result<Option<Vec<HostSocket>>, ApiError> {
-    fields.texts("hostSockets", MAX_HOST_SOCKETS, HostSocket::parse)
+/// Changes the settings that the request names.
+fn choose(settings: &mut AppSettings, fields: &mut Fields) -> Result<(), ApiError> {
+    let AppSettings {
+        branch,
+        root_dir,
+        build_command,
+        start_command,
+        health_path,
+        health_timeout,
+        domains,
+        memory,
+        cpu,
+        max_processes,
+        host_sockets,
+        auto_deploy,
+    } = settings;
+    put(branch, fields.text("branch", Branch::parse)?);
+    put(root_dir, fields.text("rootDir", RootDir::parse)?);
+    put(build_command, fields.text("buildCommand", ShellCommand::parse)?);
+    put(start_command, fields.text("startCommand", ShellCommand::parse)?);
+    put(health_path, fields.text("healthPath", HealthPath::parse)?);
+    put(health_timeout, fields.integer("healthTimeoutSeconds", HealthTimeout::new)?);
+    put(domains, fields.texts("domains", MAX_DOMAINS, Domain::parse)?);
+    put(memory, fields.integer("memoryMb", MemoryMb::new)?);
+    put(cpu, fields.integer("cpuPercent", CpuPercent::new)?);
+    put(max_processes, fields.integer("maxProcesses", MaxProcesses::new)?);
+    put(host_sockets, fields.texts("hostSockets", MAX_HOST_SOCKETS, HostSocket::parse)?);
+    put(auto_deploy, fields.boolean("autoDeploy")?);
+    Ok(())
+}
+
+fn put<T>(setting: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *setting = given;
+    }
 }
 
 pub(super) fn show(
@@ -174,15 +199,18 @@ pub(super) fn show(
         cpu: held.cpu.into(),
         processes: held.processes.into(),
     });
-    let (text, mut out) = (app.text(), Vec::new());
-    let url = api.deployer.url(&text);
-    json::object(&mut out, |out| {
-        write(&text, url.as_deref(), out);
-        // Looked up for one app at a time.
-        if let Some(limits) = &limits {
-            out.value("limits", limits);
-        }
-    });
+    let mut out = Vec::new();
+    let shown = api.store.show_app(&app.id, |text| {
+        let url = api.deployer.url(text);
+        json::object(&mut out, |out| {
+            write(text, url.as_deref(), out);
+            // Looked up for one app at a time.
+            if let Some(limits) = &limits {
+                out.value("limits", limits);
+            }
+        });
+    })?;
+    shown.ok_or_else(ApiError::no_app)?;
     Ok(Answer::json_bytes(200, out))
 }
 
@@ -194,35 +222,17 @@ pub(super) fn change(
 ) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     let mut fields = Fields::of(request.body)?;
-    let changes = AppChanges {
-        name: fields.text("name", AppName::parse)?,
-        git_repo: fields.text("gitRepo", RepoUrl::parse)?,
-        branch: fields.text("branch", Branch::parse)?,
-        git_token: match fields.nullable_text("gitToken", token)? {
-            None => TokenChange::Keep,
-            Some(None) => TokenChange::Remove,
-            Some(Some(token)) => TokenChange::Set(token),
-        },
-        root_dir: fields.text("rootDir", RootDir::parse)?,
-        build_command: fields.text("buildCommand", ShellCommand::parse)?,
-        start_command: fields.text("startCommand", ShellCommand::parse)?,
-        health_path: fields.text("healthPath", HealthPath::parse)?,
-        health_timeout: fields.integer("healthTimeoutSeconds", HealthTimeout::new)?,
-        domains: domains(&mut fields)?,
-        memory: fields.integer("memoryMb", MemoryMb::new)?,
-        cpu: fields.integer("cpuPercent", CpuPercent::new)?,
-        max_processes: fields.integer("maxProcesses", MaxProcesses::new)?,
-        host_sockets: host_sockets(&mut fields)?,
-        auto_deploy: fields.boolean("autoDeploy")?,
-    };
+    let mut draft = app.draft();
+    put(&mut draft.name, fields.text("name", AppName::parse)?);
+    put(&mut draft.git_repo, fields.text("gitRepo", RepoUrl::parse)?);
+    draft.git_token = git_token(&mut fields)?;
+    choose(&mut draft.settings, &mut fields)?;
     fields.finish()?;
-    let named = changes.name.is_some() || changes.domains.is_some();
+    let named = draft.name != app.name || draft.settings.domains != app.settings.domains;
     if named {
-        let name = changes.name.as_ref().unwrap_or(&app.name);
-        let domains = changes.domains.as_ref().unwrap_or(&app.domains);
-        api.deployer.admit(Some(&app.id), name, domains)?;
+        api.deployer.admit(Some(&app.id), &draft.name, &draft.settings.domains)?;
     }
-    let updated = api.store.update_app(&app.id, &changes);
+    let updated = api.store.update_app(&app.id, &draft);
     if named && !matches!(updated, Ok(true)) {
         api.deployer.readmit();
     }
@@ -233,7 +243,7 @@ pub(super) fn change(
     // First, for what is stored counts: should the next step fail, the names are right.
     api.deployer.name_app(&app);
     api.refresh_redactor(&app.id)?;
-    Ok(api.shown(200, &app))
+    api.shown(200, &app.id)
 }
 
 pub(super) fn remove(
@@ -261,7 +271,7 @@ pub(super) fn act(
     no_body(request)?;
     let app = api.app(id)?;
     action(&api.deployer, &app.id)?;
-    Ok(api.shown(202, &api.app(id)?))
+    api.shown(202, &app.id)
 }
 
 pub(super) fn log(

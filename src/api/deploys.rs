@@ -6,11 +6,8 @@ use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::model::{
-    AppName, Branch, CpuPercent, DeployId, HealthPath, HealthTimeout, Invalid, MaxProcesses,
-    MemoryMb, RepoUrl, RootDir, Secret, ShellCommand, Trigger, UnixMillis,
-};
-use crate::store::{App, AppChanges, AppDraft, Deploy, TokenChange};
+use crate::model::{AppName, Branch, DeployId, Invalid, RepoUrl, Secret, Trigger, UnixMillis};
+use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
 use serde::Serialize;
 
 /// Deploys that a page of the history holds unless asked otherwise, and at most.
@@ -143,12 +140,14 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
         None => made(api, repo, branch, name, git_token)?,
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
-    let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
     let mut out = Vec::new();
-    json::object(&mut out, |out| {
-        out.written("app", |out| api.view(&app.text(), out));
-        out.value("deploy", &DeployView::from(&deploy));
-    });
+    let shown = api.store.show_app(&app.id, |app| {
+        json::object(&mut out, |out| {
+            out.written("app", |out| api.view(app, out));
+            out.value("deploy", &DeployView::from(&deploy));
+        });
+    })?;
+    shown.ok_or_else(ApiError::no_app)?;
     Ok(Answer::json_bytes(202, out))
 }
 
@@ -160,10 +159,10 @@ fn existing(
 ) -> Result<Option<App>, ApiError> {
     let Some(name) = name else {
         let apps = api.store.apps()?;
-        return Ok(apps.into_iter().find(|a| a.git_repo == *repo && a.branch == *branch));
+        return Ok(apps.into_iter().find(|a| a.git_repo == *repo && a.settings.branch == *branch));
     };
     match api.store.app_named(name)? {
-        Some(app) if app.git_repo != *repo || app.branch != *branch => Err(ApiError::new(
+        Some(app) if app.git_repo != *repo || app.settings.branch != *branch => Err(ApiError::new(
             409,
             "name_taken",
             "name belongs to an app with another repository or branch; choose another name",
@@ -174,8 +173,8 @@ fn existing(
 
 fn with_token(api: &Api, app: App, token: Option<Secret>) -> Result<App, ApiError> {
     if let Some(token) = token {
-        let changes = AppChanges { git_token: TokenChange::Set(token), ..AppChanges::default() };
-        api.store.update_app(&app.id, &changes)?;
+        let draft = AppDraft { git_token: TokenChange::Set(token), ..app.draft() };
+        api.store.update_app(&app.id, &draft)?;
         api.refresh_redactor(&app.id)?;
     }
     Ok(app)
@@ -192,19 +191,8 @@ fn made(
     let draft = AppDraft {
         name,
         git_repo: repo,
-        branch,
-        git_token,
-        root_dir: RootDir::default(),
-        build_command: ShellCommand::default(),
-        start_command: ShellCommand::default(),
-        health_path: HealthPath::default(),
-        health_timeout: HealthTimeout::default(),
-        domains: Vec::new(),
-        memory: MemoryMb::default(),
-        cpu: CpuPercent::default(),
-        max_processes: MaxProcesses::default(),
-        host_sockets: Vec::new(),
-        auto_deploy: true,
+        git_token: git_token.map_or(TokenChange::Keep, TokenChange::Set),
+        settings: AppSettings { branch, ..AppSettings::default() },
     };
     api.make(&draft)
 }

@@ -119,7 +119,7 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
         Ok(branch) => branch,
         Err(why) => return Ok(ignored(&why)),
     };
-    if !app.auto_deploy {
+    if !app.settings.auto_deploy {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
     }
     match api.deployer.request_once(&app.id, &names(request))? {
@@ -207,7 +207,7 @@ fn pushed_branch(app: &App, push: &Push) -> Result<Result<String, String>, ApiEr
         let of = |r: &Option<Repository>| r.as_ref().and_then(|r| r.default_branch.clone());
         of(&push.repository).or_else(|| of(&push.project))
     };
-    let wanted = match app.branch.as_str() {
+    let wanted = match app.settings.branch.as_str() {
         "" => default().ok_or_else(|| {
             ApiError::body(
                 "the push names no default branch; choose a branch in the app's settings",

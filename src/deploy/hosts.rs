@@ -16,7 +16,8 @@ impl Deployer {
     /// Where an app answers, while it runs: through the router, or at its port.
     #[must_use]
     pub fn url(&self, app: &AppText<'_>) -> Option<String> {
-        let port = match leads(app) {
+        let live = app.live_release.is_some();
+        let port = match leads(app.wanted, app.is_static && live, app.port) {
             Leads::Down => return None,
             Leads::Files => None,
             Leads::Process(port) => Some(port),
@@ -50,7 +51,7 @@ impl Deployer {
         }
         let mut hosts: Vec<String> = domains.iter().map(|d| d.as_str().to_owned()).collect();
         for other in self.shared.store.apps()?.iter().filter(|other| Some(&other.id) != app) {
-            if other.domains.iter().any(|domain| domain.as_str() == host) {
+            if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
                 return refused(
                     "name",
                     format!("{host} is a domain of app {}", other.name.as_str()),
@@ -92,10 +93,10 @@ enum Leads {
     Down,
 }
 
-fn leads(app: &AppText<'_>) -> Leads {
-    match app.port {
-        _ if app.wanted == Wanted::Stopped => Leads::Down,
-        _ if app.is_static && app.live_release.is_some() => Leads::Files,
+fn leads(wanted: Wanted, is_static: bool, port: Option<u16>) -> Leads {
+    match port {
+        _ if wanted == Wanted::Stopped => Leads::Down,
+        _ if is_static => Leads::Files,
         Some(port) => Leads::Process(port),
         None => Leads::Down,
     }
@@ -103,7 +104,8 @@ fn leads(app: &AppText<'_>) -> Leads {
 
 /// Where an app's requests go, as the database knows it.
 pub fn led_to(app: &App) -> Target {
-    match (leads(&app.text()), &app.live_release) {
+    let files = app.live_release.as_ref().filter(|_| app.static_root.is_some());
+    match (leads(app.wanted, files.is_some(), app.port()), files) {
         (Leads::Process(port), _) => Target::Process(port),
         (Leads::Files, Some(live)) => Target::Files(app.id.clone(), live.clone()),
         (Leads::Files, None) | (Leads::Down, _) => Target::Down,

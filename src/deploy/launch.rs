@@ -98,7 +98,7 @@ fn with_sockets<'a>(
     app: &App,
     data: &Path,
 ) -> Result<Sandbox<'a>, String> {
-    for named in &app.host_sockets {
+    for named in &app.settings.host_sockets {
         let named = named.as_str();
         let real = Path::new(named).canonicalize().ok().filter(|path| path.is_dir());
         let real = real.ok_or_else(|| {

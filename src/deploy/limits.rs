@@ -38,10 +38,11 @@ impl Limits {
     pub fn of_app(app: &App, machine: &Machine) -> Self {
         let number = |n: u32| (n > 0).then_some(n);
         Self {
-            memory: number(app.memory.get()).map_or(most(machine), |mib| u64::from(mib) << 20),
-            cpu: number(app.cpu.get()),
+            memory: number(app.settings.memory.get())
+                .map_or(most(machine), |mib| u64::from(mib) << 20),
+            cpu: number(app.settings.cpu.get()),
             weight: APP_WEIGHT,
-            processes: number(app.max_processes.get()).map_or(APP_PROCESSES, u64::from),
+            processes: number(app.settings.max_processes.get()).map_or(APP_PROCESSES, u64::from),
         }
     }
 

@@ -236,7 +236,7 @@ impl Settings {
     /// All host names of an app.
     #[must_use]
     pub fn hosts(&self, app: &App) -> Vec<String> {
-        let own = app.domains.iter().map(|domain| domain.as_str().to_owned());
+        let own = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
         std::iter::once(self.host(app)).chain(own).collect()
     }
 

@@ -39,15 +39,12 @@ impl Facts for FromStore {
     }
 
     fn app_states(&self) -> String {
-        let apps = told(self.store.apps()).unwrap_or_default();
-        let states: Vec<_> = apps
-            .iter()
-            .map(|app| {
-                // A process that was started anew answers elsewhere, with the same status.
-                let url = self.deployer.url(&app.text());
-                json!({"id": app.id.as_str(), "status": app.status.as_str(), "url": url})
-            })
-            .collect();
+        let mut states = Vec::new();
+        told(self.store.show_apps(|app| {
+            // A process that was started anew answers elsewhere, with the same status.
+            let url = self.deployer.url(app);
+            states.push(json!({"id": app.id, "status": app.status.as_str(), "url": url}));
+        }));
         serde_json::to_string(&states).unwrap_or_else(|_| "[]".to_owned())
     }
 }

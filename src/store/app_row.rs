@@ -1,6 +1,7 @@
 //! An app out of a row of the database.
 
 use super::apps::{App, Process};
+use super::draft::AppSettings;
 use super::{StoreError, parsed};
 use crate::model::{
     AppId, AppName, AppStatus, Branch, CpuPercent, DeployId, DeployStatus, Domain, HealthPath,
@@ -112,41 +113,6 @@ impl<'a> AppText<'a> {
     }
 }
 
-impl App {
-    /// The app as its row would have it.
-    #[must_use]
-    pub fn text(&self) -> AppText<'_> {
-        let running = self.process.as_ref().filter(|p| p.ended.is_none());
-        AppText {
-            id: self.id.as_str(),
-            name: self.name.as_str(),
-            git_repo: self.git_repo.as_str(),
-            branch: self.branch.as_str(),
-            has_git_token: self.has_git_token,
-            root_dir: self.root_dir.as_str(),
-            build_command: self.build_command.as_str(),
-            start_command: self.start_command.as_str(),
-            health_path: self.health_path.as_str(),
-            health_timeout: self.health_timeout.seconds().into(),
-            domains: self.domains.iter().map(Domain::as_str).collect(),
-            memory: self.memory.get().into(),
-            cpu: self.cpu.get().into(),
-            max_processes: self.max_processes.get().into(),
-            host_sockets: self.host_sockets.iter().map(HostSocket::as_str).collect(),
-            auto_deploy: self.auto_deploy,
-            has_webhook_secret: self.has_webhook_secret,
-            is_static: self.static_root.is_some(),
-            wanted: self.wanted,
-            live_deploy: self.live_deploy.as_ref().map(DeployId::as_str),
-            live_release: self.live_release.as_ref().map(DeployId::as_str),
-            port: running.map(|p| p.port),
-            ended: self.process.as_ref().and_then(|p| p.ended.as_deref()),
-            status: self.status,
-            created_at: self.created_at,
-        }
-    }
-}
-
 /// Reads what [`select_app`] asks for.
 pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
     let text = AppText::of(row)?;
@@ -155,19 +121,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         name: parsed(text.name, AppName::parse)?,
         slot: row.get(2)?,
         git_repo: parsed(text.git_repo, RepoUrl::parse)?,
-        branch: parsed(text.branch, Branch::parse)?,
         has_git_token: text.has_git_token,
-        root_dir: parsed(text.root_dir, RootDir::parse)?,
-        build_command: parsed(text.build_command, ShellCommand::parse)?,
-        start_command: parsed(text.start_command, ShellCommand::parse)?,
-        health_path: parsed(text.health_path, HealthPath::parse)?,
-        health_timeout: checked(text.health_timeout, HealthTimeout::new)?,
-        domains: all(text.domains, Domain::parse)?,
-        memory: checked(text.memory, MemoryMb::new)?,
-        cpu: checked(text.cpu, CpuPercent::new)?,
-        max_processes: checked(text.max_processes, MaxProcesses::new)?,
-        host_sockets: all(text.host_sockets, HostSocket::parse)?,
-        auto_deploy: text.auto_deploy,
         has_webhook_secret: text.has_webhook_secret,
         static_root: optional_text(row, 26)?.map(str::to_owned),
         wanted: text.wanted,
@@ -176,6 +130,20 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         process: read_process(row)?,
         status: text.status,
         created_at: text.created_at,
+        settings: AppSettings {
+            branch: parsed(text.branch, Branch::parse)?,
+            root_dir: parsed(text.root_dir, RootDir::parse)?,
+            build_command: parsed(text.build_command, ShellCommand::parse)?,
+            start_command: parsed(text.start_command, ShellCommand::parse)?,
+            health_path: parsed(text.health_path, HealthPath::parse)?,
+            health_timeout: checked(text.health_timeout, HealthTimeout::new)?,
+            domains: all(text.domains, Domain::parse)?,
+            memory: checked(text.memory, MemoryMb::new)?,
+            cpu: checked(text.cpu, CpuPercent::new)?,
+            max_processes: checked(text.max_processes, MaxProcesses::new)?,
+            host_sockets: all(text.host_sockets, HostSocket::parse)?,
+            auto_deploy: text.auto_deploy,
+        },
     })
 }
 

@@ -1,11 +1,10 @@
 //! Apps as they are stored, and what their owner may change of them.
 
 use super::app_row::{AppText, read_app, select_app};
-use super::draft::{AppChanges, AppDraft, TokenChange};
+use super::draft::{AppDraft, AppSettings, TokenChange};
 use super::{Store, StoreError, random_id};
 use crate::model::{
-    AppId, AppName, AppStatus, Branch, CpuPercent, DeployId, Domain, HealthPath, HealthTimeout,
-    HostSocket, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand, UnixMillis, Wanted,
+    AppId, AppName, AppStatus, DeployId, Domain, HostSocket, RepoUrl, Secret, UnixMillis, Wanted,
     unix_millis,
 };
 use crate::vault::{Form, Place};
@@ -26,32 +25,10 @@ pub struct App {
     pub slot: u16,
     /// Where its source comes from.
     pub git_repo: RepoUrl,
-    /// The branch that is deployed.
-    pub branch: Branch,
+    /// What its owner chose.
+    pub settings: AppSettings,
     /// Whether a token of its own is stored.
     pub has_git_token: bool,
-    /// The directory of the repository that holds it.
-    pub root_dir: RootDir,
-    /// The owner's build command; empty means detected.
-    pub build_command: ShellCommand,
-    /// The owner's start command; empty means detected.
-    pub start_command: ShellCommand,
-    /// Where it says that it is well.
-    pub health_path: HealthPath,
-    /// How long a release may take to prove itself.
-    pub health_timeout: HealthTimeout,
-    /// Host names besides the one that follows from its name, in its owner's order.
-    pub domains: Vec<Domain>,
-    /// Memory that it may take.
-    pub memory: MemoryMb,
-    /// CPU time that it may take.
-    pub cpu: CpuPercent,
-    /// Processes that it may have.
-    pub max_processes: MaxProcesses,
-    /// Directories with sockets of the machine that it may use.
-    pub host_sockets: Vec<HostSocket>,
-    /// Whether a push that a webhook tells of is deployed.
-    pub auto_deploy: bool,
     /// Whether a webhook's secret is stored.
     pub has_webhook_secret: bool,
     /// Where the files of a live release without a process are, inside the release.
@@ -85,6 +62,25 @@ pub struct Process {
     pub ended: Option<String>,
 }
 
+impl App {
+    /// The port of its process, while that runs.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.process.as_ref().filter(|p| p.ended.is_none()).map(|p| p.port)
+    }
+
+    /// The app as it is, for its owner to change.
+    #[must_use]
+    pub fn draft(&self) -> AppDraft {
+        AppDraft {
+            name: self.name.clone(),
+            git_repo: self.git_repo.clone(),
+            git_token: TokenChange::Keep,
+            settings: self.settings.clone(),
+        }
+    }
+}
+
 impl Store {
     /// All apps, by name.
     ///
@@ -116,6 +112,22 @@ impl Store {
         Ok(())
     }
 
+    /// Shows one app; `None` when it does not exist. Others read the database only when
+    /// this is over.
+    ///
+    /// # Errors
+    /// As [`Store::apps`].
+    pub fn show_app<T>(
+        &self,
+        id: &AppId,
+        show: impl FnOnce(&AppText<'_>) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let connection = self.read();
+        let mut statement = connection.prepare_cached(select_app!("WHERE a.id = ?1"))?;
+        let mut rows = statement.query([id.as_str()])?;
+        rows.next()?.map(|row| Ok(show(&AppText::of(row)?))).transpose()
+    }
+
     /// One app, or `None`.
     ///
     /// # Errors
@@ -145,86 +157,37 @@ impl Store {
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn create_app(&self, draft: &AppDraft) -> Result<AppId, StoreError> {
         let id = AppId::from_random(random_id()?);
-        let token = draft
-            .git_token
-            .as_ref()
-            .map(|t| self.vault.seal(&token_place(&id, &draft.git_repo), t.expose()))
-            .transpose()?;
+        let token = match &draft.git_token {
+            TokenChange::Set(token) => {
+                Some(self.vault.seal(&token_place(&id, &draft.git_repo), token.expose())?)
+            }
+            TokenChange::Keep | TokenChange::Remove => None,
+        };
         self.write(|tx| {
-            refuse_taken_name(tx, &draft.name, &id)?;
+            // Blank but for what its owner has no say in: `write_draft` fills it.
             tx.execute(
-                "INSERT INTO apps (id, name, slot, git_repo, branch, git_token, root_dir, build_command, \
-                 start_command, health_path, health_timeout_seconds, wanted, created_at, memory_mb, \
-                 cpu_percent, max_processes, host_sockets, auto_deploy) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-                params![
-                    id.as_str(),
-                    draft.name.as_str(),
-                    free_slot(tx)?,
-                    draft.git_repo.as_str(),
-                    draft.branch.as_str(),
-                    token,
-                    draft.root_dir.as_str(),
-                    draft.build_command.as_str(),
-                    draft.start_command.as_str(),
-                    draft.health_path.as_str(),
-                    draft.health_timeout.seconds(),
-                    Wanted::Running.as_str(),
-                    unix_millis(),
-                    draft.memory.get(),
-                    draft.cpu.get(),
-                    draft.max_processes.get(),
-                    joined(&draft.host_sockets),
-                    draft.auto_deploy,
-                ],
+                "INSERT INTO apps (id, name, slot, git_repo, branch, root_dir, build_command, \
+                 start_command, health_path, health_timeout_seconds, wanted, created_at) \
+                 VALUES (?1, ?1, ?2, '', '', '', '', '', '', 0, ?3, ?4)",
+                params![id.as_str(), free_slot(tx)?, Wanted::Running.as_str(), unix_millis()],
             )?;
-            write_domains(tx, &id, &draft.domains)
+            write_draft(tx, &id, draft, token.as_deref())
         })?;
         Ok(id)
     }
 
-    /// Changes the named fields of an app; `false` when it does not exist.
+    /// Makes an app what its owner wants it to be; `false` when it does not exist.
     ///
     /// A token moves to no other host: when the repository's origin changes and
     /// no token is given, the stored one is dropped (P16).
     ///
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
-    pub fn update_app(&self, id: &AppId, changes: &AppChanges) -> Result<bool, StoreError> {
+    pub fn update_app(&self, id: &AppId, draft: &AppDraft) -> Result<bool, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(false) };
-        let repo = changes.git_repo.as_ref().unwrap_or(&app.git_repo);
         self.write(|tx| {
-            let name = changes.name.as_ref().unwrap_or(&app.name);
-            refuse_taken_name(tx, name, id)?;
-            let token = self.token_after(tx, &app, repo, &changes.git_token)?;
-            let changed = tx.execute(
-                "UPDATE apps SET name = ?2, git_repo = ?3, branch = ?4, git_token = ?5, root_dir = ?6, \
-                 build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10, \
-                 memory_mb = ?11, cpu_percent = ?12, max_processes = ?13, host_sockets = ?14, \
-                 auto_deploy = ?15 \
-                 WHERE id = ?1",
-                params![
-                    id.as_str(),
-                    name.as_str(),
-                    repo.as_str(),
-                    changes.branch.as_ref().unwrap_or(&app.branch).as_str(),
-                    token,
-                    changes.root_dir.as_ref().unwrap_or(&app.root_dir).as_str(),
-                    changes.build_command.as_ref().unwrap_or(&app.build_command).as_str(),
-                    changes.start_command.as_ref().unwrap_or(&app.start_command).as_str(),
-                    changes.health_path.as_ref().unwrap_or(&app.health_path).as_str(),
-                    changes.health_timeout.unwrap_or(app.health_timeout).seconds(),
-                    changes.memory.unwrap_or(app.memory).get(),
-                    changes.cpu.unwrap_or(app.cpu).get(),
-                    changes.max_processes.unwrap_or(app.max_processes).get(),
-                    joined(changes.host_sockets.as_ref().unwrap_or(&app.host_sockets)),
-                    changes.auto_deploy.unwrap_or(app.auto_deploy),
-                ],
-            )?;
-            if let Some(domains) = &changes.domains {
-                write_domains(tx, id, domains)?;
-            }
-            Ok(changed == 1)
+            let token = self.token_after(tx, &app, &draft.git_repo, &draft.git_token)?;
+            write_draft(tx, id, draft, token.as_deref())
         })
     }
 
@@ -370,6 +333,45 @@ fn refuse_taken_name(tx: &Transaction<'_>, name: &AppName, id: &AppId) -> Result
     let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE name = ?1 AND id <> ?2)";
     let taken: bool = tx.query_row(sql, [name.as_str(), id.as_str()], |row| row.get(0))?;
     if taken { Err(StoreError::NameTaken) } else { Ok(()) }
+}
+
+/// Writes all that an owner chooses; `false` when the app does not exist.
+fn write_draft(
+    tx: &Transaction<'_>,
+    id: &AppId,
+    draft: &AppDraft,
+    token: Option<&str>,
+) -> Result<bool, StoreError> {
+    refuse_taken_name(tx, &draft.name, id)?;
+    let settings = &draft.settings;
+    let written = tx.execute(
+        "UPDATE apps SET name = ?2, git_repo = ?3, branch = ?4, git_token = ?5, root_dir = ?6, \
+         build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10, \
+         memory_mb = ?11, cpu_percent = ?12, max_processes = ?13, host_sockets = ?14, \
+         auto_deploy = ?15 \
+         WHERE id = ?1",
+        params![
+            id.as_str(),
+            draft.name.as_str(),
+            draft.git_repo.as_str(),
+            settings.branch.as_str(),
+            token,
+            settings.root_dir.as_str(),
+            settings.build_command.as_str(),
+            settings.start_command.as_str(),
+            settings.health_path.as_str(),
+            settings.health_timeout.seconds(),
+            settings.memory.get(),
+            settings.cpu.get(),
+            settings.max_processes.get(),
+            joined(&settings.host_sockets),
+            settings.auto_deploy,
+        ],
+    )?;
+    if written == 1 {
+        write_domains(tx, id, &settings.domains)?;
+    }
+    Ok(written == 1)
 }
 
 /// Replaces an app's domains; one belongs to one app.

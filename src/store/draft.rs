@@ -1,32 +1,26 @@
-//! What an owner writes about an app: a new one, or changes to one.
+//! What an owner writes about an app: a new one, or what one shall be from now on.
 
 use crate::model::{
     AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MaxProcesses,
     MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
 };
 
-/// A new app, as its owner wrote it.
-#[derive(Debug, Clone)]
-pub struct AppDraft {
-    /// Its name.
-    pub name: AppName,
-    /// Where its source comes from.
-    pub git_repo: RepoUrl,
-    /// The branch to deploy.
+/// What an owner chooses for an app and may as well leave to the platform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppSettings {
+    /// The branch that is deployed.
     pub branch: Branch,
-    /// A token for the repository's host.
-    pub git_token: Option<Secret>,
     /// The directory of the repository that holds it.
     pub root_dir: RootDir,
-    /// Build command; empty means detected.
+    /// The owner's build command; empty means detected.
     pub build_command: ShellCommand,
-    /// Start command; empty means detected.
+    /// The owner's start command; empty means detected.
     pub start_command: ShellCommand,
     /// Where it says that it is well.
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
     pub health_timeout: HealthTimeout,
-    /// Host names besides the one that follows from its name.
+    /// Host names besides the one that follows from its name, in its owner's order.
     pub domains: Vec<Domain>,
     /// Memory that it may take.
     pub memory: MemoryMb,
@@ -40,35 +34,46 @@ pub struct AppDraft {
     pub auto_deploy: bool,
 }
 
-/// What a change does to the stored token.
+impl Default for AppSettings {
+    fn default() -> Self {
+        Self {
+            branch: Branch::default(),
+            root_dir: RootDir::default(),
+            build_command: ShellCommand::default(),
+            start_command: ShellCommand::default(),
+            health_path: HealthPath::default(),
+            health_timeout: HealthTimeout::default(),
+            domains: Vec::new(),
+            memory: MemoryMb::default(),
+            cpu: CpuPercent::default(),
+            max_processes: MaxProcesses::default(),
+            host_sockets: Vec::new(),
+            auto_deploy: true,
+        }
+    }
+}
+
+/// What becomes of the stored Git token.
 #[derive(Debug, Clone, Default)]
 pub enum TokenChange {
-    /// Leave it, unless the app moves to another host (P16).
+    /// It stays, unless the app moves to another host (P16). A new app has none.
     #[default]
     Keep,
-    /// Remove it.
+    /// It is removed.
     Remove,
-    /// Store this one.
+    /// It becomes this one.
     Set(Secret),
 }
 
-/// The fields to change; `None` leaves one as it is.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs)] // the names are those of `App`
-pub struct AppChanges {
-    pub name: Option<AppName>,
-    pub git_repo: Option<RepoUrl>,
-    pub branch: Option<Branch>,
+/// An app as its owner wants it.
+#[derive(Debug, Clone)]
+pub struct AppDraft {
+    /// Its name.
+    pub name: AppName,
+    /// Where its source comes from.
+    pub git_repo: RepoUrl,
+    /// What becomes of the token for the repository's host.
     pub git_token: TokenChange,
-    pub root_dir: Option<RootDir>,
-    pub build_command: Option<ShellCommand>,
-    pub start_command: Option<ShellCommand>,
-    pub health_path: Option<HealthPath>,
-    pub health_timeout: Option<HealthTimeout>,
-    pub domains: Option<Vec<Domain>>,
-    pub memory: Option<MemoryMb>,
-    pub cpu: Option<CpuPercent>,
-    pub max_processes: Option<MaxProcesses>,
-    pub host_sockets: Option<Vec<HostSocket>>,
-    pub auto_deploy: Option<bool>,
+    /// The rest.
+    pub settings: AppSettings,
 }
