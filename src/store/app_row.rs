@@ -31,6 +31,40 @@ macro_rules! select_app {
 }
 pub(super) use select_app;
 
+/// The columns of [`select_app`], in its order.
+#[derive(Clone, Copy)]
+enum Column {
+    Id,
+    Name,
+    Slot,
+    GitRepo,
+    Branch,
+    HasGitToken,
+    RootDir,
+    BuildCommand,
+    StartCommand,
+    HealthPath,
+    HealthTimeout,
+    Wanted,
+    LiveDeploy,
+    CreatedAt,
+    ProcessDeploy,
+    ProcessId,
+    ProcessStart,
+    ProcessPort,
+    ProcessEnded,
+    LastStatus,
+    Memory,
+    Cpu,
+    MaxProcesses,
+    HostSockets,
+    AutoDeploy,
+    HasWebhookSecret,
+    IsStatic,
+    Domains,
+    LiveRelease,
+}
+
 /// An app as its row has it, without a copy: enough for an answer that only shows it.
 /// What acts on an app takes an [`App`], whose values were read into their types and
 /// which says more of the fields.
@@ -74,41 +108,43 @@ pub struct AppText<'a> {
 impl<'a> AppText<'a> {
     /// Takes what [`select_app`] asks for.
     pub(super) fn of(row: &'a Row<'_>) -> Result<Self, StoreError> {
-        let text = |i| optional_text(row, i)?.ok_or(StoreError::Corrupt);
-        let wanted = parsed(text(11)?, Wanted::parse)?;
-        let live_deploy = optional_text(row, 12)?;
-        let has_process = optional_text(row, 14)?.is_some();
-        let ended = optional_text(row, 18)?;
+        let text = |column| optional_text(row, column)?.ok_or(StoreError::Corrupt);
+        let wanted = parsed(text(Column::Wanted)?, Wanted::parse)?;
+        let live_deploy = optional_text(row, Column::LiveDeploy)?;
+        let has_process = optional_text(row, Column::ProcessDeploy)?.is_some();
+        let ended = optional_text(row, Column::ProcessEnded)?;
         let runs = has_process && ended.is_none();
-        let is_static = optional_text(row, 26)?.is_some();
+        let is_static = optional_text(row, Column::IsStatic)?.is_some();
         let serves = if is_static { wanted == Wanted::Running } else { runs };
-        let last = optional_text(row, 19)?.map(|s| parsed(s, DeployStatus::parse)).transpose()?;
+        let last = optional_text(row, Column::LastStatus)?
+            .map(|s| parsed(s, DeployStatus::parse))
+            .transpose()?;
         Ok(Self {
-            id: text(0)?,
-            name: text(1)?,
-            git_repo: text(3)?,
-            branch: text(4)?,
-            has_git_token: row.get(5)?,
-            root_dir: text(6)?,
-            build_command: text(7)?,
-            start_command: text(8)?,
-            health_path: text(9)?,
-            health_timeout: row.get(10)?,
-            domains: lines(optional_text(row, 27)?),
-            memory: row.get(20)?,
-            cpu: row.get(21)?,
-            max_processes: row.get(22)?,
-            host_sockets: lines(optional_text(row, 23)?),
-            auto_deploy: row.get(24)?,
-            has_webhook_secret: row.get(25)?,
+            id: text(Column::Id)?,
+            name: text(Column::Name)?,
+            git_repo: text(Column::GitRepo)?,
+            branch: text(Column::Branch)?,
+            has_git_token: row.get(Column::HasGitToken as usize)?,
+            root_dir: text(Column::RootDir)?,
+            build_command: text(Column::BuildCommand)?,
+            start_command: text(Column::StartCommand)?,
+            health_path: text(Column::HealthPath)?,
+            health_timeout: row.get(Column::HealthTimeout as usize)?,
+            domains: lines(optional_text(row, Column::Domains)?),
+            memory: row.get(Column::Memory as usize)?,
+            cpu: row.get(Column::Cpu as usize)?,
+            max_processes: row.get(Column::MaxProcesses as usize)?,
+            host_sockets: lines(optional_text(row, Column::HostSockets)?),
+            auto_deploy: row.get(Column::AutoDeploy as usize)?,
+            has_webhook_secret: row.get(Column::HasWebhookSecret as usize)?,
             is_static,
             wanted,
             live_deploy,
-            live_release: optional_text(row, 28)?,
-            port: if runs { Some(row.get(17)?) } else { None },
+            live_release: optional_text(row, Column::LiveRelease)?,
+            port: if runs { Some(row.get(Column::ProcessPort as usize)?) } else { None },
             ended,
             status: status(wanted, live_deploy.is_some(), serves, last),
-            created_at: row.get(13)?,
+            created_at: row.get(Column::CreatedAt as usize)?,
         })
     }
 }
@@ -119,11 +155,11 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
     Ok(App {
         id: parsed(text.id, AppId::parse)?,
         name: parsed(text.name, AppName::parse)?,
-        slot: row.get(2)?,
+        slot: row.get(Column::Slot as usize)?,
         git_repo: parsed(text.git_repo, RepoUrl::parse)?,
         has_git_token: text.has_git_token,
         has_webhook_secret: text.has_webhook_secret,
-        static_root: optional_text(row, 26)?.map(str::to_owned),
+        static_root: optional_text(row, Column::IsStatic)?.map(str::to_owned),
         wanted: text.wanted,
         live_deploy: text.live_deploy.map(|d| parsed(d, DeployId::parse)).transpose()?,
         live_release: text.live_release.map(|d| parsed(d, DeployId::parse)).transpose()?,
@@ -148,19 +184,19 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
 }
 
 /// A text column without a copy of it.
-fn optional_text<'r>(row: &'r Row<'_>, column: usize) -> Result<Option<&'r str>, StoreError> {
-    row.get_ref(column)?.as_str_or_null().map_err(|_| StoreError::Corrupt)
+fn optional_text<'r>(row: &'r Row<'_>, column: Column) -> Result<Option<&'r str>, StoreError> {
+    row.get_ref(column as usize)?.as_str_or_null().map_err(|_| StoreError::Corrupt)
 }
 
 fn read_process(row: &Row<'_>) -> Result<Option<Process>, StoreError> {
-    let Some(deploy) = optional_text(row, 14)? else { return Ok(None) };
-    let ticks: i64 = row.get(16)?;
+    let Some(deploy) = optional_text(row, Column::ProcessDeploy)? else { return Ok(None) };
+    let ticks: i64 = row.get(Column::ProcessStart as usize)?;
     Ok(Some(Process {
         deploy: parsed(deploy, DeployId::parse)?,
-        pid: row.get(15)?,
+        pid: row.get(Column::ProcessId as usize)?,
         start_ticks: u64::try_from(ticks).map_err(|_| StoreError::Corrupt)?,
-        port: row.get(17)?,
-        ended: row.get(18)?,
+        port: row.get(Column::ProcessPort as usize)?,
+        ended: row.get(Column::ProcessEnded as usize)?,
     }))
 }
 
@@ -191,4 +227,27 @@ fn lines(text: Option<&str>) -> Vec<&str> {
 
 fn all<T>(texts: Vec<&str>, parse: fn(&str) -> Result<T, Invalid>) -> Result<Vec<T>, StoreError> {
     texts.into_iter().map(|text| parsed(text, parse)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::with_an_app;
+
+    #[test]
+    fn the_columns_are_those_that_are_asked_for() {
+        let (store, ..) = with_an_app();
+        let connection = store.read();
+        let statement = connection.prepare(select_app!("")).unwrap();
+        assert_eq!(statement.column_count(), Column::LiveRelease as usize + 1);
+        for (column, name) in [
+            (Column::GitRepo, "git_repo"),
+            (Column::CreatedAt, "created_at"),
+            (Column::ProcessDeploy, "deploy_id"),
+            (Column::Memory, "memory_mb"),
+            (Column::AutoDeploy, "auto_deploy"),
+        ] {
+            assert_eq!(statement.column_name(column as usize), Ok(name));
+        }
+    }
 }
