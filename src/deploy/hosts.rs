@@ -104,7 +104,7 @@ fn leads(wanted: Wanted, is_static: bool, port: Option<u16>) -> Leads {
 
 /// Where an app's requests go, as the database knows it.
 pub fn led_to(app: &App) -> Target {
-    let files = app.live_release.as_ref().filter(|_| app.static_root.is_some());
+    let files = app.live_release.as_ref().filter(|_| app.is_static);
     match (leads(app.wanted, files.is_some(), app.port()), files) {
         (Leads::Process(port), _) => Target::Process(port),
         (Leads::Files, Some(live)) => Target::Files(app.id.clone(), live.clone()),

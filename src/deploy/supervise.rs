@@ -355,7 +355,7 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
     let (Some(deploy), Some(release)) = (&app.live_deploy, &app.live_release) else {
         return Ok(None);
     };
-    if app.static_root.is_some() {
+    if app.is_static {
         shared.router.point(id, &Target::Files(id.clone(), release.clone()));
         return Ok(None);
     }

@@ -20,7 +20,7 @@ macro_rules! select_app {
              p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, \
              (SELECT d.status FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1), \
              a.memory_mb, a.cpu_percent, a.max_processes, a.host_sockets, a.auto_deploy, \
-             a.webhook_secret IS NOT NULL, a.static_root, \
+             a.webhook_secret IS NOT NULL, a.is_static, \
              (SELECT group_concat(domain, char(10)) FROM (SELECT domain FROM domains \
               WHERE app_id = a.id ORDER BY position)), \
              (SELECT COALESCE(d.release, d.id) FROM deploys d WHERE d.id = a.live_deploy) \
@@ -114,7 +114,7 @@ impl<'a> AppText<'a> {
         let has_process = optional_text(row, Column::ProcessDeploy)?.is_some();
         let ended = optional_text(row, Column::ProcessEnded)?;
         let runs = has_process && ended.is_none();
-        let is_static = optional_text(row, Column::IsStatic)?.is_some();
+        let is_static = row.get(Column::IsStatic as usize)?;
         let serves = if is_static { wanted == Wanted::Running } else { runs };
         let last = optional_text(row, Column::LastStatus)?
             .map(|s| parsed(s, DeployStatus::parse))
@@ -159,7 +159,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         git_repo: parsed(text.git_repo, RepoUrl::parse)?,
         has_git_token: text.has_git_token,
         has_webhook_secret: text.has_webhook_secret,
-        static_root: optional_text(row, Column::IsStatic)?.map(str::to_owned),
+        is_static: text.is_static,
         wanted: text.wanted,
         live_deploy: text.live_deploy.map(|d| parsed(d, DeployId::parse)).transpose()?,
         live_release: text.live_release.map(|d| parsed(d, DeployId::parse)).transpose()?,

@@ -31,8 +31,8 @@ pub struct App {
     pub has_git_token: bool,
     /// Whether a webhook's secret is stored.
     pub has_webhook_secret: bool,
-    /// Where the files of a live release without a process are, inside the release.
-    pub static_root: Option<String>,
+    /// Whether its live release is files and no process.
+    pub is_static: bool,
     /// What its owner wants of it.
     pub wanted: Wanted,
     /// The deploy that is live.

@@ -275,13 +275,8 @@ impl Store {
                 return Ok(false);
             }
             tx.execute(
-                "UPDATE apps SET live_deploy = ?2, wanted = ?3, static_root = ?4 WHERE id = ?1",
-                params![
-                    app.as_str(),
-                    id.as_str(),
-                    Wanted::Running.as_str(),
-                    process.is_none().then_some("")
-                ],
+                "UPDATE apps SET live_deploy = ?2, wanted = ?3, is_static = ?4 WHERE id = ?1",
+                params![app.as_str(), id.as_str(), Wanted::Running.as_str(), process.is_none()],
             )?;
             write_process(tx, app, process)?;
             Ok(true)

@@ -9,9 +9,8 @@ ALTER TABLE apps ADD COLUMN host_sockets TEXT NOT NULL DEFAULT '';
 ALTER TABLE apps ADD COLUMN auto_deploy INTEGER NOT NULL DEFAULT 1;
 -- An envelope made by the vault.
 ALTER TABLE apps ADD COLUMN webhook_secret TEXT;
--- Where the router finds the files of a live release that has no process, inside
--- the release; NULL when the live release is a process.
-ALTER TABLE apps ADD COLUMN static_root TEXT;
+-- Whether the live release is files that the router serves, and no process.
+ALTER TABLE apps ADD COLUMN is_static INTEGER NOT NULL DEFAULT 0;
 -- The deploy whose release this one uses: a rollback. NULL: its own.
 ALTER TABLE deploys ADD COLUMN release TEXT;
 
