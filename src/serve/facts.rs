@@ -6,8 +6,16 @@ use crate::journal::{Journal, Redactor};
 use crate::live::Facts;
 use crate::model::{AppId, DeployId};
 use crate::store::{Store, StoreError};
-use serde_json::json;
+use serde::Serialize;
 use std::sync::Arc;
+
+/// What a viewer is told of an app each second.
+#[derive(Serialize)]
+struct AppState<'a> {
+    id: &'a str,
+    status: &'static str,
+    url: Option<String>,
+}
 
 /// Answers the questions of live sessions.
 pub(super) struct FromStore {
@@ -39,13 +47,14 @@ impl Facts for FromStore {
     }
 
     fn app_states(&self) -> String {
-        let mut states = Vec::new();
+        let mut states: Vec<String> = Vec::new();
         told(self.store.show_apps(|app| {
             // A process that was started anew answers elsewhere, with the same status.
             let url = self.deployer.url(app);
-            states.push(json!({"id": app.id, "status": app.status.as_str(), "url": url}));
+            let state = AppState { id: app.id, status: app.status.as_str(), url };
+            states.extend(serde_json::to_string(&state));
         }));
-        serde_json::to_string(&states).unwrap_or_else(|_| "[]".to_owned())
+        format!("[{}]", states.join(","))
     }
 }
 
