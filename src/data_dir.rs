@@ -7,6 +7,7 @@ mod guard;
 mod lock;
 #[cfg(test)]
 mod tests;
+pub mod user;
 
 pub use lock::Lock;
 
@@ -325,9 +326,12 @@ impl fmt::Display for DataDirError {
             ),
             Self::Foreign { path, owner, us } => write!(
                 f,
-                "{} belongs to user {owner} and this process runs as user {us}; run it as that \
-                 user (sudo -u '#{owner}' …), or give the directory to user {us} with chown -R",
-                path.display()
+                "{} belongs to user {} and the server runs as user {us}; run it as that user, or, \
+                 if it shall run as {us} from now on, give it the directory: chown -R {us} {}",
+                path.display(),
+                user::name(*owner),
+                path.display(),
+                us = user::name(*us)
             ),
             Self::SeenByApps { path } => write!(
                 f,

@@ -13,6 +13,7 @@ use crate::deploy::{Deployer, RouteSettings};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
+use crate::ops;
 use crate::proc;
 use crate::store::Store;
 use crate::vault::{Vault, key};
@@ -91,7 +92,9 @@ impl House {
         let store = Arc::new(store);
         let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
         if let Fresh::Made = fresh {
-            announce(&auth);
+            announce(&auth, data);
+        } else if !auth.is_pinned() {
+            log::info!("the admin token: {}", ops::line::of(data.path(), "token"));
         }
         let auth = Arc::new(auth);
         let journal = Arc::new(Journal::open(data)?);
@@ -185,7 +188,7 @@ impl House {
             }),
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
         })?;
-        say_where(gate.addresses());
+        say_where(gate.addresses(), &config.routing);
         Ok(Running { gate, live: self.live, deployer: self.deployer, server, handler })
     }
 }
@@ -262,19 +265,26 @@ fn machine_facts(disk: &Path) -> MachineFacts {
 }
 
 /// Prints a token that was made just now, once, where nobody overlooks it (P1).
-fn announce(auth: &Auth) {
+fn announce(auth: &Auth, data: &DataDir) {
     eprintln!(
         "\n\
          ======================================================================\n\
          \x20 Your admin token. Whoever holds it controls this machine:\n\n\
          \x20 {}\n\n\
-         \x20 Paste it into the dashboard. 'server token' prints it again.\n\
+         \x20 Paste it into the dashboard. This prints it again:\n\n\
+         \x20 {}\n\
          ======================================================================\n",
-        auth.token().expose()
+        auth.token().expose(),
+        ops::line::of(data.path(), "token")
     );
 }
 
-fn say_where(addresses: &[SocketAddr]) {
+fn say_where(addresses: &[SocketAddr], routing: &Routing) {
+    if let Some(domain) = routing.dashboard_domain.as_ref().filter(|_| routing.on) {
+        let port = routing.https_port.filter(|port| *port != 443);
+        let port = port.map_or_else(String::new, |port| format!(":{port}"));
+        log::info!("dashboard: https://{}{port}, through the router", domain.as_str());
+    }
     for address in addresses {
         let port = address.port();
         if address.ip().is_unspecified() {

@@ -33,8 +33,15 @@ pub fn list() -> Result<String, OpsError> {
 /// When nothing was counted, no server runs or it does not answer.
 pub fn clear(client: Client) -> Result<String, OpsError> {
     let path = format!("/api/security/lockouts/{}", client.to_string().replace('/', "%2F"));
-    ask("DELETE", &path)?;
-    Ok(format!("{client} may try again"))
+    match ask("DELETE", &path) {
+        Ok(_) => Ok(format!("{client} may try again")),
+        Err(OpsError::Refused { code, .. }) if code == "lockout_not_found" => {
+            Err(OpsError::sentence(format!(
+                "nothing is counted against {client}; 'server lockouts' lists who is locked out"
+            )))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn ask(method: &str, path: &str) -> Result<Value, OpsError> {

@@ -40,9 +40,11 @@ pub(super) fn ask(
         Some(401) => Err(OpsError::sentence(
             "the running server has another token; set ADMIN_TOKEN here to the same value as there",
         )),
-        _ => Err(OpsError::sentence(
-            body["error"]["message"].as_str().unwrap_or("the running server refused").to_owned(),
-        )),
+        _ => {
+            let text = |name, or: &str| body["error"][name].as_str().unwrap_or(or).to_owned();
+            let message = text("message", "the running server refused");
+            Err(OpsError::Refused { code: text("code", ""), message })
+        }
     }
 }
 

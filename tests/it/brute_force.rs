@@ -351,6 +351,7 @@ fn p13_lockouts_are_logged_and_listed_and_can_be_cleared() {
     api.delete("/api/security/lockouts/nonsense").expect(400);
     let unknown = server.operator(&["lockouts", "clear", "192.0.2.99"]);
     assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert!(unknown.stderr.contains("'server lockouts'"), "{unknown:?}");
 }
 
 #[test]

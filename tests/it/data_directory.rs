@@ -107,6 +107,12 @@ fn p25_a_directory_of_another_user_is_refused() {
     refused(&setup, foreign.to_str().unwrap());
     assert_eq!(mode(&foreign), before);
     assert!(!foreign.join("admin_token.txt").exists());
+    // A command tells whom to run it as; with another owner the server would not start.
+    let finished = setup.run(&["token"]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let owner = if rustix::process::getuid().is_root() { "nobody" } else { "root" };
+    assert!(finished.stderr.contains(&format!("sudo -u {owner} ")), "{finished:?}");
+    assert!(!finished.stderr.contains("chown"), "{finished:?}");
 }
 
 #[test]

@@ -169,6 +169,33 @@ fn the_url_of_the_dashboard_is_printed() {
     let server = Server::start();
     let url = format!("http://{}", server.address());
     assert!(server.log().contains(&url), "{}", server.log());
+    let domain = Setup::routed().env("DASHBOARD_DOMAIN", "paas.example.com").start();
+    let url = format!("https://paas.example.com:{}", domain.setup().router("HTTPS_PORT").port());
+    assert!(domain.log().contains(&url), "{}", domain.log());
+}
+
+#[test]
+fn the_line_that_prints_the_token_runs_from_anywhere() {
+    // P5: at the first start, in the block with the token, and at every other.
+    for named in [true, false] {
+        let setup = if named { Setup::new() } else { Setup::new().without("DATA_DIR") };
+        let mut server = setup.start();
+        for _ in 0..2 {
+            let log = server.log();
+            let mut lines = log.lines().filter(|line| line.ends_with("server token"));
+            let line = lines.next().expect("a line with the command").trim_start();
+            let line = line.split_once("the admin token: ").map_or(line, |(_, rest)| rest);
+            // Tests run as one user, so nobody need be become.
+            let line = line.split_once("sudo -u ").map_or_else(
+                || line.to_owned(),
+                |(before, rest)| format!("{before}{}", rest.split_once(' ').expect("a name").1),
+            );
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", &line]).current_dir("/").env_remove("DATA_DIR");
+            assert_eq!(run(&mut shell).trim_end(), server.token(), "{line}");
+            server = server.restart();
+        }
+    }
 }
 
 #[test]
@@ -179,6 +206,9 @@ fn operator_commands_say_when_there_is_nothing_to_talk_to() {
         assert_eq!(finished.code, Some(1), "{words:?}: {finished:?}");
         assert_eq!(finished.stderr.trim_end().lines().count(), 1, "{finished:?}");
         assert!(!setup.data().exists(), "{words:?} made a data directory");
+        for part in [setup.data().to_str().unwrap(), "DATA_DIR="] {
+            assert!(finished.stderr.contains(part), "{finished:?}");
+        }
     }
     let stopped = Server::start().stop();
     let finished = stopped.run(&["lockouts"]);
