@@ -130,7 +130,7 @@ impl Attempt<'_> {
         };
         let error = error.map(|sentence| self.redactor.redact(&sentence).into_owned());
         if let Some(sentence) = &error {
-            self.log.line(&format!("Failed: {sentence}"));
+            self.say(&format!("Failed: {sentence}"));
             self.shared.fail(self.id, sentence);
         }
         self.log.finish(&json!({"status": status, "error": error}).to_string());
@@ -186,8 +186,10 @@ impl Attempt<'_> {
         })
     }
 
+    /// Writes a line with the time. Not for what a build prints: a time within one of its
+    /// lines, which may come in pieces, would hide a secret from the redactor.
     fn say(&self, line: &str) {
-        self.log.line(line);
+        self.log.note(line);
     }
 
     /// Is there a machine, room, and a place for the release?
@@ -263,7 +265,7 @@ impl Attempt<'_> {
                 .bind(&places.temporary(&app.id), "/var/tmp");
             let no_room = || self.no_room();
             build::build(&sandbox, command, &self.redactor, self.cancel, &no_room, &mut |line| {
-                self.say(line)
+                self.log.line(line)
             })
             .map_err(|error| match error {
                 build::BuildError::Failed(sentence) => Halt::Failed(sentence),

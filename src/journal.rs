@@ -20,7 +20,7 @@ pub use subscription::{Event, Subscription};
 pub use writer::{MAX_DEPLOY_LOG, Writer};
 
 use crate::data_dir::DataDir;
-use crate::model::{AppId, DeployId};
+use crate::model::{AppId, DeployId, Utc};
 use app_log::{AppLog, open_to_read};
 use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -131,13 +131,14 @@ impl Journal {
         log.append()
     }
 
-    /// Writes a line of the platform's own into an app's log.
+    /// Writes a line of the platform's own into an app's log, with the time.
     pub fn note_app(&self, app: &AppId, line: &str) {
         let log = self.shared.app(app);
         let written = log.append().and_then(|mut file| {
             let break_before = if ends_inside_a_line(log.path())? { "\n" } else { "" };
             let line = clean::clean(line).replace('\n', " ");
-            file.write_all(format!("{break_before}[better-paas] {line}\n").as_bytes())
+            let now = Utc::now();
+            file.write_all(format!("{break_before}[better-paas] {now} {line}\n").as_bytes())
         });
         if let Err(error) = written {
             warn!("cannot write to the log of app {app}: {error}");

@@ -11,6 +11,7 @@ mod limits;
 mod repo;
 mod secret;
 mod state;
+mod utc;
 
 pub use client::{Cidr, Client};
 pub use domain::{Domain, MAX_DOMAINS};
@@ -22,6 +23,7 @@ pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryM
 pub use repo::{Branch, RepoUrl};
 pub use secret::Secret;
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
+pub use utc::Utc;
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};

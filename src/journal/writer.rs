@@ -4,7 +4,7 @@ use super::clean::Cleaner;
 use super::lines::{Lines, MAX_LINE};
 use super::redact::Redactor;
 use super::{Shared, locked};
-use crate::model::DeployId;
+use crate::model::{DeployId, Utc};
 use log::warn;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -73,6 +73,11 @@ impl Writer {
         if output.write(false) {
             self.channel.wake();
         }
+    }
+
+    /// Appends a line of the platform's own, with the time, as [`Writer::line`] does.
+    pub fn note(&self, text: &str) {
+        self.line(&format!("{} {text}", Utc::now()));
     }
 
     /// Ends the log. `end` is told to those who follow it now; it is not stored.

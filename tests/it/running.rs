@@ -13,6 +13,14 @@ fn wait_for_status(owner: &mut Http, app: &str, wanted: &str) {
     });
 }
 
+/// A log's lines that are the platform's own, as what was said at which time.
+fn timed<'a>(log: &'a str, before: &str) -> Vec<(&'a str, &'a str)> {
+    let form = |time: &str| time.replace(|c: char| c.is_ascii_digit(), "0");
+    let split = |line: &'a str| line.strip_prefix(before)?.split_once(" UTC ");
+    let timed = log.lines().filter_map(split);
+    timed.filter(|(time, _)| form(time) == "0000-00-00 00:00:00").collect()
+}
+
 /// A server with one small running app.
 fn with_a_plain_app() -> (GitServer, Server, Http, String) {
     let git = GitServer::start();
@@ -28,6 +36,14 @@ fn with_a_plain_app() -> (GitServer, Server, Http, String) {
 fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     let (git, _server, mut owner, app) = with_a_plain_app();
     let old = show(&mut owner, &app);
+    let first = owner.get(&format!("/api/apps/{app}/deploys")).expect(200).json();
+    let first = first["deploys"][0]["id"].as_str().expect("an id").to_owned();
+    let log = owner.get(&format!("/api/deploys/{first}/log")).expect(200).text();
+    let steps = timed(&log, "");
+    assert!(steps.is_sorted_by_key(|(time, _)| *time), "{log}");
+    for step in ["Fetching ", "Commit ", "Starting: ", "Checking ", "Live on port "] {
+        assert!(steps.iter().any(|(_, said)| said.starts_with(step)), "{step}: {log}");
+    }
     let mut old_visitor = visitor(&mut owner, &app);
     assert_eq!(old_visitor.get("/").text(), "VERSION one");
 
@@ -128,8 +144,10 @@ fn a_crashed_app_says_how_it_ended_and_comes_back() {
     deploy_live(&mut owner, &app);
     let first = show(&mut owner, &app)["url"].clone();
     let _ = visitor(&mut owner, &app).try_request("GET", "/exit", None);
-    until("the log says how it ended", Duration::from_secs(20), || {
-        owner.get(&format!("/api/apps/{app}/log")).text().contains("exit code 7")
+    until("the log says how it ended, and when", Duration::from_secs(20), || {
+        let log = owner.get(&format!("/api/apps/{app}/log")).text();
+        let ended = |(_, said): &(&str, &str)| said.starts_with("Ended with exit code 7; ");
+        timed(&log, "[better-paas] ").iter().any(ended)
     });
     until("it runs again", Duration::from_secs(30), || {
         let now = show(&mut owner, &app);
