@@ -60,6 +60,12 @@ const LAST_LINES: usize = 20;
 /// Characters of each of them that go into the error.
 const LAST_LINE_LENGTH: usize = 300;
 
+/// Characters of a commit's hash that name it to people.
+const SHORT_COMMIT: usize = 10;
+
+/// Characters of a failed deploy's reason in the server's log, which keeps everybody's.
+const REASON: usize = 300;
+
 /// Why a deploy went no further.
 enum Halt {
     /// The sentence for the owner.
@@ -113,7 +119,10 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
     });
     match begun {
         Ok(attempt) => attempt.run(),
-        Err(sentence) => shared.fail(id, &sentence),
+        Err(sentence) => {
+            log::info!("app {app}: deploy {id} failed: {}", for_the_servers_log(&sentence));
+            shared.fail(id, &sentence);
+        }
     }
     shared.prune(app);
 }
@@ -129,11 +138,30 @@ impl Attempt<'_> {
             }
         };
         let error = error.map(|sentence| self.redactor.redact(&sentence).into_owned());
+        self.tell_the_server(error.as_deref());
         if let Some(sentence) = &error {
             self.say(&format!("Failed: {sentence}"));
             self.shared.fail(self.id, sentence);
         }
         self.log.finish(&json!({"status": status, "error": error}).to_string());
+    }
+
+    /// One line for the operator, who may not look into the dashboard.
+    fn tell_the_server(&self, error: Option<&str>) {
+        let (name, id) = (self.app.name.as_str(), self.id);
+        let noted = self.shared.store.deploy(self.release()).ok().flatten();
+        let commit = noted.and_then(|deploy| deploy.commit).unwrap_or_default();
+        let commit = match commit.get(..SHORT_COMMIT) {
+            Some(short) => format!(" (commit {short})"),
+            None => String::new(),
+        };
+        match error {
+            None => log::info!("app {name}: deploy {id}{commit} is live"),
+            Some(sentence) => {
+                let why = for_the_servers_log(sentence);
+                log::info!("app {name}: deploy {id}{commit} failed: {why}");
+            }
+        }
     }
 
     fn steps(&self) -> Result<(), Halt> {
@@ -371,6 +399,12 @@ impl Attempt<'_> {
         let lines: Vec<String> = lines.iter().map(short).collect();
         format!("; its last lines:\n{}", lines.join("\n"))
     }
+}
+
+/// The first line of a reason; what may follow it is the app's output. The logger writes
+/// control characters out.
+fn for_the_servers_log(sentence: &str) -> String {
+    sentence.lines().next().unwrap_or_default().chars().take(REASON).collect()
 }
 
 /// What to do about a port that is taken, when an app's output speaks of one. Only the

@@ -199,9 +199,7 @@ impl Deployer {
     /// When something could not be removed; it can be tried again.
     pub fn remove_app(&self, app: &AppId, keep_data: bool) -> Result<(), DeployError> {
         let shared = &self.shared;
-        if shared.store.app(app)?.is_none() {
-            return Err(DeployError::NoApp);
-        }
+        let name = shared.store.app(app)?.ok_or(DeployError::NoApp)?.name;
         self.cancel_deploys(app, "cancelled, because the app was removed")?;
         shared.store.set_wanted(app, Wanted::Stopped)?;
         shared.desk.give(Order::Forget(app.clone()));
@@ -213,6 +211,8 @@ impl Deployer {
             .map_err(|e| DeployError::Io("remove the app's files", e))?;
         let deploys = shared.store.deploy_ids(app)?;
         shared.store.delete_app(app)?;
+        let data = if keep_data { "its data stays" } else { "its data goes too" };
+        log::info!("app {} ({app}) was deleted; {data}", name.as_str());
         shared.router.forget(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
         shared.desk.give(Order::Look(app.clone()));

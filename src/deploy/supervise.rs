@@ -262,6 +262,9 @@ impl Supervisor {
             };
             let line = format!("{how}; starting it again in {seconds} s.");
             self.shared.journal.note_app(id, &line);
+            if let Some(more) = worth_a_line(seat.pause, pause) {
+                log::info!("app {}: {line}{more}", name(&self.shared, id));
+            }
             seat.pause = Some(pause);
             seat.start_at = Some(Instant::now() + pause);
             if let Some(live) = seat.live.take() {
@@ -293,9 +296,11 @@ impl Supervisor {
                     let pause = pause_after(before, Duration::ZERO);
                     seat.pause = Some(pause);
                     seat.start_at = Some(now + pause);
-                    // Once a minute for weeks would bury what matters.
-                    if before != Some(LONGEST_PAUSE) {
-                        log::warn!("app {id} could not be started: {why}");
+                    if let Some(more) = worth_a_line(before, pause) {
+                        log::warn!(
+                            "app {} could not be started: {why}.{more}",
+                            name(&self.shared, &id)
+                        );
                         let seconds = pause.as_secs();
                         let line = format!("Could not be started: {why}. Next try in {seconds} s.");
                         self.shared.journal.note_app(&id, &line);
@@ -377,6 +382,22 @@ fn pause_after(before: Option<Duration>, lived: Duration) -> Duration {
     }
 }
 
+/// Whether what happens again and again is told again, and what to add then: once a minute
+/// for weeks would bury what matters.
+fn worth_a_line(before: Option<Duration>, pause: Duration) -> Option<&'static str> {
+    match pause == LONGEST_PAUSE {
+        false => Some(""),
+        true if before == Some(LONGEST_PAUSE) => None,
+        true => Some(" From now on it is tried every minute without a line here."),
+    }
+}
+
+/// An app's name for the server's log; its identifier when the name is not to be had.
+fn name(shared: &Shared, id: &AppId) -> String {
+    let app = shared.store.app(id).ok().flatten();
+    app.map_or_else(|| id.to_string(), |app| app.name.as_str().to_owned())
+}
+
 pub fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
     if let Err(error) = shared.store.process_ended(app, pid, &exit.to_string()) {
         log::error!("the end of app {app} could not be noted: {error}");
@@ -398,6 +419,10 @@ mod tests {
             pause = Some(next);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(worth_a_line(Some(seconds(16)), seconds(32)), Some(""));
+        assert!(worth_a_line(Some(seconds(32)), seconds(60)).unwrap().contains("without a line"));
+        assert_eq!(worth_a_line(Some(seconds(60)), seconds(60)), None);
+        assert_eq!(worth_a_line(Some(seconds(60)), seconds(1)), Some(""), "it was stable");
         assert_eq!(pause_after(pause, seconds(60)), seconds(1));
         assert_eq!(pause_after(None, seconds(0)), seconds(1));
     }

@@ -34,7 +34,7 @@ fn with_a_plain_app() -> (GitServer, Server, Http, String) {
 
 #[test]
 fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
-    let (git, _server, mut owner, app) = with_a_plain_app();
+    let (git, server, mut owner, app) = with_a_plain_app();
     let old = show(&mut owner, &app);
     let first = owner.get(&format!("/api/apps/{app}/deploys")).expect(200).json();
     let first = first["deploys"][0]["id"].as_str().expect("an id").to_owned();
@@ -44,6 +44,13 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     for step in ["Fetching ", "Commit ", "Starting: ", "Checking ", "Live on port "] {
         assert!(steps.iter().any(|(_, said)| said.starts_with(step)), "{step}: {log}");
     }
+    let told = |deploy: &str, how: &str| {
+        let log = server.log();
+        let of_the_deploy = |line: &&str| line.contains(&format!("app plain: deploy {deploy}"));
+        let lines: Vec<&str> = log.lines().filter(of_the_deploy).collect();
+        assert!(matches!(lines[..], [line] if line.contains(how)), "{how}: {lines:?}");
+    };
+    told(&first, ") is live");
     let mut old_visitor = visitor(&mut owner, &app);
     assert_eq!(old_visitor.get("/").text(), "VERSION one");
 
@@ -67,6 +74,8 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     let failed = ended(&mut owner, &id);
     let error = failed["error"].as_str().expect("an error");
     assert!(error.contains("about to fail") && error.contains("exit code 3"), "{error}");
+    told(&id, ") failed: checking failed: the app ended with exit code 3 while");
+    assert!(!server.log().contains("about to fail"), "what apps print is not the server's");
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
 
     // A good one takes over, and only then is the old process gone.
@@ -153,4 +162,11 @@ fn a_crashed_app_says_how_it_ended_and_comes_back() {
         let now = show(&mut owner, &app);
         now["status"] == "running" && now["url"] != first
     });
+    let log = server.log();
+    assert!(
+        log.contains("app fragile: Ended with exit code 7; starting it again in 1 s."),
+        "{log}"
+    );
+    owner.delete(&format!("/api/apps/{app}")).expect(204);
+    assert!(server.log().contains(&format!("app fragile ({app}) was deleted")), "{}", server.log());
 }
