@@ -99,7 +99,7 @@ async function logTab(page) {
 }
 
 const LIMITS = { memory: ["Memory", " MiB"], cpu: ["CPU", " % of a core"], processes: ["Processes", ""] };
-const HOLDERS = { cgroup: "for the app as a whole", process: "for each of its processes", user: "for the app's user", none: "" };
+const HOLDERS = { cgroup: "for the app as a whole", process: "for each of its processes", user: "for all processes of the app's user", none: "" };
 
 /** What is really in force; the kernel may hold less, or hold it otherwise, than was asked for. */
 function showLimits(root, { limits }) {

@@ -36,6 +36,10 @@ const PERIOD: u64 = 100_000;
 const ADVICE: &str = "add Delegate=yes and DelegateSubgroup=server to the service's unit \
                       (systemd 254 or newer) and start it again";
 
+/// A system of before 2020 or so, or one that was told to be like that.
+const NO_CGROUP2: &str = "this machine has no cgroup v2; start its kernel with \
+                          systemd.unified_cgroup_hierarchy=1, or take a newer system";
+
 /// A subtree of cgroups that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subtree {
@@ -57,8 +61,14 @@ impl Subtree {
         mountinfo: &str,
         is_delegated: &dyn Fn(&Path) -> bool,
     ) -> Result<Self, String> {
-        let own = own_directory(cgroup, mountinfo)
-            .ok_or("this machine has no cgroup v2, or the service has no cgroup of its own")?;
+        if !mountinfo.lines().any(is_cgroup2) {
+            return Err(NO_CGROUP2.to_owned());
+        }
+        let own = own_directory(cgroup, mountinfo).ok_or_else(|| {
+            format!(
+                "the server has no cgroup of its own; run it as a systemd service, and {ADVICE}"
+            )
+        })?;
         let base = match own.parent() {
             Some(above) if own.ends_with(SERVER) && is_delegated(above) => above.to_owned(),
             _ if !is_delegated(&own) => {
@@ -183,16 +193,17 @@ fn own_path(cgroup: &str) -> Option<&str> {
 /// the fourth field is the mounted root, the fifth the place; the type comes after a dash).
 fn own_directory(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
     let path = own_path(cgroup)?;
-    mountinfo.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        if after.split(' ').next()? != "cgroup2" {
-            return None;
-        }
-        let mut fields = before.split(' ').skip(3);
+    mountinfo.lines().filter(|line| is_cgroup2(line)).find_map(|line| {
+        let mut fields = line.split(' ').skip(3);
         let (root, place) = (fields.next()?, fields.next()?);
         let below = path.strip_prefix(root.trim_end_matches('/'))?.trim_start_matches('/');
         (!below.is_empty()).then(|| Path::new(place).join(below))
     })
+}
+
+/// Whether a line of the mounts is of the cgroup v2 hierarchy.
+fn is_cgroup2(line: &str) -> bool {
+    line.split_once(" - ").is_some_and(|(_, after)| after.split(' ').next() == Some("cgroup2"))
 }
 
 /// Whether a cgroup was handed over to us. An ordinary user may write to it then; root,
@@ -298,10 +309,12 @@ mod tests {
             no_subgroup.contains("no subgroup") && no_subgroup.contains("254"),
             "{no_subgroup}"
         );
-        assert!(tree.find("", &[""]).unwrap_err().contains("no cgroup of its own"));
+        let outside = tree.find("", &[""]).unwrap_err();
+        assert!(outside.contains("no cgroup of its own") && outside.contains(ADVICE), "{outside}");
         fs::write(tree.dir.path().join("s/cgroup.controllers"), "cpu pids\n").unwrap();
         assert!(tree.find("s/server", &["s"]).unwrap_err().contains("no memory controller"));
-        assert!(Subtree::find("1:x:/\n", "", &|_| true).is_err());
+        let old = Subtree::find("1:x:/\n", "", &|_| true).unwrap_err();
+        assert!(old.contains("unified_cgroup_hierarchy=1"), "{old}");
         assert!(!tree.dir.path().join("s/cgroup.subtree_control").exists(), "nothing was touched");
     }
 }

@@ -152,8 +152,9 @@ fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report 
         Mode::SharedUser => "counted in the app's sandbox".to_owned(),
         Mode::Subordinate(_) => "counted for the app's user".to_owned(),
         Mode::Root => format!(
-            "{} for each of two releases and {BUILD_PROCESSES} for a build, counted for the \
-             app's user all together: {why}",
+            "the app's own limit is {0}; without a cgroup the kernel counts all processes of its \
+             user, so {0} for the release before it and {BUILD_PROCESSES} for a build are added: \
+             {why}",
             wanted.processes
         ),
     };
