@@ -17,7 +17,7 @@ mod writer;
 pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use subscription::{Event, Subscription};
-pub use writer::{MAX_DEPLOY_LOG, Writer};
+pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};

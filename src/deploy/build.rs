@@ -1,7 +1,7 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
 use super::sandbox::Sandbox;
-use crate::journal::{MAX_LINE, Redactor};
+use crate::journal::{Redactor, was_cut};
 use crate::proc::{Cancel, Exit, wait_any};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub fn build(
             // Hidden first, then cut: half of a secret would not be recognised.
             last = redactor.clean(line).chars().take(QUOTED).collect();
         }
-        is_rest = line.len() + 3 >= MAX_LINE;
+        is_rest = was_cut(line);
         log(line);
     };
     let failed = |e: &dyn ToString| BuildError::Failed(e.to_string());

@@ -23,6 +23,13 @@ const FULL: &str = "[this log has reached 10 MiB; what follows is not kept]";
 /// bytes less than the cut, because a cut goes between characters.
 const PROBABLY_CUT: usize = MAX_LINE - 3;
 
+/// Whether a line from a process is probably a piece of a longer one, whose rest comes as
+/// the next.
+#[must_use]
+pub const fn was_cut(line: &str) -> bool {
+    line.len() >= PROBABLY_CUT
+}
+
 /// The running log of one deploy. Dropping it ends the log as [`Writer::finish`]
 /// does, without a result.
 pub struct Writer {
@@ -67,7 +74,7 @@ impl Writer {
     pub fn line(&self, text: &str) {
         let mut output = locked(&self.output);
         output.push(text);
-        if text.len() < PROBABLY_CUT {
+        if !was_cut(text) {
             output.push("\n");
         }
         if output.write(false) {
