@@ -47,15 +47,19 @@ use crate::store::App;
 use check::{Check, Verdict};
 use deployer::Shared;
 use fetch::TokenOf;
-use house::{LEAST_SPACE, too_little};
+use house::LEAST_SPACE;
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
 use serde_json::json;
+use std::cell::Cell;
 use std::path::Path;
 
 /// Lines of an app's output that tell why it ended.
 const LAST_LINES: usize = 20;
+
+/// What stands between a reason and those lines.
+const ITS_LAST_LINES: &str = "; its last lines:\n";
 
 /// Characters of each of them that go into the error.
 const LAST_LINE_LENGTH: usize = 300;
@@ -95,6 +99,8 @@ struct Attempt<'a> {
     back_to: Option<DeployId>,
     cancel: &'a Cancel,
     log: Writer,
+    /// The step that an error is put down to.
+    doing: Cell<&'static str>,
     redactor: Redactor,
     token: Option<Secret>,
     env: Vec<(EnvName, Secret, bool)>,
@@ -115,7 +121,8 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
         let log = shared.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
-        Ok(Attempt { shared, app, id, back_to, cancel, log, redactor, token, env })
+        let doing = Cell::new("");
+        Ok(Attempt { shared, app, id, back_to, cancel, log, doing, redactor, token, env })
     });
     match begun {
         Ok(attempt) => attempt.run(),
@@ -132,18 +139,24 @@ impl Attempt<'_> {
         let result = self.steps();
         let (status, error) = match result {
             Ok(()) => ("live", None),
-            Err(Halt::Failed(sentence)) => ("failed", Some(sentence)),
-            Err(Halt::Cancelled) => {
-                ("failed", Some(self.shared.queue.reason(&self.app.id).to_owned()))
-            }
+            Err(halt) => ("failed", Some(self.failed(halt))),
         };
-        let error = error.map(|sentence| self.redactor.redact(&sentence).into_owned());
         self.tell_the_server(error.as_deref());
         if let Some(sentence) = &error {
-            self.say(&format!("Failed: {sentence}"));
             self.shared.fail(self.id, sentence);
         }
         self.log.finish(&json!({"status": status, "error": error}).to_string());
+    }
+
+    /// Ends the log with the reason, and answers it with the step, which the log has above.
+    fn failed(&self, halt: Halt) -> String {
+        let (step, sentence) = match halt {
+            Halt::Failed(sentence) => (self.doing.get(), sentence),
+            Halt::Cancelled => ("", self.shared.queue.reason(&self.app.id).to_owned()),
+        };
+        let sentence = self.redactor.redact(&sentence).into_owned();
+        self.say(&format!("Failed: {}", without_last_lines(&sentence)));
+        if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
     }
 
     /// One line for the operator, who may not look into the dashboard.
@@ -170,7 +183,7 @@ impl Attempt<'_> {
             Some(release) => self.kept(release)?,
             None => {
                 self.step(DeployStatus::Fetching, || self.prepare(&machine))?;
-                self.during("fetching", self.fetch(&machine))?;
+                self.fetch(&machine)?;
                 self.step(DeployStatus::Building, || self.detect_and_build(&machine))?
             }
         };
@@ -194,7 +207,7 @@ impl Attempt<'_> {
         Ok(recipe.ok_or("the release's files are gone; deploy again")?)
     }
 
-    /// Notes the step, then takes it; an error names the step.
+    /// Notes the step, then takes it.
     fn step<T>(
         &self,
         step: DeployStatus,
@@ -204,14 +217,8 @@ impl Attempt<'_> {
         if !noted || self.cancel.is_cancelled() {
             return Err(Halt::Cancelled);
         }
-        self.during(step.as_str(), work())
-    }
-
-    fn during<T>(&self, step: &str, result: Result<T, Halt>) -> Result<T, Halt> {
-        result.map_err(|halt| match halt {
-            Halt::Failed(sentence) => Halt::Failed(format!("{step} failed: {sentence}")),
-            Halt::Cancelled => Halt::Cancelled,
-        })
+        self.doing.set(step.as_str());
+        work()
     }
 
     /// Writes a line with the time. Not for what a build prints: a time within one of its
@@ -231,14 +238,7 @@ impl Attempt<'_> {
     }
 
     fn has_room(&self) -> Result<(), Halt> {
-        self.no_room().map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
-    }
-
-    fn no_room(&self) -> Option<String> {
-        match self.shared.places.space() {
-            Ok((free, all)) => too_little(free, all),
-            Err(error) => Some(format!("the free disk space is not known: {error}")),
-        }
+        self.shared.no_room().map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
     }
 
     fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
@@ -291,7 +291,8 @@ impl Attempt<'_> {
                 .bind(&release, "/app")
                 .bind(&places.cache(&app.id), "/cache")
                 .bind(&places.temporary(&app.id), "/var/tmp");
-            let no_room = || self.no_room();
+            let shared = self.shared;
+            let no_room = || shared.no_room();
             build::build(&sandbox, command, &self.redactor, self.cancel, &no_room, &mut |line| {
                 self.log.line(line)
             })
@@ -334,7 +335,8 @@ impl Attempt<'_> {
         if !site.join("index.html").is_file() {
             return Err(Halt::Failed("the build left no index.html".to_owned()));
         }
-        self.say(&format!("Published {} files", published.files));
+        let files = if published.files == 1 { "file" } else { "files" };
+        self.say(&format!("Published {} {files}", published.files));
         if let Some(warning) = published.warning() {
             self.say(&warning);
         }
@@ -367,20 +369,23 @@ impl Attempt<'_> {
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
         match check.wait(instance, self.cancel) {
             Verdict::Well => Ok(launched),
-            Verdict::Unwell(sentence) => {
-                let lines = self.last_lines();
-                self.say(&format!("The app did not prove itself{lines}"));
-                Err(Halt::Failed(format!("{sentence}{}", about_port(&lines))))
-            }
+            Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
             Verdict::Cancelled => Err(Halt::Cancelled),
             Verdict::Ended(exit) => {
-                let lines = self.last_lines();
-                Err(Halt::Failed(format!(
-                    "the app ended with {exit} while it was being checked{}{lines}",
-                    about_port(&lines)
-                )))
+                Err(self.unproved(&format!("the app ended with {exit} while it was being checked")))
             }
         }
+    }
+
+    /// Why an app has not proved itself, with what it wrote: in the log before the reason,
+    /// which is looked for at its end.
+    fn unproved(&self, sentence: &str) -> Halt {
+        let lines = self.last_lines();
+        if lines.is_empty() {
+            return Halt::Failed(format!("{sentence}; it wrote nothing"));
+        }
+        self.say(&format!("The last lines of the app:\n{lines}"));
+        Halt::Failed(format!("{sentence}{}{ITS_LAST_LINES}{lines}", about_port(&lines)))
     }
 
     /// What the release has written, as far as the release before, which writes into
@@ -392,19 +397,21 @@ impl Attempt<'_> {
         let mark = launch::mark(self.id);
         let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
         let lines = &tail[begun.max(tail.len().saturating_sub(LAST_LINES)).min(tail.len())..];
-        if lines.is_empty() {
-            return "; it wrote nothing".to_owned();
-        }
         let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
         let lines: Vec<String> = lines.iter().map(short).collect();
-        format!("; its last lines:\n{}", lines.join("\n"))
+        lines.join("\n")
     }
 }
 
-/// The first line of a reason; what may follow it is the app's output. The logger writes
-/// control characters out.
+/// A reason without the app's output, which may follow it.
+fn without_last_lines(sentence: &str) -> &str {
+    sentence.split_once(ITS_LAST_LINES).map_or(sentence, |(reason, _)| reason)
+}
+
+/// The first line of a reason, not too long. The logger writes control characters out.
 fn for_the_servers_log(sentence: &str) -> String {
-    sentence.lines().next().unwrap_or_default().chars().take(REASON).collect()
+    let first = without_last_lines(sentence).lines().next().unwrap_or_default();
+    first.chars().take(REASON).collect()
 }
 
 /// What to do about a port that is taken, when an app's output speaks of one. Only the

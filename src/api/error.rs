@@ -51,6 +51,14 @@ impl ApiError {
         Self { field: Some(name.to_owned()), ..Self::new(400, "invalid_field", message) }
     }
 
+    /// Says which entry of a list it is about, counted from 1.
+    pub(super) fn of_entry(mut self, number: usize) -> Self {
+        if let Some((name, rest)) = self.message.split_once(' ') {
+            self.message = format!("{name}: entry {number} {rest}").into();
+        }
+        self
+    }
+
     /// A body that is not the JSON object it should be.
     pub(super) fn body(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(400, "invalid_body", message)

@@ -113,11 +113,11 @@ impl Fields {
             return Err(self.error(name, Invalid("has too many entries")));
         }
         let mut read = Vec::with_capacity(values.len());
-        for value in values {
+        for (at, value) in values.into_iter().enumerate() {
             let Value::String(text) = value else {
                 return Err(self.error(name, Invalid("must be a list of texts")));
             };
-            let value = parse(&text).map_err(|e| self.error(name, e))?;
+            let value = parse(&text).map_err(|e| self.error(name, e).of_entry(at + 1))?;
             if read.contains(&value) {
                 return Err(self.error(name, Invalid("holds the same entry twice")));
             }

@@ -130,18 +130,20 @@ impl Check<'_> {
             Who::TheApp => Ok(()),
             Who::Another => Err(format!("another program has taken port {port}; deploy again")),
             Who::Elsewhere(address) => Err(format!(
-                "the app listens on {address} only, and must listen on 127.0.0.1 or on all addresses"
+                "the app listens on {address} only, and must listen on 127.0.0.1 (the variable HOST) \
+                 or on all addresses"
             )),
             // Nobody reads this sentence, and the one below costs a look at all processes.
             Who::Nobody if !late => Err(String::new()),
             Who::Nobody => {
                 let elsewhere = held_by(&instance.processes(), self.uid, port, &all);
                 let elsewhere = elsewhere.first().map_or_else(String::new, |l| {
-                    format!(" (it listens on port {} instead)", l.address.port())
+                    format!(" (it listens on {} instead)", l.address)
                 });
                 Err(format!(
                     "nothing listened on port {port} within {seconds} seconds{elsewhere}: the app \
-                     must listen on 127.0.0.1 at the port that the variable PORT names"
+                     must listen on 127.0.0.1 at the port that the variable PORT names, which \
+                     a start command writes as $PORT"
                 ))
             }
         }

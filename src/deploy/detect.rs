@@ -79,7 +79,7 @@ pub fn detect(
     };
     let start_from = match (&given_start, &procfile) {
         (Some(_), _) => "the start command is the owner's",
-        (None, Some(_)) => "Procfile says how to start it",
+        (None, Some(_)) => "the Procfile says how to start it",
         (None, None) => "the start command follows from it",
     };
     let start = match (given_start.or(procfile), language) {
@@ -91,9 +91,17 @@ pub fn detect(
         }
         (None, None) => return Err(NOTHING_FOUND.to_owned()),
     };
-    let what = language.map_or("no known kind of project", Language::sentence);
-    let build_from = if given_build.is_some() { ", the build command is the owner's" } else { "" };
-    Ok(Plan { found: format!("Found {what}; {start_from}{build_from}."), build, start })
+    let found = match (language, &given_build) {
+        (Some(language), None) => format!("Found {}; {start_from}.", language.sentence()),
+        (Some(language), Some(_)) => {
+            let what = language.sentence();
+            format!("Found {what}; {start_from}, the build command is the owner's.")
+        }
+        // Nothing is wrong: most languages without dependencies have no manifest.
+        (None, None) => format!("There is nothing to build; {start_from}."),
+        (None, Some(_)) => format!("The build command is the owner's; {start_from}."),
+    };
+    Ok(Plan { found, build, start })
 }
 
 /// The command of the `web` process in a `Procfile`.

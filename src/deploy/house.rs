@@ -35,7 +35,7 @@ pub struct Removal {
 }
 
 /// Why no build begins with this many bytes free of so many.
-pub fn too_little(free: u64, all: u64) -> Option<String> {
+fn too_little(free: u64, all: u64) -> Option<String> {
     let enough = free >= LEAST_SPACE && free / LEAST_PERCENT >= all / 100;
     let (free, all, least) = (free >> 20, all >> 20, LEAST_SPACE >> 20);
     (!enough).then(|| {
@@ -47,6 +47,14 @@ pub fn too_little(free: u64, all: u64) -> Option<String> {
 }
 
 impl Shared {
+    /// Why there is no room for a build, if so.
+    pub fn no_room(&self) -> Option<String> {
+        match self.places.space() {
+            Ok((free, all)) => too_little(free, all),
+            Err(error) => Some(format!("the free disk space is not known: {error}")),
+        }
+    }
+
     /// Removes what nobody needs until the server stops.
     pub fn keep_house(&self) {
         if let Err(error) = self.clear_unknown() {

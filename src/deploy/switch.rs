@@ -35,6 +35,7 @@ impl Attempt<'_> {
     /// final; after that the supervisor sends the process before it home.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), Halt> {
         let (shared, app) = (self.shared, &self.app.id);
+        self.doing.set("going live");
         let name = || match shared.store.app(app) {
             Ok(Some(app)) => Ok(app.name),
             Ok(None) => Err("the app was removed".to_owned()),

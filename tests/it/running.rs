@@ -63,7 +63,9 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     let id = deploy(&mut owner, &app);
     let failed = ended(&mut owner, &id);
     assert_eq!(failed["status"], "failed");
-    assert!(failed["error"].as_str().is_some_and(|e| e.contains("2 s")), "{failed}");
+    let error = failed["error"].as_str().expect("an error");
+    assert!(error.starts_with("checking failed: ") && error.contains("2 seconds"), "{failed}");
+    assert!(error.ends_with("; its last lines:\nnot listening"), "{failed}");
     let after = show(&mut owner, &app);
     assert_eq!((&after["url"], &after["status"]), (&old["url"], &json!("running")));
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
@@ -76,6 +78,10 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     assert!(error.contains("about to fail") && error.contains("exit code 3"), "{error}");
     told(&id, ") failed: checking failed: the app ended with exit code 3 while");
     assert!(!server.log().contains("about to fail"), "what apps print is not the server's");
+    let log = owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
+    let (before, reason) = log.split_once(" UTC Failed: ").expect("a reason");
+    assert!(before.contains(" UTC The last lines of the app:\nabout to fail\n"), "{log}");
+    assert_eq!(reason, "the app ended with exit code 3 while it was being checked\n", "{log}");
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
 
     // A good one takes over, and only then is the old process gone.

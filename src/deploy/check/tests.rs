@@ -100,7 +100,7 @@ fn the_sentence_says_where_it_listens_instead() {
     // Not one of those that apps are given.
     let other = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let sentence = unwell(&format!("127.0.0.1 {other} x"), "");
-    assert!(sentence.contains(&format!("it listens on port {other} instead")), "{sentence}");
+    assert!(sentence.contains(&format!("it listens on 127.0.0.1:{other} instead")), "{sentence}");
     assert!(unwell("::1 $PORT x", "").contains("[::1]:<port> only"));
 }
 

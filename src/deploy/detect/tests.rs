@@ -111,6 +111,7 @@ fn what_the_owner_wrote_wins() {
     assert_eq!((plan.build.as_deref(), plan.start.as_deref().unwrap()), (Some("make"), "./go"));
     assert!(plan.found.contains("owner's"), "{}", plan.found);
     let plan = look(&[], "", "./go", &ALL).unwrap();
+    assert_eq!(plan.found, "There is nothing to build; the start command is the owner's.");
     assert_eq!((plan.build, plan.start.as_deref().unwrap()), (None, "./go"));
     assert!(look(&[], "make", "", &ALL).is_err());
 }
