@@ -51,7 +51,7 @@ impl From<Held> for LimitView {
 const USUAL_LIST: usize = 16 * 1024;
 
 /// Writes the fields of an app as the API shows it.
-fn write(app: &AppText<'_>, url: Option<&str>, out: &mut Object<'_>) {
+fn write(app: &AppText<'_>, urls: &[String], out: &mut Object<'_>) {
     out.text("id", app.id);
     out.text("name", app.name);
     out.text("gitRepo", app.git_repo);
@@ -77,7 +77,9 @@ fn write(app: &AppText<'_>, url: Option<&str>, out: &mut Object<'_>) {
             Wanted::Stopped => None,
         },
     );
-    out.maybe_text("url", url);
+    let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+    out.maybe_text("url", urls.first().copied());
+    out.texts("urls", &urls);
     out.maybe_text("liveDeployId", app.live_deploy);
     out.number("createdAt", app.created_at);
 }
@@ -85,8 +87,8 @@ fn write(app: &AppText<'_>, url: Option<&str>, out: &mut Object<'_>) {
 impl Api {
     /// Writes an app as the API shows it.
     pub(super) fn view(&self, app: &AppText<'_>, out: &mut Vec<u8>) {
-        let url = self.deployer.url(app);
-        json::object(out, |out| write(app, url.as_deref(), out));
+        let urls = self.deployer.urls(app);
+        json::object(out, |out| write(app, &urls, out));
     }
 
     /// An answer that shows an app.
@@ -201,9 +203,9 @@ pub(super) fn show(
     });
     let mut out = Vec::new();
     let shown = api.store.show_app(&app.id, |text| {
-        let url = api.deployer.url(text);
+        let urls = api.deployer.urls(text);
         json::object(&mut out, |out| {
-            write(text, url.as_deref(), out);
+            write(text, &urls, out);
             // Looked up for one app at a time.
             if let Some(limits) = &limits {
                 out.value("limits", limits);

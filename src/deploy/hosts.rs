@@ -13,17 +13,22 @@ impl Deployer {
         self.shared.router.state()
     }
 
-    /// Where an app answers, while it runs: through the router, or at its port.
+    /// Where an app answers, while it runs: the first of [`Deployer::urls`].
     #[must_use]
     pub fn url(&self, app: &AppText<'_>) -> Option<String> {
-        let live = app.live_release.is_some();
-        let port = match leads(app.wanted, app.is_static && live, app.port) {
-            Leads::Down => return None,
-            Leads::Files => None,
-            Leads::Process(port) => Some(port),
-        };
-        let at_port = || port.map(|port| format!("http://127.0.0.1:{port}"));
-        self.shared.router.url(app.name, app.domains.first().copied()).or_else(at_port)
+        let domain = app.domains.first().copied();
+        led(app).and_then(|port| self.shared.router.url(app.name, domain).or_else(|| at(port)))
+    }
+
+    /// Everywhere an app answers, while it runs: through the router at its own domains, then
+    /// at the host name that follows from its name; or else at its port.
+    #[must_use]
+    pub fn urls(&self, app: &AppText<'_>) -> Vec<String> {
+        let Some(port) = led(app) else { return Vec::new() };
+        let hosts = app.domains.iter().copied().map(Some).chain([None]);
+        let routed = hosts.map(|domain| self.shared.router.url(app.name, domain)).collect();
+        let routed: Option<Vec<_>> = routed;
+        routed.unwrap_or_else(|| at(port).into_iter().collect())
     }
 
     /// Judges the host names that an app is about to have, and prepares the router for
@@ -84,6 +89,20 @@ impl Deployer {
     pub fn name_app(&self, app: &App) {
         self.shared.router.name(app);
     }
+}
+
+/// Whether an app answers, and at which port unless it is files.
+fn led(app: &AppText<'_>) -> Option<Option<u16>> {
+    let live = app.live_release.is_some();
+    match leads(app.wanted, app.is_static && live, app.port) {
+        Leads::Down => None,
+        Leads::Files => Some(None),
+        Leads::Process(port) => Some(Some(port)),
+    }
+}
+
+fn at(port: Option<u16>) -> Option<String> {
+    port.map(|port| format!("http://127.0.0.1:{port}"))
 }
 
 /// What an app's requests go to.

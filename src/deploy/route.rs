@@ -137,13 +137,13 @@ impl Router {
         }
     }
 
-    /// Where an app of this name, and with this first domain of its own, answers
-    /// through it while it serves.
+    /// Where an app of this name, or at this domain of its own, answers through it while
+    /// it serves.
     #[must_use]
-    pub fn url(&self, name: &str, first_domain: Option<&str>) -> Option<String> {
+    pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
         let keeper = self.keeper.as_ref()?;
         let State::Running { ports, .. } = *lock(&keeper.state) else { return None };
-        Some(keeper.settings.url(name, first_domain, ports))
+        Some(keeper.settings.url(name, domain, ports))
     }
 
     /// Leads an app's requests somewhere else, and lets nothing further happen before
@@ -240,10 +240,10 @@ impl Settings {
         std::iter::once(self.host(app)).chain(own).collect()
     }
 
-    /// Where an app answers: at the first domain of its own, if it has one.
-    fn url(&self, name: &str, first_domain: Option<&str>, ports: Ports) -> String {
+    /// Where an app answers: at this domain of its own, otherwise by its name.
+    fn url(&self, name: &str, domain: Option<&str>, ports: Ports) -> String {
         let own = || format!("{name}.{}", self.base_domain);
-        let host = first_domain.map_or_else(own, str::to_owned);
+        let host = domain.map_or_else(own, str::to_owned);
         let (scheme, port, usual) = match ports.https {
             Some(port) if self.is_encrypted(&host) => ("https", port, 443),
             _ => ("http", ports.http, 80),

@@ -50,7 +50,10 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     deploy_live(&mut owner, &app);
     let port = server.setup().router("HTTPS_PORT").port();
     assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
-    assert_eq!(show(&mut owner, &app)["url"], format!("https://shop.example.com:{port}"));
+    let shown = show(&mut owner, &app);
+    let own = format!("https://shop.example.com:{port}");
+    let usual = format!("http://shop.localhost:{}", server.setup().router("HTTP_PORT").port());
+    assert_eq!((&shown["url"], &shown["urls"]), (&json!(own), &json!([own, usual])));
     let plain = server.visitor("shop.example.com").get("/cart?n=1").expect(308);
     let there = format!("https://shop.example.com:{port}/cart?n=1");
     assert_eq!(plain.header("location"), Some(there.as_str()));
