@@ -115,6 +115,12 @@ fn outsider_gets_in(net: &Netns, port: u16) -> bool {
     })
 }
 
+/// Whether a program of the machine that is not an app gets through to a port of this machine.
+fn machine_gets_in(port: u16) -> bool {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
 fn firewall(words: &[&str]) {
     server::run(Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/firewall")).args(words));
 }
@@ -172,6 +178,9 @@ fn from_inside(net: &Netns) {
     reaches(&mut owner, &app, &allowed, true);
     let own = port_of(&mut owner, &app).port();
     assert!(outsider_gets_in(net, own), "the app listens on all addresses");
+    // As when it takes a port of the server's in a moment in which nobody has it.
+    ask(&mut owner, &app, "/listen", "12345");
+    assert!(machine_gets_in(12345) && outsider_gets_in(net, 12345));
 
     // Loaded twice, it is in force once.
     firewall(&[&user]);
@@ -179,8 +188,9 @@ fn from_inside(net: &Netns) {
     reaches(&mut owner, &app, &forbidden, false);
     reaches(&mut owner, &app, &allowed, true);
     assert!(!outsider_gets_in(net, own), "an outsider reaches an app's port");
-    ask(&mut owner, &app, "/listen", "12345");
     assert!(!outsider_gets_in(net, 12345), "an outsider reaches another port of an app");
+    assert!(!machine_gets_in(12345), "an app answers at a port that it was not given");
+    assert!(machine_gets_in(own), "the router does not reach the app");
     ask(&mut owner, &app, "/datagram", "127.0.0.53 53 question");
     let mut question = [0; 8];
     places.resolver_udp.recv(&mut question).expect("it arrives");
