@@ -11,6 +11,7 @@ mod draft;
 mod env;
 mod error;
 mod hooks;
+mod secrets;
 mod settings;
 
 pub use app_row::AppText;

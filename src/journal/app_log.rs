@@ -20,10 +20,6 @@ const BLOCK: usize = 64 * 1024;
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
 
-/// Lists of secrets that are remembered of one app. A running release still
-/// prints what was replaced, and so do the lines from before.
-const REMEMBERED: usize = 16;
-
 /// How often a log was rotated, and what the last time left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Rotation {
@@ -71,8 +67,7 @@ impl AppLog {
     }
 
     pub(super) fn set_redactor(&self, new: &Redactor) {
-        let mut redactor = locked(&self.redactor);
-        *redactor = new.and(&redactor).newest(REMEMBERED);
+        *locked(&self.redactor) = new.clone();
     }
 
     /// Keeps the log from being rotated for as long as the guard lives.

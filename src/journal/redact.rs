@@ -72,12 +72,6 @@ impl Redactor {
         both
     }
 
-    /// Without all but the first `most` lists of secrets.
-    pub(super) fn newest(mut self, most: usize) -> Self {
-        self.tables.truncate(most);
-        self
-    }
-
     /// The line with `[redacted]` in place of each secret.
     #[must_use]
     pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {

@@ -2,13 +2,13 @@
 
 use super::app_row::{AppText, read_app, select_app};
 use super::draft::{AppDraft, AppSettings, TokenChange};
-use super::{Store, StoreError, random_id};
+use super::{Store, StoreError, parsed, random_id};
 use crate::model::{
     AppId, AppName, AppStatus, DeployId, Domain, HostSocket, RepoUrl, Secret, UnixMillis, Wanted,
     unix_millis,
 };
 use crate::vault::{Form, Place};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Slots are the numbers 0 to 59,999: what fits into a usual range of
 /// subordinate uids (65,536) with room at its end.
@@ -185,7 +185,7 @@ impl Store {
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn update_app(&self, id: &AppId, draft: &AppDraft) -> Result<bool, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(false) };
-        self.write(|tx| {
+        self.write_secrets(Some(id), |tx| {
             let token = self.token_after(tx, &app, &draft.git_repo, &draft.git_token)?;
             write_draft(tx, id, draft, token.as_deref())
         })
@@ -226,38 +226,33 @@ impl Store {
     /// # Errors
     /// When a stored token does not open.
     pub fn git_credential(&self, app: &App) -> Result<Option<Secret>, StoreError> {
-        let stored = stored_token(&self.read(), &app.id)?;
-        match stored {
-            Some(stored) => {
-                Ok(Some(self.vault.open(&token_place(&app.id, &app.git_repo), &stored)?.secret))
-            }
-            None if app.git_repo.origin() == "https://github.com" => self.github_token(),
-            None => Ok(None),
-        }
+        self.credential_for(&self.read(), &app.id, &app.git_repo)
     }
 
-    /// Everything about an app that no log may show: its credential and the
-    /// environment values that are marked secret. A value that does not open is
-    /// left out: nothing that runs ever gets it, so no log can show it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub fn secrets_of(&self, id: &AppId) -> Result<Vec<Secret>, StoreError> {
-        let Some(app) = self.app(id)? else { return Ok(Vec::new()) };
-        let credential = match self.git_credential(&app) {
-            Err(StoreError::Vault(error)) => {
-                log::error!("{error}");
-                None
-            }
-            other => other?,
-        };
-        let mut secrets: Vec<Secret> = credential.into_iter().collect();
-        secrets.extend(self.secret_env(id)?);
-        match self.webhook_secret(id) {
-            Err(StoreError::Vault(error)) => log::error!("{error}"),
-            other => secrets.extend(other?),
+    /// The same of an app that may not be there.
+    pub(super) fn credential(
+        &self,
+        connection: &Connection,
+        id: &AppId,
+    ) -> Result<Option<Secret>, StoreError> {
+        let mut statement = connection.prepare_cached("SELECT git_repo FROM apps WHERE id = ?1")?;
+        let repo: Option<String> =
+            statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
+        let Some(repo) = repo else { return Ok(None) };
+        self.credential_for(connection, id, &parsed(&repo, RepoUrl::parse)?)
+    }
+
+    fn credential_for(
+        &self,
+        connection: &Connection,
+        id: &AppId,
+        repo: &RepoUrl,
+    ) -> Result<Option<Secret>, StoreError> {
+        match stored_token(connection, id)? {
+            Some(stored) => Ok(Some(self.vault.open(&token_place(id, repo), &stored)?.secret)),
+            None if repo.origin() == "https://github.com" => self.github_token(connection),
+            None => Ok(None),
         }
-        Ok(secrets)
     }
 
     /// Says what the owner wants of an app; `false` when it does not exist.
@@ -324,7 +319,7 @@ fn token_place<'a>(id: &'a AppId, repo: &'a RepoUrl) -> Place<'a> {
     Place { table: "apps", column: "git_token", row: id.as_str(), context: repo.origin() }
 }
 
-fn stored_token(c: &rusqlite::Connection, id: &AppId) -> Result<Option<String>, StoreError> {
+fn stored_token(c: &Connection, id: &AppId) -> Result<Option<String>, StoreError> {
     let mut statement = c.prepare_cached("SELECT git_token FROM apps WHERE id = ?1")?;
     Ok(statement.query_row([id.as_str()], |row| row.get(0)).optional()?.flatten())
 }

@@ -3,7 +3,7 @@
 use super::{Store, StoreError, parsed};
 use crate::model::{AppId, EnvName, EnvValue, Secret};
 use crate::vault::{Form, Place};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// A variable as its owner may see it again.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     /// When a value does not open; it names which.
     pub fn env(&self, app: &AppId) -> Result<Vec<EnvEntry>, StoreError> {
-        self.env_rows(app)?
+        self.env_rows(&self.read(), app)?
             .into_iter()
             .map(|(name, stored, secret)| {
                 let value = if secret { None } else { Some(self.open_env(app, &name, &stored)?) };
@@ -47,7 +47,7 @@ impl Store {
     /// # Errors
     /// When a value does not open; it names which. Nothing is left out quietly.
     pub fn env_clear(&self, app: &AppId) -> Result<Vec<(EnvName, Secret, bool)>, StoreError> {
-        self.env_rows(app)?
+        self.env_rows(&self.read(), app)?
             .into_iter()
             .map(|(name, stored, secret)| {
                 let value = self.open_env(app, &name, &stored)?;
@@ -57,8 +57,12 @@ impl Store {
     }
 
     /// The values that are marked secret, as far as they open.
-    pub(super) fn secret_env(&self, app: &AppId) -> Result<Vec<Secret>, StoreError> {
-        let rows = self.env_rows(app)?;
+    pub(super) fn secret_env(
+        &self,
+        connection: &Connection,
+        app: &AppId,
+    ) -> Result<Vec<Secret>, StoreError> {
+        let rows = self.env_rows(connection, app)?;
         let secret = rows.iter().filter(|(_, _, secret)| *secret);
         Ok(secret.filter_map(|(name, stored, _)| self.open_env(app, name, stored).ok()).collect())
     }
@@ -69,7 +73,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NothingToKeep`] when a new variable has no value.
     pub fn replace_env(&self, app: &AppId, inputs: &[EnvInput]) -> Result<bool, StoreError> {
-        self.write(|tx| {
+        self.write_secrets(Some(app), |tx| {
             let exists = "SELECT EXISTS (SELECT 1 FROM apps WHERE id = ?1)";
             if !tx.query_row(exists, [app.as_str()], |row| row.get::<_, bool>(0))? {
                 return Ok(false);
@@ -119,8 +123,11 @@ impl Store {
         })
     }
 
-    fn env_rows(&self, app: &AppId) -> Result<Vec<(EnvName, String, bool)>, StoreError> {
-        let connection = self.read();
+    fn env_rows(
+        &self,
+        connection: &Connection,
+        app: &AppId,
+    ) -> Result<Vec<(EnvName, String, bool)>, StoreError> {
         let mut statement = connection.prepare_cached(
             "SELECT name, value, secret FROM env WHERE app_id = ?1 ORDER BY position",
         )?;

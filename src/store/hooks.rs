@@ -4,7 +4,7 @@ use super::deploys::{Deploy, insert_queued};
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, Secret, Trigger};
 use crate::vault::Place;
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Names of deliveries that are remembered of one app: those of the last thousand
 /// pushes, at two names each. Who replays an older one must have kept it that long.
@@ -30,7 +30,7 @@ impl Store {
     /// When it could not be written.
     pub fn save_webhook_secret(&self, app: &AppId, secret: &Secret) -> Result<bool, StoreError> {
         let sealed = self.vault.seal(&place(app), secret.expose())?;
-        self.write(|tx| write_secret(tx, app, Some(&sealed)))
+        self.write_secrets(Some(app), |tx| write_secret(tx, app, Some(&sealed)))
     }
 
     /// Removes an app's webhook secret; `false` when the app does not exist.
@@ -38,7 +38,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn delete_webhook_secret(&self, app: &AppId) -> Result<bool, StoreError> {
-        self.write(|tx| write_secret(tx, app, None))
+        self.write_secrets(Some(app), |tx| write_secret(tx, app, None))
     }
 
     /// An app's webhook secret; `None` when it has none or does not exist.
@@ -46,7 +46,14 @@ impl Store {
     /// # Errors
     /// When it does not open, or the database does not answer.
     pub fn webhook_secret(&self, app: &AppId) -> Result<Option<Secret>, StoreError> {
-        let connection = self.read();
+        self.hook_secret(&self.read(), app)
+    }
+
+    pub(super) fn hook_secret(
+        &self,
+        connection: &Connection,
+        app: &AppId,
+    ) -> Result<Option<Secret>, StoreError> {
         let mut statement =
             connection.prepare_cached("SELECT webhook_secret FROM apps WHERE id = ?1")?;
         let stored: Option<Option<String>> =

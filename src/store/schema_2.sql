@@ -29,3 +29,11 @@ CREATE TABLE hook_deliveries (
     delivery    TEXT NOT NULL,
     UNIQUE (app_id, delivery)
 ) STRICT;
+
+-- Secrets that an app had, as envelopes: what it printed may still hold them.
+CREATE TABLE replaced_secrets (
+    seq    INTEGER PRIMARY KEY,
+    app_id TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    value  TEXT NOT NULL
+) STRICT;
+CREATE INDEX replaced_of_app ON replaced_secrets (app_id, seq);

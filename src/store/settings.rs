@@ -3,7 +3,7 @@
 use super::{Store, StoreError};
 use crate::model::{Secret, UnixMillis, unix_millis};
 use crate::vault::Place;
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 const GITHUB_TOKEN: Place<'static> =
     Place { table: "settings", column: "value", row: "github_token", context: "" };
@@ -15,7 +15,7 @@ impl Store {
     /// When it could not be written.
     pub fn save_github_token(&self, token: &Secret) -> Result<(), StoreError> {
         let sealed = self.vault.seal(&GITHUB_TOKEN, token.expose())?;
-        self.write(|tx| {
+        self.write_secrets(None, |tx| {
             tx.execute(
                 "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3) \
                  ON CONFLICT (name) DO UPDATE SET value = excluded.value, saved_at = excluded.saved_at",
@@ -41,13 +41,15 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn delete_github_token(&self) -> Result<bool, StoreError> {
-        self.write(|tx| {
+        self.write_secrets(None, |tx| {
             Ok(tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])? == 1)
         })
     }
 
-    pub(super) fn github_token(&self) -> Result<Option<Secret>, StoreError> {
-        let connection = self.read();
+    pub(super) fn github_token(
+        &self,
+        connection: &Connection,
+    ) -> Result<Option<Secret>, StoreError> {
         let mut statement =
             connection.prepare_cached("SELECT value FROM settings WHERE name = ?1")?;
         let stored: Option<String> =

@@ -1,6 +1,6 @@
 //! A secret that a build or an app prints, in whatever spelling, is in no log, no stream and no error.
 
-use crate::deploy::{create, deploy, deploy_live, ended};
+use crate::deploy::{PLAIN, create, deploy, deploy_live, ended};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
 use crate::repositories::fails;
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL};
@@ -213,4 +213,33 @@ fn a_secret_in_any_spelling_is_in_no_log_no_stream_and_no_error() {
     }
     set(&mut owner, &id, &json!({"startCommand": "python3 -u main.py"}));
     deploy_live(&mut owner, &id);
+}
+
+#[test]
+fn a_secret_that_was_replaced_stays_hidden_after_a_restart() {
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let mut server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let start = "echo \"begin $WORD end\"; exec python3 -u main.py";
+    let app = json!({"name": "plain", "gitRepo": git.url("plain"), "startCommand": start});
+    let app = create(&mut owner, &app);
+    let (old, new) = (hex(&random::<16>()), hex(&random::<16>()));
+    let set = |owner: &mut Http, env: Value| {
+        owner.put(&format!("/api/apps/{app}/env"), &json!({ "env": env })).expect(200);
+    };
+    set(&mut owner, json!([{"name": "WORD", "value": old, "secret": true}]));
+    deploy_live(&mut owner, &app);
+    set(&mut owner, json!([{"name": "WORD", "value": new, "secret": true}]));
+    set(&mut owner, json!([]));
+    let path = format!("/api/apps/{app}/log");
+    let hidden = |text: &str| text.contains("begin [redacted] end") && !text.contains(&old);
+    until("its first line", LIMIT, || hidden(&owner.get(&path).expect(200).text()));
+
+    server.kill9();
+    server = server.setup().clone().start();
+    owner = server.owner();
+    assert!(hidden(&owner.get(&path).expect(200).text()));
+    deploy_live(&mut owner, &app);
+    assert!(hidden(&owner.get(&path).expect(200).text()));
 }
