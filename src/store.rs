@@ -23,6 +23,7 @@ pub use error::StoreError;
 pub use hooks::Delivered;
 
 use crate::vault::{Place, Vault};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -90,6 +91,9 @@ impl Store {
 fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    // What a killed server left in the write-ahead log is read, and stays there.
+    let killed = path.with_extension("db-wal").exists();
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, killed)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let version = schema_version(&connection)?;
     if version > SCHEMA_VERSION {

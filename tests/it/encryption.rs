@@ -244,20 +244,35 @@ fn p17_an_envelope_that_is_none_is_an_error_and_not_cleartext() {
 #[test]
 fn p18_a_wrong_key_is_found_at_start_and_changes_nothing() {
     let right = random();
-    let (server, _) = filled(&right);
-    let setup = server.stop();
-    let before = content(&setup.data());
-    let wrong = random::<32>();
-    let other = setup.clone().env("BETTER_PAAS_SECRET_KEY", &hex(&wrong));
-    does_not_start(&other, &["BETTER_PAAS_SECRET_KEY", &key_id(&right)]);
-    let without = setup.clone().without("BETTER_PAAS_SECRET_KEY");
-    does_not_start(&without, &["secret.key"]);
-    let after = content(&setup.data());
-    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
-    for (name, bytes) in before {
-        assert!(after[&name] == bytes, "{name} has changed");
+    let wrong = hex(&random::<32>());
+    // After an orderly end, and after a kill, which leaves writes beside the database.
+    for killed in [false, true] {
+        let (mut server, _) = filled(&right);
+        let setup = server.setup().clone();
+        if killed {
+            server.kill9();
+        } else {
+            server.stop();
+        }
+        let all = || {
+            let mut files = content(&setup.data());
+            assert_eq!(files.contains_key("better-paas.db-wal"), killed);
+            // An index that SQLite makes anew.
+            files.remove("better-paas.db-shm");
+            files
+        };
+        let before = all();
+        let other = setup.clone().env("BETTER_PAAS_SECRET_KEY", &wrong);
+        does_not_start(&other, &["BETTER_PAAS_SECRET_KEY", &key_id(&right)]);
+        let without = setup.clone().without("BETTER_PAAS_SECRET_KEY");
+        does_not_start(&without, &["secret.key"]);
+        let after = all();
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        for (name, bytes) in before {
+            assert!(after[&name] == bytes, "{name} has changed");
+        }
+        setup.start().owner().get("/api/apps").expect(200);
     }
-    setup.start().owner().get("/api/apps").expect(200);
 }
 
 #[test]

@@ -239,6 +239,23 @@ fn a_database_from_a_newer_version_is_left_alone() {
         connection.pragma_update(None, "user_version", 999).unwrap();
     };
     damaged(newer, "newer version");
+
+    // Nor is the write-ahead log that a killed one left, which holds the number and more.
+    let mut server = Server::start();
+    crate::harness::sealed::first_app(&server, "shop", Some("ghp_secret"));
+    let setup = server.setup().clone();
+    server.kill9();
+    let file = setup.data().join("better-paas.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let keep = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(keep, true).unwrap();
+    connection.pragma_update(None, "user_version", 999).unwrap();
+    drop(connection);
+    let read = || [&file, &file.with_extension("db-wal")].map(|f| std::fs::read(f).unwrap());
+    let before = read();
+    let finished = setup.run(&[]);
+    assert!(finished.code == Some(1) && finished.stderr.contains("newer version"), "{finished:?}");
+    assert!(read() == before, "the files have changed");
 }
 
 #[test]
