@@ -92,7 +92,9 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // What a killed server left in the write-ahead log is read, and stays there.
-    let killed = path.with_extension("db-wal").exists();
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let killed = Path::new(&log).exists();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, killed)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let version = schema_version(&connection)?;
