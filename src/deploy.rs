@@ -11,9 +11,9 @@ mod check;
 mod deployer;
 mod detect;
 mod error;
-mod fence;
 mod fetch;
 mod files;
+mod firewall;
 mod hosts;
 mod house;
 mod identity;
@@ -36,7 +36,7 @@ mod worker;
 
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
-pub use fence::Fence;
+pub use firewall::Firewall;
 pub use limits::{Held, Holder, Report as LimitsReport};
 pub use route::{Settings as RouteSettings, State as RouterState};
 

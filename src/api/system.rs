@@ -3,7 +3,7 @@
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{Fence, RouterState, Runtime};
+use crate::deploy::{Firewall, RouterState, Runtime};
 use serde::Serialize;
 use serde_json::json;
 
@@ -71,9 +71,9 @@ pub(super) fn system(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
             ..RouterView::of("running")
         },
     };
-    let (in_force, problem) = match api.deployer.fence() {
-        Some(Fence::InForce) => (true, None),
-        Some(Fence::Missing(why)) => (false, Some(why)),
+    let (in_force, problem) = match api.deployer.firewall() {
+        Some(Firewall::InForce) => (true, None),
+        Some(Firewall::Missing(why)) => (false, Some(why)),
         None => (false, Some("it is being looked at; that takes a moment".to_owned())),
     };
     let shared = api.deployer.shared_user();

@@ -1,7 +1,7 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
 use super::error::DeployError;
-use super::fence::Fence;
+use super::firewall::Firewall;
 use super::hosts::led_to;
 use super::house::Removal;
 use super::instance::{Instance, noted_exit, sweep};
@@ -236,8 +236,8 @@ impl Deployer {
 
     /// Whether a firewall keeps apps from the machine's ports; `None` while that is not known.
     #[must_use]
-    pub fn fence(&self) -> Option<Fence> {
-        self.shared.lookout.fence()
+    pub fn firewall(&self) -> Option<Firewall> {
+        self.shared.lookout.firewall()
     }
 
     /// Why apps have no users of their own, where that is so, and how to mend it.

@@ -2,7 +2,7 @@
 //! takes to run apps, everybody else reads what it found last and waits for nothing.
 
 use super::deployer::{Shared, lock};
-use super::fence::{self, Fence};
+use super::firewall::{self, Firewall};
 use super::machine::Machine;
 use crate::proc::Cancel;
 use std::io;
@@ -28,7 +28,7 @@ pub struct Lookout {
 #[derive(Default)]
 struct Known {
     machine: Option<Result<Machine, String>>,
-    fence: Option<Fence>,
+    firewall: Option<Firewall>,
     closed: bool,
 }
 
@@ -48,8 +48,8 @@ impl Lookout {
     }
 
     /// Whether apps are fenced off, as it was found last; `None` while that is not known.
-    pub fn fence(&self) -> Option<Fence> {
-        lock(&self.known).fence.clone()
+    pub fn firewall(&self) -> Option<Firewall> {
+        lock(&self.known).firewall.clone()
     }
 
     /// Ends the look under way, and [`Shared::look_out`].
@@ -113,20 +113,21 @@ impl Shared {
             if lookout.stop.is_cancelled() {
                 return;
             }
-            let fence = found.as_ref().ok().map(|machine| (machine.clone(), lookout));
+            let firewall = found.as_ref().ok().map(|machine| (machine.clone(), lookout));
             let problem = found.as_ref().err().cloned();
             if let Some(why) = problem.as_ref().filter(|_| problem != said) {
                 log::warn!("apps cannot run: {why}");
             }
             said = problem;
             lookout.note(|known| known.machine = Some(found));
-            let fence = fence.map(|(machine, lookout)| fence::look(&machine, &lookout.stop));
-            let pause = match &fence {
+            let firewall =
+                firewall.map(|(machine, lookout)| firewall::look(&machine, &lookout.stop));
+            let pause = match &firewall {
                 None => WANTING,
-                Some(Fence::InForce) => WELL,
-                Some(Fence::Missing(_)) => OPEN,
+                Some(Firewall::InForce) => WELL,
+                Some(Firewall::Missing(_)) => OPEN,
             };
-            lookout.note(|known| known.fence = fence);
+            lookout.note(|known| known.firewall = firewall);
             if !lookout.pause(pause) {
                 return;
             }
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
         let lookout = Lookout::new().unwrap();
-        assert!(lookout.machine().is_none() && lookout.fence().is_none());
+        assert!(lookout.machine().is_none() && lookout.firewall().is_none());
         lookout.note(|known| known.machine = Some(Err("nothing installed".into())));
         assert!(matches!(lookout.machine(), Some(Err(why)) if why == "nothing installed"));
         std::thread::scope(|scope| {

@@ -1,7 +1,7 @@
 //! Each app is a user of the machine of its own: whose its processes and files are, who may touch them, what stays.
 
 use crate::deploy::{create, deploy_live, show};
-use crate::fence::{OBEDIENT, ask};
+use crate::firewall::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Server, Setup, process, until};
 use serde_json::json;
 use std::collections::BTreeSet;

@@ -15,7 +15,7 @@ mod data_directory;
 mod deploy;
 mod disk;
 mod encryption;
-mod fence;
+mod firewall;
 mod front_door;
 mod front_door_requests;
 mod front_door_siege;

@@ -31,7 +31,7 @@ const PROGRAM: &str = r#"
 try=0 all=
 for address; do
     try=$((try + 1))
-    git clone --verbose --bare "git://$address/fence" "/tmp/$try" 2>&1 &
+    git clone --verbose --bare "git://$address/firewall" "/tmp/$try" 2>&1 &
     all="$all $!"
 done
 wait $all
@@ -47,7 +47,7 @@ const REFUSED: &str = "unable to connect to";
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fence {
+pub enum Firewall {
     /// No app reaches a port of the machine.
     InForce,
     /// Apps do; the sentence says why and what to do.
@@ -55,9 +55,9 @@ pub enum Fence {
 }
 
 /// Tries to reach a port of ours as an app.
-pub fn look(machine: &Machine, stop: &Cancel) -> Fence {
+pub fn look(machine: &Machine, stop: &Cancel) -> Firewall {
     if machine.mode == Mode::SharedUser {
-        return Fence::Missing(
+        return Firewall::Missing(
             "apps run as the server's own user, so a firewall cannot tell them from it; give them \
              users of their own first, then load scripts/firewall"
                 .to_owned(),
@@ -71,20 +71,20 @@ pub fn look(machine: &Machine, stop: &Cancel) -> Fence {
                     Mode::Root => String::new(),
                     _ => format!(" {}", machine.server_user()),
                 };
-                return Fence::Missing(format!(
+                return Firewall::Missing(format!(
                     "apps can connect to the ports of this machine (tried with {address}): to the \
                      dashboard, the router, each other; load the firewall as root with \
                      `scripts/firewall{who}`"
                 ));
             }
             Err(why) => {
-                return Fence::Missing(format!(
+                return Firewall::Missing(format!(
                     "whether apps can connect to the ports of this machine could not be tried: {why}"
                 ));
             }
         }
     }
-    Fence::InForce
+    Firewall::InForce
 }
 
 /// An address of ours that an app could connect to.
@@ -196,13 +196,13 @@ mod tests {
         let address = reached(&machine, 7, PROGRAM, &PACE, &stop).unwrap();
         assert!(address.is_some_and(|a| a.ip().is_loopback()));
         match look(&machine, &stop) {
-            Fence::Missing(why) => assert!(why.contains("scripts/firewall"), "{why}"),
-            Fence::InForce => panic!("no firewall is loaded here"),
+            Firewall::Missing(why) => assert!(why.contains("scripts/firewall"), "{why}"),
+            Firewall::InForce => panic!("no firewall is loaded here"),
         }
         machine.mode = Mode::SharedUser;
         match look(&machine, &stop) {
-            Fence::Missing(why) => assert!(why.contains("users of their own"), "{why}"),
-            Fence::InForce => panic!("apps share the server's user"),
+            Firewall::Missing(why) => assert!(why.contains("users of their own"), "{why}"),
+            Firewall::InForce => panic!("apps share the server's user"),
         }
     }
 
