@@ -5,8 +5,8 @@
 
 use super::Shared;
 use super::check::listens;
+use super::draining::{Draining, GRACE, LOOK, SHORT_GRACE};
 use super::instance::Instance;
-use super::leaving::{GRACE, LOOK, Leaving, SHORT_GRACE};
 use super::port::listeners;
 use super::route::Target;
 use crate::model::{AppId, Wanted};
@@ -123,7 +123,7 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     inbox: Inbox,
     seats: HashMap<AppId, Seat>,
-    leaving: Leaving,
+    draining: Draining,
 }
 
 impl Supervisor {
@@ -131,7 +131,7 @@ impl Supervisor {
     #[must_use]
     pub fn new(shared: Arc<Shared>, inbox: Inbox, found: Vec<(AppId, u16, Instance)>) -> Self {
         let mut supervisor =
-            Self { shared, inbox, seats: HashMap::new(), leaving: Leaving::default() };
+            Self { shared, inbox, seats: HashMap::new(), draining: Draining::default() };
         for (app, port, instance) in found {
             let live = Live::there(instance, port);
             supervisor.seats.insert(app, Seat { live: Some(live), ..Seat::default() });
@@ -155,13 +155,13 @@ impl Supervisor {
         while let Ok(order) = self.inbox.orders.try_recv() {
             if matches!(order, Order::Shutdown) {
                 // Those on their way out get a moment more, all others stay as they are.
-                self.leaving.let_go(&self.shared);
+                self.draining.finish(&self.shared);
                 return ControlFlow::Break(());
             }
             self.obey(order);
         }
         self.notice_ends();
-        self.leaving.see_off(&self.shared);
+        self.draining.reap(&self.shared);
         self.start_due();
         self.welcome();
         self.wait();
@@ -175,7 +175,7 @@ impl Supervisor {
                 let seat = Seat { live: Some(live), ..Seat::default() };
                 let old = self.seats.insert(app.clone(), seat);
                 if let Some(old) = old.and_then(|seat| seat.live) {
-                    self.leaving.replace(app.clone(), old.instance, old.port);
+                    self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 // Unless that start, or the crash, has changed the route, it is this already.
                 self.shared.router.point(&app, &Target::Process(process.port));
@@ -190,7 +190,7 @@ impl Supervisor {
             Order::GiveUp(app) => {
                 let old = self.seats.insert(app.clone(), Seat::default());
                 if let Some(old) = old.and_then(|seat| seat.live) {
-                    self.leaving.replace(app.clone(), old.instance, old.port);
+                    self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 self.look(&app);
             }
@@ -201,7 +201,7 @@ impl Supervisor {
                     // Somebody else may have its port as soon as it has gone.
                     self.shared.router.point(&app, &Target::Down);
                     self.shared.journal.note_app(&app, "Restarting.");
-                    self.leaving.dismiss(app.clone(), old.instance, GRACE, true);
+                    self.draining.stop(app.clone(), old.instance, GRACE, true);
                 }
                 self.look(&app);
             }
@@ -212,9 +212,9 @@ impl Supervisor {
 
     /// Lets an app go that is being removed, or has been.
     fn forget(&mut self, app: AppId) {
-        self.leaving.forget(&app);
+        self.draining.forget(&app);
         if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
-            self.leaving.dismiss(app, live.instance, SHORT_GRACE, false);
+            self.draining.stop(app, live.instance, SHORT_GRACE, false);
         }
     }
 
@@ -241,7 +241,7 @@ impl Supervisor {
                 self.shared.router.point(id, &Target::Down);
                 if let Some(live) = seat.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
-                    self.leaving.dismiss(id.clone(), live.instance, GRACE, true);
+                    self.draining.stop(id.clone(), live.instance, GRACE, true);
                 }
             }
         }
@@ -268,7 +268,7 @@ impl Supervisor {
             seat.pause = Some(pause);
             seat.start_at = Some(Instant::now() + pause);
             if let Some(live) = seat.live.take() {
-                self.leaving.has_ended(id.clone(), live.instance);
+                self.draining.has_ended(id.clone(), live.instance);
             }
         }
     }
@@ -281,7 +281,7 @@ impl Supervisor {
             .seats
             .iter()
             .filter(|(id, seat)| {
-                seat.start_at.is_some_and(|at| at <= now) && !self.leaving.holds_up(id)
+                seat.start_at.is_some_and(|at| at <= now) && !self.draining.holds_up(id)
             })
             .map(|(id, _)| id.clone())
             .collect();
@@ -336,7 +336,7 @@ impl Supervisor {
         let arriving = |seat: &Seat| Some(seat.live.as_ref()?.arriving.as_ref()?.look_at);
         let due = self.seats.values().flat_map(|seat| [seat.start_at, arriving(seat)]).flatten();
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
-        if !self.leaving.is_empty() {
+        if !self.draining.is_empty() {
             pause = pause.min(LOOK);
         }
         // A start that waits for another process to end is looked at with that one.

@@ -1,4 +1,4 @@
-//! Processes on their way out: those that were replaced and may finish their answers,
+//! Draining: processes on their way out, those that were replaced and may finish their answers,
 //! and those that were asked to end.
 
 use super::Shared;
@@ -26,13 +26,13 @@ const DRAIN: Duration = Duration::from_secs(30);
 const DRAIN_LOOK: Duration = Duration::from_millis(500);
 /// How many replaced processes of one app are left alone at once. Each of them takes
 /// memory like the live one.
-const DRAINING: usize = 3;
+const MOST_DRAINING: usize = 3;
 
 /// Time between two looks while a process is ending.
 pub const LOOK: Duration = Duration::from_millis(100);
 
 /// A process on its way out.
-struct Leaver {
+struct Ending {
     app: AppId,
     instance: Instance,
     /// What it is given before it is asked to end; `None` once it was asked.
@@ -42,7 +42,7 @@ struct Leaver {
     told: bool,
 }
 
-impl Leaver {
+impl Ending {
     /// Asks it to end, once.
     fn ask(&mut self) {
         if self.drain.take().is_some() {
@@ -73,53 +73,53 @@ impl Drain {
 
 /// All processes on their way out.
 #[derive(Default)]
-pub struct Leaving {
-    all: Vec<Leaver>,
+pub struct Draining {
+    all: Vec<Ending>,
     /// When to look again at who is connected.
     look_at: Option<Instant>,
 }
 
-impl Leaving {
+impl Draining {
     /// Asks a process to end and gives it this long. `told` says that somebody wants to
     /// know how it ended.
-    pub fn dismiss(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
+    pub fn stop(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
         instance.terminate();
         let kill_at = Instant::now() + grace;
-        self.all.push(Leaver { app, instance, drain: None, kill_at, told });
+        self.all.push(Ending { app, instance, drain: None, kill_at, told });
     }
 
-    /// Dismisses a process whose place another one has taken, once nobody is connected to
+    /// Stops a process whose place another one has taken, once nobody is connected to
     /// it any more: apps that end without finishing their answers are common.
     pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
         let since = Instant::now();
         // The oldest come first.
         let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
-        let mut draining: Vec<&mut Leaver> = draining.collect();
-        let too_many = (draining.len() + 1).saturating_sub(DRAINING);
-        draining.iter_mut().take(too_many).for_each(|leaver| leaver.ask());
+        let mut draining: Vec<&mut Ending> = draining.collect();
+        let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
+        draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Leaver { app, instance, drain, kill_at, told: false });
+        self.all.push(Ending { app, instance, drain, kill_at, told: false });
     }
 
-    /// Sees off one that has ended by itself: something inside may take a moment to go,
+    /// Reaps one that has ended by itself: something inside may take a moment to go,
     /// though it was killed.
     pub fn has_ended(&mut self, app: AppId, instance: Instance) {
         let kill_at = Instant::now();
-        self.all.push(Leaver { app, instance, drain: None, kill_at, told: false });
+        self.all.push(Ending { app, instance, drain: None, kill_at, told: false });
     }
 
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
-        for leaver in self.all.iter_mut().filter(|l| l.app == *app) {
-            leaver.ask();
-            leaver.told = false;
-            leaver.kill_at = leaver.kill_at.min(Instant::now() + SHORT_GRACE);
+        for ending in self.all.iter_mut().filter(|l| l.app == *app) {
+            ending.ask();
+            ending.told = false;
+            ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
         }
     }
 
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
-        self.all.iter().any(|leaver| leaver.told && leaver.app == *app)
+        self.all.iter().any(|ending| ending.told && ending.app == *app)
     }
 
     /// Whether there is none.
@@ -127,25 +127,25 @@ impl Leaving {
         self.all.is_empty()
     }
 
-    /// Sees off those that were asked to end: when they have, or have had their time.
-    pub fn see_off(&mut self, shared: &Shared) {
+    /// Reaps those that were asked to end: when they have, or have had their time.
+    pub fn reap(&mut self, shared: &Shared) {
         let now = Instant::now();
         let busy = self.busy(now);
-        self.all.retain_mut(|leaver| {
-            if !leaver.instance.is_gone() {
-                if leaver.drain.as_ref().is_some_and(|drain| drain.is_over(now, busy.as_ref())) {
-                    leaver.ask();
+        self.all.retain_mut(|ending| {
+            if !ending.instance.is_gone() {
+                if ending.drain.as_ref().is_some_and(|drain| drain.is_over(now, busy.as_ref())) {
+                    ending.ask();
                 }
-                if now >= leaver.kill_at {
-                    leaver.instance.kill();
+                if now >= ending.kill_at {
+                    ending.instance.kill();
                 }
                 return true;
             }
-            if leaver.told
-                && let Some(exit) = leaver.instance.try_wait()
+            if ending.told
+                && let Some(exit) = ending.instance.try_wait()
             {
-                record_end(shared, &leaver.app, leaver.instance.pid(), exit);
-                shared.journal.note_app(&leaver.app, "Stopped.");
+                record_end(shared, &ending.app, ending.instance.pid(), exit);
+                shared.journal.note_app(&ending.app, "Stopped.");
             }
             false
         });
@@ -154,7 +154,7 @@ impl Leaving {
     /// The ports that somebody is connected to, where that matters and it is time to look;
     /// otherwise as if nobody knew.
     fn busy(&mut self, now: Instant) -> Option<HashSet<u16>> {
-        let matters = |l: &Leaver| l.drain.as_ref().is_some_and(|drain| drain.has_settled(now));
+        let matters = |l: &Ending| l.drain.as_ref().is_some_and(|drain| drain.has_settled(now));
         if self.look_at.is_some_and(|at| now < at) || !self.all.iter().any(matters) {
             return None;
         }
@@ -163,21 +163,21 @@ impl Leaving {
     }
 
     /// The server stops: they get a moment more.
-    pub fn let_go(&mut self, shared: &Shared) {
-        self.all.iter_mut().for_each(Leaver::ask);
-        self.see_off_within(shared, LAST_GRACE);
-        for leaver in &mut self.all {
-            leaver.instance.kill();
+    pub fn finish(&mut self, shared: &Shared) {
+        self.all.iter_mut().for_each(Ending::ask);
+        self.reap_within(shared, LAST_GRACE);
+        for ending in &mut self.all {
+            ending.instance.kill();
         }
-        self.see_off_within(shared, LAST_GRACE);
+        self.reap_within(shared, LAST_GRACE);
     }
 
-    fn see_off_within(&mut self, shared: &Shared, limit: Duration) {
+    fn reap_within(&mut self, shared: &Shared, limit: Duration) {
         let until = Instant::now() + limit;
-        self.see_off(shared);
+        self.reap(shared);
         while !self.is_empty() && Instant::now() < until {
             std::thread::sleep(LOOK);
-            self.see_off(shared);
+            self.reap(shared);
         }
     }
 }
