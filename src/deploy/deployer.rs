@@ -6,9 +6,9 @@ use super::hosts::led_to;
 use super::house::Removal;
 use super::instance::{Instance, noted_exit, sweep};
 use super::limits::{self, Report as LimitsReport};
-use super::lookout::Lookout;
 use super::places::Places;
 use super::port::Ports;
+use super::probe::Probe;
 use super::route::{Router, Settings, Target};
 use super::supervise::{Desk, Order, Supervisor};
 use super::worker::{Queue, WORKERS};
@@ -48,7 +48,7 @@ pub struct Shared {
     /// Where the supervisor gets its orders.
     pub desk: Desk,
     /// What is known of the machine.
-    pub lookout: Lookout,
+    pub probe: Probe,
 }
 
 /// The pipeline.
@@ -84,7 +84,7 @@ impl Deployer {
             queue: Queue::default(),
             router,
             desk,
-            lookout: Lookout::new().map_err(|e| DeployError::Io("look at the machine", e))?,
+            probe: Probe::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
         let found = recover(&shared)?;
         // After the sweep: nobody works in these directories any more.
@@ -96,9 +96,9 @@ impl Deployer {
         for app in shared.store.apps()? {
             shared.desk.give(Order::Look(app.id));
         }
-        let (lookout, house) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (probe, house) = (Arc::clone(&shared), Arc::clone(&shared));
         let mut threads = vec![
-            spawn("lookout", move || lookout.look_out())?,
+            spawn("probe", move || probe.probe_until_closed())?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("house", move || house.keep_house())?,
         ];
@@ -227,7 +227,7 @@ impl Deployer {
     /// Whether this machine can run apps.
     #[must_use]
     pub fn runtime(&self) -> Runtime {
-        match self.shared.lookout.machine() {
+        match self.shared.probe.machine() {
             None => Runtime::Unknown,
             Some(Err(why)) => Runtime::Missing(why),
             Some(Ok(_)) => Runtime::Ready,
@@ -237,19 +237,19 @@ impl Deployer {
     /// Whether a firewall keeps apps from the machine's ports; `None` while that is not known.
     #[must_use]
     pub fn firewall(&self) -> Option<Firewall> {
-        self.shared.lookout.firewall()
+        self.shared.probe.firewall()
     }
 
     /// Why apps have no users of their own, where that is so, and how to mend it.
     #[must_use]
     pub fn shared_user(&self) -> Option<String> {
-        self.shared.lookout.machine()?.ok()?.shared_because
+        self.shared.probe.machine()?.ok()?.shared_because
     }
 
     /// The limits of an app as they are; `None` while this machine is not known.
     #[must_use]
     pub fn limits(&self, app: &App) -> Option<LimitsReport> {
-        Some(limits::report(app, &self.shared.lookout.machine()?.ok()?))
+        Some(limits::report(app, &self.shared.probe.machine()?.ok()?))
     }
 
     /// Refuses when this machine is known to run no apps. Never waits, for all requests have
@@ -271,7 +271,7 @@ impl Deployer {
         self.shared.queue.close("the server was stopped; deploy again");
         self.shared.desk.give(Order::Shutdown);
         self.shared.router.shutdown();
-        self.shared.lookout.close();
+        self.shared.probe.close();
         for thread in lock(&self.threads).drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {

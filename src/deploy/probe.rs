@@ -1,4 +1,4 @@
-//! Looks at the machine, at the start and from time to time: one thread tries what it
+//! Probes the machine, at the start and from time to time: one thread tries what it
 //! takes to run apps, everybody else reads what it found last and waits for nothing.
 
 use super::deployer::{Shared, lock};
@@ -19,7 +19,7 @@ const OPEN: Duration = Duration::from_secs(60);
 const WANTING: Duration = Duration::from_secs(15);
 
 /// What is known of the machine.
-pub struct Lookout {
+pub struct Probe {
     known: Mutex<Known>,
     changed: Condvar,
     stop: Cancel,
@@ -32,7 +32,7 @@ struct Known {
     closed: bool,
 }
 
-impl Lookout {
+impl Probe {
     /// Nothing is known yet.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Lookout {
         lock(&self.known).firewall.clone()
     }
 
-    /// Ends the look under way, and [`Shared::look_out`].
+    /// Ends the look under way, and [`Shared::probe_until_closed`].
     pub fn close(&self) {
         lock(&self.known).closed = true;
         self.stop.cancel();
@@ -88,14 +88,14 @@ impl Shared {
     /// # Errors
     /// The sentence that says what is missing.
     pub fn machine(&self) -> Result<Machine, String> {
-        let mut known = lock(&self.lookout.known);
+        let mut known = lock(&self.probe.known);
         loop {
             match &known.machine {
                 Some(found) => return found.clone(),
                 None if known.closed => return Err("the server is stopping".to_owned()),
                 None => {}
             }
-            known = match self.lookout.changed.wait(known) {
+            known = match self.probe.changed.wait(known) {
                 Ok(known) => known,
                 Err(poisoned) => poisoned.into_inner(),
             };
@@ -103,32 +103,30 @@ impl Shared {
     }
 
     /// Looks until the server stops.
-    pub fn look_out(&self) {
-        let lookout = &self.lookout;
+    pub fn probe_until_closed(&self) {
+        let probe = &self.probe;
         let mut said = None;
         loop {
             let etc = self.places.etc().map_err(|e| e.to_string());
-            let found =
-                etc.and_then(|etc| Machine::probe(&etc, &self.places.apps(), &lookout.stop));
-            if lookout.stop.is_cancelled() {
+            let found = etc.and_then(|etc| Machine::probe(&etc, &self.places.apps(), &probe.stop));
+            if probe.stop.is_cancelled() {
                 return;
             }
-            let firewall = found.as_ref().ok().map(|machine| (machine.clone(), lookout));
+            let firewall = found.as_ref().ok().map(|machine| (machine.clone(), probe));
             let problem = found.as_ref().err().cloned();
             if let Some(why) = problem.as_ref().filter(|_| problem != said) {
                 log::warn!("apps cannot run: {why}");
             }
             said = problem;
-            lookout.note(|known| known.machine = Some(found));
-            let firewall =
-                firewall.map(|(machine, lookout)| firewall::look(&machine, &lookout.stop));
+            probe.note(|known| known.machine = Some(found));
+            let firewall = firewall.map(|(machine, probe)| firewall::look(&machine, &probe.stop));
             let pause = match &firewall {
                 None => WANTING,
                 Some(Firewall::InForce) => WELL,
                 Some(Firewall::Missing(_)) => OPEN,
             };
-            lookout.note(|known| known.firewall = firewall);
-            if !lookout.pause(pause) {
+            probe.note(|known| known.firewall = firewall);
+            if !probe.pause(pause) {
                 return;
             }
         }
@@ -141,13 +139,13 @@ mod tests {
 
     #[test]
     fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
-        let lookout = Lookout::new().unwrap();
-        assert!(lookout.machine().is_none() && lookout.firewall().is_none());
-        lookout.note(|known| known.machine = Some(Err("nothing installed".into())));
-        assert!(matches!(lookout.machine(), Some(Err(why)) if why == "nothing installed"));
+        let probe = Probe::new().unwrap();
+        assert!(probe.machine().is_none() && probe.firewall().is_none());
+        probe.note(|known| known.machine = Some(Err("nothing installed".into())));
+        assert!(matches!(probe.machine(), Some(Err(why)) if why == "nothing installed"));
         std::thread::scope(|scope| {
-            let pause = scope.spawn(|| lookout.pause(Duration::from_secs(600)));
-            lookout.close();
+            let pause = scope.spawn(|| probe.pause(Duration::from_secs(600)));
+            probe.close();
             assert!(!pause.join().unwrap());
         });
     }
