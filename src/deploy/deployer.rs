@@ -3,12 +3,12 @@
 use super::error::DeployError;
 use super::firewall::Firewall;
 use super::hosts::led_to;
-use super::house::Removal;
 use super::instance::{Instance, noted_exit, sweep};
 use super::limits::{self, Report as LimitsReport};
 use super::places::Places;
 use super::port::Ports;
 use super::probe::Probe;
+use super::prune::Removal;
 use super::route::{Router, Settings, Target};
 use super::supervise::{Desk, Order, Supervisor};
 use super::worker::{Queue, WORKERS};
@@ -96,11 +96,11 @@ impl Deployer {
         for app in shared.store.apps()? {
             shared.desk.give(Order::Look(app.id));
         }
-        let (probe, house) = (Arc::clone(&shared), Arc::clone(&shared));
+        let (probe, pruner) = (Arc::clone(&shared), Arc::clone(&shared));
         let mut threads = vec![
             spawn("probe", move || probe.probe_until_closed())?,
             spawn("supervisor", move || supervisor.run())?,
-            spawn("house", move || house.keep_house())?,
+            spawn("prune", move || pruner.collect_garbage())?,
         ];
         for _ in 0..WORKERS {
             let worker = Arc::clone(&shared);

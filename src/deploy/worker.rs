@@ -2,7 +2,7 @@
 //! first, and one build at a time of all.
 
 use super::deployer::{Shared, lock};
-use super::house::Removal;
+use super::prune::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,7 +35,7 @@ struct State {
     current: Vec<Current>,
     building: bool,
     removals: Vec<Removal>,
-    house_work: bool,
+    garbage: bool,
 }
 
 struct Current {
@@ -74,7 +74,7 @@ impl Queue {
     pub fn remove_later(&self, removal: Removal) {
         let mut state = self.state();
         state.removals.push(removal);
-        state.house_work = true;
+        state.garbage = true;
         self.changed.notify_all();
     }
 
@@ -123,9 +123,9 @@ impl Queue {
     }
 
     /// Waits until files may be there to remove; `false` when the server stops.
-    pub fn wait_for_house_work(&self, at_most: Duration) -> bool {
-        let mut state = self.wait_while(at_most, |state| !state.house_work);
-        state.house_work = false;
+    pub fn wait_for_garbage(&self, at_most: Duration) -> bool {
+        let mut state = self.wait_while(at_most, |state| !state.garbage);
+        state.garbage = false;
         state.closed.is_none()
     }
 
@@ -151,7 +151,7 @@ impl Queue {
         state.current.retain(|c| c.app != *app);
         // Another request of the same app may have waited for this.
         state.wakes += 1;
-        state.house_work = true;
+        state.garbage = true;
         self.changed.notify_all();
     }
 
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(queue.reason(&app("aaaaaaaaaa")), "the server stops");
         assert!(begin(&queue, &second, &["bbbbbbbbbb"]).is_none());
         queue.wait(0, Duration::from_secs(600));
-        assert!(!queue.wait_for_house_work(Duration::from_secs(600)));
+        assert!(!queue.wait_for_garbage(Duration::from_secs(600)));
         drop(turn);
         assert!(queue.build_turn(&first, || {}).is_none());
     }
@@ -330,11 +330,11 @@ mod tests {
         for name in ["aaaaaaaaaa", "bbbbbbbbbb"] {
             queue.remove_later(Removal { app: app(name), keep_data: false, deploys: Vec::new() });
         }
-        assert!(queue.wait_for_house_work(Duration::from_secs(600)));
+        assert!(queue.wait_for_garbage(Duration::from_secs(600)));
         let free: Vec<_> = queue.removals().into_iter().map(|r| r.app).collect();
         assert_eq!(free, [app("bbbbbbbbbb")]);
         queue.end(&app("aaaaaaaaaa"));
-        assert!(queue.wait_for_house_work(Duration::from_secs(600)));
+        assert!(queue.wait_for_garbage(Duration::from_secs(600)));
         assert_eq!(queue.removals().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the disk tidy: what is no longer needed goes, what somebody needs stays.
+//! Prunes the disk: what is no longer needed goes, what somebody needs stays.
 //!
 //! A deploy prunes its own app. One thread does the rest: it removes for good what
 //! was put aside, finishes the removal of apps, and at the start looks for what the
@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// Removes what nobody needs until the server stops.
-    pub fn keep_house(&self) {
+    pub fn collect_garbage(&self) {
         if let Err(error) = self.clear_unknown() {
             log::warn!("what the database does not know could not be removed: {error}");
         }
@@ -67,7 +67,7 @@ impl Shared {
                 self.journal.remove_app(&removal.app, &removal.deploys);
             }
             self.places.empty_trash(&|| !self.queue.is_closed());
-            if !self.queue.wait_for_house_work(CLEAN_UP) {
+            if !self.queue.wait_for_garbage(CLEAN_UP) {
                 return;
             }
         }
