@@ -10,7 +10,7 @@ use super::port::Ports;
 use super::probe::Probe;
 use super::prune::Removal;
 use super::route::{Router, Settings, Target};
-use super::supervise::{Desk, Order, Supervisor};
+use super::supervise::{Handle, Message, Supervisor};
 use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
@@ -45,8 +45,8 @@ pub struct Shared {
     pub queue: Queue,
     /// Who leads requests to apps.
     pub router: Router,
-    /// Where the supervisor gets its orders.
-    pub desk: Desk,
+    /// Where the supervisor is told of changes.
+    pub supervisor: Handle,
     /// What is known of the machine.
     pub probe: Probe,
 }
@@ -75,7 +75,8 @@ impl Deployer {
         let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
         let router = Router::start(routing, &data, &apps);
         let router = router.map_err(|e| DeployError::Io("prepare the router", e))?;
-        let (desk, inbox) = Desk::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
+        let (handle, mailbox) =
+            Handle::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
         let shared = Arc::new(Shared {
             store,
             journal,
@@ -83,7 +84,7 @@ impl Deployer {
             ports: Ports::default(),
             queue: Queue::default(),
             router,
-            desk,
+            supervisor: handle,
             probe: Probe::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
         let found = recover(&shared)?;
@@ -92,9 +93,9 @@ impl Deployer {
             log::warn!("deploy {} was interrupted when the server ended", deploy.id);
             shared.clear_away(&deploy.app, &deploy.id);
         }
-        let supervisor = Supervisor::new(Arc::clone(&shared), inbox, found);
+        let supervisor = Supervisor::new(Arc::clone(&shared), mailbox, found);
         for app in shared.store.apps()? {
-            shared.desk.give(Order::Look(app.id));
+            shared.supervisor.send(Message::Look(app.id));
         }
         let (probe, pruner) = (Arc::clone(&shared), Arc::clone(&shared));
         let mut threads = vec![
@@ -164,7 +165,7 @@ impl Deployer {
     /// [`DeployError::NothingToStart`] before its first successful deploy.
     pub fn start_app(&self, app: &AppId) -> Result<(), DeployError> {
         self.want_running(app)?;
-        self.shared.desk.give(Order::Look(app.clone()));
+        self.shared.supervisor.send(Message::Look(app.clone()));
         Ok(())
     }
 
@@ -174,7 +175,7 @@ impl Deployer {
     /// As [`Deployer::start_app`].
     pub fn restart_app(&self, app: &AppId) -> Result<(), DeployError> {
         self.want_running(app)?;
-        self.shared.desk.give(Order::Restart(app.clone()));
+        self.shared.supervisor.send(Message::Restart(app.clone()));
         Ok(())
     }
 
@@ -188,7 +189,7 @@ impl Deployer {
         if !self.shared.store.set_wanted(app, Wanted::Stopped)? {
             return Err(DeployError::NoApp);
         }
-        self.shared.desk.give(Order::Look(app.clone()));
+        self.shared.supervisor.send(Message::Look(app.clone()));
         Ok(())
     }
 
@@ -202,7 +203,7 @@ impl Deployer {
         let name = shared.store.app(app)?.ok_or(DeployError::NoApp)?.name;
         self.cancel_deploys(app, "cancelled, because the app was removed")?;
         shared.store.set_wanted(app, Wanted::Stopped)?;
-        shared.desk.give(Order::Forget(app.clone()));
+        shared.supervisor.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
         shared.router.point(app, &Target::Down);
         shared
@@ -215,7 +216,7 @@ impl Deployer {
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
         shared.router.forget(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
-        shared.desk.give(Order::Look(app.clone()));
+        shared.supervisor.send(Message::Look(app.clone()));
         self.readmit();
         shared.journal.remove_app(app, &deploys);
         // A deploy that is being cancelled may still make files, and this thread, which
@@ -269,7 +270,7 @@ impl Deployer {
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
         self.shared.queue.close("the server was stopped; deploy again");
-        self.shared.desk.give(Order::Shutdown);
+        self.shared.supervisor.send(Message::Shutdown);
         self.shared.router.shutdown();
         self.shared.probe.close();
         for thread in lock(&self.threads).drain(..) {

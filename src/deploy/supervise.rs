@@ -1,6 +1,6 @@
 //! Keeps what should run running: one thread that holds every live app.
 //!
-//! It hears of changes by orders and of ends through pidfds. What it does follows
+//! It hears of changes by messages and of ends through pidfds. What it does follows
 //! from two things alone: what the owner wants (in the database) and what runs.
 
 use super::Shared;
@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// What the supervisor is told.
 #[derive(Debug)]
-pub enum Order {
+pub enum Message {
     /// A new release is live in this process; the one before it shall end.
     TakeOver(AppId, Process, Box<Instance>),
     /// A new release without a process is live; the one before it shall end.
@@ -52,35 +52,35 @@ pub enum Order {
     Shutdown,
 }
 
-/// The end of the line where orders are given.
+/// Tells the supervisor.
 #[derive(Debug)]
-pub struct Desk {
-    orders: Sender<Order>,
+pub struct Handle {
+    messages: Sender<Message>,
     bell: Arc<OwnedFd>,
 }
 
-impl Desk {
-    /// A desk, and what the supervisor needs to sit at it.
+impl Handle {
+    /// A handle, and the mailbox that its messages arrive in.
     ///
     /// # Errors
     /// When the process has no descriptor left.
-    pub fn new() -> io::Result<(Self, Inbox)> {
-        let (sender, orders) = channel();
+    pub fn new() -> io::Result<(Self, Mailbox)> {
+        let (sender, messages) = channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok((Self { orders: sender, bell: Arc::clone(&bell) }, Inbox { orders, bell }))
+        Ok((Self { messages: sender, bell: Arc::clone(&bell) }, Mailbox { messages, bell }))
     }
 
-    /// Gives an order. After the supervisor has gone it is lost, as is the server.
-    pub fn give(&self, order: Order) {
-        let _ = self.orders.send(order);
+    /// Sends a message. After the supervisor has gone it is lost, as is the server.
+    pub fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 }
 
-/// Where orders arrive.
+/// Where the supervisor's messages arrive.
 #[derive(Debug)]
-pub struct Inbox {
-    orders: Receiver<Order>,
+pub struct Mailbox {
+    messages: Receiver<Message>,
     bell: Arc<OwnedFd>,
 }
 
@@ -110,7 +110,7 @@ impl Live {
 
 /// What is known of one app.
 #[derive(Default)]
-struct Seat {
+struct Entry {
     live: Option<Live>,
     /// When to start it, if it is to be started.
     start_at: Option<Instant>,
@@ -121,20 +121,20 @@ struct Seat {
 /// The supervisor.
 pub struct Supervisor {
     shared: Arc<Shared>,
-    inbox: Inbox,
-    seats: HashMap<AppId, Seat>,
+    mailbox: Mailbox,
+    entries: HashMap<AppId, Entry>,
     draining: Draining,
 }
 
 impl Supervisor {
     /// A supervisor with the apps that were found running.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, inbox: Inbox, found: Vec<(AppId, u16, Instance)>) -> Self {
+    pub fn new(shared: Arc<Shared>, mailbox: Mailbox, found: Vec<(AppId, u16, Instance)>) -> Self {
         let mut supervisor =
-            Self { shared, inbox, seats: HashMap::new(), draining: Draining::default() };
+            Self { shared, mailbox, entries: HashMap::new(), draining: Draining::default() };
         for (app, port, instance) in found {
             let live = Live::there(instance, port);
-            supervisor.seats.insert(app, Seat { live: Some(live), ..Seat::default() });
+            supervisor.entries.insert(app, Entry { live: Some(live), ..Entry::default() });
         }
         supervisor
     }
@@ -152,34 +152,34 @@ impl Supervisor {
     }
 
     fn turn(&mut self) -> ControlFlow<()> {
-        while let Ok(order) = self.inbox.orders.try_recv() {
-            if matches!(order, Order::Shutdown) {
+        while let Ok(message) = self.mailbox.messages.try_recv() {
+            if matches!(message, Message::Shutdown) {
                 // Those on their way out get a moment more, all others stay as they are.
                 self.draining.finish(&self.shared);
                 return ControlFlow::Break(());
             }
-            self.obey(order);
+            self.handle(message);
         }
         self.notice_ends();
         self.draining.reap(&self.shared);
         self.start_due();
-        self.welcome();
+        self.route_ready();
         self.wait();
         ControlFlow::Continue(())
     }
 
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::TakeOver(app, process, instance) => {
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::TakeOver(app, process, instance) => {
                 let live = Live::there(*instance, process.port);
-                let seat = Seat { live: Some(live), ..Seat::default() };
-                let old = self.seats.insert(app.clone(), seat);
-                if let Some(old) = old.and_then(|seat| seat.live) {
+                let entry = Entry { live: Some(live), ..Entry::default() };
+                let old = self.entries.insert(app.clone(), entry);
+                if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 // Unless that start, or the crash, has changed the route, it is this already.
                 self.shared.router.point(&app, &Target::Process(process.port));
-                // Between the switch and this order we may have started the new
+                // Between the switch and this message we may have started the new
                 // release ourselves, for a crash of the old one; that was `old`.
                 if let Err(error) = self.shared.store.set_process(&app, Some(&process)) {
                     log::error!("the process of app {app} could not be noted: {error}");
@@ -187,16 +187,16 @@ impl Supervisor {
                 // The owner may have stopped it in the meantime.
                 self.look(&app);
             }
-            Order::GiveUp(app) => {
-                let old = self.seats.insert(app.clone(), Seat::default());
-                if let Some(old) = old.and_then(|seat| seat.live) {
+            Message::GiveUp(app) => {
+                let old = self.entries.insert(app.clone(), Entry::default());
+                if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 self.look(&app);
             }
-            Order::Look(app) => self.look(&app),
-            Order::Restart(app) => {
-                let old = self.seats.entry(app.clone()).or_default().live.take();
+            Message::Look(app) => self.look(&app),
+            Message::Restart(app) => {
+                let old = self.entries.entry(app.clone()).or_default().live.take();
                 if let Some(old) = old {
                     // Somebody else may have its port as soon as it has gone.
                     self.shared.router.point(&app, &Target::Down);
@@ -205,15 +205,15 @@ impl Supervisor {
                 }
                 self.look(&app);
             }
-            Order::Forget(app) => self.forget(app),
-            Order::Shutdown => {}
+            Message::Forget(app) => self.forget(app),
+            Message::Shutdown => {}
         }
     }
 
     /// Lets an app go that is being removed, or has been.
     fn forget(&mut self, app: AppId) {
         self.draining.forget(&app);
-        if let Some(live) = self.seats.remove(&app).and_then(|seat| seat.live) {
+        if let Some(live) = self.entries.remove(&app).and_then(|entry| entry.live) {
             self.draining.stop(app, live.instance, SHORT_GRACE, false);
         }
     }
@@ -229,17 +229,17 @@ impl Supervisor {
             }
             Err(error) => return log::error!("app {id} is not looked after: {error}"),
         };
-        let seat = self.seats.entry(id.clone()).or_default();
-        seat.pause = None;
+        let entry = self.entries.entry(id.clone()).or_default();
+        entry.pause = None;
         match app.wanted {
-            Wanted::Running if seat.live.is_none() && app.live_deploy.is_some() => {
-                seat.start_at = Some(Instant::now());
+            Wanted::Running if entry.live.is_none() && app.live_deploy.is_some() => {
+                entry.start_at = Some(Instant::now());
             }
             Wanted::Running => {}
             Wanted::Stopped => {
-                seat.start_at = None;
+                entry.start_at = None;
                 self.shared.router.point(id, &Target::Down);
-                if let Some(live) = seat.live.take() {
+                if let Some(live) = entry.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
                     self.draining.stop(id.clone(), live.instance, GRACE, true);
                 }
@@ -249,10 +249,10 @@ impl Supervisor {
 
     /// Takes notice of live processes that have ended by themselves.
     fn notice_ends(&mut self) {
-        for (id, seat) in &mut self.seats {
-            let Some(live) = seat.live.as_mut() else { continue };
+        for (id, entry) in &mut self.entries {
+            let Some(live) = entry.live.as_mut() else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
-            let pause = pause_after(seat.pause, live.since.elapsed());
+            let pause = pause_after(entry.pause, live.since.elapsed());
             record_end(&self.shared, id, live.instance.pid(), exit);
             self.shared.router.point(id, &Target::Down);
             let seconds = pause.as_secs();
@@ -262,12 +262,12 @@ impl Supervisor {
             };
             let line = format!("{how}; starting it again in {seconds} s.");
             self.shared.journal.note_app(id, &line);
-            if let Some(more) = worth_a_line(seat.pause, pause) {
+            if let Some(more) = worth_a_line(entry.pause, pause) {
                 log::info!("app {}: {line}{more}", name(&self.shared, id));
             }
-            seat.pause = Some(pause);
-            seat.start_at = Some(Instant::now() + pause);
-            if let Some(live) = seat.live.take() {
+            entry.pause = Some(pause);
+            entry.start_at = Some(Instant::now() + pause);
+            if let Some(live) = entry.live.take() {
                 self.draining.has_ended(id.clone(), live.instance);
             }
         }
@@ -278,24 +278,24 @@ impl Supervisor {
     fn start_due(&mut self) {
         let now = Instant::now();
         let due: Vec<AppId> = self
-            .seats
+            .entries
             .iter()
-            .filter(|(id, seat)| {
-                seat.start_at.is_some_and(|at| at <= now) && !self.draining.holds_up(id)
+            .filter(|(id, entry)| {
+                entry.start_at.is_some_and(|at| at <= now) && !self.draining.holds_up(id)
             })
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            let Some(seat) = self.seats.get_mut(&id) else { continue };
-            seat.start_at = None;
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            entry.start_at = None;
             match start(&self.shared, &id) {
-                Ok(live) => seat.live = live,
+                Ok(live) => entry.live = live,
                 Err(why) => {
                     self.shared.router.point(&id, &Target::Down);
-                    let before = seat.pause;
+                    let before = entry.pause;
                     let pause = pause_after(before, Duration::ZERO);
-                    seat.pause = Some(pause);
-                    seat.start_at = Some(now + pause);
+                    entry.pause = Some(pause);
+                    entry.start_at = Some(now + pause);
                     if let Some(more) = worth_a_line(before, pause) {
                         log::warn!(
                             "app {} could not be started: {why}.{more}",
@@ -312,11 +312,11 @@ impl Supervisor {
 
     /// Leads requests to those that were started and now listen. Until then the router
     /// answers that the app is down, rather than that something is wrong with it.
-    fn welcome(&mut self) {
+    fn route_ready(&mut self) {
         let now = Instant::now();
         let mut all = None;
-        for (id, seat) in &mut self.seats {
-            let Some(live) = &mut seat.live else { continue };
+        for (id, entry) in &mut self.entries {
+            let Some(live) = &mut entry.live else { continue };
             let Some(arriving) = live.arriving.as_mut().filter(|a| a.look_at <= now) else {
                 continue;
             };
@@ -330,24 +330,25 @@ impl Supervisor {
         }
     }
 
-    /// Waits for an order, an end, or the next thing that is due.
+    /// Waits for a message, an end, or the next thing that is due.
     fn wait(&self) {
         let now = Instant::now();
-        let arriving = |seat: &Seat| Some(seat.live.as_ref()?.arriving.as_ref()?.look_at);
-        let due = self.seats.values().flat_map(|seat| [seat.start_at, arriving(seat)]).flatten();
+        let arriving = |entry: &Entry| Some(entry.live.as_ref()?.arriving.as_ref()?.look_at);
+        let due =
+            self.entries.values().flat_map(|entry| [entry.start_at, arriving(entry)]).flatten();
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
         if !self.draining.is_empty() {
             pause = pause.min(LOOK);
         }
         // A start that waits for another process to end is looked at with that one.
         let pause = if pause.is_zero() { LOOK } else { pause.min(IDLE) };
-        let mut fds = vec![self.inbox.bell.as_fd()];
-        fds.extend(self.seats.values().filter_map(|s| Some(s.live.as_ref()?.instance.as_fd())));
+        let mut fds = vec![self.mailbox.bell.as_fd()];
+        fds.extend(self.entries.values().filter_map(|s| Some(s.live.as_ref()?.instance.as_fd())));
         if let Err(error) = wait_any(&fds, pause) {
             log::error!("the supervisor cannot wait: {error}");
             std::thread::sleep(LOOK);
         }
-        let _ = rustix::io::read(&self.inbox.bell, &mut [0; 8]);
+        let _ = rustix::io::read(&self.mailbox.bell, &mut [0; 8]);
     }
 }
 

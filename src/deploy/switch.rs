@@ -2,7 +2,7 @@
 
 use super::launch::Launched;
 use super::route::Target;
-use super::supervise::Order;
+use super::supervise::Message;
 use super::{Attempt, Halt};
 use crate::store::Process;
 
@@ -13,8 +13,8 @@ impl Attempt<'_> {
         self.switch(&Target::Process(process.port), Some(&process))?;
         self.say(&format!("Live on port {}", process.port));
         if let Some(instance) = launched.keep() {
-            let order = Order::TakeOver(self.app.id.clone(), process, Box::new(instance));
-            self.shared.desk.give(order);
+            let message = Message::TakeOver(self.app.id.clone(), process, Box::new(instance));
+            self.shared.supervisor.send(message);
         }
         Ok(())
     }
@@ -27,7 +27,7 @@ impl Attempt<'_> {
         }
         self.switch(&Target::Files(app.clone(), release), None)?;
         self.say("Live: the router serves the files");
-        self.shared.desk.give(Order::GiveUp(app));
+        self.shared.supervisor.send(Message::GiveUp(app));
         Ok(())
     }
 
