@@ -35,11 +35,11 @@ pub use permit::Proof;
 pub use upgrade::Upgrade;
 
 use crate::model::Client;
-use accept::{Listener, Porter};
+use accept::{Acceptor, Listener};
 use event_loop::EventLoop;
 use permit::{MAX_LEAVING, Seats};
 use returns::{Returns, Stage};
-use slow::Guest;
+use slow::Task;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -156,7 +156,7 @@ fn affordable_connections() -> usize {
 }
 
 /// What the event loop and the workers use.
-struct Door {
+struct Context {
     limits: Limits,
     resolve: Resolve,
     upgrade: Upgraded,
@@ -167,8 +167,8 @@ struct Door {
 pub struct Gate {
     addresses: Vec<SocketAddr>,
     seats: Arc<Seats>,
-    workers: Arc<Workers<Guest>>,
-    door: Arc<Door>,
+    workers: Arc<Workers<Task>>,
+    context: Arc<Context>,
     event_loop: Option<JoinHandle<()>>,
 }
 
@@ -205,15 +205,16 @@ impl Gate {
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let parked = limits.parked;
-        let door = Arc::new(Door { limits, resolve, upgrade, returns: Returns::new()? });
-        let for_workers = Arc::clone(&door);
-        let work = Box::new(move |guest: Guest| slow::work(&for_workers, guest));
+        let context = Arc::new(Context { limits, resolve, upgrade, returns: Returns::new()? });
+        let for_workers = Arc::clone(&context);
+        let work = Box::new(move |task: Task| slow::work(&for_workers, task));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
-        let porter = Porter::new(Arc::clone(&door), Arc::clone(&seats), listeners);
-        let event_loop = EventLoop::new(Arc::clone(&door), Arc::clone(&workers), porter, relay)?;
+        let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&seats), listeners);
+        let event_loop =
+            EventLoop::new(Arc::clone(&context), Arc::clone(&workers), acceptor, relay)?;
         let event_loop =
             thread::Builder::new().name("gate".to_owned()).spawn(move || event_loop.run())?;
-        Ok(Self { addresses, seats, workers, door, event_loop: Some(event_loop) })
+        Ok(Self { addresses, seats, workers, context, event_loop: Some(event_loop) })
     }
 
     /// Where it listens, in the order of the listeners.
@@ -232,13 +233,13 @@ impl Gate {
     fn shut(&mut self, drain: Duration) {
         let Some(event_loop) = self.event_loop.take() else { return };
         let start = Instant::now();
-        self.door.returns.set(Stage::Closing);
+        self.context.returns.set(Stage::Closing);
         self.seats.close();
         // The rest of the time is for those that have to be cut off.
         if !self.seats.wait_until_empty(start + drain.mul_f32(0.9)) {
             self.seats.abort_all();
         }
-        self.door.returns.set(Stage::End);
+        self.context.returns.set(Stage::End);
         let _ = event_loop.join();
         let left = self.workers.join(start + drain);
         if left > 0 {

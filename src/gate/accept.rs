@@ -1,7 +1,7 @@
 //! Accepting connections. Nothing that happens to one of them, and no shortage of
 //! files or memory, ends it.
 
-use super::Door;
+use super::Context;
 use super::Peer;
 use super::permit::{NoSeat, Permit, Seats};
 use super::poll::Poll;
@@ -70,13 +70,13 @@ impl AsFd for Listener {
 }
 
 /// Accepts and seats.
-pub(super) struct Porter {
-    door: Arc<Door>,
+pub(super) struct Acceptor {
+    context: Arc<Context>,
     seats: Arc<Seats>,
     /// The listeners, and whether somebody may wait there.
     listeners: Vec<(Listener, bool)>,
     /// Who waits for a seat that is being left, and how long at most.
-    at_the_door: Option<(TcpStream, Peer, Instant)>,
+    waiting: Option<(TcpStream, Peer, Instant)>,
     /// No accept until then.
     pause: Option<Instant>,
     /// Who was turned away, and is kept so long.
@@ -84,13 +84,13 @@ pub(super) struct Porter {
     complained: Option<Instant>,
 }
 
-impl Porter {
-    pub fn new(door: Arc<Door>, seats: Arc<Seats>, listeners: Vec<Listener>) -> Self {
+impl Acceptor {
+    pub fn new(context: Arc<Context>, seats: Arc<Seats>, listeners: Vec<Listener>) -> Self {
         Self {
-            door,
+            context,
             seats,
             listeners: listeners.into_iter().map(|listener| (listener, true)).collect(),
-            at_the_door: None,
+            waiting: None,
             pause: None,
             parting: VecDeque::new(),
             complained: None,
@@ -112,12 +112,12 @@ impl Porter {
     /// Accepts nobody any more.
     pub fn close(&mut self) {
         self.listeners.clear();
-        self.at_the_door = None;
+        self.waiting = None;
     }
 
-    /// When [`Porter::accept`] is to be called again.
+    /// When [`Acceptor::accept`] is to be called again.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let next = if self.at_the_door.is_some() {
+        let next = if self.waiting.is_some() {
             Some(now + BACK_OFF)
         } else if self.listeners.iter().any(|(_, waits)| *waits) {
             Some(self.pause.unwrap_or(now))
@@ -136,15 +136,12 @@ impl Porter {
             return;
         }
         self.pause = None;
-        if let Some((stream, peer, until)) = self.at_the_door.take() {
+        if let Some((stream, peer, until)) = self.waiting.take() {
             self.welcome(stream, peer, until, now, seated);
         }
         for at in 0..self.listeners.len() {
             let mut left = ROUND;
-            while self.listeners[at].1
-                && left > 0
-                && self.at_the_door.is_none()
-                && self.pause.is_none()
+            while self.listeners[at].1 && left > 0 && self.waiting.is_none() && self.pause.is_none()
             {
                 left -= 1;
                 self.accept_one(at, now, seated);
@@ -178,11 +175,11 @@ impl Porter {
         now: Instant,
         seated: &mut Vec<(Permit, Peer)>,
     ) {
-        let source = (self.door.resolve)(peer, &[], None);
+        let source = (self.context.resolve)(peer, &[], None);
         match self.seats.admit(stream, source.client, !source.trusted_proxy) {
             Ok(permit) => seated.push((permit, peer)),
             Err(NoSeat::Yet(stream)) if until > now => {
-                self.at_the_door = Some((stream, peer, until));
+                self.waiting = Some((stream, peer, until));
             }
             Err(NoSeat::Yet(stream) | NoSeat::Free(stream)) => {
                 turn_away(&stream);

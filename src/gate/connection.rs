@@ -9,7 +9,7 @@ use super::rewrite::{self, AnswerHead};
 use super::slow::Job;
 use super::upgrade::Upgrade;
 use super::wire::{self, Stop};
-use super::{Door, Limits, Peer, Source};
+use super::{Context, Limits, Peer, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::time::Instant;
@@ -105,23 +105,23 @@ impl Connection {
     }
 
     /// Reads and judges the next request, as far as it has come. `room` is a buffer.
-    pub fn advance(&mut self, door: &Door, room: &mut [u8], now: Instant) -> Step {
-        match self.next(door, room, now) {
+    pub fn advance(&mut self, context: &Context, room: &mut [u8], now: Instant) -> Step {
+        match self.next(context, room, now) {
             Ok(step) => step,
             Err(Stop::Refuse(refusal)) => Step::Work(Job::Refuse(refusal)),
             Err(Stop::Quiet) => Step::Over,
         }
     }
 
-    fn next(&mut self, door: &Door, room: &mut [u8], now: Instant) -> Result<Step, Stop> {
+    fn next(&mut self, context: &Context, room: &mut [u8], now: Instant) -> Result<Step, Stop> {
         loop {
             if let Some(length) = self.whole_head()? {
-                return self.accept(door, length);
+                return self.accept(context, length);
             }
             if !self.readable {
                 if !self.inbox.is_empty() && !self.head_begun {
                     self.head_begun = true;
-                    self.until = now + door.limits.head;
+                    self.until = now + context.limits.head;
                 }
                 return Ok(Step::Wait);
             }
@@ -162,14 +162,14 @@ impl Connection {
     }
 
     /// Judges the head of so many bytes, and takes the request out of the inbox.
-    fn accept(&mut self, door: &Door, head_length: usize) -> Result<Step, Stop> {
+    fn accept(&mut self, context: &Context, head_length: usize) -> Result<Step, Stop> {
         self.to_head = self.inbox.starts_with(b"HEAD ");
         if !self.permit.enter(Phase::Running) {
             return Err(Stop::Quiet);
         }
         let mut fields: Fields<'_> = NO_FIELDS;
-        let head = head::judge(&self.inbox[..head_length], &mut fields, door.limits.body_bytes)?;
-        let source = self.source(door, &head);
+        let head = head::judge(&self.inbox[..head_length], &mut fields, context.limits.body_bytes)?;
+        let source = self.source(context, &head);
         if head.websocket {
             let leftover = &self.inbox[head_length..];
             let upgrade = Upgrade::new(&head, leftover, source, &self.permit)
@@ -204,7 +204,7 @@ impl Connection {
     }
 
     /// Who asks: the peer, or whom a trusted proxy names.
-    fn source(&self, door: &Door, head: &Head<'_, '_>) -> Source {
+    fn source(&self, context: &Context, head: &Head<'_, '_>) -> Source {
         let mut forwarded: [&[u8]; head::MAX_FIELDS] = [b""; head::MAX_FIELDS];
         let mut count = 0;
         let mut scheme = None;
@@ -219,7 +219,7 @@ impl Connection {
                 _ => {}
             }
         }
-        (door.resolve)(self.peer, &forwarded[..count], scheme)
+        (context.resolve)(self.peer, &forwarded[..count], scheme)
     }
 
     /// Sends the answer to the relayed request, or has a worker do so when that takes
@@ -255,14 +255,20 @@ impl Connection {
     }
 
     /// Goes on after an answer.
-    pub fn finish(&mut self, keep_alive: bool, door: &Door, room: &mut [u8], now: Instant) -> Step {
+    pub fn finish(
+        &mut self,
+        keep_alive: bool,
+        context: &Context,
+        room: &mut [u8],
+        now: Instant,
+    ) -> Step {
         self.permit.hold(0);
         if keep_alive && self.permit.enter(Phase::Waiting) {
             self.scan = Scan::default();
             self.may_skip = true;
             self.head_begun = false;
-            self.until = now + door.limits.idle;
-            return self.advance(door, room, now);
+            self.until = now + context.limits.idle;
+            return self.advance(context, room, now);
         }
         // What the client sent and nobody read would destroy the answer on its way.
         if self.inbox.is_empty() { Step::Over } else { Step::Work(Job::Linger) }

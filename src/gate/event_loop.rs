@@ -6,15 +6,15 @@
 //! takes longer goes to a worker, and comes back. Nothing in here waits but
 //! [`Poll::wait`].
 
-use super::accept::{Porter, turn_away};
+use super::accept::{Acceptor, turn_away};
 use super::connection::{Connection, Step};
 use super::poll::{Event, Poll};
 use super::relay::Relay;
 use super::returns::{Next, Stage};
 use super::rewrite::AnswerHead;
-use super::slow::{Guest, Job};
+use super::slow::{Job, Task};
 use super::workers::Workers;
-use super::{Door, head::MAX_HEAD};
+use super::{Context, head::MAX_HEAD};
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,9 +30,9 @@ const FIRST_CONNECTION: u64 = 1 << 32;
 
 /// The loop's own state.
 pub(super) struct EventLoop {
-    door: Arc<Door>,
-    workers: Arc<Workers<Guest>>,
-    porter: Porter,
+    context: Arc<Context>,
+    workers: Arc<Workers<Task>>,
+    acceptor: Acceptor,
     relay: Relay,
     poll: Poll,
     connections: HashMap<u64, Connection>,
@@ -48,19 +48,19 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     pub fn new(
-        door: Arc<Door>,
-        workers: Arc<Workers<Guest>>,
-        porter: Porter,
+        context: Arc<Context>,
+        workers: Arc<Workers<Task>>,
+        acceptor: Acceptor,
         relay: PathBuf,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        poll.watch(door.returns.bell(), BELL)?;
-        porter.watch(&poll, FIRST_LISTENER)?;
-        let relay = Relay::new(relay, RELAY, door.limits.answer);
+        poll.watch(context.returns.bell(), BELL)?;
+        acceptor.watch(&poll, FIRST_LISTENER)?;
+        let relay = Relay::new(relay, RELAY, context.limits.answer);
         Ok(Self {
-            door,
+            context,
             workers,
-            porter,
+            acceptor,
             relay,
             poll,
             connections: HashMap::new(),
@@ -100,7 +100,7 @@ impl EventLoop {
         if self.relay.is_ready() {
             return Some(self.now);
         }
-        let others = [self.next_late, self.relay.deadline(), self.porter.deadline(self.now)];
+        let others = [self.next_late, self.relay.deadline(), self.acceptor.deadline(self.now)];
         others.into_iter().flatten().min()
     }
 
@@ -109,14 +109,15 @@ impl EventLoop {
             BELL => self.take_back(),
             RELAY => self.relay.note(event.flags),
             listener @ ..FIRST_CONNECTION => {
-                self.porter.note(usize::try_from(listener - FIRST_LISTENER).unwrap_or(usize::MAX));
+                self.acceptor
+                    .note(usize::try_from(listener - FIRST_LISTENER).unwrap_or(usize::MAX));
             }
             id => {
                 let flags = event.flags;
                 self.guarded(id, |this, connection| {
                     connection
                         .note(flags)
-                        .then(|| connection.advance(&this.door, &mut this.room, this.now))
+                        .then(|| connection.advance(&this.context, &mut this.room, this.now))
                 });
             }
         }
@@ -124,9 +125,9 @@ impl EventLoop {
 
     /// Takes the connections that workers gave back, and hears whether to stop.
     fn take_back(&mut self) {
-        let (back, stage) = self.door.returns.take();
+        let (back, stage) = self.context.returns.take();
         if stage > self.stage {
-            self.porter.close();
+            self.acceptor.close();
         }
         self.stage = stage;
         for (connection, next) in back {
@@ -136,7 +137,7 @@ impl EventLoop {
                 Some(match next {
                     Next::Relay(request) => connection.relay(request),
                     Next::Answered { keep_alive } => {
-                        connection.finish(keep_alive, &this.door, &mut this.room, this.now)
+                        connection.finish(keep_alive, &this.context, &mut this.room, this.now)
                     }
                 })
             });
@@ -145,12 +146,12 @@ impl EventLoop {
 
     fn accept(&mut self) {
         let mut seated = Vec::new();
-        self.porter.accept(self.now, &mut seated);
+        self.acceptor.accept(self.now, &mut seated);
         for (permit, peer) in seated {
-            let id = self.insert(Connection::new(permit, peer, &self.door.limits, self.now));
+            let id = self.insert(Connection::new(permit, peer, &self.context.limits, self.now));
             // Often the request has come with the connection.
             self.guarded(id, |this, connection| {
-                Some(connection.advance(&this.door, &mut this.room, this.now))
+                Some(connection.advance(&this.context, &mut this.room, this.now))
             });
         }
     }
@@ -175,7 +176,7 @@ impl EventLoop {
         self.guarded(id, |this, connection| {
             Some(match connection.answer(head, body) {
                 Ok(keep_alive) => {
-                    connection.finish(keep_alive, &this.door, &mut this.room, this.now)
+                    connection.finish(keep_alive, &this.context, &mut this.room, this.now)
                 }
                 Err(step) => step,
             })
@@ -244,9 +245,9 @@ impl EventLoop {
         if std::mem::take(&mut connection.watched) {
             self.poll.forget(connection.permit.stream());
         }
-        if let Err(guest) = self.workers.start(Guest { connection, job }) {
-            turn_away(guest.connection.permit.stream());
-            self.porter.make_room();
+        if let Err(task) = self.workers.start(Task { connection, job }) {
+            turn_away(task.connection.permit.stream());
+            self.acceptor.make_room();
         }
     }
 }

@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use super::returns::Next;
 use super::upgrade::Upgrade;
 use super::wire::{Stop, Wire};
-use super::{Door, body, rewrite};
+use super::{Context, body, rewrite};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
@@ -33,37 +33,37 @@ pub(super) enum Job {
 }
 
 /// A connection and what is to be done with it.
-pub(super) struct Guest {
+pub(super) struct Task {
     pub connection: Connection,
     pub job: Job,
 }
 
 /// Does the job, and gives the connection back unless it is over.
-pub(super) fn work(door: &Door, guest: Guest) {
-    let Guest { mut connection, job } = guest;
-    match serve(door, &mut connection, job) {
-        Ok(Some(next)) => door.returns.give(connection, next),
+pub(super) fn work(context: &Context, task: Task) {
+    let Task { mut connection, job } = task;
+    match serve(context, &mut connection, job) {
+        Ok(Some(next)) => context.returns.give(connection, next),
         Ok(None) => {}
         Err(Stop::Quiet) => {}
         Err(Stop::Refuse(refusal)) => {
             let answer = refusal.answer(connection.to_head);
-            let wire = Wire::new(&connection.permit, door.limits.stall);
+            let wire = Wire::new(&connection.permit, context.limits.stall);
             if wire.and_then(|wire| wire.send(&answer)).is_ok() {
-                linger(door, &mut connection);
+                linger(context, &mut connection);
             }
         }
     }
 }
 
-fn serve(door: &Door, connection: &mut Connection, job: Job) -> Result<Option<Next>, Stop> {
-    let wire = || Wire::new(&connection.permit, door.limits.stall);
+fn serve(context: &Context, connection: &mut Connection, job: Job) -> Result<Option<Next>, Stop> {
+    let wire = || Wire::new(&connection.permit, context.limits.stall);
     match job {
         Job::Body { mut request, rest, asks } => {
             let mut wire = wire()?;
             if asks {
                 wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            body::read(&mut wire, &connection.permit, &mut request, rest, door.limits.body)?;
+            body::read(&mut wire, &connection.permit, &mut request, rest, context.limits.body)?;
             Ok(Some(Next::Relay(request)))
         }
         Job::Rest { rest, keep_alive } => {
@@ -87,12 +87,12 @@ fn serve(door: &Door, connection: &mut Connection, job: Job) -> Result<Option<Ne
         }
         Job::Refuse(refusal) => Err(refusal.into()),
         Job::Linger => {
-            linger(door, connection);
+            linger(context, connection);
             Ok(None)
         }
         Job::Upgrade(upgrade) => {
-            Wire::new(&connection.permit, door.limits.stall)?;
-            (door.upgrade)(upgrade);
+            Wire::new(&connection.permit, context.limits.stall)?;
+            (context.upgrade)(upgrade);
             Ok(None)
         }
     }
@@ -100,12 +100,12 @@ fn serve(door: &Door, connection: &mut Connection, job: Job) -> Result<Option<Ne
 
 /// Closes so that the client can read its last answer. Nobody waits for that while
 /// the gate closes.
-fn linger(door: &Door, connection: &mut Connection) {
+fn linger(context: &Context, connection: &mut Connection) {
     connection.inbox = Vec::new();
     if connection.permit.enter(Phase::Waiting)
-        && let Ok(mut wire) = Wire::new(&connection.permit, door.limits.stall)
+        && let Ok(mut wire) = Wire::new(&connection.permit, context.limits.stall)
     {
-        wire.linger(door.limits.linger);
+        wire.linger(context.limits.linger);
     }
 }
 
