@@ -17,6 +17,7 @@ use crate::ops;
 use crate::proc;
 use crate::store::Store;
 use crate::vault::{Vault, key};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
@@ -33,21 +34,28 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// each of 16 arenas: 49 MB in a siege instead of 21 MB, measured.
 const LARGE: &str = "131072";
 
+/// Open files that are enough for all connections and all that runs beside them.
+const MOST_FILES: u64 = 65_536;
+
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
-/// Runs the server until SIGTERM or SIGINT.
+/// Runs the server until SIGTERM or SIGINT, or until it has to begin anew, which
+/// it does in its own place.
 ///
 /// # Errors
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
     logger::start();
     proc::again::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
+    raise_limit_of_files();
+    http::watch_panics();
     let started = Instant::now();
     // Signals that come while we start are kept until we look at them.
     let mut signals = signal_hook::iterator::Signals::new([
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGINT,
+        http::ANEW,
     ])?;
     let config = Config::from_env(|name| std::env::var_os(name))?;
     let data = DataDir::open(&config.data_dir)?;
@@ -64,7 +72,23 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     log::info!("stopping (signal {}); apps keep running", signal.unwrap_or_default());
     running.stop();
     log::info!("stopped");
+    if signal == Some(http::ANEW) {
+        return Err(proc::again::anew().into());
+    }
     Ok(())
+}
+
+/// Takes as many open files as the system allows: the usual 1,024 are for programs
+/// that use select(2). Sandboxes get a limit of their own.
+fn raise_limit_of_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(MOST_FILES, |hard| hard.min(MOST_FILES));
+    if limit.current.is_some_and(|now| now < most) {
+        limit.current = Some(most);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!("the limit of open files could not be raised: {error}");
+        }
+    }
 }
 
 /// Everything behind the door.
@@ -143,9 +167,9 @@ impl House {
         }
         // We hold the lock, so a socket that is there belongs to nobody.
         let _ = std::fs::remove_file(&socket);
-        let server = tiny_http::Server::http_unix(&socket)
+        let handler = http::Handler::open(socket.clone())
             .map_err(|e| format!("{} could not be opened: {e}", socket.display()))?;
-        let server = Arc::new(server);
+        let handler = Arc::new(handler);
         let data_path = data.path().to_owned();
         let api = Api {
             store: self.store,
@@ -155,9 +179,9 @@ impl House {
             machine: Box::new(move || machine_facts(&data_path)),
             started: self.started,
         };
-        let handler = thread::Builder::new().name("handler".to_owned()).spawn({
-            let server = Arc::clone(&server);
-            move || http::handle(&server, &api)
+        let thread = thread::Builder::new().name("handler".to_owned()).spawn({
+            let handler = Arc::clone(&handler);
+            move || handler.run(&api)
         })?;
         let live = Arc::clone(&self.live);
         let trust = trust(&config.trust_proxy);
@@ -189,7 +213,7 @@ impl House {
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
         })?;
         say_where(gate.addresses(), &config.routing);
-        Ok(Running { gate, live: self.live, deployer: self.deployer, server, handler })
+        Ok(Running { gate, live: self.live, deployer: self.deployer, handler, thread })
     }
 }
 
@@ -198,8 +222,8 @@ struct Running {
     gate: Gate,
     live: Arc<Live>,
     deployer: Arc<Deployer>,
-    server: Arc<tiny_http::Server>,
-    handler: JoinHandle<()>,
+    handler: Arc<http::Handler>,
+    thread: JoinHandle<()>,
 }
 
 impl Running {
@@ -211,8 +235,8 @@ impl Running {
         }
         self.gate.stop(DRAIN);
         self.deployer.shutdown();
-        http::stop(&self.server);
-        if self.handler.join().is_err() {
+        self.handler.stop();
+        if self.thread.join().is_err() {
             log::error!("the request thread had ended with a panic");
         }
     }

@@ -6,11 +6,15 @@
 use crate::api::{Answer, Api, ApiError, Body, Peer, Request};
 use crate::model::Client;
 use data_encoding::HEXLOWER;
-use std::io::Write as _;
+use rustix::process::{Signal, kill_process};
+use std::error::Error;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tiny_http::{Header, Method, Server, StatusCode};
 
 /// Bytes that the buffer for answers keeps: most answers fit.
@@ -25,29 +29,102 @@ const SECURE: &str = "X-Gate-Secure";
 const PROVED: &str = "X-Gate-Proved";
 const FILE: &str = "X-Gate-File";
 
-/// Answers requests until [`Server::unblock`].
-pub(super) fn handle(server: &Server, api: &Api) {
-    let mut out = Vec::with_capacity(USUAL_ANSWER);
-    let mut date = Date::default();
-    while let Ok(mut request) = server.recv() {
-        // A panic is a bug here; it ends this request and no other.
-        let answer = catch_unwind(AssertUnwindSafe(|| answer(api, &mut request)))
-            .unwrap_or_else(|_| ApiError::internal().into());
-        out.clear();
-        write(&mut out, &answer, date.now(), request.method() == &Method::Head);
-        // One write for head and body: tiny_http's own way of answering makes
-        // three of it, and each wakes the gate.
-        let mut writer = request.into_writer();
-        if let Err(error) = writer.write_all(&out).and_then(|()| writer.flush()) {
-            log::warn!("an answer did not reach the gate: {error}");
+/// How often the request thread looks whether it is still heard when nobody asks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What it tells the main thread when it no longer is: to begin anew.
+pub(super) const ANEW: i32 = signal_hook::consts::SIGUSR2;
+
+/// Set when a thread that is none of ours has ended with a panic: ours have names.
+static FOREIGN_PANIC: AtomicBool = AtomicBool::new(false);
+
+/// Notes panics of `tiny_http`'s threads, beside the usual message.
+pub(super) fn watch_panics() {
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        usual(info);
+        if std::thread::current().name().is_none() {
+            FOREIGN_PANIC.store(true, Relaxed);
         }
-        out.shrink_to(USUAL_ANSWER);
+    }));
+}
+
+/// What handles requests, one after the other.
+pub(super) struct Handler {
+    server: Server,
+    socket: PathBuf,
+    stopping: AtomicBool,
+}
+
+impl Handler {
+    /// Opens the socket between gate and handler.
+    pub(super) fn open(socket: PathBuf) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let server = Server::http_unix(&socket)?;
+        Ok(Self { server, socket, stopping: AtomicBool::new(false) })
+    }
+
+    /// Answers requests until [`Handler::stop`].
+    ///
+    /// `tiny_http` takes no more connections after the first that fails, and connections fail
+    /// when files run out: then it asks the main thread for a new start, once.
+    pub(super) fn run(&self, api: &Api) {
+        let mut out = Vec::with_capacity(USUAL_ANSWER);
+        let mut date = Date::default();
+        let mut asked = false;
+        while !self.stopping.load(Relaxed) {
+            let broken = match self.server.recv_timeout(LOOK) {
+                Ok(Some(request)) => {
+                    respond(api, request, &mut out, &mut date);
+                    false
+                }
+                Ok(None) => false,
+                Err(_) => true,
+            };
+            if !asked && (broken || self.is_deaf()) {
+                log::error!("no more connections between gate and handler; starting anew");
+                asked = true;
+                let own = rustix::process::getpid();
+                if let Err(error) = kill_process(own, Signal::USR2) {
+                    log::error!("the server could not start itself anew: {error}");
+                }
+            }
+        }
+    }
+
+    /// Whether a panic has ended the thread that takes connections.
+    fn is_deaf(&self) -> bool {
+        if !FOREIGN_PANIC.load(Relaxed) {
+            return false;
+        }
+        match UnixStream::connect(&self.socket) {
+            Err(error) => error.kind() == ErrorKind::ConnectionRefused,
+            Ok(_) => {
+                FOREIGN_PANIC.store(false, Relaxed);
+                false
+            }
+        }
+    }
+
+    /// Ends [`Handler::run`].
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.server.unblock();
     }
 }
 
-/// Wakes [`handle`] up for good.
-pub(super) fn stop(server: &Arc<Server>) {
-    server.unblock();
+fn respond(api: &Api, mut request: tiny_http::Request, out: &mut Vec<u8>, date: &mut Date) {
+    // A panic is a bug here; it ends this request and no other.
+    let answer = catch_unwind(AssertUnwindSafe(|| answer(api, &mut request)))
+        .unwrap_or_else(|_| ApiError::internal().into());
+    out.clear();
+    write(out, &answer, date.now(), request.method() == &Method::Head);
+    // One write for head and body: tiny_http's own way of answering makes
+    // three of it, and each wakes the gate.
+    let mut writer = request.into_writer();
+    if let Err(error) = writer.write_all(out).and_then(|()| writer.flush()) {
+        log::warn!("an answer did not reach the gate: {error}");
+    }
+    out.shrink_to(USUAL_ANSWER);
 }
 
 fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {

@@ -1,8 +1,9 @@
 //! Start and stop: the command line, bad values, signals, and what the server does with damaged data.
 
-use crate::harness::server::run;
-use crate::harness::{RawConn, Server, Setup, Ws};
-use rustix::process::Signal;
+use crate::harness::server::{free_port, run};
+use crate::harness::{RawConn, Server, Setup, Ws, until};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -353,4 +354,40 @@ fn an_ordinary_user_can_run_it() {
     server.owner().get("/api/session").expect(200);
     assert_eq!(crate::harness::server::mode(&server.data()), 0o700);
     assert_eq!(server.operator(&["token"]).stdout.trim_end(), server.token());
+}
+
+#[test]
+fn a_server_whose_inner_socket_broke_for_want_of_files_begins_anew_by_itself() {
+    for spare in [0, 1] {
+        begins_anew(spare);
+    }
+}
+
+fn begins_anew(spare: usize) {
+    // Of its choice, for the next start has it as well.
+    let server = Setup::new().listen(&format!("127.0.0.1:{}", free_port())).start();
+    let mut owner = server.owner();
+    owner.get("/api/apps").expect(200);
+    let pid = Pid::from_raw(server.pid().try_into().unwrap());
+    let own = getrlimit(Resource::Nofile);
+    let socket = server.data().join("gate.sock");
+    // None more may be opened, or one: then a connection is taken, and cannot be set up.
+    until("connections are taken no longer", Duration::from_secs(20), || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().flatten();
+        let open: Vec<u64> =
+            open.map(|e| e.file_name().to_str().unwrap().parse().unwrap()).collect();
+        let free = (0..).filter(|n| !open.contains(n)).nth(spare).unwrap();
+        let tight = Rlimit { current: Some(free), maximum: own.maximum };
+        prlimit(pid, Resource::Nofile, tight).unwrap();
+        let _cut = UnixStream::connect(&socket);
+        let log = server.log();
+        log.contains("panicked") || log.contains("Too many open files")
+    });
+    prlimit(pid, Resource::Nofile, own).unwrap();
+    server.wait_for_log("starting anew");
+    until("it answers again", Duration::from_secs(20), || {
+        server.owner().try_request("GET", "/api/apps", None).is_ok_and(|a| a.status == 200)
+    });
+    let answer = server.operator(&["lockouts"]);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
 }

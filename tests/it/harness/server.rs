@@ -396,7 +396,7 @@ impl Drop for Server {
 }
 
 /// A port that nobody has: none that the system gives to connections, and none that apps get.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let mut tries = (0..1000).map(|_| 10_000 + u16::from_be_bytes(super::random()) % 10_000);
     let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     tries.find(free).expect("a free port")
