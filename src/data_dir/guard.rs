@@ -25,6 +25,8 @@ const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 /// Directories inside that are ours all the way down.
 const OUR_TREES: [&str; 2] = ["logs", "backups"];
+/// Directories inside of which apps or the router read something; others write nothing there.
+const SHARED_TREES: [&str; 2] = ["sandbox", "router"];
 /// How deep those go; a bound for a loop that must end.
 const MAX_DEPTH: usize = 8;
 /// Names that a log line lists before it only counts.
@@ -118,19 +120,25 @@ fn foreign(meta: &Metadata) -> bool {
 pub(super) fn tighten(real: &Path) -> Result<(), DataDirError> {
     let mut found = Vec::new();
     // The directory first: from then on nobody else can put anything into it.
-    tighten_one(real, &mut found)?;
+    tighten_one(real, OTHERS, &mut found)?;
     for path in entries(real)? {
         let meta = match fs::symlink_metadata(&path) {
             Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(why) => return Err(DataDirError::Modes { path, why }),
         };
-        let ours_below = path.file_name().is_some_and(|n| OUR_TREES.iter().any(|t| n == *t));
+        let is_one_of =
+            |names: &[&str]| path.file_name().is_some_and(|n| names.iter().any(|t| n == *t));
         if meta.is_file() || meta.file_type().is_socket() {
             ours(&path, &meta)?;
-            tighten_one(&path, &mut found)?;
-        } else if meta.is_dir() && ours_below {
-            tighten_tree(&path, MAX_DEPTH, &mut found)?;
+            tighten_one(&path, OTHERS, &mut found)?;
+        } else if meta.is_dir() && is_one_of(&OUR_TREES) {
+            tighten_tree(&path, OTHERS, MAX_DEPTH, &mut found)?;
+        } else if meta.is_dir() && is_one_of(&SHARED_TREES) {
+            tighten_tree(&path, OTHERS_WRITE, MAX_DEPTH, &mut found)?;
+        } else if meta.is_dir() {
+            // What is inside may belong to apps, which are users of their own.
+            tighten_one(&path, OTHERS_WRITE, &mut found)?;
         }
     }
     if !found.is_empty() {
@@ -142,12 +150,19 @@ pub(super) fn tighten(real: &Path) -> Result<(), DataDirError> {
     Ok(())
 }
 
-fn tighten_tree(path: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
-    tighten_one(path, found)?;
+fn tighten_tree(
+    path: &Path,
+    denied: u32,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+) -> Result<(), DataDirError> {
+    tighten_one(path, denied, found)?;
     for entry in entries(path)? {
         match fs::symlink_metadata(&entry) {
-            Ok(meta) if meta.is_dir() && depth > 0 => tighten_tree(&entry, depth - 1, found)?,
-            Ok(meta) if meta.is_file() => tighten_one(&entry, found)?,
+            Ok(meta) if meta.is_dir() && depth > 0 => {
+                tighten_tree(&entry, denied, depth - 1, found)?;
+            }
+            Ok(meta) if meta.is_file() => tighten_one(&entry, denied, found)?,
             _ => {}
         }
     }
@@ -159,19 +174,20 @@ fn entries(path: &Path) -> Result<Vec<PathBuf>, DataDirError> {
     read.map_err(|why| DataDirError::Unusable { path: path.to_owned(), why })
 }
 
-/// Tightens one file or directory. It may vanish meanwhile: a server at work
+/// Takes these bits from one file or directory. It may vanish meanwhile: a server at work
 /// makes and removes files while an operator's command looks at them.
-fn tighten_one(path: &Path, found: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
+fn tighten_one(path: &Path, denied: u32, found: &mut Vec<PathBuf>) -> Result<(), DataDirError> {
     let tightened = fs::symlink_metadata(path).and_then(|meta| {
-        let lacks = meta.is_dir() && meta.mode() & DIR_MODE != DIR_MODE;
-        if meta.mode() & OTHERS == 0 && !lacks {
+        let (mode, own) = (meta.mode() & 0o777, if meta.is_dir() { DIR_MODE } else { FILE_MODE });
+        let lacks = meta.is_dir() && mode & own != own;
+        if mode & denied == 0 && !lacks {
             return Ok(());
         }
-        if meta.mode() & OTHERS != 0 {
+        if mode & denied != 0 {
             found.push(path.to_owned());
         }
-        let mode = if meta.is_dir() { DIR_MODE } else { FILE_MODE };
-        fs::set_permissions(path, Permissions::from_mode(mode))
+        let kept = mode & !denied & OTHERS;
+        fs::set_permissions(path, Permissions::from_mode(kept | own))
     });
     match tightened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -3,7 +3,7 @@
 use crate::harness::sealed::first_app;
 use crate::harness::server::mode;
 use crate::harness::wait::let_pass;
-use crate::harness::{Finished, Http, Server, Setup, random};
+use crate::harness::{Finished, Http, Server, Setup, random, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -89,7 +89,21 @@ fn p25_looser_modes_are_tightened_and_the_log_says_so() {
         assert!(server.log().contains(name), "{}", server.log());
     }
     let quiet = server.restart();
-    assert!(!quiet.log().contains("secret.key"), "nothing to say: {}", quiet.log());
+    assert!(!quiet.log().contains("could reach"), "nothing to say: {}", quiet.log());
+
+    // Where apps and the router read, others shall not write.
+    until("the sandbox's files", Duration::from_secs(20), || data.join("sandbox/seccomp").exists());
+    let setup = quiet.stop();
+    let loose = ["sandbox", "sandbox/seccomp", "router", "apps"].map(|name| data.join(name));
+    std::fs::create_dir_all(&loose[3]).unwrap();
+    for path in &loose {
+        set_mode(path, 0o777);
+    }
+    let server = setup.start();
+    for path in &loose {
+        assert_eq!(mode(path) & 0o022, 0, "{}", path.display());
+    }
+    assert!(server.log().contains("sandbox"), "{}", server.log());
 }
 
 #[test]
