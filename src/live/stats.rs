@@ -30,6 +30,8 @@ pub struct Machine {
     pub disk_free_bytes: u64,
     /// Runnable threads on average over 1, 5 and 15 minutes.
     pub load_average: [f64; 3],
+    /// How many threads can run at once.
+    pub cores: usize,
     /// Seconds since the machine started.
     pub uptime_seconds: u64,
 }
@@ -53,6 +55,7 @@ impl Machine {
             memory_available_bytes: kib("MemAvailable:"),
             disk_total_bytes,
             disk_free_bytes,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             load_average: [(); 3].map(|()| loads.next().unwrap_or(0.0)),
             uptime_seconds: uptime.split('.').next().and_then(|s| s.parse().ok()).unwrap_or(0),
         }

@@ -104,6 +104,7 @@ fn numbers_come_each_second_and_are_read_once_for_all_viewers() {
                 "diskTotalBytes",
                 "diskFreeBytes",
                 "uptimeSeconds",
+                "cores",
             ] {
                 assert!(machine[field].as_u64().unwrap() > 0, "{field} in {message}");
             }
