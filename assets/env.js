@@ -10,7 +10,7 @@ export async function envTab(page) {
   let before = "";
 
   const rows = () => [...list.children];
-  const read = () => rows().map(readRow).filter(({ name, value }) => name !== "" || value);
+  const read = () => rows().map(readRow).filter(given);
   const dirty = () => JSON.stringify(read()) !== before;
 
   function addRow(entry) {
@@ -44,16 +44,38 @@ export async function envTab(page) {
   onSubmit(root, async () => {
     const nameless = rows().find((row) => readRow(row).name === "" && readRow(row).value);
     if (nameless) {
-      nameless.querySelector("input").focus();
-      throw new Error("A value has no name yet.");
+      throw Object.assign(new Error("A value has no name yet."), { input: nameless.querySelector("input") });
     }
-    show((await put(path, { env: read() })) ?? (await get(path)));
+    const sent = rows().filter((row) => given(readRow(row)));
+    let answer;
+    try {
+      answer = await put(path, { env: sent.map(readRow) });
+    } catch (failure) {
+      throw atItsRow(failure, sent);
+    }
+    show(answer ?? (await get(path)));
     const runs = page.app.status === "running" || page.app.status === "crashed";
     say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
   });
   show(await get(path));
   return { root, dirty };
 }
+
+// A row that was added and left empty is nothing to store.
+const given = ({ name, value }) => name !== "" || value;
+
+/** A failure that names `env[3].name`, told as a person counts, with the input it is about. */
+function atItsRow(failure, sent) {
+  const [place, index, field] = /env\[(\d+)\](?:\.(\w+))?/.exec(failure.message) ?? [];
+  const row = sent[index];
+  if (!row) return failure;
+  const shown = rowsWith(row).indexOf(row) + 1;
+  failure.message = failure.message.replace(place, `Variable ${shown}: ${field ? `the ${field}` : "it"}`);
+  failure.input = row.querySelector(`[name="${field}"]`) ?? row.querySelector("input");
+  return failure;
+}
+
+const rowsWith = (row) => [...row.parentElement.children];
 
 /** One row; it keeps a stored secret as long as its value box is not opened. */
 function makeRow({ name, value, secret }, removed) {
