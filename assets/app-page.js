@@ -2,11 +2,11 @@
 
 import { get, getText, live, patch, post, remove } from "./api.js";
 import { appFields } from "./app-fields.js";
-import { repoText } from "./apps.js";
+import { repoText, withoutScheme } from "./apps.js";
 import { deploysTab } from "./deploys.js";
 import { envTab } from "./env.js";
 import { onStats } from "./stats.js";
-import { copy, download, logBox, onClick, onSubmit, openDialog, part, say, showLink, showStatus } from "./ui.js";
+import { copy, download, logBox, onClick, onSubmit, openDialog, part, reachOf, say, showLink, showStatus } from "./ui.js";
 import { bindWebhook } from "./webhook.js";
 
 const TABS = { "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab] };
@@ -43,7 +43,10 @@ export async function appView({ signal, go, note, params: [id, tab = "", deployI
 function showHead(root, app) {
   say(root, { name: app.name, repo: repoText(app) });
   showStatus(part(root, "status"), app.status, app.statusDetail);
-  showLink(part(root, "url"), app.url, "Open");
+  showAddresses(part(root, "urls"), app.urls);
+  part(root, "trouble").hidden = app.status !== "crashed";
+  say(root, { "trouble-why": app.statusDetail ? ` It ended with ${app.statusDetail}.` : "" });
+  part(root, "trouble-log").href = `#/apps/${app.id}/log`;
   const up = app.liveDeployId !== null && app.status !== "stopped";
   const focused = document.activeElement;
   part(root, "start").hidden = app.status !== "stopped" || app.liveDeployId === null;
@@ -51,6 +54,21 @@ function showHead(root, app) {
   part(root, "stop").hidden = !up;
   // A button that goes away while it has the focus hands it to one that stays.
   if (focused?.hidden && part(root, "actions").contains(focused)) part(root, "deploy").focus();
+}
+
+/** Everywhere it answers, so that a domain that does not work hides no address that does. */
+function showAddresses(list, urls) {
+  // Links that are there already keep the focus.
+  if ([...list.querySelectorAll("a")].map((link) => link.getAttribute("href")).join() === urls.join()) return;
+  list.replaceChildren(...urls.map((url, place) => {
+    const item = document.createElement("li"), link = document.createElement("a"), reach = document.createElement("small");
+    Object.assign(link, { target: "_blank", rel: "noopener noreferrer" });
+    if (place === 0) link.dataset.test = "app-url";
+    showLink(link, url, withoutScheme(url));
+    reach.textContent = reachOf(url);
+    item.append(link, ...(reach.textContent ? [" ", reach] : []));
+    return item;
+  }));
 }
 
 function bindActions(root, page) {
@@ -145,7 +163,7 @@ async function settingsTab(page) {
   });
 
   part(root, "delete").addEventListener("click", () => {
-    say(dialog, { "dialog-name": page.app.name, "dialog-name-again": page.app.name });
+    say(dialog, { "dialog-place": `data/apps/${page.id}/data`, "dialog-name": page.app.name, "dialog-name-again": page.app.name });
     openDialog(dialog);
   });
   onSubmit(dialog.querySelector("form"), async ({ confirm, keepData }) => {

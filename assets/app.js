@@ -6,7 +6,7 @@ import { connection, session, setToken } from "./api.js";
 import { settingsView } from "./settings.js";
 import { askToken, hideSignIn, resume } from "./sign-in.js";
 import { watchStats } from "./stats.js";
-import { copy, part } from "./ui.js";
+import { copy, copyText, part } from "./ui.js";
 
 const ROUTES = [
   [/^#\/apps$/, "apps", appsView],
@@ -130,16 +130,7 @@ function showNewToken(token) {
     event.preventDefault();
     dialog.close();
   });
-  part(dialog, "copy").addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(token);
-      part(dialog, "copied").textContent = "Copied.";
-    } catch {
-      // Without HTTPS browsers keep the clipboard closed.
-      getSelection().selectAllChildren(output);
-      part(dialog, "copied").textContent = "Selected. Copy it with Ctrl+C, or Command+C on a Mac.";
-    }
-  });
+  part(dialog, "copy").addEventListener("click", () => copyText(output, part(dialog, "copied")));
   // A stray Escape must not throw away what is shown once.
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   dialog.addEventListener("close", () => {

@@ -2,11 +2,23 @@
 
 import { get, post } from "./api.js";
 import { appFields } from "./app-fields.js";
-import { onStats, showMachine, showRuntime } from "./stats.js";
-import { announce, copy, onSubmit, part, showLink, showStatus, statusWord } from "./ui.js";
+import { reasonOf } from "./deploys.js";
+import { advice, onStats, showAdvice, showMachine, showRuntime } from "./stats.js";
+import { announce, copy, onSubmit, part, reachOf, say, showLink, showStatus, statusWord } from "./ui.js";
 
-const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
+export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
 export const repoText = (app) => withoutScheme(app.gitRepo) + (app.branch ? ` @ ${app.branch}` : "");
+
+/** An app that never went live: its last deploy knows why. */
+async function tellWhy(row, { id, status }) {
+  if (status !== "failed") return say(row, { why: "" });
+  try {
+    const { deploys: [last] } = await get(`/api/apps/${id}/deploys?limit=1`);
+    say(row, { why: last?.error ? reasonOf(last) : "" });
+  } catch {
+    // The app's page says it too.
+  }
+}
 
 export async function appsView({ signal }) {
   const root = copy("view-apps");
@@ -31,6 +43,9 @@ export async function appsView({ signal }) {
       part(row.root, "repo").textContent = repoText(app);
       showStatus(part(row.root, "status"), app.status, app.statusDetail);
       showLink(part(row.root, "url"), app.url, withoutScheme(app.url ?? ""));
+      const reach = reachOf(app.url);
+      say(row.root, { reach: reach && `(${reach})` });
+      tellWhy(row.root, app);
       // Moving a row that is in its place already would take the focus from it.
       if (list.children[place] !== row.root) list.insertBefore(row.root, list.children[place] ?? null);
     });
@@ -52,6 +67,10 @@ export async function appsView({ signal }) {
   const [{ apps }, system] = await Promise.all([get("/api/apps"), get("/api/system")]);
   show(apps);
   showRuntime(root, system.runtime);
+  const sentences = advice(system), count = sentences.length;
+  part(root, "could-be-better").hidden = count === 0;
+  say(root, { "advice-count": count === 1 ? "One thing could be better on this machine" : `${count} things could be better on this machine` });
+  showAdvice(part(root, "advice"), sentences);
   showMachine(root, { machine: system.machine, server: system });
   onStats(signal, (now) => {
     showMachine(root, now);

@@ -21,7 +21,7 @@ export async function deploysTab(page) {
   const path = `${page.path}/deploys`;
   // In the server's order, newest first: by the clock, one that jumped would mix them up.
   let known = new Map();
-  let shownId = null, shown = null, stopShown = new AbortController();
+  let shownId = null, shown = null, showAgain = () => {}, stopShown = new AbortController();
 
   const add = (deploys) => {
     for (const deploy of deploys) known.set(deploy.id, deploy);
@@ -42,7 +42,7 @@ export async function deploysTab(page) {
     shown = deploy;
     part(root, "shown").hidden = false;
     showRollBack();
-    showDeploy(part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
+    showAgain = showDeploy(page, part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
       if (known.has(now.id)) add([now]);
       shown = now;
       showList();
@@ -85,6 +85,7 @@ export async function deploysTab(page) {
     showList();
   });
   page.onChange(async () => {
+    showAgain();
     try {
       const [newest] = await load();
       if (!page.deployId) showOne(newest);
@@ -107,6 +108,7 @@ function rowOf(deploy, page, shownId) {
   }
   what.textContent = nameOf(deploy);
   what.href = `#/apps/${page.id}/deploys/${deploy.id}`;
+  if (deploy.id === page.app.liveDeployId && page.app.status === "crashed") showStatus(status, "crashed");
   if (deploy.id === shownId) what.ariaCurrent = "true";
   showTime(part(row, "when"), deploy.createdAt);
   const how = BY[deploy.trigger] ?? "";
@@ -115,8 +117,8 @@ function rowOf(deploy, page, shownId) {
   return row;
 }
 
-/** Shows one deploy and follows it to its end; `changed` gets each news of it. */
-function showDeploy(root, deploy, signal, changed) {
+/** Shows one deploy and follows it to its end; `changed` gets each news of it. Gives what shows its state anew. */
+function showDeploy(page, root, deploy, signal, changed) {
   const path = `/api/deploys/${deploy.id}`;
   const box = logBox("Log of the deploy", "build-log");
   const error = part(root, "log-error");
@@ -136,14 +138,16 @@ function showDeploy(root, deploy, signal, changed) {
     say(root, { title: nameOf(now) });
     showSteps(part(root, "steps"), now);
     const result = part(root, "result");
-    result.dataset.status = isFinal(now) ? now.status : "";
-    say(root, { result: isFinal(now) ? resultOf(now) : "" });
+    const crashed = now.id === page.app.liveDeployId && page.app.status === "crashed";
+    result.dataset.status = crashed ? "crashed" : isFinal(now) ? now.status : "";
+    say(root, { result: isFinal(now) ? resultOf(now, crashed) : "" });
   }
+  const again = () => show(deploy);
   show(deploy);
 
   if (isFinal(deploy)) {
     getText(`${path}/log`).then((text) => box.set(text), (failure) => (error.textContent = failure.message));
-    return;
+    return again;
   }
   const news = (now) => {
     deploy = now;
@@ -171,17 +175,21 @@ function showDeploy(root, deploy, signal, changed) {
       return news(now);
     },
   });
+  return again;
 }
 
-function resultOf(deploy) {
+function resultOf(deploy, crashed) {
   if (deploy.status === "failed") return reasonOf(deploy);
+  if (crashed) return "Went live; the app has crashed since.";
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
 }
 
 /** Why it failed, in one line. The app's own last lines, which may follow it, are in the log. */
-function reasonOf({ error }) {
+export function reasonOf({ error }) {
   const [first, ...more] = (error || "failed without a reason").split("\n");
-  const line = more.length > 0 ? first.replace(/(; [^;]*)?:$/, ".") : first;
+  const line = (more.length > 0 ? first.replace(/(; [^;]*)?:$/, ".") : first)
+    // The word "Failed" stands beside it already.
+    .replace(/^(fetching|building|starting|checking) failed: /, "while $1: ");
   return line.charAt(0).toUpperCase() + line.slice(1);
 }
 

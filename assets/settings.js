@@ -1,8 +1,8 @@
 // The settings of the whole server: GitHub token, lockouts, admin token, system.
 
 import { get, getText, post, put, remove } from "./api.js";
-import { advice, showRuntime, systemFacts } from "./stats.js";
-import { copy, dateTime, download, duration, onClick, onSubmit, openDialog, part, say } from "./ui.js";
+import { advice, showAdvice, showRuntime, systemFacts } from "./stats.js";
+import { copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part, say } from "./ui.js";
 
 export async function settingsView({ signal, rotated }) {
   const root = copy("view-settings");
@@ -18,18 +18,14 @@ export async function settingsView({ signal, rotated }) {
 
 function showSystem(root, system) {
   showRuntime(root, system.runtime);
+  part(root, "plain-http").hidden = !isReadable;
   part(root, "system").replaceChildren(...systemFacts(system).flatMap(([name, value]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name;
     dd.textContent = value;
     return [dt, dd];
   }));
-  part(root, "advice").replaceChildren(...advice(system).map((sentence) => {
-    const item = document.createElement("li");
-    item.className = "notice";
-    item.textContent = sentence;
-    return item;
-  }));
+  showAdvice(part(root, "advice"), advice(system));
   const button = part(root, "openapi");
   onClick(button, button.closest("section").querySelector(".error"), async () => {
     download("openapi.json", await getText("/api/openapi.json"), "application/json");

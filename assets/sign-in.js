@@ -1,7 +1,7 @@
 // The sign-in screen: wrong token, locked out and server away are three different messages.
 
 import { Failure, get, hasToken, request, setToken } from "./api.js";
-import { duration, onSubmit, part } from "./ui.js";
+import { duration, isReadable, onSubmit, part } from "./ui.js";
 
 const screen = document.getElementById("sign-in");
 const note = document.getElementById("sign-in-note");
@@ -11,6 +11,8 @@ const input = form.elements.namedItem("token");
 const AWAY_RETRY_MS = 3_000;
 
 let signedIn, counting;
+
+part(screen, "plain-http").hidden = !isReadable;
 
 onSubmit(form, async () => {
   const candidate = input.value;
@@ -34,18 +36,27 @@ function refuse(message) {
   return Object.assign(new Failure(0, message), { field: "token" });
 }
 
+function endLockout() {
+  form.querySelector(".error").textContent = "";
+  input.removeAttribute("aria-invalid");
+  part(form, "lockout-hint").hidden = true;
+}
+
 function countDown(seconds) {
   const until = performance.now() + seconds * 1000;
   const place = part(form, "countdown");
   clearInterval(counting);
   button.disabled = true;
   place.hidden = false;
+  part(form, "lockout-hint").hidden = false;
   const tick = () => {
     const left = Math.ceil((until - performance.now()) / 1000);
     place.textContent = left > 0 ? `You can try again in ${duration(left)}.` : "You can try again now.";
     if (left > 0) return;
     clearInterval(counting);
     button.disabled = false;
+    // It is over, so nothing red says that it is on.
+    endLockout();
   };
   counting = setInterval(tick, 250);
   tick();
@@ -82,6 +93,7 @@ export async function askToken(text) {
   form.reset();
   form.querySelector(".error").textContent = "";
   part(form, "countdown").hidden = true;
+  part(form, "lockout-hint").hidden = true;
   return answer;
 }
 

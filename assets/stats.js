@@ -1,12 +1,24 @@
 // What the server says each second about the machine and the apps, for every screen.
 
 import { get, live } from "./api.js";
-import { bytes, duration, part, say } from "./ui.js";
+import { bytes, duration, inCode, part, say } from "./ui.js";
+
+// What the server says in its first moments is no advice yet.
+const PENDING = /^it is being looked at/;
 
 /** What is not as it should be and how to mend it, in sentences. */
 export const advice = ({ router, identity, firewall }) =>
-  [router.message, identity.problem, firewall.problem].filter(Boolean)
+  [router.message, identity.problem, firewall.problem].filter((sentence) => sentence && !PENDING.test(sentence))
     .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
+
+export function showAdvice(list, sentences) {
+  list.replaceChildren(...sentences.map((sentence) => {
+    const item = document.createElement("li");
+    item.className = "notice warn";
+    inCode(item, sentence);
+    return item;
+  }));
+}
 
 /** Says "stats" with the message as `detail`. */
 export const stats = new EventTarget();
@@ -28,27 +40,32 @@ export function onStats(signal, then) {
 }
 
 export function showMachine(root, { machine, server }) {
-  const { memoryTotalBytes, memoryAvailableBytes, diskTotalBytes, diskFreeBytes, loadAverage } = machine;
+  const { memoryTotalBytes, memoryAvailableBytes, diskTotalBytes, diskFreeBytes, loadAverage, cores } = machine;
   say(root, {
     memory: `${bytes(memoryTotalBytes - memoryAvailableBytes)} of ${bytes(memoryTotalBytes)}`,
     disk: `${bytes(diskFreeBytes)} free of ${bytes(diskTotalBytes)}`,
     server: bytes(server.memoryBytes),
   });
-  if (loadAverage !== undefined) say(root, { load: [loadAverage].flat().map((load) => load.toFixed(2)).join("  ") });
+  if (loadAverage !== undefined) say(root, { load: `${loadAverage[0].toFixed(2)} of ${cores} ${cores === 1 ? "core" : "cores"}` });
   part(root, "memory-meter").value = 1 - memoryAvailableBytes / memoryTotalBytes;
   part(root, "disk-meter").value = 1 - diskFreeBytes / diskTotalBytes;
 }
 
 export function showRuntime(root, { ready, message }) {
   part(root, "runtime").hidden = ready;
-  say(root, { "runtime-message": message });
+  inCode(part(root, "runtime-message"), message ?? "");
 }
 
 const ROUTER = { off: "Off", starting: "Starting", missing: "Not running" };
 
 function routerText({ state, version, httpPort, httpsPort }) {
   if (state !== "running") return ROUTER[state];
-  return `Caddy ${version} on port ${httpPort}${httpsPort === null ? "" : ` and ${httpsPort}`}`;
+  return `Caddy ${version} on ${httpsPort === null ? `port ${httpPort}` : `ports ${httpPort} and ${httpsPort}`}`;
+}
+
+function firewallText({ inForce, problem }) {
+  if (inForce) return "In force";
+  return PENDING.test(problem) ? "Being looked at" : "Not in force";
 }
 
 export const systemFacts = (system) => [
@@ -58,7 +75,7 @@ export const systemFacts = (system) => [
   ["Apps can run", system.runtime.ready ? "Yes" : "No"],
   ["Router", routerText(system.router)],
   ["Apps' users", system.identity.perApp ? "One for each app" : "One for all apps"],
-  ["Firewall", system.firewall.inForce ? "In force" : "Not in force"],
+  ["Firewall", firewallText(system.firewall)],
   ["Server's memory", bytes(system.memoryBytes)],
   ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
   ["Disk", `${bytes(system.machine.diskFreeBytes)} free of ${bytes(system.machine.diskTotalBytes)}`],

@@ -41,6 +41,41 @@ export function showStatus(element, status, detail = null) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** A sentence whose words between backticks are code. */
+export function inCode(element, sentence) {
+  element.replaceChildren(...sentence.split("`").map((text, place) => {
+    if (place % 2 === 0) return document.createTextNode(text);
+    const code = document.createElement("code");
+    code.textContent = text;
+    return code;
+  }));
+}
+
+const LOOPBACK = /^((.+\.)?localhost|127(\.\d+){3}|\[::1\])$/;
+const atHome = LOOPBACK.test(location.hostname);
+
+/** Whether everybody on the way can read what this page sends. */
+export const isReadable = location.protocol === "http:" && !atHome;
+
+/** What to know about an address before clicking it; empty when it opens from here. */
+export function reachOf(url) {
+  if (atHome || !URL.canParse(url ?? "")) return "";
+  const { hostname } = new URL(url);
+  if (!LOOPBACK.test(hostname)) return "";
+  return hostname.endsWith(".localhost") ? "opens only on the server itself; set BASE_DOMAIN or add a domain" : "opens only on the server itself";
+}
+
+/** Copies the text of `output`, or selects it where the browser keeps the clipboard closed: without HTTPS. */
+export async function copyText(output, told) {
+  try {
+    await navigator.clipboard.writeText(output.textContent);
+    told.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(output);
+    told.textContent = "Selected. Copy it with Ctrl+C, or Command+C on a Mac.";
+  }
+}
+
 /** Shows a link, or hides it when there is nowhere to go. Only web addresses are links. */
 export function showLink(element, url, text) {
   element.hidden = !/^https?:\/\//.test(url ?? "");
@@ -56,7 +91,7 @@ export function onClick(button, place, work) {
 
 /**
  * Work of a form: `work` gets its fields' values and the button. A failure that
- * names a field marks it and takes the focus there.
+ * names a field, or has it as `input`, marks it and takes the focus there.
  */
 export function onSubmit(form, work) {
   const place = form.querySelector(".error");
@@ -65,7 +100,7 @@ export function onSubmit(form, work) {
     event.preventDefault();
     for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
     const failure = await run(event.submitter ?? form.querySelector("button:not([type])"), place, (button) => work(form.elements, button));
-    const input = failure?.field ? form.elements.namedItem(failure.field) : null;
+    const input = failure?.input ?? (failure?.field ? form.elements.namedItem(failure.field) : null);
     if (!(input instanceof HTMLElement)) return;
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-errormessage", place.id);
@@ -193,6 +228,7 @@ const NBSP = "\u00a0";
 
 /** 75 → "1 min 15 s" */
 export function duration(seconds) {
+  if (seconds > 0 && seconds < 1) return `less than 1${NBSP}s`;
   const s = Math.max(0, Math.round(seconds));
   if (s < 60) return `${s}${NBSP}s`;
   if (s < 3_600) return `${Math.floor(s / 60)}${NBSP}min ${s % 60}${NBSP}s`;

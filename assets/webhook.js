@@ -1,7 +1,7 @@
 // Deploy on push: the switch, the webhook's secret, and what to paste where.
 
 import { patch, post, remove } from "./api.js";
-import { onClick, part, say } from "./ui.js";
+import { copyText, onClick, part, say } from "./ui.js";
 
 export function bindWebhook(root, page) {
   const place = part(root, "webhook-error"), auto = part(root, "auto");
@@ -35,10 +35,7 @@ export function bindWebhook(root, page) {
     page.show({ ...page.app, hasWebhookSecret: false });
     part(root, "webhook-make").focus();
   });
-  onClick(part(root, "webhook-copy"), place, async () => {
-    await navigator.clipboard.writeText(part(root, "webhook-secret").textContent);
-    say(root, { "webhook-copied": "Copied." });
-  });
+  onClick(part(root, "webhook-copy"), place, () => copyText(part(root, "webhook-secret"), part(root, "webhook-copied")));
   auto.addEventListener("change", async () => {
     place.textContent = "";
     try {

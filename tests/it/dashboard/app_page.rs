@@ -4,6 +4,7 @@ use super::page::Page;
 use super::{GREETER, REFUSED, answer_of};
 use crate::deploy::{create, deploy, ended};
 use crate::harness::{GitServer, Server, Setup, until};
+use crate::routing;
 use serde_json::json;
 use std::time::Duration;
 
@@ -38,6 +39,84 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
     page.click("settings-link");
     page.see_text("system-facts", "Router");
     page.see_text("advice", "firewall");
+    assert_eq!(
+        page.browser.evaluate("document.querySelectorAll('[data-test=advice] code').length > 0"),
+        true
+    );
+    page.nothing_went_wrong(&[]);
+}
+
+#[test]
+fn seen_from_another_machine_over_plain_http_the_page_says_what_that_means() {
+    let git = GitServer::start();
+    git.commit("shop", &[("index.html", "the shop")]);
+    let server = routing::start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.internal"]});
+    let app = create(&mut owner, &app);
+    let first = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &first)["status"], "live");
+
+    let mut page = Page::open_at("paas.test", &server);
+    page.see("plain-http");
+    page.sign_in(&server.token());
+    page.see_text("app-list", "shop.internal");
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}/settings'"));
+    // The address that works is there beside the domain, and is said to be the server's own.
+    page.see_text("app-urls", "shop.internal");
+    page.see_text("app-urls", "shop.localhost");
+    let notes = "Array.from(document.querySelectorAll('[data-test=app-urls] li'), (l) => l.innerText.includes('only on the server')).join()";
+    assert_eq!(page.browser.evaluate(notes), "false,true");
+    page.click("webhook-make");
+    page.see("webhook-secret");
+    // Here browsers keep the clipboard closed.
+    page.click("[data-part=webhook-copy]");
+    page.see_text("[data-part=webhook-copied]", "Selected.");
+    let selected = page.browser.evaluate("String(getSelection())");
+    assert_eq!(selected, page.text("webhook-secret"));
+    page.click("settings-link");
+    page.see("#main [data-test=plain-http]");
+    // A header that browsers take over HTTPS alone.
+    page.nothing_went_wrong(&["Cross-Origin-Opener-Policy"]);
+
+    let mut here = Page::open(&server);
+    let warning = "document.querySelector('[data-test=plain-http]').checkVisibility()";
+    assert_eq!(here.browser.evaluate(warning), false);
+    here.sign_in(&server.token());
+    here.see_text("app-list", "shop.internal");
+    assert!(!here.text("app-list").contains("only on the server"));
+}
+
+#[test]
+fn a_crashed_app_says_why_and_where_its_last_words_are() {
+    let git = GitServer::start();
+    let main = format!(
+        "import os, sys\nif os.path.exists('/data/over'): sys.exit(3)\n{}",
+        GREETER[1].1.replace(
+            "self.send_response",
+            "open('/data/over', 'w'); os._exit(3); self.send_response"
+        )
+    );
+    git.commit("greeter", &[GREETER[0], ("main.py", &main)]);
+    git.commit("empty", &[("README", "nothing to run")]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "greeter", "gitRepo": git.url("greeter")}));
+    let first = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &first)["status"], "live");
+    let none = create(&mut owner, &json!({"name": "none", "gitRepo": git.url("empty")}));
+    let failed = deploy(&mut owner, &none);
+    assert_eq!(ended(&mut owner, &failed)["status"], "failed");
+
+    let mut page = Page::signed_in(&server);
+    page.see_text("app-list", "While building: found neither");
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}'"));
+    page.see_status("deploy-result", "live");
+    answer_of(&mut page);
+    page.see_text("app-trouble", "It ended with exit code 3.");
+    page.see_status("deploy-result", "crashed");
+    page.click("[data-part=trouble-log]");
+    page.see_text("app-log", "the greeter starts");
     page.nothing_went_wrong(&[]);
 }
 

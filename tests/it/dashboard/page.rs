@@ -16,8 +16,13 @@ pub struct Page {
 
 impl Page {
     pub fn open(server: &Server) -> Self {
+        Self::open_at(&server.address().ip().to_string(), server)
+    }
+
+    /// The same under another host name, such as one below `.test`.
+    pub fn open_at(host: &str, server: &Server) -> Self {
         let mut browser = Browser::start();
-        let base = format!("http://{}", server.address());
+        let base = format!("http://{host}:{}", server.address().port());
         browser.open(&format!("{base}/"));
         let mut page = Self { browser, base, tokens: Vec::new() };
         page.see("sign-in-form");

@@ -268,6 +268,8 @@ fn launch(profile: &Path) -> Child {
     let mut command = Command::new(program());
     command.args(["--headless=new", "--remote-debugging-port=0", "--no-first-run"]);
     command.args(["--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]);
+    // Names that are this machine's, and look to a page like any other machine's.
+    command.arg("--host-resolver-rules=MAP *.test 127.0.0.1");
     command.args(["--disable-background-networking", "--disable-component-update"]);
     command.arg(format!("--user-data-dir={}", profile.display()));
     if rustix::process::getuid().is_root() {
