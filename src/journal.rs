@@ -8,6 +8,7 @@
 
 mod app_log;
 mod clean;
+mod folded;
 mod lines;
 mod redact;
 mod spelling;

@@ -8,10 +8,11 @@
 //! slips through; one around another, as in JSON inside JSON, is undone too.
 
 use super::clean::clean;
+use super::folded::{Code, Folded, each_form, is_alone, is_coded};
 use super::spelling::views;
 use crate::model::Secret;
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -28,21 +29,12 @@ const SHORTEST: usize = 6;
 /// more than [`SHORTEST`].
 const PREFIX: usize = 4;
 
-/// Bits that remember which prefixes occur; big enough that a long list of
-/// secrets still rules out nearly every place at the first look.
-const BITS: usize = 1 << 16;
+/// Prefixes that are told apart; enough that a long list of secrets still rules out
+/// nearly every place at the first look.
+const PREFIXES: usize = 1 << 16;
 
 /// Longest spelling of one byte of a secret: `\\u0041`, or `'$'\n''` for a line end.
 const LONGEST_SPELLING: usize = 8;
-
-/// Characters of base64 that give a secret away when more of it is not in the line:
-/// `base64` breaks its output after 76 characters, PEM after 64. Twelve bytes are
-/// no coincidence.
-const CHUNK: usize = 16;
-
-/// Characters from one chunk that is looked for to the next: a group of base64. What
-/// a piece has besides is less than this at either end, and goes with it.
-const STRIDE: usize = 4;
 
 /// Knows the secrets of one app and removes them from lines. Cheap to clone.
 #[derive(Clone, Default)]
@@ -139,24 +131,34 @@ pub(super) fn mark(text: &str, spans: &[Range<usize>]) -> String {
     out
 }
 
+/// A spelling that is looked for as it is.
+#[derive(PartialEq, Eq)]
+struct Needle {
+    text: Zeroizing<Vec<u8>>,
+    /// In which encoding, if that may be broken into lines.
+    code: Option<Code>,
+}
+
 /// The spellings of one set of secrets, indexed by how they begin.
 struct Table {
-    needles: Vec<Zeroizing<Vec<u8>>>,
+    needles: Vec<Needle>,
     by_prefix: HashMap<[u8; PREFIX], Vec<usize>>,
-    seen: Box<[u64]>,
+    seen: Seen,
     longest: usize,
-    /// Pieces of base64, sorted.
-    chunks: Zeroizing<Vec<[u8; CHUNK]>>,
+    folded: Folded,
 }
 
 impl Table {
     fn new(secrets: &[Secret]) -> Self {
         let mut needles = Vec::new();
-        let mut chunks = Zeroizing::new(Vec::new());
+        let mut folded = Folded::default();
         for secret in secrets {
             let value = secret.expose();
-            if value.chars().count() >= SHORTEST {
-                chunks_of(value, &mut chunks);
+            let mut last = None;
+            for text in [value, value.trim()] {
+                if text.chars().count() >= SHORTEST && last.replace(text) != Some(text) {
+                    folded.add(text);
+                }
             }
             // A line of a log holds no line end, but a key in PEM form has many.
             for part in std::iter::once(value).chain(value.split(['\n', '\r'])) {
@@ -167,109 +169,120 @@ impl Table {
                 }
             }
         }
+        folded.sort();
         // A part of the mark itself cannot be hidden by the mark.
-        needles.retain(|n| !MARK.as_bytes().windows(n.len()).any(|w| w == n.as_slice()));
-        needles.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        needles.dedup();
-        chunks.sort_unstable();
-        chunks.dedup();
+        needles.retain(|n| !MARK.as_bytes().windows(n.text.len()).any(|w| w == n.text.as_slice()));
+        let order = |n: &Needle| (Reverse(n.text.len()), Reverse(n.code));
+        needles.sort_unstable_by(|a, b| a.text.cmp(&b.text).then(order(a).cmp(&order(b))));
+        needles.dedup_by(|a, b| a.text == b.text);
+        needles.sort_by_key(order);
         let mut table = Self {
-            longest: needles.first().map_or(0, |n| n.len()),
+            longest: needles.first().map_or(0, |n| n.text.len()),
             needles,
             by_prefix: HashMap::new(),
-            seen: vec![0; BITS / 64].into_boxed_slice(),
-            chunks,
+            seen: Seen::new(),
+            folded,
         };
-        for prefix in table.chunks.iter().filter_map(|chunk| chunk.first_chunk::<PREFIX>()) {
-            let bit = bit_of(*prefix);
-            table.seen[bit / 64] |= 1 << (bit % 64);
-        }
-        for (index, needle) in table.needles.iter().enumerate() {
-            if let Some(prefix) = needle.first_chunk::<PREFIX>() {
-                let bit = bit_of(*prefix);
-                table.seen[bit / 64] |= 1 << (bit % 64);
-                table.by_prefix.entry(*prefix).or_default().push(index);
+        let Self { seen, folded, by_prefix, needles, .. } = &mut table;
+        folded.piece_prefixes(|prefix| seen.add(prefix, Seen::BEGINNING));
+        folded.end_parts(|part| seen.add(part, Seen::END));
+        for (index, needle) in needles.iter().enumerate() {
+            if let Some(prefix) = needle.text.first_chunk::<PREFIX>() {
+                seen.add(*prefix, Seen::BEGINNING);
+                by_prefix.entry(*prefix).or_default().push(index);
             }
         }
         table
     }
 
-    /// Calls `found` for the longest needle at every place where one stands.
+    /// Calls `found` for every place where a spelling stands, or what a line break has
+    /// left of one.
     fn find(&self, bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
+        let alone = is_alone(bytes);
         for (at, window) in bytes.windows(PREFIX).enumerate() {
             let prefix = [window[0], window[1], window[2], window[3]];
-            let bit = bit_of(prefix);
-            if self.seen[bit / 64] & (1 << (bit % 64)) == 0 {
-                continue;
+            let seen = self.seen.of(prefix);
+            if seen & Seen::BEGINNING != 0 {
+                self.find_at(bytes, at, prefix, alone, &mut found);
             }
-            let indices = self.by_prefix.get(&prefix).map_or(&[][..], Vec::as_slice);
-            // Longest first, because the needles are sorted that way.
-            let hit =
-                indices.iter().map(|i| &self.needles[*i]).find(|n| bytes[at..].starts_with(n));
-            if let Some(needle) = hit {
-                found(at..at + needle.len());
-            } else if let Some(chunk) = bytes[at..].first_chunk::<CHUNK>()
-                && self.chunks.binary_search(chunk).is_ok()
+            if seen & Seen::END != 0
+                && (at == 0 || !is_coded(bytes[at - 1]))
+                && let Some(place) = self.folded.end(bytes, at, alone)
             {
-                found(with_neighbours(bytes, at..at + CHUNK));
+                found(place);
             }
         }
     }
-}
 
-/// A piece of base64 with the few characters beside it that may belong to it.
-fn with_neighbours(bytes: &[u8], place: Range<usize>) -> Range<usize> {
-    let coded = |b: &&u8| b.is_ascii_alphanumeric() || b"+/-_=".contains(b);
-    let before = bytes[..place.start].iter().rev().take(STRIDE - 1).take_while(coded).count();
-    let after = bytes[place.end..].iter().take(STRIDE - 1).take_while(coded).count();
-    place.start - before..place.end + after
-}
-
-/// Adds the pieces of a value's base64.
-fn chunks_of(value: &str, all: &mut Vec<[u8; CHUNK]>) {
-    each_base64(value, |own| {
-        // What is not longer is looked for as a whole.
-        if own.len() > CHUNK {
-            all.extend(own.windows(CHUNK).step_by(STRIDE).filter_map(|w| w.first_chunk()));
+    /// Calls `found` for the longest needle that stands here; else for the beginning of
+    /// one that the end of a run has cut, or a piece of one.
+    fn find_at(
+        &self,
+        bytes: &[u8],
+        at: usize,
+        prefix: [u8; PREFIX],
+        alone: bool,
+        found: &mut impl FnMut(Range<usize>),
+    ) {
+        let rest = &bytes[at..];
+        // Longest first, because the needles are sorted that way.
+        for index in self.by_prefix.get(&prefix).map_or(&[][..], Vec::as_slice) {
+            let Needle { text, code } = &self.needles[*index];
+            if rest.starts_with(text) {
+                return found(at..at + text.len());
+            }
+            let Some(code) = code else { continue };
+            let same = text.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            if same >= code.least(alone) && rest.get(same).is_none_or(|b| !is_coded(*b)) {
+                found(at..at + same);
+            }
         }
-    });
-}
-
-/// Calls `take` with each form that a text has in the middle of base64. Three bytes
-/// are four characters, so what stands before the text shifts it into one of three
-/// forms; these are the characters that depend on the text alone.
-fn each_base64(text: &str, mut take: impl FnMut(&[u8])) {
-    for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
-        for before in 0..3 {
-            let mut shifted = Zeroizing::new(vec![0; before]);
-            shifted.extend_from_slice(text.as_bytes());
-            let encoded = Zeroizing::new(encoding.encode(&shifted));
-            let own = (before * 8).div_ceil(6)..shifted.len() * 8 / 6;
-            take(encoded.as_bytes().get(own).unwrap_or_default());
+        if let Some(place) = self.folded.piece(bytes, at) {
+            found(place);
         }
     }
 }
 
-fn bit_of(prefix: [u8; PREFIX]) -> usize {
-    // Fibonacci hashing: the upper half of the product is well mixed.
-    (u32::from_le_bytes(prefix).wrapping_mul(0x9E37_79B1) >> 16) as usize % BITS
+/// Which prefixes occur, and as what: two bits for each, found by a hash.
+struct Seen(Box<[u64]>);
+
+impl Seen {
+    /// Something begins with it.
+    const BEGINNING: u64 = 1;
+    /// It is in the end of a secret.
+    const END: u64 = 2;
+
+    fn new() -> Self {
+        Self(vec![0; PREFIXES * 2 / 64].into_boxed_slice())
+    }
+
+    fn add(&mut self, prefix: [u8; PREFIX], what: u64) {
+        let (word, shift) = Self::place(prefix);
+        self.0[word] |= what << shift;
+    }
+
+    fn of(&self, prefix: [u8; PREFIX]) -> u64 {
+        let (word, shift) = Self::place(prefix);
+        self.0[word] >> shift
+    }
+
+    fn place(prefix: [u8; PREFIX]) -> (usize, usize) {
+        // Fibonacci hashing: the upper half of the product is well mixed.
+        let hash = u32::from_le_bytes(prefix).wrapping_mul(0x9E37_79B1) >> 16;
+        let bit = hash as usize % PREFIXES * 2;
+        (bit / 64, bit % 64)
+    }
 }
 
 /// Adds every spelling of a text that cannot be undone in the line.
-fn spellings(text: &str, all: &mut Vec<Zeroizing<Vec<u8>>>) {
-    let mut add = |needle: &[u8]| {
+fn spellings(text: &str, all: &mut Vec<Needle>) {
+    let mut add = |code, needle: &[u8]| {
         if needle.len() >= SHORTEST {
-            all.push(Zeroizing::new(needle.to_vec()));
+            all.push(Needle { text: Zeroizing::new(needle.to_vec()), code });
         }
     };
-    add(text.as_bytes());
-    for encoding in [&HEXLOWER, &HEXUPPER] {
-        add(Zeroizing::new(encoding.encode(text.as_bytes())).as_bytes());
-    }
-    for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
-        add(Zeroizing::new(encoding.encode(text.as_bytes())).as_bytes());
-    }
-    each_base64(text, add);
+    add(None, text.as_bytes());
+    each_form(text, |code, form| add(Some(code), form));
 }
 
 #[cfg(test)]

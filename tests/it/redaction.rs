@@ -1,6 +1,6 @@
 //! A secret that a build or an app prints, in whatever spelling, is in no log, no stream and no error.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended};
+use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
 use crate::repositories::fails;
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL};
@@ -10,9 +10,11 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(60);
 const MARK: &str = "[redacted]";
 
-/// More characters of a spelling than this must be nowhere. Of base64 that was broken into lines, fewer are not
-/// recognised: they are 14 bytes of a longer secret.
+/// As many characters of a spelling must be nowhere: what a line holds by chance is shorter.
 const MOST: usize = 20;
+
+/// The same of base64: where it was broken into lines, up to five characters are not told from a word.
+const MOST_CODED: usize = 6;
 
 /// Prints the spellings with what the machine has for it, from the environment.
 const TOOLS: &str = r#"import json, os, base64, shlex, sys, urllib.parse
@@ -32,6 +34,8 @@ sys.stdout.flush()
 
 /// The same with the tools of a shell. Where bash is missing, its line says so.
 const SHELL: &str = "printf %s \"$PASSWORD\" | base64; printf %s \"$KEY\" | base64 -w 64; \
+                     for n in 1 20 41 48; do printf \"%0${n}d%s\\n\" 0 \"$PASSWORD\" | base64; done; \
+                     printf %s \"$KEY\" | base64 -w 20; env | base64; echo $(env | base64); \
                      bash -c 'printf \"%q\\n\" \"$PASSWORD\" \"$KEY\"; LC_ALL=C; printf \"%q\\n\" \"$PASSWORD\"; set' 2>&1; \
                      env; export -p; ";
 
@@ -44,8 +48,8 @@ fn percent(text: &str, upper: bool) -> String {
     text.bytes().map(one).collect()
 }
 
-/// Every spelling that is promised, of one line each.
-fn spellings(secret: &str) -> Vec<String> {
+/// Every spelling that is promised, of one line each, and how much of it is too much.
+fn spellings(secret: &str) -> Vec<(String, usize)> {
     let json = |text: &str| serde_json::to_string(text).expect("JSON");
     let backslashed: String = secret
         .chars()
@@ -59,7 +63,7 @@ fn spellings(secret: &str) -> Vec<String> {
             _ => format!("\\{b:03o}"),
         })
         .collect();
-    let mut all = vec![
+    let spelled = vec![
         secret.to_owned(),
         percent(secret, true),
         percent(secret, false),
@@ -72,22 +76,23 @@ fn spellings(secret: &str) -> Vec<String> {
         json(&json(secret)),
         secret.encode_utf16().map(|u| format!("\\u{u:04x}")).collect(),
     ];
+    let mut all: Vec<_> = spelled.into_iter().map(|spelling| (spelling, MOST)).collect();
     for before in ["", "a", "ab", "abc"] {
         let text = format!("{before}{secret}");
         for encoding in [&BASE64, &BASE64_NOPAD, &BASE64URL] {
-            all.push(encoding.encode(text.as_bytes()));
+            all.push((encoding.encode(text.as_bytes()), MOST_CODED));
         }
     }
     all
 }
 
-/// Nothing of any spelling is in the text, longer than [`MOST`]; and something was hidden.
+/// Nothing of any spelling is in the text, as long as is too much; and something was hidden.
 #[track_caller]
 fn nothing_of(secrets: &[String], text: &str, place: &str) {
     assert!(text.contains(MARK), "nothing was hidden in {place}:\n{text}");
-    for spelling in secrets.iter().flat_map(|s| spellings(s)) {
+    for (spelling, most) in secrets.iter().flat_map(|s| spellings(s)) {
         let characters: Vec<char> = spelling.chars().collect();
-        for window in characters.windows(MOST.min(characters.len())) {
+        for window in characters.windows(most.min(characters.len())) {
             let window: String = window.iter().collect();
             assert!(!text.contains(&window), "{window} of {spelling} is in {place}:\n{text}");
         }
@@ -134,8 +139,12 @@ fn a_teller(git: &GitServer, owner: &mut Http) -> (String, Vec<String>) {
     secrets.extend([password, hook, key.trim_end().to_owned()]);
 
     // The whole key has line ends in clear: that spelling is told line by line.
-    let told: Vec<String> =
-        secrets.iter().flat_map(|s| spellings(s)).filter(|s| !s.contains('\n')).collect();
+    let told: Vec<String> = secrets
+        .iter()
+        .flat_map(|s| spellings(s))
+        .map(|s| s.0)
+        .filter(|s| !s.contains('\n'))
+        .collect();
     let lines = told.join("\n") + "\n";
     let one_line = told.iter().take(24).cloned().collect::<Vec<_>>().join(" ");
     let main = "import http.server, os, subprocess\n\
@@ -188,6 +197,9 @@ fn what_is_told_last(owner: &mut Http, app: &str, secrets: &[String]) {
     assert!(error.contains("exit code 4"), "{error}");
     nothing_of(secrets, &error, "the error of a build");
     nothing_of(secrets, &log, "the log of a build that failed");
+    let folded = "printf %s \"$PASSWORD\" | base64 -w 20; exit 4";
+    set(owner, app, &json!({"buildCommand": folded}));
+    nothing_of(secrets, &fails(owner, app).0, "the error of a build that broke base64 into lines");
     set(
         owner,
         app,
@@ -242,4 +254,54 @@ fn a_secret_that_was_replaced_stays_hidden_after_a_restart() {
     assert!(hidden(&owner.get(&path).expect(200).text()));
     deploy_live(&mut owner, &app);
     assert!(hidden(&owner.get(&path).expect(200).text()));
+}
+
+#[test]
+fn a_secret_that_is_given_while_the_app_runs_is_hidden_from_then_on() {
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let id = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    deploy_live(&mut owner, &id);
+    let path = format!("/ws/apps/{id}/log?token={}", server.token());
+    let mut follower = Ws::at(server.address(), &path).open().expect("a session");
+    let (app, log) = (format!("/api/apps/{id}"), format!("/api/apps/{id}/log?lines=1000"));
+    let given = |name: &str| format!("{name}-{}", hex(&random::<12>()));
+    let mut secrets = Vec::new();
+    // The app's log says what it is asked for.
+    let mut is_hidden = |owner: &mut Http, way: &str, secret: String| {
+        visitor(owner, &id).get(&format!("/{way}:{secret}:end")).expect(200);
+        let line = format!("{way}:{MARK}:end");
+        until(&format!("a line with {way}"), LIMIT, || {
+            let text = owner.get(&log).expect(200).text();
+            assert!(!text.contains(&secret), "{way}: {text}");
+            text.contains(&line)
+        });
+        secrets.push(secret);
+    };
+
+    let value = given("value");
+    let env = json!({"env": [{"name": "WORD", "value": value, "secret": true}]});
+    owner.put(&format!("{app}/env"), &env).expect(200);
+    is_hidden(&mut owner, "env", value);
+    let token = given("token");
+    owner.patch(&app, &json!({"gitToken": token})).expect(200);
+    is_hidden(&mut owner, "patch", token);
+    let hook = owner.request("POST", &format!("{app}/webhook"), None).expect(200).json();
+    is_hidden(&mut owner, "webhook", hook["secret"].as_str().expect("a secret").to_owned());
+    let github = given("github");
+    let elsewhere = json!({"gitRepo": "https://github.com/acme/shop.git", "gitToken": null});
+    owner.patch(&app, &elsewhere).expect(200);
+    owner.put("/api/settings/github-token", &json!({"token": github})).expect(200);
+    is_hidden(&mut owner, "settings", github);
+
+    // Who followed the log before saw none of them either.
+    let mut text = String::new();
+    follower.find(LIMIT, |message| {
+        text.push_str(&message["lines"].to_string());
+        text.contains("settings:").then_some(())
+    });
+    assert_eq!(text.matches(&format!("{MARK}:end")).count(), secrets.len(), "{text}");
+    assert!(secrets.iter().all(|secret| !text.contains(secret)), "{text}");
 }
