@@ -29,6 +29,8 @@ use crate::deploy::Deployer;
 use crate::journal::Journal;
 use crate::model::Client;
 use crate::store::Store;
+use fields::no_body;
+use query::Query;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -87,11 +89,47 @@ type OpenHandler<'a> = Box<dyn FnOnce(&Api, &Request<'_>) -> Result<Answer, ApiE
 
 type Handler<'a> = Box<dyn FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
 
-/// Takes care of the closure's type: a handler for signed-in owners.
+/// A handler for signed-in owners, and what it reads of a request. What it does not read
+/// is refused: nobody shall believe that it did something.
+struct Route<'a> {
+    handler: Handler<'a>,
+    reads: Reads,
+}
+
+/// What a handler reads besides the path.
+#[derive(PartialEq)]
+enum Reads {
+    Nothing,
+    Query,
+    Body,
+}
+
+impl Route<'_> {
+    fn with_query(self) -> Self {
+        Self { reads: Reads::Query, ..self }
+    }
+
+    fn with_body(self) -> Self {
+        Self { reads: Reads::Body, ..self }
+    }
+
+    fn check(&self, request: &Request<'_>) -> Result<(), ApiError> {
+        if self.reads != Reads::Query {
+            Query::of(request.query)?.finish()?;
+        }
+        // With other methods a body has no meaning (RFC 9110, 9.3).
+        if self.reads != Reads::Body && matches!(request.method, "POST" | "PUT" | "PATCH") {
+            no_body(request.body)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes care of the closure's type: a route for signed-in owners, whose path says it all.
 fn owner<'a>(
     handler: impl FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a,
-) -> Handler<'a> {
-    Box::new(handler)
+) -> Route<'a> {
+    Route { handler: Box::new(handler), reads: Reads::Nothing }
 }
 
 /// The routes under `/api` that prove themselves otherwise than with the token (P3).
@@ -103,41 +141,45 @@ fn open_route<'a>(method: &str, path: &[&'a str]) -> Option<OpenHandler<'a>> {
 }
 
 /// The route table: every other path under `/api`. All of it is behind the token (P3).
-fn route<'a>(method: &str, path: &[&'a str]) -> Option<Handler<'a>> {
+fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
     Some(match (method, path) {
         ("GET", ["session"]) => owner(system::session),
         ("POST", ["ws-ticket"]) => owner(security::ws_ticket),
         ("GET", ["apps"]) => owner(apps::list),
-        ("POST", ["apps"]) => owner(apps::create),
-        ("GET", ["apps", id]) => owner(|api, s, r| apps::show(api, s, r, id)),
-        ("PATCH", ["apps", id]) => owner(|api, s, r| apps::change(api, s, r, id)),
-        ("DELETE", ["apps", id]) => owner(|api, s, r| apps::remove(api, s, r, id)),
-        ("GET", ["apps", id, "env"]) => owner(|api, s, r| env::show(api, s, r, id)),
-        ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)),
-        ("GET", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::history(api, s, r, id)),
-        ("POST", ["apps", id, "deploys"]) => owner(|api, s, r| deploys::create(api, s, r, id)),
-        ("POST", ["apps", id, "rollback"]) => owner(|api, s, r| deploys::roll_back(api, s, r, id)),
-        ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)),
-        ("POST", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::renew(api, s, r, id)),
-        ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, r| hooks::remove(api, s, r, id)),
+        ("POST", ["apps"]) => owner(apps::create).with_body(),
+        ("GET", ["apps", id]) => owner(|api, s, _| apps::show(api, s, id)),
+        ("PATCH", ["apps", id]) => owner(|api, s, r| apps::change(api, s, r, id)).with_body(),
+        ("DELETE", ["apps", id]) => owner(|api, s, r| apps::remove(api, s, r, id)).with_query(),
+        ("GET", ["apps", id, "env"]) => owner(|api, s, _| env::show(api, s, id)),
+        ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)).with_body(),
+        ("GET", ["apps", id, "deploys"]) => {
+            owner(|api, s, r| deploys::history(api, s, r, id)).with_query()
+        }
+        ("POST", ["apps", id, "deploys"]) => owner(|api, s, _| deploys::create(api, s, id)),
+        ("POST", ["apps", id, "rollback"]) => {
+            owner(|api, s, r| deploys::roll_back(api, s, r, id)).with_body()
+        }
+        ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)).with_query(),
+        ("POST", ["apps", id, "webhook"]) => owner(|api, s, _| hooks::renew(api, s, id)),
+        ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, _| hooks::remove(api, s, id)),
         ("POST", ["apps", id, "stop"]) => {
-            owner(|api, s, r| apps::act(api, s, r, id, Deployer::stop_app))
+            owner(|api, s, _| apps::act(api, s, id, Deployer::stop_app))
         }
         ("POST", ["apps", id, "start"]) => {
-            owner(|api, s, r| apps::act(api, s, r, id, Deployer::start_app))
+            owner(|api, s, _| apps::act(api, s, id, Deployer::start_app))
         }
         ("POST", ["apps", id, "restart"]) => {
-            owner(|api, s, r| apps::act(api, s, r, id, Deployer::restart_app))
+            owner(|api, s, _| apps::act(api, s, id, Deployer::restart_app))
         }
-        ("GET", ["deploys", id]) => owner(|api, s, r| deploys::show(api, s, r, id)),
-        ("GET", ["deploys", id, "log"]) => owner(|api, s, r| deploys::log(api, s, r, id)),
-        ("POST", ["deploy"]) => owner(deploys::one_line),
+        ("GET", ["deploys", id]) => owner(|api, s, _| deploys::show(api, s, id)),
+        ("GET", ["deploys", id, "log"]) => owner(|api, s, _| deploys::log(api, s, id)),
+        ("POST", ["deploy"]) => owner(deploys::one_line).with_body(),
         ("GET", ["settings", "github-token"]) => owner(settings::github_token),
-        ("PUT", ["settings", "github-token"]) => owner(settings::save_github_token),
+        ("PUT", ["settings", "github-token"]) => owner(settings::save_github_token).with_body(),
         ("DELETE", ["settings", "github-token"]) => owner(settings::delete_github_token),
         ("GET", ["security", "lockouts"]) => owner(security::lockouts),
         ("DELETE", ["security", "lockouts", client]) => {
-            owner(|api, s, r| security::clear_lockout(api, s, r, client))
+            owner(|api, s, _| security::clear_lockout(api, s, client))
         }
         ("POST", ["security", "rotate-token"]) => owner(security::rotate_token),
         ("GET", ["system"]) => owner(system::system),
@@ -215,12 +257,9 @@ impl Api {
         let segments = borrowed(&decoded);
         // HEAD is GET whose body is left out on the way.
         let method = if request.method == "HEAD" { "GET" } else { request.method };
-        if let Some(handler) = route(method, &segments) {
-            // What changes something takes no parameters but `DELETE`, which reads its own.
-            if matches!(method, "POST" | "PUT" | "PATCH") {
-                query::Query::of(request.query)?.finish()?;
-            }
-            return handler(self, session, request);
+        if let Some(route) = route(method, &segments) {
+            route.check(request)?;
+            return (route.handler)(self, session, request);
         }
         let allowed: Vec<&str> = METHODS.into_iter().filter(|m| exists(m, &segments)).collect();
         Err(if allowed.is_empty() { ApiError::no_route() } else { ApiError::method(&allowed) })

@@ -1,15 +1,14 @@
 //! Apps: list, create, show, change, remove, run.
 
-use super::fields::Fields;
+use super::fields::{Fields, token};
 use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::deploy::{DeployError, Deployer, Held, Holder};
 use crate::model::{
-    AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, Invalid,
-    MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
-    Wanted,
+    AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
+    MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand, Wanted,
 };
 use crate::store::{App, AppDraft, AppSettings, AppText, TokenChange};
 use serde::Serialize;
@@ -115,8 +114,7 @@ impl Api {
     }
 }
 
-pub(super) fn list(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn list(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let mut out = Vec::with_capacity(USUAL_LIST);
     let mut before = b"{\"apps\":[".as_slice();
     api.store.show_apps(|app| {
@@ -188,13 +186,7 @@ fn put<T>(setting: &mut T, given: Option<T>) {
     }
 }
 
-pub(super) fn show(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     let limits = api.deployer.limits(&app).map(|held| LimitsView {
         memory: held.memory.into(),
@@ -266,11 +258,9 @@ pub(super) fn remove(
 pub(super) fn act(
     api: &Api,
     _: &Session,
-    request: &Request<'_>,
     id: &str,
     action: fn(&Deployer, &AppId) -> Result<(), DeployError>,
 ) -> Result<Answer, ApiError> {
-    no_body(request)?;
     let app = api.app(id)?;
     action(&api.deployer, &app.id)?;
     api.shown(202, &app.id)
@@ -296,20 +286,4 @@ pub(super) fn log(
         text.push('\n');
     }
     Ok(Answer::text(text))
-}
-
-/// Refuses a body where none is expected, but for an empty object.
-pub(super) fn no_body(request: &Request<'_>) -> Result<(), ApiError> {
-    if request.body.is_empty() { Ok(()) } else { Fields::of(request.body)?.finish() }
-}
-
-/// A Git host's token: one visible ASCII word.
-pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
-    if text.is_empty() || text.len() > 1024 {
-        Err(Invalid("must have 1 to 1024 characters"))
-    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        Err(Invalid("must be one word of visible ASCII characters; paste the token alone"))
-    } else {
-        Ok(Secret::new(text.to_owned()))
-    }
 }

@@ -1,7 +1,6 @@
 //! Deploys: ask for one, look at one, read its log.
 
-use super::apps::{no_body, token};
-use super::fields::Fields;
+use super::fields::{Fields, token};
 use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
@@ -52,18 +51,10 @@ struct DeployList<'a> {
     deploys: Vec<DeployView<'a>>,
 }
 
-pub(super) fn create(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    no_body(request)?;
+pub(super) fn create(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     let deploy = api.deployer.request(&app.id, Trigger::Manual)?;
-    let mut answer = Answer::json(202, &DeployView::from(&deploy));
-    answer.header("Location", format!("/api/deploys/{}", deploy.id));
-    Ok(answer)
+    Ok(queued(&deploy))
 }
 
 /// `POST /api/apps/{id}/rollback`.
@@ -78,9 +69,13 @@ pub(super) fn roll_back(
     let to = fields.required("deployId", DeployId::parse)?;
     fields.finish()?;
     let deploy = api.deployer.roll_back(&app.id, &to)?;
-    let mut answer = Answer::json(202, &DeployView::from(&deploy));
+    Ok(queued(&deploy))
+}
+
+fn queued(deploy: &Deploy) -> Answer {
+    let mut answer = Answer::json(202, &DeployView::from(deploy));
     answer.header("Location", format!("/api/deploys/{}", deploy.id));
-    Ok(answer)
+    answer
 }
 
 pub(super) fn history(
@@ -98,23 +93,11 @@ pub(super) fn history(
     Ok(Answer::json(200, &DeployList { deploys: deploys.iter().map(DeployView::from).collect() }))
 }
 
-pub(super) fn show(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     Ok(Answer::json(200, &DeployView::from(&find(api, id)?)))
 }
 
-pub(super) fn log(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn log(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let path = api.journal.deploy_log(&find(api, id)?.id);
     // A deploy that still waits in the queue has no log yet.
     Ok(if path.exists() { Answer::text_file(path) } else { Answer::text(String::new()) })

@@ -1,7 +1,6 @@
 //! An app's environment; secret values go in and never come out.
 
 use super::fields::Fields;
-use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::model::{AppId, EnvName, EnvValue, Invalid, MAX_ENV_TOTAL, MAX_ENV_VARS};
@@ -22,13 +21,7 @@ struct EnvView<'a> {
     value: Option<&'a str>,
 }
 
-pub(super) fn show(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     listed(api, &api.app(id)?)
 }
 

@@ -2,7 +2,7 @@
 
 use super::ApiError;
 use super::unique::Unique;
-use crate::model::Invalid;
+use crate::model::{Invalid, Secret};
 use serde_json::{Map, Value};
 
 /// A JSON object from a request.
@@ -145,5 +145,21 @@ impl Fields {
                 Err(self.error(&shown, Invalid("is not a field of this request")))
             }
         }
+    }
+}
+
+/// Refuses a body where none is expected, but for an empty object.
+pub(super) fn no_body(body: &[u8]) -> Result<(), ApiError> {
+    if body.is_empty() { Ok(()) } else { Fields::of(body)?.finish() }
+}
+
+/// A Git host's token: one visible ASCII word.
+pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
+    if text.is_empty() || text.len() > 1024 {
+        Err(Invalid("must have 1 to 1024 characters"))
+    } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        Err(Invalid("must be one word of visible ASCII characters; paste the token alone"))
+    } else {
+        Ok(Secret::new(text.to_owned()))
     }
 }

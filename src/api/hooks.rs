@@ -4,7 +4,6 @@
 //! fetched or run. Nothing of it is read before the delivery has proved that it
 //! knows the app's secret.
 
-use super::apps::no_body;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
@@ -57,13 +56,7 @@ struct Repository {
 }
 
 /// `POST /api/apps/{id}/webhook`: makes a secret, in place of any before it, and shows it once.
-pub(super) fn renew(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    no_body(request)?;
+pub(super) fn renew(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     let secret = hook::generate().map_err(|error| {
         log::error!("a webhook secret could not be made: {error}");
@@ -78,13 +71,7 @@ pub(super) fn renew(
 }
 
 /// `DELETE /api/apps/{id}/webhook`: from now on no delivery is believed.
-pub(super) fn remove(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn remove(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     api.store.delete_webhook_secret(&app.id)?;
     api.refresh_redactor(&app.id)?;

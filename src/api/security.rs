@@ -1,18 +1,11 @@
 //! Tickets, lockouts and the token's rotation.
 
-use super::apps::no_body;
-use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::{AuthError, Session};
 use crate::model::Client;
 use serde_json::json;
 
-pub(super) fn ws_ticket(
-    api: &Api,
-    session: &Session,
-    request: &Request<'_>,
-) -> Result<Answer, ApiError> {
-    no_body(request)?;
+pub(super) fn ws_ticket(api: &Api, session: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let ticket = api.auth.open_ticket(session);
     if ticket.expose().is_empty() {
         return Err(ApiError::internal());
@@ -20,8 +13,7 @@ pub(super) fn ws_ticket(
     Ok(Answer::json(200, &json!({"ticket": ticket.expose(), "expiresInSeconds": 60})))
 }
 
-pub(super) fn lockouts(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn lockouts(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let listed: Vec<_> = api
         .auth
         .lockouts()
@@ -33,13 +25,7 @@ pub(super) fn lockouts(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     Ok(Answer::json(200, &json!({"lockouts": listed})))
 }
 
-pub(super) fn clear_lockout(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    client: &str,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn clear_lockout(api: &Api, _: &Session, client: &str) -> Result<Answer, ApiError> {
     let client = Client::parse(client).map_err(|e| ApiError::field("client", e))?;
     if !api.auth.clear(client) {
         let text = "this client has no record; GET /api/security/lockouts lists those locked out";
@@ -49,12 +35,7 @@ pub(super) fn clear_lockout(
     Ok(Answer::no_content())
 }
 
-pub(super) fn rotate_token(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-) -> Result<Answer, ApiError> {
-    no_body(request)?;
+pub(super) fn rotate_token(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let token = api.auth.rotate()?;
     Ok(Answer::json(200, &json!({"token": token.expose()})))
 }

@@ -1,18 +1,11 @@
 //! The saved GitHub token: whether there is one, never which.
 
-use super::apps::token;
-use super::fields::Fields;
-use super::query::Query;
+use super::fields::{Fields, token};
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use serde_json::json;
 
-pub(super) fn github_token(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
+pub(super) fn github_token(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let saved_at = api.store.github_token_saved_at()?;
     Ok(Answer::json(200, &json!({"saved": saved_at.is_some(), "savedAt": saved_at})))
 }
@@ -35,9 +28,8 @@ pub(super) fn save_github_token(
 pub(super) fn delete_github_token(
     api: &Api,
     _: &Session,
-    request: &Request<'_>,
+    _: &Request<'_>,
 ) -> Result<Answer, ApiError> {
-    Query::of(request.query)?.finish()?;
     api.store.delete_github_token()?;
     Ok(Answer::no_content())
 }
