@@ -25,6 +25,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+pub use ticket::LIFETIME as TICKET_LIFETIME;
 use ticket::Tickets;
 use token::InForce;
 
@@ -187,10 +188,11 @@ impl Auth {
         HookVerdict::Refused
     }
 
-    /// A ticket that opens one WebSocket once, within 60 seconds. If
-    /// the system has no randomness to give, the text is empty and opens nothing.
-    #[must_use]
-    pub fn open_ticket(&self, session: &Session) -> Secret {
+    /// A ticket that opens one WebSocket once, within [`TICKET_LIFETIME`].
+    ///
+    /// # Errors
+    /// [`AuthError::NoRandomness`].
+    pub fn open_ticket(&self, session: &Session) -> Result<Secret, AuthError> {
         self.lock().tickets.open(session, self.clock.now())
     }
 
@@ -332,7 +334,7 @@ impl fmt::Display for AuthError {
                 path.display()
             ),
             Self::NoRandomness => f.write_str(
-                "the system gave no random bytes for a new admin token; try again in a moment",
+                "the system gave no random bytes to make a secret of; try again in a moment",
             ),
         }
     }

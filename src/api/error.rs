@@ -1,11 +1,13 @@
 //! Errors as the client sees them: a status, a code for programs, a sentence for people.
 
 use super::Answer;
+use crate::auth::AuthError;
 use crate::deploy::DeployError;
 use crate::model::Invalid;
 use crate::store::StoreError;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::io::ErrorKind::{QuotaExceeded, StorageFull};
 
 /// A refusal or a failure. Its text is safe to show: nothing of the inside
 /// beyond what the owner can act on.
@@ -162,14 +164,33 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<AuthError> for ApiError {
+    fn from(error: AuthError) -> Self {
+        match &error {
+            AuthError::Pinned => Self::new(409, "token_pinned", error.to_string()),
+            AuthError::Unwritable(why) => {
+                log::error!("{error}");
+                let (status, code) = match why.kind() {
+                    StorageFull | QuotaExceeded => (507, "disk_full"),
+                    _ => (500, "token_not_saved"),
+                };
+                Self::new(status, code, format!("{error}; the old one stays in force"))
+            }
+            AuthError::NoRandomness => Self::new(503, "no_randomness", error.to_string()),
+            AuthError::Unreadable(_) | AuthError::Malformed { .. } => {
+                log::error!("{error}");
+                Self::internal()
+            }
+        }
+    }
+}
+
 impl From<DeployError> for ApiError {
     fn from(error: DeployError) -> Self {
         match error {
             DeployError::NoApp => Self::no_app(),
             DeployError::Store(error) => error.into(),
-            DeployError::NothingToStart => {
-                Self::new(409, "nothing_to_start", "the app has no live release; deploy it first")
-            }
+            DeployError::NothingToStart => Self::new(409, "nothing_to_start", error.to_string()),
             DeployError::NoRelease => Self {
                 field: Some("deployId".to_owned()),
                 ..Self::new(409, "no_release", format!("deployId: {error}"))

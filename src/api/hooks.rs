@@ -58,10 +58,7 @@ struct Repository {
 /// `POST /api/apps/{id}/webhook`: makes a secret, in place of any before it, and shows it once.
 pub(super) fn renew(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
-    let secret = hook::generate().map_err(|error| {
-        log::error!("a webhook secret could not be made: {error}");
-        ApiError::internal()
-    })?;
+    let secret = hook::generate()?;
     if !api.store.save_webhook_secret(&app.id, &secret)? {
         return Err(ApiError::no_app());
     }

@@ -1,16 +1,14 @@
 //! Tickets, lockouts and the token's rotation.
 
 use super::{Answer, Api, ApiError, Request};
-use crate::auth::{AuthError, Session};
+use crate::auth::{Session, TICKET_LIFETIME};
 use crate::model::Client;
 use serde_json::json;
 
 pub(super) fn ws_ticket(api: &Api, session: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
-    let ticket = api.auth.open_ticket(session);
-    if ticket.expose().is_empty() {
-        return Err(ApiError::internal());
-    }
-    Ok(Answer::json(200, &json!({"ticket": ticket.expose(), "expiresInSeconds": 60})))
+    let ticket = api.auth.open_ticket(session)?;
+    let seconds = TICKET_LIFETIME / 1000;
+    Ok(Answer::json(200, &json!({"ticket": ticket.expose(), "expiresInSeconds": seconds})))
 }
 
 pub(super) fn lockouts(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
@@ -38,16 +36,4 @@ pub(super) fn clear_lockout(api: &Api, _: &Session, client: &str) -> Result<Answ
 pub(super) fn rotate_token(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
     let token = api.auth.rotate()?;
     Ok(Answer::json(200, &json!({"token": token.expose()})))
-}
-
-impl From<AuthError> for ApiError {
-    fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Pinned => Self::new(409, "token_pinned", error.to_string()),
-            other => {
-                log::error!("{other}");
-                Self::internal()
-            }
-        }
-    }
 }

@@ -171,7 +171,7 @@ fn p8_tickets_and_tokens_share_the_record() {
     for _ in 0..2 {
         assert_eq!(fixture.auth.redeem(b"wrong", client(1)), Verdict::Refused);
     }
-    let ticket = fixture.auth.open_ticket(&fixture.session());
+    let ticket = fixture.auth.open_ticket(&fixture.session()).unwrap();
     assert_eq!(fixture.wrong(client(1)), locked(2));
     assert_eq!(fixture.auth.redeem(ticket.expose().as_bytes(), client(1)), locked(2));
     fixture.wait(2);
@@ -184,10 +184,10 @@ fn p8_tickets_and_tokens_share_the_record() {
 #[test]
 fn a_ticket_ends_after_a_minute_and_with_its_token() {
     let fixture = Fixture::new(None);
-    let ticket = fixture.auth.open_ticket(&fixture.session());
+    let ticket = fixture.auth.open_ticket(&fixture.session()).unwrap();
     fixture.wait(60);
     assert_eq!(fixture.auth.redeem(ticket.expose().as_bytes(), client(1)), Verdict::Refused);
-    let ticket = fixture.auth.open_ticket(&fixture.session());
+    let ticket = fixture.auth.open_ticket(&fixture.session()).unwrap();
     fixture.auth.rotate().unwrap();
     assert_eq!(fixture.auth.redeem(ticket.expose().as_bytes(), client(1)), Verdict::Refused);
 }

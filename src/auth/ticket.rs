@@ -1,15 +1,15 @@
 //! Tickets: each opens one WebSocket once, so that the token stays out of URLs.
 
-use super::Session;
 use super::clock::Millis;
 use super::token::Digest;
+use super::{AuthError, Session};
 use crate::model::Secret;
 use data_encoding::HEXLOWER;
 use std::collections::VecDeque;
 use zeroize::Zeroizing;
 
 /// How long a ticket is good, in milliseconds: a page load, not a bookmark.
-pub(super) const LIFETIME: Millis = 60_000;
+pub const LIFETIME: Millis = 60_000;
 /// Tickets kept at most; the oldest goes first. Far more than the dashboard
 /// opens in a minute, and 64 KiB of memory.
 const CAPACITY: usize = 1024;
@@ -28,12 +28,9 @@ struct Ticket {
 pub(super) struct Tickets(VecDeque<Ticket>);
 
 impl Tickets {
-    pub(super) fn open(&mut self, session: &Session, now: Millis) -> Secret {
+    pub(super) fn open(&mut self, session: &Session, now: Millis) -> Result<Secret, AuthError> {
         let mut random = Zeroizing::new([0; RANDOM]);
-        if let Err(error) = getrandom::fill(&mut *random) {
-            log::error!("the system gave no random bytes for a ticket: {error}");
-            return Secret::new(String::new());
-        }
+        getrandom::fill(&mut *random).map_err(|_| AuthError::NoRandomness)?;
         let ticket = Secret::new(HEXLOWER.encode(&*random));
         self.drop_ended(now);
         if self.0.len() >= CAPACITY {
@@ -41,7 +38,7 @@ impl Tickets {
         }
         let digest = Digest::of(ticket.expose().as_bytes());
         self.0.push_back(Ticket { digest, session: session.clone(), until: now + LIFETIME });
-        ticket
+        Ok(ticket)
     }
 
     /// Takes a ticket out and gives the session it was opened for, if it is good.
@@ -69,8 +66,8 @@ mod tests {
     #[test]
     fn a_ticket_opens_once_within_its_time() {
         let mut tickets = Tickets::default();
-        let ticket = tickets.open(&SESSION, 0);
-        let other = tickets.open(&SESSION, 0);
+        let ticket = tickets.open(&SESSION, 0).unwrap();
+        let other = tickets.open(&SESSION, 0).unwrap();
         assert_eq!(ticket.expose().len(), 64);
         assert_ne!(ticket, other);
         assert_eq!(tickets.take(b"", 0), None);
@@ -84,7 +81,7 @@ mod tests {
     #[test]
     fn their_number_is_bounded_and_the_oldest_goes_first() {
         let mut tickets = Tickets::default();
-        let all: Vec<_> = (0..=CAPACITY).map(|_| tickets.open(&SESSION, 0)).collect();
+        let all: Vec<_> = (0..=CAPACITY).map(|_| tickets.open(&SESSION, 0).unwrap()).collect();
         assert_eq!(tickets.0.len(), CAPACITY);
         assert_eq!(tickets.take(all[0].expose().as_bytes(), 0), None);
         assert_eq!(tickets.take(all[1].expose().as_bytes(), 0), Some(SESSION));

@@ -3,6 +3,7 @@
 use crate::harness::server::{free_port, run};
 use crate::harness::{RawConn, Server, Setup, Ws, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -335,6 +336,15 @@ fn a_full_disk_is_an_error_for_that_request_and_the_data_stays_as_it_was() {
     assert!((500..600).contains(&refusal.status), "{refusal:?}");
     assert!(refusal.message().contains("full"), "{}", refusal.text());
     assert_eq!(owner.get("/api/apps").expect(200).json()["apps"].as_array().unwrap().len(), added);
+    let filler = server.data().join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write(&[0; 4096]).is_ok() {}
+    let rotation = owner.post("/api/security/rotate-token", &serde_json::json!({})).expect(507);
+    let message = rotation.message();
+    assert!(message.contains("free some space") && message.contains("stays in force"), "{message}");
+    owner.get("/api/session").expect(200);
+    drop(file);
+    std::fs::remove_file(filler).unwrap();
     drop(owner);
     drop(server.stop());
     disk.remount("size=8m");

@@ -46,7 +46,7 @@ fn a_socket_opens_with_the_token_or_a_ticket_and_with_nothing_else_p3() {
     else {
         panic!("refused")
     };
-    let ticket = server.auth.open_ticket(&session);
+    let ticket = server.auth.open_ticket(&session).unwrap();
     let target = format!("/ws/stats?ticket={}", ticket.expose());
     assert_eq!(server.try_open(&target, "").0, 101);
     assert_eq!(server.try_open(&target, "").0, 401, "a ticket opens once");
