@@ -14,7 +14,7 @@ use super::supervise::{Handle, Message, Supervisor};
 use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
-use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
+use crate::model::{AppId, DeployId, Trigger, Wanted};
 use crate::store::{App, Delivered, Deploy, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -292,11 +292,7 @@ impl Deployer {
     }
 
     fn cancel_deploys(&self, app: &AppId, why: &'static str) -> Result<(), DeployError> {
-        for deploy in self.shared.store.deploys(app, None, 10)? {
-            if deploy.status == DeployStatus::Queued {
-                self.shared.store.fail_deploy(&deploy.id, why)?;
-            }
-        }
+        self.shared.store.fail_waiting(app, why)?;
         self.shared.queue.cancel(app, why);
         Ok(())
     }

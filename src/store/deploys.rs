@@ -35,6 +35,30 @@ pub struct Deploy {
 const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
      created_at, started_at, finished_at, release FROM deploys";
 
+/// It became live or failed.
+const ENDED: &str = "status IN ('live', 'failed')";
+
+/// It waits or is under way; word for word as in the index of those.
+const NOT_ENDED: &str = "status NOT IN ('live', 'failed')";
+
+/// It is under way.
+const BEGUN: &str = "status NOT IN ('live', 'failed', 'queued')";
+
+/// It ends now, which is ?1; by a clock that was set back, no earlier than it began.
+const ENDS: &str = "finished_at = max(?1, created_at, COALESCE(started_at, 0))";
+
+/// Ends the deploy of an app that waits in the queue.
+fn fail_waiting(tx: &Transaction<'_>, app: &AppId, why: &str) -> Result<(), StoreError> {
+    tx.execute(
+        &format!(
+            "UPDATE deploys SET status = 'failed', error = ?3, {ENDS} \
+             WHERE app_id = ?2 AND status = 'queued'"
+        ),
+        params![unix_millis(), app.as_str(), why],
+    )?;
+    Ok(())
+}
+
 /// Queues a deploy in place of one that waits; `false` when the app does not exist.
 pub(super) fn insert_queued(
     tx: &Transaction<'_>,
@@ -42,17 +66,11 @@ pub(super) fn insert_queued(
     app: &AppId,
     trigger: Trigger,
 ) -> Result<bool, StoreError> {
-    let now = unix_millis();
-    tx.execute(
-        "UPDATE deploys SET status = 'failed', finished_at = max(?2, created_at), \
-         error = 'replaced by a newer request before it began' \
-         WHERE app_id = ?1 AND status = 'queued'",
-        params![app.as_str(), now],
-    )?;
+    fail_waiting(tx, app, "replaced by a newer request before it began")?;
     let inserted = tx.execute(
         "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
          SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
-        params![id.as_str(), app.as_str(), trigger.as_str(), now],
+        params![id.as_str(), app.as_str(), trigger.as_str(), unix_millis()],
     )?;
     Ok(inserted == 1)
 }
@@ -120,7 +138,7 @@ impl Store {
     ) -> Result<Vec<DeployId>, StoreError> {
         self.write(|tx| {
             let mut statement = tx.prepare(&format!(
-                "DELETE FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
+                "DELETE FROM deploys WHERE app_id = ?1 AND {ENDED} \
                  AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
                  AND id NOT IN (SELECT release FROM deploys WHERE app_id = ?1 AND release NOT NULL) \
                  AND id NOT IN ({KEPT_BESIDES}) AND seq <= \
@@ -215,8 +233,11 @@ impl Store {
     pub fn set_step(&self, id: &DeployId, step: DeployStatus) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
-                "UPDATE deploys SET status = ?2, started_at = COALESCE(started_at, max(?3, created_at)) \
-                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
+                &format!(
+                    "UPDATE deploys SET status = ?2, \
+                     started_at = COALESCE(started_at, max(?3, created_at)) \
+                     WHERE id = ?1 AND {NOT_ENDED}"
+                ),
                 params![id.as_str(), step.as_str(), unix_millis()],
             )?;
             Ok(changed == 1)
@@ -242,13 +263,22 @@ impl Store {
     pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<(), StoreError> {
         self.write(|tx| {
             tx.execute(
-                "UPDATE deploys SET status = 'failed', error = ?2, \
-                 finished_at = max(?3, created_at, COALESCE(started_at, 0)) \
-                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
-                params![id.as_str(), error, unix_millis()],
+                &format!(
+                    "UPDATE deploys SET status = 'failed', error = ?3, {ENDS} \
+                     WHERE id = ?2 AND {NOT_ENDED}"
+                ),
+                params![unix_millis(), id.as_str(), error],
             )?;
             Ok(())
         })
+    }
+
+    /// Ends the deploy of an app that waits in the queue, if there is one.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn fail_waiting(&self, app: &AppId, why: &str) -> Result<(), StoreError> {
+        self.write(|tx| fail_waiting(tx, app, why))
     }
 
     /// Makes a deploy's release the live one, in one transaction with its
@@ -266,10 +296,10 @@ impl Store {
     ) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
-                "UPDATE deploys SET status = 'live', \
-                 finished_at = max(?2, created_at, COALESCE(started_at, 0)) \
-                 WHERE id = ?1 AND status NOT IN ('live', 'failed')",
-                params![id.as_str(), unix_millis()],
+                &format!(
+                    "UPDATE deploys SET status = 'live', {ENDS} WHERE id = ?2 AND {NOT_ENDED}"
+                ),
+                params![unix_millis(), id.as_str()],
             )?;
             if changed == 0 {
                 return Ok(false);
@@ -290,18 +320,18 @@ impl Store {
     /// When it could not be written.
     pub fn fail_interrupted(&self) -> Result<Vec<Deploy>, StoreError> {
         self.write(|tx| {
-            let sql = format!("{SELECT} WHERE status NOT IN ('live', 'failed', 'queued')");
-            let mut statement = tx.prepare(&sql)?;
+            let mut statement = tx.prepare(&format!("{SELECT} WHERE {BEGUN}"))?;
             let mut rows = statement.query([])?;
             let mut interrupted = Vec::new();
             while let Some(row) = rows.next()? {
                 interrupted.push(read_deploy(row)?);
             }
             tx.execute(
-                "UPDATE deploys SET status = 'failed', \
-                 finished_at = max(?1, created_at, COALESCE(started_at, 0)), \
-                 error = 'the server stopped while this deploy was ' || status || '; deploy again' \
-                 WHERE status NOT IN ('live', 'failed', 'queued')",
+                &format!(
+                    "UPDATE deploys SET status = 'failed', {ENDS}, error = \
+                     'the server stopped while this deploy was ' || status || '; deploy again' \
+                     WHERE {BEGUN}"
+                ),
                 [unix_millis()],
             )?;
             Ok(interrupted)
@@ -316,9 +346,9 @@ impl Store {
     pub fn old_releases(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
         let connection = self.read();
         let mut statement = connection.prepare_cached(&format!(
-            "SELECT id FROM deploys WHERE app_id = ?1 AND status IN ('live', 'failed') \
+            "SELECT id FROM deploys WHERE app_id = ?1 AND {ENDED} \
              AND id NOT IN (SELECT COALESCE(release, id) FROM deploys WHERE app_id = ?1 \
-                            AND (status NOT IN ('live', 'failed') \
+                            AND ({NOT_ENDED} \
                                  OR id IS (SELECT live_deploy FROM apps WHERE id = ?1))) \
              AND id NOT IN ({KEPT_BESIDES})"
         ))?;
