@@ -7,7 +7,7 @@ pub use routing::Routing;
 use crate::model::{Cidr, Secret};
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// A pinned token below this cannot be defended against guessing (P4).
@@ -51,39 +51,6 @@ pub enum Listen {
     },
     /// On one address. Port 0 asks the system for a free one.
     One(SocketAddr),
-}
-
-impl Listen {
-    /// The port, 0 for any free one.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        match self {
-            Self::All { port } => port,
-            Self::One(address) => address.port(),
-        }
-    }
-
-    /// The addresses to bind. For [`Listen::All`] IPv6 comes first and both must
-    /// get the same port; a machine without IPv6 has only the second.
-    #[must_use]
-    pub fn addresses(self) -> Vec<SocketAddr> {
-        match self {
-            Self::All { port } => vec![
-                SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port),
-                SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port),
-            ],
-            Self::One(address) => vec![address],
-        }
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::All { port } => write!(f, ":{port}"),
-            Self::One(address) => address.fmt(f),
-        }
-    }
 }
 
 /// Whose forwarding headers are believed (P11).
@@ -315,9 +282,7 @@ mod tests {
         assert_eq!(listen(":0"), Ok(Listen::All { port: 0 }));
         for text in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:1", "[::]:0"] {
             assert_eq!(listen(text), Ok(Listen::One(text.parse().unwrap())));
-            assert_eq!(listen(text).unwrap().to_string(), text);
         }
-        assert_eq!(listen(":81").unwrap().addresses().len(), 2);
         for bad in [
             "8080",
             "localhost:8080",

@@ -45,7 +45,7 @@ pub trait Facts: Send + Sync {
     fn app_exists(&self, id: &AppId) -> bool;
     /// What must not appear in the app's log.
     fn app_redactor(&self, id: &AppId) -> Redactor;
-    /// Each app's `id` and `status`, a JSON array.
+    /// Each app's `id`, `status` and `url`, a JSON array.
     fn app_states(&self) -> String;
 }
 
@@ -146,12 +146,6 @@ impl Live {
     /// with their connections.
     pub fn shutdown(&self) -> usize {
         self.seats.close(SHUTDOWN)
-    }
-
-    /// Sessions now.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.seats.taken()
     }
 
     /// Judges a request, in this order: origin, token, path, the rest.

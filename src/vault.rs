@@ -53,20 +53,6 @@ pub enum Form {
     Cleartext,
 }
 
-impl Form {
-    /// The form of a stored value, told without a key; `None` when it claims to
-    /// be encrypted in a way that is not known.
-    #[must_use]
-    pub fn of(stored: &str) -> Option<Self> {
-        match envelope::parse(stored) {
-            Parsed::V2 { .. } => Some(Self::V2),
-            Parsed::V1 { .. } => Some(Self::V1),
-            Parsed::Cleartext => Some(Self::Cleartext),
-            Parsed::Damaged | Parsed::Unknown => None,
-        }
-    }
-}
-
 /// A value that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
@@ -171,15 +157,6 @@ impl VaultError {
             column: place.column.to_owned(),
             row: place.row.to_owned(),
             why,
-        }
-    }
-
-    /// The id of the key that the value wants, when it says so and it is not ours.
-    #[must_use]
-    pub fn wanted_key(&self) -> Option<&str> {
-        match &self.why {
-            Why::OtherKey(id) => Some(id),
-            _ => None,
         }
     }
 }

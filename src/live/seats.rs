@@ -44,6 +44,7 @@ impl Seats {
         Ok(Seat { seats: self, client })
     }
 
+    #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
         self.lock().values().sum()
     }

@@ -166,8 +166,8 @@ impl Server {
     /// Waits until there are that many sessions.
     fn expect_sessions(&self, count: usize) {
         let start = Instant::now();
-        while self.live.sessions() != count {
-            assert!(start.elapsed() < Duration::from_secs(10), "{}", self.live.sessions());
+        while self.live.seats.taken() != count {
+            assert!(start.elapsed() < Duration::from_secs(10), "{}", self.live.seats.taken());
             std::thread::yield_now();
         }
     }

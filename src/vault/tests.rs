@@ -53,7 +53,6 @@ fn p16_the_stored_form_has_version_key_id_and_base64() {
     assert_eq!(parts[..3], ["enc", "v2", vault.key_id()]);
     assert_eq!(BASE64.decode(parts[3].as_bytes()).unwrap().len(), 12 + 7 + 16);
     assert!(!stored.contains("hunter2") && parts.len() == 4);
-    assert_eq!(Form::of(&stored), Some(Form::V2));
 }
 
 #[test]
@@ -83,11 +82,9 @@ fn p17_earlier_forms_are_read_and_told_apart() {
     let v1 = sealed_v1(&vault, "ghp_x");
     let opened = vault.open(&PLACE, &v1).unwrap();
     assert_eq!((opened.secret.expose(), opened.form), ("ghp_x", Form::V1));
-    assert_eq!(Form::of(&v1), Some(Form::V1));
     for clear in ["", "ghp_x", "Enc:v2:x", " enc:v1:x", "enc", "encode:x"] {
         let opened = vault.open(&PLACE, clear).unwrap();
         assert_eq!((opened.secret.expose(), opened.form), (clear, Form::Cleartext));
-        assert_eq!(Form::of(clear), Some(Form::Cleartext));
     }
     assert_eq!(other_vault().open(&PLACE, &v1).unwrap_err().why, Why::NotOpened);
 }
@@ -145,7 +142,7 @@ fn p18_a_wrong_key_is_found_by_the_canary_and_the_wanted_one_is_named() {
     let canary = vault().seal(&Place::CANARY, "better-paas").unwrap();
     assert_eq!(vault().open(&Place::CANARY, &canary).unwrap().secret.expose(), "better-paas");
     let error = other_vault().open(&Place::CANARY, &canary).unwrap_err();
-    assert_eq!(error.wanted_key(), Some(vault().key_id()));
+    assert_eq!(error.why, Why::OtherKey(vault().key_id().to_owned()));
     assert!(error.to_string().contains(vault().key_id()), "{error}");
 }
 
