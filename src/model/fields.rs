@@ -33,6 +33,19 @@ macro_rules! text_value {
     };
 }
 
+/// One line of at most so many bytes, a literal, without control characters.
+macro_rules! plain {
+    ($text:expr, $most:literal) => {
+        if $text.len() > $most {
+            Err(Invalid(concat!("is too long: at most ", $most, " bytes")))
+        } else if $text.chars().any(char::is_control) {
+            Err(Invalid("must not hold control characters or line ends"))
+        } else {
+            Ok(())
+        }
+    };
+}
+
 text_value! {
     /// An app's name: a DNS label of at most 40 characters, since it becomes a host name.
     AppName, |text| {
@@ -51,7 +64,7 @@ text_value! {
     /// The directory of the repository that holds the app; empty is the top.
     #[derive(Default)]
     RootDir, |text| {
-        plain(text, 200)?;
+        plain!(text, 200)?;
         let bad_part = |p: &str| p.is_empty() || p == "." || p == ".." || p == ".git";
         if text.is_empty() {
             Ok(())
@@ -66,14 +79,14 @@ text_value! {
 text_value! {
     /// A command for the sandbox's shell; empty means detected.
     #[derive(Default)]
-    ShellCommand, |text| plain(text, 2000)
+    ShellCommand, |text| plain!(text, 2000)
 }
 
 text_value! {
     /// Where an app says that it is well; empty means a TCP connect is enough.
     #[derive(Default)]
     HealthPath, |text| {
-        plain(text, 500)?;
+        plain!(text, 500)?;
         if text.is_empty() {
             Ok(())
         } else if !text.starts_with('/') || text.contains('#') || !text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -141,29 +154,6 @@ impl HealthTimeout {
     pub const fn seconds(self) -> u32 {
         self.0
     }
-}
-
-/// One line of at most `max` bytes without control characters.
-fn plain(text: &str, max: usize) -> Result<(), Invalid> {
-    if text.len() > max {
-        return Err(match max {
-            200 => Invalid("is too long: at most 200 bytes"),
-            500 => Invalid("is too long: at most 500 bytes"),
-            _ => Invalid("is too long: at most 2000 bytes"),
-        });
-    }
-    if has_control(text) {
-        return Err(Invalid("must not hold control characters or line ends"));
-    }
-    Ok(())
-}
-
-/// Every app is read back through these checks for each answer that lists it,
-/// so the common case, ASCII, is one pass without a branch, which compilers
-/// turn into vector instructions.
-fn has_control(text: &str) -> bool {
-    text.bytes().fold(false, |found, byte| found | byte.is_ascii_control())
-        || (!text.is_ascii() && text.chars().any(char::is_control))
 }
 
 #[cfg(test)]
