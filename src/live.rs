@@ -16,7 +16,7 @@ mod wire;
 pub use handshake::Handshake;
 pub use stats::{Machine, own_memory};
 
-use crate::auth::{Auth, Session as Proof};
+use crate::auth::{self, Auth};
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, DeployId};
 use handshake::Refusal;
@@ -127,10 +127,10 @@ impl Live {
     /// session until it ends. Returns when the connection is over.
     pub fn serve(&self, handshake: Handshake) {
         let served = match self.admit(&handshake) {
-            Ok((proof, feed, accept, seat)) => {
+            Ok((owner, feed, accept, seat)) => {
                 let upgraded = handshake.accept(&accept, &self.limits);
                 upgraded.map(|wire| {
-                    Session::new(wire, feed, self, proof).run();
+                    Session::new(wire, feed, self, owner).run();
                     drop(seat);
                 })
             }
@@ -152,16 +152,16 @@ impl Live {
     fn admit(
         &self,
         handshake: &Handshake,
-    ) -> Result<(Proof, Feed<'_>, String, seats::Seat<'_>), Refusal> {
+    ) -> Result<(auth::Session, Feed<'_>, String, seats::Seat<'_>), Refusal> {
         handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
-        let proof = handshake.authenticate(&self.settings.auth)?;
+        let owner = handshake.authenticate(&self.settings.auth)?;
         (handshake.proved)();
         let route = Route::of(&handshake.path)?;
         route.check(&*self.settings.facts)?;
         let accept = handshake.accept_key()?;
         let seat = self.seats.take(handshake.client)?;
         let feed = self.feed(route).map_err(|error| Refusal::internal(&error))?;
-        Ok((proof, feed, accept, seat))
+        Ok((owner, feed, accept, seat))
     }
 
     fn feed(&self, route: Route) -> io::Result<Feed<'_>> {

@@ -7,7 +7,7 @@
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
-use crate::auth::hook::{self, Delivery, HookVerdict, Proof, fingerprint};
+use crate::auth::hook::{self, Claim, Delivery, HookVerdict, fingerprint};
 use crate::model::{AppId, Secret};
 use crate::store::App;
 use serde::Deserialize;
@@ -124,8 +124,8 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
 fn prove(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
     let app = AppId::parse(id).ok();
     let secret = app.as_ref().and_then(|id| secret_of(api, id));
-    let proofs = proofs(request);
-    let delivery = Delivery { secret: secret.as_ref(), proofs: &proofs, body: request.body };
+    let claims = claims(request);
+    let delivery = Delivery { secret: secret.as_ref(), claims: &claims, body: request.body };
     let client = match request.peer {
         Peer::Remote(client) => Some(client),
         Peer::Local => None,
@@ -148,22 +148,22 @@ fn secret_of(api: &Api, id: &AppId) -> Option<Secret> {
 }
 
 /// Everything that the delivery shows as proof.
-fn proofs<'a>(request: &Request<'a>) -> Vec<Proof<'a>> {
-    let mut proofs: Vec<Proof<'a>> = Vec::new();
+fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
+    let mut claims: Vec<Claim<'a>> = Vec::new();
     for (name, value) in request.hook {
         if HEX.iter().any(|hex| hex.eq_ignore_ascii_case(name)) {
-            proofs.push(Proof::Hex(value));
+            claims.push(Claim::Hex(value));
         } else if name.eq_ignore_ascii_case("x-hub-signature-256") {
-            proofs.push(Proof::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()));
+            claims.push(Claim::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()));
         } else if name.eq_ignore_ascii_case("x-gitlab-token") {
-            proofs.push(Proof::Plain(value));
+            claims.push(Claim::Plain(value));
         } else if name.eq_ignore_ascii_case("webhook-signature") {
             let other = |name| field(request, name).unwrap_or_default();
             let (id, time) = (other("webhook-id"), other("webhook-timestamp"));
-            proofs.push(Proof::Signed { id, time, signatures: value });
+            claims.push(Claim::Signed { id, time, signatures: value });
         }
     }
-    proofs
+    claims
 }
 
 /// The names that this delivery goes by. A header is not part of what GitHub, Gitea and
@@ -172,7 +172,7 @@ fn proofs<'a>(request: &Request<'a>) -> Vec<Proof<'a>> {
 fn names(request: &Request<'_>) -> Vec<String> {
     let id = DELIVERIES.iter().find_map(|name| field(request, name));
     let mut names: Vec<String> = id.iter().map(|id| fingerprint("id", id)).collect();
-    if names.is_empty() || proofs(request).iter().any(|p| matches!(p, Proof::Hex(_))) {
+    if names.is_empty() || claims(request).iter().any(|c| matches!(c, Claim::Hex(_))) {
         names.push(fingerprint("body", request.body));
     }
     names

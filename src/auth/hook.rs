@@ -28,7 +28,7 @@ const NOBODYS: &str = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 /// One claim of a delivery that it knows the secret.
 #[derive(Debug, Clone, Copy)]
-pub enum Proof<'a> {
+pub enum Claim<'a> {
     /// HMAC-SHA256 of the body in hexadecimal; the secret's text is the key.
     Hex(&'a [u8]),
     /// The secret itself.
@@ -51,7 +51,7 @@ pub struct Delivery<'a> {
     /// The app's secret, if there is such an app and it has one.
     pub secret: Option<&'a Secret>,
     /// What it shows; all of it has to hold.
-    pub proofs: &'a [Proof<'a>],
+    pub claims: &'a [Claim<'a>],
     /// The body, byte for byte.
     pub body: &'a [u8],
 }
@@ -98,12 +98,12 @@ impl Delivery<'_> {
     pub(super) fn is_genuine(&self, now: UnixMillis) -> bool {
         let nobodys = Secret::new(NOBODYS.to_owned());
         let secret = self.secret.unwrap_or(&nobodys);
-        let held = self.proofs.iter().filter(|p| p.holds(secret, self.body, now)).count();
-        self.secret.is_some() && held > 0 && held == self.proofs.len()
+        let held = self.claims.iter().filter(|c| c.holds(secret, self.body, now)).count();
+        self.secret.is_some() && held > 0 && held == self.claims.len()
     }
 }
 
-impl Proof<'_> {
+impl Claim<'_> {
     fn holds(&self, secret: &Secret, body: &[u8], now: UnixMillis) -> bool {
         let text = secret.expose();
         match *self {
@@ -186,8 +186,8 @@ mod tests {
         }
     }
 
-    fn genuine(secret: Option<&Secret>, proofs: &[Proof<'_>]) -> bool {
-        Delivery { secret, proofs, body: BODY }.is_genuine(NOW)
+    fn genuine(secret: Option<&Secret>, claims: &[Claim<'_>]) -> bool {
+        Delivery { secret, claims, body: BODY }.is_genuine(NOW)
     }
 
     #[test]
@@ -203,10 +203,10 @@ mod tests {
     fn a_signature_in_hexadecimal_holds_for_its_body_and_secret_alone() {
         let (secret, other) = (generate().unwrap(), generate().unwrap());
         let hex = HEXLOWER.encode(&hmac(secret.expose().as_bytes(), &[BODY]));
-        assert!(genuine(Some(&secret), &[Proof::Hex(hex.as_bytes())]));
-        assert!(genuine(Some(&secret), &[Proof::Hex(hex.to_uppercase().as_bytes())]));
-        assert!(!genuine(Some(&other), &[Proof::Hex(hex.as_bytes())]));
-        assert!(!genuine(None, &[Proof::Hex(hex.as_bytes())]));
+        assert!(genuine(Some(&secret), &[Claim::Hex(hex.as_bytes())]));
+        assert!(genuine(Some(&secret), &[Claim::Hex(hex.to_uppercase().as_bytes())]));
+        assert!(!genuine(Some(&other), &[Claim::Hex(hex.as_bytes())]));
+        assert!(!genuine(None, &[Claim::Hex(hex.as_bytes())]));
         for bad in [
             "",
             "00",
@@ -215,22 +215,22 @@ mod tests {
             &format!("sha256={hex}"),
             &hex.replace('0', "1"),
         ] {
-            assert!(!genuine(Some(&secret), &[Proof::Hex(bad.as_bytes())]), "{bad}");
+            assert!(!genuine(Some(&secret), &[Claim::Hex(bad.as_bytes())]), "{bad}");
         }
         let nobodys = HEXLOWER.encode(&hmac(NOBODYS.as_bytes(), &[BODY]));
-        assert!(!genuine(None, &[Proof::Hex(nobodys.as_bytes())]));
-        assert!(!genuine(None, &[Proof::Plain(NOBODYS.as_bytes())]));
-        assert!(!genuine(None, &[Proof::Plain(b"")]) && !genuine(Some(&secret), &[]));
+        assert!(!genuine(None, &[Claim::Hex(nobodys.as_bytes())]));
+        assert!(!genuine(None, &[Claim::Plain(NOBODYS.as_bytes())]));
+        assert!(!genuine(None, &[Claim::Plain(b"")]) && !genuine(Some(&secret), &[]));
     }
 
     #[test]
     fn a_good_proof_does_not_rescue_a_bad_one() {
         let secret = generate().unwrap();
         let hex = HEXLOWER.encode(&hmac(secret.expose().as_bytes(), &[BODY]));
-        let (good, plain) = (Proof::Hex(hex.as_bytes()), Proof::Plain(secret.expose().as_bytes()));
+        let (good, plain) = (Claim::Hex(hex.as_bytes()), Claim::Plain(secret.expose().as_bytes()));
         assert!(genuine(Some(&secret), &[good, plain]));
-        assert!(!genuine(Some(&secret), &[good, Proof::Plain(b"other")]));
-        assert!(!genuine(Some(&secret), &[Proof::Hex(b"00"), plain]));
+        assert!(!genuine(Some(&secret), &[good, Claim::Plain(b"other")]));
+        assert!(!genuine(Some(&secret), &[Claim::Hex(b"00"), plain]));
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         };
         let holds = |id: &str, time: &str, signatures: &str| {
             let (id, time, signatures) = (id.as_bytes(), time.as_bytes(), signatures.as_bytes());
-            genuine(Some(&secret), &[Proof::Signed { id, time, signatures }])
+            genuine(Some(&secret), &[Claim::Signed { id, time, signatures }])
         };
         for seconds in [-300, 0, 300] {
             assert!(holds("m1", &at(seconds), &sign("m1", &at(seconds))), "{seconds}");

@@ -2,7 +2,7 @@
 
 use super::wire::Wire;
 use super::{Feed, Limits, Live, Next};
-use crate::auth::Session as Proof;
+use crate::auth;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
 use std::net::Shutdown;
@@ -41,7 +41,7 @@ pub(super) struct Session<'a> {
     feed: Feed<'a>,
     live: &'a Live,
     limits: Limits,
-    proof: Proof,
+    owner: auth::Session,
     /// Not everything has gone out yet.
     waiting: bool,
     /// Bytes sent when the peer last took some, and when that was.
@@ -58,7 +58,7 @@ impl<'a> Session<'a> {
         (wire, leftover): (Wire, Vec<u8>),
         feed: Feed<'a>,
         live: &'a Live,
-        proof: Proof,
+        owner: auth::Session,
     ) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(4 * 1024)
@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
             feed,
             live,
             limits,
-            proof,
+            owner,
             waiting: false,
             progress: (0, now),
             ping_at: now + limits.ping_every,
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
         let tick = now >= self.tick_at;
         if tick {
             self.tick_at = now + self.limits.tick;
-            if !self.live.settings.auth.is_alive(&self.proof) {
+            if !self.live.settings.auth.is_alive(&self.owner) {
                 return Err(End::Close(CloseCode::Policy, "token changed"));
             }
         }
