@@ -22,6 +22,7 @@ mod unique;
 pub use answer::{Answer, Body};
 pub use deploys::DeployView;
 pub use error::ApiError;
+pub use hooks::{HOOKS, hook_fields};
 pub use system::MachineFacts;
 
 use crate::auth::{Auth, Session, Verdict};

@@ -17,6 +17,7 @@ mod body;
 mod connection;
 mod event_loop;
 pub mod head;
+pub mod marks;
 mod permit;
 mod poll;
 pub mod refusal;
@@ -95,6 +96,17 @@ pub struct Settings {
     pub resolve: Resolve,
     /// Serves WebSocket handshakes.
     pub upgrade: Upgraded,
+    /// What the handler looks at besides the fields that every request may have.
+    pub also: Also,
+}
+
+/// Header fields that are passed on to the handler in some requests only.
+#[derive(Debug, Clone, Default)]
+pub struct Also {
+    /// What the targets of those requests begin with.
+    pub below: &'static str,
+    /// The names, in any case.
+    pub fields: Vec<&'static str>,
 }
 
 /// The bounds of a gate; tests make them tighter.
@@ -160,6 +172,7 @@ struct Context {
     limits: Limits,
     resolve: Resolve,
     upgrade: Upgraded,
+    also: Also,
     returns: Returns,
 }
 
@@ -183,7 +196,7 @@ impl Gate {
     }
 
     pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
-        let Settings { listeners, proxies, relay, resolve, upgrade } = settings;
+        let Settings { listeners, proxies, relay, resolve, upgrade, also } = settings;
         let mut addresses = Vec::new();
         for listener in &listeners {
             wire::prepare(listener)?;
@@ -205,7 +218,8 @@ impl Gate {
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let parked = limits.parked;
-        let context = Arc::new(Context { limits, resolve, upgrade, returns: Returns::new()? });
+        let context =
+            Arc::new(Context { limits, resolve, upgrade, also, returns: Returns::new()? });
         let for_workers = Arc::clone(&context);
         let work = Box::new(move |task: Task| slow::work(&for_workers, task));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));

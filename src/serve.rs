@@ -5,7 +5,7 @@ mod http;
 mod listen;
 mod logger;
 
-use crate::api::{Api, MachineFacts};
+use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
 use crate::config::{Config, Routing, TrustProxy};
 use crate::data_dir::DataDir;
@@ -211,6 +211,7 @@ impl House {
                 }
             }),
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
+            also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.addresses(), &config.routing);
         Ok(Running { gate, live: self.live, deployer: self.deployer, handler, thread })

@@ -13,8 +13,22 @@ use crate::store::App;
 use serde::Deserialize;
 use serde_json::json;
 
+/// Where deliveries arrive, each at its app's identifier.
+pub const HOOKS: &str = "/api/hooks/";
+
 /// Headers with the HMAC of the body in hexadecimal: Gitea, Forgejo. GitHub's has a prefix.
 const HEX: [&str; 2] = ["x-gitea-signature", "x-forgejo-signature"];
+
+/// The same from GitHub, after `sha256=`.
+const GITHUB: &str = "x-hub-signature-256";
+
+/// The header with GitLab's secret token, which is the secret itself.
+const TOKEN: &str = "x-gitlab-token";
+
+/// The headers of Standard Webhooks: GitLab's signing token.
+const ID: &str = "webhook-id";
+const TIME: &str = "webhook-timestamp";
+const SIGNATURES: &str = "webhook-signature";
 
 /// Headers that name the event, of which a host sends one or several alike.
 const EVENTS: [&str; 4] = ["x-github-event", "x-gitea-event", "x-forgejo-event", "x-gitlab-event"];
@@ -25,10 +39,17 @@ const DELIVERIES: [&str; 6] = [
     "x-forgejo-delivery",
     "x-gitea-delivery",
     "x-github-delivery",
-    "webhook-id",
+    ID,
     "idempotency-key",
     "x-gitlab-event-uuid",
 ];
+
+/// The headers that a delivery is judged by; no other request needs them.
+#[must_use]
+pub fn hook_fields() -> Vec<&'static str> {
+    let proofs = [GITHUB, TOKEN, TIME, SIGNATURES];
+    [&HEX[..], &proofs, &EVENTS, &DELIVERIES].concat()
+}
 
 /// The part of a push that counts; GitHub, Gitea, Forgejo and GitLab agree on it.
 /// A field that is there twice is an error.
@@ -63,7 +84,7 @@ pub(super) fn renew(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError
         return Err(ApiError::no_app());
     }
     api.refresh_redactor(&app.id)?;
-    let path = format!("/api/hooks/{}", app.id);
+    let path = format!("{HOOKS}{}", app.id);
     Ok(Answer::json(200, &json!({"secret": secret.expose(), "path": path})))
 }
 
@@ -153,13 +174,13 @@ fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
     for (name, value) in request.hook {
         if HEX.iter().any(|hex| hex.eq_ignore_ascii_case(name)) {
             claims.push(Claim::Hex(value));
-        } else if name.eq_ignore_ascii_case("x-hub-signature-256") {
+        } else if name.eq_ignore_ascii_case(GITHUB) {
             claims.push(Claim::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()));
-        } else if name.eq_ignore_ascii_case("x-gitlab-token") {
+        } else if name.eq_ignore_ascii_case(TOKEN) {
             claims.push(Claim::Plain(value));
-        } else if name.eq_ignore_ascii_case("webhook-signature") {
+        } else if name.eq_ignore_ascii_case(SIGNATURES) {
             let other = |name| field(request, name).unwrap_or_default();
-            let (id, time) = (other("webhook-id"), other("webhook-timestamp"));
+            let (id, time) = (other(ID), other(TIME));
             claims.push(Claim::Signed { id, time, signatures: value });
         }
     }

@@ -178,7 +178,7 @@ impl Connection {
             return Ok(Step::Work(Job::Upgrade(upgrade)));
         }
         let mut request = Vec::with_capacity(head_length + 256);
-        rewrite::request(&head, &source, &mut request);
+        rewrite::request(&head, &source, &context.also, &mut request);
         let (keep_alive, http11, asks) = (head.keep_alive, head.http11, head.expects_continue);
         let early = head.length.min(self.inbox.len() - head_length);
         let rest = head.length - early;

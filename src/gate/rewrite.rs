@@ -1,7 +1,7 @@
 //! Heads as they are passed on: a request's inwards, an answer's outwards.
 
-use super::Source;
 use super::head::{Fields, Head, Kind, NO_FIELDS, connection_names, kind};
+use super::{Also, Source, marks};
 use data_encoding::HEXLOWER;
 use httparse::{Header, Status};
 use std::ffi::OsString;
@@ -9,40 +9,17 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 
-/// Fields that the handler looks at.
+/// Fields that the handler looks at in every request.
 const PASSED: [&str; 2] = ["authorization", "content-type"];
-
-/// Where webhooks arrive; they are the only requests that need [`HOOK_FIELDS`].
-const HOOKS: &str = "/api/hooks/";
-
-/// How Git hosts sign a delivery and say what it is: GitHub, Gitea, Forgejo, GitLab.
-const HOOK_FIELDS: [&str; 16] = [
-    "x-hub-signature-256",
-    "x-github-event",
-    "x-github-delivery",
-    "x-gitea-signature",
-    "x-gitea-event",
-    "x-gitea-delivery",
-    "x-forgejo-signature",
-    "x-forgejo-event",
-    "x-forgejo-delivery",
-    "x-gitlab-token",
-    "x-gitlab-event",
-    "x-gitlab-event-uuid",
-    "idempotency-key",
-    "webhook-id",
-    "webhook-timestamp",
-    "webhook-signature",
-];
 
 /// Writes the head that tiny_http gets: what the handler looks at and nothing
 /// else, so that no field of a client's choice can trouble it, and with the client
 /// under a name that no client can send.
-pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
+pub(super) fn request(head: &Head<'_, '_>, source: &Source, also: &Also, out: &mut Vec<u8>) {
     for part in [head.method, " ", head.target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    let more: &[&str] = if head.target.starts_with(HOOKS) { &HOOK_FIELDS } else { &[] };
+    let more: &[&str] = if head.target.starts_with(also.below) { &also.fields } else { &[] };
     let passed = |name: &str| PASSED.iter().chain(more).any(|n| name.eq_ignore_ascii_case(n));
     for field in head.fields {
         let needed = match kind(field.name) {
@@ -57,10 +34,12 @@ pub(super) fn request(head: &Head<'_, '_>, source: &Source, out: &mut Vec<u8>) {
             push_field(out, field);
         }
     }
+    out.extend_from_slice(marks::CLIENT.as_bytes());
     // Writing to a Vec cannot fail.
-    let _ = write!(out, "X-Gate-Client: {}\r\n", source.client);
+    let _ = write!(out, ": {}\r\n", source.client);
     if source.https {
-        out.extend_from_slice(b"X-Gate-Secure: 1\r\n");
+        out.extend_from_slice(marks::SECURE.as_bytes());
+        out.extend_from_slice(b": 1\r\n");
     }
     if head.length > 0 {
         let _ = write!(out, "Content-Length: {}\r\n", head.length);
@@ -82,9 +61,9 @@ pub(super) struct AnswerHead {
     pub received: usize,
     /// Bytes of body that follow it over the relay.
     pub body: usize,
-    /// `X-Gate-Proved`: whoever sent the request has proved the token.
+    /// [`marks::PROVED`]: whoever sent the request has proved the token.
     pub proved: bool,
-    /// `X-Gate-File`: the body is this file's content.
+    /// [`marks::FILE`]: the body is this file's content.
     pub file: Option<PathBuf>,
     /// The head for the client, without `Connection`, the empty line at its end
     /// and, when the body is a file, `Content-Length`.
@@ -119,10 +98,10 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
             Kind::ContentLength => body = Some(plain_number(field.value)?),
             Kind::TransferEncoding => return Err(NotAnAnswer),
             Kind::Connection | Kind::Upgrade => {}
-            Kind::Hop if field.name.eq_ignore_ascii_case("x-gate-proved") => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(marks::PROVED) => {
                 proved = field.value == b"1";
             }
-            Kind::Hop if field.name.eq_ignore_ascii_case("x-gate-file") => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(marks::FILE) => {
                 // In hexadecimal, since a path may hold any byte.
                 let path = HEXLOWER.decode(field.value).map_err(|_| NotAnAnswer)?;
                 file = Some(PathBuf::from(OsString::from_vec(path)));
@@ -165,7 +144,9 @@ mod tests {
         let head = judge(bytes, &mut room, 1024).unwrap();
         let client = Client::parse("2001:db8::1").unwrap();
         let mut out = Vec::new();
-        request(&head, &Source { client, trusted_proxy: false, https }, &mut out);
+        let also =
+            Also { below: "/api/hooks/", fields: vec!["x-hub-signature-256", "x-gitlab-token"] };
+        request(&head, &Source { client, trusted_proxy: false, https }, &also, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -190,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_webhooks_fields_are_passed_on_where_webhooks_arrive_and_nowhere_else() {
+    fn some_fields_are_passed_on_where_they_are_asked_for_and_nowhere_else() {
         let fields = "X-Hub-Signature-256: sha256=00\r\nx-gitlab-TOKEN: t\r\n";
         let request = |target: &str| {
             passed_on(

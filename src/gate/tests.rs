@@ -62,6 +62,7 @@ impl House {
             relay: path,
             resolve: Box::new(resolve),
             upgrade,
+            also: Also::default(),
         };
         let gate = Gate::start_with(settings, limits).unwrap();
         let address = gate.addresses()[0];

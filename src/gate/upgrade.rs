@@ -2,6 +2,7 @@
 
 use super::Source;
 use super::head::Head;
+use super::marks;
 use super::permit::{Permit, Proof};
 use std::io;
 use std::net::TcpStream;
@@ -47,11 +48,10 @@ impl Upgrade {
             Some((path, query)) => (path, Some(query.to_owned())),
             None => (head.target, None),
         };
-        let own = |name: &str| name.get(..7).is_some_and(|p| p.eq_ignore_ascii_case("x-gate-"));
         let headers = head
             .fields
             .iter()
-            .filter(|f| !own(f.name) && f.value.is_ascii())
+            .filter(|f| !marks::is_own(f.name) && f.value.is_ascii())
             .map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec()))
             .collect();
         Ok(Self {

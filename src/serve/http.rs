@@ -3,7 +3,8 @@
 //! The gate sends only whole, small requests over the socket and reads whole
 //! answers, so nothing here waits for anybody's network.
 
-use crate::api::{Answer, Api, ApiError, Body, Peer, Request};
+use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};
+use crate::gate::marks;
 use crate::model::Client;
 use data_encoding::HEXLOWER;
 use rustix::process::{Signal, kill_process};
@@ -19,15 +20,6 @@ use tiny_http::{Header, Method, Server, StatusCode};
 
 /// Bytes that the buffer for answers keeps: most answers fit.
 const USUAL_ANSWER: usize = 32 * 1024;
-
-/// Where webhooks arrive: only they are judged by further fields.
-const HOOKS: &str = "/api/hooks/";
-
-/// Header names between gate and handler; clients cannot send them.
-const CLIENT: &str = "X-Gate-Client";
-const SECURE: &str = "X-Gate-Secure";
-const PROVED: &str = "X-Gate-Proved";
-const FILE: &str = "X-Gate-File";
 
 /// How often the request thread looks whether it is still heard when nobody asks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -132,7 +124,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
     if request.as_reader().read_to_end(&mut body).is_err() {
         return ApiError::internal().into();
     }
-    let peer = match header(request, CLIENT).map(|h| Client::parse(h.value.as_str())) {
+    let peer = match header(request, marks::CLIENT).map(|h| Client::parse(h.value.as_str())) {
         // Only the gate and the operator's commands can open the socket, and
         // the gate always names the client.
         None => Peer::Local,
@@ -143,7 +135,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         Some((path, query)) => (path, Some(query)),
         None => (request.url(), None),
     };
-    let hook: Vec<(&str, &[u8])> = if path.starts_with(HOOKS) {
+    let hook: Vec<(&str, &[u8])> = if path.starts_with(api::HOOKS) {
         request.headers().iter().map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect()
     } else {
         Vec::new()
@@ -154,7 +146,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         query,
         authorization: header(request, "Authorization").map(|h| h.value.as_bytes()),
         peer,
-        secure: header(request, SECURE).is_some(),
+        secure: header(request, marks::SECURE).is_some(),
         hook: &hook,
         body: &body,
     })
@@ -192,10 +184,10 @@ fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
         field(name, value);
     }
     if answer.proved {
-        field(PROVED, "1");
+        field(marks::PROVED, "1");
     }
     if let Some(file) = file {
-        field(FILE, file);
+        field(marks::FILE, file);
     }
     let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
     if !to_head {

@@ -261,7 +261,8 @@ proptest! {
         let client = crate::model::Client::parse("192.0.2.1").unwrap();
         let source = crate::gate::Source { client, trusted_proxy: false, https: false };
         let mut out = Vec::new();
-        crate::gate::rewrite::request(&judged, &source, &mut out);
+        let also = crate::gate::Also::default();
+        crate::gate::rewrite::request(&judged, &source, &also, &mut out);
         prop_assert_eq!(Scan::default().advance(&out), Ok(Some(out.len())));
         prop_assert_eq!(lenient_count(&out, "x-gate-client"), 1);
         let mut again = NO_FIELDS;
