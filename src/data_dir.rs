@@ -9,7 +9,7 @@ mod lock;
 mod tests;
 pub mod user;
 
-pub use lock::Lock;
+pub use lock::{Holder, Lock};
 
 use crate::model::Secret;
 use std::ffi::OsStr;
@@ -63,20 +63,20 @@ impl DataDir {
     }
 
     /// Takes the directory for this process until the [`Lock`] is dropped (P26).
-    /// The note says to others who holds it; it must not hold a secret.
+    /// Others are told who holds it.
     ///
     /// # Errors
     /// [`DataDirError::Busy`] when another process has it, or
     /// [`DataDirError::Lock`] when the file `lock` cannot be used.
-    pub fn lock(&self, note: &str) -> Result<Lock, DataDirError> {
-        let lock = Lock::take(&self.path, note)?;
+    pub fn lock(&self, holder: Holder) -> Result<Lock, DataDirError> {
+        let lock = Lock::take(&self.path, holder)?;
         self.remove_abandoned();
         Ok(lock)
     }
 
-    /// The note of the process that holds the directory now, if there is one.
+    /// The process that holds the directory now, if there is one.
     #[must_use]
-    pub fn holder(&self) -> Option<String> {
+    pub fn holder(&self) -> Option<Holder> {
         lock::holder(&self.path)
     }
 
@@ -297,8 +297,8 @@ pub enum DataDirError {
     Busy {
         /// The directory.
         path: PathBuf,
-        /// The other process's note.
-        holder: String,
+        /// The other process.
+        holder: Holder,
     },
     /// Its lock cannot be used.
     Lock {
@@ -354,8 +354,8 @@ impl fmt::Display for DataDirError {
             ),
             Self::Busy { path, holder } => {
                 write!(f, "another server already works in {}", path.display())?;
-                if !holder.is_empty() {
-                    write!(f, " ({})", holder.escape_debug())?;
+                if let Some(pid) = holder.pid {
+                    write!(f, " (process {pid})")?;
                 }
                 f.write_str("; stop it, or give this one its own directory with DATA_DIR")
             }

@@ -8,7 +8,7 @@ mod logger;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
 use crate::config::{Config, Routing, TrustProxy};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Holder};
 use crate::deploy::{Deployer, RouteSettings};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
@@ -59,12 +59,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     ])?;
     let config = Config::from_env(|name| std::env::var_os(name))?;
     let data = DataDir::open(&config.data_dir)?;
-    let note = format!(
-        "pid={} token={}",
-        std::process::id(),
-        if config.admin_token.is_some() { "env" } else { "file" }
-    );
-    let _lock = data.lock(&note)?;
+    let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
     let listener = listen::open(&config.listen)?;
     let house = House::build(&config, &data, started)?;
     let running = house.open_the_door(&config, &data, listener)?;

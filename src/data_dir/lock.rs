@@ -20,6 +20,36 @@ const TRIES: u32 = 25;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Who holds a data directory, as a note in the lock file says to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id; `None` when the note cannot be read.
+    pub pid: Option<u32>,
+    /// Whether its environment pins the admin token (P4).
+    pub pinned: bool,
+}
+
+impl Holder {
+    /// This process.
+    #[must_use]
+    pub fn this(pinned: bool) -> Self {
+        Self { pid: Some(std::process::id()), pinned }
+    }
+
+    fn note(self) -> String {
+        let token = if self.pinned { "env" } else { "file" };
+        format!("pid={} token={token}", self.pid.unwrap_or_default())
+    }
+
+    fn read(note: &str) -> Self {
+        let value = |name: &str| note.split(' ').find_map(|word| word.strip_prefix(name));
+        Self {
+            pid: value("pid=").and_then(|pid| pid.parse().ok()),
+            pinned: value("token=") == Some("env"),
+        }
+    }
+}
+
 /// The data directory is this process's own as long as this lives. The system
 /// gives it back when the process ends, however it ends.
 #[derive(Debug)]
@@ -29,7 +59,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub(super) fn take(directory: &Path, note: &str) -> Result<Self, DataDirError> {
+    pub(super) fn take(directory: &Path, holder: Holder) -> Result<Self, DataDirError> {
         let path = directory.join(NAME);
         let broken = |why: io::Error| DataDirError::Lock { path: path.clone(), why };
         let mut file = OpenOptions::new()
@@ -57,7 +87,7 @@ impl Lock {
                 Err(error) => return Err(broken(error.into())),
             }
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{note}")).map_err(broken)?;
+        file.set_len(0).and_then(|()| writeln!(file, "{}", holder.note())).map_err(broken)?;
         Ok(Self { file })
     }
 }
@@ -70,7 +100,7 @@ impl Drop for Lock {
     }
 }
 
-pub(super) fn holder(directory: &Path) -> Option<String> {
+pub(super) fn holder(directory: &Path) -> Option<Holder> {
     let mut file = File::open(directory.join(NAME)).ok()?;
     // A shared lock: two that look at the same time do not see each other.
     match flock(&file, FlockOperation::NonBlockingLockShared) {
@@ -88,9 +118,9 @@ fn unlock(file: &File) {
     let _ = flock(file, FlockOperation::Unlock);
 }
 
-fn note_in(file: &mut File) -> String {
+fn note_in(file: &mut File) -> Holder {
     let mut note = Vec::new();
     // An unreadable note is an empty one: that somebody holds the lock is known anyway.
     let _ = file.take(MAX_NOTE).read_to_end(&mut note);
-    String::from_utf8_lossy(&note).trim_end().to_owned()
+    Holder::read(String::from_utf8_lossy(&note).trim_end())
 }

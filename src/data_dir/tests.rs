@@ -229,26 +229,28 @@ fn what_is_not_a_small_text_file_is_not_a_secret() {
 fn p26_a_second_server_is_refused_and_told_who_is_there() {
     let (_top, data) = made();
     assert_eq!(data.holder(), None);
-    let lock = data.lock("pid=17 token=file").unwrap();
-    assert_eq!(data.holder().as_deref(), Some("pid=17 token=file"));
+    let (one, other) = (Holder::this(true), Holder { pid: Some(17), pinned: false });
+    let lock = data.lock(one).unwrap();
+    assert_eq!(data.holder(), Some(one));
     assert_eq!(mode(&data.join("lock")), 0o600);
-    let error = data.lock("pid=18 token=env").unwrap_err();
+    let error = data.lock(other).unwrap_err();
     assert!(matches!(error, DataDirError::Busy { .. }));
-    assert!(error.to_string().contains("pid=17"), "{error}");
-    assert_eq!(
-        data.holder().as_deref(),
-        Some("pid=17 token=file"),
-        "the note is still the holder's"
-    );
+    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    assert_eq!(data.holder(), Some(one), "the note is still the holder's");
+    fs::write(data.join("lock"), "").unwrap();
+    let unknown = Holder { pid: None, pinned: false };
+    assert_eq!(data.holder(), Some(unknown), "that somebody is there is known anyway");
     drop(lock);
     assert_eq!(data.holder(), None);
-    drop(data.lock("pid=19 token=env").unwrap());
+    let lock = data.lock(other).unwrap();
+    assert_eq!(data.holder(), Some(other));
+    drop(lock);
 }
 
 #[test]
 fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
     let (_top, data) = made();
-    drop(data.lock("first").unwrap());
+    drop(data.lock(Holder::this(false)).unwrap());
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -257,7 +259,7 @@ fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
             }
         });
         for _ in 0..50 {
-            drop(data.lock("again").unwrap());
+            drop(data.lock(Holder::this(false)).unwrap());
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -271,7 +273,7 @@ fn p7_what_a_killed_writer_left_is_removed_and_a_writer_at_work_is_not_disturbed
     }
     let old = File::options().write(true).open(data.join(".admin_token.txt.00.tmp")).unwrap();
     old.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
-    drop(data.lock("").unwrap());
+    drop(data.lock(Holder::this(false)).unwrap());
     assert!(!data.join(".admin_token.txt.00.tmp").exists());
     assert!(data.join(".secret.key.01.tmp").exists());
 }

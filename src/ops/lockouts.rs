@@ -46,16 +46,15 @@ pub fn clear(client: Client) -> Result<String, OpsError> {
 
 fn ask(method: &str, path: &str) -> Result<Value, OpsError> {
     let (config, data) = existing()?;
-    if data.holder().is_none() {
-        return Err(OpsError::sentence(
+    let holder = data.holder().ok_or_else(|| {
+        OpsError::sentence(
             "no server runs on this data directory; lockouts live in its memory, so there are none",
-        ));
-    }
+        )
+    })?;
     // A pinned token need not be known here: the socket is proof enough.
-    let pinned = data.holder().is_some_and(|note| note.contains("token=env"));
     let token = match config.admin_token {
         Some(token) => Some(token),
-        None if pinned => None,
+        None if holder.pinned => None,
         None => token::read(&data).ok().flatten(),
     };
     socket::ask(&data.join("gate.sock"), method, path, token.as_ref())

@@ -15,7 +15,7 @@ const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its
 /// is none yet.
 pub fn run(rotate: bool) -> Result<Secret, OpsError> {
     let (config, data) = existing()?;
-    let pinned_there = data.holder().is_some_and(|note| note.contains("token=env"));
+    let pinned_there = data.holder().is_some_and(|holder| holder.pinned);
     if rotate {
         if config.admin_token.is_some() || pinned_there {
             return Err(OpsError::sentence(
