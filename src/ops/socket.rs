@@ -6,15 +6,16 @@
 use super::OpsError;
 use crate::model::Secret;
 use serde_json::Value;
-use std::io::{Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// A server that is alive answers these small questions at once.
+/// A server that is alive answers these small questions at once. It has this long for
+/// its whole answer, however it sends it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Far above any answer to these questions.
-const MAX_ANSWER: u64 = 8 * 1024 * 1024;
+const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Sends one request and reads its answer; an error status becomes its sentence.
 pub(super) fn ask(
@@ -23,7 +24,8 @@ pub(super) fn ask(
     target: &str,
     token: Option<&Secret>,
 ) -> Result<Value, OpsError> {
-    let answer = exchange(path, method, target, token).map_err(|e| {
+    let until = Instant::now() + PATIENCE;
+    let answer = exchange(path, method, target, token, until).map_err(|e| {
         OpsError::sentence(format!("the running server does not answer ({e}); restart it"))
     })?;
     let mut headers = [httparse::EMPTY_HEADER; 32];
@@ -53,9 +55,10 @@ fn exchange(
     method: &str,
     target: &str,
     token: Option<&Secret>,
-) -> std::io::Result<Vec<u8>> {
+    until: Instant,
+) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    // One small write, which the socket takes as a whole.
     stream.set_write_timeout(Some(PATIENCE))?;
     let proof = token.map(|t| format!("Authorization: Bearer {}\r\n", t.expose()));
     let request = format!(
@@ -65,6 +68,44 @@ fn exchange(
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let mut piece = [0; 4096];
+    while answer.len() < MAX_ANSWER {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => answer.extend_from_slice(&piece[..length]),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_server_that_sends_drop_by_drop_is_given_up_on_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Until the other end has gone.
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let until = Instant::now() + Duration::from_millis(200);
+        let error = exchange(&path, "GET", "/", None, until).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        server.join().unwrap();
+    }
 }
