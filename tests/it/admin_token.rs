@@ -9,41 +9,15 @@ use std::time::Duration;
 /// What must happen "at once" has this long on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Routes with an identifier that does not exist: without a token nobody learns even that.
+/// Odd spellings, and what is not there; all that is described is asked without a token in
+/// the tests of the description.
 const ROUTES: &[(&str, &str)] = &[
     ("GET", "/api"),
     ("GET", "/api/"),
-    ("GET", "/api/session"),
-    ("POST", "/api/ws-ticket"),
-    ("GET", "/api/apps"),
-    ("POST", "/api/apps"),
-    ("GET", "/api/apps/aaaaaaaaaa"),
-    ("PATCH", "/api/apps/aaaaaaaaaa"),
-    ("DELETE", "/api/apps/aaaaaaaaaa"),
-    ("GET", "/api/apps/aaaaaaaaaa/env"),
-    ("PUT", "/api/apps/aaaaaaaaaa/env"),
-    ("GET", "/api/apps/aaaaaaaaaa/deploys"),
-    ("POST", "/api/apps/aaaaaaaaaa/deploys"),
-    ("GET", "/api/apps/aaaaaaaaaa/log"),
-    ("POST", "/api/apps/aaaaaaaaaa/stop"),
-    ("POST", "/api/apps/aaaaaaaaaa/start"),
-    ("POST", "/api/apps/aaaaaaaaaa/restart"),
-    ("GET", "/api/deploys/aaaaaaaaaa"),
-    ("GET", "/api/deploys/aaaaaaaaaa/log"),
-    ("POST", "/api/deploy"),
-    ("GET", "/api/settings/github-token"),
-    ("PUT", "/api/settings/github-token"),
-    ("DELETE", "/api/settings/github-token"),
-    ("GET", "/api/security/lockouts"),
-    ("DELETE", "/api/security/lockouts/192.0.2.1"),
-    ("POST", "/api/security/rotate-token"),
-    ("GET", "/api/system"),
-    ("GET", "/api/openapi.json"),
     ("GET", "/api/no-such-thing"),
     ("GET", "/api//apps"),
     ("GET", "/api/./apps"),
     ("GET", "/api/%61pps"),
-    ("PUT", "/api/apps"),
     ("HEAD", "/api/apps"),
 ];
 
@@ -132,8 +106,7 @@ fn p3_every_api_and_ws_request_must_carry_the_token() {
     let server = Server::start();
     let mut stranger = server.stranger();
     for (method, path) in ROUTES {
-        let body = matches!(*method, "POST" | "PUT" | "PATCH").then_some(&b"{}"[..]);
-        let answer = stranger.request(method, path, body);
+        let answer = stranger.request(method, path, None);
         assert_eq!(answer.status, 401, "{method} {path}");
         assert!(answer.header("WWW-Authenticate").unwrap().starts_with("Bearer"));
     }
