@@ -11,7 +11,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("cli", &["model"]),
     ("config", &["model"]),
-    ("proc", &["model"]),
+    ("proc", &[]),
     ("data_dir", &["model"]),
     ("vault", &["model", "data_dir"]),
     ("gate", &["model"]),
@@ -20,16 +20,16 @@ const WALLS: &[(&str, &[&str])] = &[
     ("store", &["model", "vault"]),
     ("deploy", &["model", "proc", "store", "journal", "data_dir"]),
     ("api", &["model", "auth", "store", "deploy", "journal"]),
-    ("live", &["model", "auth", "journal", "deploy"]),
+    ("live", &["model", "auth", "journal"]),
     ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth"]),
     (
         "serve",
         &[
-            "model", "cli", "config", "proc", "data_dir", "vault", "gate", "journal", "auth",
-            "store", "deploy", "api", "live", "ops",
+            "model", "config", "proc", "data_dir", "vault", "gate", "journal", "auth", "store",
+            "deploy", "api", "live", "ops",
         ],
     ),
-    ("main", &["model", "cli", "config", "serve", "ops"]),
+    ("main", &["cli", "serve", "ops"]),
     ("lib", &[]),
 ];
 
@@ -38,7 +38,7 @@ const AT_HOME: &[(&str, &str)] = &[
     ("rusqlite::", "store"),
     ("tungstenite::", "live"),
     ("aes_gcm::", "vault"),
-    ("tiny_http::", "serve api"),
+    ("tiny_http::", "serve"),
     ("process::Command", "proc"),
     ("Command::new(", "proc"),
 ];
