@@ -4,16 +4,12 @@ mod routing;
 
 pub use routing::Routing;
 
-use crate::model::{Cidr, Secret};
+use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Secret, Trust};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// A pinned token below this cannot be defended against guessing (P4).
-const MIN_TOKEN: usize = 32;
-/// Longer ones gain nothing and strain the limits of request heads.
-const MAX_TOKEN: usize = 256;
 /// Where it listens unless told otherwise (P21).
 const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
@@ -27,7 +23,7 @@ pub struct Config {
     /// `LISTEN_ADDR`: where to listen (P21).
     pub listen: Listen,
     /// `TRUST_PROXY`: whose forwarding headers are believed (P11).
-    pub trust_proxy: TrustProxy,
+    pub trust_proxy: Trust,
     /// `DASHBOARD_ORIGIN`: a foreign origin that may open WebSockets (P23), as
     /// browsers write it: lower case, no default port, no path.
     pub dashboard_origin: Option<String>,
@@ -53,17 +49,6 @@ pub enum Listen {
     One(SocketAddr),
 }
 
-/// Whose forwarding headers are believed (P11).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TrustProxy {
-    /// Nobody's.
-    Off,
-    /// Those of loopback and private addresses.
-    Private,
-    /// Those of these ranges.
-    Ranges(Vec<Cidr>),
-}
-
 impl Config {
     /// Reads the configuration through a function that looks up one variable. An
     /// empty value counts as none, except for `ADMIN_TOKEN`, where it would turn
@@ -80,7 +65,7 @@ impl Config {
         Ok(Self {
             admin_token,
             listen: listen.unwrap_or(Listen::All { port: DEFAULT_PORT }),
-            trust_proxy: trust_proxy.unwrap_or(TrustProxy::Off),
+            trust_proxy: trust_proxy.unwrap_or(Trust::Off),
             dashboard_origin: text("DASHBOARD_ORIGIN")?.map(|v| origin(&v)).transpose()?,
             secret_key: text("BETTER_PAAS_SECRET_KEY")?.map(Secret::new),
             credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
@@ -105,10 +90,10 @@ fn admin_token(value: OsString) -> Result<Secret, ConfigError> {
     } else if text.chars().any(char::is_whitespace) {
         "has whitespace inside, which gets lost on its way; write at least 32 random \
          characters without any, for example from: openssl rand -hex 32"
-    } else if text.len() < MIN_TOKEN {
+    } else if text.len() < *ADMIN_TOKEN_LENGTH.start() {
         "is too short to withstand guessing; write at least 32 random characters, for \
          example from: openssl rand -hex 32"
-    } else if text.len() > MAX_TOKEN {
+    } else if text.len() > *ADMIN_TOKEN_LENGTH.end() {
         "is too long; write at most 256 characters, for example from: openssl rand -hex 32"
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
         "holds a character that cannot travel in a header; write letters, digits and ASCII \
@@ -135,15 +120,15 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn trust_proxy(text: &str) -> Result<TrustProxy, ConfigError> {
+fn trust_proxy(text: &str) -> Result<Trust, ConfigError> {
     if text.eq_ignore_ascii_case("true") {
-        return Ok(TrustProxy::Private);
+        return Ok(Trust::Private);
     }
     if text.eq_ignore_ascii_case("false") {
-        return Ok(TrustProxy::Off);
+        return Ok(Trust::Off);
     }
     let ranges: Result<Vec<_>, _> = text.split(',').map(|r| Cidr::parse(r.trim())).collect();
-    ranges.map(TrustProxy::Ranges).map_err(|_| ConfigError {
+    ranges.map(Trust::Ranges).map_err(|_| ConfigError {
         name: "TRUST_PROXY",
         problem: "is neither true nor a list of address ranges; write true to believe proxies \
                   at loopback and private addresses, or name yours: 192.0.2.7,2001:db8::/64",
@@ -227,7 +212,7 @@ mod tests {
         let expected = Config {
             admin_token: None,
             listen: Listen::All { port: 8080 },
-            trust_proxy: TrustProxy::Off,
+            trust_proxy: Trust::Off,
             dashboard_origin: None,
             secret_key: None,
             credentials_directory: None,
@@ -303,11 +288,11 @@ mod tests {
     #[test]
     fn p11_trust_is_off_private_or_a_list() {
         let trust = |t: &str| one("TRUST_PROXY", t).map(|c| c.trust_proxy);
-        assert_eq!(trust("true"), Ok(TrustProxy::Private));
-        assert_eq!(trust("True"), Ok(TrustProxy::Private));
-        assert_eq!(trust("false"), Ok(TrustProxy::Off));
+        assert_eq!(trust("true"), Ok(Trust::Private));
+        assert_eq!(trust("True"), Ok(Trust::Private));
+        assert_eq!(trust("false"), Ok(Trust::Off));
         let ranges = vec![Cidr::parse("10.0.0.0/8").unwrap(), Cidr::parse("::1").unwrap()];
-        assert_eq!(trust("10.0.0.0/8, ::1"), Ok(TrustProxy::Ranges(ranges)));
+        assert_eq!(trust("10.0.0.0/8, ::1"), Ok(Trust::Ranges(ranges)));
         for bad in ["yes", "1", "10.0.0.0/8,", ",", "10.0.0.0/33", "true,10.0.0.0/8", "caddy"] {
             let error = trust(bad).unwrap_err().to_string();
             assert!(error.starts_with("TRUST_PROXY "), "{error}");

@@ -13,7 +13,7 @@ mod secret;
 mod state;
 mod utc;
 
-pub use client::{Cidr, Client};
+pub use client::{Cidr, Client, Trust};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{
     AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
@@ -21,7 +21,7 @@ pub use fields::{
 };
 pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use repo::{Branch, RepoUrl};
-pub use secret::Secret;
+pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
 pub use utc::Utc;
 

@@ -7,7 +7,7 @@ mod logger;
 
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
-use crate::config::{Config, Routing, TrustProxy};
+use crate::config::{Config, Routing};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::{Deployer, RouteSettings};
 use crate::gate::{self, Gate};
@@ -179,7 +179,7 @@ impl House {
             move || handler.run(&api)
         })?;
         let live = Arc::clone(&self.live);
-        let trust = trust(&config.trust_proxy);
+        let trust = config.trust_proxy.clone();
         // Always there: a router of an earlier server may still lead to it.
         let front = data.join("front.sock");
         let proxies = vec![
@@ -249,14 +249,6 @@ fn routing(config: &Routing) -> Option<RouteSettings> {
         acme_email: config.acme_email.clone(),
         private_tls: config.private_tls,
     })
-}
-
-fn trust(config: &TrustProxy) -> auth::client::Trust {
-    match config {
-        TrustProxy::Off => auth::client::Trust::Off,
-        TrustProxy::Private => auth::client::Trust::Private,
-        TrustProxy::Ranges(ranges) => auth::client::Trust::Ranges(ranges.clone()),
-    }
 }
 
 /// What the gate hands over, as live sessions want it: neither knows the other.

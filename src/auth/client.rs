@@ -1,37 +1,7 @@
 //! Finds the client behind a connection, past the proxies that are trusted (P10, P11).
 
-use crate::model::{Cidr, Client};
+use crate::model::{Client, Trust};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-/// Whose forwarding headers are believed (P11).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// Nobody's.
-    Off,
-    /// Those of loopback and private addresses (RFC 1918, RFC 4193).
-    Private,
-    /// Those of these ranges.
-    Ranges(Vec<Cidr>),
-}
-
-impl Trust {
-    /// Whether the address is a trusted proxy's.
-    #[must_use]
-    pub fn trusts(&self, address: IpAddr) -> bool {
-        match self {
-            Self::Off => false,
-            Self::Private => is_private(address.to_canonical()),
-            Self::Ranges(ranges) => ranges.iter().any(|range| range.contains(address)),
-        }
-    }
-}
-
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
-    }
-}
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +105,7 @@ fn port_or_nothing(text: &str) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Cidr;
     use proptest::prelude::*;
 
     fn ip(text: &str) -> IpAddr {

@@ -2,7 +2,7 @@
 
 use super::AuthError;
 use crate::data_dir::DataDir;
-use crate::model::Secret;
+use crate::model::{ADMIN_TOKEN_LENGTH, Secret};
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -17,8 +17,6 @@ pub const FILE: &str = "admin_token.txt";
 const PREFIX: &str = "bpaas_";
 /// Random bytes in a token: 256 bits.
 const RANDOM: usize = 32;
-/// What a token in the file may have of characters; the same as for a pinned one (P4).
-const LENGTH: std::ops::RangeInclusive<usize> = 32..=256;
 
 /// Makes a token: `bpaas_` and 64 hex digits.
 ///
@@ -45,7 +43,7 @@ pub fn read(data: &DataDir) -> Result<Option<Secret>, AuthError> {
     let line = text.expose();
     let line = line.strip_suffix('\n').unwrap_or(line);
     let line = line.strip_suffix('\r').unwrap_or(line);
-    if LENGTH.contains(&line.len()) && line.bytes().all(|b| b.is_ascii_graphic()) {
+    if ADMIN_TOKEN_LENGTH.contains(&line.len()) && line.bytes().all(|b| b.is_ascii_graphic()) {
         Ok(Some(Secret::new(line.to_owned())))
     } else {
         Err(AuthError::Malformed { path: data.join(FILE) })

@@ -1,4 +1,4 @@
-//! Who is counted as one client (P10), and ranges of addresses (P11).
+//! Who is counted as one client (P10), and which proxies are trusted to name one (P11).
 
 use super::Invalid;
 use std::fmt;
@@ -108,6 +108,30 @@ impl Cidr {
         match unmapped(address) {
             IpAddr::V4(v4) => self.v4 && u128::from(u32::from(v4)) & self.mask == self.network,
             IpAddr::V6(v6) => !self.v4 && u128::from(v6) & self.mask == self.network,
+        }
+    }
+}
+
+/// Whose forwarding headers are believed (P11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody's.
+    Off,
+    /// Those of loopback and private addresses (RFC 1918, RFC 4193).
+    Private,
+    /// Those of these ranges.
+    Ranges(Vec<Cidr>),
+}
+
+impl Trust {
+    /// Whether the address is a trusted proxy's.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        match (self, unmapped(address)) {
+            (Self::Off, _) => false,
+            (Self::Private, IpAddr::V4(v4)) => v4.is_loopback() || v4.is_private(),
+            (Self::Private, IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local(),
+            (Self::Ranges(ranges), _) => ranges.iter().any(|range| range.contains(address)),
         }
     }
 }
