@@ -10,6 +10,7 @@ mod cgroup;
 mod check;
 mod deployer;
 mod detect;
+mod disk;
 mod draining;
 mod error;
 mod fetch;
@@ -27,9 +28,11 @@ mod port;
 mod probe;
 mod prune;
 mod publish;
+mod rescue;
 mod route;
 mod sandbox;
 mod seccomp;
+mod source;
 mod supervise;
 mod switch;
 mod worker;
@@ -38,6 +41,7 @@ pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
 pub use firewall::Firewall;
 pub use limits::{Held, Holder, Report as LimitsReport};
+pub use rescue::make_room;
 pub use route::{Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};
@@ -46,11 +50,9 @@ use crate::proc::Cancel;
 use crate::store::App;
 use check::{Check, Verdict};
 use deployer::Shared;
-use fetch::TokenOf;
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
-use prune::LEAST_SPACE;
 use serde_json::json;
 use std::cell::Cell;
 use std::path::Path;
@@ -139,7 +141,11 @@ impl Attempt<'_> {
         let result = self.steps();
         let (status, error) = match result {
             Ok(()) => ("live", None),
-            Err(halt) => ("failed", Some(self.failed(halt))),
+            Err(halt) => {
+                // First of all: without space not even the failure could be noted.
+                self.shared.clear_away(&self.app.id, self.id);
+                ("failed", Some(self.failed(halt)))
+            }
         };
         self.tell_the_server(error.as_deref());
         if let Some(sentence) = &error {
@@ -241,37 +247,6 @@ impl Attempt<'_> {
         self.shared.no_room().map_or(Ok(()), |sentence| Err(Halt::Failed(sentence)))
     }
 
-    fn fetch(&self, machine: &Machine) -> Result<(), Halt> {
-        let (app, places) = (&self.app, &self.shared.places);
-        let branch = match app.settings.branch.as_str() {
-            "" => "the default branch".to_owned(),
-            name => format!("branch {name}"),
-        };
-        self.say(&format!("Fetching {branch} of {}", app.git_repo));
-        let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
-        let (free, _) = places.space().map_err(|e| e.to_string())?;
-        let fetched = fetch::Fetch {
-            machine,
-            slot: app.slot,
-            url: &app.git_repo,
-            branch: &app.settings.branch,
-            token: self.token.clone().map(|token| (token, token_of)),
-            root: app.settings.root_dir.as_str(),
-            cache: &places.repo(&app.id),
-            release: &places.release(&app.id, self.id),
-            redactor: &self.redactor,
-            limits: fetch::Limits::default().with_room(free.saturating_sub(LEAST_SPACE)),
-        }
-        .run(self.cancel, &mut |line| self.say(line));
-        let commit = fetched.map_err(|error| match error {
-            fetch::FetchError::Failed(sentence) => Halt::Failed(sentence),
-            fetch::FetchError::Cancelled => Halt::Cancelled,
-        })?;
-        self.say(&format!("Commit {} {}", commit.hash, commit.subject));
-        let noted = self.shared.store.set_commit(self.id, &commit.hash, &commit.subject);
-        Ok(noted.map_err(|e| e.to_string())?)
-    }
-
     fn detect_and_build(&self, machine: &Machine) -> Result<Recipe, Halt> {
         let (app, places) = (&self.app, &self.shared.places);
         let release = places.release(&app.id, self.id);
@@ -325,8 +300,7 @@ impl Attempt<'_> {
         open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
         // Looked for again: a build may have changed all of it.
         let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
-        let (free, _) = places.space().map_err(|e| e.to_string())?;
-        let room = free.saturating_sub(LEAST_SPACE);
+        let room = places.space().map_err(|e| e.to_string())?.room();
         let published = publish::publish(&tree, &site, room, &|| !self.cancel.is_cancelled());
         if self.cancel.is_cancelled() {
             return Err(Halt::Cancelled);

@@ -9,7 +9,7 @@ use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
 use crate::config::{Config, Routing};
 use crate::data_dir::{DataDir, Holder};
-use crate::deploy::{Deployer, RouteSettings};
+use crate::deploy::{self, Deployer, RouteSettings};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
@@ -60,6 +60,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::from_env(|name| std::env::var_os(name))?;
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
+    deploy::make_room(&data);
     let listener = listen::open(&config.listen)?;
     let house = House::build(&config, &data, started)?;
     let running = house.open_the_door(&config, &data, listener)?;

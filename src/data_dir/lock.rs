@@ -87,7 +87,12 @@ impl Lock {
                 Err(error) => return Err(broken(error.into())),
             }
         }
-        file.set_len(0).and_then(|()| writeln!(file, "{}", holder.note())).map_err(broken)?;
+        file.set_len(0).map_err(broken)?;
+        match writeln!(file, "{}", holder.note()) {
+            // Who holds the lock can make room; a note about him can wait.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            written => written.map_err(broken)?,
+        }
         Ok(Self { file })
     }
 }

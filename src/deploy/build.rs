@@ -1,9 +1,9 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
+use super::disk::watched;
 use super::sandbox::Sandbox;
 use crate::journal::{Redactor, was_cut};
-use crate::proc::{Cancel, Exit, wait_any};
-use std::os::fd::AsFd;
+use crate::proc::{Cancel, Exit};
 use std::time::Duration;
 
 /// How long a build may take.
@@ -11,9 +11,6 @@ const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
-
-/// How often the disk is looked at while a build runs.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Characters of the last line that go into the error.
 const QUOTED: usize = 300;
@@ -53,14 +50,8 @@ pub fn build(
         log(line);
     };
     let failed = |e: &dyn ToString| BuildError::Failed(e.to_string());
-    let (stop, done) = (Cancel::new().map_err(|e| failed(&e))?, Cancel::new());
-    let done = done.map_err(|e| failed(&e))?;
-    let (exit, full) = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| watch(cancel, &stop, &done, no_room));
-        let exit = exec.stream(&mut on_line, &stop);
-        done.cancel();
-        (exit, watch.join().unwrap_or_default())
-    });
+    let watched = watched(cancel, no_room, |stop| exec.stream(&mut on_line, stop));
+    let (exit, full) = watched.map_err(|e| failed(&e))?;
     let exit = exit.map_err(|e| failed(&e))?;
     if let (Exit::Cancelled, Some(why)) = (exit, full) {
         return Err(BuildError::Failed(format!("the build was ended: {why}")));
@@ -85,26 +76,6 @@ pub fn build(
         exit => format!("the build command ended with {exit}{quote}"),
     };
     Err(BuildError::Failed(sentence))
-}
-
-/// Stops the build when it is cancelled, or when the disk is too full; says why then.
-fn watch(
-    cancel: &Cancel,
-    stop: &Cancel,
-    done: &Cancel,
-    no_room: &(dyn Fn() -> Option<String> + Sync),
-) -> Option<String> {
-    while !done.is_cancelled() {
-        let why = no_room();
-        if why.is_some() || cancel.is_cancelled() {
-            stop.cancel();
-            return why;
-        }
-        if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
-            std::thread::sleep(LOOK);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

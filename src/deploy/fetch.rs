@@ -79,6 +79,8 @@ pub struct Commit {
 pub enum FetchError {
     /// The sentence for the owner.
     Failed(String),
+    /// The same, where it is the repository that is too large, or the disk too small.
+    TooLarge(String),
     /// Somebody changed his mind.
     Cancelled,
 }
@@ -105,6 +107,8 @@ pub struct Fetch<'a> {
     pub redactor: &'a Redactor,
     /// What it may take.
     pub limits: Limits,
+    /// Bytes that the disk has to give now: the pack takes of them, and so do other apps.
+    pub room: &'a dyn Fn() -> u64,
 }
 
 impl Fetch<'_> {
@@ -131,7 +135,15 @@ impl Fetch<'_> {
             }
             other => other,
         }
-        .map_err(Failure::into_error)
+        .map_err(|failure| {
+            // Somebody has cancelled it, so not under his eyes.
+            if has_leftovers(self.cache)
+                && let Ok(cancel) = Cancel::new()
+            {
+                let _ = self.remove_leftovers(&cancel);
+            }
+            failure.into_error()
+        })
     }
 
     fn attempt(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, Failure> {
@@ -235,11 +247,12 @@ impl Fetch<'_> {
         let command = ["git", REPO, "ls-tree", "-r", "-l", "-z", "--full-tree", FETCHED];
         let exec = self.sandbox(false).exec(&command).deadline(LOCAL_DEADLINE);
         let mut survey = Survey::default();
-        let mut take = |piece: &[u8]| survey.take(piece, &self.limits);
+        let limits = self.limits.with_room((self.room)());
+        let mut take = |piece: &[u8]| survey.take(piece, &limits);
         let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
         match (output.exit, survey.refused()) {
             (Exit::Cancelled, _) => Err(Failure::Cancelled),
-            (_, Some(sentence)) => Err(Failure::Known(sentence.to_owned())),
+            (_, Some(sentence)) => Err(Failure::TooLarge(sentence.to_owned())),
             (Exit::Code(0), None) => Ok(survey),
             _ => Err(local_failure("ls-tree", output.exit, &self.said(&output))),
         }
@@ -345,6 +358,8 @@ impl Fetch<'_> {
 enum Failure {
     /// A reason that we know; trying again would not help.
     Known(String),
+    /// The repository is too large, or the disk too small.
+    TooLarge(String),
     /// Something else; the cache may be to blame.
     Strange(String),
     Cancelled,
@@ -354,6 +369,7 @@ impl Failure {
     fn into_error(self) -> FetchError {
         match self {
             Self::Known(sentence) | Self::Strange(sentence) => FetchError::Failed(sentence),
+            Self::TooLarge(sentence) => FetchError::TooLarge(sentence),
             Self::Cancelled => FetchError::Cancelled,
         }
     }
@@ -378,7 +394,8 @@ fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
             path()
         )
     } else if has("No space left on device") {
-        "the disk became full while checking out; free some space".to_owned()
+        let sentence = "the disk became full while checking out; free some space";
+        return Failure::TooLarge(sentence.to_owned());
     } else if has("out of memory") || has("Out of memory") || has("malloc failed") {
         "Git needed more memory than this machine has for the repository".to_owned()
     } else if exit == Exit::TimedOut {
@@ -390,7 +407,8 @@ fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
 }
 
 /// Whether a killed Git left a lock or an unfinished file in the cache.
-fn has_leftovers(cache: &Path) -> bool {
+#[must_use]
+pub fn has_leftovers(cache: &Path) -> bool {
     [".", "refs/better-paas", "objects/pack"].iter().any(|below| {
         let Ok(dir) = fs::read_dir(cache.join(below)) else { return false };
         dir.filter_map(Result::ok).any(|entry| {

@@ -1,6 +1,7 @@
 //! Directories that somebody else has filled: read, given away and removed
 //! without ever following one of their links.
 
+use super::disk::Space;
 use super::identity::Range;
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, chownat, fstat,
@@ -294,14 +295,14 @@ fn is_ours_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result
     Ok(false)
 }
 
-/// Bytes free for us, and bytes in all, where `path` is.
+/// Bytes free and in all, where `path` is.
 ///
 /// # Errors
 /// When the system does not say.
-pub fn space(path: &Path) -> io::Result<(u64, u64)> {
+pub fn space(path: &Path) -> io::Result<Space> {
     let stat = statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok((bytes(stat.f_bavail), bytes(stat.f_blocks)))
+    Ok(Space { free: bytes(stat.f_bavail), all: bytes(stat.f_blocks) })
 }
 
 #[cfg(test)]
@@ -416,7 +417,7 @@ mod tests {
 
     #[test]
     fn there_is_space_and_it_is_less_than_all() {
-        let (free, all) = space(Path::new("/")).unwrap();
-        assert!(free > 0 && free <= all);
+        let space = space(Path::new("/")).unwrap();
+        assert!(space.free > 0 && space.free <= space.all);
     }
 }

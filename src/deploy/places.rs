@@ -1,5 +1,6 @@
 //! Where an app's files are: its cache, its data, its releases, and what is to be removed.
 
+use super::disk::Space;
 use super::files;
 use super::machine::Machine;
 use crate::data_dir::DataDir;
@@ -152,6 +153,22 @@ impl Places {
         self.discard(&self.temporary(app))
     }
 
+    /// Removes the bare repository; the next fetch makes a new one.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_repo(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.repo(app))
+    }
+
+    /// Removes what builds kept; the next one makes it again.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_cache(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.cache(app))
+    }
+
     /// Writes how to start a release again.
     ///
     /// # Errors
@@ -201,6 +218,17 @@ impl Places {
     pub fn releases(&self, app: &AppId) -> Vec<DeployId> {
         let ids = |name: &str| DeployId::parse(name.trim_end_matches(".json")).ok();
         named(&self.data.join(&format!("{APPS}/{app}/releases")), ids)
+    }
+
+    /// The releases of an app that no deploy has completed: nothing can be started there.
+    #[must_use]
+    pub fn unfinished(&self, app: &AppId) -> Vec<DeployId> {
+        let mut releases = self.releases(app);
+        releases.retain(|deploy| match fs::metadata(self.recipe_file(app, deploy)) {
+            Ok(meta) => meta.len() == 0,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        });
+        releases
     }
 
     /// The apps that have files.
@@ -258,12 +286,19 @@ impl Places {
         if !meta.is_dir() {
             return fs::remove_file(path);
         }
-        let trash = self.data.make_dir(TRASH)?;
+        let trash = match self.data.make_dir(TRASH) {
+            // No room for even that: then it goes at once.
+            Err(error) if is_full(&error) => return files::remove_tree(path),
+            made => made?,
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let unique = format!("{name}-{}-{:x}", unix_millis(), u64::from_ne_bytes(random));
-        files::move_dir(path, &trash.join(unique))
+        match files::move_dir(path, &trash.join(unique)) {
+            Err(error) if is_full(&error) => files::remove_tree(path),
+            moved => moved,
+        }
     }
 
     /// Removes for good what was put aside. What cannot be removed now stays for
@@ -279,13 +314,17 @@ impl Places {
         }
     }
 
-    /// Bytes free for us, and bytes in all, where the data is.
+    /// Bytes free and in all, where the data is.
     ///
     /// # Errors
     /// When the system does not say.
-    pub fn space(&self) -> io::Result<(u64, u64)> {
+    pub fn space(&self) -> io::Result<Space> {
         files::space(self.data.path())
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What the names in a directory stand for; others are passed over.

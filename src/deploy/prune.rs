@@ -4,7 +4,7 @@
 //! was put aside, finishes the removal of apps, and at the start looks for what the
 //! database does not know.
 
-use super::Shared;
+use super::{Shared, fetch};
 use crate::model::{AppId, DeployId};
 use std::io;
 use std::time::Duration;
@@ -14,10 +14,6 @@ const KEPT_RELEASES: u32 = 5;
 
 /// Deploys of an app that the database remembers, with their logs.
 const KEPT_HISTORY: u32 = 100;
-
-/// Free disk below which no build begins: bytes, and parts of a hundred.
-pub const LEAST_SPACE: u64 = 500 << 20;
-const LEAST_PERCENT: u64 = 5;
 
 /// How often files that could not be removed are tried again.
 const CLEAN_UP: Duration = Duration::from_secs(600);
@@ -34,23 +30,11 @@ pub struct Removal {
     pub deploys: Vec<DeployId>,
 }
 
-/// Why no build begins with this many bytes free of so many.
-fn too_little(free: u64, all: u64) -> Option<String> {
-    let enough = free >= LEAST_SPACE && free / LEAST_PERCENT >= all / 100;
-    let (free, all, least) = (free >> 20, all >> 20, LEAST_SPACE >> 20);
-    (!enough).then(|| {
-        format!(
-            "only {free} MiB of {all} MiB of disk are free, and a build needs {least} MiB and \
-             {LEAST_PERCENT} %; free some space"
-        )
-    })
-}
-
 impl Shared {
-    /// Why there is no room for a build, if so.
+    /// Why there is no room for a deploy, if so.
     pub fn no_room(&self) -> Option<String> {
         match self.places.space() {
-            Ok((free, all)) => too_little(free, all),
+            Ok(space) => space.too_little(),
             Err(error) => Some(format!("the free disk space is not known: {error}")),
         }
     }
@@ -73,12 +57,19 @@ impl Shared {
         }
     }
 
-    /// Removes what a deploy that came to no end left behind.
+    /// Removes what a deploy that did not go live left behind. Does not ask the database:
+    /// on a full disk that has to wait for this.
     pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
-        let release = self.places.discard_release(app, deploy);
-        if let Err(error) = release.and_then(|()| self.places.discard_temporary(app)) {
+        let places = &self.places;
+        let release = places.discard_release(app, deploy);
+        let mut cleared = release.and_then(|()| places.discard_temporary(app));
+        if fetch::has_leftovers(&places.repo(app)) {
+            cleared = cleared.and_then(|()| places.discard_repo(app));
+        }
+        if let Err(error) = cleared {
             log::warn!("what deploy {deploy} left could not be removed: {error}");
         }
+        self.queue.tidy();
     }
 
     /// Removes what is no longer needed of an app: old releases, old history with its
@@ -141,20 +132,5 @@ impl Shared {
         if let Err(error) = self.places.discard_app(app, keep_data) {
             log::warn!("files of app {app}, which was removed, are still there: {error}");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_full_disk_refuses_a_build_before_it_begins() {
-        const GIB: u64 = 1 << 30;
-        assert_eq!(too_little(10 * GIB, 100 * GIB), None);
-        assert_eq!(too_little(GIB, 10 * GIB), None);
-        assert!(too_little(4 * GIB, 100 * GIB).is_some(), "less than 5 %");
-        let sentence = too_little(GIB / 4, 2 * GIB).unwrap();
-        assert!(sentence.contains("only 256 MiB of 2048 MiB"), "{sentence}");
     }
 }

@@ -78,6 +78,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// Has what was put aside removed now.
+    pub fn tidy(&self) {
+        self.state().garbage = true;
+        self.changed.notify_all();
+    }
+
     /// The removals that can be finished now.
     pub fn removals(&self) -> Vec<Removal> {
         let mut state = self.state();
@@ -160,6 +166,12 @@ impl Queue {
         drop(self.wait_while(at_most, |state| state.wakes == seen));
     }
 
+    /// Does `work` again and again until it succeeds; a server that stops leaves it to
+    /// the next one.
+    fn insist(&self, pause: Duration, mut work: impl FnMut() -> bool) {
+        while !work() && self.wait_while(pause, |_| true).closed.is_none() {}
+    }
+
     fn wait_while(
         &self,
         at_most: Duration,
@@ -227,13 +239,18 @@ impl Shared {
         Ok(true)
     }
 
-    /// Ends a deploy with a sentence that holds no secret.
+    /// Ends a deploy with a sentence that holds no secret. As long as that cannot be
+    /// written, it is tried again: otherwise the deploy would seem to go on for ever.
     pub fn fail(&self, deploy: &DeployId, sentence: &str) {
-        if let Err(error) = self.store.fail_deploy(deploy, sentence) {
-            log::error!("deploy {deploy} failed ({sentence}), which could not be noted: {error}");
-            // It would be taken from the queue again at once, for ever.
-            std::thread::sleep(TRY_AGAIN);
-        }
+        let mut said = false;
+        self.queue.insist(TRY_AGAIN, || {
+            let noted = self.store.fail_deploy(deploy, sentence);
+            if let (Err(error), false) = (&noted, said) {
+                log::error!("deploy {deploy} failed ({sentence}), not noted yet: {error}");
+                said = true;
+            }
+            noted.is_ok()
+        });
     }
 }
 
@@ -277,9 +294,20 @@ mod tests {
         assert_eq!(queue.reason(&app("aaaaaaaaaa")), "the server stops");
         assert!(begin(&queue, &second, &["bbbbbbbbbb"]).is_none());
         queue.wait(0, Duration::from_secs(600));
+        queue.insist(Duration::from_secs(600), || false);
         assert!(!queue.wait_for_garbage(Duration::from_secs(600)));
         drop(turn);
         assert!(queue.build_turn(&first, || {}).is_none());
+    }
+
+    #[test]
+    fn what_must_be_noted_is_tried_until_it_succeeds() {
+        let mut left = 3;
+        Queue::default().insist(Duration::from_millis(1), || {
+            left -= 1;
+            left == 0
+        });
+        assert_eq!(left, 0);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! A machine that is left alone does not fill up: releases, caches and logs are bounded.
 
 use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
-use crate::harness::{GitServer, Server, Setup, Ws, hex, random, until};
+use crate::harness::git::FILE;
+use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
 use crate::start_and_stop::SmallDisk;
 use serde_json::json;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -114,15 +116,147 @@ fn follow(server: &Server, app: &str) -> Ws {
     Ws::at(server.address(), &path).open().expect("a session")
 }
 
-#[test]
-fn a_nearly_full_disk_refuses_a_deploy_with_a_sentence() {
+/// A server's surroundings whose data lies on a disk of its own; nothing where this may not
+/// be had.
+fn on_a_disk_of(mib: u32) -> Option<(Setup, SmallDisk)> {
     let setup = Setup::new();
     let Some(disk) = SmallDisk::at(setup.data()) else {
         assert!(std::env::var_os("CI").is_none(), "this needs the right to mount; CI has it");
         eprintln!("not tried: no right to mount a small file system here");
-        return;
+        return None;
     };
-    disk.remount("size=64m");
+    disk.remount(&format!("size={mib}m"));
+    Some((setup, disk))
+}
+
+/// MiB that are free where the data is.
+fn free(data: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(data).expect("a file system");
+    (stat.f_bavail * stat.f_frsize) >> 20
+}
+
+/// Fills the disk, as an app may with its own data, but for so many MiB.
+fn fill(data: &Path, left: u64) -> PathBuf {
+    let path = data.join("apps/filler");
+    let mut file = std::fs::File::options().create(true).append(true).open(&path).expect("a file");
+    let block = vec![1; 64 << 10];
+    while (left == 0 || free(data) > left) && file.write_all(&block).is_ok() {}
+    while left == 0 && file.write_all(b"x").is_ok() {}
+    path
+}
+
+/// An app whose build takes 20 MB and does not end; deployed until it has taken them.
+fn wasteful(owner: &mut Http, git: &GitServer) -> (String, String) {
+    let build = "head -c 20000000 /dev/urandom >waste; echo taken; sleep 600";
+    let app = json!({"name": "waste", "gitRepo": git.url("plain"), "buildCommand": build});
+    let app = create(owner, &app);
+    let id = deploy(owner, &app);
+    log_says(owner, &id, "taken");
+    (app, id)
+}
+
+fn log_says(owner: &mut Http, deploy: &str, text: &str) {
+    until(text, LIMIT, || {
+        let log = owner.get(&format!("/api/deploys/{deploy}/log")).text();
+        log.lines().any(|line| line.ends_with(text))
+    });
+}
+
+fn error_of(owner: &mut Http, deploy: &str) -> String {
+    let deploy = ended(owner, deploy);
+    assert_eq!(deploy["status"], "failed", "{deploy}");
+    deploy["error"].as_str().expect("an error").to_owned()
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
+    // A deploy must leave 500 MiB free.
+    let Some((setup, disk)) = on_a_disk_of(530) else { return };
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let repository = git.plumbing("big");
+    let mut noise = vec![0; 20 << 20];
+    getrandom::fill(&mut noise).expect("random bytes");
+    let blob = repository.blob(&noise);
+    repository.commit("main", &repository.tree(&[(FILE, b"big", &blob)]), "big");
+    let data = setup.data();
+    let server = setup.start();
+    let mut owner = server.owner();
+    let plain = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    deploy_live(&mut owner, &plain);
+    let mut visitor = visitor(&mut owner, &plain);
+
+    // Its pack fits, its files beside the pack do not.
+    let before = free(&data);
+    let big = json!({"name": "big", "gitRepo": git.url("big"), "startCommand": "sleep 60"});
+    let big = create(&mut owner, &big);
+    let id = deploy(&mut owner, &big);
+    let error = error_of(&mut owner, &id);
+    assert!(error.contains("files of the commit are larger than"), "{error}");
+    assert!(error.contains("MiB, for which the disk has room"), "{error}");
+    until("its space is back", LIMIT, || free(&data) + 2 >= before);
+
+    // This one is quicker than whoever looks at the disk: not even its failure can be noted
+    // before it has given something back.
+    let build = "for n in $(seq 30); do fallocate -l 25M all$n; done; sleep 600";
+    let greedy = json!({"name": "greedy", "gitRepo": git.url("plain"), "buildCommand": build});
+    let greedy = create(&mut owner, &greedy);
+    let id = deploy(&mut owner, &greedy);
+    let error = error_of(&mut owner, &id);
+    assert!(error.contains("the build was ended: only"), "{error}");
+    until("its space is back, too", LIMIT, || free(&data) + 2 >= before);
+
+    // A build is ended when the disk fills up beside it; one that waits does not begin.
+    let (_, waste) = wasteful(&mut owner, &git);
+    let next = json!({"name": "next", "gitRepo": git.url("plain"), "buildCommand": "true"});
+    let next = create(&mut owner, &next);
+    let next = deploy(&mut owner, &next);
+    log_says(&mut owner, &next, "Waiting until another app's build has ended");
+    let filler = fill(&data, 8);
+    let error = error_of(&mut owner, &waste);
+    assert!(error.contains("the build was ended: only"), "{error}");
+    let error = error_of(&mut owner, &next);
+    assert!(error.contains("building failed: only"), "{error}");
+    assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
+    assert_eq!(show(&mut owner, &plain)["status"], "running");
+    std::fs::remove_file(filler).expect("a file");
+    deploy_live(&mut owner, &plain);
+    drop(server.stop());
+    drop(disk);
+}
+
+#[test]
+fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
+    let Some((setup, disk)) = on_a_disk_of(530) else { return };
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let data = setup.data();
+    let mut server = setup.start();
+    let mut owner = server.owner();
+    let plain = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    deploy_live(&mut owner, &plain);
+    let url = show(&mut owner, &plain)["url"].clone();
+
+    let (waste, id) = wasteful(&mut owner, &git);
+    server.kill9();
+    let filler = fill(&data, 0);
+    let server = server.setup().clone().start();
+    assert!(server.log().contains("the disk is full; removing"), "{}", server.log());
+    let mut owner = server.owner();
+    let error = error_of(&mut owner, &id);
+    assert!(error.contains("the server stopped while this deploy was building"), "{error}");
+    assert_eq!(count(&data.join("apps").join(&waste).join("releases"), ""), 0);
+    let now = show(&mut owner, &plain);
+    assert_eq!((&now["status"], &now["url"]), (&json!("running"), &url));
+    assert_eq!(visitor(&mut owner, &plain).get("/").expect(200).text(), "VERSION one");
+    std::fs::remove_file(filler).expect("a file");
+    drop(server.stop());
+    drop(disk);
+}
+
+#[test]
+fn a_nearly_full_disk_refuses_a_deploy_with_a_sentence() {
+    let Some((setup, disk)) = on_a_disk_of(64) else { return };
     let git = GitServer::start();
     git.commit("plain", &PLAIN);
     let server = setup.start();

@@ -46,7 +46,8 @@ impl Case<'_> {
         } else if self.has(&["timed out", "too slow", "returned error: 5", "returned error: 429"]) {
             format!("{host} did not answer as it should; try again: {}", last())
         } else if self.has(&["No space left on device"]) {
-            "the disk became full while fetching; free some space".to_owned()
+            let sentence = "the disk became full while fetching; free some space";
+            return Failure::TooLarge(sentence.to_owned());
         } else if self.has(&["does not support shallow", "dumb http"]) {
             format!(
                 "{host} serves the repository as plain files, without Git's own protocol; \
@@ -61,7 +62,8 @@ impl Case<'_> {
             )
         } else if self.has(&["invalid index-pack output", "File too large"]) {
             // index-pack, ended by the kernel at its limit, says nothing itself.
-            format!("the repository is larger than {}", self.largest)
+            let sentence = format!("the repository is larger than {}", self.largest);
+            return Failure::TooLarge(sentence);
         } else if self.has(&["out of memory", "Out of memory", "malloc failed"]) {
             "Git needed more memory than this machine has for the repository".to_owned()
         } else {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Bytes that Git needs to make an empty repository.
+const GIT_ITSELF: u64 = 1 << 20;
+
 /// What one fetch may take of the machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -29,10 +32,11 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// With no more bytes than the disk has to give.
+    /// With no more bytes than the disk has to give; but Git needs a few before it can
+    /// say that a repository does not fit.
     #[must_use]
     pub fn with_room(mut self, bytes: u64) -> Self {
-        self.bytes = self.bytes.min(bytes);
+        self.bytes = self.bytes.min(bytes.max(GIT_ITSELF));
         self
     }
 

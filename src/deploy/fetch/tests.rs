@@ -143,13 +143,14 @@ impl Place {
             release: &self.fresh("release"),
             redactor: &Redactor::default(),
             limits,
+            room: &|| u64::MAX,
         }
         .run(&Cancel::new().unwrap(), &mut |line| log.push(line.to_owned()));
         if let Some(token) = token {
             assert!(!log.join("\n").contains(token), "{log:?}");
         }
         result.map_err(|error| match error {
-            FetchError::Failed(sentence) => {
+            FetchError::Failed(sentence) | FetchError::TooLarge(sentence) => {
                 assert!(token.is_none_or(|t| !sentence.contains(t)), "{sentence}");
                 sentence
             }
@@ -261,6 +262,7 @@ fn who_refused_what_is_said_with_the_remedy() {
         let largest = Limits::default().largest();
         match (Case { url: &url, token, known, largest, text, exit: Exit::Code(128) }).explain() {
             Failure::Known(sentence) => sentence,
+            Failure::TooLarge(sentence) => format!("too large: {sentence}"),
             Failure::Strange(sentence) => format!("strange: {sentence}"),
             Failure::Cancelled => "cancelled".to_owned(),
         }
@@ -287,7 +289,12 @@ fn who_refused_what_is_said_with_the_remedy() {
             false,
             ["broke off", "again", "early EOF"],
         ),
-        ("error: No space left on device", None, false, ["disk", "full", "free some"]),
+        (
+            "error: No space left on device",
+            None,
+            false,
+            ["too large", "disk became full", "free some"],
+        ),
     ] {
         let sentence = said(text, token, known);
         assert!(parts.iter().all(|part| sentence.contains(part)), "{text}: {sentence}");
@@ -356,6 +363,7 @@ fn a_host_that_never_answers_can_be_cancelled() {
         release: &place.dir.path().join("release"),
         redactor: &Redactor::default(),
         limits: Limits::default(),
+        room: &|| u64::MAX,
     };
     assert_eq!(fetch.run(&cancel, &mut |_| {}), Err(FetchError::Cancelled));
 }
