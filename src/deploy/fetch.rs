@@ -1,10 +1,12 @@
 //! Gets the source: Git in a sandbox, one commit, without history and hooks.
 
+mod cache;
 mod config;
 mod explain;
 mod limits;
 mod survey;
 
+pub use cache::has_leftovers;
 pub use limits::Limits;
 
 use super::files;
@@ -14,6 +16,7 @@ use super::sandbox::{Purpose, Sandbox};
 use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
+use cache::{has_grown_large, packs};
 use config::{CONFIG, authorization};
 use explain::{Case, no_branch};
 use std::fs;
@@ -26,10 +29,6 @@ const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long a look at a repository's branches may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
-
-/// Fetches into one cache before it is made anew: each leaves a pack, and Git's
-/// own tidying is off because it would run at a moment of its choice.
-const PACKS: usize = 20;
 
 /// Bytes of a commit's subject that are kept.
 const SUBJECT_CAP: usize = 200;
@@ -120,7 +119,7 @@ impl Fetch<'_> {
         if has_leftovers(self.cache) {
             self.remove_leftovers(cancel).map_err(Failure::into_error)?;
         }
-        if packs(self.cache) >= PACKS {
+        if has_grown_large(&packs(self.cache)) {
             log("The cache has become large; it is made anew.");
             self.empty(self.cache)?;
         }
@@ -171,7 +170,7 @@ impl Fetch<'_> {
 
     /// Fetches, and answers what Git says of the commit.
     fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, Failure> {
-        let known = packs(self.cache) > 0;
+        let known = !packs(self.cache).is_empty();
         if !self.cache.join("HEAD").exists() {
             let init = ["git", "init", "--quiet", "--bare", "--template=", "--", "/repo"];
             self.local("init", &init, cancel)?;
@@ -404,24 +403,6 @@ fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
         let last = last_line(text, exit);
         return Failure::Strange(format!("git {verb} failed: {last}"));
     })
-}
-
-/// Whether a killed Git left a lock or an unfinished file in the cache.
-#[must_use]
-pub fn has_leftovers(cache: &Path) -> bool {
-    [".", "refs/better-paas", "objects/pack"].iter().any(|below| {
-        let Ok(dir) = fs::read_dir(cache.join(below)) else { return false };
-        dir.filter_map(Result::ok).any(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            name.ends_with(".lock")
-                || ["tmp_", ".tmp-", "shallow_"].iter().any(|prefix| name.starts_with(prefix))
-        })
-    })
-}
-
-fn packs(cache: &Path) -> usize {
-    let Ok(dir) = fs::read_dir(cache.join("objects/pack")) else { return 0 };
-    dir.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|x| x == "pack")).count()
 }
 
 fn last_line(text: &str, exit: Exit) -> String {
