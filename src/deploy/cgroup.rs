@@ -174,7 +174,8 @@ fn read(leaf: &Path) -> Limits {
         _ => None,
     };
     let processes = number("pids.max").saturating_sub(BUBBLEWRAP);
-    Limits { memory: number("memory.max"), cpu, weight: 100, processes }
+    let memory = number("memory.max");
+    Limits { memory, data: memory, cpu, weight: 100, processes }
 }
 
 fn make(leaf: &Path) -> io::Result<()> {
@@ -272,7 +273,8 @@ mod tests {
         let subtree = tree.find("s/paas.service/server", &both).unwrap();
         assert_eq!(subtree.base, tree.dir.path().join("s/paas.service"));
         assert_eq!(tree.text("s/paas.service/cgroup.subtree_control"), "+memory +cpu +pids");
-        let limits = Limits { memory: 64 << 20, cpu: Some(150), weight: 100, processes: 20 };
+        let (memory, data) = (64 << 20, 64 << 20);
+        let limits = Limits { memory, data, cpu: Some(150), weight: 100, processes: 20 };
         let procs = subtree.leaf(&limits).unwrap();
         let leaf = procs.parent().unwrap();
         assert_eq!(fs::read_to_string(leaf.join("memory.max")).unwrap(), "67108864");

@@ -11,8 +11,9 @@ const APP_PROCESSES: u64 = 1024;
 /// The same for a fetch or a build, which may well compile on many threads.
 const BUILD_PROCESSES: u64 = 4096;
 
-/// Memory that is always allowed, in bytes.
-const LEAST_MEMORY: u64 = 1 << 30;
+/// Bytes that each process may have when its owner says nothing and no cgroup holds all
+/// together: runtimes write to less of what they ask for.
+const LEAST_DATA: u64 = 1 << 30;
 
 /// CPU weight of an app, the kernel's default, and of a build beside it.
 const APP_WEIGHT: u32 = 100;
@@ -21,8 +22,10 @@ const BUILD_WEIGHT: u32 = 10;
 /// What may be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Memory in bytes.
+    /// Memory in bytes, of all processes together, where a cgroup holds it.
     pub memory: u64,
+    /// Otherwise bytes that each process may have asked for (`RLIMIT_DATA`).
+    pub data: u64,
     /// CPU time in percent of one core; `None` is as much as there is.
     pub cpu: Option<u32>,
     /// Whose turn it is when there is not enough CPU time for all.
@@ -37,19 +40,28 @@ impl Limits {
     #[must_use]
     pub fn of_app(app: &App, machine: &Machine) -> Self {
         let number = |n: u32| (n > 0).then_some(n);
+        let usual = Self::usual(machine);
+        let memory = number(app.settings.memory.get()).map(|mib| u64::from(mib) << 20);
         Self {
-            memory: number(app.settings.memory.get())
-                .map_or(most(machine), |mib| u64::from(mib) << 20),
+            memory: memory.unwrap_or(usual.memory),
+            data: memory.unwrap_or(usual.data),
             cpu: number(app.settings.cpu.get()),
             weight: APP_WEIGHT,
-            processes: number(app.settings.max_processes.get()).map_or(APP_PROCESSES, u64::from),
+            processes: number(app.settings.max_processes.get()).map_or(usual.processes, u64::from),
         }
     }
 
     /// What an app may take whose owner says nothing.
     #[must_use]
     pub fn usual(machine: &Machine) -> Self {
-        Self { memory: most(machine), cpu: None, weight: APP_WEIGHT, processes: APP_PROCESSES }
+        let memory = machine.memory / 4 * 3;
+        Self {
+            memory,
+            data: memory.max(LEAST_DATA),
+            cpu: None,
+            weight: APP_WEIGHT,
+            processes: APP_PROCESSES,
+        }
     }
 
     /// Processes that an app's user may have where no cgroup holds them. The kernel counts
@@ -70,10 +82,6 @@ impl Limits {
     pub fn of_build(machine: &Machine) -> Self {
         Self { processes: BUILD_PROCESSES, weight: BUILD_WEIGHT, ..Self::usual(machine) }
     }
-}
-
-fn most(machine: &Machine) -> u64 {
-    (machine.memory / 4 * 3).max(LEAST_MEMORY)
 }
 
 /// Who holds a limit.
@@ -143,10 +151,10 @@ pub fn report(app: &App, machine: &Machine) -> Report {
 fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report {
     let why =
         machine.cgroups.as_ref().err().map_or("the kernel refused its cgroup", String::as_str);
-    let together = if real.memory >> 20 == wanted.memory >> 20 {
+    let together = if real.data >> 20 == wanted.data >> 20 {
         format!("each process may take as much; for all together: {why}")
     } else {
-        from_the_next_start(Some(wanted.memory >> 20), "MiB")
+        from_the_next_start(Some(wanted.data >> 20), "MiB")
     };
     let counted = match machine.mode {
         Mode::SharedUser => "counted in the app's sandbox".to_owned(),
@@ -164,7 +172,7 @@ fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report 
         from_the_next_start(Some(wanted.processes), "processes")
     };
     Report {
-        memory: Held { value: Some(real.memory >> 20), by: Holder::Process, note: Some(together) },
+        memory: Held { value: Some(real.data >> 20), by: Holder::Process, note: Some(together) },
         cpu: Held {
             value: None,
             by: Holder::None,
@@ -191,6 +199,25 @@ fn limits_of_process(pid: u32) -> Option<Limits> {
         let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
         rest.split_ascii_whitespace().next()?.parse::<u64>().ok()
     };
-    let (memory, processes) = (soft("Max data size")?, soft("Max processes")?);
-    Some(Limits { memory, cpu: None, weight: APP_WEIGHT, processes })
+    let (data, processes) = (soft("Max data size")?, soft("Max processes")?);
+    Some(Limits { memory: data, data, cpu: None, weight: APP_WEIGHT, processes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_does_not_grant_more_memory_than_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut machine = Machine::here(dir.path());
+        let mut with = |memory| {
+            machine.memory = memory;
+            Limits::usual(&machine)
+        };
+        let small = with(512 << 20);
+        assert_eq!((small.memory, small.data), (384 << 20, LEAST_DATA));
+        let large = with(8 << 30);
+        assert_eq!((large.memory, large.data), (6 << 30, 6 << 30));
+    }
 }
