@@ -13,6 +13,7 @@ mod detect;
 mod disk;
 mod draining;
 mod error;
+mod etc;
 mod fetch;
 mod files;
 mod firewall;

@@ -1,11 +1,11 @@
 //! What this machine has for running apps, found by trying it.
 
 use super::cgroup::Subtree;
+use super::etc::Etc;
 use super::files;
 use super::identity::{self, INSIDE, Range, user_name};
 use super::limits::Limits;
 use super::sandbox::{Purpose, Sandbox};
-use super::seccomp;
 use crate::proc::{self, Cancel, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
@@ -67,8 +67,8 @@ pub struct Machine {
     /// `AmbientCapabilities=`; bubblewrap does not start with any.
     ambient: bool,
     programs: BTreeMap<&'static str, PathBuf>,
-    /// Where the files live that stand in for the machine's own in `/etc`.
-    etc: PathBuf,
+    /// The files that stand in for the machine's own in `/etc`.
+    pub(super) etc: Etc,
 }
 
 impl Machine {
@@ -98,9 +98,8 @@ impl Machine {
             }
         };
         let hard = getrlimit(Resource::Nofile).maximum;
-        let filter = etc.join("seccomp");
-        fs::write(&filter, seccomp::filter())
-            .map_err(|e| format!("could not write {}: {e}", filter.display()))?;
+        let etc = Etc::new(etc);
+        etc.keep_filter()?;
         let mut machine = Self {
             mode,
             shared_because,
@@ -110,7 +109,7 @@ impl Machine {
             cgroups: Subtree::of_this_service(),
             ambient: has_ambient_capabilities(&setting("/proc/self/status")),
             programs,
-            etc: etc.to_owned(),
+            etc,
         };
         let tried = machine.try_out(stop);
         match (tried, machine.mode) {
@@ -226,48 +225,6 @@ impl Machine {
     /// Whether the probe has found an optional program.
     pub(super) fn has(&self, name: &str) -> bool {
         self.programs.contains_key(name)
-    }
-
-    /// The file with the filter of system calls.
-    pub(super) fn filter(&self) -> PathBuf {
-        self.etc.join("seccomp")
-    }
-
-    /// The files that stand in for `/etc/passwd`, `/etc/group` and `/etc/hosts`,
-    /// made when they are not there: with who lives on this machine left out, and
-    /// with the sandbox's host name, which many programs look up.
-    pub(super) fn accounts(&self, uid: u32) -> Vec<(PathBuf, &'static str)> {
-        let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
-        let files = [
-            (
-                "passwd",
-                format!(
-                    "root:x:0:0:root:/:/usr/sbin/nologin\n\
-                     app:x:{uid}:{uid}:app:/tmp:/bin/sh\n\
-                     nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
-                ),
-            ),
-            ("group", format!("root:x:0:\napp:x:{uid}:\nnogroup:x:65534:\n")),
-            ("hosts", format!("{}\n127.0.0.1 app\n", hosts.trim_end())),
-        ];
-        let mut found = Vec::new();
-        for (name, text) in files {
-            let path = self.etc.join(format!("{name}-{uid}"));
-            if fs::read_to_string(&path).is_ok_and(|now| now == text) {
-                found.push((path, name));
-                continue;
-            }
-            // Replaced, not rewritten: a running sandbox keeps the file that it has.
-            let fresh = self.etc.join(format!("{name}-{uid}.tmp"));
-            let made = fs::write(&fresh, &text)
-                .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
-                .and_then(|()| fs::rename(&fresh, &path));
-            match made {
-                Ok(()) => found.push((path, name)),
-                Err(error) => log::warn!("could not write {}: {error}", path.display()),
-            }
-        }
-        found
     }
 
     /// The machine on which the tests run.
@@ -387,7 +344,7 @@ mod tests {
             cgroups: Err(String::new()),
             ambient: false,
             programs: BTreeMap::new(),
-            etc: PathBuf::from("/nonexistent"),
+            etc: Etc::new(Path::new("/nonexistent")),
         };
         let when = |path: &'static str, value: &'static str| {
             machine.why_not("why", &|p| if p == path { value.into() } else { String::new() })

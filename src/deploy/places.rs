@@ -24,7 +24,7 @@ const TRASH: &str = "apps/.trash";
 
 /// How much a build may find again of the one before, in bytes. A cache that has
 /// grown beyond this is given up: what fills it is mostly versions of long ago.
-const CACHE_CAP: u64 = 4 << 30;
+pub const CACHE_CAP: u64 = 4 << 30;
 
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
@@ -247,15 +247,15 @@ impl Places {
         self.discard(&self.release(app, deploy))
     }
 
-    /// Gives up a build cache that has grown too large.
+    /// Gives up a build cache that has grown beyond so many bytes.
     ///
     /// # Errors
     /// When it could not be put aside.
-    pub fn bound_cache(&self, app: &AppId, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    pub fn bound_cache(&self, app: &AppId, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
         let cache = self.cache(app);
-        let large = files::is_larger(&cache, CACHE_CAP, go_on)?;
+        let large = files::is_larger(&cache, cap, go_on)?;
         if large {
-            self.discard(&cache)?;
+            self.discard_cache(app)?;
         }
         Ok(large)
     }
@@ -378,6 +378,21 @@ mod tests {
         assert!(fs::symlink_metadata(&temporary).unwrap().is_dir());
         places.empty_trash(&|| true);
         assert!(kept.join("file").exists());
+    }
+
+    #[test]
+    fn a_build_cache_is_given_up_when_it_has_grown_too_large() {
+        let (places, _dir) = places();
+        let machine = Machine::here(&places.etc().unwrap());
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        places.prepare(&machine, &app, 3, &deploy).unwrap();
+        let cache = places.cache(&app);
+        machine.as_app(3, &cache, "mkdir npm && head -c 100000 /dev/zero >npm/tarball");
+        assert!(!places.bound_cache(&app, 1_000_000, &|| true).unwrap());
+        assert!(cache.join("npm/tarball").exists());
+        assert!(places.bound_cache(&app, 50_000, &|| true).unwrap());
+        assert!(!cache.exists() && places.persistent(&app).exists());
     }
 
     #[test]

@@ -4,8 +4,12 @@
 //! was put aside, finishes the removal of apps, and at the start looks for what the
 //! database does not know.
 
+use super::machine::Machine;
+use super::places::CACHE_CAP;
 use super::{Shared, fetch};
 use crate::model::{AppId, DeployId};
+use crate::store::StoreError;
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
@@ -44,17 +48,34 @@ impl Shared {
         if let Err(error) = self.clear_unknown() {
             log::warn!("what the database does not know could not be removed: {error}");
         }
+        let mut gone = true;
         loop {
             for removal in self.queue.removals() {
+                gone = true;
                 self.clear_app(&removal.app, removal.keep_data);
                 self.router.forget(&removal.app);
                 self.journal.remove_app(&removal.app, &removal.deploys);
+            }
+            if gone && let Some(Ok(machine)) = self.probe.machine() {
+                gone = self.forget_accounts(&machine).is_err();
             }
             self.places.empty_trash(&|| !self.queue.is_closed());
             if !self.queue.wait_for_garbage(CLEAN_UP) {
                 return;
             }
         }
+    }
+
+    /// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
+    fn forget_accounts(&self, machine: &Machine) -> Result<(), StoreError> {
+        // Looked at first: whatever comes after that has its app in the database already.
+        let uids = machine.etc.uids();
+        let apps = self.store.apps()?;
+        // Slot 0 is for the look at the machine.
+        let slots = apps.iter().map(|app| app.slot).chain([0]);
+        let used: HashSet<u32> = slots.map(|slot| machine.inside_uid(slot)).collect();
+        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| machine.etc.forget(*uid));
+        Ok(())
     }
 
     /// Removes what a deploy that did not go live left behind. Does not ask the database:
@@ -93,7 +114,7 @@ impl Shared {
         if let Err(error) = self.places.discard_temporary(app) {
             log::warn!("temporary files of app {app} could not be removed: {error}");
         }
-        if let Err(error) = self.places.bound_cache(app, &|| !self.queue.is_closed())
+        if let Err(error) = self.places.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
             && error.kind() != io::ErrorKind::NotFound
         {
             log::warn!("the cache of app {app} could not be looked at: {error}");
@@ -102,7 +123,7 @@ impl Shared {
 
     /// Removes the files, but not the data, and the logs of apps that are in no
     /// database: a server was killed between two steps of their removal.
-    fn clear_unknown(&self) -> Result<(), crate::store::StoreError> {
+    fn clear_unknown(&self) -> Result<(), StoreError> {
         // Looked at first: whatever comes after that is in the database already.
         let (apps, logs) = (self.places.all_apps(), self.journal.all_apps());
         let deploys = self.journal.all_deploys();

@@ -181,10 +181,11 @@ impl<'a> Sandbox<'a> {
         self
     }
 
-    /// Bytes that it may write into one file; a program that goes on is ended by the kernel.
+    /// Bytes that it may write into one file, if that is less than what is usual for its
+    /// purpose; a program that goes on is ended by the kernel.
     #[must_use]
     pub fn file_size(mut self, bytes: u64) -> Self {
-        self.file_size = Some(bytes);
+        self.file_size = Some(self.file_size.map_or(bytes, |usual| usual.min(bytes)));
         self
     }
 
@@ -229,7 +230,7 @@ impl<'a> Sandbox<'a> {
         let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILES])
-            .arg(self.machine.filter())
+            .arg(self.machine.etc.filter())
             .arg(group.unwrap_or_default())
             .arg(exit_file.unwrap_or_default())
             .args(self.machine.user_namespace(self.slot))
@@ -314,7 +315,7 @@ impl<'a> Sandbox<'a> {
                 add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
             }
         }
-        for (source, name) in self.machine.accounts(self.uid) {
+        for (source, name) in self.machine.etc.accounts(self.uid) {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
         }
         add(&["--proc", &format!("{prefix}/proc"), "--dev", &format!("{prefix}/dev")]);
@@ -366,7 +367,7 @@ impl<'a> Sandbox<'a> {
         }
         if !in_cgroup {
             // What a process may write to; what it reserves alone does not count.
-            words.push(format!("--data={}", self.limits.memory));
+            words.push(format!("--data={}", self.limits.data));
             let processes = match self.purpose {
                 Purpose::Run => self.limits.of_user(machine.mode),
                 Purpose::Fetch | Purpose::Build => self.limits.processes,

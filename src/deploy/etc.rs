@@ -1,0 +1,156 @@
+//! The files that every sandbox gets instead of the machine's own: who lives here, and
+//! the filter of system calls.
+//!
+//! Sandboxes start at any moment, so a file is replaced whole or not at all, and only
+//! when there is something new in it.
+
+use super::seccomp;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The file with the filter.
+const FILTER: &str = "seccomp";
+
+/// What each uid has a file of, by the names in `/etc`.
+const OF_UID: [&str; 3] = ["passwd", "group", "hosts"];
+
+/// The directory with these files.
+#[derive(Debug, Clone)]
+pub struct Etc {
+    directory: PathBuf,
+}
+
+impl Etc {
+    /// The files in this directory.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
+    /// The file with the filter of system calls.
+    #[must_use]
+    pub fn filter(&self) -> PathBuf {
+        self.directory.join(FILTER)
+    }
+
+    /// Writes that file, unless it is there.
+    ///
+    /// # Errors
+    /// The sentence that says why it could not be written.
+    pub fn keep_filter(&self) -> Result<(), String> {
+        let kept = self.keep(FILTER, &seccomp::filter());
+        kept.map_err(|e| format!("could not write {}: {e}", self.filter().display()))
+    }
+
+    /// The files that stand in for `/etc/passwd`, `/etc/group` and `/etc/hosts`,
+    /// made when they are not there: with who lives on this machine left out, and
+    /// with the sandbox's host name, which many programs look up.
+    #[must_use]
+    pub fn accounts(&self, uid: u32) -> Vec<(PathBuf, &'static str)> {
+        let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
+        let passwd = format!(
+            "root:x:0:0:root:/:/usr/sbin/nologin\n\
+             app:x:{uid}:{uid}:app:/tmp:/bin/sh\n\
+             nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
+        );
+        let group = format!("root:x:0:\napp:x:{uid}:\nnogroup:x:65534:\n");
+        let hosts = format!("{}\n127.0.0.1 app\n", hosts.trim_end());
+        let mut found = Vec::new();
+        for (name, text) in OF_UID.into_iter().zip([passwd, group, hosts]) {
+            let file = format!("{name}-{uid}");
+            match self.keep(&file, text.as_bytes()) {
+                Ok(()) => found.push((self.directory.join(file), name)),
+                Err(error) => log::warn!("could not write {file} for sandboxes: {error}"),
+            }
+        }
+        found
+    }
+
+    /// The uids that have such files.
+    #[must_use]
+    pub fn uids(&self) -> Vec<u32> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let uid = |name: &str| name.strip_prefix(OF_UID[0])?.strip_prefix('-')?.parse().ok();
+        entries.filter_map(|entry| uid(entry.file_name().to_str()?)).collect()
+    }
+
+    /// Removes a uid's files: its app is gone.
+    pub fn forget(&self, uid: u32) {
+        for name in OF_UID {
+            // One that stays is replaced by the next app with this uid.
+            let _ = fs::remove_file(self.directory.join(format!("{name}-{uid}")));
+        }
+    }
+
+    /// Makes a file have this content. A running sandbox keeps the file that it has.
+    fn keep(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let path = self.directory.join(name);
+        if fs::read(&path).is_ok_and(|now| now == content) {
+            return Ok(());
+        }
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        // Its own name: several sandboxes of one app may start at once.
+        let fresh = self.directory.join(format!(".{name}.{:x}", u64::from_ne_bytes(random)));
+        let made = fs::write(&fresh, content)
+            .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
+            .and_then(|()| fs::rename(&fresh, &path));
+        if made.is_err() {
+            let _ = fs::remove_file(&fresh);
+        }
+        made
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt as _;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_is_right_is_left_alone_and_a_wrong_one_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let etc = Etc::new(dir.path());
+        etc.keep_filter().unwrap();
+        let open = fs::File::open(etc.filter()).unwrap();
+        let inode = || fs::metadata(etc.filter()).unwrap().ino();
+        let first = inode();
+        etc.keep_filter().unwrap();
+        assert_eq!(inode(), first, "nothing new");
+        fs::remove_file(etc.filter()).unwrap();
+        fs::write(etc.filter(), "of an older server").unwrap();
+        let older = fs::File::open(etc.filter()).unwrap();
+        etc.keep_filter().unwrap();
+        assert_eq!(fs::read(etc.filter()).unwrap(), seccomp::filter());
+        assert_eq!(older.metadata().unwrap().len(), 18, "who has it open reads what was in it");
+        assert!(open.metadata().unwrap().len() > 18);
+        assert_eq!(names(dir.path()), [FILTER]);
+    }
+
+    #[test]
+    fn sandboxes_that_start_at_once_all_find_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let etc = Etc::new(dir.path());
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| etc.accounts(1007).len())).collect();
+            assert!(all.into_iter().all(|one| one.join().unwrap() == 3));
+        });
+        assert_eq!(etc.accounts(1008).len(), 3);
+        let mut uids = etc.uids();
+        uids.sort_unstable();
+        assert_eq!(uids, [1007, 1008]);
+        etc.forget(1007);
+        assert_eq!(names(dir.path()), ["group-1008", "hosts-1008", "passwd-1008"]);
+    }
+}
