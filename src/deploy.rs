@@ -264,6 +264,8 @@ impl Attempt<'_> {
             self.has_room()?;
             self.say(&format!("Building: {command}"));
             let sandbox = launch::for_build(machine, app.slot, root, self.env.clone())
+                // One call can take it all, before anybody looks.
+                .file_size(places.space().map_err(|e| e.to_string())?.room())
                 .bind(&release, "/app")
                 .bind(&places.cache(&app.id), "/cache")
                 .bind(&places.temporary(&app.id), "/var/tmp");
@@ -302,11 +304,12 @@ impl Attempt<'_> {
         // Looked for again: a build may have changed all of it.
         let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
         let room = places.space().map_err(|e| e.to_string())?.room();
-        let published = publish::publish(&tree, &site, room, &|| !self.cancel.is_cancelled());
+        let go_on = || !self.cancel.is_cancelled() && self.shared.no_room().is_none();
+        let published = publish::publish(&tree, &site, room, &go_on);
         if self.cancel.is_cancelled() {
             return Err(Halt::Cancelled);
         }
-        let published = published?;
+        let published = published.map_err(|why| self.shared.no_room().unwrap_or(why))?;
         if !site.join("index.html").is_file() {
             return Err(Halt::Failed("the build left no index.html".to_owned()));
         }

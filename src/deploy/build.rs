@@ -65,7 +65,8 @@ pub fn build(
              may have{quote}"
         ),
         Exit::Code(153) | Exit::Signal(25) => format!(
-            "the build was killed (signal 25): it wrote more into one file than it may{quote}"
+            "the build was killed (signal 25): it wrote more into one file than it may, or \
+             than the disk has room for{quote}"
         ),
         Exit::TimedOut => {
             format!("the build took longer than {} minutes{quote}", DEADLINE.as_secs() / 60)

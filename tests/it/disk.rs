@@ -49,7 +49,8 @@ fn after_a_hundred_deploys_only_the_kept_releases_and_the_cache_take_space() {
     let mut owner = server.owner();
     let app = json!({"name": "site", "gitRepo": git.url("site"), "healthPath": "/"});
     let app = create(&mut owner, &app);
-    for number in 0..100 {
+    // A few more than are remembered.
+    for number in 0..104 {
         let incompressible = hex(&random::<{ SIZE / 2 }>());
         let version = number.to_string();
         git.commit(
@@ -64,10 +65,10 @@ fn after_a_hundred_deploys_only_the_kept_releases_and_the_cache_take_space() {
         count(&place.join("releases"), "") == 2 * 6
             && count(&place.join("exits"), "") == 1
             && count(&data.join("apps/.trash"), "") == 0
+            && count(&data.join("logs/deploys"), ".log") == 100
     });
     let packs = count(&place.join("repo/objects/pack"), ".pack");
     assert!((1..=20).contains(&packs), "{packs} packs");
-    assert!(count(&data.join("logs/deploys"), ".log") <= 101);
     // The database and its journal, a few MiB, do not grow with what is deployed.
     let (bytes, files) = taken(&data.join("apps"));
     let kept = 6 + 20;
@@ -206,6 +207,14 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     assert!(error.contains("the build was ended: only"), "{error}");
     until("its space is back, too", LIMIT, || free(&data) + 2 >= before);
 
+    // One file that takes it all at once.
+    let build = json!({"buildCommand": "truncate -s 40M all"});
+    owner.patch(&format!("/api/apps/{plain}"), &build).expect(200);
+    let id = deploy(&mut owner, &plain);
+    let error = error_of(&mut owner, &id);
+    assert!(error.contains("into one file than it may"), "{error}");
+    owner.patch(&format!("/api/apps/{plain}"), &json!({"buildCommand": ""})).expect(200);
+
     // A build is ended when the disk fills up beside it; one that waits does not begin.
     let (_, waste) = wasteful(&mut owner, &git);
     let next = json!({"name": "next", "gitRepo": git.url("plain"), "buildCommand": "true"});
@@ -221,6 +230,12 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     assert_eq!(show(&mut owner, &plain)["status"], "running");
     std::fs::remove_file(filler).expect("a file");
     deploy_live(&mut owner, &plain);
+
+    // Nothing of an app that is gone stays, not even a file that stood in for `/etc`'s.
+    let accounts = || count(&data.join("sandbox"), "") - 1;
+    let there = accounts();
+    owner.delete(&format!("/api/apps/{big}")).expect(204);
+    until("its files in /etc are gone", LIMIT, || accounts() == there - 3);
     drop(server.stop());
     drop(disk);
 }
