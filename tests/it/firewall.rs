@@ -196,14 +196,7 @@ fn from_inside(net: &Netns) {
     places.resolver_udp.recv(&mut question).expect("it arrives");
     assert_eq!(&question, b"question");
 
-    // Of the machine's sockets an app has those that its owner named.
-    let path = socket.directory.join("s");
-    let named = ask(&mut owner, &app, "/unix", path.to_str().expect("UTF-8"));
-    let not_named = ask(&mut owner, &other, "/unix", path.to_str().expect("UTF-8"));
-    assert_eq!((named.as_str(), not_named.as_str()), ("open", "FileNotFoundError"));
-
-    let by_old_name = format!("/var{}", path.display());
-    assert_eq!(ask(&mut owner, &app, "/unix", &by_old_name), "open");
+    has_named_sockets_alone(&mut owner, &app, &other, &socket);
 
     // The server reaches its apps as before, deploys, and knows that the firewall is there.
     deploy_live(&mut owner, &other);
@@ -221,6 +214,16 @@ fn from_inside(net: &Netns) {
     assert!(outsider_gets_in(net, own));
     reaches(&mut server.owner(), &app, &forbidden[..1], true);
     Netns::within(&net.outsider, || drop(git));
+}
+
+/// Of the machine's sockets an app has those that its owner named.
+fn has_named_sockets_alone(owner: &mut Http, app: &str, other: &str, socket: &Socket) {
+    let path = socket.directory.join("s");
+    let named = ask(owner, app, "/unix", path.to_str().expect("UTF-8"));
+    let not_named = ask(owner, other, "/unix", path.to_str().expect("UTF-8"));
+    assert_eq!((named.as_str(), not_named.as_str()), ("open", "FileNotFoundError"));
+    let by_old_name = format!("/var{}", path.display());
+    assert_eq!(ask(owner, app, "/unix", &by_old_name), "open");
 }
 
 /// Root's apps are always part of it, and the router reaches them.
