@@ -294,3 +294,19 @@ fn bodies_and_queries_that_make_no_sense_are_refused() {
         owner.get(path).expect(404);
     }
 }
+
+#[test]
+fn what_a_route_does_not_take_is_refused_and_nothing_is_done() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    for (path, status) in [("/api/session?x=1", 400), ("/api/session?", 200), ("/api/apps?", 200)] {
+        owner.get(path).expect(status);
+    }
+    let token = server.token();
+    let named = owner.post("/api/security/rotate-token", &json!({"force": true})).expect(400);
+    assert!(named.message().starts_with("force "), "{}", named.text());
+    owner.request("POST", "/api/security/rotate-token", Some(b"yes")).expect(400);
+    owner.request("POST", "/api/security/rotate-token?force=1", None).expect(400);
+    assert_eq!(server.token(), token);
+    owner.request("POST", "/api/ws-ticket", None).expect(200);
+}
