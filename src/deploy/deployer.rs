@@ -1,5 +1,6 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
+use super::draining::Draining;
 use super::error::DeployError;
 use super::firewall::Firewall;
 use super::hosts::led_to;
@@ -10,12 +11,12 @@ use super::port::Ports;
 use super::probe::Probe;
 use super::prune::Removal;
 use super::route::{Router, Settings, Target};
-use super::supervise::{Handle, Message, Supervisor};
+use super::supervise::{Found, Handle, Message, Supervisor};
 use super::worker::{Queue, WORKERS};
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId, Trigger, Wanted};
-use crate::store::{App, Delivered, Deploy, Store};
+use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -300,8 +301,8 @@ impl Deployer {
 
 /// Finds the apps that kept running, notes the ends of the others, and ends what
 /// belongs to nobody: a release that was being checked when the server was killed.
-fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> {
-    let mut found = Vec::new();
+fn recover(shared: &Shared) -> Result<Found, DeployError> {
+    let mut found = Found { live: Vec::new(), draining: recover_draining(shared)? };
     for app in shared.store.apps()? {
         app.process.iter().for_each(|process| shared.ports.had(process.port));
         let process = app.process.filter(|p| p.ended.is_none());
@@ -312,7 +313,7 @@ fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> 
             Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
         {
             log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-            found.push((app.id, process.port, instance));
+            found.live.push((app.id, process.port, instance));
         } else {
             // Before anything is started, which could get the port.
             shared.router.point(&app.id, &Target::Down);
@@ -322,12 +323,27 @@ fn recover(shared: &Shared) -> Result<Vec<(AppId, u16, Instance)>, DeployError> 
             shared.places.discard_exits(&app.id, None);
         }
     }
-    let known: HashSet<u32> = found.iter().map(|(_, _, instance)| instance.pid()).collect();
+    let live = found.live.iter().map(|(_, _, instance)| instance.pid());
+    let known: HashSet<u32> = live.chain(found.draining.pids()).collect();
     let strays = sweep(&shared.places.apps(), &known);
     if strays > 0 {
         log::warn!("ended {strays} processes that the last server had not finished starting");
     }
     Ok(found)
+}
+
+/// Finds the processes that were replaced and still answer somebody.
+fn recover_draining(shared: &Shared) -> Result<Draining, DeployError> {
+    let mut draining = Draining::default();
+    for DrainingProcess { app, pid, start_ticks, port } in shared.store.draining()? {
+        shared.ports.had(port);
+        let exit_file = shared.places.exit_file(&app, port);
+        match Instance::adopt(pid, start_ticks, &app, exit_file) {
+            Some(instance) => draining.replace(app, instance, port),
+            None => shared.store.drained(pid, start_ticks)?,
+        }
+    }
+    Ok(draining)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeployError> {

@@ -38,6 +38,8 @@ struct Ending {
     /// What it is given before it is asked to end; `None` once it was asked.
     drain: Option<Drain>,
     kill_at: Instant,
+    /// Another process has taken its place; the database remembers it as long as it is there.
+    replaced: bool,
     /// Somebody wants to know how it ended.
     told: bool,
 }
@@ -85,11 +87,13 @@ impl Draining {
     pub fn stop(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
         instance.terminate();
         let kill_at = Instant::now() + grace;
-        self.all.push(Ending { app, instance, drain: None, kill_at, told });
+        let (drain, replaced) = (None, false);
+        self.all.push(Ending { app, instance, drain, kill_at, replaced, told });
     }
 
     /// Stops a process whose place another one has taken, once nobody is connected to
-    /// it any more: apps that end without finishing their answers are common.
+    /// it any more: apps that end without finishing their answers are common. After a
+    /// restart of the server its time begins anew.
     pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
         let since = Instant::now();
         // The oldest come first.
@@ -98,21 +102,21 @@ impl Draining {
         let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
         draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Ending { app, instance, drain, kill_at, told: false });
+        self.all.push(Ending { app, instance, drain, kill_at, replaced: true, told: false });
     }
 
     /// Reaps one that has ended by itself: something inside may take a moment to go,
     /// though it was killed.
     pub fn has_ended(&mut self, app: AppId, instance: Instance) {
-        let kill_at = Instant::now();
-        self.all.push(Ending { app, instance, drain: None, kill_at, told: false });
+        let (drain, kill_at) = (None, Instant::now());
+        self.all.push(Ending { app, instance, drain, kill_at, replaced: false, told: false });
     }
 
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
         for ending in self.all.iter_mut().filter(|l| l.app == *app) {
             ending.ask();
-            ending.told = false;
+            (ending.told, ending.replaced) = (false, false);
             ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
         }
     }
@@ -120,6 +124,11 @@ impl Draining {
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
         self.all.iter().any(|ending| ending.told && ending.app == *app)
+    }
+
+    /// The pids to know them by.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.all.iter().map(|ending| ending.instance.pid())
     }
 
     /// Whether there is none.
@@ -147,6 +156,12 @@ impl Draining {
                 record_end(shared, &ending.app, ending.instance.pid(), exit);
                 shared.journal.note_app(&ending.app, "Stopped.");
             }
+            let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());
+            if ending.replaced
+                && let Err(error) = shared.store.drained(pid, ticks)
+            {
+                log::error!("the end of process {pid} could not be noted: {error}");
+            }
             false
         });
     }
@@ -162,9 +177,10 @@ impl Draining {
         busy_ports().inspect_err(|e| log::error!("connections cannot be listed: {e}")).ok()
     }
 
-    /// The server stops: they get a moment more.
+    /// The server stops: those that shall end get a moment more. Those that were replaced
+    /// stay as they are, in the middle of an answer or not; the next server finds them.
     pub fn finish(&mut self, shared: &Shared) {
-        self.all.iter_mut().for_each(Ending::ask);
+        self.all.retain(|ending| !ending.replaced);
         self.reap_within(shared, LAST_GRACE);
         for ending in &mut self.all {
             ending.instance.kill();

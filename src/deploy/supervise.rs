@@ -118,6 +118,14 @@ struct Entry {
     pause: Option<Duration>,
 }
 
+/// What a server finds of the one before it.
+pub struct Found {
+    /// Live apps, where they listen, and their processes.
+    pub live: Vec<(AppId, u16, Instance)>,
+    /// Those that were replaced and may finish their answers.
+    pub draining: Draining,
+}
+
 /// The supervisor.
 pub struct Supervisor {
     shared: Arc<Shared>,
@@ -127,12 +135,12 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor with the apps that were found running.
+    /// A supervisor with the processes that were found running.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, mailbox: Mailbox, found: Vec<(AppId, u16, Instance)>) -> Self {
-        let mut supervisor =
-            Self { shared, mailbox, entries: HashMap::new(), draining: Draining::default() };
-        for (app, port, instance) in found {
+    pub fn new(shared: Arc<Shared>, mailbox: Mailbox, found: Found) -> Self {
+        let Found { live, draining } = found;
+        let mut supervisor = Self { shared, mailbox, entries: HashMap::new(), draining };
+        for (app, port, instance) in live {
             let live = Live::there(instance, port);
             supervisor.entries.insert(app, Entry { live: Some(live), ..Entry::default() });
         }
@@ -154,7 +162,7 @@ impl Supervisor {
     fn turn(&mut self) -> ControlFlow<()> {
         while let Ok(message) = self.mailbox.messages.try_recv() {
             if matches!(message, Message::Shutdown) {
-                // Those on their way out get a moment more, all others stay as they are.
+                // Those that shall end get a moment more, all others stay as they are.
                 self.draining.finish(&self.shared);
                 return ControlFlow::Break(());
             }

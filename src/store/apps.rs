@@ -2,6 +2,7 @@
 
 use super::app_row::{AppText, read_app, select_app};
 use super::draft::{AppDraft, AppSettings, TokenChange};
+use super::draining::replaced;
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{
     AppId, AppName, AppStatus, DeployId, Domain, HostSocket, RepoUrl, Secret, UnixMillis, Wanted,
@@ -266,7 +267,8 @@ impl Store {
         })
     }
 
-    /// Notes the process of an app's live release, or that there is none.
+    /// Notes the process of an app's live release, or that there is none. One that ran
+    /// until then becomes one of [`Store::draining`].
     ///
     /// # Errors
     /// When it could not be written.
@@ -300,6 +302,7 @@ pub(super) fn write_process(
     id: &AppId,
     process: Option<&Process>,
 ) -> Result<(), StoreError> {
+    replaced(tx, id, process)?;
     let Some(p) = process else {
         tx.execute("DELETE FROM processes WHERE app_id = ?1", [id.as_str()])?;
         return Ok(());

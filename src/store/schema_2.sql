@@ -14,6 +14,18 @@ ALTER TABLE apps ADD COLUMN is_static INTEGER NOT NULL DEFAULT 0;
 -- The deploy whose release this one uses: a rollback. NULL: its own.
 ALTER TABLE deploys ADD COLUMN release TEXT;
 
+-- Processes whose place another one has taken and which may finish their answers, the
+-- oldest first; (pid, start_ticks) names one beyond pid reuse.
+CREATE TABLE draining (
+    seq         INTEGER PRIMARY KEY,
+    app_id      TEXT NOT NULL REFERENCES apps (id) ON DELETE CASCADE,
+    pid         INTEGER NOT NULL,
+    start_ticks INTEGER NOT NULL,
+    port        INTEGER NOT NULL,
+    UNIQUE (pid, start_ticks)
+) STRICT;
+CREATE INDEX draining_of_app ON draining (app_id);
+
 -- Host names besides the one that follows from the app's name.
 CREATE TABLE domains (
     domain   TEXT PRIMARY KEY,

@@ -1,7 +1,7 @@
 //! What survives the death of the server and of the machine, and what does not: apps do, half-done deploys do not.
 
 use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
-use crate::harness::{GitServer, Http, Server, Setup, process, until, until_some};
+use crate::harness::{GitServer, Http, RawConn, Server, Setup, process, until, until_some};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -14,8 +14,9 @@ const HELD_BUILD: &str = "touch /cache/begun; until [ -e /cache/go ]; do sleep 0
 
 /// Ends as it is told to by its visitor. `FIXED` is a second port, of its own choice.
 const FRAGILE: &str = "\
-import http.server, os, signal, socket
-if os.environ.get('STUBBORN'): signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import http.server, os, signal, socket, time
+if os.environ.get('STUBBORN'): signal.signal(signal.SIGTERM, lambda *_: open('/data/asked' + os.environ['PORT'], 'w'))
+while os.path.exists('/data/hold'): time.sleep(0.02)
 if os.environ.get('FIXED'):
     fixed = socket.create_server(('127.0.0.1', int(os.environ['FIXED'])))
 class H(http.server.BaseHTTPRequestHandler):
@@ -23,8 +24,13 @@ class H(http.server.BaseHTTPRequestHandler):
         if self.path == '/exit': os._exit(7)
         if self.path == '/kill': os.kill(os.getpid(), signal.SIGKILL)
         self.send_response(200); self.end_headers(); self.wfile.write(b'VERSION one')
+        while self.path == '/wait' and not os.path.exists('/data/finish'): time.sleep(0.02)
+        self.wfile.write(b' to its end')
 http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()
 ";
+
+/// Its answer.
+const WHOLE: &str = "VERSION one to its end";
 
 fn files(main: &str) -> [(&'static str, &str); 2] {
     [PLAIN[0], ("main.py", main)]
@@ -150,10 +156,11 @@ fn killed_at_any_step_of_a_deploy_it_starts_clean_and_running_apps_never_stop() 
     let live = deploy_live(&mut site.owner, &app);
     killed_while_fetching(&mut site, &app, &live);
     let queued = killed_while_building(&mut site, &app, &live);
-    assert_eq!(witness.get("/").expect(200).text(), "VERSION one");
+    assert_eq!(witness.get("/").expect(200).text(), WHOLE);
     killed_while_proving(&mut site, &app, &[&live, &queued]);
-    killed_after_the_switch(&mut site, &app);
-    assert_eq!(witness.get("/").expect(200).text(), "VERSION one");
+    let switched = killed_after_the_switch(&mut site, &app);
+    killed_while_going_back(&mut site, &app, &[&live, &queued, &switched]);
+    assert_eq!(witness.get("/").expect(200).text(), WHOLE);
     assert_eq!(site.log(&steady).matches("Starting release").count(), 1, "it never stopped");
 }
 
@@ -225,19 +232,65 @@ fn killed_while_proving(site: &mut Site, app: &str, kept: &[&str]) {
     site.nothing_is_left_but(app, kept);
 }
 
-/// The old process does not want to go.
-fn killed_after_the_switch(site: &mut Site, app: &str) {
-    let place = site.place(app);
+/// Whom the old process answers, it answers to the end, whatever becomes of servers. Then it does not want to go.
+fn killed_after_the_switch(site: &mut Site, app: &str) -> String {
+    let (place, old) = (site.place(app), visitor(&mut site.owner, app).address());
+    let asked = place.join(format!("data/asked{}", old.port()));
+    let mut held = RawConn::to(old);
+    held.send("GET /wait HTTP/1.0\r\n\r\n");
+    assert!(held.is_open(), "the answer has begun");
     site.git.commit("fragile", &files(&FRAGILE.replace("VERSION one", "VERSION two")));
     let switched = deploy(&mut site.owner, app);
     site.reaches(&switched, "live");
     site.server.kill9();
     site.start_again();
+    site.server.terminate();
+    site.start_again();
+    assert!(!asked.exists(), "it was asked to end in the middle of an answer");
+    std::fs::write(place.join("data/finish"), "").unwrap();
+    assert!(held.answer().expect(200).text().ends_with(WHOLE));
+    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), "VERSION two to its end");
     until("only the new release runs", LIMIT, || {
         let now = sandboxes(&place);
         !now.is_empty() && now.iter().all(|a| a.contains(&switched))
     });
-    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), "VERSION two");
+    let asked = asked.metadata().and_then(|m| m.modified()).expect("asked");
+    // 30 s, less what a busy machine takes to tell it.
+    assert!(asked.elapsed().expect("a clock") > Duration::from_secs(20), "it had no time to end");
+    let file = site.server.data().join("better-paas.db");
+    let reader = rusqlite::Connection::open(file).expect("the database");
+    until("who has gone is forgotten", LIMIT, || {
+        let left = "SELECT count(*) FROM draining";
+        reader.query_row(left, [], |row| row.get::<_, i64>(0)) == Ok(0)
+    });
+    switched
+}
+
+/// The release that it goes back to stays, and can be gone back to again.
+fn killed_while_going_back(site: &mut Site, app: &str, kept: &[&str]) {
+    let (place, hold) = (site.place(app), site.place(app).join("data/hold"));
+    let [_, to, switched] = kept else { panic!("three releases") };
+    std::fs::write(&hold, "").unwrap();
+    let back = json!({"deployId": to});
+    let go_back = |site: &mut Site| {
+        let answer = site.owner.post(&format!("/api/apps/{app}/rollback"), &back).expect(202);
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    };
+    let going = go_back(site);
+    site.reaches(&going, "checking");
+    site.server.kill9();
+    site.start_again();
+    site.was_interrupted(&going, &["checking"]);
+    until("only the live release runs", LIMIT, || {
+        let now = sandboxes(&place);
+        !now.is_empty() && now.iter().all(|a| a.contains(switched))
+    });
+    site.nothing_is_left_but(app, kept);
+    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), "VERSION two to its end");
+    std::fs::remove_file(&hold).unwrap();
+    let gone = go_back(site);
+    assert_eq!(ended(&mut site.owner, &gone)["status"], "live");
+    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), WHOLE);
 }
 
 /// What a Git leaves that was killed in the middle of a fetch and of a checkout.
@@ -426,5 +479,5 @@ fn two_apps_that_want_the_same_port_do_not_disturb_each_other() {
     assert!(error.contains("only at the port that the variable PORT names"), "{error}");
     let after = show(&mut site.owner, &first);
     assert_eq!((&after["status"], &after["url"]), (&json!("running"), &before));
-    assert_eq!(visitor(&mut site.owner, &first).get("/").expect(200).text(), "VERSION one");
+    assert_eq!(visitor(&mut site.owner, &first).get("/").expect(200).text(), WHOLE);
 }

@@ -126,6 +126,10 @@ impl Http {
         Self { address, host, from: None, headers: Vec::new(), connection: None }
     }
 
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Asks for another host than the address.
     pub fn host(mut self, host: &str) -> Self {
         host.clone_into(&mut self.host);
