@@ -23,6 +23,7 @@ mod front_door_sockets;
 mod harness;
 mod hostile_repositories;
 mod identity;
+mod interrupted;
 
 mod harness_proof;
 mod limits;

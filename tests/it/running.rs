@@ -21,10 +21,19 @@ fn timed<'a>(log: &'a str, before: &str) -> Vec<(&'a str, &'a str)> {
     timed.filter(|(time, _)| form(time) == "0000-00-00 00:00:00").collect()
 }
 
-/// A server with one small running app.
-fn with_a_plain_app() -> (GitServer, Server, Http, String) {
+/// Takes its time to end, and says when it is not alone with its `/data`.
+const SLOW_TO_END: &str = "\
+import fcntl, os, signal, time
+lock = open('/data/lock', 'w')
+try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError: print('another one works in /data')
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), os._exit(0)))
+";
+
+/// A server with one small running app, with more at the beginning of its program.
+fn with_a_plain_app(more: &str) -> (GitServer, Server, Http, String) {
     let git = GitServer::start();
-    git.commit("plain", &PLAIN);
+    git.commit("plain", &[PLAIN[0], ("main.py", &format!("{more}{}", PLAIN[1].1))]);
     let server = Setup::new().as_user().start();
     let mut owner = server.owner();
     let app = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
@@ -34,7 +43,7 @@ fn with_a_plain_app() -> (GitServer, Server, Http, String) {
 
 #[test]
 fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
-    let (git, server, mut owner, app) = with_a_plain_app();
+    let (git, server, mut owner, app) = with_a_plain_app("");
     let old = show(&mut owner, &app);
     let first = owner.get(&format!("/api/apps/{app}/deploys")).expect(200).json();
     let first = first["deploys"][0]["id"].as_str().expect("an id").to_owned();
@@ -70,19 +79,19 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     assert_eq!((&after["url"], &after["status"]), (&old["url"], &json!("running")));
     assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
 
-    // A release that ends at once says why in its last lines.
-    git.commit("plain", &[PLAIN[0], ("main.py", "print('about to fail'); raise SystemExit(3)")]);
-    let id = deploy(&mut owner, &app);
-    let failed = ended(&mut owner, &id);
-    let error = failed["error"].as_str().expect("an error");
-    assert!(error.contains("about to fail") && error.contains("exit code 3"), "{error}");
-    told(&id, ") failed: checking failed: the app ended with exit code 3 while");
-    assert!(!server.log().contains("about to fail"), "what apps print is not the server's");
-    let log = owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
-    let (before, reason) = log.split_once(" UTC Failed: ").expect("a reason");
-    assert!(before.contains(" UTC The last lines of the app:\nabout to fail\n"), "{log}");
-    assert_eq!(reason, "the app ended with exit code 3 while it was being checked\n", "{log}");
-    assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
+    // One that ends at once says why in its last lines, and one that takes a connection
+    // and ends a moment later has proved nothing.
+    let fleeting = "import os, socket, time\n\
+                    s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n\
+                    time.sleep(1); print('about to fail'); raise SystemExit(3)";
+    for main in ["print('about to fail'); raise SystemExit(3)", fleeting] {
+        git.commit("plain", &[PLAIN[0], ("main.py", main)]);
+        let id = deploy(&mut owner, &app);
+        let failed = ended(&mut owner, &id);
+        let error = failed["error"].as_str().expect("an error");
+        assert!(error.contains("about to fail") && error.contains("exit code 3"), "{error}");
+        assert_eq!(visitor(&mut owner, &app).get("/").text(), "VERSION one");
+    }
 
     // A good one takes over, and only then is the old process gone.
     let second = PLAIN[1].1.replace("VERSION one", "VERSION two");
@@ -98,7 +107,7 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
 
 #[test]
 fn stop_start_and_restart_do_what_they_say_and_data_survives() {
-    let (_git, _server, mut owner, app) = with_a_plain_app();
+    let (_git, _server, mut owner, app) = with_a_plain_app(SLOW_TO_END);
     let act = |owner: &mut Http, what: &str| {
         owner.post(&format!("/api/apps/{app}/{what}"), &json!({})).expect(202);
     };
@@ -125,11 +134,12 @@ fn stop_start_and_restart_do_what_they_say_and_data_survives() {
     });
     let log = owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
     assert!(log.matches("plain app starting").count() >= 3, "{log}");
+    assert!(!log.contains("another one works in /data"), "{log}");
 }
 
 #[test]
 fn a_server_that_stops_leaves_its_apps_running_and_finds_them_again() {
-    let (_git, server, mut owner, app) = with_a_plain_app();
+    let (_git, server, mut owner, app) = with_a_plain_app("");
     let before = show(&mut owner, &app);
     let mut visitor = visitor(&mut owner, &app);
     let setup = server.setup().clone();
