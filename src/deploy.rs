@@ -271,13 +271,15 @@ impl Attempt<'_> {
                 .bind(&places.temporary(&app.id), "/var/tmp");
             let shared = self.shared;
             let no_room = || shared.no_room();
-            build::build(&sandbox, command, &self.redactor, self.cancel, &no_room, &mut |line| {
-                self.log.line(line)
-            })
-            .map_err(|error| match error {
-                build::BuildError::Failed(sentence) => Halt::Failed(sentence),
-                build::BuildError::Cancelled => Halt::Cancelled,
-            })?;
+            build::build(
+                &sandbox,
+                command,
+                &self.redactor,
+                self.cancel,
+                &no_room,
+                build::DEADLINE,
+                &mut |line| self.log.line(line),
+            )?;
         }
         if plan.start.is_none() {
             self.publish(&release, root)?;

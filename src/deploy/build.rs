@@ -1,5 +1,6 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
+use super::Halt;
 use super::disk::watched;
 use super::sandbox::Sandbox;
 use crate::journal::{Redactor, was_cut};
@@ -7,7 +8,7 @@ use crate::proc::{Cancel, Exit};
 use std::time::Duration;
 
 /// How long a build may take.
-const DEADLINE: Duration = Duration::from_secs(15 * 60);
+pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
@@ -24,7 +25,17 @@ pub enum BuildError {
     Cancelled,
 }
 
-/// Runs the command to its end, or until `no_room` says why the disk is too full.
+impl From<BuildError> for Halt {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Failed(sentence) => Self::Failed(sentence),
+            BuildError::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Runs the command to its end, or until `no_room` says why the disk is too full, for
+/// `at_most` so long.
 ///
 /// # Errors
 /// [`BuildError`], with the command's last line, since it mostly says why.
@@ -34,13 +45,14 @@ pub fn build(
     redactor: &Redactor,
     cancel: &Cancel,
     no_room: &(dyn Fn() -> Option<String> + Sync),
+    at_most: Duration,
     log: &mut dyn FnMut(&str),
 ) -> Result<(), BuildError> {
     let mut last = String::new();
     // Whether what comes is the rest of a line that was too long. It is not quoted: the
     // first half of a secret may be in the piece before.
     let mut is_rest = false;
-    let exec = sandbox.exec(&["/bin/sh", "-c", command]).deadline(DEADLINE).output_cap(OUTPUT_CAP);
+    let exec = sandbox.exec(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
     let mut on_line = |line: &str| {
         if !line.trim().is_empty() && !is_rest {
             // Hidden first, then cut: half of a secret would not be recognised.
@@ -68,15 +80,17 @@ pub fn build(
             "the build was killed (signal 25): it wrote more into one file than it may, or \
              than the disk has room for{quote}"
         ),
-        Exit::TimedOut => {
-            format!("the build took longer than {} minutes{quote}", DEADLINE.as_secs() / 60)
-        }
+        Exit::TimedOut => too_long(at_most) + &quote,
         Exit::OutputCapped => {
             format!("the build wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
         }
         exit => format!("the build command ended with {exit}{quote}"),
     };
     Err(BuildError::Failed(sentence))
+}
+
+fn too_long(at_most: Duration) -> String {
+    format!("the build took longer than {} minutes", at_most.as_secs() / 60)
 }
 
 #[cfg(test)]
@@ -90,13 +104,21 @@ mod tests {
     const FILLS: &str = "sleep 600";
 
     fn run(command: &str, cancel: &Cancel) -> (Result<(), BuildError>, Vec<String>) {
+        run_within(DEADLINE, command, cancel)
+    }
+
+    fn run_within(
+        at_most: Duration,
+        command: &str,
+        cancel: &Cancel,
+    ) -> (Result<(), BuildError>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine::here(dir.path());
         let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let mut lines = Vec::new();
         let no_room = || (command == FILLS).then(|| "no room".to_owned());
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
-        let result = build(&sandbox, command, &redactor, cancel, &no_room, &mut |line| {
+        let result = build(&sandbox, command, &redactor, cancel, &no_room, at_most, &mut |line| {
             lines.push(line.to_owned());
             if line == "cancel me" {
                 cancel.cancel();
@@ -145,5 +167,14 @@ mod tests {
     fn a_build_can_be_cancelled() {
         let (result, _) = run("echo cancel me; sleep 600", &Cancel::new().unwrap());
         assert_eq!(result, Err(BuildError::Cancelled));
+    }
+
+    #[test]
+    fn a_build_has_a_quarter_of_an_hour() {
+        let (at_most, cancel) = (Duration::from_secs(1), Cancel::new().unwrap());
+        let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
+        let late = format!("{}; its last line: begun", too_long(at_most));
+        assert_eq!((result, lines), (Err(BuildError::Failed(late)), vec!["begun".to_owned()]));
+        assert_eq!(too_long(DEADLINE), "the build took longer than 15 minutes");
     }
 }

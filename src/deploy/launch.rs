@@ -104,16 +104,19 @@ fn with_sockets<'a>(
         let real = real.ok_or_else(|| {
             format!("{named} is not there; is the service whose sockets it holds running?")
         })?;
-        let real = real.to_str().and_then(|path| HostSocket::parse(path).ok());
-        let apart = |real: &HostSocket| {
-            let real = Path::new(real.as_str());
-            !data.starts_with(real) && !data.parent().is_some_and(|all| real.starts_with(all))
-        };
-        let real = real.filter(apart);
-        let real = real.ok_or_else(|| format!("{named} leads to where no app may look"))?;
-        sandbox = sandbox.sockets(Path::new(real.as_str()).to_owned());
+        if !may_be_shown(&real, data) {
+            return Err(format!("{named} leads to where no app may look"));
+        }
+        sandbox = sandbox.sockets(real);
     }
     Ok(sandbox)
+}
+
+/// Whether a directory, all links followed, holds sockets of the machine and nothing of
+/// ours; `data` is where the apps are, inside the data directory.
+fn may_be_shown(real: &Path, data: &Path) -> bool {
+    let plain = real.to_str().is_some_and(|path| HostSocket::parse(path).is_ok());
+    plain && !data.starts_with(real) && !data.parent().is_some_and(|all| real.starts_with(all))
 }
 
 /// The line in an app's log where a process of a release begins.
@@ -194,4 +197,23 @@ fn surroundings<'a>(sandbox: Sandbox<'a>, root: &str) -> Sandbox<'a> {
         sandbox = sandbox.env(name, value);
     }
     sandbox.dir(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_machine_an_app_sees_sockets_and_never_the_data_directory() {
+        let shown = |real: &str, data: &str| may_be_shown(Path::new(real), Path::new(data));
+        assert!(shown("/run/postgresql", "/var/lib/paas/apps"));
+        assert!(shown("/run/postgresql", "/run/paas/apps"));
+        for elsewhere in ["/", "/etc", "/run", "/tmp/x", "/run/systemd", "/run/user/0"] {
+            assert!(!shown(elsewhere, "/var/lib/paas/apps"), "{elsewhere}");
+        }
+        for ours in ["/run/paas", "/run/paas/apps", "/run/paas/apps/a", "/run/paas/router"] {
+            assert!(!shown(ours, "/run/paas/apps"), "{ours}");
+        }
+        assert!(!shown("/run/all", "/run/all/paas/apps"), "it is below");
+    }
 }

@@ -240,7 +240,7 @@ fn roots_apps_are_fenced_and_routed(root: Server, git: &GitServer, forbidden: &[
 }
 
 #[test]
-fn a_socket_directory_that_is_not_there_fails_the_start_with_a_sentence() {
+fn a_socket_directory_that_is_not_there_or_leads_elsewhere_fails_the_start_with_a_sentence() {
     let git = GitServer::start();
     git.commit("obedient", &OBEDIENT);
     let server = Setup::new().as_user().start();
@@ -253,4 +253,20 @@ fn a_socket_directory_that_is_not_there_fails_the_start_with_a_sentence() {
     let ended = crate::deploy::ended(&mut owner, &id);
     let error = ended["error"].as_str().expect("an error");
     assert!(error.contains("/run/nothing-here is not there"), "{error}");
+
+    if !rustix::process::getuid().is_root() {
+        eprintln!("NOT TESTED: only root makes links below /run");
+        return;
+    }
+    let socket = Socket::new();
+    for (name, target) in [("out", "/etc"), ("data", &*server.data().to_string_lossy())] {
+        let link = socket.directory.join(name);
+        std::os::unix::fs::symlink(target, &link).expect("a link");
+        let sockets = json!({"hostSockets": [link]});
+        owner.patch(&format!("/api/apps/{app}"), &sockets).expect(200);
+        let id = crate::deploy::deploy(&mut owner, &app);
+        let ended = crate::deploy::ended(&mut owner, &id);
+        let error = ended["error"].as_str().expect("an error");
+        assert!(error.contains("leads to where no app may look"), "{name}: {error}");
+    }
 }

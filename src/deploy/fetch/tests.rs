@@ -159,6 +159,27 @@ impl Place {
         })
     }
 
+    /// Runs a script in Git's own surroundings; what it printed, and whether it went well.
+    fn beside_git(&self, script: &str) -> (bool, String) {
+        let url = RepoUrl::parse("http://127.0.0.1:1/a/b").unwrap();
+        let fetch = Fetch {
+            machine: &self.machine,
+            slot: 3,
+            url: &url,
+            branch: &Branch::parse("").unwrap(),
+            token: None,
+            root: "",
+            cache: &self.dir.path().join("repo"),
+            release: &self.dir.path().join("release"),
+            redactor: &Redactor::default(),
+            limits: Limits::default(),
+            room: &|| u64::MAX,
+        };
+        let output = fetch.sandbox(true).exec(&["/bin/sh", "-c", script]).run().unwrap();
+        let all = [output.stdout, output.stderr].concat();
+        (output.exit.is_success(), String::from_utf8_lossy(&all).trim_end().to_owned())
+    }
+
     fn release(&self, name: &str) -> PathBuf {
         self.dir.path().join("release").join(name)
     }
@@ -186,6 +207,51 @@ fn a_branch_is_checked_out_without_git_and_updates_arrive() {
     assert_ne!(first.hash, second.hash);
     assert!(place.release("new").exists() && !place.release("app.py").exists());
     assert_eq!(place.fetch(&url, "main", None).unwrap(), second, "nothing new is fine");
+}
+
+#[test]
+fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
+    let (origin, place) = (repository(), Place::new());
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    let url = host.url("shop/.git");
+    place.fetch(&url, "main", None).unwrap();
+    let repo = place.dir.path().join("repo");
+    let plant = "printf '[user]\\n\\tname = x\\n' | tee system >.gitconfig; mkdir -p hooks; \
+                 printf '#!/bin/sh\\ntouch /repo/ran\\n' >hooks/reference-transaction; \
+                 chmod +x hooks/*";
+    place.machine.as_app(3, &repo, plant);
+    let scopes = "git config --list --show-scope | cut -f1 | sort -u";
+    let found = format!("export HOME=/repo GIT_CONFIG_SYSTEM=/repo/system; {scopes}");
+    assert_eq!(place.beside_git(&found).1, "command\nlocal");
+    let open = format!("unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL; {found}");
+    assert_eq!(place.beside_git(&open).1, "command\nglobal\nlocal\nsystem", "they are there");
+
+    let shop = origin.path().join("shop");
+    git(&shop, &["commit", "-q", "--allow-empty", "-m", "second"]);
+    assert_eq!(place.fetch(&url, "main", None).unwrap().subject, "second");
+    assert!(!repo.join("ran").exists(), "a hook ran");
+    let write = "commit=$(git for-each-ref --count=1 --format='%(objectname)') && \
+                 GIT_CONFIG_COUNT=0 git update-ref refs/x \"$commit\"";
+    assert_eq!(place.beside_git(write), (true, String::new()));
+    assert!(repo.join("ran").exists(), "it is a hook that runs where hooks do");
+}
+
+/// Two locks on one door: the list of protocols, and the configuration. Each holds alone.
+#[test]
+fn git_speaks_http_alone() {
+    let (origin, place) = (repository(), Place::new());
+    let host = Host::start(origin.path().to_owned(), OPEN);
+    place.fetch(&host.url("shop/.git"), "main", None).unwrap();
+    let list = "git -c protocol.allow=always ls-remote";
+    for unlocked in ["", "GIT_CONFIG_COUNT=0", "-u GIT_ALLOW_PROTOCOL"] {
+        for url in ["file:///repo", "/repo", "ext::sh -c touch% /repo/ran"] {
+            let (well, said) = place.beside_git(&format!("env {unlocked} {list} '{url}'"));
+            assert!(!well && said.contains("not allowed"), "{unlocked} {url}: {said}");
+        }
+    }
+    let both = format!("env -u GIT_ALLOW_PROTOCOL GIT_CONFIG_COUNT=0 {list} file:///repo");
+    assert!(place.beside_git(&both).0, "without either it would");
+    assert!(!place.dir.path().join("repo/ran").exists());
 }
 
 #[test]
