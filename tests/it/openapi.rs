@@ -1,8 +1,10 @@
 //! The API's description and the API are the same thing, and no request that follows from it breaks the server.
 
-use crate::harness::{Http, Server, Setup, a_token};
+use crate::deploy::{PLAIN, create, deploy_live};
+use crate::harness::{GitServer, Http, Server, Setup, Ws, a_token};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 const SPEC: &str = include_str!("../../assets/openapi.json");
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
@@ -89,6 +91,85 @@ fn every_described_operation_is_answered_and_every_other_method_is_refused() {
         }
     }
     assert_eq!(owner.get("/api/openapi.json").expect(200).json(), spec());
+}
+
+/// The arms of the sockets' table: `["", "ws", "deploys", id] =>`.
+fn sockets() -> BTreeSet<String> {
+    let source = include_str!("../../src/live.rs");
+    let arms = source.lines().filter_map(|line| line.trim().strip_prefix("[\"\", "));
+    let part = |p: &str| match p.strip_prefix('"') {
+        Some(word) => format!("/{}", word.trim_end_matches('"')),
+        None => "/{}".to_owned(),
+    };
+    let path = |arm: &str| Some(arm.split_once("] =>")?.0.split(", ").map(part).collect());
+    arms.filter_map(path).collect()
+}
+
+/// Whether a value is as a schema says: types, words, fields, entries.
+fn fits(spec: &Value, schema: &Value, value: &Value) -> bool {
+    let schema = resolved(spec, schema);
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(n) if n.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let types = &schema["type"];
+    let may_be = |kind: &str| {
+        types == kind || types.as_array().is_some_and(|all| all.iter().any(|t| t == kind))
+    };
+    let typed = types.is_null() || may_be(kind) || (kind == "integer" && may_be("number"));
+    let word = schema["enum"].as_array().is_none_or(|words| words.contains(value));
+    let fields = value.as_object().is_none_or(|object| {
+        let known = |name: &str| schema["properties"].get(name);
+        let mut required = schema["required"].as_array().into_iter().flatten();
+        required.all(|name| object.contains_key(name.as_str().expect("a name")))
+            && object.iter().all(|(name, value)| match known(name) {
+                Some(inner) => fits(spec, inner, value),
+                None => schema["additionalProperties"] != false,
+            })
+    });
+    let entries = value.as_array().is_none_or(|entries| {
+        let least = schema["minItems"].as_u64().unwrap_or(0);
+        entries.len() as u64 >= least && entries.iter().all(|e| fits(spec, &schema["items"], e))
+    });
+    typed && word && fields && entries
+}
+
+#[test]
+fn the_websockets_send_what_their_description_says_and_there_are_no_others() {
+    let spec = spec();
+    let described = spec["x-websockets"]["paths"].as_object().expect("paths");
+    assert_eq!(described.keys().map(|p| without_names(p)).collect::<BTreeSet<_>>(), sockets());
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    let deploy = deploy_live(&mut owner, &app);
+    for (path, socket) in described {
+        let id = if path.starts_with("/ws/deploys") { &deploy } else { &app };
+        let target = format!("{}?token={}", path.replace("{id}", id), server.token());
+        let mut session = Ws::at(server.address(), &target).open().expect("a session");
+        let messages = socket["messages"].as_array().expect("messages");
+        let kind_of = |message: &Value| {
+            let kind = messages.iter().position(|schema| fits(&spec, schema, message));
+            kind.unwrap_or_else(|| panic!("{path} does not describe {message}"))
+        };
+        let mut seen = BTreeSet::new();
+        while seen.len() < messages.len() {
+            let next = session.next(Duration::from_secs(20));
+            seen.insert(kind_of(&next.expect("one of each kind that is described")));
+        }
+        for example in socket["examples"].as_array().expect("examples") {
+            kind_of(example);
+        }
+        // What is described is not everything.
+        assert!(!messages.iter().any(|schema| fits(&spec, schema, &json!({"surprise": 1}))));
+    }
 }
 
 /// A small generator of numbers (xorshift64*): a failure is repeated with its seed.
