@@ -282,7 +282,7 @@ fn p13_lockouts_are_listed_while_they_last_and_can_be_cleared() {
 }
 
 #[test]
-fn p13_the_local_door_needs_the_token_but_is_never_locked() {
+fn p13_the_local_door_needs_no_token_refuses_a_wrong_one_and_is_never_locked() {
     let fixture = Fixture::new(None);
     for _ in 0..100 {
         assert_eq!(fixture.auth.decide_local(Some(b"wrong")), Verdict::Refused);

@@ -136,6 +136,51 @@ fn every_field_of_an_app_is_judged_and_a_bad_one_is_named() {
 }
 
 #[test]
+fn every_field_of_the_other_requests_is_judged_too() {
+    let server = Server::start();
+    let mut owner = server.owner();
+    let app =
+        owner.post("/api/apps", &json!({"name": "old", "gitRepo": GOOD_REPO})).expect(201).json();
+    let app = format!("/api/apps/{}", app["id"].as_str().expect("an id"));
+    let tokens = [json!(7), json!([]), json!(""), json!("two words"), json!("a\nb"), json!("é")];
+    let token = "/api/settings/github-token";
+    for value in tokens.iter().chain(&[json!("x".repeat(3000)), json!(null)]) {
+        refused(&mut owner, "PUT", token, &json!({"token": value}), "token");
+    }
+    refused(&mut owner, "PUT", token, &json!({}), "token");
+    refused(&mut owner, "PUT", token, &json!({"token": "ghp_good", "more": 1}), "more");
+    assert_eq!(owner.get(token).expect(200).json()["saved"], false);
+
+    let bad = where_from_and_how();
+    for field in ["name", "gitRepo", "branch", "gitToken", "surprise"] {
+        let (_, values) = bad.iter().find(|(name, _)| *name == field).expect("in the table");
+        // Without a name it gets one.
+        for value in values.iter().filter(|value| field != "name" || !value.is_null()) {
+            refused(&mut owner, "POST", "/api/deploy", &with(field, value), field);
+        }
+    }
+    refused(&mut owner, "POST", "/api/deploy", &json!({"name": "fresh"}), "gitRepo");
+    assert_eq!(owner.get("/api/apps").expect(200).json()["apps"].as_array().unwrap().len(), 1);
+
+    let back = format!("{app}/rollback");
+    for value in [json!(1), json!(null), json!(""), json!("../../x"), json!("A234567bcd")] {
+        refused(&mut owner, "POST", &back, &json!({"deployId": value}), "deployId");
+    }
+    refused(&mut owner, "POST", &back, &json!({}), "deployId");
+    let more = json!({"deployId": "aaaaaaaaaa", "more": 1});
+    refused(&mut owner, "POST", &back, &more, "more");
+    for act in ["stop", "start", "restart", "deploys"] {
+        refused(&mut owner, "POST", &format!("{app}/{act}"), &json!({"now": true}), "now");
+    }
+    refused(&mut owner, "POST", "/api/ws-ticket", &json!({"for": "me"}), "for");
+    for path in [format!("{app}/stop"), format!("{app}/start"), "/api/ws-ticket".to_owned()] {
+        let answer = owner.request("POST", &path, Some(b"[]")).expect(400);
+        assert_eq!(answer.code(), "invalid_body", "{path}");
+    }
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+}
+
+#[test]
 fn a_name_that_is_taken_is_a_conflict_that_names_it() {
     let server = Server::start();
     let mut owner = server.owner();

@@ -373,8 +373,17 @@ fn p20_a_copy_of_the_database_holds_nothing_that_lets_anybody_in() {
     let ticket = owner.post("/api/ws-ticket", &json!({})).expect(200).json();
     let ticket = ticket["ticket"].as_str().unwrap();
 
+    let hook = format!("/api/apps/{id}/webhook");
+    let hooks = [(); 2].map(|()| {
+        let made = owner.request("POST", &hook, None).expect(200).json();
+        made["secret"].as_str().expect("a secret").to_owned()
+    });
+    let [renewed, in_force] = hooks.each_ref().map(|h| h.strip_prefix("whsec_").expect("base64"));
+
     let admin = server.token();
     let secrets: &[&[u8]] = &[
+        renewed.as_bytes(),
+        in_force.as_bytes(),
         admin.as_bytes(),
         &admin.as_bytes()[6..],
         ticket.as_bytes(),
