@@ -226,4 +226,12 @@ mod tests {
         drop(store);
         assert_eq!(Store::open(&path, vault()).unwrap().apps().unwrap().len(), 1);
     }
+
+    #[test]
+    fn a_database_that_has_become_read_only_takes_nothing_and_is_read_as_before() {
+        let (store, app, _dir) = with_an_app();
+        store.writer.lock().unwrap().pragma_update(None, "query_only", true).unwrap();
+        assert!(matches!(store.delete_app(&app), Err(StoreError::ReadOnly)));
+        assert_eq!(store.apps().unwrap().len(), 1);
+    }
 }

@@ -207,3 +207,20 @@ impl From<DeployError> for ApiError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_takes_nothing_is_a_5xx_that_says_what_to_do() {
+        for (error, status, code, word) in [
+            (StoreError::ReadOnly, 503, "read_only", "not be written"),
+            (StoreError::Full, 507, "disk_full", "free some space"),
+        ] {
+            let error = ApiError::from(error);
+            assert_eq!((error.status, error.code), (status, code));
+            assert!(error.message.contains(word), "{}", error.message);
+        }
+    }
+}

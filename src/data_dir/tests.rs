@@ -171,6 +171,21 @@ fn p1_a_secret_is_replaced_whole_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn p1_a_reader_beside_a_writer_finds_one_value_or_the_other_whole() {
+    let (_top, data) = made();
+    let values = ["a".repeat(70), "b".repeat(70)];
+    let write = |value: &String| data.write_secret("t", value.as_bytes()).unwrap();
+    write(&values[0]);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| (0..200).for_each(|n| write(&values[n % 2])));
+        while !writer.is_finished() {
+            let found = fs::read_to_string(data.join("t")).expect("it is there at any moment");
+            assert!(values.contains(&found), "half of a value: {found:?}");
+        }
+    });
+}
+
+#[test]
 fn a_write_that_fails_is_a_sentence_and_leaves_the_old_file_alone() {
     let (_top, data) = made();
     fs::create_dir(data.join("taken")).unwrap();

@@ -40,6 +40,9 @@ fn a_proof_counts_for_its_time_and_a_sessions_proof_as_long_as_the_session() {
     old.prove();
     session.proof().prove();
     assert!(seat(&seats, 3).is_none(), "all have proved");
+    // A minute, less the time that this test has taken.
+    let left = old.seat.proved_until.load(Relaxed) - seats.now();
+    assert!((30_000..=60_000).contains(&left), "{left} ms");
     old.seat.proved_until.store(seats.now(), Relaxed);
     let (_newcomer, _newcomer_end) = seat(&seats, 3).unwrap();
     assert!(is_closed(&mut old_end) && session.enter(Phase::Running));

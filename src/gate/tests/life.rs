@@ -136,3 +136,13 @@ fn who_waits_in_vain_is_told_so_without_anybody_elses_help() {
     assert_eq!(caller.answer().status, 504);
     house.go.send(()).unwrap();
 }
+
+#[test]
+fn the_times_in_force_are_those_that_are_promised() {
+    // The tests above make them shorter, so they cannot see a number that is wrong.
+    let Limits { head, body, idle, stall, answer, linger, parked, .. } = Limits::DEFAULT;
+    let seconds = [head, body, idle, stall, answer, linger, parked].map(|time| time.as_secs());
+    assert_eq!(seconds, [10, 30, 75, 10, 60, 2, 5]);
+    let Limits { connections, per_client, held_bytes, body_bytes, .. } = Limits::DEFAULT;
+    assert_eq!((connections, per_client, held_bytes, body_bytes), (512, 64, 4 << 20, 1 << 20));
+}
