@@ -29,6 +29,7 @@ mod port;
 mod probe;
 mod prune;
 mod publish;
+mod reclaim;
 mod rescue;
 mod route;
 mod sandbox;
@@ -42,6 +43,8 @@ pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
 pub use firewall::Firewall;
 pub use limits::{Held, Holder, Report as LimitsReport};
+pub use places::apps_in;
+pub use reclaim::{end_holders, keep_stopped};
 pub use rescue::make_room;
 pub use route::{Settings as RouteSettings, State as RouterState};
 

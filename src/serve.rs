@@ -9,10 +9,11 @@ use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh};
 use crate::config::{Config, Routing};
 use crate::data_dir::{DataDir, Holder};
-use crate::deploy::{self, Deployer, RouteSettings};
+use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
+use crate::model::AppId;
 use crate::ops;
 use crate::proc;
 use crate::store::Store;
@@ -61,8 +62,11 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
     deploy::make_room(&data);
-    let listener = listen::open(&config.listen)?;
-    let house = House::build(&config, &data, started)?;
+    let apps = apps_in(&data);
+    let stop = || signals.pending().next().is_some();
+    let (listener, ended) = listen::open_or_take_back(&config.listen, &apps, stop)?;
+    let port = listener.local_addr()?.port();
+    let house = House::build(&config, &data, started, (port, &ended))?;
     let running = house.open_the_door(&config, &data, listener)?;
     let signal = signals.forever().next();
     log::info!("stopping (signal {}); apps keep running", signal.unwrap_or_default());
@@ -98,7 +102,13 @@ struct House {
 }
 
 impl House {
-    fn build(config: &Config, data: &DataDir, started: Instant) -> Result<Self, Box<dyn Error>> {
+    /// `ended` are apps that were ended because they had taken the port that is given too.
+    fn build(
+        config: &Config,
+        data: &DataDir,
+        started: Instant,
+        (port, ended): (u16, &[AppId]),
+    ) -> Result<Self, Box<dyn Error>> {
         let database = data.join("better-paas.db");
         let (key, source) = key::load(
             config.secret_key.as_ref(),
@@ -127,6 +137,9 @@ impl House {
                 }
                 Err(error) => log::error!("{error}"),
             }
+        }
+        for app in ended {
+            keep_stopped(&store, &journal, app, port);
         }
         let deployer = Deployer::start(
             Arc::clone(&store),

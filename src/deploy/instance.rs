@@ -9,7 +9,7 @@ use super::sandbox::Sandbox;
 use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
@@ -203,6 +203,32 @@ fn read_signal(exit: Exit) -> Exit {
         }
         other => other,
     }
+}
+
+/// The outermost process of each sandbox that works in this data directory, with its app.
+/// What a process inside writes into its own arguments counts for nothing.
+#[must_use]
+pub fn sandboxes(apps: &Path, table: &[table::Entry]) -> Vec<(AppId, table::Entry)> {
+    let app = |entry: &table::Entry| {
+        let arguments = table::arguments(entry.pid);
+        let mut binds = arguments.windows(2).filter(|words| words[0] == "--bind");
+        binds.find_map(|words| {
+            let place = Path::new(&words[1]).strip_prefix(apps).ok()?;
+            AppId::parse(place.iter().next()?.to_str()?).ok()
+        })
+    };
+    let found: HashMap<u32, (AppId, table::Entry)> = table
+        .iter()
+        .filter(|entry| !entry.has_ended())
+        .filter_map(|entry| Some((entry.pid, (app(entry)?, entry.clone()))))
+        .collect();
+    let parents: HashMap<u32, u32> = table.iter().map(|e| (e.pid, e.parent)).collect();
+    let is_inside = |pid: u32| {
+        // As many steps as there are processes: pids may be used again while they are read.
+        let above = std::iter::successors(parents.get(&pid), |parent| parents.get(parent));
+        above.take(parents.len()).any(|pid| found.contains_key(pid))
+    };
+    found.iter().filter(|(pid, _)| !is_inside(**pid)).map(|(_, sandbox)| sandbox.clone()).collect()
 }
 
 /// Kills every sandbox that works in this data directory and is not in `known`

@@ -36,6 +36,12 @@ pub struct Recipe {
     pub start: Option<String>,
 }
 
+/// Where all apps of a data directory are.
+#[must_use]
+pub fn apps_in(data: &DataDir) -> PathBuf {
+    data.join(APPS)
+}
+
 /// The places in one data directory.
 #[derive(Debug, Clone)]
 pub struct Places {
@@ -52,7 +58,7 @@ impl Places {
     /// Where all apps are.
     #[must_use]
     pub fn apps(&self) -> PathBuf {
-        self.data.join(APPS)
+        apps_in(&self.data)
     }
 
     /// A release's directory.

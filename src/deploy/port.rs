@@ -76,7 +76,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whose it is.
     pub uid: u32,
-    inode: u64,
+    /// What its holders know it by.
+    pub inode: u64,
 }
 
 impl Listener {
@@ -95,12 +96,7 @@ impl Listener {
 /// Every listening TCP socket of the machine's network.
 #[must_use]
 pub fn listeners() -> Vec<Listener> {
-    let mut all = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        all.extend(text.lines().skip(1).filter_map(read_line));
-    }
-    all
+    sockets(|state| state == "0A")
 }
 
 /// The local ports of all TCP connections that are open (state 01, ESTABLISHED), which
@@ -130,12 +126,35 @@ fn busy_port(line: &str) -> Option<u16> {
     u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
 }
 
+/// Every TCP socket, in whatever state, that may keep others from listening at an address.
+/// One that ends and belongs to nobody any more is not among them.
+#[must_use]
+pub fn in_the_way_of(address: SocketAddr) -> Vec<Listener> {
+    let ip = address.ip().to_canonical();
+    let is_in_the_way = |other: &Listener| {
+        let theirs = other.address.ip().to_canonical();
+        let all = ip.is_unspecified() || theirs.is_unspecified();
+        other.inode != 0 && other.address.port() == address.port() && (all || ip == theirs)
+    };
+    sockets(|_| true).into_iter().filter(is_in_the_way).collect()
+}
+
+/// The TCP sockets whose state is wanted.
+fn sockets(wanted: fn(&str) -> bool) -> Vec<Listener> {
+    let mut all = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let text = fs::read_to_string(table).unwrap_or_default();
+        all.extend(text.lines().skip(1).filter_map(|line| read_line(line, wanted)));
+    }
+    all
+}
+
 /// A line of `/proc/net/tcp` (proc_pid_net(5)): the address is in hex, in words of
 /// this machine's byte order; state 0A is LISTEN; the eighth field is the uid, the tenth
 /// the inode.
-fn read_line(line: &str) -> Option<Listener> {
+fn read_line(line: &str, wanted: fn(&str) -> bool) -> Option<Listener> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    if *fields.get(3)? != "0A" {
+    if !wanted(fields.get(3)?) {
         return None;
     }
     let (address, port) = fields.get(1)?.split_once(':')?;
@@ -168,21 +187,27 @@ pub fn held_by(
     };
     let (mut inodes, mut closed) = (HashSet::new(), false);
     for process in processes {
-        let dir = match fs::read_dir(format!("/proc/{}/fd", process.pid)) {
-            Ok(dir) => dir,
-            Err(error) => {
-                closed |= error.kind() == io::ErrorKind::PermissionDenied;
-                continue;
-            }
-        };
-        for entry in dir.filter_map(Result::ok) {
-            let Ok(target) = fs::read_link(entry.path()) else { continue };
-            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
-            inodes.extend(inode.and_then(|i| i.parse::<u64>().ok()));
+        match sockets_of(process.pid) {
+            Ok(found) => inodes.extend(found),
+            Err(error) => closed |= error.kind() == io::ErrorKind::PermissionDenied,
         }
     }
     let theirs = |l: &&Listener| inodes.contains(&l.inode) || (closed && of_the_user(l));
     listeners.iter().filter(theirs).cloned().collect()
+}
+
+/// The inodes of the sockets that a process has open.
+///
+/// # Errors
+/// When it has ended, or this process may not look into it.
+pub fn sockets_of(pid: u32) -> io::Result<HashSet<u64>> {
+    let mut inodes = HashSet::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.filter_map(Result::ok) {
+        let Ok(target) = fs::read_link(entry.path()) else { continue };
+        let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']'));
+        inodes.extend(inode.and_then(|i| i.parse::<u64>().ok()));
+    }
+    Ok(inodes)
 }
 
 #[cfg(test)]
@@ -223,8 +248,28 @@ mod tests {
             assert!(held_by(&me, None, 0, &all).contains(found));
             assert!(!held_by(&[], None, 0, &all).contains(found));
         }
-        assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7"), None);
-        assert_eq!(read_line("garbage"), None);
+        let listens = |state: &str| state == "0A";
+        assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7", listens), None);
+        assert_eq!(read_line("garbage", |_| true), None);
+    }
+
+    #[test]
+    fn in_the_way_of_an_address_is_who_has_its_port_there_or_everywhere() {
+        let in_the_way = |has: &str, wanted: &str| {
+            let listener = TcpListener::bind((has.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            let address =
+                SocketAddr::new(wanted.parse().unwrap(), listener.local_addr().unwrap().port());
+            in_the_way_of(address).len() == 1
+        };
+        for (has, wanted) in [("127.0.0.1", "::"), ("::", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")]
+        {
+            assert!(in_the_way(has, wanted), "{has} {wanted}");
+        }
+        assert!(!in_the_way("127.0.0.1", "127.0.0.2"));
+        // A connection has its port too.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(in_the_way_of(client.local_addr().unwrap()).len(), 1);
     }
 
     #[test]

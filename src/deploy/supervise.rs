@@ -260,21 +260,27 @@ impl Supervisor {
         for (id, entry) in &mut self.entries {
             let Some(live) = entry.live.as_mut() else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
-            let pause = pause_after(entry.pause, live.since.elapsed());
-            record_end(&self.shared, id, live.instance.pid(), exit);
+            // Before the database, which may be busy: its port is free for others now.
             self.shared.router.point(id, &Target::Down);
+            let pause = pause_after(entry.pause, live.since.elapsed());
+            let stays = is_stopped(&self.shared, id);
+            record_end(&self.shared, id, live.instance.pid(), exit);
             let seconds = pause.as_secs();
             let how = match exit {
                 Exit::Unknown => "Ended; how is not known".to_owned(),
                 exit => format!("Ended with {exit}"),
             };
-            let line = format!("{how}; starting it again in {seconds} s.");
+            let line = if stays {
+                format!("{how}.")
+            } else {
+                format!("{how}; starting it again in {seconds} s.")
+            };
             self.shared.journal.note_app(id, &line);
             if let Some(more) = worth_a_line(entry.pause, pause) {
                 log::info!("app {}: {line}{more}", name(&self.shared, id));
             }
             entry.pause = Some(pause);
-            entry.start_at = Some(Instant::now() + pause);
+            entry.start_at = (!stays).then(|| Instant::now() + pause);
             if let Some(live) = entry.live.take() {
                 self.draining.has_ended(id.clone(), live.instance);
             }
@@ -405,6 +411,12 @@ fn worth_a_line(before: Option<Duration>, pause: Duration) -> Option<&'static st
 fn name(shared: &Shared, id: &AppId) -> String {
     let app = shared.store.app(id).ok().flatten();
     app.map_or_else(|| id.to_string(), |app| app.name.as_str().to_owned())
+}
+
+/// Whether an app that ends is not to be started again, as one that was ended for taking a
+/// port of the server's.
+fn is_stopped(shared: &Shared, app: &AppId) -> bool {
+    shared.store.app(app).is_ok_and(|app| app.is_some_and(|app| app.wanted == Wanted::Stopped))
 }
 
 pub fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {

@@ -47,8 +47,14 @@ pub fn all() -> Vec<Entry> {
 /// Every process that descends from `pid`, parents before children, without `pid` itself.
 #[must_use]
 pub fn descendants(pid: u32) -> Vec<Entry> {
+    descendants_in(all(), pid)
+}
+
+/// The same by a table that was read before.
+#[must_use]
+pub fn descendants_in(table: Vec<Entry>, pid: u32) -> Vec<Entry> {
     let mut children: HashMap<u32, Vec<Entry>> = HashMap::new();
-    for entry in all() {
+    for entry in table {
         children.entry(entry.parent).or_default().push(entry);
     }
     let mut found: Vec<Entry> = children.remove(&pid).unwrap_or_default();
@@ -67,6 +73,16 @@ pub fn descendants(pid: u32) -> Vec<Entry> {
 pub fn first_child(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The user that a process acts as, by the numbers of this process's user namespace.
+/// Told of every process, also of one that lets nobody look into it.
+#[must_use]
+pub fn effective_uid(pid: u32) -> Option<u32> {
+    let text = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // Real, effective, saved, and that of the file system.
+    text.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The arguments of a process; empty when it is gone. A process may change them.
@@ -116,6 +132,7 @@ mod tests {
         assert!(me.start_ticks > 0 && !me.has_ended());
         assert!(descendants(me.parent).iter().any(|e| e.pid == me.pid));
         assert!(!arguments(me.pid).is_empty());
+        assert_eq!(effective_uid(me.pid), Some(rustix::process::geteuid().as_raw()));
         assert_eq!(first_child(u32::MAX), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         // Other tests of this process have children too, of other threads.

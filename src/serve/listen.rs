@@ -1,6 +1,8 @@
 //! Opens the public port (P21).
 
 use crate::config::Listen;
+use crate::deploy::end_holders;
+use crate::model::AppId;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::fmt;
@@ -10,10 +12,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Connections that the kernel keeps for us between two accepts; a burst of a
 /// few hundred must not be answered with a timeout.
 const BACKLOG: i32 = 1024;
+
+/// How long connections of an ended app may keep its port from others: what is left of them
+/// is the kernel's for twice `tcp_fin_timeout`, a minute each.
+const LINGERING: Duration = Duration::from_secs(130);
+/// Time between two tries meanwhile.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Why the port could not be opened.
 #[derive(Debug)]
@@ -28,7 +37,7 @@ impl fmt::Display for ListenError {
         match self.errno {
             Errno::ADDRINUSE => write!(
                 f,
-                "{address} is in use by another program; stop it, or set LISTEN_ADDR to a free port such as :8081"
+                "{address} is in use by another program; stop it, or set LISTEN_ADDR to a free port such as :9090"
             ),
             Errno::ACCESS => write!(
                 f,
@@ -54,7 +63,7 @@ impl std::error::Error for ListenError {}
 ///
 /// # Errors
 /// One sentence on why the address cannot be had.
-pub fn open(listen: &Listen) -> Result<TcpListener, ListenError> {
+fn open(listen: &Listen) -> Result<TcpListener, ListenError> {
     match *listen {
         Listen::All { port } => {
             let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
@@ -67,6 +76,39 @@ pub fn open(listen: &Listen) -> Result<TcpListener, ListenError> {
             }
         }
         Listen::One(address) => bind(address, false),
+    }
+}
+
+/// Opens what the configuration names, also when an app of ours has taken it while no server
+/// ran. `apps` is where apps are; answers too which of them were ended for it. Whoever wants
+/// the server to end meanwhile has `stop` say so.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn open_or_take_back(
+    listen: &Listen,
+    apps: &Path,
+    mut stop: impl FnMut() -> bool,
+) -> Result<(TcpListener, Vec<AppId>), ListenError> {
+    let mut ended = Vec::new();
+    let mut until = None;
+    loop {
+        let error = match open(listen) {
+            Ok(listener) => return Ok((listener, ended)),
+            Err(error) if error.errno == Errno::ADDRINUSE => error,
+            Err(error) => return Err(error),
+        };
+        let more = end_holders(apps, error.address, &|app| {
+            log::error!("app {app} has taken {} while no server ran; it is ended", error.address);
+        });
+        if !more.is_empty() {
+            ended.extend(more);
+            until = Some(Instant::now() + LINGERING);
+        } else if until.is_some_and(|until| Instant::now() < until) && !stop() {
+            std::thread::sleep(AGAIN);
+        } else {
+            return Err(error);
+        }
     }
 }
 
