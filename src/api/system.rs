@@ -65,6 +65,7 @@ pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, 
             version: Some(version),
             http_port: Some(ports.http),
             https_port: ports.https,
+            message: api.deployer.hidden(),
             ..RouterView::of("running")
         },
     };

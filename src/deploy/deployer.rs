@@ -10,6 +10,7 @@ use super::places::Places;
 use super::port::Ports;
 use super::probe::Probe;
 use super::prune::Removal;
+use super::reclaim::Reclaimer;
 use super::route::{Router, Settings, Target};
 use super::supervise::{Found, Handle, Message, Supervisor};
 use super::worker::{Queue, WORKERS};
@@ -74,14 +75,16 @@ impl Deployer {
         // is about to be.
         let apps = store.apps()?.into_iter().map(|app| (led_to(&app), app));
         let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
-        let router = Router::start(routing, &data, &apps);
+        let places = Places::new(data.clone());
+        let reclaimer = Reclaimer::new(places.apps(), Arc::clone(&store), Arc::clone(&journal));
+        let router = Router::start(routing, &data, &apps, reclaimer);
         let router = router.map_err(|e| DeployError::Io("prepare the router", e))?;
         let (handle, mailbox) =
             Handle::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
         let shared = Arc::new(Shared {
             store,
             journal,
-            places: Places::new(data),
+            places,
             ports: Ports::default(),
             queue: Queue::default(),
             router,

@@ -13,6 +13,16 @@ impl Deployer {
         self.shared.router.state()
     }
 
+    /// What the owner should know of host names: which app does not answer at one of its
+    /// own, because the dashboard does.
+    #[must_use]
+    pub fn hidden(&self) -> Option<String> {
+        let settings = self.shared.router.settings()?;
+        let apps = self.shared.store.apps();
+        let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
+        apps.iter().find_map(|app| settings.hides(app))
+    }
+
     /// Where an app answers, while it runs: the first of [`Deployer::urls`].
     #[must_use]
     pub fn url(&self, app: &AppText<'_>) -> Option<String> {

@@ -10,11 +10,13 @@ mod caddy;
 mod config;
 mod keeper;
 mod table;
+mod watch;
 
 pub use config::{Ports, Settings};
 pub use table::Target;
 
 use super::deployer::lock;
+use super::reclaim::Reclaimer;
 use crate::data_dir::DataDir;
 use crate::model::{AppId, AppName};
 use crate::proc::Cancel;
@@ -78,6 +80,7 @@ impl Router {
         settings: Option<Settings>,
         data: &DataDir,
         apps: &[(App, Target)],
+        reclaimer: Reclaimer,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
         let Some(settings) = settings else {
@@ -93,6 +96,7 @@ impl Router {
             sites: data.make_dir("sites")?,
             front: data.join("front.sock"),
             table: Table::open(data)?,
+            reclaimer,
             dir,
             encrypted: Mutex::default(),
             state: Mutex::new(State::Starting),
@@ -105,6 +109,9 @@ impl Router {
         }
         for (app, _) in apps {
             keeper.table.name(&app.id, &keeper.settings.hosts(app))?;
+            if let Some(sentence) = keeper.settings.hides(app) {
+                log::warn!("{sentence}");
+            }
         }
         keeper.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
         *lock(&keeper.encrypted) =
@@ -161,10 +168,15 @@ impl Router {
         say: &dyn Fn(&str),
     ) -> Result<Changed<'_>, String> {
         let Some(keeper) = self.keeper.as_deref() else { return Ok(Changed(None)) };
-        let entry = keeper.table.point(app, target);
-        let entry = entry.map_err(|e| format!("the route could not be written: {e}"))?;
-        let changed = Changed(Some((keeper, entry.clone())));
-        match keeper.confirm(&|| Ok(keeper.settings.host_of(&name()?)), &entry) {
+        let point = || {
+            let entry = keeper.table.point(app, target);
+            entry.map_err(|e| format!("the route could not be written: {e}"))
+        };
+        let mut entry = point()?;
+        let host = || Ok(keeper.settings.host_of(&name()?));
+        let confirmed = keeper.confirm(&host, &mut entry, &point);
+        let changed = Changed(Some((keeper, entry)));
+        match confirmed {
             Ok(None) => Ok(changed),
             Ok(Some(why)) => {
                 say(&format!("The router does not run, the route waits for it: {why}"));
@@ -238,6 +250,20 @@ impl Settings {
     pub fn hosts(&self, app: &App) -> Vec<String> {
         let own = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
         std::iter::once(self.host(app)).chain(own).collect()
+    }
+
+    /// Why an app does not answer at one of its hosts: `DASHBOARD_DOMAIN` may be set after
+    /// the app got its names.
+    #[must_use]
+    pub fn hides(&self, app: &App) -> Option<String> {
+        let domain = self.dashboard_domain.as_ref()?;
+        let name = app.name.as_str();
+        self.hosts(app).contains(domain).then(|| {
+            format!(
+                "{domain} is where the dashboard answers, so app {name} does not; give the app \
+                 another name or domain, or set DASHBOARD_DOMAIN to another host name"
+            )
+        })
     }
 
     /// Where an app answers: at this domain of its own, otherwise by its name.

@@ -4,7 +4,9 @@ use crate::deploy::{create, deploy, deploy_live, ended, show};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What the router may take to start on a busy machine.
 pub const STARTING: Duration = Duration::from_secs(30);
@@ -49,7 +51,10 @@ pub fn caddy(server: &Server) -> u32 {
 fn a_route_outlives_caddy_and_the_server(setup: Setup) {
     let git = GitServer::start();
     git.commit("shop", &release("one"));
+    git.commit("site", &SITE);
+    let begun = Instant::now();
     let server = start(setup);
+    let first_start = begun.elapsed();
     let mut owner = server.owner();
     let body = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
     let app = create(&mut owner, &body);
@@ -72,19 +77,78 @@ fn a_route_outlives_caddy_and_the_server(setup: Setup) {
     assert_eq!(spoofed["X-Forwarded-For"], "127.0.0.1", "{spoofed}");
     assert_eq!(spoofed["X-Forwarded-Proto"], "http", "{spoofed}");
 
-    caddy_comes_back(&server);
+    for name in ["docs", "blog"] {
+        let domains = [format!("{name}.test")];
+        let body = json!({"name": name, "gitRepo": git.url("site"), "domains": domains});
+        let app = create(&mut owner, &body);
+        deploy_live(&mut owner, &app);
+    }
+    caddy_comes_back(&server, first_start);
     server_dies_and_routes_stay(server, &app);
 }
 
-/// Whoever kills Caddy sees it again within 2 s, with every route.
-fn caddy_comes_back(server: &Server) {
-    let killed = caddy(server);
-    process::kill(killed);
-    until("another Caddy runs", STARTING, || {
-        caddy(server) != killed && router(&mut server.owner())["state"] == "running"
+/// Whoever kills Caddy sees it again as soon as it can start, with every route. The promise is 2 s; on a machine that
+/// others use too, twice in a row neither is slow.
+fn caddy_comes_back(server: &Server, first_start: Duration) {
+    let hosts = ["docs.localhost", "docs.test", "blog.localhost", "blog.test"];
+    let back = || {
+        let killed = caddy(server);
+        process::kill(killed);
+        let begun = Instant::now();
+        until("another Caddy runs", STARTING, || {
+            let shop = server.visitor("shop.localhost").try_request("GET", "/", None);
+            caddy(server) != killed && shop.is_ok_and(|answer| answer.text() == "one")
+        });
+        let took = begun.elapsed();
+        for host in hosts {
+            assert_eq!(server.visitor(host).get("/").expect(200).text(), "<h1>first</h1>");
+        }
+        took
+    };
+    let fastest = back().min(back());
+    let bound = LONGEST_PAUSE + 4 * first_start;
+    assert!(fastest < bound, "it was back after {fastest:?}; the first start took {first_start:?}");
+}
+
+/// Between Caddy's end and its next start, when it has served, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_router_that_ends_again_and_again_is_back_each_time() {
+    let begun = Instant::now();
+    let server = start(Setup::routed().as_user());
+    let first_start = begun.elapsed();
+    let mut fastest = Duration::MAX;
+    for turn in 0..6 {
+        let killed = caddy(&server);
+        process::kill(killed);
+        let begun = Instant::now();
+        until("it answers again", STARTING, || {
+            let answer = server.visitor("shop.localhost").try_request("GET", "/", None);
+            caddy(&server) != killed && answer.is_ok_and(|answer| answer.status == 404)
+        });
+        // Pauses that double would be 4 s and 8 s by now.
+        if turn >= 4 {
+            fastest = fastest.min(begun.elapsed());
+        }
+    }
+    let bound = LONGEST_PAUSE + 4 * first_start;
+    assert!(fastest < bound, "it was back after {fastest:?}; the first start took {first_start:?}");
+}
+
+#[test]
+fn a_router_that_says_nothing_any_more_is_started_anew() {
+    let server = start(Setup::routed().as_user());
+    let hung = caddy(&server);
+    process::signal(hung, Signal::STOP);
+    until("another one answers", 2 * STARTING, || {
+        caddy(&server) != hung
+            && server
+                .visitor("shop.localhost")
+                .try_request("GET", "/", None)
+                .is_ok_and(|answer| answer.status == 404)
     });
-    let mut visitor = server.visitor("shop.localhost");
-    assert_eq!(visitor.get("/").expect(200).text(), "one");
+    assert!(server.log().contains("the router has not answered"), "{}", server.log());
 }
 
 /// Whoever kills the server sees no route end, and the next server finds Caddy as it was.
@@ -95,7 +159,15 @@ fn server_dies_and_routes_stay(mut server: Server, app: &str) {
     server.kill9();
     let mut visitor = server.visitor("shop.localhost");
     assert_eq!(visitor.get("/").expect(200).text(), "one");
+    let in_force = led_to(&server, app);
+    plant_routes(&server, app, &in_force);
+    visitor.get("/").expect(502);
+    let mut gone = server.visitor("gone.localhost");
+    assert_eq!(gone.get("/").expect(200).text(), "one");
     let server = start(server.setup().clone());
+    assert_eq!(led_to(&server, app), in_force, "the database counts");
+    gone.get("/").expect(404);
+    assert!(!server.data().join("router/apps/goneaaaaaa").exists());
     assert_eq!(caddy(&server), before, "the router was started anew");
     assert!(held.is_alive(), "a WebSocket was cut");
     assert_eq!(visitor.get("/").expect(200).text(), "one");
@@ -111,6 +183,27 @@ fn server_dies_and_routes_stay(mut server: Server, app: &str) {
     assert_eq!(renamed.get("/").expect(200).text(), "one");
     owner.delete(&format!("/api/apps/{app}")).expect(204);
     renamed.get("/").expect(404);
+}
+
+/// What a server leaves that was killed after a switch and before it was noted, and in the middle of removing an app.
+fn plant_routes(server: &Server, app: &str, in_force: &str) {
+    let router = server.data().join("router");
+    let owner = router.metadata().expect("a directory").uid();
+    let ours = |path: &Path| {
+        std::os::unix::fs::chown(path, Some(owner), Some(owner)).expect("an owner");
+    };
+    let write = |path: PathBuf| {
+        std::fs::write(&path, "").expect("a route");
+        ours(&path);
+    };
+    // They count down; its port is nobody's.
+    write(router.join("apps").join(app).join("9999990000.p.1"));
+    let gone = router.join("apps/goneaaaaaa");
+    std::fs::create_dir(&gone).expect("a directory");
+    ours(&gone);
+    write(gone.join(format!("9999990000.{in_force}")));
+    std::os::unix::fs::symlink("../apps/goneaaaaaa", router.join("hosts/gone.localhost"))
+        .expect("a link");
 }
 
 #[test]
@@ -283,113 +376,10 @@ fn a_rollback_goes_to_a_release_that_was_live_and_is_kept() {
     until("it runs again", STARTING, || show(&mut owner, &app)["status"] == "running");
 }
 
-#[test]
-fn nothing_goes_live_that_the_router_does_not_confirm() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
-    let first = deploy_live(&mut owner, &app);
-    git.commit("shop", &release("two"));
-    let pid = caddy(&server);
-    process::signal(pid, Signal::STOP);
-    let id = deploy(&mut owner, &app);
-    let end = ended(&mut owner, &id);
-    process::signal(pid, Signal::CONT);
-    assert_eq!(end["status"], "failed", "{end:#}");
-    let error = end["error"].as_str().expect("an error");
-    assert!(error.contains("did not confirm"), "{error}");
-    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
-    assert_eq!(show(&mut owner, &app)["liveDeployId"], first);
-    deploy_live(&mut owner, &app);
-    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "two");
-}
-
-/// A name that its owner gives while the router is being asked does not stop the deploy.
-#[test]
-fn an_app_that_is_renamed_while_its_deploy_is_confirmed_goes_live() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
-    let pid = caddy(&server);
-    process::signal(pid, Signal::STOP);
-    let id = deploy(&mut owner, &app);
-    until("the route is changed", STARTING, || led_to(&server, &app).starts_with("p."));
-    owner.patch(&format!("/api/apps/{app}"), &json!({"name": "store"})).expect(200);
-    process::signal(pid, Signal::CONT);
-    let end = ended(&mut owner, &id);
-    assert_eq!(end["status"], "live", "{end:#}");
-    assert_eq!(server.visitor("store.localhost").get("/").expect(200).text(), "one");
-}
-
 /// What the router finds first for an app.
-fn led_to(server: &Server, app: &str) -> String {
+pub fn led_to(server: &Server, app: &str) -> String {
     let dir = server.data().join("router/apps").join(app);
     let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let first = names.map(|e| e.file_name().to_string_lossy().into_owned()).min();
     first.and_then(|name| Some(name.split_once('.')?.1.to_owned())).unwrap_or_default()
-}
-
-/// Waits for its owner before it listens, but for the first time.
-const LATE: &str = "\
-import os, time
-if os.path.exists('/data/late'):
-    open('/data/waits', 'w').close()
-    while not os.path.exists('/data/go'): time.sleep(0.02)
-open('/data/late', 'w').close()
-";
-
-#[test]
-fn no_route_leads_to_a_port_that_the_app_does_not_have() {
-    let git = GitServer::start();
-    let main = format!("{LATE}{}", include_str!("fixtures/live/main.py"));
-    let mut files = release("one");
-    files[1].1 = &main;
-    git.commit("shop", &files);
-    let mut server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
-    let live = deploy_live(&mut owner, &app);
-    let mut visitor = server.visitor("shop.localhost");
-    visitor.get("/").expect(200);
-
-    // Started again, it is led to when it listens, not before.
-    let (place, restart) =
-        (server.data().join("apps").join(&app), format!("/api/apps/{app}/restart"));
-    owner.post(&restart, &json!({})).expect(202);
-    until("it runs again", STARTING, || place.join("data/waits").exists());
-    visitor.get("/").expect(503);
-    std::fs::write(place.join("data/go"), "").expect("a file");
-    until("it is led to", STARTING, || visitor.get("/").status == 200);
-
-    // A release that does not start leaves no route to the process before.
-    let recipe = place.join("releases").join(format!("{live}.json"));
-    let away = place.join("recipe");
-    std::fs::rename(&recipe, &away).expect("a recipe");
-    owner.post(&restart, &json!({})).expect(202);
-    until("it is down", STARTING, || visitor.get("/").status == 503);
-    std::fs::rename(&away, &recipe).expect("a recipe");
-    owner.post(&restart, &json!({})).expect(202);
-    until("it is up", STARTING, || visitor.get("/").status == 200);
-
-    // Nor does a process that ended while no server ran.
-    let port = led_to(&server, &app);
-    std::fs::rename(&recipe, &away).expect("a recipe");
-    server.kill9();
-    let place = format!("--bind {}/", place.display());
-    let is_app = |&pid: &u32| process::arguments(pid).contains(&place);
-    until("the app is gone", STARTING, || {
-        let left: Vec<u32> = process::all().into_iter().filter(is_app).collect();
-        left.iter().for_each(|&pid| process::kill(pid));
-        left.is_empty()
-    });
-    assert_eq!(led_to(&server, &app), port);
-    let server = start(server.setup().clone());
-    until("it is down", STARTING, || led_to(&server, &app) == "d");
-    visitor.get("/").expect(503);
 }

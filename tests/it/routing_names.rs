@@ -1,7 +1,7 @@
 //! Names behind the router: an app's own domains, certificates, the dashboard's domain, and what is refused.
 
 use crate::deploy::{create, deploy_live, show};
-use crate::harness::{Answer, GitServer, Server, Setup, process, until};
+use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, process, until};
 use crate::routing::{STARTING, caddy, release, router, start, until_running};
 use rustix::process::Signal;
 use serde_json::json;
@@ -39,24 +39,33 @@ fn private() -> Setup {
     Setup::routed().env("PRIVATE_TLS", "true").env("DASHBOARD_DOMAIN", "paas.localhost")
 }
 
+/// The second one is what an app of the name `also` would get.
+const DOMAINS: [&str; 2] = ["shop.example.com", "also.localhost"];
+
 #[test]
 fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     let git = GitServer::start();
     git.commit("shop", &release("one"));
     let server = start(private().as_user());
     let mut owner = server.owner();
-    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.example.com"]});
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": DOMAINS});
     let app = create(&mut owner, &body);
     deploy_live(&mut owner, &app);
     let port = server.setup().router("HTTPS_PORT").port();
     assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
     let shown = show(&mut owner, &app);
     let own = format!("https://shop.example.com:{port}");
-    let usual = format!("http://shop.localhost:{}", server.setup().router("HTTP_PORT").port());
-    assert_eq!((&shown["url"], &shown["urls"]), (&json!(own), &json!([own, usual])));
-    let plain = server.visitor("shop.example.com").get("/cart?n=1").expect(308);
+    let [also, usual] = ["also", "shop"].map(|name| {
+        format!("http://{name}.localhost:{}", server.setup().router("HTTP_PORT").port())
+    });
+    assert_eq!((&shown["url"], &shown["urls"]), (&json!(own), &json!([own, also, usual])));
     let there = format!("https://shop.example.com:{port}/cart?n=1");
-    assert_eq!(plain.header("location"), Some(there.as_str()));
+    for host in
+        ["shop.example.com", "Shop.Example.com.", "shop.example.com..", "shop.example.com.:80"]
+    {
+        let plain = server.visitor(host).get("/cart?n=1").expect(308);
+        assert_eq!(plain.header("location"), Some(there.as_str()), "{host}");
+    }
     assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
 
     for (field, value, code) in [
@@ -64,6 +73,7 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
         ("domains", json!(["paas.localhost"]), "host_refused"),
         ("domains", json!(["a.example.com", "shop.localhost"]), "host_refused"),
         ("name", json!("paas"), "host_refused"),
+        ("name", json!("also"), "host_refused"),
     ] {
         let mut body = json!({"name": "other", "gitRepo": git.url("shop")});
         body[field] = value;
@@ -79,7 +89,7 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     let before = caddy(&server);
     let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
     assert_eq!(refusal.code(), "host_refused");
-    assert_eq!(show(&mut owner, &app)["domains"], json!(["shop.example.com"]));
+    assert_eq!(show(&mut owner, &app)["domains"], json!(DOMAINS));
     until("a router that takes changes", STARTING, || caddy(&server) != before);
     until_running(&server);
     assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
@@ -163,6 +173,56 @@ fn the_dashboard_answers_over_https_at_its_domain_and_knows_its_clients() {
     https(&server, host, "/api/session", &wrong).expect(429);
     let seen = server.operator(&["lockouts"]).stdout;
     assert!(seen.contains("127.0.0.1") && !seen.contains("192.0.2.66"), "{seen}");
+}
+
+#[test]
+fn an_app_whose_host_the_dashboard_has_taken_is_named() {
+    let server = Setup::routed().env("PRIVATE_TLS", "true").start();
+    let app = json!({"name": "paas", "gitRepo": "http://127.0.0.1:1/a/b.git", "branch": "main"});
+    let app = create(&mut server.owner(), &app);
+    let server = server.restart_with(|setup| setup.env("DASHBOARD_DOMAIN", "paas.localhost"));
+    until_running(&server);
+    let sentence = "paas.localhost is where the dashboard answers, so app paas does not";
+    assert!(server.log().contains(sentence), "{}", server.log());
+    let mut owner = server.owner();
+    let message = router(&mut owner)["message"].as_str().expect("a sentence").to_owned();
+    assert!(message.contains(sentence), "{message}");
+    owner.patch(&format!("/api/apps/{app}"), &json!({"name": "other"})).expect(200);
+    assert!(router(&mut owner)["message"].is_null());
+}
+
+/// In a network of its own, where nobody else has the usual ports.
+#[test]
+fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("NOT TESTED: only root makes networks");
+        return;
+    }
+    let net = Netns::new();
+    Netns::within(&net.machine, || {
+        let usual = private().without("HTTP_PORT").without("HTTPS_PORT");
+        let server = start(usual.as_user());
+        let said = |server: &Server| {
+            server.wait_for_log("port 80 cannot be had; the router takes port 8081");
+            server.wait_for_log("port 443 cannot be had; the router takes port 8443");
+            let router = router(&mut server.owner());
+            assert_eq!((&router["httpPort"], &router["httpsPort"]), (&json!(8081), &json!(8443)));
+        };
+        said(&server);
+        Http::new("127.0.0.1:8081".parse().expect("an address")).host("x").get("/").expect(404);
+        drop(server);
+        // Root may have them, unless others have.
+        let taken = ["127.0.0.1:80", "127.0.0.1:443"].map(|a| TcpListener::bind(a).expect("free"));
+        let fresh = Setup::routed().env("PRIVATE_TLS", "true");
+        let fresh = fresh.env("DASHBOARD_DOMAIN", "paas.localhost");
+        let server = start(fresh.without("HTTP_PORT").without("HTTPS_PORT"));
+        said(&server);
+        drop(taken);
+        let server = server.restart();
+        until_running(&server);
+        let router = router(&mut server.owner());
+        assert_eq!(router["httpPort"], 8081, "who serves is not disturbed");
+    });
 }
 
 #[test]

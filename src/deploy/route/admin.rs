@@ -1,6 +1,8 @@
 //! A small HTTP client for the router's Unix sockets.
 
 use crate::proc::{Cancel, wait_any};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -9,6 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Bytes of an answer that are read: the router's configuration, with thousands of names.
 const MOST: usize = 4 << 20;
+
+/// Time between two tries to be heard by a router whose hands are full.
+const FULL: Duration = Duration::from_millis(20);
 
 /// An answer.
 #[derive(Debug)]
@@ -33,27 +38,40 @@ pub fn ask(
     stop: &Cancel,
 ) -> io::Result<Answer> {
     let until = Instant::now() + limit;
-    let mut stream = UnixStream::connect(socket)?;
+    // The time that is left for a look at the socket, unless the server stops.
+    let left = |most: Duration| {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::from(ErrorKind::TimedOut));
+        }
+        if stop.is_cancelled() {
+            return Err(io::Error::other(super::keeper::STOPS));
+        }
+        Ok(left.min(most))
+    };
+    let mut stream = connect(socket, || wait_any(&[stop.as_fd()], left(FULL)?))?;
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.set_write_timeout(Some(limit))?;
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)?;
-    stream.set_nonblocking(true)?;
+    let question = [head.as_bytes(), body].concat();
+    let mut unsaid = question.as_slice();
+    while !unsaid.is_empty() {
+        match stream.write(unsaid) {
+            Ok(length) => unsaid = unsaid.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let _ = wait_any(&[stop.as_fd()], left(FULL)?)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     while bytes.len() < MOST {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        let _ = wait_any(&[stream.as_fd(), stop.as_fd()], left)?;
-        if stop.is_cancelled() {
-            return Err(io::Error::other(super::keeper::STOPS));
-        }
+        let _ = wait_any(&[stream.as_fd(), stop.as_fd()], left(limit)?)?;
+        let _ = left(limit)?;
         match stream.read(&mut piece) {
             Ok(0) => break,
             Ok(length) => bytes.extend_from_slice(&piece[..length]),
@@ -63,6 +81,22 @@ pub fn ask(
         }
     }
     read(&bytes).ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the answer was not HTTP"))
+}
+
+/// Connects without waiting for a router that takes no connections any more: when as many
+/// wait for it as the kernel keeps, `connect` would wait for ever. `wait` is called between
+/// two tries.
+fn connect(socket: &Path, mut wait: impl FnMut() -> io::Result<bool>) -> io::Result<UnixStream> {
+    let address = SocketAddrUnix::new(socket)?;
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match rustix::net::connect(&stream, &address) {
+            Ok(()) => return Ok(stream.into()),
+            Err(Errno::AGAIN | Errno::INTR) => wait()?,
+            Err(error) => return Err(error.into()),
+        };
+    }
 }
 
 fn read(bytes: &[u8]) -> Option<Answer> {
@@ -110,6 +144,21 @@ mod tests {
     fn a_silent_router_is_given_up_on() {
         let error = answered_with(b"HTTP/1.0 200 OK\r\n\r\n", Duration::from_millis(50));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_router_that_takes_no_connections_is_given_up_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let first = UnixStream::connect(&socket).unwrap();
+        let stop = Cancel::new().unwrap();
+        let ask = |limit| ask(&socket, "GET", "", "/", b"", limit, &stop).unwrap_err();
+        assert_eq!(ask(Duration::from_millis(50)).kind(), ErrorKind::TimedOut);
+        stop.cancel();
+        assert_eq!(ask(Duration::from_secs(600)).to_string(), "the server stops");
+        drop(first);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Caddy as a process: started so that it outlives the server, found again, asked
 //! what it thinks of a configuration.
 
-use super::config::Settings;
 use crate::proc::{self, Cancel, Exec, Running, table};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -107,9 +106,12 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
 }
 
 fn note(path: &Path, text: &str) -> io::Result<()> {
+    // Whole or not at all: who reads half of it takes the router for somebody else's.
+    let fresh = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path)?.write_all(text.as_bytes())
+    options.open(&fresh)?.write_all(text.as_bytes())?;
+    fs::rename(fresh, path)
 }
 
 /// Finds the one that an earlier server started. Others that work in this directory
@@ -177,21 +179,11 @@ pub fn bound_output(dir: &Path) {
     }
 }
 
-/// The first of these ports that we, and so Caddy, can listen on.
-pub fn port(settings: &Settings, choice: &[u16]) -> Result<u16, (u16, io::Error)> {
-    let mut refused = None;
-    for port in choice {
-        match can_listen(settings.bind, *port) {
-            Ok(()) => return Ok(*port),
-            Err(error) => {
-                refused.get_or_insert((*port, error));
-            }
-        }
-    }
-    Err(refused.unwrap_or((0, io::ErrorKind::InvalidInput.into())))
-}
-
-fn can_listen(bind: Option<IpAddr>, port: u16) -> io::Result<()> {
+/// Whether we, and so Caddy, can listen on a port.
+///
+/// # Errors
+/// Why not.
+pub fn can_listen(bind: Option<IpAddr>, port: u16) -> io::Result<()> {
     let listen = |ip: IpAddr| TcpListener::bind(SocketAddr::new(ip, port)).map(drop);
     if let Some(ip) = bind {
         return listen(ip);
@@ -227,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_port_that_is_free_is_taken() {
+    fn a_port_that_is_taken_is_not_free() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken_port = taken.local_addr().unwrap().port();
         assert!(can_listen(None, taken_port).is_err());

@@ -210,7 +210,7 @@ impl Layout<'_> {
     }
 
     fn http_routes(&self) -> Vec<Value> {
-        let mut routes = vec![lower_case()];
+        let mut routes = vec![usual_host()];
         if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
             let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
             let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
@@ -229,7 +229,7 @@ impl Layout<'_> {
     }
 
     fn https_routes(&self) -> Vec<Value> {
-        let mut routes = vec![lower_case()];
+        let mut routes = vec![usual_host()];
         if let Some(dashboard) = &self.settings.dashboard_domain {
             routes.push(json!({
                 "match": [{"host": [dashboard]}],
@@ -246,7 +246,7 @@ impl Layout<'_> {
     /// dashes and dots: nothing that means something in a path or a pattern.
     fn lookup(&self, found: Vec<Value>) -> Value {
         let host = json!({"{http.request.host}": {
-            "name": "host", "pattern": r"^([a-z0-9][a-z0-9.-]*?)\.?$",
+            "name": "host", "pattern": r"^([a-z0-9][a-z0-9.-]*)$",
         }});
         let newest = json!({
             "root": self.dir.join("hosts"),
@@ -348,14 +348,17 @@ fn unknown() -> Value {
     json!({"handle": [page(404, "No app answers at this host name.")]})
 }
 
-/// Host names are the same in any case (RFC 4343), and file names are not.
-fn lower_case() -> Value {
-    let letters: Vec<Value> = ('A'..='Z')
+/// Host names are the same in any case (RFC 4343) and with a dot at their end (RFC 1034,
+/// section 3.1); file names, and names in this configuration, are not.
+fn usual_host() -> Value {
+    let mut changes: Vec<Value> = ('A'..='Z')
         .map(|c| json!({"search": c.to_string(), "replace": c.to_ascii_lowercase().to_string()}))
         .collect();
+    changes.push(json!({"search_regexp": r"\.+(:[0-9]*)?$", "replace": "$1"}));
+    let unusual = json!({"name": "unusual", "pattern": r"[A-Z]|\.$"});
     json!({
-        "match": [{"vars_regexp": {"{http.request.host}": {"name": "upper", "pattern": "[A-Z]"}}}],
-        "handle": [{"handler": "headers", "request": {"replace": {"Host": letters}}}],
+        "match": [{"vars_regexp": {"{http.request.host}": unusual}}],
+        "handle": [{"handler": "headers", "request": {"replace": {"Host": changes}}}],
     })
 }
 

@@ -1,16 +1,17 @@
 //! Keeps Caddy running: starts it or finds it again, and has it follow.
 
+use super::State;
 use super::admin;
 use super::caddy::{self, Version};
 use super::config::{Layout, Ports, Settings};
-use super::table::{Entry, Table};
-use super::{Host, State};
+use super::table::Table;
 use crate::deploy::deployer::lock;
+use crate::deploy::reclaim::Reclaimer;
 use crate::proc::{Cancel, Running, wait_any};
-use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
@@ -24,13 +25,8 @@ const HTTPS: [u16; 2] = [443, 8443];
 
 /// How long the router may take until it serves.
 const STARTING: Duration = Duration::from_secs(15);
-/// How long a change may take until the router is seen to follow it. It needs
-/// milliseconds, or two seconds when it is just being started again.
-const CONFIRMING: Duration = Duration::from_secs(10);
-/// How long one question to the router may take.
-const ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take to judge a configuration, and to go over to it.
-const LOADING: Duration = Duration::from_secs(8);
+pub(super) const LOADING: Duration = Duration::from_secs(8);
 /// The same for a change that a request waits for, and all other requests with it.
 const LOADING_SOON: Duration = Duration::from_secs(3);
 /// How long such a change waits for another one.
@@ -39,16 +35,18 @@ const TURN: Duration = Duration::from_secs(2);
 /// a change whose end nobody knows: it could still be under way at the first look.
 const LOOKS: u32 = 2;
 /// Time between two questions.
-const AGAIN: Duration = Duration::from_millis(20);
+pub(super) const AGAIN: Duration = Duration::from_millis(20);
 /// A router that lived this long is started again without a pause.
 const STABLE: Duration = Duration::from_secs(10);
 /// The first pause otherwise, and the longest; it doubles. What was missing may have been
 /// installed meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How often its log is looked at, and its configuration where that is in doubt.
-const IDLE: Duration = Duration::from_secs(5);
-const IN_DOUBT: Duration = Duration::from_secs(1);
+/// The longest one after it has served: nothing is missing then.
+const SERVED_PAUSE: Duration = Duration::from_secs(1);
+
+/// All addresses, of both kinds.
+const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Why there is no router at the end.
 pub const STOPS: &str = "the server stops";
@@ -64,6 +62,7 @@ pub struct Keeper {
     pub sites: PathBuf,
     pub front: PathBuf,
     pub table: Table,
+    pub reclaimer: Reclaimer,
     /// The names that need a certificate.
     pub encrypted: Mutex<BTreeSet<String>>,
     pub state: Mutex<State>,
@@ -92,7 +91,7 @@ impl Keeper {
                     *lock(&self.state) = State::Starting;
                     log::warn!("the router has ended; starting it again");
                     let stable = since.elapsed() >= STABLE;
-                    pause = if stable { Duration::ZERO } else { after(pause) };
+                    pause = if stable { Duration::ZERO } else { after(pause).min(SERVED_PAUSE) };
                 }
                 Err(why) => {
                     let state = State::Missing(why.clone());
@@ -103,46 +102,6 @@ impl Keeper {
                 }
             }
         }
-    }
-
-    /// Waits for Caddy's end; `false` when the server ends first.
-    fn watch(&self, mut running: Running) -> bool {
-        while running.try_wait().is_none() {
-            let pause = if self.doubts.load(Ordering::Relaxed) > 0 { IN_DOUBT } else { IDLE };
-            if wait_any(&[running.as_fd(), self.stop.as_fd()], pause).is_err() {
-                std::thread::sleep(AGAIN);
-            }
-            if self.stop.is_cancelled() {
-                return false;
-            }
-            caddy::bound_output(&self.dir);
-            self.settle_doubts();
-        }
-        true
-    }
-
-    /// Where it is not known whether a change was made, it has not been.
-    fn settle_doubts(&self) {
-        let doubts = self.doubts.load(Ordering::Relaxed);
-        if doubts == 0 {
-            return;
-        }
-        let (Ok(_held), Ok(right)) = (self.turn(), fs::read_to_string(self.config())) else {
-            return;
-        };
-        if self.runs(&right) {
-            self.doubts.store(doubts.saturating_sub(1), Ordering::Relaxed);
-        } else if self.load(&right, LOADING).is_ok() {
-            log::warn!("the router is back at the configuration that it should have");
-        }
-    }
-
-    /// Whether Caddy says that it runs this configuration.
-    fn runs(&self, text: &str) -> bool {
-        let admin = Layout::admin(&self.dir);
-        let answer = admin::ask(&admin, "GET", "", "/config/", b"", ANSWER, &self.stop);
-        let runs = answer.ok().and_then(|a| serde_json::from_str::<Value>(&a.body).ok());
-        runs.is_some() && runs == serde_json::from_str(text).ok()
     }
 
     /// Finds Caddy running or starts it, with the configuration as it should be.
@@ -296,13 +255,33 @@ impl Keeper {
             // The usual one is taken back as soon as it is free: clients know it.
             None => [usual[0]].into_iter().chain(last).chain([usual[1]]).collect(),
         };
-        let chosen = caddy::port(&self.settings, &choice).map_err(|(port, error)| {
-            format!("the router cannot listen on port {port} ({error}); set {name} to a free one")
-        })?;
+        let mut refused = None;
+        let mut can_listen = |port: u16| {
+            let result = self.can_listen(port);
+            result.map_err(|error| refused.get_or_insert((port, error))).is_ok()
+        };
+        let Some(chosen) = choice.into_iter().find(|port| can_listen(*port)) else {
+            let (port, error) = refused.unwrap_or((usual[0], ErrorKind::AddrInUse.into()));
+            return Err(format!(
+                "the router cannot listen on port {port} ({error}); set {name} to a free one"
+            ));
+        };
         if set.is_none() && chosen != usual[0] {
             log::warn!("port {} cannot be had; the router takes port {chosen}", usual[0]);
         }
         Ok(chosen)
+    }
+
+    /// Whether Caddy can listen on a port, which is taken from an app that has it.
+    fn can_listen(&self, port: u16) -> io::Result<()> {
+        let address = SocketAddr::new(self.settings.bind.unwrap_or(EVERYWHERE), port);
+        loop {
+            match caddy::can_listen(self.settings.bind, port) {
+                Err(error)
+                    if error.kind() == ErrorKind::AddrInUse && self.reclaimer.reclaim(address) => {}
+                result => return result,
+            }
+        }
     }
 
     pub fn encrypted_of(&self, hosts: impl Iterator<Item = String>) -> BTreeSet<String> {
@@ -312,7 +291,7 @@ impl Keeper {
 
     /// The right to change the configuration. Whoever asks keeps other requests waiting,
     /// so it is no use to wait for a router that is being started.
-    fn turn(&self) -> Result<MutexGuard<'_, ()>, String> {
+    pub(super) fn turn(&self) -> Result<MutexGuard<'_, ()>, String> {
         let until = Instant::now() + TURN;
         loop {
             match self.changing.try_lock() {
@@ -362,7 +341,7 @@ impl Keeper {
     }
 
     /// Gives the running Caddy another configuration, judged before.
-    fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
+    pub(super) fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
         self.write("next.json", text)?;
         caddy::judge(&self.dir, &self.dir.join("next.json"), limit, &self.stop)?;
         // Caddy wants an empty host on a Unix socket.
@@ -384,7 +363,7 @@ impl Keeper {
         self.take_next()
     }
 
-    fn config(&self) -> PathBuf {
+    pub(super) fn config(&self) -> PathBuf {
         self.dir.join("config.json")
     }
 
@@ -404,42 +383,6 @@ impl Keeper {
     fn take_next(&self) -> Result<(), String> {
         let renamed = fs::rename(self.dir.join("next.json"), self.config());
         renamed.map_err(|e| format!("the router's configuration cannot be kept: {e}"))
-    }
-
-    fn is_serving(&self) -> bool {
-        // No app has such a host.
-        self.found("-").is_ok_and(|answer| answer.status == 404)
-    }
-
-    fn found(&self, host: &str) -> io::Result<admin::Answer> {
-        admin::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
-    }
-
-    /// Waits until the router is seen to follow a change. `Some` says why there is
-    /// no router to ask. The app's host is asked for anew each time, for its owner may
-    /// rename it meanwhile.
-    pub fn confirm(&self, host: Host<'_>, entry: &Entry) -> Result<Option<String>, String> {
-        let until = Instant::now() + CONFIRMING;
-        loop {
-            let host = host()?;
-            let expected = format!("/{host}/{}", entry.name);
-            let answer = self.found(&host);
-            if answer.as_ref().is_ok_and(|a| a.status == 200 && a.body == expected) {
-                return Ok(None);
-            }
-            let state = lock(&self.state).clone();
-            if let State::Missing(why) = state {
-                return Ok(Some(why));
-            }
-            if Instant::now() > until || self.stop.is_cancelled() {
-                let why = match answer {
-                    Ok(answer) => format!("it answers {} {}", answer.status, answer.body.trim()),
-                    Err(error) => error.to_string(),
-                };
-                return Err(format!("the router did not confirm the new route: {why}"));
-            }
-            std::thread::sleep(AGAIN);
-        }
     }
 }
 

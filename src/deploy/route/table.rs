@@ -113,6 +113,13 @@ impl Table {
         Ok(Entry { app: app.clone(), name, fresh: true })
     }
 
+    /// Whether another change of the same app has come after this one.
+    #[must_use]
+    pub fn is_overtaken(&self, entry: &Entry) -> bool {
+        let names = sorted(&self.apps.join(entry.app.as_str())).unwrap_or_default();
+        names.first().is_some_and(|first| *first != entry.name)
+    }
+
     /// Undoes a change: what was in force before is in force again.
     ///
     /// # Errors
@@ -257,6 +264,21 @@ mod tests {
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("s.aaaaaaaaaa.bbbbbbbbbb"));
         table.take_back(&entry).unwrap();
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn a_change_that_was_overtaken_is_made_again() {
+        let (table, _dir) = table();
+        let shop = app("aaaaaaaaaa");
+        table.point(&shop, &Target::Process(1)).unwrap();
+        let entry = table.point(&shop, &Target::Process(2)).unwrap();
+        assert!(!table.is_overtaken(&entry));
+        table.point(&shop, &Target::Down).unwrap();
+        assert!(table.is_overtaken(&entry));
+        let again = table.point(&shop, &Target::Process(2)).unwrap();
+        assert!(table.is_overtaken(&entry) && !table.is_overtaken(&again));
+        table.forget(&shop).unwrap();
+        assert!(!table.is_overtaken(&again), "an app that is gone is not brought back");
     }
 
     #[test]

@@ -1,0 +1,208 @@
+//! The moment in which a route changes: what the router confirms, what crashes beside it, and who else may change it.
+
+use crate::deploy::{create, deploy, deploy_live, ended, show};
+use crate::harness::wait::let_pass;
+use crate::harness::{GitServer, Server, Setup, process, until};
+use crate::routing::{STARTING, caddy, led_to, release, start};
+use rustix::process::Signal;
+use serde_json::json;
+use std::time::{Duration, Instant};
+
+/// Kills the sandboxes with this in their arguments, and waits until they are gone.
+#[track_caller]
+fn end_sandboxes(word: &str) {
+    until("they are gone", STARTING, || {
+        let mut left = process::all();
+        left.retain(|&pid| process::arguments(pid).contains(word));
+        left.iter().for_each(|&pid| process::kill(pid));
+        left.is_empty()
+    });
+}
+
+/// Kills what runs of one release.
+#[track_caller]
+fn end_release(server: &Server, app: &str, release: &str) {
+    let place = server.data().join("apps").join(app).join("releases").join(release);
+    end_sandboxes(&format!("--bind {} ", place.display()));
+}
+
+#[test]
+fn nothing_goes_live_that_the_router_does_not_confirm() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let first = deploy_live(&mut owner, &app);
+    git.commit("shop", &release("two"));
+    let pid = caddy(&server);
+    process::signal(pid, Signal::STOP);
+    let id = deploy(&mut owner, &app);
+    let end = ended(&mut owner, &id);
+    process::signal(pid, Signal::CONT);
+    assert_eq!(end["status"], "failed", "{end:#}");
+    let error = end["error"].as_str().expect("an error");
+    assert!(error.contains("did not confirm"), "{error}");
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "one");
+    assert_eq!(show(&mut owner, &app)["liveDeployId"], first);
+    deploy_live(&mut owner, &app);
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "two");
+}
+
+/// A name that its owner gives while the router is being asked does not stop the deploy.
+#[test]
+fn an_app_that_is_renamed_while_its_deploy_is_confirmed_goes_live() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let pid = caddy(&server);
+    process::signal(pid, Signal::STOP);
+    let id = deploy(&mut owner, &app);
+    until("the route is changed", STARTING, || led_to(&server, &app).starts_with("p."));
+    owner.patch(&format!("/api/apps/{app}"), &json!({"name": "store"})).expect(200);
+    process::signal(pid, Signal::CONT);
+    let end = ended(&mut owner, &id);
+    assert_eq!(end["status"], "live", "{end:#}");
+    assert_eq!(server.visitor("store.localhost").get("/").expect(200).text(), "one");
+}
+
+/// Waits for its owner before it listens, but for the first time.
+const LATE: &str = "\
+import os, time
+if os.path.exists('/data/late'):
+    open('/data/waits', 'w').close()
+    while not os.path.exists('/data/go'): time.sleep(0.02)
+open('/data/late', 'w').close()
+";
+
+#[test]
+fn no_route_leads_to_a_port_that_the_app_does_not_have() {
+    let git = GitServer::start();
+    let main = format!("{LATE}{}", include_str!("fixtures/live/main.py"));
+    let mut files = release("one");
+    files[1].1 = &main;
+    git.commit("shop", &files);
+    let mut server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let live = deploy_live(&mut owner, &app);
+    let mut visitor = server.visitor("shop.localhost");
+    visitor.get("/").expect(200);
+
+    // Started again, it is led to when it listens, not before.
+    let (place, restart) =
+        (server.data().join("apps").join(&app), format!("/api/apps/{app}/restart"));
+    owner.post(&restart, &json!({})).expect(202);
+    until("it runs again", STARTING, || place.join("data/waits").exists());
+    visitor.get("/").expect(503);
+    std::fs::write(place.join("data/go"), "").expect("a file");
+    until("it is led to", STARTING, || visitor.get("/").status == 200);
+
+    // Nor to a port that it has lost: until it listens again, it is said to be down.
+    for file in ["data/go", "data/waits"] {
+        std::fs::remove_file(place.join(file)).expect("a file");
+    }
+    end_sandboxes(&format!("--bind {}/", place.display()));
+    until("it is started again", STARTING, || place.join("data/waits").exists());
+    visitor.get("/").expect(503);
+    std::fs::write(place.join("data/go"), "").expect("a file");
+    until("it is led to", STARTING, || visitor.get("/").status == 200);
+
+    // A release that does not start leaves no route to the process before.
+    let recipe = place.join("releases").join(format!("{live}.json"));
+    let away = place.join("recipe");
+    std::fs::rename(&recipe, &away).expect("a recipe");
+    owner.post(&restart, &json!({})).expect(202);
+    until("it is down", STARTING, || visitor.get("/").status == 503);
+    std::fs::rename(&away, &recipe).expect("a recipe");
+    owner.post(&restart, &json!({})).expect(202);
+    until("it is up", STARTING, || visitor.get("/").status == 200);
+
+    // Nor does a process that ended while no server ran.
+    let port = led_to(&server, &app);
+    std::fs::rename(&recipe, &away).expect("a recipe");
+    server.kill9();
+    end_sandboxes(&format!("--bind {}/", place.display()));
+    assert_eq!(led_to(&server, &app), port);
+    let server = start(server.setup().clone());
+    until("it is down", STARTING, || led_to(&server, &app) == "d");
+    visitor.get("/").expect(503);
+}
+
+/// The release before crashes while the router is asked, so its app is said to be down; the new one is not.
+#[test]
+fn a_crash_of_the_release_before_does_not_stop_a_switch() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let first = deploy_live(&mut owner, &app);
+    let before = led_to(&server, &app);
+    git.commit("shop", &release("two"));
+    let pid = caddy(&server);
+    process::signal(pid, Signal::STOP);
+    let id = deploy(&mut owner, &app);
+    until("the route is changed", STARTING, || led_to(&server, &app) != before);
+    end_release(&server, &app, &first);
+    let log = format!("/api/apps/{app}/log");
+    until("the crash is noticed", STARTING, || owner.get(&log).text().contains("Ended with"));
+    process::signal(pid, Signal::CONT);
+    let end = ended(&mut owner, &id);
+    assert_eq!(end["status"], "live", "{end:#}");
+    assert_eq!(server.visitor("shop.localhost").get("/").expect(200).text(), "two");
+}
+
+/// The same a moment later: the router has confirmed, and the switch is being noted.
+#[test]
+fn a_crash_between_a_switch_and_its_note_leaves_the_new_route() {
+    let git = GitServer::start();
+    git.commit("shop", &release("one"));
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &app);
+    let first = deploy_live(&mut owner, &app);
+    let main = format!("{HELD}{}", include_str!("fixtures/live/main.py"));
+    let mut files = release("two");
+    files[1].1 = &main;
+    git.commit("shop", &files);
+    let id = deploy(&mut owner, &app);
+    let path = format!("/api/deploys/{id}");
+    until("it is checked", STARTING, || owner.get(&path).json()["status"] == "checking");
+
+    // As long as this is open, nobody else writes into the database.
+    let database = rusqlite::Connection::open(server.data().join("better-paas.db"));
+    let database = database.expect("the database");
+    database.busy_timeout(STARTING).expect("a limit");
+    database.execute_batch("BEGIN IMMEDIATE").expect("the right to write");
+    std::fs::write(server.data().join("apps").join(&app).join("data/go"), "").expect("a file");
+    let mut visitor = server.visitor("shop.localhost");
+    until("the route is changed", STARTING, || visitor.get("/").text() == "two");
+    end_release(&server, &app, &first);
+    // The crash leads the app's requests nowhere. Should the router not have confirmed yet, that is undone at once.
+    let killed = Instant::now();
+    while led_to(&server, &app) != "d" && killed.elapsed() < Duration::from_secs(2) {
+        let_pass(Duration::from_millis(5));
+    }
+    database.execute_batch("ROLLBACK").expect("done");
+
+    assert_eq!(ended(&mut owner, &id)["status"], "live");
+    let log = format!("/api/apps/{app}/log");
+    until("the crash is noticed", STARTING, || owner.get(&log).text().contains("Ended with"));
+    until("the new release is led to", STARTING, || {
+        visitor.try_request("GET", "/", None).is_ok_and(|answer| answer.text() == "two")
+    });
+    assert_eq!(owner.get(&log).text().matches("Starting release").count(), 2, "nothing else ran");
+}
+
+/// Waits before it listens.
+const HELD: &str = "\
+import os, time
+while not os.path.exists('/data/go'): time.sleep(0.02)
+";
