@@ -33,22 +33,18 @@ const SIGNATURES: &str = "webhook-signature";
 /// Headers that name the event, of which a host sends one or several alike.
 const EVENTS: [&str; 4] = ["x-github-event", "x-gitea-event", "x-forgejo-event", "x-gitlab-event"];
 
-/// Headers that name the delivery, the best first: GitLab signs `webhook-id`, and
-/// events that one delivery of it leads to share an event UUID.
-const DELIVERIES: [&str; 6] = [
-    "x-forgejo-delivery",
-    "x-gitea-delivery",
-    "x-github-delivery",
-    ID,
-    "idempotency-key",
-    "x-gitlab-event-uuid",
-];
+/// Headers in which GitHub, Gitea and Forgejo name the delivery, which they do not sign.
+const DELIVERIES: [&str; 3] = ["x-forgejo-delivery", "x-gitea-delivery", "x-github-delivery"];
+
+/// Headers in which GitLab names a delivery that shows the secret itself, the best
+/// first: events that one delivery leads to share an event UUID.
+const GITLAB_DELIVERIES: [&str; 2] = ["idempotency-key", "x-gitlab-event-uuid"];
 
 /// The headers that a delivery is judged by; no other request needs them.
 #[must_use]
 pub fn hook_fields() -> Vec<&'static str> {
-    let proofs = [GITHUB, TOKEN, TIME, SIGNATURES];
-    [&HEX[..], &proofs, &EVENTS, &DELIVERIES].concat()
+    let proofs = [GITHUB, TOKEN, ID, TIME, SIGNATURES];
+    [&HEX[..], &proofs, &EVENTS, &DELIVERIES, &GITLAB_DELIVERIES].concat()
 }
 
 /// The part of a push that counts; GitHub, Gitea, Forgejo and GitLab agree on it.
@@ -168,10 +164,12 @@ fn secret_of(api: &Api, id: &AppId) -> Option<Secret> {
     })
 }
 
-/// Everything that the delivery shows as proof.
+/// Everything that the delivery shows as proof. Nothing when it shows one thing twice,
+/// which no host does: each may cost a look at the whole body.
 fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
     let mut claims: Vec<Claim<'a>> = Vec::new();
-    for (name, value) in request.hook {
+    for (at, (name, value)) in request.hook.iter().enumerate() {
+        let before = claims.len();
         if HEX.iter().any(|hex| hex.eq_ignore_ascii_case(name)) {
             claims.push(Claim::Hex(value));
         } else if name.eq_ignore_ascii_case(GITHUB) {
@@ -183,19 +181,34 @@ fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
             let (id, time) = (other(ID), other(TIME));
             claims.push(Claim::Signed { id, time, signatures: value });
         }
+        let again = || request.hook[..at].iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
+        if claims.len() > before && again() {
+            return Vec::new();
+        }
     }
     claims
 }
 
-/// The names that this delivery goes by. A header is not part of what GitHub, Gitea and
-/// Forgejo sign, so there the body, which no second push repeats, is a name as well;
-/// and it is the only one of a GitLab too old to name its deliveries.
+/// The names that this delivery goes by: where one is signed, that one alone. A header
+/// is not part of what GitHub, Gitea and Forgejo sign, so there the body, which no second
+/// push repeats, is a name as well; and it is the only one of a GitLab too old to name its
+/// deliveries.
 fn names(request: &Request<'_>) -> Vec<String> {
-    let id = DELIVERIES.iter().find_map(|name| field(request, name));
-    let mut names: Vec<String> = id.iter().map(|id| fingerprint("id", id)).collect();
-    if names.is_empty() || claims(request).iter().any(|c| matches!(c, Claim::Hex(_))) {
-        names.push(fingerprint("body", request.body));
+    let named = |headers: &[&str]| headers.iter().find_map(|name| field(request, name));
+    let mut names = Vec::new();
+    for claim in claims(request) {
+        let (id, signed) = match claim {
+            Claim::Signed { id, .. } => (Some(id), true),
+            Claim::Plain(_) => (named(&GITLAB_DELIVERIES), true),
+            Claim::Hex(_) => (named(&DELIVERIES), false),
+        };
+        names.extend(id.map(|id| fingerprint("id", id)));
+        if id.is_none() || !signed {
+            names.push(fingerprint("body", request.body));
+        }
     }
+    names.sort_unstable();
+    names.dedup();
     names
 }
 

@@ -148,6 +148,12 @@ impl Http {
         self
     }
 
+    /// Carries this header in every request, also beside one with the same name.
+    pub fn also(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Says that it comes from another address (believed with `TRUST_PROXY`).
     pub fn forwarded_for(self, address: &str) -> Self {
         self.with("X-Forwarded-For", address)
