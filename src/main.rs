@@ -2,6 +2,7 @@
 
 use better_paas::cli::{self, Command};
 use better_paas::{ops, serve};
+use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -10,14 +11,14 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(usage) => {
-            eprintln!("server: {usage}");
+            complain(&usage);
             return ExitCode::from(2);
         }
     };
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("server: {error}");
+            complain(&*error);
             ExitCode::FAILURE
         }
     }
@@ -26,17 +27,33 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
         Command::Serve => serve::run()?,
-        Command::Token { rotate } => print(ops::token::run(rotate)?.expose()),
-        Command::Lockouts => print(&ops::lockouts::list()?),
-        Command::ClearLockout(client) => print(&ops::lockouts::clear(client)?),
-        Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION"))),
-        Command::Help => print(cli::HELP.trim_end()),
+        Command::Token { rotate: false } => print(ops::token::run(false)?.expose())?,
+        Command::Token { rotate: true } => {
+            let token = ops::token::run(true)?;
+            print(token.expose()).map_err(|error| {
+                format!("a new token is in force, but {error}; 'server token' prints it")
+            })?;
+        }
+        Command::Lockouts => print(&ops::lockouts::list()?)?,
+        Command::ClearLockout(client) => print(&ops::lockouts::clear(client)?)?,
+        Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
+        Command::Help => print(cli::HELP.trim_end())?,
     }
     Ok(())
 }
 
 /// Prints a line; a reader that has gone away (`server help | head`) is no error.
-fn print(text: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn print(text: &str) -> Result<(), String> {
+    let mut out = stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output cannot be written: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When standard error cannot be written, the exit code has to do.
+fn complain(error: &dyn std::error::Error) {
+    let _ = writeln!(stderr(), "server: {error}");
 }
