@@ -198,7 +198,11 @@ impl Api {
             Some(("api", rest)) => self.under_api(request, rest),
             _ if path == "api" => self.behind_the_token(request, ""),
             Some(("ws", _)) => self.without_upgrade(request),
-            _ => assets::answer(request.method, path),
+            _ if path == "ws" => self.without_upgrade(request),
+            _ => match self.locked_out(request) {
+                Some(seconds) => ApiError::locked(seconds).into(),
+                None => assets::answer(request.method, path),
+            },
         };
         if request.secure {
             answer.header("Strict-Transport-Security", "max-age=31536000");
@@ -238,6 +242,15 @@ impl Api {
             Verdict::Anonymous => ApiError::no_token(),
         }
         .into()
+    }
+
+    /// P8: during a lockout a token is refused everywhere, also where it does not count.
+    fn locked_out(&self, request: &Request<'_>) -> Option<u32> {
+        request.authorization.and_then(bearer)?;
+        match request.peer {
+            Peer::Remote(client) => self.auth.locked_out(client),
+            Peer::Local => None,
+        }
     }
 
     fn verdict(&self, request: &Request<'_>) -> Verdict {

@@ -142,6 +142,12 @@ impl Auth {
         })
     }
 
+    /// For how many seconds more a client is locked out, rounded up (P8).
+    #[must_use]
+    pub fn locked_out(&self, client: Client) -> Option<u32> {
+        self.lock().lockouts.locked(client, self.clock.now())
+    }
+
     /// Decides about a request over the Unix socket in the data directory.
     /// Only our own user and root get there, who could read the token anyway:
     /// being there is proof enough, also for the operator in whose shell a pinned

@@ -134,7 +134,7 @@ impl Live {
                     drop(seat);
                 })
             }
-            Err(refusal) => refusal.send(handshake.stream, &self.limits),
+            Err(refusal) => refusal.send(handshake, &self.limits),
         };
         if let Err(error) = served {
             debug!("a WebSocket's client went away: {error}");
@@ -148,11 +148,13 @@ impl Live {
         self.seats.close(SHUTDOWN)
     }
 
-    /// Judges a request, in this order: origin, token, path, the rest.
+    /// Judges a request, in this order: lockout, origin, token, path, the rest. A foreign
+    /// page's token does not count: it could lock out whoever looks at the page.
     fn admit(
         &self,
         handshake: &Handshake,
     ) -> Result<(auth::Session, Feed<'_>, String, seats::Seat<'_>), Refusal> {
+        handshake.check_lockout(&self.settings.auth)?;
         handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
         let owner = handshake.authenticate(&self.settings.auth)?;
         (handshake.proved)();

@@ -20,6 +20,7 @@ use crate::store::Store;
 use crate::vault::{Vault, key};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::error::Error;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -275,6 +276,7 @@ fn handshake(upgrade: gate::Upgrade) -> live::Handshake {
         query: upgrade.query,
         headers: upgrade.headers,
         client: upgrade.source.client,
+        secure: upgrade.source.https,
         proved: Box::new(move || proof.prove()),
     }
 }
@@ -292,7 +294,9 @@ fn machine_facts(disk: &Path) -> MachineFacts {
 
 /// Prints a token that was made just now, once, where nobody overlooks it (P1).
 fn announce(auth: &Auth, data: &DataDir) {
-    eprintln!(
+    // When standard error cannot be written, `server token` still prints it.
+    let _ = writeln!(
+        std::io::stderr(),
         "\n\
          ======================================================================\n\
          \x20 Your admin token. Whoever holds it controls this machine:\n\n\

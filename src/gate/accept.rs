@@ -213,7 +213,7 @@ impl Acceptor {
 /// Tells a client that there is no room, without waiting for it.
 pub(super) fn turn_away(mut stream: &TcpStream) {
     if stream.set_nonblocking(true).is_ok() {
-        let _ = stream.write(&Refusal::FULL.answer(false));
+        let _ = stream.write(&Refusal::FULL.answer(false, false));
         let _ = stream.shutdown(Shutdown::Write);
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub inbox: Vec<u8>,
     /// Whether the request being served is a `HEAD`, whose answer has no body.
     pub to_head: bool,
+    /// Whether it comes over HTTPS, as far as its requests have shown.
+    pub secure: bool,
     /// When the head must be whole, or an idle connection ends.
     pub until: Instant,
     /// Whether the events of its socket are watched.
@@ -68,6 +70,8 @@ impl Connection {
             peer,
             inbox: Vec::new(),
             to_head: false,
+            // Our own router sends plain HTTP away by itself.
+            secure: matches!(peer, Peer::Proxy),
             until: now + limits.head,
             watched: false,
             head_begun: true,
@@ -170,11 +174,12 @@ impl Connection {
         let mut fields: Fields<'_> = NO_FIELDS;
         let head = head::judge(&self.inbox[..head_length], &mut fields, context.limits.body_bytes)?;
         let source = self.source(context, &head);
+        let secure = source.https;
         if head.websocket {
             let leftover = &self.inbox[head_length..];
             let upgrade = Upgrade::new(&head, leftover, source, &self.permit)
                 .map_err(|_| Refusal::NO_ANSWER)?;
-            self.inbox = Vec::new();
+            (self.inbox, self.secure) = (Vec::new(), secure);
             return Ok(Step::Work(Job::Upgrade(upgrade)));
         }
         let mut request = Vec::with_capacity(head_length + 256);
@@ -182,7 +187,7 @@ impl Connection {
         let (keep_alive, http11, asks) = (head.keep_alive, head.http11, head.expects_continue);
         let early = head.length.min(self.inbox.len() - head_length);
         let rest = head.length - early;
-        (self.keep_alive, self.http11) = (keep_alive, http11);
+        (self.keep_alive, self.http11, self.secure) = (keep_alive, http11, secure);
         request.extend_from_slice(&self.inbox[head_length..head_length + early]);
         self.inbox.drain(..head_length + early);
         if self.inbox.is_empty() && self.inbox.capacity() > SMALL {

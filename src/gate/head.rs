@@ -155,6 +155,7 @@ pub(super) enum Kind {
     ContentLength,
     TransferEncoding,
     Connection,
+    Authorization,
     Expect,
     Upgrade,
     Cookie,
@@ -178,6 +179,7 @@ pub(super) fn kind(name: &str) -> Kind {
         7 if is("trailer") => Kind::Hop,
         10 if is("connection") => Kind::Connection,
         10 if is("keep-alive") => Kind::Hop,
+        13 if is("authorization") => Kind::Authorization,
         14 if is("content-length") => Kind::ContentLength,
         15 if is("x-forwarded-for") => Kind::ForwardedFor,
         16 if is("proxy-connection") => Kind::Hop,
@@ -221,7 +223,7 @@ struct Survey<'b> {
 
 fn survey<'b>(fields: &[Header<'b>]) -> Result<Survey<'b>, Refusal> {
     let mut seen = Survey::default();
-    let mut connection_names = 0;
+    let (mut connection_names, mut credentials) = (0, 0);
     for field in fields {
         let kind = kind(field.name);
         // tiny_http knows ASCII only. Cookies are left out later: whatever else runs
@@ -238,6 +240,7 @@ fn survey<'b>(fields: &[Header<'b>]) -> Result<Survey<'b>, Refusal> {
                 seen.lengths += 1;
                 seen.length = field.value;
             }
+            Kind::Authorization => credentials += 1,
             Kind::TransferEncoding => seen.transfer_encoding = true,
             Kind::Expect if field.value.eq_ignore_ascii_case(b"100-continue") => {
                 seen.expects_continue = true;
@@ -260,6 +263,9 @@ fn survey<'b>(fields: &[Header<'b>]) -> Result<Survey<'b>, Refusal> {
     }
     if connection_names > MAX_CONNECTION_NAMES {
         return Err(Refusal::BAD_CONNECTION);
+    }
+    if credentials > 1 {
+        return Err(Refusal::TWO_CREDENTIALS);
     }
     Ok(seen)
 }

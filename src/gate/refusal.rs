@@ -40,6 +40,8 @@ impl Refusal {
     pub const BAD_TARGET: Self = bad("the request target must be a path");
     /// More names in `Connection` than an honest client writes.
     pub const BAD_CONNECTION: Self = bad("the Connection header names too much");
+    /// RFC 9110, 5.3: `Authorization` is no list, and who reads which one is anybody's guess.
+    pub const TWO_CREDENTIALS: Self = bad("Authorization must be given at most once");
     /// An upgrade request with a body: the bytes would belong to nobody.
     pub const UPGRADE_BODY: Self = bad("a WebSocket handshake has no body");
     /// `TRACE` and `CONNECT`, which an origin server has no use for.
@@ -91,19 +93,21 @@ impl Refusal {
     pub const NO_ANSWER_IN_TIME: Self =
         refusal(504, "Gateway Timeout", "gateway_timeout", "the request took too long to answer");
 
-    /// The whole answer, ready to send; without its body when `head_only`.
+    /// The whole answer, ready to send; without its body when `head_only`. `secure`: the
+    /// client came over HTTPS and shall go on so.
     #[must_use]
-    pub fn answer(&self, head_only: bool) -> Vec<u8> {
+    pub fn answer(&self, head_only: bool, secure: bool) -> Vec<u8> {
         let body =
             format!(r#"{{"error":{{"code":"{}","message":"{}"}}}}"#, self.code, self.message);
         let mut out = Vec::with_capacity(512);
         let allow =
             if self.allow { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+        let hsts = if secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
             "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}{hsts}\
              Connection: close\r\n\r\n",
             self.status,
             self.reason,
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_whole_json_and_says_that_it_closes() {
-        let text = String::from_utf8(Refusal::METHOD.answer(false)).unwrap();
+        let text = String::from_utf8(Refusal::METHOD.answer(false, true)).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["error"]["code"], "method_not_allowed");
@@ -131,11 +135,13 @@ mod tests {
             "Cache-Control: no-store",
             "X-Content-Type-Options: nosniff",
             "Connection: close",
+            "Strict-Transport-Security: max-age=31536000",
             "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
             &format!("Content-Length: {}", body.len()),
         ] {
             assert!(head.lines().any(|l| l == line), "{line} in {head}");
         }
-        assert!(Refusal::TOO_LARGE.answer(true).ends_with(b"\r\n\r\n"));
+        let head = Refusal::TOO_LARGE.answer(true, false);
+        assert!(head.ends_with(b"\r\n\r\n") && !head.windows(6).any(|w| w == b"Strict"));
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn request(head: &Head<'_, '_>, source: &Source, also: &Also, out: &m
     let passed = |name: &str| PASSED.iter().chain(more).any(|n| name.eq_ignore_ascii_case(n));
     for field in head.fields {
         let needed = match kind(field.name) {
-            Kind::Other if passed(field.name) => {
+            Kind::Other | Kind::Authorization if passed(field.name) => {
                 // RFC 9110, 7.6.1: a field that `Connection` names belongs to that hop.
                 let own = |name: &[u8]| name.eq_ignore_ascii_case(field.name.as_bytes());
                 !connection_names(head.fields).any(own)

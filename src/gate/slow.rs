@@ -46,7 +46,7 @@ pub(super) fn work(context: &Context, task: Task) {
         Ok(None) => {}
         Err(Stop::Quiet) => {}
         Err(Stop::Refuse(refusal)) => {
-            let answer = refusal.answer(connection.to_head);
+            let answer = refusal.answer(connection.to_head, connection.secure);
             let wire = Wire::new(&connection.permit, context.limits.stall);
             if wire.and_then(|wire| wire.send(&answer)).is_ok() {
                 linger(context, &mut connection);

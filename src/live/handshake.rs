@@ -26,6 +26,8 @@ pub struct Handshake {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Who asks.
     pub client: Client,
+    /// Whether the client came over HTTPS.
+    pub secure: bool,
     /// To be called once the client has proved the token.
     pub proved: Box<dyn Fn() + Send>,
 }
@@ -60,6 +62,16 @@ impl Handshake {
             Ok(())
         } else {
             Err(Refusal::origin())
+        }
+    }
+
+    /// P8: during a lockout whatever shows a token or a ticket learns that alone, from
+    /// whichever page and however many.
+    pub(super) fn check_lockout(&self, auth: &Auth) -> Result<(), Refusal> {
+        let shows = |name| !self.parameters(name).is_empty();
+        match auth.locked_out(self.client) {
+            Some(seconds) if shows("token") || shows("ticket") => Err(Refusal::locked(seconds)),
+            _ => Ok(()),
         }
     }
 
@@ -245,13 +257,16 @@ impl Refusal {
     }
 
     /// Answers with the refusal and ends the connection.
-    pub(super) fn send(&self, mut stream: TcpStream, limits: &Limits) -> io::Result<()> {
+    pub(super) fn send(&self, handshake: Handshake, limits: &Limits) -> io::Result<()> {
+        let mut stream = handshake.stream;
+        let hsts =
+            if handshake.secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };
         let body = json!({ "error": { "code": self.code, "message": self.message } }).to_string();
         let head = format!(
             "HTTP/1.1 {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
              Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n\
-             Referrer-Policy: no-referrer\r\n{}Connection: close\r\n\r\n",
+             Referrer-Policy: no-referrer\r\n{hsts}{}Connection: close\r\n\r\n",
             self.status,
             body.len(),
             self.extra

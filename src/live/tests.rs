@@ -222,6 +222,7 @@ fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Handshake>
         query,
         headers,
         client: Client::parse(&client).unwrap(),
+        secure: false,
         proved: Box::new(move || {
             proved.fetch_add(1, Ordering::Relaxed);
         }),

@@ -91,6 +91,17 @@ fn p8_http_and_websocket_share_the_record() {
     let (status, retry_after) = socket(&format!("token={}", server.token()));
     assert_eq!((status, retry_after.as_deref()), (429, Some("2")));
     server.owner().get("/api/session").expect(429);
+    // Whatever shows a token or a ticket: where it opens nothing, and wrongly, too.
+    for path in ["/", "/healthz", "/no-such-file", "/ws"] {
+        assert_eq!(guesser.get(path).status, 429, "{path}");
+        assert_ne!(server.stranger().get(path).status, 429, "{path}");
+    }
+    assert_eq!(socket("token=guess&token=guess").0, 429);
+    assert_eq!(socket("token=guess&ticket=guess").0, 429);
+    let foreign = Ws::at(server.address(), "/ws/stats?token=guess");
+    let foreign = foreign.with("Origin", "http://elsewhere.example").open().err();
+    assert_eq!(foreign.map(|refusal| refusal.status), Some(429));
+    assert_eq!(socket("").0, 401, "no token, no lockout");
     wait_for_the_end(&mut server.owner());
     assert_eq!(socket(&format!("token={}", server.token())).0, 101);
 }

@@ -144,6 +144,25 @@ fn http_1_1_needs_exactly_one_host() {
 }
 
 #[test]
+fn a_request_has_one_authorization_at_most() {
+    let server = Server::start();
+    let right = format!("Authorization: Bearer {}\r\n", server.token());
+    for lines in [
+        format!("{right}Authorization: Bearer wrong\r\n"),
+        format!("authorization: Bearer wrong\r\n{right}"),
+        format!("{right}{right}"),
+        format!("{right}Authorization:\r\n"),
+    ] {
+        let request = format!("GET /api/session HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        let answer = refused(&server, request, &[400]);
+        assert!(answer.message().contains("Authorization"), "{}", answer.text());
+    }
+    let mut connection = RawConn::to(server.address());
+    let request = format!("GET /api/session HTTP/1.1\r\nHost: x\r\n{right}\r\n");
+    connection.send(request).answer().expect(200);
+}
+
+#[test]
 fn targets_and_methods_for_proxies_are_refused() {
     let server = Server::start();
     for line in [

@@ -141,6 +141,15 @@ fn p23_https_is_remembered_when_a_trusted_proxy_speaks_it() {
         let header = answer.header("Strict-Transport-Security");
         assert!(header.is_some_and(|h| h.contains("max-age=")), "{path}: {answer:?}");
     }
+    // Refusals too: of the gate, and of WebSockets.
+    behind_tls.get("/healthz").expect(200);
+    let refused = behind_tls.request("TRACE", "/", None).expect(405);
+    assert!(refused.header("Strict-Transport-Security").is_some(), "{refused:?}");
+    let socket = || Ws::at(trusting.address(), "/ws/stats");
+    let unproved = socket().with("X-Forwarded-Proto", "https").open().err().expect("a refusal");
+    assert!(unproved.header("Strict-Transport-Security").is_some(), "{unproved:?}");
+    let unproved = socket().open().err().expect("a refusal");
+    assert_eq!(unproved.header("Strict-Transport-Security"), None);
     let plain = trusting.stranger().get("/");
     assert_eq!(plain.header("Strict-Transport-Security"), None);
     let unasked = Server::start().stranger().with("X-Forwarded-Proto", "https").get("/");
