@@ -221,11 +221,19 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     let next = create(&mut owner, &next);
     let next = deploy(&mut owner, &next);
     log_says(&mut owner, &next, "Waiting until another app's build has ended");
+    // A fetch that is under way is ended too.
+    git.hold();
+    let held = deploy(&mut owner, &big);
+    let asked = git.seen().len();
+    until("the fetch has begun", LIMIT, || git.seen().len() > asked);
     let filler = fill(&data, 8);
     let error = error_of(&mut owner, &waste);
     assert!(error.contains("the build was ended: only"), "{error}");
     let error = error_of(&mut owner, &next);
     assert!(error.contains("building failed: only"), "{error}");
+    let error = error_of(&mut owner, &held);
+    assert!(error.contains("fetching failed: the fetch was ended: only"), "{error}");
+    git.release();
     assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
     assert_eq!(show(&mut owner, &plain)["status"], "running");
     std::fs::remove_file(filler).expect("a file");
