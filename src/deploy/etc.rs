@@ -5,13 +5,19 @@
 //! when there is something new in it.
 
 use super::seccomp;
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file with the filter.
 const FILTER: &str = "seccomp";
+
+/// Its mode: the server opens it for every sandbox.
+const OURS: u32 = 0o600;
+
+/// The mode of what an app reads itself.
+const FOR_ALL: u32 = 0o644;
 
 /// What each uid has a file of, by the names in `/etc`.
 const OF_UID: [&str; 3] = ["passwd", "group", "hosts"];
@@ -40,7 +46,7 @@ impl Etc {
     /// # Errors
     /// The sentence that says why it could not be written.
     pub fn keep_filter(&self) -> Result<(), String> {
-        let kept = self.keep(FILTER, &seccomp::filter());
+        let kept = self.keep(FILTER, &seccomp::filter(), OURS);
         kept.map_err(|e| format!("could not write {}: {e}", self.filter().display()))
     }
 
@@ -60,7 +66,7 @@ impl Etc {
         let mut found = Vec::new();
         for (name, text) in OF_UID.into_iter().zip([passwd, group, hosts]) {
             let file = format!("{name}-{uid}");
-            match self.keep(&file, text.as_bytes()) {
+            match self.keep(&file, text.as_bytes(), FOR_ALL) {
                 Ok(()) => found.push((self.directory.join(file), name)),
                 Err(error) => log::warn!("could not write {file} for sandboxes: {error}"),
             }
@@ -85,7 +91,7 @@ impl Etc {
     }
 
     /// Makes a file have this content. A running sandbox keeps the file that it has.
-    fn keep(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    fn keep(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
         let path = self.directory.join(name);
         if fs::read(&path).is_ok_and(|now| now == content) {
             return Ok(());
@@ -93,9 +99,16 @@ impl Etc {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         // Its own name: several sandboxes of one app may start at once.
-        let fresh = self.directory.join(format!(".{name}.{:x}", u64::from_ne_bytes(random)));
-        let made = fs::write(&fresh, content)
-            .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(0o644)))
+        let fresh = self.directory.join(format!("{name}.{:x}.tmp", u64::from_ne_bytes(random)));
+        // Closed to others at first, whatever the umask.
+        let mut options = OpenOptions::new();
+        let made = options
+            .write(true)
+            .create_new(true)
+            .mode(OURS)
+            .open(&fresh)
+            .and_then(|mut file| file.write_all(content))
+            .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(mode)))
             .and_then(|()| fs::rename(&fresh, &path));
         if made.is_err() {
             let _ = fs::remove_file(&fresh);

@@ -146,6 +146,15 @@ fn fill(data: &Path, left: u64) -> PathBuf {
     path
 }
 
+/// A repository with one file of so many bytes, which cannot be compressed.
+fn commit_noise(git: &GitServer, name: &str, bytes: usize) {
+    let repository = git.plumbing(name);
+    let mut noise = vec![0; bytes];
+    getrandom::fill(&mut noise).expect("random bytes");
+    let blob = repository.blob(&noise);
+    repository.commit("main", &repository.tree(&[(FILE, b"noise", &blob)]), "noise");
+}
+
 /// An app whose build takes 20 MB and does not end; deployed until it has taken them.
 fn wasteful(owner: &mut Http, git: &GitServer) -> (String, String) {
     let build = "head -c 20000000 /dev/urandom >waste; echo taken; sleep 600";
@@ -169,17 +178,22 @@ fn error_of(owner: &mut Http, deploy: &str) -> String {
     deploy["error"].as_str().expect("an error").to_owned()
 }
 
+fn error_of_build(owner: &mut Http, app: &str, command: &str) -> String {
+    let path = format!("/api/apps/{app}");
+    owner.patch(&path, &json!({"buildCommand": command})).expect(200);
+    let id = deploy(owner, app);
+    let error = error_of(owner, &id);
+    owner.patch(&path, &json!({"buildCommand": ""})).expect(200);
+    error
+}
+
 #[test]
 fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     // A deploy must leave 500 MiB free.
     let Some((setup, disk)) = on_a_disk_of(530) else { return };
     let git = GitServer::start();
     git.commit("plain", &PLAIN);
-    let repository = git.plumbing("big");
-    let mut noise = vec![0; 20 << 20];
-    getrandom::fill(&mut noise).expect("random bytes");
-    let blob = repository.blob(&noise);
-    repository.commit("main", &repository.tree(&[(FILE, b"big", &blob)]), "big");
+    commit_noise(&git, "big", 20 << 20);
     let data = setup.data();
     let server = setup.start();
     let mut owner = server.owner();
@@ -200,20 +214,13 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     // This one is quicker than whoever looks at the disk: not even its failure can be noted
     // before it has given something back.
     let build = "for n in $(seq 30); do fallocate -l 25M all$n; done; sleep 600";
-    let greedy = json!({"name": "greedy", "gitRepo": git.url("plain"), "buildCommand": build});
-    let greedy = create(&mut owner, &greedy);
-    let id = deploy(&mut owner, &greedy);
-    let error = error_of(&mut owner, &id);
+    let error = error_of_build(&mut owner, &plain, build);
     assert!(error.contains("the build was ended: only"), "{error}");
     until("its space is back, too", LIMIT, || free(&data) + 2 >= before);
 
     // One file that takes it all at once.
-    let build = json!({"buildCommand": "truncate -s 40M all"});
-    owner.patch(&format!("/api/apps/{plain}"), &build).expect(200);
-    let id = deploy(&mut owner, &plain);
-    let error = error_of(&mut owner, &id);
+    let error = error_of_build(&mut owner, &plain, "truncate -s 40M all");
     assert!(error.contains("into one file than it may"), "{error}");
-    owner.patch(&format!("/api/apps/{plain}"), &json!({"buildCommand": ""})).expect(200);
 
     // A build is ended when the disk fills up beside it; one that waits does not begin.
     let (_, waste) = wasteful(&mut owner, &git);
@@ -223,8 +230,8 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     log_says(&mut owner, &next, "Waiting until another app's build has ended");
     // A fetch that is under way is ended too.
     git.hold();
-    let held = deploy(&mut owner, &big);
     let asked = git.seen().len();
+    let held = deploy(&mut owner, &big);
     until("the fetch has begun", LIMIT, || git.seen().len() > asked);
     let filler = fill(&data, 8);
     let error = error_of(&mut owner, &waste);
