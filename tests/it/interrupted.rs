@@ -1,13 +1,24 @@
 //! What survives the end of the server, and what does not: apps and their answers do, half-done deploys do not.
 
-use crate::deploy::{deploy, deploy_live, ended, show, visitor};
-use crate::harness::{RawConn, until};
+use crate::deploy::{deploy, deploy_live, ended};
+use crate::harness::{Http, RawConn, Setup, until};
+use crate::routing::{self, led_to};
 use crate::supervision::{FRAGILE, HELD_BUILD, LIMIT, Site, WHOLE, files, names, sandboxes};
+use crate::zero_downtime::Client;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 impl Site {
+    /// A client of the app that the router leads to, without the router.
+    #[track_caller]
+    fn visitor(&self, app: &str) -> Http {
+        let led = led_to(&self.server, app);
+        let port = led.strip_prefix("p.").and_then(|port| port.parse().ok()).expect("a port");
+        Http::new(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
     /// The deploy has failed, and says at which step the server was gone.
     #[track_caller]
     fn was_interrupted(&mut self, deploy: &str, steps: &[&str]) {
@@ -46,22 +57,32 @@ fn has_leftovers(directory: &Path) -> bool {
 
 #[test]
 fn killed_at_any_step_of_a_deploy_it_starts_clean_and_running_apps_never_stop() {
-    let mut site = Site::new();
+    let mut site = Site::with(routing::start(Setup::routed().as_user()));
     let steady = site.app("steady");
     deploy_live(&mut site.owner, &steady);
-    let mut witness = visitor(&mut site.owner, &steady);
     let app = site.app("moving");
     site.set_env(&app, "STUBBORN", "yes");
     let live = deploy_live(&mut site.owner, &app);
+    let router = site.server.setup().router("HTTP_PORT");
+    let caddy = routing::caddy(&site.server);
+    let witnesses = ["steady.localhost", "moving.localhost"];
+    let witnesses = witnesses.map(|host| Client::start(router, host, false));
     killed_while_fetching(&mut site, &app, &live);
     let queued = killed_while_building(&mut site, &app, &live);
-    assert_eq!(witness.get("/").expect(200).text(), WHOLE);
     killed_while_proving(&mut site, &app, &[&live, &queued]);
     let switched = killed_after_the_switch(&mut site, &app);
     killed_while_going_back(&mut site, &app, &[&live, &queued, &switched]);
-    assert_eq!(witness.get("/").expect(200).text(), WHOLE);
+    for (witness, texts) in witnesses.into_iter().zip([&[WHOLE][..], &[WHOLE, SECOND]]) {
+        let seen = witness.finish();
+        assert_eq!(seen.failures, Vec::<String>::new());
+        assert_eq!(seen.texts.keys().collect::<Vec<_>>(), texts);
+    }
+    assert_eq!(routing::caddy(&site.server), caddy, "the router went on");
     assert_eq!(site.log(&steady).matches("Starting release").count(), 1, "it never stopped");
 }
+
+/// What the second version of the app answers.
+const SECOND: &str = "VERSION two to its end";
 
 /// Git waits for its host.
 fn killed_while_fetching(site: &mut Site, app: &str, live: &str) {
@@ -84,7 +105,7 @@ fn killed_while_fetching(site: &mut Site, app: &str, live: &str) {
 /// Another request of the same app is in the queue, and begins with the next server.
 fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
     let place = site.place(app);
-    let url = show(&mut site.owner, app)["url"].clone();
+    let led = led_to(&site.server, app);
     site.change(app, &json!({"buildCommand": HELD_BUILD}));
     let building = deploy(&mut site.owner, app);
     site.reaches(&building, "building");
@@ -98,7 +119,7 @@ fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
     site.was_interrupted(&building, &["building"]);
     site.reaches(&queued, "building");
     site.nothing_is_left_but(app, &[live, &queued]);
-    assert_eq!(show(&mut site.owner, app)["url"], url, "the old release still serves");
+    assert_eq!(led_to(&site.server, app), led, "the old release still serves");
     std::fs::write(place.join("cache/go"), "").unwrap();
     assert_eq!(ended(&mut site.owner, &queued)["status"], "live");
     let text = site.owner.get(&format!("/api/deploys/{building}/log")).expect(200).text();
@@ -133,7 +154,7 @@ fn killed_while_proving(site: &mut Site, app: &str, kept: &[&str]) {
 
 /// Whom the old process answers, it answers to the end, whatever becomes of servers. Then it does not want to go.
 fn killed_after_the_switch(site: &mut Site, app: &str) -> String {
-    let (place, old) = (site.place(app), visitor(&mut site.owner, app).address());
+    let (place, old) = (site.place(app), site.visitor(app).address());
     let asked = place.join(format!("data/asked{}", old.port()));
     let mut held = RawConn::to(old);
     held.send("GET /wait HTTP/1.0\r\n\r\n");
@@ -148,7 +169,7 @@ fn killed_after_the_switch(site: &mut Site, app: &str) -> String {
     assert!(!asked.exists(), "it was asked to end in the middle of an answer");
     std::fs::write(place.join("data/finish"), "").unwrap();
     assert!(held.answer().expect(200).text().ends_with(WHOLE));
-    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), "VERSION two to its end");
+    assert_eq!(site.visitor(app).get("/").expect(200).text(), SECOND);
     until("only the new release runs", LIMIT, || {
         let now = sandboxes(&place);
         !now.is_empty() && now.iter().all(|a| a.contains(&switched))
@@ -185,11 +206,11 @@ fn killed_while_going_back(site: &mut Site, app: &str, kept: &[&str]) {
         !now.is_empty() && now.iter().all(|a| a.contains(switched))
     });
     site.nothing_is_left_but(app, kept);
-    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), "VERSION two to its end");
+    assert_eq!(site.visitor(app).get("/").expect(200).text(), SECOND);
     std::fs::remove_file(&hold).unwrap();
     let gone = go_back(site);
     assert_eq!(ended(&mut site.owner, &gone)["status"], "live");
-    assert_eq!(visitor(&mut site.owner, app).get("/").expect(200).text(), WHOLE);
+    assert_eq!(site.visitor(app).get("/").expect(200).text(), WHOLE);
 }
 
 /// What a Git leaves that was killed in the middle of a fetch and of a checkout.

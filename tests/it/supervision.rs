@@ -20,10 +20,12 @@ while os.path.exists('/data/hold'): time.sleep(0.02)
 if os.environ.get('FIXED'):
     fixed = socket.create_server(('127.0.0.1', int(os.environ['FIXED'])))
 class H(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_): pass
     def do_GET(self):
         if self.path == '/exit': os._exit(7)
         if self.path == '/kill': os.kill(os.getpid(), signal.SIGKILL)
-        self.send_response(200); self.end_headers(); self.wfile.write(b'VERSION one')
+        self.send_response(200); self.send_header('Content-Length', '22'); self.end_headers()
+        self.wfile.write(b'VERSION one')
         while self.path == '/wait' and not os.path.exists('/data/finish'): time.sleep(0.02)
         self.wfile.write(b' to its end')
 http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()
@@ -45,9 +47,12 @@ pub struct Site {
 
 impl Site {
     pub fn new() -> Self {
+        Self::with(Setup::new().as_user().start())
+    }
+
+    pub fn with(server: Server) -> Self {
         let git = GitServer::start();
         git.commit("fragile", &files(FRAGILE));
-        let server = Setup::new().as_user().start();
         let owner = server.owner();
         Self { git, server, owner }
     }

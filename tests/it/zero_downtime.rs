@@ -58,20 +58,21 @@ const BAD: [(&str, &str, &str, &str); 10] = [
 ];
 
 /// A client that asks in a tight loop over one connection, or now and then over a new one.
-struct Client {
+pub struct Client {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
 /// What it got: how often each text, and what was no good answer.
 #[derive(Debug, Default)]
-struct Seen {
-    texts: BTreeMap<String, usize>,
-    failures: Vec<String>,
+pub struct Seen {
+    pub texts: BTreeMap<String, usize>,
+    pub failures: Vec<String>,
 }
 
 impl Client {
-    fn start(router: SocketAddr, keeps: bool) -> Self {
+    pub fn start(router: SocketAddr, host: &str, keeps: bool) -> Self {
+        let host = host.to_owned();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -82,7 +83,7 @@ impl Client {
                     connection = None;
                     let_pass(NOW_AND_THEN);
                 }
-                match ask(router, &mut connection) {
+                match ask(router, &host, &mut connection) {
                     Ok(text) => *seen.texts.entry(text).or_default() += 1,
                     Err(failure) => {
                         seen.failures.push(failure);
@@ -95,20 +96,20 @@ impl Client {
         Self { stop, thread }
     }
 
-    fn finish(self) -> Seen {
+    pub fn finish(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the client")
     }
 }
 
 /// One request; a connection that ends is a failure like any other.
-fn ask(router: SocketAddr, connection: &mut Option<RawConn>) -> Result<String, String> {
+fn ask(router: SocketAddr, host: &str, connection: &mut Option<RawConn>) -> Result<String, String> {
     let limit = Duration::from_secs(10);
     if connection.is_none() {
         *connection = Some(RawConn::open(router, None, limit).map_err(|e| e.to_string())?);
     }
     let open = connection.as_mut().expect("a connection");
-    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     open.try_send(request.as_bytes()).map_err(|e| e.to_string())?;
     let answer = open.try_answer(false).map_err(|e| e.to_string())?;
     match answer.status {
@@ -167,7 +168,7 @@ impl Story<'_> {
 
     /// From the moment that a deploy is live only its release answers.
     fn now_is(&mut self, version: &str) {
-        assert_eq!(ask(self.router, &mut None).as_deref(), Ok(version));
+        assert_eq!(ask(self.router, HOST, &mut None).as_deref(), Ok(version));
         let fresh = self.hold();
         self.past.extend(self.held.replace(fresh));
         if self.past.len() > DRAINING {
@@ -209,7 +210,7 @@ fn twenty_deploys_and_three_rollbacks_fail_no_request() {
     story.good("stubborn", &[("stubborn", "")]);
     let mut stubborn = story.held.take().expect("held");
 
-    let clients = [true, false].map(|keeps| Client::start(router, keeps));
+    let clients = [true, false].map(|keeps| Client::start(router, HOST, keeps));
     let mut lived = Vec::new();
     for (number, bad) in BAD.into_iter().enumerate() {
         let version = format!("good {number}");
