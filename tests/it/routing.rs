@@ -87,8 +87,8 @@ fn a_route_outlives_caddy_and_the_server(setup: Setup) {
     server_dies_and_routes_stay(server, &app);
 }
 
-/// Whoever kills Caddy sees it again as soon as it can start, with every route. The promise is 2 s; on a machine that
-/// others use too, twice in a row neither is slow.
+/// Whoever kills Caddy sees it again as soon as it can start, with every route. On a machine that others use too,
+/// not twice in a row too late.
 fn caddy_comes_back(server: &Server, first_start: Duration) {
     let hosts = ["docs.localhost", "docs.test", "blog.localhost", "blog.test"];
     let back = || {
@@ -106,12 +106,12 @@ fn caddy_comes_back(server: &Server, first_start: Duration) {
         took
     };
     let fastest = back().min(back());
-    let bound = LONGEST_PAUSE + 4 * first_start;
+    let bound = PROMISED + 4 * first_start;
     assert!(fastest < bound, "it was back after {fastest:?}; the first start took {first_start:?}");
 }
 
-/// Between Caddy's end and its next start, when it has served, at most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How soon a router that has ended serves again, on a machine that has nothing else to do.
+const PROMISED: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_router_that_ends_again_and_again_is_back_each_time() {
@@ -132,7 +132,7 @@ fn a_router_that_ends_again_and_again_is_back_each_time() {
             fastest = fastest.min(begun.elapsed());
         }
     }
-    let bound = LONGEST_PAUSE + 4 * first_start;
+    let bound = PROMISED + 4 * first_start;
     assert!(fastest < bound, "it was back after {fastest:?}; the first start took {first_start:?}");
 }
 
