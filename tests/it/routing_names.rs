@@ -1,6 +1,7 @@
 //! Names behind the router: an app's own domains, certificates, the dashboard's domain, and what is refused.
 
 use crate::deploy::{create, deploy_live, show};
+use crate::firewall::OBEDIENT;
 use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, process, until};
 use crate::routing::{STARTING, caddy, release, router, start, until_running};
 use rustix::process::Signal;
@@ -222,7 +223,28 @@ fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
         until_running(&server);
         let router = router(&mut server.owner());
         assert_eq!(router["httpPort"], 8081, "who serves is not disturbed");
+        drop(server);
+        low_ports_are_the_routers_and_no_apps();
     });
+}
+
+/// With the capability that the service's unit gives to an ordinary user's server.
+fn low_ports_are_the_routers_and_no_apps() {
+    let git = GitServer::start();
+    git.commit("obedient", &OBEDIENT);
+    let setup = private().without("HTTP_PORT").without("HTTPS_PORT");
+    let server = start(setup.as_user().with_low_ports());
+    let mut owner = server.owner();
+    let ports = router(&mut owner);
+    assert_eq!((&ports["httpPort"], &ports["httpsPort"]), (&json!(80), &json!(443)));
+    let body = json!({"name": "app", "gitRepo": git.url("obedient"), "healthPath": "/"});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let mut visitor = Http::new("127.0.0.1:80".parse().expect("an address")).host("app.localhost");
+    let tries =
+        "python3 -c 'import socket; socket.create_server((\"127.0.0.1\", 81))' && echo bound";
+    let said = visitor.request("POST", "/shell", Some(tries.as_bytes())).expect(200).text();
+    assert!(said.contains("PermissionError") && !said.contains("bound"), "{said}");
 }
 
 #[test]

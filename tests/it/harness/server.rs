@@ -30,6 +30,7 @@ pub struct Setup {
     user: Option<String>,
     instead: Vec<(String, PathBuf)>,
     shell: Vec<String>,
+    low_ports: bool,
 }
 
 /// A program that has ended.
@@ -45,7 +46,8 @@ impl Setup {
     pub fn new() -> Self {
         let home = tempfile::Builder::new().prefix("bpaas-").tempdir().expect("a directory");
         let (home, env, shell) = (Arc::new(home), BTreeMap::new(), Vec::new());
-        let mut setup = Self { home, env, user: None, instead: Vec::new(), shell };
+        let mut setup =
+            Self { home, env, user: None, instead: Vec::new(), shell, low_ports: false };
         let data = setup.data();
         setup = setup.env("DATA_DIR", data.to_str().expect("UTF-8"));
         setup.env("ROUTER", "off").listen("127.0.0.1:0")
@@ -122,6 +124,13 @@ impl Setup {
         self
     }
 
+    /// Lets an ordinary user's server have ports below 1024, as `AmbientCapabilities=` of its unit does. Takes root,
+    /// and [`Setup::as_user`].
+    pub fn with_low_ports(mut self) -> Self {
+        self.low_ports = true;
+        self
+    }
+
     /// Gives the user no subordinate uids, as far as this server can see. Takes root.
     pub fn without_subordinate_uids(self) -> Self {
         self.instead_of("/etc/subuid", Path::new("/dev/null"))
@@ -147,16 +156,13 @@ impl Setup {
                     };
                     let mounts: String = self.instead.iter().map(mount).collect();
                     c = Command::new("unshare");
-                    c.args([
-                        "--mount",
-                        "sh",
-                        "-c",
-                        &format!("{mounts}exec \"$@\""),
-                        "sh",
-                        "setpriv",
-                    ]);
+                    let script = format!("{mounts}exec \"$@\"");
+                    c.args(["--mount", "sh", "-c", &script, "sh", "setpriv"]);
                 }
                 c.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--init-groups"]);
+                if self.low_ports {
+                    c.args(["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"]);
+                }
                 c.args(["--", "/bin/sh"]);
                 c
             }
