@@ -236,6 +236,24 @@ pub fn sandboxes(apps: &Path, table: &[table::Entry]) -> Vec<(AppId, table::Entr
 /// they are gone and answers how many there were.
 #[must_use]
 pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
+    let until = Instant::now() + KILLED;
+    let mut ended = 0;
+    // One that is just being made may get its inner half between our look and its end,
+    // and that half would live on alone.
+    loop {
+        let mut strays = strays(apps, known);
+        strays.iter().for_each(Running::kill);
+        for stray in &mut strays {
+            stray.wait(until.saturating_duration_since(Instant::now()));
+        }
+        ended += strays.len();
+        if strays.is_empty() || Instant::now() >= until {
+            return ended;
+        }
+    }
+}
+
+fn strays(apps: &Path, known: &HashSet<u32>) -> Vec<Running> {
     let prefix = format!("{}/", apps.display());
     let mut strays = Vec::new();
     let table = table::all();
@@ -250,14 +268,7 @@ pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
             strays.push(process);
         }
     }
-    for stray in &strays {
-        stray.kill();
-    }
-    let until = Instant::now() + KILLED;
-    for stray in &mut strays {
-        stray.wait(until.saturating_duration_since(Instant::now()));
-    }
-    strays.len()
+    strays
 }
 
 #[cfg(test)]
