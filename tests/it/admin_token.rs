@@ -1,7 +1,7 @@
 //! The admin token (P1 to P7).
 
 use crate::harness::server::mode;
-use crate::harness::{Server, Setup, Ws, a_token, process, until};
+use crate::harness::{Server, Setup, Ws, a_token, process};
 use serde_json::json;
 use std::path::Path;
 use std::time::Duration;
@@ -262,34 +262,6 @@ fn p5_rotation_through_the_api_gives_the_new_token_once() {
     socket.wait_for_close(AT_ONCE);
     server.stranger().bearer(new).get("/api/session").expect(200);
     assert!(!server.log().contains(new));
-}
-
-#[test]
-fn p5_what_cannot_be_shown_is_an_error_and_a_rotation_says_what_happened() {
-    let server = Server::start();
-    let full = |words: &[&str]| {
-        let file = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
-        let output = server.setup().command(words).stdout(file).output().expect("a run");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    for words in [&["token"][..], &["lockouts"], &["version"], &["help"]] {
-        let (code, error) = full(words);
-        assert!(code == Some(1) && error.contains("standard output"), "{words:?}: {error}");
-        assert!(error.starts_with("server: ") && error.lines().count() == 1, "{error}");
-    }
-    let old = server.token();
-    let (code, error) = full(&["token", "--rotate"]);
-    assert!(code == Some(1) && error.contains("a new token is in force"), "{error}");
-    assert!(error.contains("'server token' prints it"), "{error}");
-    let new = server.token();
-    assert!(new != old && !error.contains(&new), "{error}");
-    until("the new one counts", AT_ONCE, || server.owner().get("/api/session").status == 200);
-
-    // A reader that went away is no error.
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let output = server.setup().command(&["help"]).stdout(writer).output().expect("a run");
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

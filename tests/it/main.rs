@@ -30,6 +30,7 @@ mod limits;
 mod machine;
 mod network;
 mod openapi;
+mod output;
 mod own_ports;
 mod redaction;
 mod repositories;

@@ -167,27 +167,6 @@ fn a_signal_right_at_the_start_ends_it_too() {
 }
 
 #[test]
-fn a_first_start_whose_messages_cannot_be_written_goes_well() {
-    let setup = Setup::new();
-    let file = || std::fs::File::options().write(true).open("/dev/full").expect("a full device");
-    let mut child = setup.command(&[]).stdout(file()).stderr(file()).spawn().expect("a start");
-    let limit = Duration::from_secs(20);
-    until("it answers", limit, || {
-        assert_eq!(child.try_wait().expect("a status"), None, "it has ended");
-        setup.run(&["lockouts"]).code == Some(0)
-    });
-    let token = setup.run(&["token"]);
-    assert!(token.code == Some(0) && token.stdout.starts_with("bpaas_"), "{token:?}");
-    // As the kernel names it: by that the operator finds it.
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).expect("a name");
-    assert_eq!(name, "server\n");
-    crate::harness::process::signal(child.id(), Signal::TERM);
-    until("it has ended", limit, || child.try_wait().expect("a status").is_some());
-    let wrong = setup.command(&["no-such-command"]).stderr(file()).status().expect("a run");
-    assert_eq!(wrong.code(), Some(2));
-}
-
-#[test]
 fn the_url_of_the_dashboard_is_printed() {
     let server = Server::start();
     let url = format!("http://{}", server.address());
