@@ -20,6 +20,7 @@ mod system;
 mod unique;
 
 pub use answer::{Answer, Body};
+pub use apps::made;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use hooks::{HOOKS, hook_fields};

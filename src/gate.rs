@@ -84,6 +84,10 @@ pub type Resolve = Box<dyn Fn(Peer, &[&[u8]], Option<&[u8]>) -> Source + Send + 
 /// connection is over.
 pub type Upgraded = Box<dyn Fn(Upgrade) + Send + Sync>;
 
+/// Makes the body of an answer by the name that the handler gave it. In a worker, so that
+/// it may take its time.
+pub type Make = Box<dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync>;
+
 /// What the gate needs to know.
 pub struct Settings {
     /// The public listeners, already bound.
@@ -96,6 +100,8 @@ pub struct Settings {
     pub resolve: Resolve,
     /// Serves WebSocket handshakes.
     pub upgrade: Upgraded,
+    /// Makes the bodies that the handler leaves to it.
+    pub make: Make,
     /// What the handler looks at besides the fields that every request may have.
     pub also: Also,
 }
@@ -172,6 +178,7 @@ struct Context {
     limits: Limits,
     resolve: Resolve,
     upgrade: Upgraded,
+    make: Make,
     also: Also,
     returns: Returns,
 }
@@ -196,7 +203,7 @@ impl Gate {
     }
 
     pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
-        let Settings { listeners, proxies, relay, resolve, upgrade, also } = settings;
+        let Settings { listeners, proxies, relay, resolve, upgrade, make, also } = settings;
         let mut addresses = Vec::new();
         for listener in &listeners {
             wire::prepare(listener)?;
@@ -219,7 +226,7 @@ impl Gate {
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let parked = limits.parked;
         let context =
-            Arc::new(Context { limits, resolve, upgrade, also, returns: Returns::new()? });
+            Arc::new(Context { limits, resolve, upgrade, make, also, returns: Returns::new()? });
         let for_workers = Arc::clone(&context);
         let work = Box::new(move |task: Task| slow::work(&for_workers, task));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));

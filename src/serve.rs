@@ -185,7 +185,7 @@ impl House {
             store: self.store,
             auth: self.auth,
             deployer: Arc::clone(&self.deployer),
-            journal: self.journal,
+            journal: Arc::clone(&self.journal),
             machine: Box::new(move || machine_facts(&data_path)),
             started: self.started,
         };
@@ -193,7 +193,7 @@ impl House {
             let handler = Arc::clone(&handler);
             move || handler.run(&api)
         })?;
-        let live = Arc::clone(&self.live);
+        let (live, journal) = (Arc::clone(&self.live), self.journal);
         let trust = config.trust_proxy.clone();
         // Always there: a router of an earlier server may still lead to it.
         let front = data.join("front.sock");
@@ -221,6 +221,7 @@ impl House {
                 }
             }),
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
+            make: Box::new(move |name| api::made(&journal, name)),
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.addresses(), &config.routing);

@@ -27,6 +27,8 @@ pub enum Body {
     Static(&'static [u8]),
     /// What the file holds now; it is streamed outside the request thread.
     File(PathBuf),
+    /// What [`super::made`] makes by this name, outside the request thread.
+    Made(String),
 }
 
 /// What an API answer tells a browser: it is no page, and nobody stores it (P23).
@@ -75,6 +77,11 @@ impl Answer {
     /// The content of a text file.
     pub(super) fn text_file(path: PathBuf) -> Self {
         Self::strict(200, "text/plain; charset=utf-8", Body::File(path))
+    }
+
+    /// A text that takes a while to make.
+    pub(super) fn made(name: String) -> Self {
+        Self::strict(200, "text/plain; charset=utf-8", Body::Made(name))
     }
 
     /// Done, nothing to say.

@@ -3,15 +3,17 @@
 use super::fields::{Fields, token};
 use super::json::{self, Object};
 use super::query::Query;
-use super::{Answer, Api, ApiError, Request};
+use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
 use crate::deploy::{DeployError, Deployer, Held, Holder};
+use crate::journal::Journal;
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
     MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand, Wanted,
 };
 use crate::store::{App, AppDraft, AppSettings, AppText, TokenChange};
 use serde::Serialize;
+use std::io;
 
 /// Lines of an app's log that an answer holds when nothing else is asked for.
 const LOG_LINES: u32 = 200;
@@ -276,14 +278,36 @@ pub(super) fn log(
     let lines = query.count("lines", LOG_LINES, MAX_LOG_LINES)?;
     query.finish()?;
     let app = api.app(id)?;
-    let redactor = api.journal.redactor(&app.id);
-    let tail = api.journal.app_tail(&app.id, lines as usize, &redactor).map_err(|error| {
-        log::error!("the log of app {} could not be read: {error}", app.id);
-        ApiError::internal()
-    })?;
-    let mut text = tail.join("\n");
+    match request.peer {
+        Peer::Remote(_) => Ok(Answer::made(format!("{} {lines}", app.id))),
+        Peer::Local => match tail(&api.journal, &app.id, lines as usize) {
+            Ok(text) => Ok(Answer::text(text)),
+            Err(error) => {
+                log::error!("the log of app {} could not be read: {error}", app.id);
+                Err(ApiError::internal())
+            }
+        },
+    }
+}
+
+/// Makes the body of an [`Answer`] by the name that stands in it.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn made(journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
+    let parts = name
+        .split_once(' ')
+        .and_then(|(app, lines)| Some((AppId::parse(app).ok()?, lines.parse::<usize>().ok()?)));
+    let (app, lines) = parts.ok_or_else(|| io::Error::other("nothing goes by this name"))?;
+    Ok(tail(journal, &app, lines)?.into_bytes())
+}
+
+/// The last lines of an app's log. A long one takes a while: each line is searched for
+/// secrets in all their spellings.
+fn tail(journal: &Journal, app: &AppId, lines: usize) -> io::Result<String> {
+    let mut text = journal.app_tail(app, lines, &journal.redactor(app))?.join("\n");
     if !text.is_empty() {
         text.push('\n');
     }
-    Ok(Answer::text(text))
+    Ok(text)
 }

@@ -240,8 +240,8 @@ impl Connection {
             (true, false) => b"Connection: keep-alive\r\n\r\n",
             (false, _) => b"Connection: close\r\n\r\n",
         };
-        let job = if let Some(path) = head.file {
-            Job::File { path, head: head.passed, ending, keep_alive }
+        let job = if let Some(body) = head.elsewhere {
+            Job::Elsewhere { body, head: head.passed, ending, keep_alive }
         } else {
             match wire::send_now(self.permit.stream(), [&head.passed, ending, body]) {
                 Ok(rest) if rest.is_empty() => return Ok(keep_alive),

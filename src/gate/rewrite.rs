@@ -63,11 +63,20 @@ pub(super) struct AnswerHead {
     pub body: usize,
     /// [`marks::PROVED`]: whoever sent the request has proved the token.
     pub proved: bool,
-    /// [`marks::FILE`]: the body is this file's content.
-    pub file: Option<PathBuf>,
+    /// Where the body is, when it does not follow.
+    pub elsewhere: Option<Elsewhere>,
     /// The head for the client, without `Connection`, the empty line at its end
-    /// and, when the body is a file, `Content-Length`.
+    /// and, when the body is elsewhere, `Content-Length`.
     pub passed: Vec<u8>,
+}
+
+/// The body of an answer that does not come over the relay.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// [`marks::FILE`]: the content of this file.
+    File(PathBuf),
+    /// [`marks::MADE`]: what is made by this name.
+    Made(String),
 }
 
 /// What came over the relay cannot be an answer.
@@ -91,7 +100,7 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
     let _ = write!(passed, "HTTP/1.1 {status} {reason}\r\n");
     let mut body = None;
     let mut proved = false;
-    let mut file = None;
+    let mut elsewhere = None;
     for field in answer.headers.iter() {
         match kind(field.name) {
             Kind::ContentLength if body.is_some() => return Err(NotAnAnswer),
@@ -104,7 +113,11 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
             Kind::Hop if field.name.eq_ignore_ascii_case(marks::FILE) => {
                 // In hexadecimal, since a path may hold any byte.
                 let path = HEXLOWER.decode(field.value).map_err(|_| NotAnAnswer)?;
-                file = Some(PathBuf::from(OsString::from_vec(path)));
+                elsewhere = Some(Elsewhere::File(OsString::from_vec(path).into()));
+            }
+            Kind::Hop if field.name.eq_ignore_ascii_case(marks::MADE) => {
+                let name = str::from_utf8(field.value).map_err(|_| NotAnAnswer)?;
+                elsewhere = Some(Elsewhere::Made(name.to_owned()));
             }
             Kind::Hop => {}
             // Which library answers is nobody's business.
@@ -117,11 +130,11 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
         None if bodiless => 0,
         None => return Err(NotAnAnswer),
     };
-    if !bodiless && file.is_none() {
+    if !bodiless && elsewhere.is_none() {
         push_length(&mut passed, declared as u64);
     }
     let body = if bodiless || to_head { 0 } else { declared };
-    Ok(Some(AnswerHead { received: length, body, proved, file, passed }))
+    Ok(Some(AnswerHead { received: length, body, proved, elsewhere, passed }))
 }
 
 /// Adds `Content-Length` to a head.
@@ -193,7 +206,7 @@ mod tests {
             X-Gate-File: 2f746d702f66\r\nConnection: keep-alive\r\nX-Mine: 1\r\nContent-Length: 0\r\n\r\n";
         let head = answer(raw, false).unwrap().unwrap();
         assert_eq!((head.received, head.body, head.proved), (raw.len(), 0, true));
-        assert_eq!(head.file, Some(PathBuf::from("/tmp/f")));
+        assert_eq!(head.elsewhere, Some(Elsewhere::File("/tmp/f".into())));
         assert_eq!(head.passed, b"HTTP/1.1 200 OK\r\nX-Mine: 1\r\n");
         assert!(answer(&raw[..40], false).unwrap().is_none());
     }

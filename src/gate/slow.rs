@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::permit::Phase;
 use super::refusal::Refusal;
 use super::returns::Next;
+use super::rewrite::Elsewhere;
 use super::upgrade::Upgrade;
 use super::wire::{Stop, Wire};
 use super::{Context, body, rewrite};
@@ -14,7 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a worker does with a connection.
 pub(super) enum Job {
@@ -22,8 +23,8 @@ pub(super) enum Job {
     Body { request: Vec<u8>, rest: usize, asks: bool },
     /// Sends the rest of an answer.
     Rest { rest: Vec<u8>, keep_alive: bool },
-    /// Sends a file as the body of an answer.
-    File { path: PathBuf, head: Vec<u8>, ending: &'static [u8], keep_alive: bool },
+    /// Sends an answer whose body is a file, or has yet to be made.
+    Elsewhere { body: Elsewhere, head: Vec<u8>, ending: &'static [u8], keep_alive: bool },
     /// Sends a refusal and closes.
     Refuse(Refusal),
     /// Closes when the client has had time to read its answer.
@@ -71,17 +72,26 @@ fn serve(context: &Context, connection: &mut Connection, job: Job) -> Result<Opt
             wire()?.send(&rest)?;
             Ok(Some(Next::Answered { keep_alive }))
         }
-        Job::File { path, mut head, ending, keep_alive } => {
-            let (file, length) = open(&path).map_err(|error| {
-                log::error!("the file of an answer cannot be read: {error}");
-                Refusal::NO_FILE
-            })?;
-            rewrite::push_length(&mut head, length);
-            head.extend_from_slice(ending);
-            let wire = wire()?;
-            wire.send(&head)?;
-            if !connection.to_head {
-                send_file(&wire, &file, length)?;
+        Job::Elsewhere { body, head, ending, keep_alive } => {
+            let to_head = connection.to_head;
+            match body {
+                Elsewhere::File(path) => {
+                    let (file, length) = open(&path).map_err(lost)?;
+                    let wire = wire()?;
+                    wire.send(&with_length(head, length, ending))?;
+                    if !to_head {
+                        send_file(&wire, &file, length)?;
+                    }
+                }
+                Elsewhere::Made(name) => {
+                    let made = (context.make)(&name).map_err(lost)?;
+                    connection.permit.hold(made.capacity());
+                    let wire = Wire::new(&connection.permit, context.limits.stall)?;
+                    wire.send(&with_length(head, made.len() as u64, ending))?;
+                    if !to_head {
+                        wire.send(&made)?;
+                    }
+                }
             }
             Ok(Some(Next::Answered { keep_alive }))
         }
@@ -107,6 +117,18 @@ fn linger(context: &Context, connection: &mut Connection) {
     {
         wire.linger(context.limits.linger);
     }
+}
+
+fn lost(error: io::Error) -> Refusal {
+    log::error!("the body of an answer cannot be read: {error}");
+    Refusal::NO_FILE
+}
+
+/// A head that is whole but for the length of the body and its end.
+fn with_length(mut head: Vec<u8>, length: u64, ending: &[u8]) -> Vec<u8> {
+    rewrite::push_length(&mut head, length);
+    head.extend_from_slice(ending);
+    head
 }
 
 /// Streams a file; the kernel copies, so no memory of ours is held.

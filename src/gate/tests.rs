@@ -29,7 +29,9 @@ struct House {
     dir: TempDir,
     /// Lets one `/wait` request go on.
     go: Sender<()>,
-    /// Told when a `/wait` request or a handshake has reached the inside.
+    /// Lets one `/made` request go on.
+    make: Sender<()>,
+    /// Told when a `/wait` or `/made` request or a handshake has reached the inside.
     arrived: Arc<Mutex<Receiver<String>>>,
 }
 
@@ -51,6 +53,8 @@ impl House {
                 behind.handle(request);
             }
         });
+        let (make, makes) = channel();
+        let (told, makes) = (Mutex::new(tell.clone()), Mutex::new(makes));
         let tell = Mutex::new(tell);
         let upgrade: Upgraded = Box::new(move |upgrade| {
             let tell = tell.lock().unwrap().clone();
@@ -62,12 +66,19 @@ impl House {
             relay: path,
             resolve: Box::new(resolve),
             upgrade,
+            make: Box::new(move |name| {
+                let asked = told.lock().unwrap().send(name.to_owned());
+                let go_on = makes.lock().unwrap().recv_timeout(FOREVER);
+                (asked.is_ok() && go_on.is_ok())
+                    .then(|| format!("made {name}").into_bytes())
+                    .ok_or_else(|| io::Error::other("nobody waits"))
+            }),
             also: Also::default(),
         };
         let gate = Gate::start_with(settings, limits).unwrap();
         let address = gate.addresses()[0];
         let arrived = Arc::new(Mutex::new(arrived));
-        Self { gate: Some(gate), server, handler: Some(handler), address, dir, go, arrived }
+        Self { gate: Some(gate), server, handler: Some(handler), address, dir, go, make, arrived }
     }
 
     fn gate(&self) -> &Gate {
@@ -146,7 +157,7 @@ impl Behind {
             .iter()
             .any(|h| h.field.equiv("Authorization") && h.value.as_str().ends_with(TOKEN));
         let mut status = 200;
-        let mut file = None;
+        let (mut file, mut made) = (None, None);
         let body = match path.as_str() {
             "/hello" => b"hello".to_vec(),
             "/echo" => {
@@ -161,6 +172,10 @@ impl Behind {
             "/big" => vec![b'x'; request.url()[5..].parse().unwrap()],
             "/file" => {
                 file = Some(self.dir.join("answer"));
+                Vec::new()
+            }
+            "/made" => {
+                made = Some("to measure");
                 Vec::new()
             }
             "/wait" => {
@@ -191,6 +206,9 @@ impl Behind {
                 "X-Gate-File",
                 HEXLOWER.encode(file.as_os_str().as_bytes()).as_bytes(),
             ));
+        }
+        if let Some(made) = made {
+            answer.add_header(mark("X-Gate-Made", made.as_bytes()));
         }
         let _ = request.respond(answer);
     }

@@ -158,14 +158,14 @@ fn header<'a>(request: &'a tiny_http::Request, name: &'static str) -> Option<&'a
 
 /// Writes an answer as the gate wants it: HTTP/1.1 with a length, never chunks.
 fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
-    let file;
-    let (body, file): (&[u8], _) = match &answer.body {
+    let (body, elsewhere): (&[u8], _) = match &answer.body {
         Body::Bytes(bytes) => (bytes, None),
         Body::Static(bytes) => (bytes, None),
         Body::File(path) => {
-            file = HEXLOWER.encode(path.as_os_str().as_bytes());
-            (b"", Some(&file))
+            let path = HEXLOWER.encode(path.as_os_str().as_bytes());
+            (b"", Some((marks::FILE, path)))
         }
+        Body::Made(name) => (b"", Some((marks::MADE, name.clone()))),
     };
     let status = StatusCode(answer.status);
     // Writing to a Vec cannot fail.
@@ -186,8 +186,8 @@ fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
     if answer.proved {
         field(marks::PROVED, "1");
     }
-    if let Some(file) = file {
-        field(marks::FILE, file);
+    if let Some((mark, what)) = elsewhere {
+        field(mark, &what);
     }
     let _ = write!(out, "Content-Length: {}\r\n\r\n", body.len());
     if !to_head {

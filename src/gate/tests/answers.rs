@@ -46,6 +46,22 @@ fn a_proxy_of_our_own_comes_over_its_socket_and_is_believed() {
 }
 
 #[test]
+fn a_body_that_takes_its_time_to_make_keeps_nobody_waiting() {
+    let house = House::new();
+    let mut slow = house.connect();
+    slow.send("GET /made HTTP/1.1\r\nHost: a\r\n\r\nHEAD /made HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(house.arrival(), "to measure");
+    house.connect().hello();
+    house.make.send(()).unwrap();
+    let answer = slow.answer();
+    assert!(answer.status == 200 && answer.text() == "made to measure", "{}", answer.head);
+    assert!(!answer.head.contains("X-Gate"), "{}", answer.head);
+    house.make.send(()).unwrap();
+    assert!(slow.answer_to(true).unwrap().has("Content-Length: 15"));
+    slow.hello();
+}
+
+#[test]
 fn a_connection_comes_back_from_every_detour() {
     let house = House::new();
     std::fs::write(house.dir.path().join("answer"), b"of a file").unwrap();
