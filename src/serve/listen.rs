@@ -91,7 +91,7 @@ pub(super) fn open_or_take_back(
     mut stop: impl FnMut() -> bool,
 ) -> Result<(TcpListener, Vec<AppId>), ListenError> {
     let mut ended = Vec::new();
-    let mut until = None;
+    let (mut until, mut told) = (None, false);
     loop {
         let error = match open(listen) {
             Ok(listener) => return Ok((listener, ended)),
@@ -105,6 +105,10 @@ pub(super) fn open_or_take_back(
             ended.extend(more);
             until = Some(Instant::now() + LINGERING);
         } else if until.is_some_and(|until| Instant::now() < until) && !stop() {
+            if !std::mem::replace(&mut told, true) {
+                let address = error.address;
+                log::warn!("waiting for what is left of its connections at {address} to end");
+            }
             std::thread::sleep(AGAIN);
         } else {
             return Err(error);
