@@ -5,9 +5,9 @@ use crate::harness::git::FILE;
 use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
 use crate::start_and_stop::SmallDisk;
 use serde_json::json;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -136,14 +136,23 @@ fn free(data: &Path) -> u64 {
     (stat.f_bavail * stat.f_frsize) >> 20
 }
 
-/// Fills the disk, as an app may with its own data, but for so many MiB.
-fn fill(data: &Path, left: u64) -> PathBuf {
-    let path = data.join("apps/filler");
-    let mut file = std::fs::File::options().create(true).append(true).open(&path).expect("a file");
-    let block = vec![1; 64 << 10];
-    while (left == 0 || free(data) > left) && file.write_all(&block).is_ok() {}
-    while left == 0 && file.write_all(b"x").is_ok() {}
-    path
+/// Makes the disk so small that it is full to its last byte: at once, as whoever fills one
+/// may be quicker than whoever looks.
+fn fill(data: &Path) {
+    until("the disk is full", LIMIT, || {
+        let stat = rustix::fs::statvfs(data).expect("a file system");
+        let used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize;
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={used}")]).arg(data);
+        // Not, when somebody has written meanwhile.
+        mount.output().expect("mount runs").status.success()
+    });
+}
+
+/// Whether no release of an app is left, nor what was put aside to be removed.
+fn is_cleared(data: &Path, app: &str) -> bool {
+    let apps = data.join("apps");
+    count(&apps.join(app).join("releases"), "") == 0 && count(&apps.join(".trash"), "") == 0
 }
 
 /// A repository with one file of so many bytes, which cannot be compressed.
@@ -211,8 +220,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     assert!(error.contains("MiB, for which the disk has room"), "{error}");
     until("its space is back", LIMIT, || free(&data) + 2 >= before);
 
-    // This one is quicker than whoever looks at the disk: not even its failure can be noted
-    // before it has given something back.
+    // This one is quicker than whoever looks at the disk.
     let build = "for n in $(seq 30); do fallocate -l 25M all$n; done; sleep 600";
     let error = error_of_build(&mut owner, &plain, build);
     assert!(error.contains("the build was ended: only"), "{error}");
@@ -223,7 +231,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     assert!(error.contains("into one file than it may"), "{error}");
 
     // A build is ended when the disk fills up beside it; one that waits does not begin.
-    let (_, waste) = wasteful(&mut owner, &git);
+    let (wasteful, waste) = wasteful(&mut owner, &git);
     let next = json!({"name": "next", "gitRepo": git.url("plain"), "buildCommand": "true"});
     let next = create(&mut owner, &next);
     let next = deploy(&mut owner, &next);
@@ -233,7 +241,8 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     let asked = git.seen().len();
     let held = deploy(&mut owner, &big);
     until("the fetch has begun", LIMIT, || git.seen().len() > asked);
-    let filler = fill(&data, 8);
+    fill(&data);
+    until("what it took is removed before it is noted", LIMIT, || is_cleared(&data, &wasteful));
     let error = error_of(&mut owner, &waste);
     assert!(error.contains("the build was ended: only"), "{error}");
     let error = error_of(&mut owner, &next);
@@ -243,7 +252,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     git.release();
     assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
     assert_eq!(show(&mut owner, &plain)["status"], "running");
-    std::fs::remove_file(filler).expect("a file");
+    disk.remount("size=530m");
     deploy_live(&mut owner, &plain);
 
     // Nothing of an app that is gone stays, not even a file that stood in for `/etc`'s.
@@ -269,7 +278,7 @@ fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
 
     let (waste, id) = wasteful(&mut owner, &git);
     server.kill9();
-    let filler = fill(&data, 0);
+    fill(&data);
     let server = server.setup().clone().start();
     assert!(server.log().contains("the disk is full; removing"), "{}", server.log());
     let mut owner = server.owner();
@@ -279,7 +288,7 @@ fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
     let now = show(&mut owner, &plain);
     assert_eq!((&now["status"], &now["url"]), (&json!("running"), &url));
     assert_eq!(visitor(&mut owner, &plain).get("/").expect(200).text(), "VERSION one");
-    std::fs::remove_file(filler).expect("a file");
+    disk.remount("size=530m");
     drop(server.stop());
     drop(disk);
 }
