@@ -1,10 +1,8 @@
 //! The front door: what a request must look like, and what each other one gets (P22).
 
-use crate::deploy::create;
 use crate::harness::front::{refused, with};
 use crate::harness::{RawConn, Server};
 use serde_json::json;
-use std::time::Instant;
 
 #[test]
 fn a_head_that_is_too_large_is_refused() {
@@ -269,36 +267,4 @@ fn a_client_cannot_send_what_the_gate_says_to_the_handler() {
         guesser.get("/api/session").expect(401);
     }
     server.owner().get("/api/session").expect(429);
-}
-
-#[test]
-fn who_reads_long_logs_keeps_nobody_waiting() {
-    let server = Server::start();
-    let mut owner = server.owner();
-    let app = create(&mut owner, &json!({"name": "a", "gitRepo": "http://127.0.0.1:1/a.git"}));
-    let env = json!({"env": [{"name": "WORD", "value": "not in the log", "secret": true}]});
-    owner.put(&format!("/api/apps/{app}/env"), &env).expect(200);
-    // As much as is read for one answer, in lines that take long to search.
-    let line = "\\n%20\\u0041\\\"+'".repeat(120) + "\n";
-    let log = server.data().join(format!("logs/apps/{app}.log"));
-    std::fs::write(log, line.repeat(1000)).expect("a log");
-    let request = format!(
-        "GET /api/apps/{app}/log?lines=1000 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\r\n",
-        server.token()
-    );
-    let readers: Vec<_> = (0..6)
-        .map(|_| {
-            let mut reader = RawConn::to(server.address());
-            reader.send(&request);
-            std::thread::spawn(move || {
-                let answer = reader.answer().expect(200);
-                (answer.text().len(), Instant::now())
-            })
-        })
-        .collect();
-    owner.get("/api/session").expect(200);
-    let answered = Instant::now();
-    let read: Vec<_> = readers.into_iter().map(|r| r.join().expect("an answer")).collect();
-    assert!(read.iter().all(|(length, _)| *length == line.len() * 1000), "{read:?}");
-    assert!(read.iter().any(|(_, at)| *at > answered), "the owner came last");
 }
