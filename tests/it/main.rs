@@ -38,6 +38,7 @@ mod routing;
 mod routing_names;
 mod routing_switch;
 mod running;
+mod scripts;
 mod sign_in;
 mod start_and_stop;
 mod supervision;

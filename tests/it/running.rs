@@ -178,11 +178,7 @@ fn a_crashed_app_says_how_it_ended_and_comes_back() {
         let now = show(&mut owner, &app);
         now["status"] == "running" && now["url"] != first
     });
-    let log = server.log();
-    assert!(
-        log.contains("app fragile: Ended with exit code 7; starting it again in 1 s."),
-        "{log}"
-    );
+    server.wait_for_log("app fragile: Ended with exit code 7; starting it again in 1 s.");
     owner.delete(&format!("/api/apps/{app}")).expect(204);
-    assert!(server.log().contains(&format!("app fragile ({app}) was deleted")), "{}", server.log());
+    server.wait_for_log(&format!("app fragile ({app}) was deleted"));
 }
