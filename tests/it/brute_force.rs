@@ -307,9 +307,9 @@ fn p12_a_lockout_in_force_survives_a_flood_of_new_faces() {
         if lasts >= Duration::from_secs(8) {
             flood(&server, faces, 40_000);
             faces += 40_000;
-            let status = guess(&mut owner(&server, "198.51.100.7"));
-            if begin.elapsed() + Duration::from_secs(1) < lasts {
-                assert_eq!(status, 429);
+            // In time only: after the lockout the right token would clear the record.
+            if begin.elapsed() + Duration::from_secs(2) < lasts {
+                assert_eq!(guess(&mut owner(&server, "198.51.100.7")), 429);
                 break;
             }
         }
