@@ -76,6 +76,9 @@ fn app(server: &Server, owner: &mut Http, git: &GitServer, name: &str) -> App {
     App { id, uid, directory }
 }
 
+/// More apps than a server of another test has.
+const OTHERS: u32 = 30;
+
 /// The whole story, told for an ordinary user and for root.
 fn each_app_is_a_user_of_its_own(setup: Setup, uids: std::ops::Range<u32>) {
     let git = GitServer::start();
@@ -83,6 +86,10 @@ fn each_app_is_a_user_of_its_own(setup: Setup, uids: std::ops::Range<u32>) {
     git.commit("obedient", &[OBEDIENT[0], ("main.py", &polite)]);
     let mut server = setup.start();
     let mut owner = server.owner();
+    // Apps of other tests have the users of the first slots, too: each server counts for itself.
+    for n in 0..OTHERS {
+        create(&mut owner, &json!({"name": format!("n{n}"), "gitRepo": git.url("obedient")}));
+    }
     let one = app(&server, &mut owner, &git, "one");
     let two = app(&server, &mut owner, &git, "two");
     assert!(one.uid != two.uid && uids.contains(&one.uid) && uids.contains(&two.uid));

@@ -42,8 +42,9 @@ const STABLE: Duration = Duration::from_secs(10);
 /// installed meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// The longest one after it has served: nothing is missing then.
+/// The longest one for as long as it has served lately: nothing is missing then.
 const SERVED_PAUSE: Duration = Duration::from_secs(1);
+const LATELY: Duration = Duration::from_secs(60);
 
 /// All addresses, of both kinds.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
@@ -77,6 +78,7 @@ impl Keeper {
     /// Keeps Caddy running until the server stops.
     pub fn keep(&self) {
         let mut pause = Duration::ZERO;
+        let mut served: Option<Instant> = None;
         loop {
             let _ = wait_any(&[self.stop.as_fd()], pause);
             if self.stop.is_cancelled() {
@@ -90,6 +92,7 @@ impl Keeper {
                     }
                     *lock(&self.state) = State::Starting;
                     log::warn!("the router has ended; starting it again");
+                    served = Some(Instant::now());
                     let stable = since.elapsed() >= STABLE;
                     pause = if stable { Duration::ZERO } else { after(pause).min(SERVED_PAUSE) };
                 }
@@ -99,6 +102,9 @@ impl Keeper {
                         log::warn!("apps are not routed: {why}");
                     }
                     pause = after(pause);
+                    if served.is_some_and(|at| at.elapsed() < LATELY) {
+                        pause = pause.min(SERVED_PAUSE);
+                    }
                 }
             }
         }
