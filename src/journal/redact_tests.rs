@@ -281,6 +281,13 @@ fn many_lines_and_many_secrets_are_quick() {
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }
 
+#[test]
+fn a_quote_behind_a_double_quote_is_read_both_ways() {
+    let line = |secret: &str, text: &str| redactor(&[secret]).redact(text).into_owned();
+    assert_eq!(line("aA\"'%a", "x 'aA\"'\"'\"'%a' y"), "x '[redacted]' y");
+    assert_eq!(line("aA'%aa", "x 'aA'\"'\"'%aa' y"), "x '[redacted]' y");
+}
+
 /// Texts in which quotes, per cents, backslashes, spaces and line ends are common.
 fn secret() -> impl Strategy<Value = String> {
     proptest::collection::vec(

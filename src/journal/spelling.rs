@@ -19,14 +19,15 @@ type Put<'p> = dyn FnMut(usize, &[u8]) + 'p;
 
 /// Spellings, each with the byte without which a line has none of it: percent-encoding
 /// (RFC 3986), the same with `+` for a space (HTML forms), backslashes as bytes, with
-/// octal numbers and as characters, a shell's quotes.
-const SPELLINGS: [(u8, Undo); 6] = [
+/// octal numbers and as characters, a shell's quotes by two readings.
+const SPELLINGS: [(u8, Undo); 7] = [
     (b'%', percent),
     (b'+', plus),
     (b'\\', backslash),
     (b'\\', octal),
     (b'\\', character),
     (b'\'', quotes),
+    (b'\'', single_quotes),
 ];
 
 /// Which of them are found around which: a URL in a URL, JSON in JSON, one in the other.
@@ -156,7 +157,20 @@ fn quotes(rest: &[u8], put: &mut Put<'_>) -> Option<usize> {
     if let Some(taken) = dollar_quotes(rest, b"'$'", b"''", put) {
         return Some(taken);
     }
-    for (spelling, meaning) in [("'\\''", "'"), ("'\"'\"'", "'"), ("\"'\"", "'"), ("''", "")] {
+    if rest.starts_with(b"\"'\"") {
+        put(0, b"'");
+        return Some(3);
+    }
+    quote_in_quotes(rest, put)
+}
+
+/// The same where a double quote before a quote is a character of the text: `'a"'"'"'b'`.
+fn single_quotes(rest: &[u8], put: &mut Put<'_>) -> Option<usize> {
+    dollar_quotes(rest, b"'$'", b"''", put).or_else(|| quote_in_quotes(rest, put))
+}
+
+fn quote_in_quotes(rest: &[u8], put: &mut Put<'_>) -> Option<usize> {
+    for (spelling, meaning) in [("'\\''", "'"), ("'\"'\"'", "'"), ("''", "")] {
         if rest.starts_with(spelling.as_bytes()) {
             put(0, meaning.as_bytes());
             return Some(spelling.len());
