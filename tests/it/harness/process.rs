@@ -49,11 +49,12 @@ pub fn writing_into(directory: &Path) -> Vec<u32> {
     all().into_iter().filter(|&pid| into(pid, 1) || into(pid, 2)).collect()
 }
 
-/// Sandboxes that have something of this directory inside. Where it is a mount that others do not see, their output
-/// seems to go elsewhere.
-pub fn naming(directory: &Path) -> Vec<u32> {
+/// The same, and the sandboxes that have something of this directory inside. Where it is a mount that others do not see,
+/// their output seems to go elsewhere.
+pub fn of_apps(directory: &Path) -> Vec<u32> {
     let place = format!(" {}/apps/", directory.display());
-    all().into_iter().filter(|&pid| arguments(pid).contains(&place)).collect()
+    let sandboxes = all().into_iter().filter(|&pid| arguments(pid).contains(&place));
+    writing_into(directory).into_iter().chain(sandboxes).collect()
 }
 
 /// Ends one process at once, by its id.

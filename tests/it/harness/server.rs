@@ -386,8 +386,7 @@ impl Drop for Server {
         }
         // Apps survive their server by design. The last holder of the data directory ends them.
         if Arc::strong_count(&self.setup.home) == 1 {
-            process::writing_into(&self.data()).into_iter().for_each(process::kill);
-            process::naming(&self.data()).into_iter().for_each(process::kill);
+            process::of_apps(&self.data()).into_iter().for_each(process::kill);
             if self.setup.user.is_some() {
                 // Files of apps belong to other users; root may remove them all.
                 let _ = std::fs::remove_dir_all(self.data());
