@@ -16,13 +16,15 @@ const BATCH: u32 = 8;
 const KEPT: f64 = 0.7;
 /// By chance |t| exceeds this once in more than a million measurements.
 const LIMIT: f64 = 5.0;
-/// A difference must show in each of these measurements to count. A busy
-/// machine may fake one of them, not all.
-const REPETITIONS: usize = 5;
+/// A difference must show in each of these measurements, and always the same way, to
+/// count. A busy machine may fake one of them, not all.
+const REPETITIONS: usize = 12;
 
 /// Whether the time that `work` takes tells the two inputs apart.
 fn tells_apart(inputs: [&[u8]; 2], work: &dyn Fn(&[u8])) -> bool {
-    (0..REPETITIONS).all(|_| welch_t(inputs, work).abs() > LIMIT)
+    let first = welch_t(inputs, work);
+    let same = |t: f64| t.abs() > LIMIT && t.is_sign_positive() == first.is_sign_positive();
+    same(first) && (1..REPETITIONS).all(|_| same(welch_t(inputs, work)))
 }
 
 fn welch_t(inputs: [&[u8]; 2], work: &dyn Fn(&[u8])) -> f64 {
