@@ -3,6 +3,9 @@
 use super::*;
 use std::io::{Read, Seek};
 
+/// What must not wait for a minute did not; no measure of speed.
+const LONG_BEFORE: Duration = Duration::from_secs(30);
+
 fn sh(script: &str) -> Exec {
     Exec::new("sh").arg("-c").arg(script)
 }
@@ -51,7 +54,7 @@ fn at_the_deadline_the_whole_group_is_killed() {
     let exec = sh("sleep 60 & echo $!; exec sleep 60").deadline(Duration::from_millis(300));
     let output = exec.run().unwrap();
     assert_eq!(output.exit, Exit::TimedOut);
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < LONG_BEFORE);
     let background: u32 = text(&output.stdout).trim().parse().unwrap();
     eventually("the background process is gone", || {
         table::entry(background).is_none_or(|e| e.has_ended())
@@ -63,7 +66,7 @@ fn a_process_left_in_the_background_does_not_outlive_the_leader() {
     let begun = Instant::now();
     let output = sh("sleep 60 & echo $!").run().unwrap();
     assert_eq!(output.exit, Exit::Code(0));
-    assert!(begun.elapsed() < Duration::from_secs(5), "its pipe must not hold us up");
+    assert!(begun.elapsed() < LONG_BEFORE, "its pipe must not hold us up");
     let background: u32 = text(&output.stdout).trim().parse().unwrap();
     eventually("the background process is gone", || {
         table::entry(background).is_none_or(|e| e.has_ended())
@@ -73,9 +76,10 @@ fn a_process_left_in_the_background_does_not_outlive_the_leader() {
 #[test]
 fn a_process_that_left_its_group_does_not_hold_us_up() {
     let begun = Instant::now();
-    let output = sh("setsid sleep 8 & echo done").run().unwrap();
-    assert_eq!((output.exit, text(&output.stdout)), (Exit::Code(0), "done\n".into()));
-    assert!(begun.elapsed() < Duration::from_secs(6));
+    let output = sh("setsid sleep 60 & echo $!").run().unwrap();
+    assert_eq!(output.exit, Exit::Code(0));
+    assert!(begun.elapsed() < LONG_BEFORE);
+    assert!(sh(&format!("kill {}", text(&output.stdout))).run().unwrap().exit.is_success());
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn pulling_the_cancel_ends_the_process_at_once() {
         )
         .unwrap();
     assert_eq!((exit, started), (Exit::Cancelled, true));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < LONG_BEFORE);
     assert_eq!(sh("sleep 60").run_until(&cancel).unwrap().exit, Exit::Cancelled);
 }
 

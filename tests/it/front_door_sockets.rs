@@ -6,7 +6,11 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use tungstenite::Message;
 
-const SOON: Duration = Duration::from_secs(10);
+/// Longer than a busy machine makes anything wait.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Long before the first ping of a session, and the end that follows an unanswered one.
+const LONG_BEFORE: Duration = Duration::from_secs(15);
 
 fn stats(server: &Server) -> String {
     format!("/ws/stats?token={}", server.token())
@@ -89,7 +93,7 @@ fn a_bad_or_unmasked_frame_ends_the_session() {
         connection.send(bytes).set_limit(SOON);
         let begin = Instant::now();
         connection.drain();
-        assert!(begin.elapsed() < Duration::from_secs(5), "{bytes:?} was accepted");
+        assert!(begin.elapsed() < LONG_BEFORE, "{bytes:?} was accepted");
     }
     server.owner().get("/api/session").expect(200);
 }
@@ -106,7 +110,7 @@ fn a_message_over_64_kib_ends_the_session_before_it_is_stored() {
     announced.send(b"\x81\xff\x00\x00\x00\x00\x10\x00\x00\x00abcd").set_limit(SOON);
     let begin = Instant::now();
     announced.drain();
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < LONG_BEFORE);
     // Nor do fragments add up to more.
     let mut fragments = by_hand(&server);
     let mut sent = fragments.try_send(
@@ -123,7 +127,7 @@ fn a_message_over_64_kib_ends_the_session_before_it_is_stored() {
         .collect::<Vec<u8>>();
     let begin = Instant::now();
     while sent.is_ok() {
-        assert!(begin.elapsed() < Duration::from_secs(8), "a message without an end");
+        assert!(begin.elapsed() < Duration::from_secs(30), "a message without an end");
         sent = fragments.try_send(&piece.repeat(100));
     }
     watch.holds();
@@ -207,7 +211,7 @@ fn the_end_of_the_server_is_a_close_frame() {
     let closing = std::thread::spawn(move || socket.wait_for_close(SOON));
     let (status, took) = server.terminate();
     assert_eq!(status.code(), Some(0));
-    assert!(took < SOON, "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(closing.join().unwrap(), Some(1001), "going away (RFC 6455, 7.4.1)");
 }
 

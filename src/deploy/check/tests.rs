@@ -6,6 +6,9 @@ use crate::deploy::port::Ports;
 use crate::deploy::sandbox::{Purpose, Sandbox};
 use std::net::TcpListener;
 
+/// What must not wait for a minute did not; no measure of speed.
+const LONG_BEFORE: Duration = Duration::from_secs(30);
+
 fn machine() -> (Machine, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     (Machine::here(dir.path()), dir)
@@ -23,7 +26,7 @@ while True:
     if c.recv(1000):
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         if answer == 'end': sys.exit(5)
-        if answer == 'slow': time.sleep(30)
+        if answer == 'slow': time.sleep(60)
         c.sendall(answer.replace('_', ' ').encode() + b'\r\n\r\n')
     c.close()
 ";
@@ -56,7 +59,7 @@ fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
 
 fn unwell(arguments: &str, path: &str) -> String {
     let tried = check(arguments, path, 2, &Cancel::new().unwrap());
-    assert!(tried.took < Duration::from_secs(6), "{:?}", tried.took);
+    assert!(tried.took < LONG_BEFORE, "{:?}", tried.took);
     match tried.verdict {
         Verdict::Unwell(sentence) => sentence.replace(&tried.port.to_string(), "<port>"),
         other => panic!("{other:?}"),
@@ -91,7 +94,7 @@ fn an_app_that_ends_fails_at_once() {
     let never = Cancel::new().unwrap();
     let tried = check("127.0.0.1 $PORT end", "/", 60, &never);
     assert_eq!(tried.verdict, Verdict::Ended(Exit::Code(5)));
-    assert!(tried.took < Duration::from_secs(10));
+    assert!(tried.took < LONG_BEFORE, "{:?}", tried.took);
     assert_eq!(check("nonsense", "", 60, &never).verdict, Verdict::Ended(Exit::Code(1)));
 }
 
@@ -154,7 +157,7 @@ fn a_check_can_be_cancelled_also_while_it_waits_for_an_answer() {
     let tried = check("127.0.0.1 $PORT slow", "/", 60, &cancel);
     puller.join().unwrap();
     assert_eq!(tried.verdict, Verdict::Cancelled);
-    assert!(tried.took < Duration::from_secs(5));
+    assert!(tried.took < LONG_BEFORE, "{:?}", tried.took);
 }
 
 #[test]

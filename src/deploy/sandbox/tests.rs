@@ -158,16 +158,23 @@ fn nothing_runs_with_half_of_its_environment() {
 }
 
 #[test]
-fn as_much_environment_as_is_allowed_arrives_quickly() {
+fn as_much_environment_as_is_allowed_arrives_in_time_that_grows_no_faster_than_it() {
     let (machine, _dir) = machine();
-    let mut sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
-    for n in 0..MAX_ENV_VARS {
-        sandbox = sandbox.env(format!("V{n}"), "\\x\n".repeat(MAX_ENV_TOTAL / MAX_ENV_VARS / 3));
-    }
-    let begun = std::time::Instant::now();
-    let bytes: usize = out(&sandbox, "env -0 | wc -c").parse().unwrap();
-    assert!(bytes > MAX_ENV_TOTAL * 9 / 10, "{bytes}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let arrives = |total: usize| {
+        let mut sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+        for n in 0..MAX_ENV_VARS {
+            sandbox = sandbox.env(format!("V{n}"), "\\x\n".repeat(total / MAX_ENV_VARS / 3));
+        }
+        let begun = std::time::Instant::now();
+        let bytes: usize = out(&sandbox, "env -0 | wc -c").parse().unwrap();
+        assert!(bytes > total * 9 / 10, "{bytes}");
+        begun.elapsed()
+    };
+    // The quickest of some, since others use this machine too. What grows with the
+    // square would take sixteen times as long.
+    let quickest = |total| (0..3).map(|_| arrives(total)).min().unwrap();
+    let (quarter, whole) = (quickest(MAX_ENV_TOTAL / 4), quickest(MAX_ENV_TOTAL));
+    assert!(whole < quarter * 8, "{quarter:?}, {whole:?}");
 }
 
 #[test]

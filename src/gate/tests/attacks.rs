@@ -156,10 +156,17 @@ fn thirty_two_kept_alive_connections_are_all_served_at_once() {
             scope.spawn(|| {
                 let mut caller = house.connect();
                 together.wait();
-                // Nagle against delayed ACK would take 40 ms each: 8 s together.
-                let start = Instant::now();
-                (0..200).for_each(|_| caller.hello());
-                assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+                let mut times: Vec<Duration> = (0..200)
+                    .map(|_| {
+                        let start = Instant::now();
+                        caller.hello();
+                        start.elapsed()
+                    })
+                    .collect();
+                times.sort();
+                // Nagle against delayed ACK would make nearly every one wait for 40 ms; a
+                // busy machine delays some.
+                assert!(times[50] < Duration::from_millis(40), "{times:?}");
                 together.wait();
             });
         }

@@ -129,7 +129,6 @@ fn a_head_or_body_that_drips_gets_408_at_the_deadline() {
         });
         assert_eq!(caller.answer().status, 408);
         assert!(start.elapsed() >= Duration::from_millis(150));
-        assert!(start.elapsed() < Duration::from_secs(5));
         caller.stream.shutdown(std::net::Shutdown::Both).unwrap();
         dripping.join().unwrap();
     }
