@@ -1,7 +1,7 @@
 //! Loopback ports: which are free, who listens on which.
 
 use crate::proc::table::Entry;
-use rustix::net::{AddressFamily, SocketType, bind, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io;
@@ -60,7 +60,8 @@ fn note(recent: &mut VecDeque<u16>, port: u16) {
 /// on: nobody can connect meanwhile.
 fn is_free(port: u16) -> bool {
     let bound = |family, address: IpAddr| {
-        let socket = socket(family, SocketType::STREAM, None)?;
+        // A child that another thread starts just now would keep the port for good.
+        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         bind(&socket, &SocketAddr::new(address, port))
     };
     let v4 = bound(AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into());
@@ -215,6 +216,8 @@ mod tests {
     use super::*;
     use crate::proc::table;
     use std::net::{TcpListener, TcpStream};
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn ports_are_free_and_never_the_same_twice() {
@@ -232,6 +235,27 @@ mod tests {
             let listener = TcpListener::bind(address).unwrap();
             assert!(!is_free(listener.local_addr().unwrap().port()), "{address}");
         }
+    }
+
+    #[test]
+    fn a_child_that_starts_meanwhile_does_not_keep_the_port() {
+        let files_of_a_child = || {
+            let ls = Command::new("ls").arg("/proc/self/fd").output().unwrap();
+            String::from_utf8(ls.stdout).unwrap()
+        };
+        let usual = files_of_a_child();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // A port that no app gets, so that this is in nobody's way.
+                    is_free(RANGE.end);
+                }
+            });
+            let odd = (0..100).map(|_| files_of_a_child()).find(|files| *files != usual);
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(odd, None);
+        });
     }
 
     #[test]

@@ -91,10 +91,11 @@ impl House {
 
     /// Connects from 127.0.`n`, which the gate takes for another client.
     fn connect_from(&self, n: u16) -> Caller {
-        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
         let [high, low] = n.to_be_bytes();
         let from = SocketAddr::from(([127, 1, high, low], 0));
-        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+        let socket = socket_with(family, SocketType::STREAM, flags, None).unwrap();
         bind(&socket, &from).unwrap();
         connect(&socket, &self.address).unwrap();
         Caller::over(TcpStream::from(socket))
@@ -106,7 +107,8 @@ impl House {
         let mut owner = self.connect_from(60_000);
         let answer = owner.ask(&format!("GET /hello HTTP/1.1\r\nHost: a\r\n{}\r\n", bearer()));
         assert_eq!((answer.status, answer.text()), (200, "hello"));
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        // Not after some stranger's deadline. Of a second speaks the siege, through the binary.
+        assert!(start.elapsed() < FOREVER / 4, "{:?}", start.elapsed());
     }
 
     /// Waits until the inside reports something.
