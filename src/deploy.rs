@@ -54,6 +54,7 @@ use crate::proc::Cancel;
 use crate::store::App;
 use check::{Check, Verdict};
 use deployer::Shared;
+use error::Halt;
 use launch::Launched;
 use machine::Machine;
 use places::Recipe;
@@ -75,26 +76,6 @@ const SHORT_COMMIT: usize = 10;
 
 /// Characters of a failed deploy's reason in the server's log, which keeps everybody's.
 const REASON: usize = 300;
-
-/// Why a deploy went no further.
-enum Halt {
-    /// The sentence for the owner.
-    Failed(String),
-    /// It was cancelled, or has ended in the database already.
-    Cancelled,
-}
-
-impl From<&str> for Halt {
-    fn from(sentence: &str) -> Self {
-        Self::Failed(sentence.to_owned())
-    }
-}
-
-impl From<String> for Halt {
-    fn from(sentence: String) -> Self {
-        Self::Failed(sentence)
-    }
-}
 
 /// One deploy on its way.
 struct Attempt<'a> {
@@ -314,7 +295,8 @@ impl Attempt<'_> {
         if self.cancel.is_cancelled() {
             return Err(Halt::Cancelled);
         }
-        let published = published.map_err(|why| self.shared.no_room().unwrap_or(why))?;
+        let published =
+            published.map_err(|halt| self.shared.no_room().map_or(halt, Halt::Failed))?;
         if !site.join("index.html").is_file() {
             return Err(Halt::Failed("the build left no index.html".to_owned()));
         }

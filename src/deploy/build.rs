@@ -1,7 +1,7 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
-use super::Halt;
 use super::disk::watched;
+use super::error::Halt;
 use super::sandbox::Sandbox;
 use crate::journal::{Redactor, was_cut};
 use crate::proc::{Cancel, Exit};
@@ -16,29 +16,11 @@ const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 /// Characters of the last line that go into the error.
 const QUOTED: usize = 300;
 
-/// Why there is no build.
-#[derive(Debug, PartialEq, Eq)]
-pub enum BuildError {
-    /// The sentence for the owner.
-    Failed(String),
-    /// Somebody changed his mind.
-    Cancelled,
-}
-
-impl From<BuildError> for Halt {
-    fn from(error: BuildError) -> Self {
-        match error {
-            BuildError::Failed(sentence) => Self::Failed(sentence),
-            BuildError::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
 /// Runs the command to its end, or until `no_room` says why the disk is too full, for
 /// `at_most` so long.
 ///
 /// # Errors
-/// [`BuildError`], with the command's last line, since it mostly says why.
+/// [`Halt`], with the command's last line, since it mostly says why.
 pub fn build(
     sandbox: &Sandbox<'_>,
     command: &str,
@@ -47,7 +29,7 @@ pub fn build(
     no_room: &(dyn Fn() -> Option<String> + Sync),
     at_most: Duration,
     log: &mut dyn FnMut(&str),
-) -> Result<(), BuildError> {
+) -> Result<(), Halt> {
     let mut last = String::new();
     // Whether what comes is the rest of a line that was too long. It is not quoted: the
     // first half of a secret may be in the piece before.
@@ -61,17 +43,17 @@ pub fn build(
         is_rest = was_cut(line);
         log(line);
     };
-    let failed = |e: &dyn ToString| BuildError::Failed(e.to_string());
+    let failed = |e: &dyn ToString| Halt::Failed(e.to_string());
     let watched = watched(cancel, no_room, |stop| exec.stream(&mut on_line, stop));
     let (exit, full) = watched.map_err(|e| failed(&e))?;
     let exit = exit.map_err(|e| failed(&e))?;
     if let (Exit::Cancelled, Some(why)) = (exit, full) {
-        return Err(BuildError::Failed(format!("the build was ended: {why}")));
+        return Err(Halt::Failed(format!("the build was ended: {why}")));
     }
     let quote = if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
     let sentence = match exit {
         Exit::Code(0) => return Ok(()),
-        Exit::Cancelled => return Err(BuildError::Cancelled),
+        Exit::Cancelled => return Err(Halt::Cancelled),
         Exit::Code(137) | Exit::Signal(9) => format!(
             "the build was killed (signal 9), most likely because it needed more memory than it \
              may have{quote}"
@@ -86,7 +68,7 @@ pub fn build(
         }
         exit => format!("the build command ended with {exit}{quote}"),
     };
-    Err(BuildError::Failed(sentence))
+    Err(Halt::Failed(sentence))
 }
 
 fn too_long(at_most: Duration) -> String {
@@ -103,7 +85,7 @@ mod tests {
     /// Stands for a build that fills the disk.
     const FILLS: &str = "sleep 600";
 
-    fn run(command: &str, cancel: &Cancel) -> (Result<(), BuildError>, Vec<String>) {
+    fn run(command: &str, cancel: &Cancel) -> (Result<(), Halt>, Vec<String>) {
         run_within(DEADLINE, command, cancel)
     }
 
@@ -111,7 +93,7 @@ mod tests {
         at_most: Duration,
         command: &str,
         cancel: &Cancel,
-    ) -> (Result<(), BuildError>, Vec<String>) {
+    ) -> (Result<(), Halt>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let machine = Machine::here(dir.path());
         let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
@@ -129,7 +111,7 @@ mod tests {
 
     fn failed(command: &str) -> String {
         match run(command, &Cancel::new().unwrap()).0 {
-            Err(BuildError::Failed(sentence)) => sentence,
+            Err(Halt::Failed(sentence)) => sentence,
             other => panic!("{other:?}"),
         }
     }
@@ -166,7 +148,7 @@ mod tests {
     #[test]
     fn a_build_can_be_cancelled() {
         let (result, _) = run("echo cancel me; sleep 600", &Cancel::new().unwrap());
-        assert_eq!(result, Err(BuildError::Cancelled));
+        assert_eq!(result, Err(Halt::Cancelled));
     }
 
     #[test]
@@ -174,7 +156,7 @@ mod tests {
         let (at_most, cancel) = (Duration::from_secs(1), Cancel::new().unwrap());
         let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
         let late = format!("{}; its last line: begun", too_long(at_most));
-        assert_eq!((result, lines), (Err(BuildError::Failed(late)), vec!["begun".to_owned()]));
+        assert_eq!((result, lines), (Err(Halt::Failed(late)), vec!["begun".to_owned()]));
         assert_eq!(too_long(DEADLINE), "the build took longer than 15 minutes");
     }
 }

@@ -1,4 +1,5 @@
-//! Why the pipeline did not take a request, in sentences that say what to do.
+//! Why the pipeline did not take a request, or went no further with a deploy, in sentences
+//! that say what to do.
 
 use crate::store::StoreError;
 use std::fmt;
@@ -49,5 +50,26 @@ impl std::error::Error for DeployError {}
 impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+/// Why a deploy went no further.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Halt {
+    /// The sentence for the owner.
+    Failed(String),
+    /// It was cancelled, or has ended in the database already.
+    Cancelled,
+}
+
+impl From<&str> for Halt {
+    fn from(sentence: &str) -> Self {
+        Self::Failed(sentence.to_owned())
+    }
+}
+
+impl From<String> for Halt {
+    fn from(sentence: String) -> Self {
+        Self::Failed(sentence)
     }
 }

@@ -4,6 +4,7 @@
 //! they lead to, so it never sees the release itself: it gets a copy with regular files
 //! and directories alone, none of them hidden, which nobody else can write to.
 
+use super::error::Halt;
 use super::files::{ENTER, Tree, inside, names};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
 use std::ffi::{CStr, OsStr};
@@ -54,15 +55,15 @@ impl Published {
 /// Copies a tree to a directory that is not there yet, with at most `room` bytes.
 ///
 /// # Errors
-/// The sentence for the owner; what was copied by then is left for the caller to remove.
+/// [`Halt`]; what was copied by then is left for the caller to remove.
 pub fn publish(
     tree: &Tree,
     to: &Path,
     room: u64,
     go_on: &dyn Fn() -> bool,
-) -> Result<Published, String> {
+) -> Result<Published, Halt> {
     let most = MOST_BYTES.min(room);
-    let failed = |error: io::Error| format!("the site could not be copied: {error}");
+    let failed = |error: io::Error| NotCopied::from(error).told(most);
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
     let mut pending = vec![PathBuf::new()];
@@ -79,13 +80,14 @@ pub fn publish(
                 continue;
             }
             if !go_on() {
-                return Err("cancelled".to_owned());
+                return Err(Halt::Cancelled);
             }
             count += 1;
             if count > MOST_FILES || below.as_os_str().len() > LONGEST_PATH {
-                return Err(format!(
+                let sentence = format!(
                     "a site may have {MOST_FILES} files with paths of {LONGEST_PATH} bytes"
-                ));
+                );
+                return Err(sentence.into());
             }
             let kind = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
             match kind.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
@@ -133,16 +135,16 @@ enum NotCopied {
 }
 
 impl NotCopied {
-    /// The sentence for the owner of a site that may have so many bytes.
-    fn told(self, most: u64) -> String {
-        match self {
+    /// What the owner of a site hears that may have so many bytes.
+    fn told(self, most: u64) -> Halt {
+        Halt::Failed(match self {
             Self::TooLarge if most < MOST_BYTES => {
                 format!("the site needs more than the {} MiB of disk that are left", most >> 20)
             }
             Self::TooLarge => format!("a site may have {} MiB at most", MOST_BYTES >> 20),
-            Self::Cancelled => "cancelled".to_owned(),
+            Self::Cancelled => return Halt::Cancelled,
             Self::Io(error) => format!("the site could not be copied: {error}"),
-        }
+        })
     }
 }
 
@@ -225,16 +227,19 @@ mod tests {
         fs::create_dir(&release).unwrap();
         let huge = File::create(release.join("index.html")).unwrap();
         let tree = Tree::open(&release, "").unwrap();
-        assert!(publish(&tree, &dir.path().join("a"), u64::MAX, &|| false).is_err());
+        let refused = |to: &str, room, go_on: &dyn Fn() -> bool| {
+            publish(&tree, &dir.path().join(to), room, go_on).unwrap_err()
+        };
+        assert_eq!(refused("a", u64::MAX, &|| false), Halt::Cancelled);
         // Nothing but its length is there.
         huge.set_len(MOST_BYTES + 1).unwrap();
-        let little = publish(&tree, &dir.path().join("b"), 3 << 20, &|| true).unwrap_err();
-        assert!(little.contains("more than the 3 MiB of disk"), "{little}");
-        assert!(NotCopied::TooLarge.told(MOST_BYTES).contains("1024 MiB"));
+        let little = "the site needs more than the 3 MiB of disk that are left";
+        assert_eq!(refused("b", 3 << 20, &|| true), Halt::from(little));
+        let large = Halt::from("a site may have 1024 MiB at most");
+        assert_eq!(NotCopied::TooLarge.told(MOST_BYTES), large);
         let asked = std::cell::Cell::new(0);
         let once = || asked.replace(asked.get() + 1) == 0;
-        let cancelled = publish(&tree, &dir.path().join("c"), u64::MAX, &once).unwrap_err();
-        assert_eq!(cancelled, "cancelled", "within one file");
+        assert_eq!(refused("c", u64::MAX, &once), Halt::Cancelled, "within one file");
         assert!(dir.path().join("c/index.html").metadata().unwrap().len() <= PIECE);
     }
 }

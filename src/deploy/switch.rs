@@ -1,9 +1,10 @@
 //! The last step of a deploy: the switch from the release before to the new one.
 
+use super::Attempt;
+use super::error::Halt;
 use super::launch::Launched;
 use super::route::Target;
 use super::supervise::Message;
-use super::{Attempt, Halt};
 use crate::store::Process;
 
 impl Attempt<'_> {
