@@ -248,13 +248,14 @@ impl Deployer {
     /// Why apps have no users of their own, where that is so, and how to mend it.
     #[must_use]
     pub fn shared_user(&self) -> Option<String> {
-        self.shared.probe.machine()?.ok()?.shared_because
+        self.shared.probe.machine()?.ok()?.shared_because.clone()
     }
 
     /// The limits of an app as they are; `None` while this machine is not known.
     #[must_use]
     pub fn limits(&self, app: &App) -> Option<LimitsReport> {
-        Some(limits::report(app, &self.shared.probe.machine()?.ok()?))
+        let machine = self.shared.probe.machine()?.ok()?;
+        Some(limits::report(app, &machine))
     }
 
     /// Refuses when this machine is known to run no apps. Never waits, for all requests have

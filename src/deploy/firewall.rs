@@ -1,6 +1,7 @@
 //! Whether a firewall keeps apps from the machine's own ports. It is not read from a
 //! list of rules, but tried, by a program that runs as apps do.
 
+use super::identity::user_name;
 use super::machine::{Machine, Mode};
 use super::sandbox::{Purpose, Sandbox};
 use crate::proc::{Cancel, Exit, wait_any};
@@ -69,7 +70,7 @@ pub fn look(machine: &Machine, stop: &Cancel) -> Firewall {
             Ok(Some(address)) => {
                 let who = match machine.mode {
                     Mode::Root => String::new(),
-                    _ => format!(" {}", machine.server_user()),
+                    _ => format!(" {}", user_name()),
                 };
                 return Firewall::Missing(format!(
                     "apps can connect to the ports of this machine (tried with {address}): to the \

@@ -3,7 +3,7 @@
 use super::cgroup::Subtree;
 use super::etc::Etc;
 use super::files;
-use super::identity::{self, INSIDE, Range, user_name};
+use super::identity::{self, INSIDE, Range};
 use super::limits::Limits;
 use super::sandbox::{Purpose, Sandbox};
 use crate::proc::{self, Cancel, Exec};
@@ -49,7 +49,7 @@ pub enum Mode {
 }
 
 /// A machine on which sandboxes work.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Machine {
     /// Whose processes an app's are.
     pub mode: Mode,
@@ -142,12 +142,6 @@ impl Machine {
             Mode::Subordinate(range) => Some(range.uid(slot)),
             Mode::Root => Some(self.inside_uid(slot)),
         }
-    }
-
-    /// The name of the user who runs this server.
-    #[must_use]
-    pub fn server_user(&self) -> String {
-        user_name()
     }
 
     /// Lets the server read all of a release, whatever its build has sealed.

@@ -6,7 +6,7 @@ use super::firewall::{self, Firewall};
 use super::machine::Machine;
 use crate::proc::Cancel;
 use std::io;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Time between two looks when all is well.
@@ -27,7 +27,7 @@ pub struct Probe {
 
 #[derive(Default)]
 struct Known {
-    machine: Option<Result<Machine, String>>,
+    machine: Option<Result<Arc<Machine>, String>>,
     firewall: Option<Firewall>,
     closed: bool,
 }
@@ -43,7 +43,7 @@ impl Probe {
     }
 
     /// What was found last; `None` before the first look has ended.
-    pub fn machine(&self) -> Option<Result<Machine, String>> {
+    pub fn machine(&self) -> Option<Result<Arc<Machine>, String>> {
         lock(&self.known).machine.clone()
     }
 
@@ -87,7 +87,7 @@ impl Shared {
     ///
     /// # Errors
     /// The sentence that says what is missing.
-    pub fn machine(&self) -> Result<Machine, String> {
+    pub fn machine(&self) -> Result<Arc<Machine>, String> {
         let mut known = lock(&self.probe.known);
         loop {
             match &known.machine {
@@ -109,17 +109,17 @@ impl Shared {
         loop {
             let etc = self.places.etc().map_err(|e| e.to_string());
             let found = etc.and_then(|etc| Machine::probe(&etc, &self.places.apps(), &probe.stop));
+            let found = found.map(Arc::new);
             if probe.stop.is_cancelled() {
                 return;
             }
-            let firewall = found.as_ref().ok().map(|machine| (machine.clone(), probe));
             let problem = found.as_ref().err().cloned();
             if let Some(why) = problem.as_ref().filter(|_| problem != said) {
                 log::warn!("apps cannot run: {why}");
             }
             said = problem;
-            probe.note(|known| known.machine = Some(found));
-            let firewall = firewall.map(|(machine, probe)| firewall::look(&machine, &probe.stop));
+            probe.note(|known| known.machine = Some(found.clone()));
+            let firewall = found.ok().map(|machine| firewall::look(&machine, &probe.stop));
             let pause = match &firewall {
                 None => WANTING,
                 Some(Firewall::InForce) => WELL,
