@@ -205,9 +205,8 @@ impl Journal {
 
     /// Sets what is kept out of an app's log from now on, for those who follow
     /// it already too: also what was replaced, for the lines from before hold it.
-    #[allow(clippy::needless_pass_by_value, reason = "a redactor is handed over")]
-    pub fn set_redactor(&self, app: &AppId, redactor: Redactor) {
-        self.shared.app(app).set_redactor(&redactor);
+    pub fn set_redactor(&self, app: &AppId, redactor: &Redactor) {
+        self.shared.app(app).set_redactor(redactor);
     }
 
     /// What is kept out of an app's log.

@@ -125,7 +125,6 @@ pub struct Exec {
     program: String,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    cwd: PathBuf,
     stdin: Zeroizing<Vec<u8>>,
     deadline: Duration,
     output_cap: usize,
@@ -140,7 +139,6 @@ impl Exec {
             program: program.to_owned(),
             args: Vec::new(),
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
-            cwd: PathBuf::from("/"),
             stdin: Zeroizing::new(Vec::new()),
             deadline: DEFAULT_DEADLINE,
             output_cap: DEFAULT_OUTPUT_CAP,
@@ -165,13 +163,6 @@ impl Exec {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    /// Runs it in this directory instead of `/`.
-    #[must_use]
-    pub fn cwd(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.cwd = dir.into();
         self
     }
 
@@ -328,7 +319,7 @@ impl Exec {
         let mut words = words.into_iter();
         let first = words.next().unwrap_or_default();
         let mut command = Command::new(first);
-        command.args(words).args(&self.args).env_clear().current_dir(&self.cwd);
+        command.args(words).args(&self.args).env_clear().current_dir("/");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }

@@ -134,7 +134,7 @@ impl House {
             // without its app's secrets to hide is no reason not to start.
             match store.secrets_of(&app.id) {
                 Ok(secrets) => {
-                    journal.set_redactor(&app.id, crate::journal::Redactor::new(secrets))
+                    journal.set_redactor(&app.id, &crate::journal::Redactor::new(secrets))
                 }
                 Err(error) => log::error!("{error}"),
             }

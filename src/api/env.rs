@@ -93,7 +93,7 @@ impl Api {
     /// Tells the journal what it must not show of an app from now on.
     pub(super) fn refresh_redactor(&self, id: &AppId) -> Result<(), ApiError> {
         let secrets = self.store.secrets_of(id)?;
-        self.journal.set_redactor(id, crate::journal::Redactor::new(secrets));
+        self.journal.set_redactor(id, &crate::journal::Redactor::new(secrets));
         Ok(())
     }
 }

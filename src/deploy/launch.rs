@@ -65,7 +65,7 @@ impl Shared {
         let start = recipe.start.as_deref().ok_or("it is a static site, which has no process")?;
         let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
         let secrets = self.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
-        self.journal.set_redactor(&app.id, Redactor::new(secrets));
+        self.journal.set_redactor(&app.id, &Redactor::new(secrets));
         let log = self.journal.app_log_file(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
         let port = self.ports.fresh().map_err(|e| e.to_string())?;

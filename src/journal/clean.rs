@@ -16,9 +16,9 @@ enum At {
     /// In a control sequence (ESC [), until its final byte.
     Sequence,
     /// In a control string (OSC, DCS, …), until BEL or ST.
-    Text7,
+    ControlString,
     /// After ESC in a control string: a backslash ends it.
-    Text7Escape,
+    ControlStringEscape,
 }
 
 /// Turns pieces of a byte stream into clean text with `\n` as its only line end.
@@ -106,20 +106,20 @@ impl Cleaner {
         self.at = match (self.at, c) {
             (At::Text, '\u{1b}') => At::Escape,
             (At::Text, '\u{9b}') => At::Sequence,
-            (At::Text, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => At::Text7,
+            (At::Text, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => At::ControlString,
             (At::Text, _) => return self.show(c, out),
-            (At::Escape | At::Text7Escape, '\u{1b}') => At::Escape,
+            (At::Escape | At::ControlStringEscape, '\u{1b}') => At::Escape,
             (At::Escape, '[') => At::Sequence,
-            (At::Escape, ']' | 'P' | 'X' | '^' | '_') => At::Text7,
+            (At::Escape, ']' | 'P' | 'X' | '^' | '_') => At::ControlString,
             (At::Escape, ' '..='/') => At::Escape,
             (At::Escape, '0'..='~') => At::Text,
             (At::Sequence, ' '..='?') => At::Sequence,
             (At::Sequence, '@'..='~') => At::Text,
-            (At::Text7, '\u{7}' | '\u{9c}') => At::Text,
-            (At::Text7, '\u{1b}') => At::Text7Escape,
-            (At::Text7, _) => At::Text7,
-            (At::Text7Escape, '\\') => At::Text,
-            (At::Text7Escape, _) => At::Text7,
+            (At::ControlString, '\u{7}' | '\u{9c}') => At::Text,
+            (At::ControlString, '\u{1b}') => At::ControlStringEscape,
+            (At::ControlString, _) => At::ControlString,
+            (At::ControlStringEscape, '\\') => At::Text,
+            (At::ControlStringEscape, _) => At::ControlString,
             // Not a sequence after all: what broke it is text again.
             (At::Escape | At::Sequence, _) => {
                 self.at = At::Text;

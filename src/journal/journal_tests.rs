@@ -188,7 +188,7 @@ fn who_follows_an_app_before_its_first_line_is_woken_by_it() {
 fn a_new_secret_is_kept_from_those_who_follow_already() {
     let room = room(MAX_APP_LOG);
     let mut follower = room.journal.follow_app(&app(), 10, secret("old-secret")).unwrap();
-    room.journal.set_redactor(&app(), secret("new-secret"));
+    room.journal.set_redactor(&app(), &secret("new-secret"));
     room.journal.note_app(&app(), "old-secret new-secret");
     let noted = drain(&mut follower).into_iter().map(|event| match event {
         Event::Line(line) => without_time(&line),

@@ -75,7 +75,7 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
 
 fn git(dir: &Path, words: &[&str]) {
     let who = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
-    let output = Exec::new("git").cwd(dir).args(who).args(words).run().unwrap();
+    let output = Exec::new("git").arg("-C").arg(dir).args(who).args(words).run().unwrap();
     assert!(output.exit.is_success(), "{words:?}");
 }
 
