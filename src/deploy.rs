@@ -4,40 +4,57 @@
 //! one sentence that says at which step and why. The release before keeps serving
 //! until the new one has proved itself, and stays untouched when it does not.
 //! Nothing that comes from a repository runs outside a [`sandbox`].
+//!
+//! To read it: the [`deployer`] takes what is asked for, a [`worker`] takes it out of the
+//! queue and runs the steps below: [`source`] with [`fetch`], [`detect`], [`build`] or, without
+//! a process, [`publish`], then [`launch`], [`check`] and [`switch`]. From then on it is for the
+//! [`supervise`]r, whose apps are [`instance`]s, and for [`draining`], where the ones before
+//! end. All of it stands on what a [`probe`] knows of the [`machine`].
 
-mod build;
-mod cgroup;
-mod check;
+// The entrance: requests, the queue, errors.
 mod deployer;
-mod detect;
-mod disk;
-mod draining;
 mod error;
-mod etc;
+mod worker;
+
+// The steps of a deploy.
+mod build;
+mod check;
+mod detect;
 mod fetch;
-mod files;
-mod firewall;
-mod hosts;
-mod identity;
-mod instance;
 mod launch;
+mod publish;
+mod source;
+mod switch;
+
+// What runs, from its start to its end.
+mod draining;
+mod instance;
+mod supervise;
+
+// The sandbox, and what an app may take and see of the machine.
+mod cgroup;
+mod etc;
+mod firewall;
+mod identity;
 mod limits;
 mod machine;
 mod network;
-mod places;
-mod port;
 mod probe;
-mod prune;
-mod publish;
-mod reclaim;
-mod rescue;
-mod route;
 mod sandbox;
 mod seccomp;
-mod source;
-mod supervise;
-mod switch;
-mod worker;
+
+// Files of apps on the disk, and when they go.
+mod disk;
+mod files;
+mod places;
+mod prune;
+mod rescue;
+
+// The way of a request to an app: names, ports, the router.
+mod hosts;
+mod port;
+mod reclaim;
+mod route;
 
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
