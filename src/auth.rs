@@ -18,13 +18,14 @@ pub mod token;
 
 use crate::data_dir::DataDir;
 use crate::model::{Client, Secret, UnixMillis, unix_millis};
+use crate::sync::lock;
 use clock::{Clock, Millis};
 use hook::{Delivery, HookVerdict};
 use notice::{Note, Notices, Tried};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 pub use ticket::LIFETIME as TICKET_LIFETIME;
 use ticket::Tickets;
 use token::InForce;
@@ -268,10 +269,9 @@ impl Auth {
         verdict
     }
 
-    /// The state, up to date with the token file. A panic elsewhere leaves
-    /// nothing half done here, so a poisoned lock is as good as any.
+    /// The state, up to date with the token file.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.inner);
         if !self.pinned {
             inner.force.refresh(&self.data);
         }

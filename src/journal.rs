@@ -22,19 +22,19 @@ pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};
+use crate::sync::{Bell, lock};
 use app_log::{AppLog, open_to_read};
 use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, fchmod};
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use writer::{Channel, poke, wakeable};
+use writer::Channel;
 
 /// Bytes after which an app's log is rotated; as much again is kept of what was
 /// before.
@@ -50,7 +50,7 @@ pub const MAX_TAIL: usize = 5_000;
 /// Keeps the logs of one data directory. Dropping it joins its one thread.
 pub struct Journal {
     shared: Arc<Shared>,
-    stop: Arc<OwnedFd>,
+    stop: Arc<Bell>,
     rotator: Option<JoinHandle<()>>,
 }
 
@@ -76,7 +76,7 @@ impl Journal {
     fn at(deploys: PathBuf, apps: PathBuf, max_app_log: u64) -> io::Result<Self> {
         let (running, known) = (Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { deploys, apps, max_app_log, running, known });
-        let stop = Arc::new(wakeable()?);
+        let stop = Arc::new(Bell::new()?);
         let (theirs, until) = (Arc::clone(&shared), Arc::clone(&stop));
         let rotator = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -91,11 +91,11 @@ impl Journal {
     pub fn begin(&self, deploy: &DeployId, redactor: Redactor) -> io::Result<Writer> {
         let channel = Arc::new(Channel::default());
         // Known before the file is there: whoever finds the file finds its channel.
-        locked(&self.shared.running).insert(deploy.clone(), Arc::clone(&channel));
+        lock(&self.shared.running).insert(deploy.clone(), Arc::clone(&channel));
         let options = &mut OpenOptions::new();
         let made = create_private(options.write(true).truncate(true), &self.deploy_log(deploy));
         let file = made.inspect_err(|_| {
-            locked(&self.shared.running).remove(deploy);
+            lock(&self.shared.running).remove(deploy);
         })?;
         Ok(Writer::new(deploy.clone(), Arc::clone(&self.shared), channel, file, redactor))
     }
@@ -112,7 +112,7 @@ impl Journal {
         };
         // Asked after opening: without a channel the log has ended, and the file is
         // complete.
-        let channel = locked(&self.shared.running).get(id).cloned();
+        let channel = lock(&self.shared.running).get(id).cloned();
         Subscription::deploy(file, channel).map(Some)
     }
 
@@ -221,7 +221,7 @@ impl Journal {
         if let Err(error) = log.remove() {
             warn!("cannot remove the log of app {app}: {error}");
         }
-        locked(&self.shared.known).remove(app);
+        lock(&self.shared.known).remove(app);
         self.remove_deploys(deploys);
     }
 
@@ -252,7 +252,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        poke(&self.stop);
+        self.stop.ring();
         if let Some(rotator) = self.rotator.take()
             && rotator.join().is_err()
         {
@@ -264,10 +264,10 @@ impl Drop for Journal {
 impl Shared {
     fn app(&self, app: &AppId) -> Arc<AppLog> {
         let new = || Arc::new(AppLog::new(self.apps.join(format!("{app}.log"))));
-        Arc::clone(locked(&self.known).entry(app.clone()).or_insert_with(new))
+        Arc::clone(lock(&self.known).entry(app.clone()).or_insert_with(new))
     }
 
-    fn rotate_until(&self, stop: &OwnedFd) {
+    fn rotate_until(&self, stop: &Bell) {
         let pause = Timespec { tv_sec: LOOK_EVERY, tv_nsec: 0 };
         loop {
             match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&pause)) {
@@ -313,12 +313,6 @@ fn ends_inside_a_line(path: &Path) -> io::Result<bool> {
     let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
     let mut byte = [0];
     Ok(file.read_at(&mut byte, last)? == 1 && byte != *b"\n")
-}
-
-/// A panic elsewhere does not make what the lock guards wrong: every change
-/// under it is complete at any point.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@
 //! WebSockets. [`serve`] builds all of this and takes it down again; [`ops`] are
 //! the operator's commands.
 //!
-//! Which room may use which is a rule with a test (`tests/it/tidy.rs`).
+//! They speak in the values of [`model`]; how their threads wait for one another is
+//! [`sync`], which knows nothing of what the program does. Which room may use which is
+//! a rule with a test (`tests/it/tidy.rs`).
 #![warn(clippy::too_many_lines)]
 
 pub mod model;
+pub mod sync;
 
 pub mod cli;
 pub mod config;

@@ -24,11 +24,12 @@ pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use hooks::Delivered;
 
+use crate::sync::lock;
 use crate::vault::{Place, Vault};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
@@ -73,7 +74,7 @@ impl Store {
     fn read(&self) -> MutexGuard<'_, Connection> {
         // A panic while the lock was held ended one request; SQLite itself is
         // consistent, for every change is a transaction.
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reader)
     }
 
     /// Runs `work` in one transaction that is written whole or not at all.
@@ -81,7 +82,7 @@ impl Store {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = lock(&self.writer);
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&transaction)?;
         transaction.commit()?;

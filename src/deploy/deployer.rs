@@ -18,8 +18,9 @@ use crate::data_dir::DataDir;
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId, Trigger, Wanted};
 use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
+use crate::sync::lock;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
 /// Whether this machine can run apps.
@@ -353,9 +354,4 @@ fn recover_draining(shared: &Shared) -> Result<Draining, DeployError> {
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeployError> {
     let spawned = Builder::new().name(name.to_owned()).spawn(work);
     spawned.map_err(|e| DeployError::Io("start a thread", e))
-}
-
-/// A panic while a lock was held ended one deploy; what the lock guards is still whole.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,12 +1,13 @@
 //! Loopback ports: which are free, who listens on which.
 
 use crate::proc::table::Entry;
+use crate::sync::lock;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// The ports that apps get. Below the range out of which Linux takes ports for
 /// outgoing connections (32768 and up), so that none is gone between our look
@@ -26,7 +27,7 @@ pub struct Ports {
 impl Ports {
     /// Takes note of a port that an app has, or had when the last server ended.
     pub fn had(&self, port: u16) {
-        note(&mut self.recent.lock().unwrap_or_else(PoisonError::into_inner), port);
+        note(&mut lock(&self.recent), port);
     }
 
     /// A port that nobody uses now and none of our apps had lately.
@@ -34,7 +35,7 @@ impl Ports {
     /// # Errors
     /// When there is none, or the system gives no random number.
     pub fn fresh(&self) -> io::Result<u16> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.recent);
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         // From a random place on, since another server on this machine may look too.

@@ -1,10 +1,11 @@
 //! Probes the machine, at the start and from time to time: one thread tries what it
 //! takes to run apps, everybody else reads what it found last and waits for nothing.
 
-use super::deployer::{Shared, lock};
+use super::deployer::Shared;
 use super::firewall::{self, Firewall};
 use super::machine::Machine;
 use crate::proc::Cancel;
+use crate::sync::lock;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};

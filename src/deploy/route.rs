@@ -15,12 +15,12 @@ mod watch;
 pub use config::{Ports, Settings};
 pub use table::Target;
 
-use super::deployer::lock;
 use super::reclaim::Reclaimer;
 use crate::data_dir::DataDir;
 use crate::model::{AppId, AppName};
 use crate::proc::Cancel;
 use crate::store::App;
+use crate::sync::lock;
 use keeper::Keeper;
 use std::io;
 use std::sync::atomic::AtomicU32;

@@ -12,11 +12,11 @@ use super::route::Target;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
 use crate::store::{App, Process};
-use rustix::event::{EventfdFlags, eventfd};
+use crate::sync::Bell;
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,7 +56,7 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Handle {
     messages: Sender<Message>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 impl Handle {
@@ -66,14 +66,14 @@ impl Handle {
     /// When the process has no descriptor left.
     pub fn new() -> io::Result<(Self, Mailbox)> {
         let (sender, messages) = channel();
-        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let bell = Arc::new(Bell::new()?);
         Ok((Self { messages: sender, bell: Arc::clone(&bell) }, Mailbox { messages, bell }))
     }
 
     /// Sends a message. After the supervisor has gone it is lost, as is the server.
     pub fn send(&self, message: Message) {
         let _ = self.messages.send(message);
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        self.bell.ring();
     }
 }
 
@@ -81,7 +81,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Mailbox {
     messages: Receiver<Message>,
-    bell: Arc<OwnedFd>,
+    bell: Arc<Bell>,
 }
 
 /// A process of a live release.
@@ -362,7 +362,7 @@ impl Supervisor {
             log::error!("the supervisor cannot wait: {error}");
             std::thread::sleep(LOOK);
         }
-        let _ = rustix::io::read(&self.mailbox.bell, &mut [0; 8]);
+        self.mailbox.bell.silence();
     }
 }
 

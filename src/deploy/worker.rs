@@ -1,10 +1,11 @@
 //! The threads that deploy: one deploy at a time of each app, the oldest request
 //! first, and one build at a time of all.
 
-use super::deployer::{Shared, lock};
+use super::deployer::Shared;
 use super::prune::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
+use crate::sync::lock;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -54,7 +54,7 @@ impl EventLoop {
         relay: PathBuf,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        poll.watch(context.returns.bell(), BELL)?;
+        poll.watch(&context.returns.bell, BELL)?;
         acceptor.watch(&poll, FIRST_LISTENER)?;
         let relay = Relay::new(relay, RELAY, context.limits.answer);
         Ok(Self {

@@ -1,10 +1,11 @@
 //! The seats: who may stay connected when there is not room for all.
 
 use crate::model::Client;
+use crate::sync::lock;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Connections that were told to go and whose threads are not through yet. They
@@ -98,7 +99,7 @@ impl Seats {
         client: Client,
         counted: bool,
     ) -> Result<Permit, NoSeat> {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         if !self.has_room(&mut table, client, counted) {
             let later = table.leaving >= MAX_LEAVING && !self.is_closed();
             return Err(if later { NoSeat::Yet(stream) } else { NoSeat::Free(stream) });
@@ -129,7 +130,7 @@ impl Seats {
     /// Tells the longest idle connection that has not proved the token to go, for
     /// example because file descriptors ran out. False when there is none.
     pub fn evict_one(&self) -> bool {
-        self.vacate(&mut self.lock(), |_| true)
+        self.vacate(&mut lock(&self.table), |_| true)
     }
 
     /// Frees one seat among those that `eligible` names. A connection whose request
@@ -164,7 +165,7 @@ impl Seats {
 
     /// Admits nobody any more and closes every connection to which nothing is owed.
     pub fn close(&self) {
-        let table = self.lock();
+        let table = lock(&self.table);
         // First the flag, then the look: whoever begins to wait in between sees it.
         self.closed.store(true, SeqCst);
         for entry in &table.entries {
@@ -182,7 +183,7 @@ impl Seats {
 
     /// Waits until the last connection has gone; false when it has not by `until`.
     pub fn wait_until_empty(&self, until: Instant) -> bool {
-        let mut table = self.lock();
+        let mut table = lock(&self.table);
         while !table.entries.is_empty() || table.leaving > 0 {
             let rest = until.saturating_duration_since(Instant::now());
             if rest.is_zero() {
@@ -195,14 +196,14 @@ impl Seats {
 
     /// Shuts every connection down, whatever it is doing.
     pub fn abort_all(&self) {
-        for entry in &self.lock().entries {
+        for entry in &lock(&self.table).entries {
             let _ = entry.seat.stream.shutdown(Shutdown::Both);
         }
     }
 
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        let table = self.lock();
+        let table = lock(&self.table);
         table.entries.len() + table.leaving
     }
 
@@ -218,11 +219,6 @@ impl Seats {
 
     fn state(&self, phase: Phase) -> u64 {
         self.now() << 2 | phase as u64
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        // Nothing in here is left half done by a panic.
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -302,7 +298,7 @@ impl Permit {
         if before == bytes || self.seat.phase() == Phase::Gone {
             return;
         }
-        let mut table = self.seats.lock();
+        let mut table = lock(&self.seats.table);
         // Once it is gone, `vacate` has taken its bytes off already.
         if self.seat.phase() == Phase::Gone {
             return;
@@ -321,7 +317,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut table = self.seats.lock();
+        let mut table = lock(&self.seats.table);
         if let Some(at) = table.entries.iter().position(|e| Arc::ptr_eq(&e.seat, &self.seat)) {
             table.entries.swap_remove(at);
             self.seats.held.fetch_sub(self.seat.held.swap(0, Relaxed), Relaxed);

@@ -2,10 +2,9 @@
 //! and for the word that it is time to stop.
 
 use super::connection::Connection;
-use rustix::event::{EventfdFlags, eventfd};
+use crate::sync::{Bell, lock};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// How a connection goes on after a worker.
 pub(super) enum Next {
@@ -32,57 +31,41 @@ struct State {
 
 /// What others want of the event loop.
 pub(super) struct Returns {
-    bell: OwnedFd,
+    /// Rung when there is something to take.
+    pub bell: Bell,
     state: Mutex<State>,
 }
 
 impl Returns {
     pub fn new() -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let state = Mutex::new(State { back: Vec::new(), stage: Stage::Open });
-        Ok(Self { bell, state })
+        Ok(Self { bell: Bell::new()?, state })
     }
 
     /// Gives a connection back.
     pub fn give(&self, connection: Connection, next: Next) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.stage < Stage::End {
             state.back.push((connection, next));
             drop(state);
-            self.ring();
+            self.bell.ring();
         }
     }
 
     /// Says how far stopping has come.
     pub fn set(&self, stage: Stage) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.stage = stage;
         let late = if stage == Stage::End { std::mem::take(&mut state.back) } else { Vec::new() };
         drop(state);
         drop(late);
-        self.ring();
+        self.bell.ring();
     }
 
     /// What was given back since the last call, and how far stopping has come.
     pub fn take(&self) -> (Vec<(Connection, Next)>, Stage) {
-        // First the bell: who rings from here on is heard the next time.
-        let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-        let mut state = self.lock();
+        self.bell.silence();
+        let mut state = lock(&self.state);
         (std::mem::take(&mut state.back), state.stage)
-    }
-
-    /// What becomes readable when there is something to take.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    fn ring(&self) {
-        // It can only fail when it was rung very often already.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing in here is left half done by a panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,11 @@
 //! Threads for connections: one each, parked for a while when their connection is
 //! over, because a client that does not keep alive brings the next one at once.
 
+use crate::sync::lock;
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ impl<J: Send + 'static> Workers<J> {
     /// # Errors
     /// Gives the job back when no thread can be started.
     pub fn start(&self, job: J) -> Result<(), J> {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.reap();
         state.jobs.push_back(job);
         if state.parked >= state.jobs.len() {
@@ -96,7 +97,7 @@ impl<J: Send + 'static> Workers<J> {
     /// Takes no more jobs and joins every thread that ends by `until`. Gives the
     /// number of those that did not.
     pub fn join(&self, until: Instant) -> usize {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.closed = true;
         self.0.wake.notify_all();
         loop {
@@ -112,7 +113,7 @@ impl<J: Send + 'static> Workers<J> {
 
     #[cfg(test)]
     pub fn count(&self) -> usize {
-        let state = self.0.lock();
+        let state = lock(&self.0.state);
         state.threads.len() - state.ended.len()
     }
 }
@@ -130,14 +131,14 @@ impl<J> State<J> {
 
 impl<J> Shared<J> {
     fn run(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.work)(job))) {
                     log::error!("a connection ended by a panic: {}", text_of(&*panic));
                 }
-                state = self.lock();
+                state = lock(&self.state);
                 continue;
             }
             if state.closed || state.parked >= MAX_PARKED {
@@ -155,11 +156,6 @@ impl<J> Shared<J> {
         state.ended.push(thread::current().id());
         drop(state);
         self.ended.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
-        // Nothing in here is left half done by a panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,8 +4,9 @@
 //! what is there to `<app>.log.1` and empties the file; a writer with
 //! `O_APPEND` goes on at its start.
 
+use super::create_private;
 use super::redact::Redactor;
-use super::{create_private, locked};
+use crate::sync::lock;
 use rustix::fs::OFlags;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -63,16 +64,16 @@ impl AppLog {
     }
 
     pub(super) fn redactor(&self) -> Redactor {
-        locked(&self.redactor).clone()
+        lock(&self.redactor).clone()
     }
 
     pub(super) fn set_redactor(&self, new: &Redactor) {
-        *locked(&self.redactor) = new.clone();
+        *lock(&self.redactor) = new.clone();
     }
 
     /// Keeps the log from being rotated for as long as the guard lives.
     pub(super) fn hold(&self) -> MutexGuard<'_, Rotation> {
-        locked(&self.rotation)
+        lock(&self.rotation)
     }
 
     pub(super) fn is_removed(&self) -> bool {

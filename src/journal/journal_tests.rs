@@ -97,7 +97,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
     let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
     drop(writer);
     assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End(None)]);
-    assert!(locked(&room.journal.shared.running).is_empty());
+    assert!(lock(&room.journal.shared.running).is_empty());
 }
 
 #[test]

@@ -7,7 +7,8 @@ use super::app_log::{AppLog, Rotation};
 use super::clean::Cleaner;
 use super::lines::Lines;
 use super::redact::Redactor;
-use super::writer::{Channel, wakeable};
+use super::writer::Channel;
+use crate::sync::Bell;
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
@@ -43,7 +44,7 @@ pub struct Subscription {
 }
 
 enum Source {
-    Deploy { channel: Option<Arc<Channel>>, wake: Arc<OwnedFd> },
+    Deploy { channel: Option<Arc<Channel>>, wake: Arc<Bell> },
     App { log: Arc<AppLog>, rotation: Rotation, wake: Watch },
 }
 
@@ -51,14 +52,14 @@ enum Source {
 enum Watch {
     Inotify(OwnedFd),
     /// The system has no inotify instance left: the reader's own clock must do.
-    Nothing(OwnedFd),
+    Nothing(Bell),
 }
 
 impl Subscription {
     pub(super) fn deploy(file: File, channel: Option<Arc<Channel>>) -> io::Result<Self> {
         let wake = match &channel {
             Some(channel) => channel.listen()?,
-            None => Arc::new(wakeable()?),
+            None => Arc::new(Bell::new()?),
         };
         // The writer has redacted already.
         Ok(Self::new(file, 0, None, Redactor::default(), Source::Deploy { channel, wake }))
@@ -90,7 +91,8 @@ impl Subscription {
     pub fn fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Source::Deploy { wake, .. } => wake.as_fd(),
-            Source::App { wake: Watch::Inotify(fd) | Watch::Nothing(fd), .. } => fd.as_fd(),
+            Source::App { wake: Watch::Inotify(fd), .. } => fd.as_fd(),
+            Source::App { wake: Watch::Nothing(bell), .. } => bell.as_fd(),
         }
     }
 
@@ -187,9 +189,7 @@ impl Subscription {
 
     fn forget_wakes(&self) {
         match &self.source {
-            Source::Deploy { wake, .. } => {
-                let _ = rustix::io::read(wake.as_fd(), &mut [0u8; 8]);
-            }
+            Source::Deploy { wake, .. } => wake.silence(),
             Source::App { wake: Watch::Inotify(fd), .. } => {
                 while rustix::io::read(fd, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
             }
@@ -210,7 +210,7 @@ fn watch(log: &AppLog) -> io::Result<Watch> {
         Ok(fd) => Ok(Watch::Inotify(fd)),
         Err(error) => {
             warn!("cannot watch an app's log ({error}); raise fs.inotify.max_user_instances");
-            Ok(Watch::Nothing(wakeable()?))
+            Ok(Watch::Nothing(Bell::new()?))
         }
     }
 }

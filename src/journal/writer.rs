@@ -1,13 +1,12 @@
 //! Writes a deploy's log, line by line, and wakes those who follow it.
 
+use super::Shared;
 use super::clean::Cleaner;
 use super::lines::{Lines, MAX_LINE};
 use super::redact::Redactor;
-use super::{Shared, locked};
 use crate::model::{DeployId, Utc};
+use crate::sync::{Bell, lock};
 use log::warn;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, Weak};
@@ -72,7 +71,7 @@ impl Writer {
     /// [`MAX_LINE`] bytes. Line ends inside it make several lines. Past
     /// [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so.
     pub fn line(&self, text: &str) {
-        let mut output = locked(&self.output);
+        let mut output = lock(&self.output);
         output.push(text);
         if !was_cut(text) {
             output.push("\n");
@@ -93,10 +92,10 @@ impl Writer {
     }
 
     fn end(&self, end: Option<String>) {
-        let mut output = locked(&self.output);
+        let mut output = lock(&self.output);
         output.write(true);
         drop(output);
-        locked(&self.shared.running).remove(&self.deploy);
+        lock(&self.shared.running).remove(&self.deploy);
         self.channel.end(end);
     }
 }
@@ -154,41 +153,29 @@ pub(super) struct Channel {
 struct State {
     /// `Some` once the log has ended; inside, what was told about the end.
     ended: Option<Option<String>>,
-    listeners: Vec<Weak<OwnedFd>>,
+    listeners: Vec<Weak<Bell>>,
 }
 
 impl Channel {
-    /// A descriptor that becomes readable when there is more to read.
-    pub(super) fn listen(&self) -> io::Result<Arc<OwnedFd>> {
-        let fd = Arc::new(wakeable()?);
-        let mut state = locked(&self.state);
+    /// A bell that rings when there is more to read.
+    pub(super) fn listen(&self) -> io::Result<Arc<Bell>> {
+        let bell = Arc::new(Bell::new()?);
+        let mut state = lock(&self.state);
         state.listeners.retain(|l| l.strong_count() > 0);
-        state.listeners.push(Arc::downgrade(&fd));
-        Ok(fd)
+        state.listeners.push(Arc::downgrade(&bell));
+        Ok(bell)
     }
 
     pub(super) fn ended(&self) -> Option<Option<String>> {
-        locked(&self.state).ended.clone()
+        lock(&self.state).ended.clone()
     }
 
     fn wake(&self) {
-        for fd in locked(&self.state).listeners.iter().filter_map(Weak::upgrade) {
-            poke(&fd);
-        }
+        lock(&self.state).listeners.iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
     }
 
     fn end(&self, end: Option<String>) {
-        locked(&self.state).ended.get_or_insert(end);
+        lock(&self.state).ended.get_or_insert(end);
         self.wake();
     }
-}
-
-/// A new eventfd: readable once [`poke`]d, until read.
-pub(super) fn wakeable() -> io::Result<OwnedFd> {
-    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
-}
-
-/// Makes an eventfd readable. When it is already full, it is readable anyway.
-pub(super) fn poke(fd: &OwnedFd) {
-    let _ = rustix::io::write(fd, &1u64.to_ne_bytes());
 }

@@ -2,12 +2,11 @@
 
 use super::handshake::Refusal;
 use crate::model::Client;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::sync::{Bell, lock};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The seats for sessions, and the bell that ends them all.
@@ -18,18 +17,18 @@ pub(super) struct Seats {
     left: Condvar,
     closing: AtomicBool,
     /// Rung once and never read, so that everybody who waits for it hears it.
-    bell: OwnedFd,
+    bell: Bell,
 }
 
 impl Seats {
     pub(super) fn new(most: usize, most_per_client: usize) -> io::Result<Self> {
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let bell = Bell::new()?;
         let (taken, left, closing) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         Ok(Self { most, most_per_client, taken, left, closing, bell })
     }
 
     pub(super) fn take(&self, client: Client) -> Result<Seat<'_>, Refusal> {
-        let mut taken = self.lock();
+        let mut taken = lock(&self.taken);
         if self.is_closing() {
             return Err(Refusal::closing());
         }
@@ -46,7 +45,7 @@ impl Seats {
 
     #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
-        self.lock().values().sum()
+        lock(&self.taken).values().sum()
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -54,22 +53,17 @@ impl Seats {
     }
 
     /// Readable once [`Self::close`] was called.
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub(super) const fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     pub(super) fn close(&self, within: Duration) -> usize {
-        let taken = self.lock();
+        let taken = lock(&self.taken);
         self.closing.store(true, Ordering::Release);
-        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        self.bell.ring();
         let waited = self.left.wait_timeout_while(taken, within, |taken| !taken.is_empty());
         let (taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
         taken.values().sum()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Client, usize>> {
-        // The count is right at every point, whoever panicked elsewhere.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,7 +75,7 @@ pub(super) struct Seat<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        let mut taken = self.seats.lock();
+        let mut taken = lock(&self.seats.taken);
         if let Some(own) = taken.get_mut(&self.client) {
             *own -= 1;
             if *own == 0 {

@@ -208,10 +208,8 @@ impl<'a> Session<'a> {
         let wire = self.socket.get_ref();
         let bell = self.live.seats.bell();
         let feed = self.feed.fd().filter(|_| !self.waiting);
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(wire.as_fd(), what),
-            PollFd::from_borrowed_fd(bell, PollFlags::IN),
-        ];
+        let mut fds =
+            vec![PollFd::from_borrowed_fd(wire.as_fd(), what), PollFd::new(bell, PollFlags::IN)];
         fds.extend(feed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         sleep(&mut fds, until);
     }

@@ -2,11 +2,12 @@
 
 use super::{Facts, Next};
 use crate::model::unix_millis;
+use crate::sync::lock;
 use serde::Serialize;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time between two messages.
@@ -110,7 +111,7 @@ impl<'a> StatsFeed<'a> {
     }
 
     fn message(&self, now: Instant) -> String {
-        let mut last = self.stats.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.stats.last);
         if let Some((then, message)) = &*last
             && now.saturating_duration_since(*then) < FRESH
         {

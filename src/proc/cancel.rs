@@ -1,8 +1,8 @@
 //! A change of mind that also wakes whoever waits.
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::sync::Bell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,8 @@ pub struct Cancel(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pulled: AtomicBool,
-    fd: OwnedFd,
+    /// Never silenced, so that everybody who waits for it hears it.
+    bell: Bell,
 }
 
 impl Cancel {
@@ -23,15 +24,14 @@ impl Cancel {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Inner { pulled: AtomicBool::new(false), fd })))
+        let bell = Bell::new()?;
+        Ok(Self(Arc::new(Inner { pulled: AtomicBool::new(false), bell })))
     }
 
     /// Pulls it. Doing so twice is the same as once.
     pub fn cancel(&self) {
         self.0.pulled.store(true, Ordering::SeqCst);
-        // Fails only when the counter is full, and then the descriptor is readable already.
-        let _ = rustix::io::write(&self.0.fd, &1_u64.to_ne_bytes());
+        self.0.bell.ring();
     }
 
     /// Whether it was pulled.
@@ -43,6 +43,6 @@ impl Cancel {
 
 impl AsFd for Cancel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.fd.as_fd()
+        self.0.bell.as_fd()
     }
 }

@@ -15,8 +15,8 @@
 //! `open`, seen whole or not at all, and nothing but this app knows of it.
 
 use crate::data_dir::DataDir;
-use crate::deploy::deployer::lock;
 use crate::model::{AppId, DeployId};
+use crate::sync::lock;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
