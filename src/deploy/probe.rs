@@ -5,7 +5,7 @@ use super::deployer::Shared;
 use super::firewall::{self, Firewall};
 use super::machine::Machine;
 use crate::proc::Cancel;
-use crate::sync::lock;
+use crate::sync::{lock, wait_until, wait_while};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -62,19 +62,8 @@ impl Probe {
 
     /// Waits, unless the server stops; `false` when it does.
     fn pause(&self, at_most: Duration) -> bool {
-        let until = Instant::now() + at_most;
-        let mut known = lock(&self.known);
-        while !known.closed {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return true;
-            }
-            known = match self.changed.wait_timeout(known, left) {
-                Ok((known, _)) => known,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        false
+        let (until, known) = (Instant::now() + at_most, lock(&self.known));
+        !wait_until(until, &self.changed, known, |known| !known.closed).closed
     }
 
     fn note(&self, change: impl FnOnce(&mut Known)) {
@@ -89,18 +78,9 @@ impl Shared {
     /// # Errors
     /// The sentence that says what is missing.
     pub fn machine(&self) -> Result<Arc<Machine>, String> {
-        let mut known = lock(&self.probe.known);
-        loop {
-            match &known.machine {
-                Some(found) => return found.clone(),
-                None if known.closed => return Err("the server is stopping".to_owned()),
-                None => {}
-            }
-            known = match self.probe.changed.wait(known) {
-                Ok(known) => known,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-        }
+        let nothing_yet = |known: &mut Known| known.machine.is_none() && !known.closed;
+        let known = wait_while(&self.probe.changed, lock(&self.probe.known), nothing_yet);
+        known.machine.clone().unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
 
     /// Looks until the server stops.

@@ -5,9 +5,9 @@ use super::deployer::Shared;
 use super::prune::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
-use crate::sync::lock;
+use crate::sync::{lock, wait_until, wait_while};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Deploys that run beside one another. Most of a deploy is waiting, for a Git host or
@@ -106,10 +106,8 @@ impl Queue {
         if self.state().building {
             on_wait();
         }
-        let mut state = self.state();
-        while state.building && !cancel.is_cancelled() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+        let is_busy = |state: &mut State| state.building && !cancel.is_cancelled();
+        let mut state = wait_while(&self.changed, self.state(), is_busy);
         if cancel.is_cancelled() {
             return None;
         }
@@ -178,17 +176,8 @@ impl Queue {
         at_most: Duration,
         nothing: impl Fn(&State) -> bool,
     ) -> MutexGuard<'_, State> {
-        let until = Instant::now() + at_most;
-        let mut state = self.state();
-        while state.closed.is_none() && nothing(&state) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            let waited = self.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state
+        let wants = |state: &mut State| state.closed.is_none() && nothing(state);
+        wait_until(Instant::now() + at_most, &self.changed, self.state(), wants)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

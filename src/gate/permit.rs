@@ -1,11 +1,11 @@
 //! The seats: who may stay connected when there is not room for all.
 
 use crate::model::Client;
-use crate::sync::lock;
+use crate::sync::{lock, wait_until};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
 /// Connections that were told to go and whose threads are not through yet. They
@@ -183,15 +183,8 @@ impl Seats {
 
     /// Waits until the last connection has gone; false when it has not by `until`.
     pub fn wait_until_empty(&self, until: Instant) -> bool {
-        let mut table = lock(&self.table);
-        while !table.entries.is_empty() || table.leaving > 0 {
-            let rest = until.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return false;
-            }
-            table = self.left.wait_timeout(table, rest).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_taken = |table: &mut Table| !table.entries.is_empty() || table.leaving > 0;
+        !is_taken(&mut wait_until(until, &self.left, lock(&self.table), is_taken))
     }
 
     /// Shuts every connection down, whatever it is doing.

@@ -1,7 +1,7 @@
 //! Threads for connections: one each, parked for a while when their connection is
 //! over, because a client that does not keep alive brings the next one at once.
 
-use crate::sync::lock;
+use crate::sync::{lock, wait_until};
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -100,15 +100,11 @@ impl<J: Send + 'static> Workers<J> {
         let mut state = lock(&self.0.state);
         state.closed = true;
         self.0.wake.notify_all();
-        loop {
+        let wants = |state: &mut State<J>| {
             state.reap();
-            let rest = until.saturating_duration_since(Instant::now());
-            if state.threads.is_empty() || rest.is_zero() {
-                return state.threads.len();
-            }
-            state =
-                self.0.ended.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0;
-        }
+            !state.threads.is_empty()
+        };
+        wait_until(until, &self.0.ended, state, wants).threads.len()
     }
 
     #[cfg(test)]

@@ -2,12 +2,12 @@
 
 use super::handshake::Refusal;
 use crate::model::Client;
-use crate::sync::{Bell, lock};
+use crate::sync::{Bell, lock, wait_until};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// The seats for sessions, and the bell that ends them all.
 pub(super) struct Seats {
@@ -61,8 +61,8 @@ impl Seats {
         let taken = lock(&self.taken);
         self.closing.store(true, Ordering::Release);
         self.bell.ring();
-        let waited = self.left.wait_timeout_while(taken, within, |taken| !taken.is_empty());
-        let (taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + within;
+        let taken = wait_until(until, &self.left, taken, |taken| !taken.is_empty());
         taken.values().sum()
     }
 }
