@@ -47,6 +47,11 @@ impl Place {
         Instance::start(&sandbox, command, &self.log).unwrap()
     }
 
+    /// Lets what is [`held`] go on, once.
+    fn let_go(&self) {
+        fs::write(self.apps().join("aaaaaaaaaa/releases/bbbbbbbbbb/go"), "").unwrap();
+    }
+
     /// Waits until the app has written this.
     fn says(&mut self, text: &str) {
         let until = Instant::now() + Duration::from_secs(10);
@@ -61,6 +66,11 @@ impl Place {
             std::thread::yield_now();
         }
     }
+}
+
+/// A command that waits for the test.
+fn held(command: &str) -> String {
+    format!("until [ -e /app/go ]; do sleep 0.01; done; rm /app/go; {command}")
 }
 
 fn end_of(instance: &mut Instance) -> Exit {
@@ -127,9 +137,11 @@ fn one_that_does_not_want_to_end_is_killed_with_everything() {
 #[test]
 fn what_an_app_leaves_behind_ends_with_it() {
     let mut place = Place::new();
-    let mut instance = place.start("setsid sleep 60 & echo up; sleep 0.3; exit 4");
+    let mut instance = place.start(&format!("setsid sleep 60 & echo up; {}", held("exit 4")));
     place.says("up");
     let processes = instance.processes();
+    assert!(!processes.is_empty());
+    place.let_go();
     assert_eq!(end_of(&mut instance), Exit::Code(4));
     all_gone(&processes);
 }
@@ -168,7 +180,9 @@ fn only_a_sandbox_of_the_same_app_is_adopted() {
 fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
     let mut place = Place::new();
     for (command, end) in [("exit 3", Exit::Code(3)), ("kill -SEGV $$", Exit::Signal(11))] {
-        let mut instance = place.start(command);
+        // Not before the start is over, which would read the note and remove it.
+        let mut instance = place.start(&held(command));
+        place.let_go();
         assert!(instance.outer.wait(Duration::from_secs(10)).is_some());
         assert_eq!(noted_exit(&place.exit_file()), end);
         assert_eq!(end_of(&mut instance), end);
