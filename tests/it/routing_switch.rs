@@ -2,11 +2,41 @@
 
 use crate::deploy::{create, deploy, deploy_live, ended, show};
 use crate::harness::wait::let_pass;
-use crate::harness::{GitServer, Server, Setup, process, until};
+use crate::harness::{GitServer, Http, Server, Setup, process, until};
 use crate::routing::{STARTING, caddy, led_to, release, start};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};
+
+/// An app that is not deployed yet, behind a router of its own.
+struct Shop {
+    git: GitServer,
+    server: Server,
+    owner: Http,
+    app: String,
+}
+
+impl Shop {
+    /// Its first release says "one", after it has done `first`.
+    #[track_caller]
+    fn open(first: &str) -> Self {
+        let git = GitServer::start();
+        commit(&git, "one", first);
+        let server = start(Setup::routed().as_user());
+        let mut owner = server.owner();
+        let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+        let app = create(&mut owner, &app);
+        Self { git, server, owner, app }
+    }
+}
+
+/// A release of the shop that says this, after it has done `first`.
+fn commit(git: &GitServer, version: &str, first: &str) {
+    let main = format!("{first}{}", include_str!("fixtures/live/main.py"));
+    let mut files = release(version);
+    files[1].1 = &main;
+    git.commit("shop", &files);
+}
 
 /// Kills the sandboxes with this in their arguments, and waits until they are gone.
 #[track_caller]
@@ -28,13 +58,9 @@ fn end_release(server: &Server, app: &str, release: &str) {
 
 #[test]
 fn nothing_goes_live_that_the_router_does_not_confirm() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let Shop { git, server, mut owner, app } = Shop::open("");
     let first = deploy_live(&mut owner, &app);
-    git.commit("shop", &release("two"));
+    commit(&git, "two", "");
     let pid = caddy(&server);
     process::signal(pid, Signal::STOP);
     let id = deploy(&mut owner, &app);
@@ -52,12 +78,7 @@ fn nothing_goes_live_that_the_router_does_not_confirm() {
 /// A name that its owner gives while the router is being asked does not stop the deploy.
 #[test]
 fn an_app_that_is_renamed_while_its_deploy_is_confirmed_goes_live() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
+    let Shop { git: _git, server, mut owner, app } = Shop::open("");
     let pid = caddy(&server);
     process::signal(pid, Signal::STOP);
     let id = deploy(&mut owner, &app);
@@ -80,15 +101,7 @@ open('/data/late', 'w').close()
 
 #[test]
 fn no_route_leads_to_a_port_that_the_app_does_not_have() {
-    let git = GitServer::start();
-    let main = format!("{LATE}{}", include_str!("fixtures/live/main.py"));
-    let mut files = release("one");
-    files[1].1 = &main;
-    git.commit("shop", &files);
-    let mut server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
+    let Shop { git: _git, mut server, mut owner, app } = Shop::open(LATE);
     let live = deploy_live(&mut owner, &app);
     let mut visitor = server.visitor("shop.localhost");
     visitor.get("/").expect(200);
@@ -136,15 +149,10 @@ fn no_route_leads_to_a_port_that_the_app_does_not_have() {
 /// The release before crashes while the router is asked, so its app is said to be down; the new one is not.
 #[test]
 fn a_crash_of_the_release_before_does_not_stop_a_switch() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
+    let Shop { git, server, mut owner, app } = Shop::open("");
     let first = deploy_live(&mut owner, &app);
     let before = led_to(&server, &app);
-    git.commit("shop", &release("two"));
+    commit(&git, "two", "");
     let pid = caddy(&server);
     process::signal(pid, Signal::STOP);
     let id = deploy(&mut owner, &app);
@@ -161,17 +169,9 @@ fn a_crash_of_the_release_before_does_not_stop_a_switch() {
 /// The same a moment later: the router has confirmed, and the switch is being noted.
 #[test]
 fn a_crash_between_a_switch_and_its_note_leaves_the_new_route() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let server = start(Setup::routed().as_user());
-    let mut owner = server.owner();
-    let app = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
-    let app = create(&mut owner, &app);
+    let Shop { git, server, mut owner, app } = Shop::open("");
     let first = deploy_live(&mut owner, &app);
-    let main = format!("{HELD}{}", include_str!("fixtures/live/main.py"));
-    let mut files = release("two");
-    files[1].1 = &main;
-    git.commit("shop", &files);
+    commit(&git, "two", HELD);
     let id = deploy(&mut owner, &app);
     let path = format!("/api/deploys/{id}");
     until("it is checked", STARTING, || owner.get(&path).json()["status"] == "checking");
