@@ -4,6 +4,7 @@ use crate::harness::server::mode;
 use crate::harness::{Server, Setup, Ws, a_token, process};
 use serde_json::json;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// What must happen "at once" has this long on a busy machine.
@@ -67,12 +68,7 @@ fn p1_two_installations_have_different_tokens() {
 fn p1_a_start_that_was_cut_off_leaves_no_half_of_a_token() {
     for _ in 0..10 {
         let setup = Setup::new();
-        let mut child = setup
-            .command(&[])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = setup.spawn(&[], Stdio::null);
         let directory = setup.data();
         crate::harness::until("the data directory", AT_ONCE, || directory.exists());
         child.kill().unwrap();

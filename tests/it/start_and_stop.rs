@@ -6,7 +6,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 #[test]
@@ -151,12 +151,7 @@ fn sigterm_and_sigint_stop_it_cleanly_within_10_s() {
 fn a_signal_right_at_the_start_ends_it_too() {
     for pause in [0, 2, 5, 10, 20, 40] {
         let setup = Setup::new();
-        let mut child = setup
-            .command(&[])
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = setup.spawn(&[], Stdio::null);
         crate::harness::wait::let_pass(Duration::from_millis(pause));
         crate::harness::process::signal(child.id(), Signal::TERM);
         crate::harness::until("it has ended", Duration::from_secs(10), || {

@@ -193,14 +193,15 @@ impl Setup {
         copy
     }
 
+    /// Starts the program and waits for nothing; this is where what it says goes.
+    pub fn spawn(&self, arguments: &[&str], output: fn() -> Stdio) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(output()).stderr(output()).spawn().expect("the server starts")
+    }
+
     /// Runs the program to its end: an operator's command, or a start that should fail.
     pub fn run(&self, arguments: &[&str]) -> Finished {
-        let mut child = self
-            .command(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        let mut child = self.spawn(arguments, Stdio::piped);
         let out = read_all(child.stdout.take().expect("piped"));
         let err = read_all(child.stderr.take().expect("piped"));
         let status = wait(&mut child, START_LIMIT).unwrap_or_else(|| {
@@ -225,12 +226,7 @@ impl Setup {
 
     /// Starts the server and waits until it listens or ends.
     pub fn try_start(self) -> Result<Server, Finished> {
-        let mut child = self
-            .command(&[])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the server starts");
+        let mut child = self.spawn(&[], Stdio::piped);
         let log = Arc::new(Mutex::new(String::new()));
         let readers = vec![
             follow(child.stdout.take().expect("piped"), Arc::clone(&log)),
