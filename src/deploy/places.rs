@@ -61,41 +61,46 @@ impl Places {
         apps_in(&self.data)
     }
 
+    /// Something of an app's.
+    fn of(&self, app: &AppId, name: &str) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/{name}"))
+    }
+
     /// A release's directory.
     #[must_use]
     pub fn release(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/releases/{deploy}"))
+        self.of(app, &format!("releases/{deploy}"))
     }
 
     /// What survives every deploy: `/data` inside.
     #[must_use]
     pub fn persistent(&self, app: &AppId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/data"))
+        self.of(app, "data")
     }
 
     /// What builds keep for the next one: `/cache` inside.
     #[must_use]
     pub fn cache(&self, app: &AppId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/cache"))
+        self.of(app, "cache")
     }
 
     /// Where builds put what they do not keep: `/var/tmp` inside.
     #[must_use]
     pub fn temporary(&self, app: &AppId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/tmp"))
+        self.of(app, "tmp")
     }
 
     /// The bare repository.
     #[must_use]
     pub fn repo(&self, app: &AppId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/repo"))
+        self.of(app, "repo")
     }
 
     /// Where the end of an app's process is noted, named by the port that the process
     /// has, which two processes of one app never share.
     #[must_use]
     pub fn exit_file(&self, app: &AppId, port: u16) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/{EXITS}/{port}"))
+        self.of(app, &format!("{EXITS}/{port}"))
     }
 
     /// Makes the directory for [`Places::exit_file`].
@@ -109,7 +114,7 @@ impl Places {
     /// Removes the notes on the ends of all processes but the one with this port.
     pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
         let kept = but.map(|port| port.to_string());
-        let dir = self.data.join(&format!("{APPS}/{app}/{EXITS}"));
+        let dir = self.of(app, EXITS);
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.file_name().to_str() != kept.as_deref() {
                 let _ = fs::remove_file(entry.path());
@@ -216,14 +221,14 @@ impl Places {
     }
 
     fn recipe_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
-        self.data.join(&format!("{APPS}/{app}/releases/{deploy}.json"))
+        self.of(app, &format!("releases/{deploy}.json"))
     }
 
     /// The releases of an app that are there.
     #[must_use]
     pub fn releases(&self, app: &AppId) -> Vec<DeployId> {
         let ids = |name: &str| DeployId::parse(name.trim_end_matches(".json")).ok();
-        named(&self.data.join(&format!("{APPS}/{app}/releases")), ids)
+        named(&self.of(app, "releases"), ids)
     }
 
     /// The releases of an app that no deploy has completed: nothing can be started there.
