@@ -6,6 +6,7 @@
 use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};
 use crate::gate::marks;
 use crate::model::Client;
+use crate::sync::lock;
 use data_encoding::HEXLOWER;
 use rustix::process::{Signal, kill_process};
 use std::error::Error;
@@ -14,8 +15,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tiny_http::{Header, Method, Server, StatusCode};
 
 /// Bytes that the buffer for answers keeps: most answers fit.
@@ -27,8 +29,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What it tells the main thread when it no longer is: to begin anew.
 pub(super) const ANEW: i32 = signal_hook::consts::SIGUSR2;
 
-/// Set when a thread that is none of ours has ended with a panic: ours have names.
-static FOREIGN_PANIC: AtomicBool = AtomicBool::new(false);
+/// When a thread that is none of ours has ended with a panic: ours have names.
+static FOREIGN_PANIC: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Notes panics of `tiny_http`'s threads, beside the usual message.
 pub(super) fn watch_panics() {
@@ -36,7 +38,7 @@ pub(super) fn watch_panics() {
     panic::set_hook(Box::new(move |info| {
         usual(info);
         if std::thread::current().name().is_none() {
-            FOREIGN_PANIC.store(true, Relaxed);
+            *lock(&FOREIGN_PANIC) = Some(Instant::now());
         }
     }));
 }
@@ -85,16 +87,13 @@ impl Handler {
 
     /// Whether a panic has ended the thread that takes connections.
     fn is_deaf(&self) -> bool {
-        if !FOREIGN_PANIC.load(Relaxed) {
+        let Some(at) = *lock(&FOREIGN_PANIC) else { return false };
+        let Err(error) = UnixStream::connect(&self.socket) else {
+            // We hear of a panic before its thread lets go of the socket.
+            lock(&FOREIGN_PANIC).take_if(|last| *last == at && at.elapsed() > LOOK);
             return false;
-        }
-        match UnixStream::connect(&self.socket) {
-            Err(error) => error.kind() == ErrorKind::ConnectionRefused,
-            Ok(_) => {
-                FOREIGN_PANIC.store(false, Relaxed);
-                false
-            }
-        }
+        };
+        error.kind() == ErrorKind::ConnectionRefused
     }
 
     /// Ends [`Handler::run`].

@@ -26,8 +26,8 @@ const WALLS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "model", "config", "proc", "data_dir", "vault", "gate", "journal", "auth", "store",
-            "deploy", "api", "live", "ops",
+            "model", "sync", "config", "proc", "data_dir", "vault", "gate", "journal", "auth",
+            "store", "deploy", "api", "live", "ops",
         ],
     ),
     ("main", &["cli", "serve", "ops"]),
