@@ -391,13 +391,12 @@ fn begins_anew(spare: usize) {
         prlimit(pid, Resource::Nofile, tight).unwrap();
         let _cut = UnixStream::connect(&socket);
         let log = server.log();
-        log.contains("panicked") || log.contains("Too many open files")
+        log.contains("panicked") || log.contains("Error accepting new client")
     });
     prlimit(pid, Resource::Nofile, own).unwrap();
     server.wait_for_log("starting anew");
-    until("it answers again", Duration::from_secs(20), || {
-        server.owner().try_request("GET", "/api/apps", None).is_ok_and(|a| a.status == 200)
-    });
-    let answer = server.operator(&["lockouts"]);
-    assert_eq!(answer.code, Some(0), "{answer:?}");
+    // Over a new connection to the handler: one of before may still bring answers.
+    let anew = || server.operator(&["lockouts"]).code == Some(0);
+    until("it answers again", Duration::from_secs(40), anew);
+    server.owner().get("/api/apps").expect(200);
 }
