@@ -87,7 +87,8 @@ function watch(root, page) {
   let loading = false, gone = false;
   onStats(page.signal, async ({ apps }) => {
     const now = apps.find(({ id }) => id === page.id);
-    if (loading || gone || page.deleting || (now?.status === page.app.status && now.url === page.app.url)) return;
+    const known = now && ["status", "url", "lastDeployId"].every((name) => now[name] === page.app[name]);
+    if (loading || gone || page.deleting || known) return;
     loading = true;
     try {
       const app = await get(page.path);
@@ -103,7 +104,7 @@ function watch(root, page) {
 
 async function logTab(page) {
   const root = copy("tab-log");
-  const box = logBox("Log of the app", "app-log");
+  const box = logBox("Log of the app", "app-log", `Earlier lines are on the server, in data/logs/apps/${page.id}.log.`);
   const load = () => getText(`${page.path}/log?lines=1000`);
   part(root, "log").replaceWith(box.root);
   onClick(part(root, "download"), part(root, "error"), async () => download(`${page.app.name}.log`, await load()));

@@ -9,12 +9,14 @@ import { announce, copy, onSubmit, part, reachOf, say, showLink, showStatus, sta
 export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
 export const repoText = (app) => withoutScheme(app.gitRepo) + (app.branch ? ` @ ${app.branch}` : "");
 
-/** An app that never went live: its last deploy knows why. */
-async function tellWhy(row, { id, status }) {
-  if (status !== "failed") return say(row, { why: "" });
+/** Why the last deploy failed, also when the release before it goes on running. */
+async function tellWhy(row, { id, status, liveDeployId, lastDeployId }) {
+  const failed = lastDeployId !== liveDeployId && ["failed", "running", "crashed"].includes(status);
+  if (!failed) return say(row, { why: "" });
   try {
-    const { deploys: [last] } = await get(`/api/apps/${id}/deploys?limit=1`);
-    say(row, { why: last?.error ? reasonOf(last) : "" });
+    const last = await get(`/api/deploys/${lastDeployId}`);
+    const reason = last.error ? reasonOf(last) : "";
+    say(row, { why: reason && status !== "failed" ? `The last deploy failed. ${reason}` : reason });
   } catch {
     // The app's page says it too.
   }
@@ -36,7 +38,7 @@ export async function appsView({ signal }) {
     apps.forEach((app, place) => {
       if (!rows.has(app.id)) rows.set(app.id, { root: copy("app-row") });
       const row = rows.get(app.id);
-      Object.assign(row, { status: app.status, name: app.name, url: app.url });
+      Object.assign(row, { status: app.status, name: app.name, url: app.url, lastDeployId: app.lastDeployId });
       const name = part(row.root, "name");
       name.textContent = app.name;
       name.href = `#/apps/${app.id}`;
@@ -82,7 +84,7 @@ export async function appsView({ signal }) {
       showStatus(part(row.root, "status"), status);
       announce(`${row.name}: ${statusWord(status)}`);
     }
-    const moved = now.apps.some(({ id, url }) => rows.get(id)?.url !== url);
+    const moved = now.apps.some(({ id, url, lastDeployId }) => rows.get(id)?.url !== url || rows.get(id)?.lastDeployId !== lastDeployId);
     if (changed.length > 0 || moved || now.apps.length !== rows.size) reload();
   });
   return { root, title: "Apps" };

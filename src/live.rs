@@ -45,7 +45,7 @@ pub trait Facts: Send + Sync {
     fn app_exists(&self, id: &AppId) -> bool;
     /// What must not appear in the app's log.
     fn app_redactor(&self, id: &AppId) -> Redactor;
-    /// Each app's `id`, `status` and `url`, a JSON array.
+    /// Each app's `id`, `status`, `url` and `lastDeployId`, a JSON array.
     fn app_states(&self) -> String;
 }
 
@@ -72,11 +72,15 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            // Often enough for proxies, many of which end what is silent for a minute.
             ping_every: Duration::from_secs(20),
+            // A phone that changes its network is back by then.
             pong_within: Duration::from_secs(10),
             stalled_after: Duration::from_secs(10),
             tick: Duration::from_millis(500),
             farewell: Duration::from_secs(1),
+            // Each has a thread. An open page has two, and few owners have more than a few pages;
+            // nobody takes more than a quarter of all.
             sessions: 64,
             per_client: 16,
         }

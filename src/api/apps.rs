@@ -82,6 +82,7 @@ fn write(app: &AppText<'_>, urls: &[String], out: &mut Object<'_>) {
     out.maybe_text("url", urls.first().copied());
     out.texts("urls", &urls);
     out.maybe_text("liveDeployId", app.live_deploy);
+    out.maybe_text("lastDeployId", app.last_deploy);
     out.number("createdAt", app.created_at);
 }
 

@@ -11,10 +11,13 @@ use std::sync::Arc;
 
 /// What a viewer is told of an app each second.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct AppState<'a> {
     id: &'a str,
     status: &'static str,
     url: Option<String>,
+    /// A deploy may come and fail between two messages; a viewer knows by this.
+    last_deploy_id: Option<&'a str>,
 }
 
 /// Answers the questions of live sessions.
@@ -51,7 +54,8 @@ impl Facts for FromStore {
         told(self.store.show_apps(|app| {
             // A process that was started anew answers elsewhere, with the same status.
             let url = self.deployer.url(app);
-            let state = AppState { id: app.id, status: app.status.as_str(), url };
+            let (status, last_deploy_id) = (app.status.as_str(), app.last_deploy);
+            let state = AppState { id: app.id, status, url, last_deploy_id };
             states.extend(serde_json::to_string(&state));
         }));
         format!("[{}]", states.join(","))

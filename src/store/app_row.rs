@@ -23,7 +23,8 @@ macro_rules! select_app {
              a.webhook_secret IS NOT NULL, a.is_static, \
              (SELECT group_concat(domain, char(10)) FROM (SELECT domain FROM domains \
               WHERE app_id = a.id ORDER BY position)), \
-             (SELECT COALESCE(d.release, d.id) FROM deploys d WHERE d.id = a.live_deploy) \
+             (SELECT COALESCE(d.release, d.id) FROM deploys d WHERE d.id = a.live_deploy), \
+             (SELECT d.id FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
              FROM apps a LEFT JOIN processes p ON p.app_id = a.id ",
             $rest
         )
@@ -63,6 +64,7 @@ enum Column {
     IsStatic,
     Domains,
     LiveRelease,
+    LastDeploy,
 }
 
 /// An app as its row has it, without a copy: enough for an answer that only shows it.
@@ -97,6 +99,8 @@ pub struct AppText<'a> {
     pub wanted: Wanted,
     pub live_deploy: Option<&'a str>,
     pub live_release: Option<&'a str>,
+    /// Its newest deploy, however that ended or will end.
+    pub last_deploy: Option<&'a str>,
     /// The port of its process, while that runs.
     pub port: Option<u16>,
     /// How its process ended.
@@ -141,6 +145,7 @@ impl<'a> AppText<'a> {
             wanted,
             live_deploy,
             live_release: optional_text(row, Column::LiveRelease)?,
+            last_deploy: optional_text(row, Column::LastDeploy)?,
             port: if runs { Some(row.get(Column::ProcessPort as usize)?) } else { None },
             ended,
             status: status(wanted, live_deploy.is_some(), serves, last),
@@ -239,7 +244,7 @@ mod tests {
         let (store, ..) = with_an_app();
         let connection = store.read();
         let statement = connection.prepare(select_app!("")).unwrap();
-        assert_eq!(statement.column_count(), Column::LiveRelease as usize + 1);
+        assert_eq!(statement.column_count(), Column::LastDeploy as usize + 1);
         for (column, name) in [
             (Column::GitRepo, "git_repo"),
             (Column::CreatedAt, "created_at"),
