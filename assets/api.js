@@ -57,6 +57,15 @@ export async function request(method, path, { body, bearer = token, text = false
   throw failureOf(response, data, bearer);
 }
 
+// What the API says to programs, said to a person.
+const SAID = {
+  app_not_found: "There is no such app. It may have been deleted.",
+  deploy_not_found: "There is no such deploy. Its app may have been deleted.",
+};
+
+/** A sentence with a capital, unless it begins with a name such as `env[0]`. */
+const capital = (sentence) => sentence.replace(/^[a-z]+(?=[ ,:;])/, (word) => word[0].toUpperCase() + word.slice(1));
+
 function failureOf(response, data, bearer) {
   // A proxy in front answers these in its own words when the server is away.
   if (!data?.error && [502, 503, 504].includes(response.status)) return new Failure(0, AWAY);
@@ -66,7 +75,8 @@ function failureOf(response, data, bearer) {
   }
   const { code, message, field } = data?.error ?? {};
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
-  return new Failure(response.status, message ?? `The server answered ${response.status}.`, { code, field, retryAfter });
+  const sentence = SAID[code] ?? capital(message ?? `The server answered ${response.status}.`);
+  return new Failure(response.status, sentence, { code, field, retryAfter });
 }
 
 export const get = (path) => request("GET", path);

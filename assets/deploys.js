@@ -120,7 +120,7 @@ function rowOf(deploy, page, shownId) {
 /** Shows one deploy and follows it to its end; `changed` gets each news of it. Gives what shows its state anew. */
 function showDeploy(page, root, deploy, signal, changed) {
   const path = `/api/deploys/${deploy.id}`;
-  const box = logBox("Log of the deploy", "build-log");
+  const box = logBox("Log of the deploy", "build-log", "Earlier lines are in the download.");
   const error = part(root, "log-error");
   const oldBox = root.querySelector(".log") ?? part(root, "log");
   oldBox.replaceWith(box.root);
@@ -140,7 +140,7 @@ function showDeploy(page, root, deploy, signal, changed) {
     const result = part(root, "result");
     const crashed = now.id === page.app.liveDeployId && page.app.status === "crashed";
     result.dataset.status = crashed ? "crashed" : isFinal(now) ? now.status : "";
-    say(root, { result: isFinal(now) ? resultOf(now, crashed) : "" });
+    say(root, { result: isFinal(now) ? resultOf(now, crashed, page.app) : "" });
   }
   const again = () => show(deploy);
   show(deploy);
@@ -178,8 +178,11 @@ function showDeploy(page, root, deploy, signal, changed) {
   return again;
 }
 
-function resultOf(deploy, crashed) {
-  if (deploy.status === "failed") return reasonOf(deploy);
+function resultOf(deploy, crashed, app) {
+  if (deploy.status === "failed") {
+    const serving = app.liveDeployId !== null && app.status === "running";
+    return reasonOf(deploy) + (serving ? "\nNothing has changed for visitors: the release before it keeps running." : "");
+  }
   if (crashed) return "Went live; the app has crashed since.";
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
 }

@@ -52,7 +52,8 @@ export function inCode(element, sentence) {
 }
 
 const LOOPBACK = /^((.+\.)?localhost|127(\.\d+){3}|\[::1\])$/;
-const atHome = LOOPBACK.test(location.hostname);
+/** Whether this page came from the machine that the browser runs on, or through a tunnel that ends there. */
+export const atHome = LOOPBACK.test(location.hostname);
 
 /** Whether everybody on the way can read what this page sends. */
 export const isReadable = location.protocol === "http:" && !atHome;
@@ -86,41 +87,63 @@ export function showLink(element, url, text) {
 
 /** Work of a button: one at a time, its failure in `place`. */
 export function onClick(button, place, work) {
-  button.addEventListener("click", () => run(button, place, work));
+  button.addEventListener("click", () => run(button, work, (failure) => (place.textContent = failure?.message ?? "")));
 }
 
 /**
  * Work of a form: `work` gets its fields' values and the button. A failure that
- * names a field, or has it as `input`, marks it and takes the focus there.
+ * names a field, or has it as `input`, marks it, stands below it and takes the focus there.
  */
 export function onSubmit(form, work) {
-  const place = form.querySelector(".error");
+  const place = form.querySelector(".error"), { parentElement: home, nextSibling: next } = place;
   place.id ||= `error-${(nextId += 1)}`;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
+  function tell(failure) {
+    place.textContent = "";
+    home.insertBefore(place, next);
     for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
-    const failure = await run(event.submitter ?? form.querySelector("button:not([type])"), place, (button) => work(form.elements, button));
-    const input = failure?.input ?? (failure?.field ? form.elements.namedItem(failure.field) : null);
-    if (!(input instanceof HTMLElement)) return;
+    if (failure === null) return;
+    const input = failure.input ?? (failure.field ? form.elements.namedItem(failure.field) : null);
+    const known = input instanceof HTMLElement;
+    // The end of a long form is off the screen of whoever is in its middle.
+    if (known) input.closest(".field")?.append(place);
+    place.textContent = inLabels(failure, form);
+    if (!known) return;
     input.setAttribute("aria-invalid", "true");
     input.setAttribute("aria-errormessage", place.id);
     input.closest("details")?.setAttribute("open", "");
     input.focus();
+    place.scrollIntoView({ block: "nearest" });
+  }
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    await run(event.submitter ?? form.querySelector("button:not([type])"), (button) => work(form.elements, button), tell);
   });
 }
 
-async function run(button, place, work) {
+/** The API's names of fields, as the form's labels have them: `gitRepo` is “Git repository” to a person. */
+function inLabels({ message, field }, form) {
+  let text = message;
+  for (const { name, labels } of form.elements) {
+    const label = labels?.[0]?.firstChild.textContent.trim();
+    if (!label) continue;
+    if (name === field) text = text.replace(new RegExp(`^${name}\\b`, "i"), label);
+    // Other names are ordinary words too, unless they are in camel case.
+    if (/[A-Z]/.test(name)) text = text.replace(new RegExp(`\\b${name}\\b`, "g"), `“${label}”`);
+  }
+  return text;
+}
+
+/** Runs `work` once at a time; `tell` gets null when it begins, and its failure if it fails. */
+async function run(button, work, tell) {
   // Not `disabled`: that would drop the keyboard's focus.
-  if (button.ariaDisabled === "true") return null;
-  place.textContent = "";
+  if (button.ariaDisabled === "true") return;
+  tell(null);
   button.ariaDisabled = "true";
   button.ariaBusy = "true";
   try {
     await work(button);
-    return null;
   } catch (failure) {
-    place.textContent = failure.message;
-    return failure;
+    tell(failure);
   } finally {
     button.ariaDisabled = null;
     button.ariaBusy = null;
@@ -149,9 +172,13 @@ export function download(name, text, type = "text/plain") {
 // Above this a browser gets slow; the whole log can be downloaded.
 const LOG_LINES = 5_000;
 
-/** A box of log lines that stays at the newest one unless its reader scrolls up. */
-export function logBox(label, hook) {
+/**
+ * A box of log lines that stays at the newest one unless its reader scrolls up. `cut` says where the
+ * earlier lines are, once there are more than it shows.
+ */
+export function logBox(label, hook, cut) {
   const root = copy("log-box");
+  root.dataset.cut = cut;
   const lines = part(root, "lines"), newest = part(root, "newest");
   lines.ariaLabel = label;
   lines.dataset.test = hook;

@@ -1,7 +1,7 @@
 // Deploy on push: the switch, the webhook's secret, and what to paste where.
 
 import { patch, post, remove } from "./api.js";
-import { copyText, onClick, part, say } from "./ui.js";
+import { atHome, copyText, onClick, part, say } from "./ui.js";
 
 export function bindWebhook(root, page) {
   const place = part(root, "webhook-error"), auto = part(root, "auto");
@@ -11,11 +11,12 @@ export function bindWebhook(root, page) {
     const { hasWebhookSecret: there, autoDeploy } = page.app;
     auto.checked = autoDeploy;
     part(root, "webhook-how").hidden = !there;
+    part(root, "webhook-at-home").hidden = !atHome;
     part(root, "webhook-remove").hidden = !there;
     part(root, "webhook-make").textContent = there ? "Make a new secret" : "Make a secret";
     say(root, {
       "webhook-url": new URL(`/api/hooks/${page.id}`, location.href).href,
-      "webhook-state": there ? "A secret is saved. Pushes that are signed with it are taken." : "No secret, no webhook: nothing is taken yet.",
+      "webhook-state": there ? "A secret is saved. Pushes signed with it are accepted." : "No secret, no webhook: nothing is accepted yet.",
     });
   }
   function showSecret(secret) {

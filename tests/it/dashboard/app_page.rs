@@ -36,6 +36,17 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
     until("the first release answers", Duration::from_secs(30), || {
         answer_of(&mut page) == "no greeting"
     });
+    // A deploy that somebody else asked for is there at once, and when it fails, the app goes on as it was.
+    owner.patch(&format!("/api/apps/{app}"), &json!({"startCommand": "false"})).expect(200);
+    let third = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &third)["status"], "failed");
+    page.click(&format!("[data-test=deploy-list] a[href$='/{third}']"));
+    page.see_text("deploy-result", "the release before it keeps running");
+    page.click("[data-nav=apps]");
+    page.see_text(
+        "app-list",
+        "The last deploy failed. While checking: the app ended with exit code 1",
+    );
     page.click("settings-link");
     page.see_text("system-facts", "Router");
     page.see_text("advice", "firewall");
@@ -69,6 +80,8 @@ fn seen_from_another_machine_over_plain_http_the_page_says_what_that_means() {
     assert_eq!(page.browser.evaluate(notes), "false,true");
     page.click("webhook-make");
     page.see("webhook-secret");
+    let note = "document.querySelector('[data-test=webhook-at-home]').checkVisibility()";
+    assert_eq!(page.browser.evaluate(note), false);
     // Here browsers keep the clipboard closed.
     page.click("[data-part=webhook-copy]");
     page.see_text("[data-part=webhook-copied]", "Selected.");
@@ -137,8 +150,9 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     page.fill("[name=domains]", "Shop.example.com,  www.shop.example.com");
     page.fill("[name=memoryMb]", "16");
     page.browser.press("Enter");
-    // A refused value is named and has the focus, and nothing was stored.
+    // A refused value is called what its label calls it and has the focus, and nothing was stored.
     page.browser.wait_for("document.activeElement.matches('[name=memoryMb][aria-invalid=true]')");
+    page.see_text(".field:has([name=memoryMb]) .error", "Memory must be a whole number of MiB");
     assert_eq!(owner.get(&path).json()["domains"], json!([]));
     page.fill("[name=memoryMb]", "128");
     page.browser.press("Enter");
@@ -151,6 +165,7 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     page.see_text("webhook-state", "No secret, no webhook");
     page.click("webhook-make");
     page.see("webhook-secret");
+    page.see("webhook-at-home");
     let secret = page.text("webhook-secret");
     assert!(secret.len() >= 43, "{} characters", secret.len());
     assert!(page.text("webhook-url").ends_with(&format!("/api/hooks/{app}")));
@@ -167,5 +182,7 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     page.click("webhook-remove");
     page.see_text("webhook-state", "No secret, no webhook");
     assert_eq!(owner.get(&path).json()["hasWebhookSecret"], false);
+    page.browser.evaluate("location.hash = '#/apps/aaaaaaaaaa'");
+    page.see_text("#main", "There is no such app.");
     page.nothing_went_wrong(&[REFUSED]);
 }
