@@ -16,8 +16,8 @@ mod utc;
 pub use client::{Cidr, Client, Trust};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{
-    AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
-    ShellCommand,
+    AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_APP_NAME, MAX_ENV_TOTAL,
+    MAX_ENV_VARS, RootDir, ShellCommand,
 };
 pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use repo::{Branch, RepoUrl};

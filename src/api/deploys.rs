@@ -5,7 +5,9 @@ use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::model::{AppName, Branch, DeployId, Invalid, RepoUrl, Secret, Trigger, UnixMillis};
+use crate::model::{
+    AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Secret, Trigger, UnixMillis,
+};
 use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
 use serde::Serialize;
 
@@ -183,8 +185,11 @@ fn made(
 /// A name out of the repository's: lower case, other characters as dashes.
 fn name_from(repo: &RepoUrl) -> Result<AppName, ApiError> {
     let lower = repo.repository().to_ascii_lowercase();
-    let dashed: String =
-        lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let dashed: String = lower
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(MAX_APP_NAME)
+        .collect();
     AppName::parse(dashed.trim_matches('-')).map_err(|_| {
         ApiError::field("name", Invalid("cannot be taken from the repository's; give one"))
     })

@@ -5,6 +5,17 @@ use super::unique::Unique;
 use crate::model::{Invalid, Secret};
 use serde_json::{Map, Value};
 
+/// Bytes of a Git host's token; the longest in use, which are signed, have some hundreds.
+const MAX_GIT_TOKEN: usize = 1024;
+
+/// Characters that an error repeats of a name from outside: enough to recognise a slip.
+const SHOWN: usize = 60;
+
+/// What an error shows of a name that is none of ours.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
+}
+
 /// A JSON object from a request.
 pub(super) struct Fields {
     map: Map<String, Value>,
@@ -140,10 +151,7 @@ impl Fields {
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.map.keys().next() {
             None => Ok(()),
-            Some(name) => {
-                let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
-                Err(self.error(&shown, Invalid("is not a field of this request")))
-            }
+            Some(name) => Err(self.error(&shown(name), Invalid("is not a field of this request"))),
         }
     }
 }
@@ -155,7 +163,7 @@ pub(super) fn no_body(body: &[u8]) -> Result<(), ApiError> {
 
 /// A Git host's token: one visible ASCII word.
 pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
-    if text.is_empty() || text.len() > 1024 {
+    if text.is_empty() || text.len() > MAX_GIT_TOKEN {
         Err(Invalid("must have 1 to 1024 characters"))
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
         Err(Invalid("must be one word of visible ASCII characters; paste the token alone"))

@@ -4,6 +4,7 @@
 //! fetched or run. Nothing of it is read before the delivery has proved that it
 //! knows the app's secret.
 
+use super::fields::shown;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
@@ -108,9 +109,9 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
             return Ok(done("pong", "the webhook works; a push to the app's branch is deployed"));
         }
         other => {
-            let what: String = other.chars().take(40).collect();
             return Ok(ignored(&format!(
-                "events of the kind {what} are not deployed, only pushes"
+                "events of the kind {} are not deployed, only pushes",
+                shown(other)
             )));
         }
     }

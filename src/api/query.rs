@@ -1,6 +1,7 @@
 //! Percent-encoding in paths, and the parameters after the question mark.
 
 use super::ApiError;
+use super::fields::shown;
 use crate::model::Invalid;
 
 /// Decodes percent-encoding (RFC 3986, section 2.1); `None` when it is broken or
@@ -78,8 +79,7 @@ impl Query {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => {
-                let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
-                Err(ApiError::field(&shown, Invalid("is not a parameter of this path")))
+                Err(ApiError::field(&shown(name), Invalid("is not a parameter of this path")))
             }
         }
     }

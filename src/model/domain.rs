@@ -7,9 +7,9 @@ use super::Invalid;
 pub const MAX_DOMAINS: usize = 50;
 
 /// Bytes in a host name (RFC 1035 §2.3.4, without the root's dot).
-const MAX_LENGTH: usize = 253;
+pub(super) const MAX_LENGTH: usize = 253;
 /// Bytes in one label of it.
-const MAX_LABEL: usize = 63;
+pub(super) const MAX_LABEL: usize = 63;
 
 /// A host name of at least two labels, in lower case (RFC 1123 §2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,6 +7,13 @@ pub const MAX_ENV_VARS: usize = 256;
 /// Bytes that all names and values of one app's environment may take together;
 /// the kernel takes about 2 MiB, real apps a few KiB.
 pub const MAX_ENV_TOTAL: usize = 128 * 1024;
+/// Bytes of an app's name: it becomes the first label of a host name, which may have 63
+/// (RFC 1035, section 2.3.4), and stands in a row of the dashboard.
+pub const MAX_APP_NAME: usize = 40;
+/// Bytes of a variable's name; the longest in use have some 60.
+const MAX_ENV_NAME: usize = 128;
+/// Bytes of one variable's value: room for a chain of certificates in PEM form.
+const MAX_ENV_VALUE: usize = 32 * 1024;
 
 macro_rules! text_value {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
@@ -50,10 +57,10 @@ text_value! {
     /// An app's name: a DNS label of at most 40 characters, since it becomes a host name.
     AppName, |text| {
         let dash_or_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if text.is_empty() || text.len() > 40 {
+        if text.is_empty() || text.len() > MAX_APP_NAME {
             Err(Invalid("must have 1 to 40 characters"))
         } else if !text.bytes().all(dash_or_word) || text.starts_with('-') || text.ends_with('-') {
-            Err(Invalid("may hold lower-case letters, digits and dashes, no dash at either end"))
+            Err(Invalid("may hold only lower-case letters, digits and dashes, with no dash at either end"))
         } else {
             Ok(())
         }
@@ -101,10 +108,10 @@ text_value! {
     /// The name of an environment variable (POSIX: letters, digits, underscore).
     EnvName, |text| {
         let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-        if text.is_empty() || text.len() > 128 {
+        if text.is_empty() || text.len() > MAX_ENV_NAME {
             Err(Invalid("must have 1 to 128 characters"))
         } else if !text.bytes().all(word) || text.starts_with(|c: char| c.is_ascii_digit()) {
-            Err(Invalid("may hold letters, digits and underscores, and not begin with a digit"))
+            Err(Invalid("may hold only letters, digits and underscores, and must not begin with a digit"))
         } else if text == "PORT" {
             Err(Invalid("is PORT, which the platform sets; the app must listen on it"))
         } else {
@@ -116,7 +123,7 @@ text_value! {
 text_value! {
     /// The value of an environment variable. Line ends are fine (keys in PEM form have them).
     EnvValue, |text| {
-        if text.len() > 32 * 1024 {
+        if text.len() > MAX_ENV_VALUE {
             Err(Invalid("is too long: at most 32 KiB"))
         } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
             Err(Invalid("must not hold control characters other than line ends and tabs"))

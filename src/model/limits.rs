@@ -6,6 +6,9 @@ use super::Invalid;
 /// database and a cache.
 pub const MAX_HOST_SOCKETS: usize = 8;
 
+/// Bytes of such a directory's path; real ones have some 20.
+const MAX_SOCKET_DIR: usize = 200;
+
 /// Directories of `/run` that no app may see: whoever reaches a socket in them can start
 /// programs outside of the sandbox, or reads other services' keys.
 const CONTROLS: [&str; 14] = [
@@ -88,7 +91,7 @@ impl HostSocket {
         };
         let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'@');
         let part = |p: &str| !p.is_empty() && p != "." && p != ".." && p.bytes().all(word);
-        if text.len() > 200 || !rest.split('/').all(part) {
+        if text.len() > MAX_SOCKET_DIR || !rest.split('/').all(part) {
             return Err(Invalid(
                 "must be a plain path of at most 200 letters, digits, dots, dashes and underscores, without ..",
             ));

@@ -1,10 +1,14 @@
 //! Where source comes from: a repository's address and a branch.
 
 use super::Invalid;
+use super::domain::{MAX_LABEL, MAX_LENGTH};
 use std::fmt;
 
 /// The longest address taken; Git hosts stay far below.
 const MAX_URL: usize = 1024;
+
+/// Bytes of a branch's name: Git keeps it as a file, whose name may have 255, behind its own endings.
+const MAX_BRANCH: usize = 200;
 
 /// A repository's address over HTTP or HTTPS, without credentials, safe to give to Git.
 ///
@@ -104,12 +108,12 @@ fn check_authority(authority: &str) -> Result<(), Invalid> {
     };
     let label = |l: &str| {
         !l.is_empty()
-            && l.len() <= 63
+            && l.len() <= MAX_LABEL
             && !l.starts_with('-')
             && !l.ends_with('-')
             && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
-    if host.len() > 253 || !host.split('.').all(label) {
+    if host.len() > MAX_LENGTH || !host.split('.').all(label) {
         return Err(BAD);
     }
     match port {
@@ -131,9 +135,7 @@ fn check_path(path: &str) -> Result<(), Invalid> {
         return Err(Invalid("must not hold a query or a fragment (? or #)"));
     }
     if !path.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~/%+@:,=!$&'()*;".contains(&b)) {
-        return Err(Invalid(
-            "holds a character that does not belong into a URL; percent-encode it",
-        ));
+        return Err(Invalid("holds a character that does not belong in a URL; percent-encode it"));
     }
     if path.split('/').any(|part| part == ".." || part == ".") {
         return Err(Invalid("must not hold . or .. as a part of its path"));
@@ -151,7 +153,7 @@ impl Branch {
     /// # Errors
     /// [`Invalid`] with the rule that was broken.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
-        if text.len() > 200 {
+        if text.len() > MAX_BRANCH {
             return Err(Invalid("is too long: at most 200 bytes"));
         }
         if text.starts_with('-') {
