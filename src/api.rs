@@ -62,7 +62,7 @@ pub enum Peer {
     Remote(Client),
     /// From this machine's owner, over the socket inside the data directory,
     /// which nobody else can open. Bad tokens are not counted there, so that
-    /// the operator who locked himself out finds a way in (P13).
+    /// an operator who is locked out finds a way in (P13).
     Local,
 }
 

@@ -53,7 +53,7 @@ use workers::Workers;
 /// Connections that the kernel keeps until they are accepted. The standard library
 /// asks for 128; beyond that a newcomer's first packet is lost and it tries again
 /// only a second later, so one burst of strangers would delay the owner for longer
-/// than the second in which he must be answered.
+/// than the second in which the owner must be answered.
 const BACKLOG: i32 = 4096;
 
 /// Who sent a request.

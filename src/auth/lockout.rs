@@ -3,7 +3,7 @@
 //! The first [`FREE_TRIES`] wrong tries are only counted. The last of them
 //! starts a lockout of [`FIRST_LOCKOUT`]; once that has run out, each further
 //! wrong try starts one twice as long, up to [`LONGEST_LOCKOUT`]. What a client
-//! does during a lockout changes nothing, so an attacker cannot lengthen his
+//! does during a lockout changes nothing, so an attacker cannot lengthen a
 //! victim's.
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ impl Lock {
         }
         file.set_len(0).map_err(broken)?;
         match writeln!(file, "{}", holder.note()) {
-            // Who holds the lock can make room; a note about him can wait.
+            // Who holds the lock can make room; the note can wait.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
             written => written.map_err(broken)?,
         }

@@ -1,4 +1,4 @@
-//! The command line that an operator can paste, from wherever he stands.
+//! The command line that an operator can paste, from any directory.
 
 use crate::data_dir::user;
 use std::env;

@@ -45,7 +45,7 @@ impl fmt::Display for ListenError {
             ),
             Errno::ADDRNOTAVAIL => write!(
                 f,
-                "{address} is no address of this machine; set LISTEN_ADDR to one that 'ip address' lists"
+                "{address} is not an address of this machine; set LISTEN_ADDR to one that 'ip address' lists"
             ),
             errno => write!(
                 f,

@@ -75,7 +75,7 @@ impl fmt::Display for StoreError {
                 "{} belongs to another app; remove it there first",
                 domain.as_str()
             ),
-            Self::TooManyApps => f.write_str("there are as many apps as possible; remove one first"),
+            Self::TooManyApps => f.write_str("there is no room for another app; delete one first"),
             Self::NoRandomness => f.write_str("the operating system gave no random bytes; try again"),
             Self::Vault(error) => write!(f, "{error}"),
             Self::NothingToKeep(name) => write!(f, "{name} has no stored value to keep; give its value"),

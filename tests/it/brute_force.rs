@@ -351,7 +351,7 @@ fn p13_lockouts_are_logged_and_listed_and_can_be_cleared() {
     assert_eq!(printed.code, Some(0), "{printed:?}");
     assert!(printed.stdout.contains("2001:db8:1:2::/64"), "{printed:?}");
 
-    // The operator's own address may be locked out; his shell still works.
+    // The operator's own address may be locked out; the machine's shell still works.
     let cleared = server.operator(&["lockouts", "clear", "2001:db8:1:2::/64"]);
     assert_eq!(cleared.code, Some(0), "{cleared:?}");
     assert_eq!(guess(&mut owner(&server, "2001:db8:1:2::9")), 200);

@@ -18,7 +18,7 @@ fn scripts_run_builds_a_release_and_leaves_it_listening_with_url_and_token() {
     let setup = Setup::new().as_user();
     let home = setup.home().to_path_buf();
     let place = |name: &str| home.join(name).to_str().expect("UTF-8").to_owned();
-    // A checkout, where the user may read it, and programs that he may write.
+    // A checkout, where the user may read it, and programs that the user may write.
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     run(Command::new("cp")
         .arg("-r")

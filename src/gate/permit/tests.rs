@@ -140,7 +140,7 @@ fn the_bytes_that_strangers_hold_are_bounded() {
     assert!(second.enter(Phase::Running));
     second.hold(0);
     assert_eq!(seats.held(), 0);
-    // The owner may hold what he likes; others make room for him.
+    // The owner may hold any number of connections; others make room.
     second.prove();
     idle.hold(100);
     second.hold(5000);

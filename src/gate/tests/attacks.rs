@@ -54,7 +54,7 @@ fn a_header_line_that_never_ends_ends() {
 fn a_crowd_of_a_thousand_idle_connections_locks_nobody_out() {
     allow_many_files();
     let house = House::new();
-    // A signed-in owner who was there before keeps his connection.
+    // A signed-in owner who was there before keeps the connection.
     let mut early = house.connect_from(50_000);
     early.ask(&format!("GET /hello HTTP/1.1\r\nHost: a\r\n{}\r\n", bearer()));
     let mut crowd: Vec<_> = (0..1000_u16).map(|n| house.connect_from(n / 50)).collect();

@@ -14,7 +14,7 @@ const MEMORY_LIMIT_KIB: u64 = 48 * 1024;
 /// How long the owner waits at most.
 const OWNER_LIMIT: Duration = Duration::from_secs(1);
 /// The same for a connection that is new: the kernel repeats a lost packet of its handshake after 1 s at the earliest
-/// (RFC 6298), and on a machine whose every core is busy one may be lost. An owner who is signed in has his already.
+/// (RFC 6298), and on a machine whose every core is busy one may be lost. A signed-in owner has a connection already.
 const NEWCOMER_LIMIT: Duration = Duration::from_secs(4);
 /// After this long nothing of an attack is left.
 const AFTERMATH: Duration = Duration::from_secs(60);
@@ -58,7 +58,7 @@ impl Watch {
         self.memory_holds();
     }
 
-    /// A signed-in owner gets his list of apps within a second; how long it took.
+    /// A signed-in owner gets the list of apps within a second; how long it took.
     #[track_caller]
     pub fn owner_is_answered(&self) -> Duration {
         let begin = Instant::now();
@@ -69,7 +69,7 @@ impl Watch {
     }
 
     /// The same on a machine whose every seat is fought for: an owner who is turned away tries again at once, as
-    /// browsers do, and is in soon. How often he was turned away.
+    /// browsers do, and is in soon. How often it was turned away.
     #[track_caller]
     pub fn owner_gets_in(&self) -> usize {
         let begin = Instant::now();
