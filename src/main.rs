@@ -2,12 +2,14 @@
 
 use better_paas::cli::{self, Command};
 use better_paas::{ops, serve};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Whatever is made from here on is the owner's alone (P25).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    keep_memory_out_of_files();
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(usage) => {
@@ -22,6 +24,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// No core file is made of this process, whose memory holds the token and the key (P7), nor
+/// of any that it starts; what collects core files for the system goes by this limit too.
+fn keep_memory_out_of_files() {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    // Less is always granted (setrlimit(2)).
+    let _ = setrlimit(Resource::Core, none);
 }
 
 fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
