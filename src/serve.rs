@@ -73,7 +73,8 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     log::info!("stopping (signal {}); apps keep running", signal.unwrap_or_default());
     running.stop();
     log::info!("stopped");
-    if signal == Some(http::ANEW) {
+    // Whoever said meanwhile that it is to end for good is heard too.
+    if signal == Some(http::ANEW) && signals.pending().all(|other| other == http::ANEW) {
         return Err(proc::again::anew().into());
     }
     Ok(())

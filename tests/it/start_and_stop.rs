@@ -162,6 +162,20 @@ fn a_signal_right_at_the_start_ends_it_too() {
 }
 
 #[test]
+fn a_signal_to_end_counts_while_it_begins_anew() {
+    let mut server = Server::start();
+    // This keeps it busy with ending for a while.
+    let mut slow = RawConn::to(server.address());
+    slow.send("POST /api/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
+    let mut served = RawConn::to(server.address());
+    served.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").answer().expect(200);
+    crate::harness::process::signal(server.pid(), Signal::USR2);
+    server.wait_for_log("stopping");
+    let (status, _) = server.terminate();
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+}
+
+#[test]
 fn the_url_of_the_dashboard_is_printed() {
     let server = Server::start();
     let url = format!("http://{}", server.address());
