@@ -1,7 +1,13 @@
 //! Output that cannot be written: the disk is full, or whoever read it went away.
 
-use crate::harness::{Server, Setup, process, until};
+use crate::harness::server::free_port;
+use crate::harness::{Http, Server, Setup, process, until};
+use rustix::fs::OFlags;
 use rustix::process::Signal;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Child;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,6 +30,61 @@ fn a_first_start_whose_messages_cannot_be_written_goes_well() {
     until("it has ended", LIMIT, || child.try_wait().expect("a status").is_some());
     let wrong = setup.command(&["no-such-command"]).stderr(file()).status().expect("a run");
     assert_eq!(wrong.code(), Some(2));
+}
+
+/// A server that ends with the test, however that ends.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nobody_up_and_says_later_what_it_lacks() {
+    // As with a terminal that was stopped, or a connection over SSH that hangs.
+    let address = format!("127.0.0.1:{}", free_port());
+    let setup = Setup::new().listen(&address);
+    let address = address.parse().expect("an address");
+    let (mut log, end) = std::io::pipe().expect("a pipe");
+    // Opened anew, or the server's end would not wait either.
+    let stuffing = std::fs::File::options()
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(format!("/proc/self/fd/{}", end.as_raw_fd()))
+        .expect("the pipe");
+    let mut child = Ending(setup.command(&[]).stderr(end).spawn().expect("a start"));
+    let child = &mut child.0;
+    until("it listens", LIMIT, || setup.run(&["lockouts"]).code == Some(0));
+    let token = setup.run(&["token"]).stdout.trim().to_owned();
+    let mut stuffed = 0;
+    while (&stuffing).write(b"x").is_ok() {
+        stuffed += 1;
+    }
+    assert!(stuffed > 0);
+
+    // Two of these have a line in the log, the first and the last.
+    let mut guesser = Http::new(address).coming_from([127, 0, 0, 9]).bearer("guess");
+    for _ in 0..5 {
+        guesser.get("/api/session").expect(401);
+    }
+    Http::new(address).bearer(&token).get("/api/session").expect(200);
+
+    let mut begin = Vec::new();
+    while begin.iter().rev().take_while(|byte| **byte == b'x').count() < stuffed {
+        let mut piece = [0; 4096];
+        let read = log.read(&mut piece).expect("the log");
+        begin.extend_from_slice(&piece[..read]);
+    }
+    drop(stuffing);
+    process::signal(child.id(), Signal::TERM);
+    until("it has ended", LIMIT, || child.try_wait().expect("a status").is_some());
+    let mut rest = String::new();
+    log.read_to_string(&mut rest).expect("the log");
+    assert!(rest.contains("2 lines of this log are missing here"), "{rest}");
+    assert!(rest.contains("stopping") && rest.contains("stopped"), "{rest}");
 }
 
 #[test]
