@@ -66,11 +66,17 @@ impl Handshake {
     }
 
     /// P8: during a lockout whatever shows a token or a ticket learns that alone, from
-    /// whichever page and however many.
+    /// whichever page, however many, and in a header too, where they open no WebSocket.
     pub(super) fn check_lockout(&self, auth: &Auth) -> Result<(), Refusal> {
         let shows = |name| !self.parameters(name).is_empty();
+        let scheme =
+            |value: &[u8]| value.get(..7).is_some_and(|s| s.eq_ignore_ascii_case(b"Bearer "));
         match auth.locked_out(self.client) {
-            Some(seconds) if shows("token") || shows("ticket") => Err(Refusal::locked(seconds)),
+            Some(seconds)
+                if shows("token") || shows("ticket") || self.all("authorization").any(scheme) =>
+            {
+                Err(Refusal::locked(seconds))
+            }
             _ => Ok(()),
         }
     }

@@ -101,6 +101,9 @@ fn p8_http_and_websocket_share_the_record() {
     let foreign = Ws::at(server.address(), "/ws/stats?token=guess");
     let foreign = foreign.with("Origin", "http://elsewhere.example").open().err();
     assert_eq!(foreign.map(|refusal| refusal.status), Some(429));
+    let header = format!("Bearer {}", server.token());
+    let elsewhere = Ws::at(server.address(), "/ws/stats").with("Authorization", &header).open();
+    assert_eq!(elsewhere.err().map(|refusal| refusal.status), Some(429));
     assert_eq!(socket("").0, 401, "no token, no lockout");
     wait_for_the_end(&mut server.owner());
     assert_eq!(socket(&format!("token={}", server.token())).0, 101);
