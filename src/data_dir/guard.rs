@@ -42,7 +42,14 @@ pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
     // A slash at the end would make the system follow a link unseen.
     let given: PathBuf = std::path::absolute(path).map_err(unusable)?.components().collect();
     match fs::symlink_metadata(&given) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => make(&given).map_err(unusable)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Nothing is left behind in a place that is refused.
+            let above = given.ancestors().find_map(|above| fs::canonicalize(above).ok());
+            if above.is_some_and(|above| seen_by_apps(&above)) {
+                return Err(DataDirError::SeenByApps { path: given });
+            }
+            make(&given).map_err(unusable)?;
+        }
         Err(error) => return Err(unusable(error)),
         Ok(_) => {}
     }
@@ -52,11 +59,15 @@ pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
         return Err(DataDirError::NotADirectory { path: given });
     }
     ours(&real, &meta)?;
-    if SEEN_BY_APPS.iter().any(|place| real.starts_with(place)) {
+    if seen_by_apps(&real) {
         return Err(DataDirError::SeenByApps { path: given });
     }
     judge_links(&given, &real, &meta)?;
     Ok(real)
+}
+
+fn seen_by_apps(real: &Path) -> bool {
+    SEEN_BY_APPS.iter().any(|place| real.starts_with(place))
 }
 
 fn make(path: &Path) -> io::Result<()> {

@@ -298,7 +298,12 @@ fn p25_a_place_that_apps_see_in_their_sandboxes_is_refused() {
     // Only root could make one there; the system's own directory belongs to root.
     if rustix::process::geteuid().is_root() {
         let home = tempfile::Builder::new().tempdir_in("/usr/local").unwrap();
-        let error = DataDir::open(&home.path().join("data")).err().unwrap();
+        let data = home.path().join("data");
+        let error = DataDir::open(&data).err().unwrap();
+        assert!(error.to_string().contains("every app can see"), "{error}");
+        assert!(!data.exists(), "it is made where it is refused");
+        DirBuilder::new().create(&data).unwrap();
+        let error = DataDir::open(&data).err().unwrap();
         assert!(error.to_string().contains("every app can see"), "{error}");
     }
 }
