@@ -228,7 +228,7 @@ fn a_delivery_that_proves_nothing_counts_like_a_wrong_token_and_tells_of_no_app(
     }
     // That was the fifth: from here on nothing of this client is looked at.
     let locked = deliver(host(&server, 1), &app, &good(), GITHUB).expect(429);
-    assert_eq!(locked.header("Retry-After"), Some("2"));
+    assert!(matches!(locked.header("Retry-After"), Some("1" | "2")), "{locked:?}");
     owner_at(&server, 1).get("/api/session").expect(429);
     server.wait_for_log("a webhook without the app's signature from 127.0.1.1");
     server.wait_for_log("locked out 127.0.1.1 for 2 s");
