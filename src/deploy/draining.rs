@@ -112,6 +112,11 @@ impl Draining {
         self.all.push(Ending { app, instance, drain, kill_at, replaced: false, told: false });
     }
 
+    /// Asks those of an app to end that were left alone: it is stopped as a whole.
+    pub fn hurry(&mut self, app: &AppId) {
+        self.all.iter_mut().filter(|ending| ending.app == *app).for_each(Ending::ask);
+    }
+
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
         for ending in self.all.iter_mut().filter(|l| l.app == *app) {

@@ -247,6 +247,7 @@ impl Supervisor {
             Wanted::Stopped => {
                 entry.start_at = None;
                 self.shared.router.point(id, &Target::Down);
+                self.draining.hurry(id);
                 if let Some(live) = entry.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
                     self.draining.stop(id.clone(), live.instance, GRACE, true);
@@ -265,7 +266,6 @@ impl Supervisor {
             let pause = pause_after(entry.pause, live.since.elapsed());
             let stays = is_stopped(&self.shared, id);
             record_end(&self.shared, id, live.instance.pid(), exit);
-            let seconds = pause.as_secs();
             let how = match exit {
                 Exit::Unknown => "Ended; how is not known".to_owned(),
                 exit => format!("Ended with {exit}"),
@@ -273,7 +273,7 @@ impl Supervisor {
             let line = if stays {
                 format!("{how}.")
             } else {
-                format!("{how}; starting it again in {seconds} s.")
+                format!("{how}; starting it again in {} s.", pause.as_secs())
             };
             self.shared.journal.note_app(id, &line);
             if let Some(more) = worth_a_line(entry.pause, pause) {

@@ -1,7 +1,7 @@
 //! Apps are looked after: crashes, reboots, the pids and ports of others, several apps at once.
 
 use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
-use crate::harness::{GitServer, Http, Server, Setup, process, until, until_some};
+use crate::harness::{GitServer, Http, RawConn, Server, Setup, process, until, until_some};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -292,4 +292,23 @@ fn two_apps_that_want_the_same_port_do_not_disturb_each_other() {
     let after = show(&mut site.owner, &first);
     assert_eq!((&after["status"], &after["url"]), (&json!("running"), &before));
     assert_eq!(visitor(&mut site.owner, &first).get("/").expect(200).text(), WHOLE);
+}
+
+#[test]
+fn an_app_that_is_stopped_leaves_no_release_before_it_running() {
+    let mut site = Site::new();
+    let app = site.app("fragile");
+    let first = deploy(&mut site.owner, &app);
+    assert_eq!(ended(&mut site.owner, &first)["status"], "live");
+    let url = show(&mut site.owner, &app)["url"].as_str().expect("a url").to_owned();
+    let mut held = RawConn::to(url.trim_start_matches("http://").parse().expect("an address"));
+    held.send("GET /wait HTTP/1.0\r\n\r\n");
+    assert!(held.is_open(), "the answer has begun");
+    deploy_live(&mut site.owner, &app);
+    let place = site.place(&app);
+    assert!(sandboxes(&place).iter().any(|a| a.contains(&first)), "it was cut off");
+    site.owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    // Left alone it would have 30 s for its answer.
+    let soon = Duration::from_secs(20);
+    until("nothing of it runs", soon, || sandboxes(&place).is_empty());
 }
