@@ -291,15 +291,20 @@ impl Attempt<'_> {
         Ok(recipe)
     }
 
+    /// Whether anybody could serve a static site.
+    fn needs_a_router(&self) -> Result<(), Halt> {
+        self.shared.router.absent().map_or(Ok(()), |why| {
+            Err(Halt::Failed(format!(
+                "the router serves static sites, and there is none ({why}); or give a start \
+                 command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
+            )))
+        })
+    }
+
     /// Copies a static site's files to where the router serves them from.
     fn publish(&self, release: &Path, root: &str) -> Result<(), Halt> {
         let (app, places) = (&self.app, &self.shared.places);
-        if let Some(why) = self.shared.router.absent() {
-            return Err(Halt::Failed(format!(
-                "the router serves static sites, and there is none ({why}); or give a start \
-                 command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
-            )));
-        }
+        self.needs_a_router()?;
         self.has_room()?;
         let site = places.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
         let open = self.shared.machine()?.open_up(release);

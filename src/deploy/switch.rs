@@ -22,6 +22,8 @@ impl Attempt<'_> {
 
     /// Published files become what is live.
     pub fn go_live_as_files(&self) -> Result<(), Halt> {
+        // Again: a rollback publishes nothing.
+        self.needs_a_router()?;
         let (app, release) = (self.app.id.clone(), self.release().clone());
         if !self.shared.places.site(&app, &release).is_dir() {
             return Err(Halt::Failed("the site's files are gone; deploy again".to_owned()));

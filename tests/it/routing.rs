@@ -1,7 +1,8 @@
 //! Apps behind the router: a real Caddy that the server starts, finds again, and leaves running.
 
-use crate::deploy::{create, deploy, deploy_live, ended, show};
+use crate::deploy::{create, deploy, deploy_live, ended, show, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
+use crate::supervision::sandboxes;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
@@ -281,12 +282,8 @@ fn static_sites_have_no_process_and_a_rollback_brings_one_back(setup: Setup) {
     assert_eq!(shown["status"], "running");
     let log = owner.get(&format!("/api/deploys/{as_files}/log")).text();
     assert!(log.contains("static site") && log.contains("token.txt"), "{log}");
-    until("the process of before has ended", STARTING, || {
-        !process::all().into_iter().any(|pid| {
-            process::arguments(pid).starts_with("bwrap")
-                && process::arguments(pid).contains(&format!("apps/{app}/"))
-        })
-    });
+    let place = server.data().join("apps").join(&app);
+    until("the process of before has ended", STARTING, || sandboxes(&place).is_empty());
 
     owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
     until("the site is down", STARTING, || visitor.get("/").status == 503);
@@ -311,6 +308,19 @@ fn static_sites_have_no_process_and_a_rollback_brings_one_back(setup: Setup) {
     let again = roll_back(&mut owner, &app, &rolled);
     assert_ne!(again, rolled);
     assert_eq!(visitor.get("/").expect(200).text(), "process");
+
+    let server = server.restart_with(|setup| setup.env("ROUTER", "off"));
+    files_that_nobody_serves_take_nobodys_place(&server, &app, &as_files);
+}
+
+fn files_that_nobody_serves_take_nobodys_place(server: &Server, app: &str, as_files: &str) {
+    let mut owner = server.owner();
+    let back = json!({"deployId": as_files});
+    let answer = owner.post(&format!("/api/apps/{app}/rollback"), &back).expect(202).json();
+    let end = ended(&mut owner, answer["id"].as_str().expect("an id"));
+    assert_eq!(end["status"], "failed", "{end:#}");
+    assert!(end["error"].as_str().is_some_and(|e| e.contains("ROUTER is off")), "{end:#}");
+    assert_eq!(visitor(&mut owner, app).get("/").expect(200).text(), "process");
 }
 
 /// Goes back to a deploy and waits until that is done.
