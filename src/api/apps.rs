@@ -106,7 +106,7 @@ impl Api {
         self.deployer.admit(None, &draft.name, &draft.settings.domains)?;
         let id = self.store.create_app(draft).inspect_err(|_| self.deployer.readmit())?;
         let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
-        self.deployer.name_app(&app);
+        self.deployer.name_app(&app.id);
         Ok(app)
     }
 
@@ -238,7 +238,7 @@ pub(super) fn change(
     }
     let app = api.app(id)?;
     // First, for what is stored counts: should the next step fail, the names are right.
-    api.deployer.name_app(&app);
+    api.deployer.name_app(&app.id);
     api.refresh_redactor(&app.id)?;
     api.shown(200, &app.id)
 }

@@ -220,6 +220,7 @@ impl Deployer {
         let data = if keep_data { "its data stays" } else { "its data goes too" };
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
         shared.router.forget(app);
+        self.name_app(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
         shared.supervisor.send(Message::Look(app.clone()));
         self.readmit();

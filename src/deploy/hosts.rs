@@ -14,13 +14,14 @@ impl Deployer {
     }
 
     /// What the owner should know of host names: which app does not answer at one of its
-    /// own, because the dashboard does.
+    /// own, because the dashboard or another app does.
     #[must_use]
     pub fn hidden(&self) -> Option<String> {
         let settings = self.shared.router.settings()?;
         let apps = self.shared.store.apps();
         let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
-        apps.iter().find_map(|app| settings.hides(app))
+        let apps: Vec<&App> = apps.iter().collect();
+        apps.iter().find_map(|app| settings.hides(app, &apps))
     }
 
     /// Where an app answers, while it runs: the first of [`Deployer::urls`].
@@ -95,9 +96,12 @@ impl Deployer {
         }
     }
 
-    /// Leads the host names that an app has now to it.
-    pub fn name_app(&self, app: &App) {
-        self.shared.router.name(app);
+    /// Leads the host names that an app has now, or had, to whom they belong.
+    pub fn name_app(&self, app: &AppId) {
+        match self.shared.store.apps() {
+            Ok(all) => self.shared.router.name(app, &all),
+            Err(error) => log::error!("the names of app {app} could not be changed: {error}"),
+        }
     }
 }
 

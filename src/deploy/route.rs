@@ -107,9 +107,10 @@ impl Router {
         for (app, target) in apps {
             keeper.table.point(&app.id, target)?;
         }
-        for (app, _) in apps {
-            keeper.table.name(&app.id, &keeper.settings.hosts(app))?;
-            if let Some(sentence) = keeper.settings.hides(app) {
+        let known: Vec<&App> = apps.iter().map(|(app, _)| app).collect();
+        for app in &known {
+            keeper.table.name(&app.id, &keeper.settings.leading_to(app, &known))?;
+            if let Some(sentence) = keeper.settings.hides(app, &known) {
                 log::warn!("{sentence}");
             }
         }
@@ -196,11 +197,16 @@ impl Router {
         }
     }
 
-    /// Gives an app the host names that it has in the database.
-    pub fn name(&self, app: &App) {
-        if let Some(keeper) = &self.keeper {
-            let hosts = keeper.settings.hosts(app);
-            told(keeper.table.name(&app.id, &hosts), "an app's names could not be changed");
+    /// Gives an app the host names that it has in the database, where these are all apps;
+    /// and the others theirs, which may have become free or be taken now.
+    pub fn name(&self, app: &AppId, all: &[App]) {
+        let Some(keeper) = &self.keeper else { return };
+        let all: Vec<&App> = all.iter().collect();
+        for other in &all {
+            if other.id == *app || keeper.settings.is_contested(other) {
+                let hosts = keeper.settings.leading_to(other, &all);
+                told(keeper.table.name(&other.id, &hosts), "an app's names could not be changed");
+            }
         }
     }
 
@@ -252,18 +258,51 @@ impl Settings {
         std::iter::once(self.host(app)).chain(own).collect()
     }
 
-    /// Why an app does not answer at one of its hosts: `DASHBOARD_DOMAIN` may be set after
-    /// the app got its names.
+    /// The host names that lead to an app, among these apps: all of its own but what another
+    /// one gets by its name. `BASE_DOMAIN` may be set after the app got its domains, and a
+    /// host must not lead now here, now there.
+    fn leading_to(&self, app: &App, all: &[&App]) -> Vec<String> {
+        let mut hosts = self.hosts(app);
+        hosts.retain(|host| self.named(host, all).is_none_or(|other| other.id == app.id));
+        hosts
+    }
+
+    /// The app whose name gives it this host.
+    fn named<'a>(&self, host: &str, all: &[&'a App]) -> Option<&'a App> {
+        let name = self.name_in(host)?;
+        all.iter().find(|app| app.name.as_str() == name).copied()
+    }
+
+    /// What an app is called that gets this host by its name, if there is one.
+    fn name_in<'h>(&self, host: &'h str) -> Option<&'h str> {
+        host.strip_suffix(self.base_domain.as_str())?.strip_suffix('.')
+    }
+
+    /// Whether an app has a domain that another one could get by its name.
+    fn is_contested(&self, app: &App) -> bool {
+        app.settings.domains.iter().any(|domain| self.name_in(domain.as_str()).is_some())
+    }
+
+    /// Why an app does not answer at one of its hosts: `DASHBOARD_DOMAIN` or `BASE_DOMAIN`
+    /// may be set after the app got its names.
     #[must_use]
-    pub fn hides(&self, app: &App) -> Option<String> {
-        let domain = self.dashboard_domain.as_ref()?;
+    pub fn hides(&self, app: &App, all: &[&App]) -> Option<String> {
         let name = app.name.as_str();
-        self.hosts(app).contains(domain).then(|| {
-            format!(
+        let hosts = self.hosts(app);
+        if let Some(domain) = self.dashboard_domain.as_ref().filter(|domain| hosts.contains(domain))
+        {
+            return Some(format!(
                 "{domain} is where the dashboard answers, so app {name} does not; give the app \
                  another name or domain, or set DASHBOARD_DOMAIN to another host name"
-            )
-        })
+            ));
+        }
+        let other = |host: &String| Some((host.clone(), self.named(host, all)?));
+        let (host, other) = hosts.iter().filter_map(other).find(|(_, other)| other.id != app.id)?;
+        let other = other.name.as_str();
+        Some(format!(
+            "{host} is where app {other} answers, so app {name} does not; give app {name} another \
+             domain, or app {other} another name"
+        ))
     }
 
     /// Where an app answers: at this domain of its own, otherwise by its name.

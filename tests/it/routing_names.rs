@@ -192,6 +192,38 @@ fn an_app_whose_host_the_dashboard_has_taken_is_named() {
     assert!(router(&mut owner)["message"].is_null());
 }
 
+#[test]
+fn what_an_app_gets_by_its_name_leads_to_no_other_app_that_has_it_as_a_domain() {
+    let git = GitServer::start();
+    let server = start(Setup::routed());
+    let mut owner = server.owner();
+    let host = "shop.apps.test";
+    let [shop, zeta] = [("shop", json!([])), ("zeta", json!([host]))].map(|(name, domains)| {
+        git.commit(name, &release(name));
+        let body = json!({"name": name, "gitRepo": git.url(name), "domains": domains});
+        let app = create(&mut owner, &body);
+        deploy_live(&mut owner, &app);
+        format!("/api/apps/{app}")
+    });
+    let answers = |server: &Server| server.visitor(host).get("/").expect(200).text();
+    assert_eq!(answers(&server), "zeta");
+    let server = server.restart_with(|setup| setup.env("BASE_DOMAIN", "apps.test"));
+    until_running(&server);
+    let mut owner = server.owner();
+    let sentence = format!("{host} is where app shop answers, so app zeta does not");
+    assert!(server.log().contains(&sentence), "{}", server.log());
+    assert!(router(&mut owner)["message"].as_str().is_some_and(|m| m.contains(&sentence)));
+    for app in [&shop, &zeta] {
+        assert_eq!(answers(&server), "shop");
+        owner.patch(app, &json!({"autoDeploy": false})).expect(200);
+    }
+    deploy_live(&mut owner, shop.trim_start_matches("/api/apps/"));
+    assert_eq!(answers(&server), "shop");
+    owner.patch(&shop, &json!({"name": "other"})).expect(200);
+    assert_eq!(answers(&server), "zeta");
+    assert!(router(&mut owner)["message"].is_null());
+}
+
 /// In a network of its own, where nobody else has the usual ports.
 #[test]
 fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
