@@ -12,6 +12,9 @@ use rusqlite::{Connection, Transaction, params};
 /// Secrets that are remembered of one app, the newest: more than its two logs of
 /// 10 MiB see replaced, short enough to look for in each line.
 const REMEMBERED: u32 = 64;
+/// Characters of their envelopes together: room for the values of a whole environment. All
+/// of them are in memory in every spelling that is looked for, fifty times what they are.
+const REMEMBERED_CHARACTERS: u32 = 256 * 1024;
 
 impl Store {
     /// Everything about an app that no log may show: its credential, the webhook's secret, the
@@ -67,9 +70,11 @@ impl Store {
             }
         }
         tx.execute(
-            "DELETE FROM replaced_secrets WHERE app_id = ?1 AND seq <= (SELECT seq \
-             FROM replaced_secrets WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-            params![app.as_str(), REMEMBERED],
+            "DELETE FROM replaced_secrets WHERE app_id = ?1 AND seq IN (SELECT seq FROM (SELECT \
+             seq, count(*) OVER newest AS ones, sum(length(value)) OVER newest AS characters \
+             FROM replaced_secrets WHERE app_id = ?1 WINDOW newest AS (ORDER BY seq DESC)) \
+             WHERE ones > ?2 OR characters > ?3)",
+            params![app.as_str(), REMEMBERED, REMEMBERED_CHARACTERS],
         )?;
         Ok(())
     }
@@ -117,7 +122,7 @@ fn place(app: &AppId) -> Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EnvName, EnvValue};
+    use crate::model::{EnvName, EnvValue, MAX_ENV_TOTAL};
     use crate::store::tests::with_an_app;
     use crate::store::{App, AppDraft, EnvInput, TokenChange};
 
@@ -167,5 +172,13 @@ mod tests {
         let known = known(&store, &app);
         assert_eq!(known.len(), REMEMBERED as usize + 1);
         assert_eq!(known[0], "value 009");
+        // Fewer when they are long: each is in memory in every spelling.
+        for n in 0..20 {
+            set(&store, &app, &n.to_string().repeat(15_000), true);
+        }
+        let known = self::known(&store, &app);
+        let bytes: usize = known.iter().map(String::len).sum();
+        assert!((MAX_ENV_TOTAL..2 * MAX_ENV_TOTAL).contains(&bytes), "{bytes}");
+        assert!(known.contains(&"18".repeat(15_000)), "the one before the present one");
     }
 }
