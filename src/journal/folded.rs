@@ -78,12 +78,9 @@ impl Folded {
 
     /// Call it when everything was added.
     pub(super) fn sort(&mut self) {
-        self.chunks.sort_unstable();
-        self.chunks.dedup();
-        for ends in [&mut self.ends, &mut self.hex_ends] {
-            ends.sort_unstable();
-            ends.dedup();
-        }
+        tidied(&mut self.chunks);
+        tidied(&mut self.ends);
+        tidied(&mut self.hex_ends);
     }
 
     /// Calls `take` with how each piece begins that [`Self::piece`] finds.
@@ -127,6 +124,15 @@ impl Folded {
         }
         None
     }
+}
+
+/// Sorts a list, and gives back the room of what stood there twice: most of base64 is alike
+/// in both alphabets, and these lists are what a long secret takes in memory.
+fn tidied<const N: usize>(list: &mut Zeroizing<Vec<[u8; N]>>) {
+    list.sort_unstable();
+    list.dedup();
+    // Copied, so that what is given back is wiped.
+    *list = Zeroizing::new(list.to_vec());
 }
 
 /// Whether something in a sorted list begins with these bytes.
