@@ -100,14 +100,15 @@ impl Refusal {
         let body =
             format!(r#"{{"error":{{"code":"{}","message":"{}"}}}}"#, self.code, self.message);
         let mut out = Vec::with_capacity(512);
-        let allow =
-            if self.allow { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" } else { "" };
+        let allow = if self.allow { "Allow: GET, HEAD, POST, PUT, PATCH, DELETE\r\n" } else { "" };
         let hsts = if secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };
         // Writing to a Vec cannot fail.
         let _ = write!(
             out,
             "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{allow}{hsts}\
+             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n\
+             X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{allow}{hsts}\
              Connection: close\r\n\r\n",
             self.status,
             self.reason,
@@ -136,7 +137,7 @@ mod tests {
             "X-Content-Type-Options: nosniff",
             "Connection: close",
             "Strict-Transport-Security: max-age=31536000",
-            "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            "Allow: GET, HEAD, POST, PUT, PATCH, DELETE",
             &format!("Content-Length: {}", body.len()),
         ] {
             assert!(head.lines().any(|l| l == line), "{line} in {head}");

@@ -271,8 +271,8 @@ impl Refusal {
         let head = format!(
             "HTTP/1.1 {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n\
-             Referrer-Policy: no-referrer\r\n{hsts}{}Connection: close\r\n\r\n",
+             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n\
+             X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{hsts}{}Connection: close\r\n\r\n",
             self.status,
             body.len(),
             self.extra
