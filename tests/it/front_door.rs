@@ -108,7 +108,7 @@ fn running_out_of_files_does_not_end_the_accepting() {
     let server = Setup::new().shell("ulimit -n 64").start();
     let crowd = many_clients(&server, 300, b"");
     drop(crowd);
-    until("it answers again", Duration::from_secs(15), || {
+    until("it answers again", Duration::from_secs(60), || {
         server.stranger().try_request("GET", "/healthz", None).is_ok_and(|a| a.status == 200)
     });
     server.owner().get("/api/session").expect(200);
@@ -149,7 +149,7 @@ fn one_client_gets_at_most_64_connections() {
     // Somebody else comes in.
     server.owner().get("/api/session").expect(200);
     proved.pop();
-    until("a place is free again", Duration::from_secs(10), || {
+    until("a place is free again", Duration::from_secs(60), || {
         let mut next = open();
         next.try_send(ask.as_bytes()).is_ok()
             && next.try_answer(false).is_ok_and(|a| a.status == 200)

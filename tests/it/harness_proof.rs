@@ -40,7 +40,7 @@ fn the_git_host_can_redirect_and_can_keep_a_client_waiting() {
     let before = other.seen().len();
     let (url, into) = (other.url("shop"), place.path().join("held"));
     let client = std::thread::spawn(move || clone(&url, &into));
-    until("the request has come", Duration::from_secs(10), || other.seen().len() > before);
+    until("the request has come", Duration::from_secs(30), || other.seen().len() > before);
     assert!(!client.is_finished());
     other.release();
     assert!(client.join().unwrap());

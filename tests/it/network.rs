@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 fn opens(opening: crate::harness::ws::Opening) -> u16 {
     opening.open().map_or_else(|refusal| refusal.status, |_| 101)

@@ -154,7 +154,7 @@ fn a_signal_right_at_the_start_ends_it_too() {
         let mut child = setup.spawn(&[], Stdio::null);
         crate::harness::wait::let_pass(Duration::from_millis(pause));
         crate::harness::process::signal(child.id(), Signal::TERM);
-        crate::harness::until("it has ended", Duration::from_secs(10), || {
+        crate::harness::until("it has ended", Duration::from_secs(60), || {
             child.try_wait().unwrap().is_some()
         });
         setup.start().owner().get("/api/session").expect(200);

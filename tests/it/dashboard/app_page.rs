@@ -171,7 +171,7 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     assert!(page.text("webhook-url").ends_with(&format!("/api/hooks/{app}")));
     assert_eq!(owner.get(&path).json()["hasWebhookSecret"], true);
     page.click("auto-deploy");
-    until("the switch is stored", Duration::from_secs(10), || {
+    until("the switch is stored", Duration::from_secs(60), || {
         owner.get(&path).json()["autoDeploy"] == false
     });
     page.reload_signed_in();

@@ -67,7 +67,7 @@ impl Caddy {
             .expect("caddy is installed");
         let mut caddy = Self { child, directory, address };
         let mut listens = false;
-        until("Caddy listens or ends", Duration::from_secs(15), || {
+        until("Caddy listens or ends", Duration::from_secs(60), || {
             listens = TcpStream::connect(address).is_ok();
             listens || caddy.child.try_wait().expect("a status").is_some()
         });
@@ -84,7 +84,7 @@ impl Caddy {
     /// The certificate of its own authority, once it is there.
     pub fn authority(&self) -> PathBuf {
         let file = self.directory.path().join("storage/pki/authorities/local/root.crt");
-        until("Caddy's own certificate", Duration::from_secs(15), || file.exists());
+        until("Caddy's own certificate", Duration::from_secs(60), || file.exists());
         file
     }
 }

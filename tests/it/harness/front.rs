@@ -42,7 +42,7 @@ impl Watch {
         watch.owner_is_answered();
         // That request's connection is gone when the numbers stand still.
         let mut last = (0, 0);
-        until("the server is at rest", Duration::from_secs(10), || {
+        until("the server is at rest", Duration::from_secs(60), || {
             let before =
                 std::mem::replace(&mut last, (process::threads(pid), process::open_files(pid)));
             before == last

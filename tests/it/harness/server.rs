@@ -18,9 +18,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Starting takes milliseconds; a busy machine may take its time.
-const START_LIMIT: Duration = Duration::from_secs(20);
-/// What the server promises for its end, and a little for the machine.
-const STOP_LIMIT: Duration = Duration::from_secs(12);
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than its end takes; the tests of the promise (10 s) measure it.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 /// How to start a server; a copy of it starts another one on the same data.
 #[derive(Clone)]
@@ -291,7 +291,7 @@ impl Server {
     /// Waits until the log holds a text.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
-        super::until(&format!("{text:?} in the log"), Duration::from_secs(10), || {
+        super::until(&format!("{text:?} in the log"), Duration::from_secs(60), || {
             self.log().contains(text)
         });
     }

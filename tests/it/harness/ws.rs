@@ -37,7 +37,7 @@ impl Opening {
 
     /// Opens it; a refusal is the HTTP answer.
     pub fn open(self) -> Result<Ws, Answer> {
-        let limit = Duration::from_secs(15);
+        let limit = Duration::from_secs(30);
         let stream = RawConn::open(self.address, self.from, limit).expect("a connection");
         let url = format!("ws://{}{}", self.address, self.path);
         let mut request = url.into_client_request().expect("a request");
@@ -126,7 +126,7 @@ impl Ws {
         if self.socket.send(Message::Ping(b"are you there"[..].into())).is_err() {
             return false;
         }
-        self.socket.get_ref().set_read_timeout(Some(Duration::from_secs(5))).expect("a limit");
+        self.socket.get_ref().set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
         loop {
             match self.socket.read() {
                 Ok(Message::Pong(_)) => return true,
