@@ -85,6 +85,8 @@ pub fn detect(
     let start = match (given_start.or(procfile), language) {
         (Some(command), _) => Some(command),
         (None, Some(language)) => Some(language.start(tree)?),
+        // Its owner means a program, whose source is for nobody to read.
+        (None, None) if tree.has_file("Procfile") => return Err(NO_WEB_LINE.to_owned()),
         (None, None) if tree.has_file("index.html") => {
             let found = "Found index.html and nothing to run: a static site.".to_owned();
             return Ok(Plan { found, build, start: None });
@@ -107,6 +109,8 @@ pub fn detect(
 /// The command of the `web` process in a `Procfile`.
 fn web_process(tree: &Tree) -> Result<Option<String>, String> {
     let Some(text) = read(tree, "Procfile", PROCFILE_CAP)? else { return Ok(None) };
+    // Some editors begin a file with a mark of its encoding.
+    let text = text.trim_start_matches('\u{feff}');
     let Some(command) = text.lines().find_map(|line| line.trim().strip_prefix("web:")) else {
         return Ok(None);
     };
@@ -126,6 +130,10 @@ fn read(tree: &Tree, name: &str, cap: u64) -> Result<Option<String>, String> {
         _ => Ok(tree.read(name, cap)),
     }
 }
+
+/// What to say of a `Procfile` that names no command for the web.
+const NO_WEB_LINE: &str = "the Procfile has no `web:` line with a command: write one such as \
+     `web: python3 app.py`, or give a start command";
 
 /// What to say when nothing tells what an app is.
 const NOTHING_FOUND: &str = "found neither Procfile, package.json, requirements.txt, pyproject.toml, go.mod, Cargo.toml, \

@@ -102,6 +102,18 @@ fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
     let none = look(&[("Procfile", "worker: x")], "", "", &ALL).unwrap_err();
     assert!(none.contains("give a start command"), "{none}");
     assert!(look(&[("Procfile", "web: a\u{1}b")], "", "", &ALL).is_err());
+    assert_eq!(commands(&[("Procfile", "\u{feff}web: ./run\r\n")]).1, "./run");
+}
+
+#[test]
+fn an_app_whose_procfile_cannot_be_used_is_not_published_as_a_site() {
+    for procfile in ["Web: ./run", "web ./run", "worker: x", "web:\n", ""] {
+        let files = [("Procfile", procfile), ("index.html", ""), ("app.py", "")];
+        let refused = look(&files, "", "", &ALL).unwrap_err();
+        assert!(refused.contains("no `web:` line"), "{procfile}: {refused}");
+        assert!(refused.contains("give a start command"), "{refused}");
+        assert!(look(&files, "", "./go", &ALL).is_ok());
+    }
 }
 
 #[test]
