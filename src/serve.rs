@@ -6,7 +6,7 @@ mod listen;
 mod logger;
 
 use crate::api::{self, Api, MachineFacts};
-use crate::auth::{self, Auth, Fresh};
+use crate::auth::{self, Auth, Fresh, token};
 use crate::config::{Config, Routing};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::vault::{Vault, key};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::error::Error;
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +38,10 @@ const LARGE: &str = "131072";
 
 /// Open files that are enough for all connections and all that runs beside them.
 const MOST_FILES: u64 = 65_536;
+
+/// Bytes of the smallest database of SQLite, one page. It takes what is smaller for empty,
+/// and writes over it.
+const SMALLEST_DATABASE: u64 = 512;
 
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -80,6 +84,33 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Refuses to begin anew beside what an earlier server left: its database, emptied or lost,
+/// is as damaged as one that was changed, and all apps would seem never to have been.
+fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
+    let lost = match std::fs::metadata(database) {
+        Ok(about) if about.is_file() && about.len() < SMALLEST_DATABASE => "is empty",
+        Err(error) if error.kind() == ErrorKind::NotFound => "is not there",
+        // What else there is to say about it comes when it is opened.
+        _ => return Ok(()),
+    };
+    let apps = std::fs::read_dir(apps_in(data)).into_iter().flatten().flatten();
+    let mut ids = apps.filter_map(|app| AppId::parse(app.file_name().to_str()?).ok());
+    // The token is made after the database. Beside one that a command made before the first
+    // start there is no database at all.
+    let left = if ids.next().is_some() {
+        "the apps directory"
+    } else if lost == "is empty" && data.join(token::FILE).exists() {
+        token::FILE
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "the database {} {lost}, but {left} of an earlier start is in the data directory; restore \
+         a backup, or move the data directory away to begin anew",
+        database.display()
+    ))
+}
+
 /// Takes as many open files as the system allows: the usual 1,024 are for programs
 /// that use select(2). Sandboxes get a limit of their own.
 fn raise_limit_of_files() {
@@ -112,6 +143,7 @@ impl House {
         (port, ended): (u16, &[AppId]),
     ) -> Result<Self, Box<dyn Error>> {
         let database = data.join("better-paas.db");
+        refuse_emptied(&database, data)?;
         let (key, source) = key::load(
             config.secret_key.as_ref(),
             config.credentials_directory.as_deref(),

@@ -295,6 +295,26 @@ fn a_corrupt_database_is_left_alone() {
         connection.execute_batch("CREATE TABLE songs (title TEXT)").unwrap();
     };
     damaged(foreign, "another program");
+    // What SQLite itself takes for a new one, and writes over.
+    for rest in ["", "x"] {
+        damaged(|file| std::fs::write(file, rest).unwrap(), "is empty");
+    }
+}
+
+#[test]
+fn a_database_that_was_lost_is_not_made_anew_beside_its_apps() {
+    let setup = Server::start().stop();
+    let file = setup.data().join("better-paas.db");
+    std::fs::remove_file(&file).unwrap();
+    let app = setup.data().join("apps/aaaaaaaaaa");
+    std::fs::create_dir_all(&app).unwrap();
+    let finished = setup.run(&[]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains("better-paas.db is not there"), "{finished:?}");
+    assert!(!file.exists());
+    // Without them nothing is lost, whatever token was made for the first start.
+    std::fs::remove_dir(app).unwrap();
+    setup.start().owner().get("/api/session").expect(200);
 }
 
 /// A small file system of its own; goes away with its value.
