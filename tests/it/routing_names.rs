@@ -2,12 +2,14 @@
 
 use crate::deploy::{create, deploy_live, show};
 use crate::firewall::OBEDIENT;
-use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, process, until};
+use crate::harness::wait::let_pass;
+use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, process, until, until_some};
 use crate::routing::{STARTING, caddy, release, router, start, until_running};
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::TcpListener;
 use std::process::Command;
+use std::time::Duration;
 
 /// What curl says that was refused or is not there yet.
 fn curl(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<Answer> {
@@ -84,8 +86,10 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     }
     assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
 
-    // What the router does not take is not stored.
     let path = format!("/api/apps/{app}");
+    a_certificate_that_is_being_written_refuses_no_change(&server, &path);
+
+    // What the router does not take is not stored.
     std::fs::remove_file(server.data().join("router/admin.sock")).expect("removed");
     let before = caddy(&server);
     let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
@@ -101,6 +105,25 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     owner.delete(&path).expect(204);
     server.visitor("new.example.com").get("/").expect(404);
     owner.post("/api/apps", &body).expect(201);
+}
+
+/// Caddy reads its certificates when it goes over to another configuration, and right after its start one may be half
+/// there. That delays a change.
+fn a_certificate_that_is_being_written_refuses_no_change(server: &Server, app: &str) {
+    let mut owner = server.owner();
+    let place = "router/storage/certificates/local/paas.localhost/paas.localhost.json";
+    let certificate = server.data().join(place);
+    let written = || std::fs::read(&certificate).ok().filter(|text| text.ends_with(b"}"));
+    let whole = until_some("a certificate", STARTING, written);
+    std::fs::write(&certificate, "").expect("half of it");
+    let writer = std::thread::spawn(move || {
+        let_pass(Duration::from_millis(300));
+        std::fs::write(&certificate, whole).expect("all of it");
+    });
+    let one_more = json!({"domains": [DOMAINS[0], DOMAINS[1], "more.example.com"]});
+    owner.patch(app, &one_more).expect(200);
+    writer.join().expect("the writer");
+    owner.patch(app, &json!({"domains": DOMAINS})).expect(200);
 }
 
 /// Asks the router itself: its configuration, or with a body for another one.
@@ -235,13 +258,16 @@ fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
     Netns::within(&net.machine, || {
         let usual = private().without("HTTP_PORT").without("HTTPS_PORT");
         let server = start(usual.as_user());
-        let said = |server: &Server| {
-            server.wait_for_log("port 80 cannot be had; the router takes port 8081");
-            server.wait_for_log("port 443 cannot be had; the router takes port 8443");
+        let said = |server: &Server, why: &str| {
+            for (usual, other) in [(80, 8081), (443, 8443)] {
+                let line =
+                    format!("port {usual} cannot be had ({why}); the router takes port {other}");
+                server.wait_for_log(&line);
+            }
             let router = router(&mut server.owner());
             assert_eq!((&router["httpPort"], &router["httpsPort"]), (&json!(8081), &json!(8443)));
         };
-        said(&server);
+        said(&server, "Permission denied (os error 13)");
         Http::new("127.0.0.1:8081".parse().expect("an address")).host("x").get("/").expect(404);
         drop(server);
         // Root may have them, unless others have.
@@ -249,7 +275,7 @@ fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
         let fresh = Setup::routed().env("PRIVATE_TLS", "true");
         let fresh = fresh.env("DASHBOARD_DOMAIN", "paas.localhost");
         let server = start(fresh.without("HTTP_PORT").without("HTTPS_PORT"));
-        said(&server);
+        said(&server, "Address already in use (os error 98)");
         drop(taken);
         let server = server.restart();
         until_running(&server);

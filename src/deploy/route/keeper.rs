@@ -29,6 +29,10 @@ const STARTING: Duration = Duration::from_secs(15);
 pub(super) const LOADING: Duration = Duration::from_secs(8);
 /// The same for a change that a request waits for, and all other requests with it.
 const LOADING_SOON: Duration = Duration::from_secs(3);
+/// How often Caddy is asked to take a configuration that was judged good, and the time between two
+/// tries: it reads certificates as it goes over, and one may be only just being written.
+const TRIES: u32 = 5;
+const NEXT_TRY: Duration = Duration::from_millis(200);
 /// How long such a change waits for another one.
 const TURN: Duration = Duration::from_secs(2);
 /// How often the configuration that runs must be found right before that is believed, after
@@ -273,7 +277,8 @@ impl Keeper {
             ));
         };
         if set.is_none() && chosen != usual[0] {
-            log::warn!("port {} cannot be had; the router takes port {chosen}", usual[0]);
+            let why = refused.map_or_else(String::new, |(_, error)| format!(" ({error})"));
+            log::warn!("port {} cannot be had{why}; the router takes port {chosen}", usual[0]);
         }
         Ok(chosen)
     }
@@ -304,7 +309,7 @@ impl Keeper {
                 Ok(turn) => return Ok(turn),
                 Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) if Instant::now() > until => {
-                    return Err("the router is being started; try again in a moment".to_owned());
+                    return Err("the router is starting; try again in a moment".to_owned());
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(AGAIN),
             }
@@ -350,10 +355,25 @@ impl Keeper {
     pub(super) fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
         self.write("next.json", text)?;
         caddy::judge(&self.dir, &self.dir.join("next.json"), limit, &self.stop)?;
+        let mut answer = self.give(text, limit)?;
+        for _ in 1..TRIES {
+            if answer.status == 200 {
+                break;
+            }
+            std::thread::sleep(NEXT_TRY);
+            answer = self.give(text, limit)?;
+        }
+        if answer.status != 200 {
+            return Err(format!("the router refuses: {}", answer.body.trim()));
+        }
+        self.take_next()
+    }
+
+    fn give(&self, text: &str, limit: Duration) -> Result<admin::Answer, String> {
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
         let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), limit, &self.stop);
-        let answer = answer.map_err(|error| {
+        answer.map_err(|error| {
             self.doubts.store(LOOKS, Ordering::Relaxed);
             if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
                 && let Some(deaf) = caddy::adopt(&self.dir)
@@ -362,11 +382,7 @@ impl Keeper {
                 deaf.terminate();
             }
             format!("the router does not take changes at the moment ({error}); try again")
-        })?;
-        if answer.status != 200 {
-            return Err(format!("the router refuses: {}", answer.body.trim()));
-        }
-        self.take_next()
+        })
     }
 
     pub(super) fn config(&self) -> PathBuf {
