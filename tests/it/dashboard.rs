@@ -149,6 +149,13 @@ fn from_sign_in_to_a_running_app_in_the_browser() {
     page.see_text("build-log", "etch");
     page.see_status("app-status", "deploying");
     assert_eq!(page.text("deploy-result"), "");
+    // An app without a release has nothing to stop but its deploy.
+    page.see_text("stop-button", "Cancel the deploy");
+    page.click("stop-button");
+    page.see_text("deploy-result", "Cancelled");
+    page.see_status("app-status", "stopped");
+    page.click("deploy-button");
+    page.see_status("app-status", "deploying");
     git.release();
     page.see_status("deploy-result", "live");
     page.see_status("app-status", "running");
