@@ -46,7 +46,7 @@ pub enum Verdict {
     Ended(Exit),
     /// It did not prove itself in time; the sentence says what was missing.
     Unwell(String),
-    /// Somebody changed his mind.
+    /// It was cancelled from outside.
     Cancelled,
 }
 

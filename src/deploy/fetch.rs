@@ -80,7 +80,7 @@ pub enum FetchError {
     Failed(String),
     /// The same, where it is the repository that is too large, or the disk too small.
     TooLarge(String),
-    /// Somebody changed his mind.
+    /// It was cancelled from outside.
     Cancelled,
 }
 
@@ -120,14 +120,14 @@ impl Fetch<'_> {
             self.remove_leftovers(cancel).map_err(Failure::into_error)?;
         }
         if has_grown_large(&packs(self.cache)) {
-            log("The cache has become large; it is made anew.");
+            log("The Git cache has become large; fetching everything anew.");
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
         match self.attempt(cancel, log) {
             // No reason that we know: a new cache is worth a try.
             Err(Failure::Strange(_)) if used => {
-                log("Git does not get on with the cache; it is made anew.");
+                log("Git cannot use its cache; fetching everything anew.");
                 self.empty(self.cache)?;
                 self.empty(self.release)?;
                 self.attempt(cancel, log)
@@ -135,7 +135,7 @@ impl Fetch<'_> {
             other => other,
         }
         .map_err(|failure| {
-            // Somebody has cancelled it, so not under his eyes.
+            // What was cancelled would cancel this too, so it has a switch of its own.
             if has_leftovers(self.cache)
                 && let Ok(cancel) = Cancel::new()
             {

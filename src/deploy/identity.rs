@@ -74,7 +74,7 @@ impl Range {
         // Then a program that is root's by its mode is not (prctl(2)).
         let status = read("/proc/self/status");
         if status.lines().any(|line| line.split_ascii_whitespace().eq(["NoNewPrivs:", "1"])) {
-            return Err("the server runs without a way to new privileges, which newuidmap needs; \
+            return Err("the server may not gain privileges, which newuidmap needs; \
                         take NoNewPrivileges= out of its unit, and what implies it for a service \
                         with User= (Restrict…=, Protect…=, SystemCallFilter=)"
                 .to_owned());

@@ -152,7 +152,7 @@ fn without_cgroups(wanted: &Limits, real: &Limits, machine: &Machine) -> Report 
     let why =
         machine.cgroups.as_ref().err().map_or("the kernel refused its cgroup", String::as_str);
     let together = if real.data >> 20 == wanted.data >> 20 {
-        format!("each process may take as much; for all together: {why}")
+        format!("each process may take this much, and nothing limits all of them together: {why}")
     } else {
         from_the_next_start(Some(wanted.data >> 20), "MiB")
     };

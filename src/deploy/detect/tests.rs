@@ -165,6 +165,6 @@ fn a_file_too_large_to_be_read_is_not_taken_for_one_that_is_not_there() {
     let long = format!("web: {}\n", "x".repeat(60_000));
     let why = look(&[("Procfile", &long)], "", "", &ALL).unwrap_err();
     assert!(why.starts_with("the web command in the Procfile "), "{why}");
-    // Who gives the command himself does not need the file.
+    // With a command given by the owner the file is not needed.
     assert!(look(&[("Procfile", &large)], "", "./app", &ALL).is_ok());
 }
