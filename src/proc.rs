@@ -50,7 +50,7 @@ pub enum Exit {
     TimedOut,
     /// Killed because it wrote more than its cap.
     OutputCapped,
-    /// Killed because its caller changed its mind.
+    /// Killed because its caller cancelled it.
     Cancelled,
     /// It ended while nobody who could be told was its parent.
     Unknown,

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 /// resolves to itself (RFC 6761, section 6.3).
 const DEFAULT_BASE: &str = "localhost";
 
+/// Bytes of an e-mail address (RFC 5321, 4.5.3.1.3, without the angle brackets).
+const MAX_EMAIL: usize = 254;
+
 /// What the environment says of routing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
@@ -113,7 +116,7 @@ fn own_port(name: &'static str, value: Option<String>) -> Result<Option<u16>, Co
 
 /// Only what an address must have: the authority itself writes to it.
 fn email(text: String) -> Result<String, ConfigError> {
-    let plain = text.len() <= 254 && text.bytes().all(|b| b.is_ascii_graphic());
+    let plain = text.len() <= MAX_EMAIL && text.bytes().all(|b| b.is_ascii_graphic());
     let parts = text.split_once('@');
     let whole = parts.is_some_and(|(user, host)| {
         !user.is_empty() && host.contains('.') && Domain::parse(host).is_ok()

@@ -20,6 +20,8 @@ const STAYS_UP: Duration = Duration::from_secs(2);
 
 /// How long one request may take; what is slower than this is not well.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long a connection may take: over loopback the kernel makes it, or refuses it, at once.
+const CONNECTING: Duration = Duration::from_secs(1);
 
 /// Bytes of an answer's first line that are read.
 const FIRST_LINE: usize = 256;
@@ -159,7 +161,7 @@ impl Check<'_> {
         let path = self.path.as_str();
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port);
         let until = until.min(Instant::now() + ANSWER).max(Instant::now() + EVERY);
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))
+        let stream = TcpStream::connect_timeout(&address, CONNECTING)
             .map_err(|error| format!("no connection to port {}: {error}", self.port))?;
         if path.is_empty() {
             return Ok(());

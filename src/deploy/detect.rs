@@ -18,6 +18,8 @@ const MANIFEST_CAP: u64 = 1024 * 1024;
 
 /// Bytes that a lock file may have to be looked into.
 const LOCK_CAP: u64 = 8 * 1024 * 1024;
+/// How long Python may take to say whether it can make virtual environments.
+const ASKING_PYTHON: Duration = Duration::from_secs(10);
 
 /// How an app is built and started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +51,7 @@ impl Tools for Installed {
     fn has_venv(&self) -> bool {
         // Isolated (-I): it imports the system's own modules only.
         let exec = Exec::new("python3").args(["-I", "-c", "import ensurepip, venv"]);
-        exec.deadline(Duration::from_secs(10)).run().is_ok_and(|o| o.exit.is_success())
+        exec.deadline(ASKING_PYTHON).run().is_ok_and(|o| o.exit.is_success())
     }
 }
 

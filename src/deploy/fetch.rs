@@ -33,6 +33,9 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes of a commit's subject that are kept.
 const SUBJECT_CAP: usize = 200;
 
+/// Hexadecimal digits of a commit's hash at least: SHA-1 has these, SHA-256 has 64.
+const HASH: usize = 40;
+
 /// Lines of what Git says that go into the log; a host can make it say a lot.
 const SAID: usize = 50;
 
@@ -235,7 +238,7 @@ impl Fetch<'_> {
     fn commit(&self, about: &Output) -> Result<Commit, Failure> {
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
         let (hash, subject) = text.trim_end().split_once('\n').unwrap_or((text.trim(), ""));
-        if hash.len() < 40 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if hash.len() < HASH || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::Strange("Git did not name the commit".to_owned()));
         }
         Ok(Commit { hash: hash.to_owned(), subject: shortened(&self.redactor.clean(subject)) })

@@ -23,6 +23,10 @@ const FIRST_UID: u32 = 1_900_000_000;
 /// Open files that an app may have, when the machine allows as many.
 const OPEN_FILES: u64 = 65_536;
 
+/// How long the first sandbox may take; it takes some hundredths of a second, more on a machine
+/// that has just started and is busy.
+const TRYING_OUT: Duration = Duration::from_secs(20);
+
 /// Programs that must be there, with the package that has them.
 const NEEDED: [(&str, &str); 7] = [
     ("bwrap", "bubblewrap"),
@@ -240,7 +244,7 @@ impl Machine {
     fn try_out(&self, stop: &Cancel) -> Result<(), String> {
         let sandbox = Sandbox::new(self, Purpose::Build, 0).env("TRIED", "yes\n");
         let exec = sandbox.exec(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
-        let exec = exec.deadline(Duration::from_secs(20));
+        let exec = exec.deadline(TRYING_OUT);
         let output = exec.run_until(stop).map_err(|e| e.to_string())?;
         if output.exit.is_success() && output.stdout == b"yes\n" {
             return Ok(());

@@ -33,6 +33,13 @@ use std::time::Duration;
 /// Where root's server builds the tree: not the root of its mount namespace.
 const CAGE: &str = "/cage";
 
+/// How long what runs inside may take when its caller says nothing: helpers that take a moment.
+const USUAL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What `/tmp` and `/dev/shm` may take of a small machine's memory where a cgroup counts
+/// them: room for a compiler's temporary files.
+const LEAST_IN_MEMORY: u64 = 256 << 20;
+
 /// The first program inside that sees anything of the owner's. It reads one
 /// variable a line (`\\` and `\n` stand for a backslash and a line end) up to an
 /// empty one, goes to the directory and becomes the command. Input that ends before
@@ -238,14 +245,14 @@ impl<'a> Sandbox<'a> {
             .args(status)
             .args(args)
             .stdin_bytes(self.environment())
-            .deadline(Duration::from_secs(60))
+            .deadline(USUAL_DEADLINE)
     }
 
     /// Bytes that `/tmp` and `/dev/shm` take at most, each. What is in them counts for the
     /// sandbox's cgroup; without one nobody else counts it.
     fn in_memory(&self, in_cgroup: bool) -> u64 {
         let quarter = self.machine.memory / 4;
-        if in_cgroup { quarter.max(256 << 20) } else { quarter.min(self.limits.memory) / 2 }
+        if in_cgroup { quarter.max(LEAST_IN_MEMORY) } else { quarter.min(self.limits.memory) / 2 }
     }
 
     fn bind_sockets(&self, args: &mut Vec<String>) {
