@@ -5,6 +5,7 @@ use super::deployer::Shared;
 use super::prune::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
+use crate::store::Queued;
 use crate::sync::{lock, wait_until, wait_while};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -12,7 +13,11 @@ use std::time::{Duration, Instant};
 
 /// Deploys that run beside one another. Most of a deploy is waiting, for a Git host or
 /// for an app that starts; builds, which are work, go one after the other.
-pub const WORKERS: usize = 4;
+const DEPLOYS: usize = 4;
+
+/// One more than that, for rollbacks: they neither fetch nor build, and whoever needs one
+/// has no time for the builds of others.
+pub const WORKERS: usize = DEPLOYS + 1;
 
 /// How long a worker waits when the database does not answer.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
@@ -41,6 +46,7 @@ struct State {
 
 struct Current {
     app: AppId,
+    is_rollback: bool,
     cancel: Cancel,
     why: Option<&'static str>,
 }
@@ -134,21 +140,26 @@ impl Queue {
         state.closed.is_none()
     }
 
-    /// Takes the first of these requests, oldest first, whose app has no deploy under way.
+    /// Takes the first of these requests, oldest first, whose app has no deploy under way;
+    /// only a rollback when as many others as may are under way.
     fn begin<T>(
         &self,
         cancel: &Cancel,
-        requests: impl FnOnce() -> Result<Vec<(AppId, DeployId)>, T>,
-    ) -> Result<Option<(AppId, DeployId)>, T> {
+        requests: impl FnOnce() -> Result<Vec<Queued>, T>,
+    ) -> Result<Option<Queued>, T> {
         let mut state = self.state();
         if state.closed.is_some() {
             return Ok(None);
         }
         // Asked for while we hold the lock: no other worker takes the same one.
-        let free = |(app, _): &(AppId, DeployId)| !state.current.iter().any(|c| c.app == *app);
-        let Some((app, deploy)) = requests()?.into_iter().find(free) else { return Ok(None) };
-        state.current.push(Current { app: app.clone(), cancel: cancel.clone(), why: None });
-        Ok(Some((app, deploy)))
+        let full = state.current.iter().filter(|c| !c.is_rollback).count() >= DEPLOYS;
+        let may = |request: &Queued| {
+            (request.is_rollback || !full) && !state.current.iter().any(|c| c.app == request.app)
+        };
+        let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
+        let (app, is_rollback) = (request.app.clone(), request.is_rollback);
+        state.current.push(Current { app, is_rollback, cancel: cancel.clone(), why: None });
+        Ok(Some(request))
     }
 
     fn end(&self, app: &AppId) {
@@ -220,7 +231,8 @@ impl Shared {
     fn take(&self) -> Result<bool, String> {
         let cancel = Cancel::new().map_err(|e| e.to_string())?;
         let begun = self.queue.begin(&cancel, || self.store.queued());
-        let Some((app, deploy)) = begun.map_err(|e| e.to_string())? else { return Ok(false) };
+        let begun = begun.map_err(|e| e.to_string())?;
+        let Some(Queued { app, deploy, .. }) = begun else { return Ok(false) };
         let ran = catch_unwind(AssertUnwindSafe(|| super::run(self, &app, &deploy, &cancel)));
         if ran.is_err() {
             self.fail(&deploy, "the server failed inside; its log says where");
@@ -252,13 +264,14 @@ mod tests {
         AppId::parse(name).unwrap()
     }
 
-    const NOTHING: Option<(AppId, DeployId)> = None;
+    fn request(name: &str, is_rollback: bool) -> Queued {
+        Queued { app: app(name), deploy: DeployId::parse(name).unwrap(), is_rollback }
+    }
 
     /// Begins the first of these apps that is free.
     fn begin(queue: &Queue, cancel: &Cancel, apps: &[&str]) -> Option<String> {
-        let deploy = |name: &&str| (app(name), DeployId::parse(name).unwrap());
-        let requests = || Ok::<_, ()>(apps.iter().map(deploy).collect());
-        queue.begin(cancel, requests).unwrap().map(|(app, _)| app.to_string())
+        let requests = || Ok::<_, ()>(apps.iter().map(|name| request(name, false)).collect());
+        queue.begin(cancel, requests).unwrap().map(|begun| begun.app.to_string())
     }
 
     #[test]
@@ -311,8 +324,23 @@ mod tests {
         queue.end(&app("aaaaaaaaaa"));
         queue.wait(seen, Duration::from_secs(600));
         assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("aaaaaaaaaa"));
-        assert_eq!(queue.begin(&cancel, || Err("the database")), Err::<_, _>("the database"));
-        assert_eq!(queue.begin(&cancel, || Ok::<_, ()>(Vec::new())), Ok(NOTHING));
+        assert_eq!(queue.begin(&cancel, || Err("the database")).err(), Some("the database"));
+        assert!(queue.begin(&cancel, || Ok::<_, ()>(Vec::new())).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_rollback_waits_for_no_other_apps_build() {
+        let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
+        for name in ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc", "dddddddddd"] {
+            assert!(begin(&queue, &cancel, &[name]).is_some());
+        }
+        let waiting =
+            || Ok::<_, ()>(vec![request("eeeeeeeeee", false), request("ffffffffff", true)]);
+        let begun = queue.begin(&cancel, waiting).unwrap().unwrap();
+        assert_eq!(begun.app, app("ffffffffff"));
+        assert!(queue.begin(&cancel, waiting).unwrap().is_none());
+        queue.end(&app("aaaaaaaaaa"));
+        assert_eq!(queue.begin(&cancel, waiting).unwrap().unwrap().app, app("eeeeeeeeee"));
     }
 
     #[test]

@@ -5,6 +5,17 @@ use super::{Store, StoreError, parsed, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis, Wanted, unix_millis};
 use rusqlite::{Row, Transaction, params};
 
+/// A deploy that waits to begin.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// Whose it is.
+    pub app: AppId,
+    /// The deploy.
+    pub deploy: DeployId,
+    /// Whether it uses a release that is there already.
+    pub is_rollback: bool,
+}
+
 /// One deploy.
 #[derive(Debug, Clone)]
 pub struct Deploy {
@@ -158,16 +169,21 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub fn queued(&self) -> Result<Vec<(AppId, DeployId)>, StoreError> {
+    pub fn queued(&self) -> Result<Vec<Queued>, StoreError> {
         let connection = self.read();
         let mut statement = connection.prepare_cached(
-            "SELECT app_id, id FROM deploys WHERE status = 'queued' ORDER BY seq",
+            "SELECT app_id, id, release IS NOT NULL FROM deploys WHERE status = 'queued' \
+             ORDER BY seq",
         )?;
         let mut rows = statement.query([])?;
         let mut queued = Vec::new();
         while let Some(row) = rows.next()? {
             let (app, id): (String, String) = (row.get(0)?, row.get(1)?);
-            queued.push((parsed(&app, AppId::parse)?, parsed(&id, DeployId::parse)?));
+            queued.push(Queued {
+                app: parsed(&app, AppId::parse)?,
+                deploy: parsed(&id, DeployId::parse)?,
+                is_rollback: row.get(2)?,
+            });
         }
         Ok(queued)
     }
