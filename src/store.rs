@@ -17,7 +17,7 @@ mod settings;
 
 pub use app_row::AppText;
 pub use apps::{App, Process};
-pub use deploys::Deploy;
+pub use deploys::{Deploy, Queued};
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};

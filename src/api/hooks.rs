@@ -9,7 +9,7 @@ use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
 use crate::auth::hook::{self, Claim, Delivery, HookVerdict, fingerprint};
-use crate::model::{AppId, Secret};
+use crate::model::{AppId, Secret, Wanted};
 use crate::store::App;
 use serde::Deserialize;
 use serde_json::json;
@@ -123,6 +123,9 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
     };
     if !app.settings.auto_deploy {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
+    }
+    if app.wanted == Wanted::Stopped && app.live_deploy.is_some() {
+        return Ok(ignored("the app is stopped and stays so; start it, or deploy it by hand"));
     }
     match api.deployer.request_once(&app.id, &names(request))? {
         None => Ok(done("replayed", "this delivery was taken before; nothing was done")),

@@ -199,6 +199,18 @@ fn a_push_to_the_repository_goes_live() {
     );
     assert_eq!(result["commit"], commit.as_str());
     assert_eq!(show(&mut owner, &app)["status"], "running");
+
+    // What its owner has stopped, no push starts.
+    let next =
+        GITHUB.replace("9c1e6d2b4a8f7e5d3c2b1a0f9e8d7c6b5a4f3e2d", &git.commit("shop", &PLAIN));
+    let push = || deliver(host(&server, 1), &app, &github(&secret, "push", &next), &next);
+    owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    let ignored = push().expect(200).json();
+    assert!(ignored["message"].as_str().is_some_and(|m| m.contains("is stopped")), "{ignored}");
+    owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
+    let taken = push().expect(202).json();
+    let result = ended(&mut owner, taken["deployId"].as_str().expect("an id"));
+    assert_eq!(result["status"], "live", "{result:#}");
 }
 
 #[test]
