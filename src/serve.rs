@@ -4,7 +4,9 @@ mod facts;
 mod http;
 mod listen;
 mod logger;
+mod signals;
 
+use self::signals::{ANEW, Signals};
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh, token};
 use crate::config::{Config, Routing};
@@ -58,28 +60,29 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     http::watch_panics();
     let started = Instant::now();
     // Signals that come while we start are kept until we look at them.
-    let mut signals = signal_hook::iterator::Signals::new([
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        http::ANEW,
-    ])?;
+    let signals = Signals::keep()?;
     let config = Config::from_env(|name| std::env::var_os(name))?;
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
     deploy::make_room(&data);
     let apps = apps_in(&data);
-    let stop = || signals.pending().next().is_some();
+    // A system that does not say cannot be waited with.
+    let stop = || !matches!(signals.pending(), Ok(None));
     let (listener, ended) = listen::open_or_take_back(&config.listen, &apps, stop)?;
     let port = listener.local_addr()?.port();
     let house = House::build(&config, &data, started, (port, &ended))?;
     let running = house.open_the_door(&config, &data, listener)?;
-    let signal = signals.forever().next();
-    log::info!("stopping (signal {}); apps keep running", signal.unwrap_or_default());
+    let signal = signals.wait()?;
+    log::info!("stopping ({signal}); apps keep running");
     running.stop();
     log::info!("stopped");
     // Whoever said meanwhile that it is to end for good is heard too.
-    if signal == Some(http::ANEW) && signals.pending().all(|other| other == http::ANEW) {
-        return Err(proc::again::anew().into());
+    let mut last = Some(signal);
+    while last == Some(ANEW) {
+        last = signals.pending()?;
+        if last.is_none() {
+            return Err(proc::again::anew().into());
+        }
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 //! The gate sends only whole, small requests over the socket and reads whole
 //! answers, so nothing here waits for anybody's network.
 
+use super::signals;
 use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};
 use crate::gate::marks;
 use crate::model::Client;
 use crate::sync::lock;
 use data_encoding::HEXLOWER;
-use rustix::process::{Signal, kill_process};
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -25,9 +25,6 @@ const USUAL_ANSWER: usize = 32 * 1024;
 
 /// How often the request thread looks whether it is still heard when nobody asks.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What it tells the main thread when it no longer is: to begin anew.
-pub(super) const ANEW: i32 = signal_hook::consts::SIGUSR2;
 
 /// When a thread that is none of ours has ended with a panic: ours have names.
 static FOREIGN_PANIC: Mutex<Option<Instant>> = Mutex::new(None);
@@ -77,8 +74,7 @@ impl Handler {
             if !asked && (broken || self.is_deaf()) {
                 log::error!("no more connections between gate and handler; starting anew");
                 asked = true;
-                let own = rustix::process::getpid();
-                if let Err(error) = kill_process(own, Signal::USR2) {
+                if let Err(error) = signals::ask_to_begin_anew() {
                     log::error!("the server could not start itself anew: {error}");
                 }
             }

@@ -1,0 +1,63 @@
+//! The signals that end the server, or have it begin anew.
+//!
+//! They are blocked in every thread and read from a descriptor (signalfd(2)): with a
+//! handler there is a moment, while it is being put in, in which a signal is lost. What
+//! the server starts has them unblocked, since the standard library sees to that.
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
+
+/// Tells the server to begin anew in its own place.
+pub(super) const ANEW: Signal = Signal::SIGUSR2;
+
+/// Tells the main thread that; which thread asks makes no difference.
+///
+/// # Errors
+/// When the system does not deliver it.
+pub(super) fn ask_to_begin_anew() -> io::Result<()> {
+    Ok(kill(Pid::this(), ANEW)?)
+}
+
+/// Signals that have come and were not looked at.
+#[derive(Debug)]
+pub(super) struct Signals(SignalFd);
+
+impl Signals {
+    /// Keeps SIGTERM, SIGINT and [`ANEW`] from now on. To be called before there is a
+    /// second thread: threads inherit what is blocked.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub(super) fn keep() -> io::Result<Self> {
+        let ours: SigSet = [Signal::SIGTERM, Signal::SIGINT, ANEW].into_iter().collect();
+        ours.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// The next one that has come already.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub(super) fn pending(&self) -> io::Result<Option<Signal>> {
+        let Some(info) = self.0.read_signal()? else { return Ok(None) };
+        let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
+        Ok(Some(Signal::try_from(number)?))
+    }
+
+    /// The next one, whenever it comes.
+    ///
+    /// # Errors
+    /// As [`Signals::pending`].
+    pub(super) fn wait(&self) -> io::Result<Signal> {
+        loop {
+            if let Some(signal) = self.pending()? {
+                return Ok(signal);
+            }
+            // Woken for nothing, it looks again.
+            let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None);
+        }
+    }
+}
