@@ -7,6 +7,7 @@
 
 mod admin;
 mod caddy;
+mod certificates;
 mod config;
 mod keeper;
 mod table;

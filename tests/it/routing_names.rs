@@ -8,7 +8,7 @@ use crate::routing::{STARTING, caddy, release, router, start, until_running};
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 /// What curl says that was refused or is not there yet.
@@ -44,6 +44,9 @@ fn private() -> Setup {
 
 /// The second one is what an app of the name `also` would get.
 const DOMAINS: [&str; 2] = ["shop.example.com", "also.localhost"];
+
+/// What Caddy knows of the certificate of the dashboard's name.
+const CERTIFICATE: &str = "router/storage/certificates/local/paas.localhost/paas.localhost.json";
 
 #[test]
 fn domains_change_at_once_and_a_refused_one_changes_nothing() {
@@ -88,6 +91,7 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
 
     let path = format!("/api/apps/{app}");
     a_certificate_that_is_being_written_refuses_no_change(&server, &path);
+    a_router_that_can_take_no_change_any_more_is_started_anew(&server, &path);
 
     // What the router does not take is not stored.
     std::fs::remove_file(server.data().join("router/admin.sock")).expect("removed");
@@ -111,8 +115,7 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
 /// there. That delays a change.
 fn a_certificate_that_is_being_written_refuses_no_change(server: &Server, app: &str) {
     let mut owner = server.owner();
-    let place = "router/storage/certificates/local/paas.localhost/paas.localhost.json";
-    let certificate = server.data().join(place);
+    let certificate = server.data().join(CERTIFICATE);
     let written = || std::fs::read(&certificate).ok().filter(|text| text.ends_with(b"}"));
     let whole = until_some("a certificate", STARTING, written);
     std::fs::write(&certificate, "").expect("half of it");
@@ -126,8 +129,38 @@ fn a_certificate_that_is_being_written_refuses_no_change(server: &Server, app: &
     owner.patch(app, &json!({"domains": DOMAINS})).expect(200);
 }
 
+/// Caddy 2.6 loses a socket to a configuration that it refuses, and from then on refuses all.
+fn a_router_that_can_take_no_change_any_more_is_started_anew(server: &Server, app: &str) {
+    let mut owner = server.owner();
+    let certificate = server.data().join(CERTIFICATE);
+    let whole = std::fs::read(&certificate).expect("a certificate");
+    let now = configuration(server, None);
+    std::fs::write(&certificate, "").expect("half of it");
+    let lost = ask_router(server, Some(&now.replace(DOMAINS[0], "lost.example.com")));
+    assert!(!lost.status.success(), "{lost:?}");
+    std::fs::write(&certificate, whole).expect("all of it");
+
+    let before = caddy(server);
+    let one_more = json!({"domains": [DOMAINS[0], DOMAINS[1], "more.example.com"]});
+    let answer = owner.patch(app, &one_more);
+    if answer.status != 200 {
+        assert!(answer.expect(409).message().contains("starting anew"), "it says what happens");
+        until("another router", STARTING, || caddy(server) != before);
+        until_running(server);
+        owner.patch(app, &one_more).expect(200);
+    }
+    assert_eq!(https(server, "more.example.com", "/", &[]).expect(200).text(), "one");
+    owner.patch(app, &json!({"domains": DOMAINS})).expect(200);
+}
+
 /// Asks the router itself: its configuration, or with a body for another one.
 fn configuration(server: &Server, body: Option<&str>) -> String {
+    let output = ask_router(server, body);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn ask_router(server: &Server, body: Option<&str>) -> Output {
     let socket = server.data().join("router/admin.sock");
     let mut curl = Command::new("curl");
     curl.args(["-sS", "-f", "-H", "Host;", "-H", "Content-Type: application/json"]);
@@ -136,9 +169,7 @@ fn configuration(server: &Server, body: Option<&str>) -> String {
         None => curl.arg("http://admin/config/"),
         Some(body) => curl.args(["-d", body, "http://admin/load"]),
     };
-    let output = curl.output().expect("curl");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("UTF-8")
+    curl.output().expect("curl")
 }
 
 #[test]

@@ -182,7 +182,7 @@ impl Layout<'_> {
                 "output": "file", "filename": self.dir.join("caddy.log"),
                 "roll_size_mb": LOG_MIB, "roll_keep": LOGS_KEPT, "roll_gzip": false,
             }}}},
-            "storage": {"module": "file_system", "root": self.dir.join("storage")},
+            "storage": {"module": "file_system", "root": super::certificates::storage(self.dir)},
             "apps": apps,
         })
     }

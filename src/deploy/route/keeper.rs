@@ -3,6 +3,7 @@
 use super::State;
 use super::admin;
 use super::caddy::{self, Version};
+use super::certificates;
 use super::config::{Layout, Ports, Settings};
 use super::table::Table;
 use crate::deploy::reclaim::Reclaimer;
@@ -29,10 +30,10 @@ const STARTING: Duration = Duration::from_secs(15);
 pub(super) const LOADING: Duration = Duration::from_secs(8);
 /// The same for a change that a request waits for, and all other requests with it.
 const LOADING_SOON: Duration = Duration::from_secs(3);
-/// How often Caddy is asked to take a configuration that was judged good, and the time between two
-/// tries: it reads certificates as it goes over, and one may be only just being written.
-const TRIES: u32 = 5;
-const NEXT_TRY: Duration = Duration::from_millis(200);
+/// How long a change waits for a certificate that is only just being written.
+const WRITING: Duration = Duration::from_secs(1);
+/// What Caddy says when it has lost a socket to a configuration that it refused (Caddy 2.6).
+const LOST: &str = "use of closed network connection";
 /// How long such a change waits for another one.
 const TURN: Duration = Duration::from_secs(2);
 /// How often the configuration that runs must be found right before that is believed, after
@@ -355,34 +356,35 @@ impl Keeper {
     pub(super) fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
         self.write("next.json", text)?;
         caddy::judge(&self.dir, &self.dir.join("next.json"), limit, &self.stop)?;
-        let mut answer = self.give(text, limit)?;
-        for _ in 1..TRIES {
-            if answer.status == 200 {
-                break;
-            }
-            std::thread::sleep(NEXT_TRY);
-            answer = self.give(text, limit)?;
+        let until = Instant::now() + WRITING;
+        while !certificates::are_whole(&self.dir) && Instant::now() < until {
+            std::thread::sleep(AGAIN);
         }
-        if answer.status != 200 {
-            return Err(format!("the router refuses: {}", answer.body.trim()));
-        }
-        self.take_next()
-    }
-
-    fn give(&self, text: &str, limit: Duration) -> Result<admin::Answer, String> {
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
         let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), limit, &self.stop);
-        answer.map_err(|error| {
+        let answer = answer.map_err(|error| {
             self.doubts.store(LOOKS, Ordering::Relaxed);
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused)
-                && let Some(deaf) = caddy::adopt(&self.dir)
-            {
-                // It would never take a change again; started anew it does.
-                deaf.terminate();
+            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+                self.end_deaf();
             }
             format!("the router does not take changes at the moment ({error}); try again")
-        })
+        })?;
+        if answer.status == 200 {
+            return self.take_next();
+        }
+        if answer.body.contains(LOST) {
+            self.end_deaf();
+            return Err("the router is starting anew; try again in a moment".to_owned());
+        }
+        Err(format!("the router refuses: {}", answer.body.trim()))
+    }
+
+    /// Ends a Caddy that would never take a change again; started anew it does.
+    fn end_deaf(&self) {
+        if let Some(deaf) = caddy::adopt(&self.dir) {
+            deaf.terminate();
+        }
     }
 
     pub(super) fn config(&self) -> PathBuf {
