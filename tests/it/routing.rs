@@ -74,7 +74,14 @@ fn a_route_outlives_caddy_and_the_server(setup: Setup) {
         let answer = server.visitor(host).get("/");
         assert!(matches!(answer.status, 400 | 404), "{host}: {answer:?}");
     }
-    let spoofed = visitor.with("X-Forwarded-For", "192.0.2.66").get("/headers").json();
+    let spoofed = visitor
+        .with("X-Forwarded-For", "192.0.2.66")
+        .with("X-Real-IP", "192.0.2.66")
+        .with("Forwarded", "for=192.0.2.66")
+        .get("/headers")
+        .json();
+    assert!(!spoofed.to_string().contains("192.0.2.66"), "{spoofed}");
+    assert_eq!(spoofed["X-Real-Ip"], "127.0.0.1", "{spoofed}");
     assert_eq!(spoofed["X-Forwarded-For"], "127.0.0.1", "{spoofed}");
     assert_eq!(spoofed["X-Forwarded-Proto"], "http", "{spoofed}");
 

@@ -278,6 +278,9 @@ impl Layout<'_> {
         let mut proxy = json!({
             "handler": "reverse_proxy",
             "upstreams": [{"dial": dial}],
+            // Like X-Forwarded-For, which Caddy sees to: apps believe what names the client.
+            "headers": {"request": {"set": {"X-Real-Ip": ["{http.request.remote.host}"]},
+                                    "delete": ["Forwarded"]}},
             "transport": {
                 "protocol": "http",
                 // What the client accepts is between it and the app.
