@@ -379,7 +379,11 @@ impl Attempt<'_> {
     /// the same log, lets us see it.
     fn last_lines(&self) -> String {
         let (journal, app) = (&self.shared.journal, &self.app.id);
-        let tail = journal.app_tail(app, 10 * LAST_LINES, &journal.redactor(app));
+        // Without all secrets known, nothing can be shown.
+        let secrets = self.shared.store.secrets_of(app).ok();
+        let tail = secrets.and_then(|secrets| {
+            journal.app_tail(app, 10 * LAST_LINES, &Redactor::new(secrets)).ok()
+        });
         let tail = tail.unwrap_or_default();
         let mark = launch::mark(self.id);
         let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);

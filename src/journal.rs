@@ -1,8 +1,8 @@
 //! Log lines of builds and apps: files on disk, bounded memory, followers.
 //!
 //! A deploy's log is written here, line by line, clean and redacted
-//! ([`Writer`]). An app's log is written by the app's own process, which
-//! outlives this one; it is cleaned and redacted when it is read. Whoever
+//! ([`Writer`]). An app's log is written by the first process of its sandbox, which
+//! outlives this one ([`Rotating`]); it is cleaned and redacted when it is read. Whoever
 //! follows a log reads the file from a place of its own ([`Subscription`]), so
 //! a follower that sleeps costs nothing.
 
@@ -11,77 +11,63 @@ mod clean;
 mod folded;
 mod lines;
 mod redact;
+mod rotating;
 mod spelling;
 mod subscription;
 mod writer;
 
 pub use lines::MAX_LINE;
 pub use redact::Redactor;
+pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
 pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};
-use crate::sync::{Bell, lock};
-use app_log::{AppLog, open_to_read};
+use crate::sync::lock;
+use app_log::AppLog;
 use log::warn;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fchmod};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use writer::Channel;
 
-/// Bytes after which an app's log is rotated; as much again is kept of what was
-/// before.
-pub const MAX_APP_LOG: u64 = 10 * 1024 * 1024;
-
-/// Seconds between two looks at the size of the apps' logs. What an app writes in
-/// between is on the disk besides the limit.
-const LOOK_EVERY: i64 = 1;
+/// Bytes of each of the two files of an app's log: 10 MiB in all (`deploys.md`).
+pub const HALF_APP_LOG: u64 = 5 * 1024 * 1024;
 
 /// Most lines that [`Journal::app_tail`] returns.
 pub const MAX_TAIL: usize = 5_000;
 
-/// Keeps the logs of one data directory. Dropping it joins its one thread.
+/// Keeps the logs of one data directory.
 pub struct Journal {
     shared: Arc<Shared>,
-    stop: Arc<Bell>,
-    rotator: Option<JoinHandle<()>>,
 }
 
-/// What writers, followers and the rotating thread share.
+/// What writers and followers share.
 struct Shared {
     deploys: PathBuf,
     apps: PathBuf,
-    max_app_log: u64,
+    half_app_log: u64,
     running: Mutex<HashMap<DeployId, Arc<Channel>>>,
     known: Mutex<HashMap<AppId, Arc<AppLog>>>,
 }
 
 impl Journal {
-    /// Opens the journal in `logs/` of the data directory and starts the thread
-    /// that rotates the logs of apps.
+    /// Opens the journal in `logs/` of the data directory.
     ///
     /// # Errors
-    /// When the directories cannot be made or the thread cannot be started.
+    /// When the directories cannot be made.
     pub fn open(data: &DataDir) -> io::Result<Self> {
-        Self::at(data.make_dir("logs/deploys")?, data.make_dir("logs/apps")?, MAX_APP_LOG)
+        Ok(Self::at(data.make_dir("logs/deploys")?, data.make_dir("logs/apps")?, HALF_APP_LOG))
     }
 
-    fn at(deploys: PathBuf, apps: PathBuf, max_app_log: u64) -> io::Result<Self> {
+    fn at(deploys: PathBuf, apps: PathBuf, half_app_log: u64) -> Self {
         let (running, known) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { deploys, apps, max_app_log, running, known });
-        let stop = Arc::new(Bell::new()?);
-        let (theirs, until) = (Arc::clone(&shared), Arc::clone(&stop));
-        let rotator = std::thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || theirs.rotate_until(&until))?;
-        Ok(Self { shared, stop, rotator: Some(rotator) })
+        Self { shared: Arc::new(Shared { deploys, apps, half_app_log, running, known }) }
     }
 
     /// Begins a deploy's log, `logs/deploys/<id>.log`.
@@ -122,26 +108,20 @@ impl Journal {
         self.shared.deploys.join(format!("{id}.log"))
     }
 
-    /// The file for an app's process to write its output to, open for appending only.
+    /// The two files for an app's process to write its output to, as [`Rotating`] does; that
+    /// which is being written to comes first.
     ///
     /// # Errors
-    /// When it cannot be opened or made.
-    pub fn app_log_file(&self, app: &AppId) -> io::Result<File> {
-        let log = self.shared.app(app);
-        log.rotate(self.shared.max_app_log)?;
-        log.append()
+    /// When they cannot be opened or made.
+    pub fn app_log_files(&self, app: &AppId) -> io::Result<[File; 2]> {
+        self.shared.app(app).open()?.into_files()
     }
 
     /// Writes a line of the platform's own into an app's log, with the time.
     pub fn note_app(&self, app: &AppId, line: &str) {
-        let log = self.shared.app(app);
-        let written = log.append().and_then(|mut file| {
-            let break_before = if ends_inside_a_line(log.path())? { "\n" } else { "" };
-            let line = clean::clean(line).replace('\n', " ");
-            let now = Utc::now();
-            file.write_all(format!("{break_before}[better-paas] {now} {line}\n").as_bytes())
-        });
-        if let Err(error) = written {
+        let line = own_line(line);
+        let log = self.shared.app(app).open();
+        if let Err(error) = log.and_then(|log| log.append_line(&line)) {
             warn!("cannot write to the log of app {app}: {error}");
         }
     }
@@ -157,62 +137,32 @@ impl Journal {
         redactor: &Redactor,
     ) -> io::Result<Vec<String>> {
         let lines = lines.min(MAX_TAIL);
-        let log = self.shared.app(app);
-        log.rotate(self.shared.max_app_log)?;
-        let redactor = redactor.and(&log.redactor());
-        let place = log.place_of_last(lines)?;
-        let mut last = VecDeque::new();
-        let (mut cleaner, mut waiting) = (clean::Cleaner::new(), lines::Lines::default());
-        let mut keep = |line: String| {
-            last.push_back(line);
-            if last.len() > lines {
-                last.pop_front();
-            }
-        };
-        for (file, mut at) in place.older.into_iter().chain([(place.file, place.offset)]) {
-            // The end is asked once: an app that never stops writing ends this too.
-            let end = file.metadata()?.len();
-            let mut block = vec![0; 16 * 1024];
-            while at < end {
-                let read = file.read_at(&mut block, at)?;
-                if read == 0 {
-                    break;
-                }
-                at += read as u64;
-                cleaner.push(&block[..read], waiting.buffer());
-                std::iter::from_fn(|| waiting.next(&redactor)).for_each(&mut keep);
-            }
-        }
-        cleaner.finish(waiting.buffer());
-        std::iter::from_fn(|| waiting.last(&redactor)).for_each(&mut keep);
-        Ok(last.into())
+        let mut last = self.shared.app(app).last(lines, redactor)?;
+        last.cleaner.finish(last.lines.buffer());
+        let mut found: Vec<_> = std::iter::from_fn(|| last.lines.last(redactor)).collect();
+        // One that is too long has become several.
+        found.drain(..found.len().saturating_sub(lines));
+        Ok(found)
     }
 
-    /// Follows an app's log, from its last lines on.
+    /// Follows an app's log, from its last lines on. `redactor` is asked once, at a moment from
+    /// which on [`Journal::hide_also`] is heard.
     ///
     /// # Errors
-    /// When the log cannot be read, or the system has no descriptor left.
+    /// When the log cannot be read, or the system has no descriptor left; those of `redactor`.
     pub fn follow_app(
         &self,
         app: &AppId,
         last_lines: usize,
-        redactor: Redactor,
+        redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Subscription> {
-        let log = self.shared.app(app);
-        log.rotate(self.shared.max_app_log)?;
-        Subscription::app(log, last_lines, redactor)
+        Subscription::app(self.shared.app(app), last_lines, redactor)
     }
 
-    /// Sets what is kept out of an app's log from now on, for those who follow
-    /// it already too: also what was replaced, for the lines from before hold it.
-    pub fn set_redactor(&self, app: &AppId, redactor: &Redactor) {
-        self.shared.app(app).set_redactor(redactor);
-    }
-
-    /// What is kept out of an app's log.
-    #[must_use]
-    pub fn redactor(&self, app: &AppId) -> Redactor {
-        self.shared.app(app).redactor()
+    /// Keeps more out of an app's log for those who follow it already. What was replaced
+    /// stays hidden too: the lines from before hold it.
+    pub fn hide_also(&self, app: &AppId, redactor: &Redactor) {
+        self.shared.app(app).hide_also(redactor);
     }
 
     /// Deletes an app's log and the logs of these deploys of it.
@@ -250,47 +200,18 @@ impl Journal {
     }
 }
 
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.stop.ring();
-        if let Some(rotator) = self.rotator.take()
-            && rotator.join().is_err()
-        {
-            warn!("the thread that rotates logs has panicked");
-        }
+impl Shared {
+    fn app(&self, app: &AppId) -> Arc<AppLog> {
+        let path = || self.apps.join(format!("{app}.log"));
+        let new = || Arc::new(AppLog::new(path(), self.half_app_log));
+        Arc::clone(lock(&self.known).entry(app.clone()).or_insert_with(new))
     }
 }
 
-impl Shared {
-    fn app(&self, app: &AppId) -> Arc<AppLog> {
-        let new = || Arc::new(AppLog::new(self.apps.join(format!("{app}.log"))));
-        Arc::clone(lock(&self.known).entry(app.clone()).or_insert_with(new))
-    }
-
-    fn rotate_until(&self, stop: &Bell) {
-        let pause = Timespec { tv_sec: LOOK_EVERY, tv_nsec: 0 };
-        loop {
-            match poll(&mut [PollFd::new(stop, PollFlags::IN)], Some(&pause)) {
-                Ok(0) => self.rotate_all(),
-                Err(rustix::io::Errno::INTR) => {}
-                _ => return,
-            }
-        }
-    }
-
-    fn rotate_all(&self) {
-        let Ok(entries) = fs::read_dir(&self.apps) else { return };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|n| n.strip_suffix(".log")).map(AppId::parse);
-            let Some(Ok(id)) = id else { continue };
-            if entry.metadata().is_ok_and(|m| m.len() > self.max_app_log)
-                && let Err(error) = self.app(&id).rotate(self.max_app_log)
-            {
-                warn!("cannot rotate the log of app {id}: {error}; is the disk full?");
-            }
-        }
-    }
+/// A line as the platform itself writes it into an app's log: clean, with the time.
+#[must_use]
+pub fn own_line(text: &str) -> String {
+    format!("[better-paas] {} {}", Utc::now(), clean::clean(text).replace('\n', " "))
 }
 
 /// Opens a file of ours for writing: made 0600 whatever the umask, mended if it
@@ -302,17 +223,15 @@ fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(nofollow).open(path)
+}
+
 /// Whose logs are in a directory; the older half of a log counts too.
 fn named<T>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| read(entry.file_name().to_str()?.split('.').next()?)).collect()
-}
-
-fn ends_inside_a_line(path: &Path) -> io::Result<bool> {
-    let file = open_to_read(path)?;
-    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
-    let mut byte = [0];
-    Ok(file.read_at(&mut byte, last)? == 1 && byte != *b"\n")
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub mod vault;
 pub mod journal;
 pub mod store;
 
+pub mod inside;
+
 pub mod auth;
 pub mod gate;
 

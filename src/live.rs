@@ -44,7 +44,10 @@ pub trait Facts: Send + Sync {
     /// Whether there is such an app.
     fn app_exists(&self, id: &AppId) -> bool;
     /// What must not appear in the app's log.
-    fn app_redactor(&self, id: &AppId) -> Redactor;
+    ///
+    /// # Errors
+    /// When that is not known: then nobody may see the log.
+    fn app_redactor(&self, id: &AppId) -> io::Result<Redactor>;
     /// Each app's `id`, `status`, `url` and `lastDeployId`, a JSON array.
     fn app_states(&self) -> String;
 }

@@ -1,7 +1,7 @@
 //! The thin binary: parse, dispatch, print the one error, exit code.
 
 use better_paas::cli::{self, Command};
-use better_paas::{ops, serve};
+use better_paas::{inside, ops, serve};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::process::ExitCode;
@@ -10,6 +10,9 @@ fn main() -> ExitCode {
     // Whatever is made from here on is the owner's alone (P25).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_out_of_files();
+    if let Some(code) = inside::run_if_asked(std::env::args_os().skip(1)) {
+        return code;
+    }
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(usage) => {

@@ -6,12 +6,14 @@
 //! killed. One kind of process outlives us: an app, see [`Exec::spawn_detached`].
 
 pub mod again;
+mod bare;
 mod cancel;
 mod inherit;
 mod pump;
 mod running;
 pub mod table;
 
+pub use bare::Bare;
 pub use cancel::Cancel;
 pub use running::{Running, wait_any};
 
@@ -281,19 +283,19 @@ impl Exec {
         Ok(exit)
     }
 
-    /// Starts it in a session of its own with its output going straight into `log`,
-    /// and lets go: it goes on when this process ends, however that happens.
+    /// Starts it in a session of its own with these files as standard output and standard
+    /// error, and lets go: it goes on when this process ends, however that happens.
     ///
     /// # Errors
     /// [`ProcError`] when it could not be started, or did not read its input.
-    pub fn spawn_detached(self, log: &File) -> Result<Running, ProcError> {
+    pub fn spawn_detached(self, out: &File, err: &File) -> Result<Running, ProcError> {
         let failed = |e| ProcError::Io(self.program.clone(), e);
         // `setsid` becomes the program itself: same pid, since it is not the leader of
         // a group when it starts. Without a session of its own, the terminal from which
         // the server was started would end the app with it.
         let mut command = self.command(Some("setsid"))?;
-        command.stdout(log.try_clone().map_err(failed)?);
-        command.stderr(log.try_clone().map_err(failed)?);
+        command.stdout(out.try_clone().map_err(failed)?);
+        command.stderr(err.try_clone().map_err(failed)?);
         let (reader, writer) = io::pipe().map_err(failed)?;
         command.stdin(reader);
         let child = command.spawn().map_err(failed)?;

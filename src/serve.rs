@@ -165,16 +165,6 @@ impl House {
         }
         let auth = Arc::new(auth);
         let journal = Arc::new(Journal::open(data)?);
-        for app in store.apps()? {
-            // A value that does not open is reported when it is needed; a log
-            // without its app's secrets to hide is no reason not to start.
-            match store.secrets_of(&app.id) {
-                Ok(secrets) => {
-                    journal.set_redactor(&app.id, &crate::journal::Redactor::new(secrets))
-                }
-                Err(error) => log::error!("{error}"),
-            }
-        }
         for app in ended {
             keep_stopped(&store, &journal, app, port);
         }
@@ -184,11 +174,7 @@ impl House {
             data.clone(),
             routing(&config.routing),
         )?;
-        let facts = facts::FromStore {
-            store: Arc::clone(&store),
-            journal: Arc::clone(&journal),
-            deployer: Arc::clone(&deployer),
-        };
+        let facts = facts::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
         let live = Live::new(live::Settings {
             auth: Arc::clone(&auth),
             journal: Arc::clone(&journal),
@@ -218,7 +204,7 @@ impl House {
         let handler = Arc::new(handler);
         let data_path = data.path().to_owned();
         let api = Api {
-            store: self.store,
+            store: Arc::clone(&self.store),
             auth: self.auth,
             deployer: Arc::clone(&self.deployer),
             journal: Arc::clone(&self.journal),
@@ -230,7 +216,7 @@ impl House {
             move || handler.run(&api)
         })?;
         let (live, journal) = (Arc::clone(&self.live), self.journal);
-        let trust = config.trust_proxy.clone();
+        let (store, trust) = (self.store, config.trust_proxy.clone());
         // Always there: a router of an earlier server may still lead to it.
         let front = data.join("front.sock");
         let proxies = vec![
@@ -257,7 +243,7 @@ impl House {
                 }
             }),
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
-            make: Box::new(move |name| api::made(&journal, name)),
+            make: Box::new(move |name| api::made(&store, &journal, name)),
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.addresses(), &config.routing);

@@ -6,12 +6,12 @@ use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
 use crate::deploy::{DeployError, Deployer, Held, Holder};
-use crate::journal::Journal;
+use crate::journal::{Journal, Redactor};
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
     MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand, Wanted,
 };
-use crate::store::{App, AppDraft, AppSettings, AppText, TokenChange};
+use crate::store::{App, AppDraft, AppSettings, AppText, Store, TokenChange};
 use serde::Serialize;
 use std::io;
 
@@ -281,7 +281,7 @@ pub(super) fn log(
     let app = api.app(id)?;
     match request.peer {
         Peer::Remote(_) => Ok(Answer::made(format!("{} {lines}", app.id))),
-        Peer::Local => match tail(&api.journal, &app.id, lines as usize) {
+        Peer::Local => match tail(&api.store, &api.journal, &app.id, lines as usize) {
             Ok(text) => Ok(Answer::text(text)),
             Err(error) => {
                 log::error!("the log of app {} could not be read: {error}", app.id);
@@ -295,18 +295,19 @@ pub(super) fn log(
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn made(journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
+pub fn made(store: &Store, journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
     let parts = name
         .split_once(' ')
         .and_then(|(app, lines)| Some((AppId::parse(app).ok()?, lines.parse::<usize>().ok()?)));
     let (app, lines) = parts.ok_or_else(|| io::Error::other("nothing goes by this name"))?;
-    Ok(tail(journal, &app, lines)?.into_bytes())
+    Ok(tail(store, journal, &app, lines)?.into_bytes())
 }
 
 /// The last lines of an app's log. A long one takes a while: each line is searched for
 /// secrets in all their spellings.
-fn tail(journal: &Journal, app: &AppId, lines: usize) -> io::Result<String> {
-    let mut text = journal.app_tail(app, lines, &journal.redactor(app))?.join("\n");
+fn tail(store: &Store, journal: &Journal, app: &AppId, lines: usize) -> io::Result<String> {
+    let secrets = store.secrets_of(app).map_err(io::Error::other)?;
+    let mut text = journal.app_tail(app, lines, &Redactor::new(secrets))?.join("\n");
     if !text.is_empty() {
         text.push('\n');
     }

@@ -90,10 +90,10 @@ fn listed(api: &Api, app: &App) -> Result<Answer, ApiError> {
 }
 
 impl Api {
-    /// Tells the journal what it must not show of an app from now on.
+    /// Tells those who follow an app's log what they must not see from now on.
     pub(super) fn refresh_redactor(&self, id: &AppId) -> Result<(), ApiError> {
         let secrets = self.store.secrets_of(id)?;
-        self.journal.set_redactor(id, &crate::journal::Redactor::new(secrets));
+        self.journal.hide_also(id, &crate::journal::Redactor::new(secrets));
         Ok(())
     }
 }

@@ -1,17 +1,23 @@
-//! The files that every sandbox gets instead of the machine's own: who lives here, and
-//! the filter of system calls.
+//! The files that every sandbox gets instead of the machine's own: who lives here, the
+//! filter of system calls, and the program that comes first.
 //!
 //! Sandboxes start at any moment, so a file is replaced whole or not at all, and only
 //! when there is something new in it.
 
 use super::seccomp;
-use std::fs::{self, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The file with the filter.
 const FILTER: &str = "seccomp";
+
+/// The program that comes first, which is this one.
+const PROGRAM: &str = "init";
+
+/// Its mode: every app's user runs it.
+const PROGRAM_MODE: u32 = 0o755;
 
 /// Its mode: the server opens it for every sandbox.
 const OURS: u32 = 0o600;
@@ -48,6 +54,23 @@ impl Etc {
     pub fn keep_filter(&self) -> Result<(), String> {
         let kept = self.keep(FILTER, &seccomp::filter(), OURS);
         kept.map_err(|e| format!("could not write {}: {e}", self.filter().display()))
+    }
+
+    /// The program that comes first in every sandbox.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.directory.join(PROGRAM)
+    }
+
+    /// Puts that program there, a copy: this one as it runs, whatever becomes of its file,
+    /// and whoever may read that.
+    ///
+    /// # Errors
+    /// The sentence that says why it could not be put there.
+    pub fn put_program(&self, source: &Path) -> Result<(), String> {
+        let fill = |file: &mut File| io::copy(&mut File::open(source)?, file).map(drop);
+        let put = self.replace(PROGRAM, PROGRAM_MODE, fill);
+        put.map_err(|e| format!("could not write {}: {e}", self.program().display()))
     }
 
     /// The files that stand in for `/etc/passwd`, `/etc/group` and `/etc/hosts`,
@@ -92,10 +115,19 @@ impl Etc {
 
     /// Makes a file have this content. A running sandbox keeps the file that it has.
     fn keep(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
-        let path = self.directory.join(name);
-        if fs::read(&path).is_ok_and(|now| now == content) {
+        if fs::read(self.directory.join(name)).is_ok_and(|now| now == content) {
             return Ok(());
         }
+        self.replace(name, mode, |file| file.write_all(content))
+    }
+
+    fn replace(
+        &self,
+        name: &str,
+        mode: u32,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.directory.join(name);
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         // Its own name: several sandboxes of one app may start at once.
@@ -107,7 +139,7 @@ impl Etc {
             .create_new(true)
             .mode(OURS)
             .open(&fresh)
-            .and_then(|mut file| file.write_all(content))
+            .and_then(|mut file| fill(&mut file))
             .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(mode)))
             .and_then(|()| fs::rename(&fresh, &path));
         if made.is_err() {

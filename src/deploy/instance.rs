@@ -1,9 +1,9 @@
 //! One running app: its sandbox seen from outside.
 //!
-//! bubblewrap is two processes: the outer one, which we started and which ends
-//! with the app's exit code, and its child, the first process of the sandbox's
-//! pid namespace. When that child dies, the kernel kills everything inside; so
-//! it is what has to go before anybody can say that nothing is left.
+//! It is bubblewrap, which we started and which ends with the app's exit code, and its
+//! child, the first process of the sandbox's pid namespace, see [`crate::inside`]. When that
+//! one dies, the kernel kills everything inside; so it is what has to go before anybody can
+//! say that nothing is left.
 
 use super::sandbox::Sandbox;
 use crate::model::AppId;
@@ -24,16 +24,11 @@ const KILLED: Duration = Duration::from_secs(5);
 /// What bubblewrap and a shell add to a signal's number when they report it as a code.
 const SIGNALLED: i32 = 128;
 
-/// bubblewrap's name in the table of processes, for both of its own.
+/// bubblewrap's name in the table of processes.
 const OUTER: &str = "bwrap";
 
 /// The highest signal number (Linux).
 const LAST_SIGNAL: i32 = 64;
-
-/// Goes before an app's command. With the shell everything inside would end, so a shell
-/// that is asked to end waits for the program that it runs, which has been asked too,
-/// and ends after it. Programs do not inherit a trap (POSIX, `trap`).
-const PATIENT: &str = "trap 'trap - TERM; kill -TERM $$' TERM; ";
 
 /// A running app.
 #[derive(Debug)]
@@ -47,14 +42,20 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a command in a sandbox with its output going straight into `log`.
+    /// Starts a command in a sandbox, with the two files of its log, as
+    /// [`crate::journal::Journal::app_log_files`] opens them.
     ///
     /// # Errors
     /// When it could not be started.
-    pub fn start(sandbox: &Sandbox<'_>, command: &str, log: &File) -> Result<Self, ProcError> {
-        let exec = sandbox.exec(&["/bin/sh", "-c", &format!("{PATIENT}{command}")]);
+    pub fn start(
+        sandbox: &Sandbox<'_>,
+        command: &str,
+        [current, other]: &[File; 2],
+    ) -> Result<Self, ProcError> {
+        let exec = sandbox.exec(&["/bin/sh", "-c", command]);
         let exit_file = sandbox.exit_file().map(Path::to_owned);
-        let outer = exec.spawn_detached(log)?;
+        // Whatever fails before the first program inside begins stands in the log too.
+        let outer = exec.spawn_detached(other, current)?;
         let mut instance = Self { outer, inner: None, exit_file, exit: None };
         let until = Instant::now() + MAKING;
         while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
@@ -85,7 +86,7 @@ impl Instance {
         }
         let pid = self.outer.pid();
         // The programs that become bubblewrap have children of their own for a moment.
-        let is_inner = |e: &table::Entry| e.parent == pid && e.name == OUTER;
+        let is_inner = |e: &table::Entry| e.parent == pid;
         let ready = table::entry(pid).is_some_and(|e| e.name == OUTER);
         let child = table::descendants(pid).into_iter().find(|e| ready && is_inner(e));
         self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
@@ -121,21 +122,19 @@ impl Instance {
         self.exit
     }
 
-    /// Every process inside, without bubblewrap's own.
+    /// Every process inside but the first.
     #[must_use]
     pub fn processes(&self) -> Vec<table::Entry> {
         let Some(inner) = &self.inner else { return Vec::new() };
         table::descendants(inner.pid())
     }
 
-    /// Asks every process inside to end (SIGTERM). All of them, since a shell that
-    /// waits for the app would take the signal and not pass it on.
+    /// Asks every process inside to end (SIGTERM): the first one hands it on, and ends when
+    /// the last of them has.
     pub fn terminate(&mut self) {
         self.find_inner();
-        for entry in self.processes() {
-            if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
-                process.terminate();
-            }
+        if let Some(inner) = &self.inner {
+            inner.terminate();
         }
     }
 

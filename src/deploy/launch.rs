@@ -7,7 +7,7 @@ use super::machine::Machine;
 use super::network;
 use super::places::Recipe;
 use super::sandbox::{Purpose, Sandbox};
-use crate::journal::Redactor;
+use crate::journal::HALF_APP_LOG;
 use crate::model::{DeployId, EnvName, HostSocket, Secret};
 use crate::store::{App, Process};
 use std::path::Path;
@@ -64,9 +64,7 @@ impl Shared {
             self.places.recipe(&app.id, release).ok_or("its files are gone; deploy again")?;
         let start = recipe.start.as_deref().ok_or("it is a static site, which has no process")?;
         let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
-        let secrets = self.store.secrets_of(&app.id).map_err(|e| e.to_string())?;
-        self.journal.set_redactor(&app.id, &Redactor::new(secrets));
-        let log = self.journal.app_log_file(&app.id);
+        let log = self.journal.app_log_files(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
         let port = self.ports.fresh().map_err(|e| e.to_string())?;
         let exits = self.places.prepare_exits(&app.id);
@@ -75,7 +73,8 @@ impl Shared {
         let sandbox = for_app(&machine, app.slot, &recipe, env)
             .bind(&self.places.release(&app.id, release), "/app")
             .bind(&self.places.persistent(&app.id), "/data")
-            .env("PORT", port.to_string())
+            .port(port)
+            .log(HALF_APP_LOG)
             .limits(Limits::of_app(app, &machine))
             .exit_to(self.places.exit_file(&app.id, port));
         let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;

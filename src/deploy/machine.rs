@@ -28,18 +28,17 @@ const OPEN_FILES: u64 = 65_536;
 const TRYING_OUT: Duration = Duration::from_secs(20);
 
 /// Programs that must be there, with the package that has them.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 6] = [
     ("bwrap", "bubblewrap"),
     ("git", "git"),
     ("setsid", "util-linux"),
-    ("prlimit", "util-linux"),
     ("setpriv", "util-linux"),
     ("chroot", "coreutils"),
     ("nice", "coreutils"),
 ];
 
 /// Programs that make things better.
-const OPTIONAL: [&str; 3] = ["ionice", "choom", "unshare"];
+const OPTIONAL: [&str; 2] = ["ionice", "unshare"];
 
 /// Whose processes an app's are, seen from the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +227,10 @@ impl Machine {
     /// The machine on which the tests run.
     #[cfg(test)]
     pub(super) fn here(etc: &Path) -> Self {
+        // Beside the directory of the program with the tests.
+        let tests = std::env::current_exe().unwrap();
+        let server = tests.parent().unwrap().with_file_name("server");
+        Etc::new(etc).put_program(&server).unwrap();
         Self::probe(etc, etc, &Cancel::new().unwrap()).unwrap()
     }
 

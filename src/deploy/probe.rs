@@ -2,11 +2,13 @@
 //! takes to run apps, everybody else reads what it found last and waits for nothing.
 
 use super::deployer::Shared;
+use super::etc::Etc;
 use super::firewall::{self, Firewall};
 use super::machine::Machine;
 use crate::proc::Cancel;
 use crate::sync::{lock, wait_until, wait_while};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,9 @@ const OPEN: Duration = Duration::from_secs(60);
 
 /// The same while apps cannot run: the owner may be installing what was missing.
 const WANTING: Duration = Duration::from_secs(15);
+
+/// This program as it runs, also when its file was replaced.
+const THIS_PROGRAM: &str = "/proc/self/exe";
 
 /// What is known of the machine.
 pub struct Probe {
@@ -86,10 +91,16 @@ impl Shared {
     /// Looks until the server stops.
     pub fn probe_until_closed(&self) {
         let probe = &self.probe;
-        let mut said = None;
+        let (mut said, mut has_program) = (None, false);
         loop {
             let etc = self.places.etc().map_err(|e| e.to_string());
-            let found = etc.and_then(|etc| Machine::probe(&etc, &self.places.apps(), &probe.stop));
+            let found = etc.and_then(|etc| {
+                if !has_program {
+                    Etc::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
+                    has_program = true;
+                }
+                Machine::probe(&etc, &self.places.apps(), &probe.stop)
+            });
             let found = found.map(Arc::new);
             if probe.stop.is_cancelled() {
                 return;

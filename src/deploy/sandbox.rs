@@ -14,15 +14,16 @@
 //! * Where an ordinary user has no range of uids, all apps share the server's: in a
 //!   user namespace in which everything is uid 1000; further ones are off.
 //!
-//! Environment values travel over standard input, read by [`ENTER`] after all
-//! privileges are gone. As options of bubblewrap they would be in its arguments,
-//! which everybody can read; in its environment, an `LD_PRELOAD` of the owner's
-//! would run inside `chroot` and `setpriv` while they are still root. (bubblewrap's
-//! `--args 0` is no way out: it closes descriptor 0, the host's `/proc` takes
-//! that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
+//! The command, its environment and its limits travel over standard input to the first
+//! program inside, which is this one again ([`crate::inside`]). As options of bubblewrap
+//! values would be in its arguments, which everybody can read; in its environment, an
+//! `LD_PRELOAD` of the owner's would run inside `chroot` and `setpriv` while they are still
+//! root. (bubblewrap's `--args 0` is no way out: it closes descriptor 0, the host's `/proc`
+//! takes that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
 
 use super::limits::Limits;
 use super::machine::{Machine, Mode};
+use crate::inside::{self, Inside};
 use crate::model::Secret;
 use crate::proc::Exec;
 use std::fs;
@@ -40,38 +41,17 @@ const USUAL_DEADLINE: Duration = Duration::from_secs(60);
 /// them: room for a compiler's temporary files.
 const LEAST_IN_MEMORY: u64 = 256 << 20;
 
-/// The first program inside that sees anything of the owner's. It reads one
-/// variable a line (`\\` and `\n` stand for a backslash and a line end) up to an
-/// empty one, goes to the directory and becomes the command. Input that ends before
-/// that is from a server that was killed, and nothing runs with half of its
-/// environment. Nothing of the owner's is ever part of a shell text here. `command` keeps a name that the shell reserves
-/// (bash: `UID`) from ending it.
-const ENTER: &str = r#"
-umask 022
-while :; do
-    IFS= read -r better_paas_line || exit 125
-    [ -n "$better_paas_line" ] || break
-    case $better_paas_line in
-    *\\*)
-        better_paas_line=$(printf '%b.' "$better_paas_line")
-        better_paas_line=${better_paas_line%.}
-        ;;
-    esac
-    command export "$better_paas_line"
-done
-cd -- "$1" && shift && unset OLDPWD && exec "$@" </dev/null
-"#;
-
 /// Opens the file that is its first argument as descriptor 3, since bubblewrap reads its
 /// filter of system calls from an open file; enters the cgroup that the second one names,
 /// if any; empties and opens the file that is the third one, if any, as descriptor 4, where
-/// bubblewrap writes how the command has ended, also when nobody waits for it; and becomes
-/// the rest.
+/// bubblewrap writes how the command has ended, also when nobody waits for it; says by the
+/// fourth whom the kernel is to take first when memory runs out; and becomes the rest.
 const WITH_FILES: &str = r#"
-group=$1 exit=$2 && shift 2
+group=$1 exit=$2 oom=$3 && shift 3
 if [ -n "$group" ]; then
     echo 0 >"$group" || exit 125
 fi
+echo "$oom" >/proc/self/oom_score_adj || exit 125
 if [ -n "$exit" ]; then
     exec "$@" 3<"$0" 4>"$exit"
 fi
@@ -136,6 +116,8 @@ pub struct Sandbox<'a> {
     file_size: Option<u64>,
     exit_file: Option<PathBuf>,
     limits: Limits,
+    port: Option<u16>,
+    log: Option<u64>,
 }
 
 impl<'a> Sandbox<'a> {
@@ -150,8 +132,22 @@ impl<'a> Sandbox<'a> {
             Purpose::Fetch => (Limits::of_build(machine), None),
             Purpose::Build => (Limits::of_build(machine), Some(BUILD_FILE_SIZE)),
         };
-        let (exit_file, dir) = (None, "/".into());
-        Self { machine, purpose, slot, uid, binds, sockets, dir, env, file_size, exit_file, limits }
+        let (exit_file, port, log, dir) = (None, None, None, "/".into());
+        Self {
+            machine,
+            purpose,
+            slot,
+            uid,
+            binds,
+            sockets,
+            dir,
+            env,
+            file_size,
+            exit_file,
+            limits,
+            port,
+            log,
+        }
     }
 
     /// Lets it read and write a directory of ours, under another name.
@@ -179,6 +175,22 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn exit_file(&self) -> Option<&Path> {
         self.exit_file.as_deref()
+    }
+
+    /// Gives it a TCP port to listen on, as `PORT`. It gets no other but from the kernel.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self.env("PORT", port.to_string())
+    }
+
+    /// Keeps its first process, which writes its log: what it is started with as standard
+    /// output and standard error are the two files of that, of `half` bytes each
+    /// ([`crate::journal::Rotating`]).
+    #[must_use]
+    pub fn log(mut self, half: u64) -> Self {
+        self.log = Some(half);
+        self
     }
 
     /// Starts the command in this directory.
@@ -221,31 +233,63 @@ impl<'a> Sandbox<'a> {
     pub fn exec(&self, command: &[&str]) -> Exec {
         let group = self.machine.leaf(&self.limits);
         let mut args = self.namespaces();
+        if self.log.is_some() {
+            args.push("--as-pid-1".into());
+        }
         self.system(&mut args, self.in_memory(group.is_some()));
         let prefix = self.prefix();
-        for (outside, inside) in &self.binds {
-            let outside = outside.to_string_lossy().into_owned();
-            args.extend(["--bind".into(), outside, format!("{prefix}{inside}")]);
+        for place in &self.binds {
+            args.extend(bind(place));
+            args.push(format!("{prefix}{}", place.1));
         }
         self.bind_sockets(&mut args);
         args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
         args.extend(self.descend());
-        args.extend(["/bin/sh", "-c", ENTER, "sh", &self.dir].map(String::from));
-        args.extend(self.prlimits(group.is_some()));
-        args.extend(command.iter().map(|&word| word.to_owned()));
+        args.extend([inside::PLACE.into(), inside::COMMAND.into()]);
+        // By this it is found like bubblewrap itself, when that was killed and it was not.
+        args.extend(self.binds.first().map(bind).into_iter().flatten());
         let (bwrap, exit_file) = (self.machine.program("bwrap"), self.exit_file.clone());
         let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
+        let message = self.inside(command, group.is_some()).message();
+        // When memory runs out, the kernel takes a build first, then an app, and the
+        // server last.
+        let oom = if self.purpose == Purpose::Run { "200" } else { "800" };
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILES])
             .arg(self.machine.etc.filter())
             .arg(group.unwrap_or_default())
             .arg(exit_file.unwrap_or_default())
+            .arg(oom)
+            .args(self.nice())
             .args(self.machine.user_namespace(self.slot))
             .args([bwrap.as_str(), "--seccomp", "3"])
             .args(status)
             .args(args)
-            .stdin_bytes(self.environment())
+            .stdin_bytes(message)
             .deadline(USUAL_DEADLINE)
+    }
+
+    /// What the first program inside is told. A cgroup holds memory and processes better than
+    /// limits of a process can.
+    fn inside<'b>(&'b self, command: &[&'b str], in_cgroup: bool) -> Inside<'b> {
+        let processes = match self.purpose {
+            Purpose::Run => self.limits.of_user(self.machine.mode),
+            Purpose::Fetch | Purpose::Build => self.limits.processes,
+        };
+        let env = self.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
+        Inside {
+            command: command.iter().map(|word| (*word).into()).collect(),
+            dir: self.dir.as_str().into(),
+            env: env.collect(),
+            limits: inside::Limits {
+                open_files: Some(self.machine.open_files),
+                file_size: self.file_size,
+                data: (!in_cgroup).then_some(self.limits.data),
+                processes: (!in_cgroup).then_some(processes),
+            },
+            port: self.port,
+            log: self.log,
+        }
     }
 
     /// Bytes that `/tmp` and `/dev/shm` take at most, each. What is in them counts for the
@@ -325,7 +369,11 @@ impl<'a> Sandbox<'a> {
         for (source, name) in self.machine.etc.accounts(self.uid) {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
         }
-        add(&["--proc", &format!("{prefix}/proc"), "--dev", &format!("{prefix}/dev")]);
+        let program = self.machine.etc.program();
+        add(&["--ro-bind", &program.to_string_lossy(), &format!("{prefix}{}", inside::PLACE)]);
+        let (proc, dev) = (format!("{prefix}/proc"), format!("{prefix}/dev"));
+        // Written to, it would let an app set back whom the kernel takes first.
+        add(&["--proc", &proc, "--remount-ro", &proc, "--dev", &dev]);
         let size = in_memory.to_string();
         for dir in ["/tmp", "/dev/shm"] {
             add(&["--perms", "1777"]);
@@ -335,7 +383,7 @@ impl<'a> Sandbox<'a> {
             add(&["--tmpfs", &format!("{prefix}{dir}")]);
         }
         // Otherwise it is one more place in memory to fill.
-        add(&["--remount-ro", &format!("{prefix}/dev")]);
+        add(&["--remount-ro", &dev]);
     }
 
     /// What gives up the last privileges, where there are any.
@@ -360,66 +408,27 @@ impl<'a> Sandbox<'a> {
         ]
     }
 
-    /// The programs that set limits and become the next one. A cgroup holds memory and
-    /// processes better than they can.
-    fn prlimits(&self, in_cgroup: bool) -> Vec<String> {
+    /// The programs that put it behind others and become the next one.
+    fn nice(&self) -> Vec<String> {
         let machine = self.machine;
-        let mut words = vec![
-            machine.program("prlimit"),
-            "--core=0".into(),
-            format!("--nofile={}", machine.open_files),
-        ];
-        if let Some(bytes) = self.file_size {
-            words.push(format!("--fsize={bytes}"));
-        }
-        if !in_cgroup {
-            // What a process may write to; what it reserves alone does not count.
-            words.push(format!("--data={}", self.limits.data));
-            let processes = match self.purpose {
-                Purpose::Run => self.limits.of_user(machine.mode),
-                Purpose::Fetch | Purpose::Build => self.limits.processes,
-            };
-            words.push(format!("--nproc={processes}"));
-        }
-        words.push("--".into());
         match self.purpose {
-            Purpose::Run => {}
+            Purpose::Run => Vec::new(),
             // Mostly it waits for the network: behind apps, but not behind everything.
-            Purpose::Fetch => words.extend([machine.program("nice"), "-n".into(), "5".into()]),
+            Purpose::Fetch => vec![machine.program("nice"), "-n".into(), "5".into()],
             Purpose::Build => {
-                words.extend([machine.program("nice"), "-n".into(), "19".into()]);
+                let mut words = vec![machine.program("nice"), "-n".into(), "19".into()];
                 if machine.has("ionice") {
                     words.extend([machine.program("ionice"), "-c".into(), "3".into()]);
                 }
+                words
             }
         }
-        if machine.has("choom") {
-            // When memory runs out, the kernel takes a build first, then an app,
-            // and the server last.
-            let score = if self.purpose == Purpose::Run { "200" } else { "800" };
-            words.extend([machine.program("choom"), "-n".into(), score.into(), "--".into()]);
-        }
-        words
     }
+}
 
-    /// The variables as [`ENTER`] reads them.
-    fn environment(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (name, value) in &self.env {
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.push(b'=');
-            for byte in value.expose().bytes() {
-                match byte {
-                    b'\\' => bytes.extend_from_slice(b"\\\\"),
-                    b'\n' => bytes.extend_from_slice(b"\\n"),
-                    _ => bytes.push(byte),
-                }
-            }
-            bytes.push(b'\n');
-        }
-        bytes.push(b'\n');
-        bytes
-    }
+/// The words that begin to bind a directory, and that a sandbox of an app is known by.
+fn bind((outside, _): &(PathBuf, &'static str)) -> [String; 2] {
+    ["--bind".into(), outside.to_string_lossy().into_owned()]
 }
 
 /// Whether it is there and every user of the machine may read it; what only some

@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::model::Secret;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::fmt;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -11,12 +14,12 @@ struct Room {
     folder: TempDir,
 }
 
-fn room(max_app_log: u64) -> Room {
+fn room(half_app_log: u64) -> Room {
     let folder = tempfile::tempdir().unwrap();
     let (deploys, apps) = (folder.path().join("deploys"), folder.path().join("apps"));
     fs::create_dir(&deploys).unwrap();
     fs::create_dir(&apps).unwrap();
-    Room { journal: Journal::at(deploys, apps, max_app_log).unwrap(), folder }
+    Room { journal: Journal::at(deploys, apps, half_app_log), folder }
 }
 
 fn deploy() -> DeployId {
@@ -29,6 +32,33 @@ fn app() -> AppId {
 
 fn secret(text: &str) -> Redactor {
     Redactor::new(vec![Secret::new(text.to_owned())])
+}
+
+/// What writes into an app's log as the first process of its sandbox does.
+fn process(room: &Room) -> Process {
+    let files = room.journal.app_log_files(&app()).unwrap();
+    Process(Rotating::new(files, room.journal.shared.half_app_log).unwrap())
+}
+
+struct Process(Rotating);
+
+impl io::Write for Process {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes).map(|()| bytes.len())
+    }
+
+    fn write_fmt(&mut self, text: fmt::Arguments<'_>) -> io::Result<()> {
+        self.0.append(text.to_string().as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Follows an app's log.
+fn follow(room: &Room, last: usize, redactor: Redactor) -> Subscription {
+    room.journal.follow_app(&app(), last, || Ok(redactor)).unwrap()
 }
 
 /// Everything that can be read now.
@@ -64,7 +94,7 @@ fn woken(subscription: &Subscription, within: Duration) -> bool {
 
 #[test]
 fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     assert!(room.journal.follow_deploy(&deploy()).unwrap().is_none());
     let writer = room.journal.begin(&deploy(), secret("tops3cret")).unwrap();
     writer.line("first");
@@ -91,7 +121,7 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
 
 #[test]
 fn a_writer_that_is_dropped_ends_the_log_too() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
     writer.line("x");
     let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
@@ -102,7 +132,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
 
 #[test]
 fn a_line_that_was_cut_on_its_way_here_still_loses_its_secret() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), secret("0123456789abcdef")).unwrap();
     writer.line(&format!("{}01234567", "x".repeat(MAX_LINE - 8)));
     writer.line("89abcdef and more");
@@ -117,7 +147,7 @@ fn a_line_that_was_cut_on_its_way_here_still_loses_its_secret() {
 
 #[test]
 fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
     let line = "z".repeat(MAX_LINE - 10);
     for _ in 0..MAX_DEPLOY_LOG / MAX_LINE as u64 + 10 {
@@ -131,7 +161,7 @@ fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
 
 #[test]
 fn a_follower_takes_no_more_than_it_asks_for() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
     for i in 0..5_000 {
         writer.line(&format!("line {i}"));
@@ -157,12 +187,12 @@ fn a_follower_takes_no_more_than_it_asks_for() {
 
 #[test]
 fn an_apps_log_is_followed_from_its_last_lines_on() {
-    let room = room(MAX_APP_LOG);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let room = room(HALF_APP_LOG);
+    let mut process = process(&room);
     for i in 0..300 {
         writeln!(process, "line {i}").unwrap();
     }
-    let mut follower = room.journal.follow_app(&app(), 200, secret("s3cr3t!")).unwrap();
+    let mut follower = follow(&room, 200, secret("s3cr3t!"));
     let first = drain(&mut follower);
     assert_eq!((first.len(), &first[0]), (200, &Event::Line("line 100".to_owned())));
     assert!(!woken(&follower, Duration::ZERO));
@@ -176,19 +206,19 @@ fn an_apps_log_is_followed_from_its_last_lines_on() {
 
 #[test]
 fn who_follows_an_app_before_its_first_line_is_woken_by_it() {
-    let room = room(MAX_APP_LOG);
-    let mut follower = room.journal.follow_app(&app(), 10, Redactor::default()).unwrap();
+    let room = room(HALF_APP_LOG);
+    let mut follower = follow(&room, 10, Redactor::default());
     assert_eq!(drain(&mut follower), []);
-    writeln!(room.journal.app_log_file(&app()).unwrap(), "first").unwrap();
+    writeln!(process(&room), "first").unwrap();
     assert!(woken(&follower, Duration::from_secs(5)));
     assert_eq!(drain(&mut follower), lines(&["first"]));
 }
 
 #[test]
 fn a_new_secret_is_kept_from_those_who_follow_already() {
-    let room = room(MAX_APP_LOG);
-    let mut follower = room.journal.follow_app(&app(), 10, secret("old-secret")).unwrap();
-    room.journal.set_redactor(&app(), &secret("new-secret"));
+    let room = room(HALF_APP_LOG);
+    let mut follower = follow(&room, 10, secret("old-secret"));
+    room.journal.hide_also(&app(), &secret("new-secret"));
     room.journal.note_app(&app(), "old-secret new-secret");
     let noted = drain(&mut follower).into_iter().map(|event| match event {
         Event::Line(line) => without_time(&line),
@@ -199,10 +229,10 @@ fn a_new_secret_is_kept_from_those_who_follow_already() {
 
 #[test]
 fn the_tail_holds_the_last_lines_and_the_platforms_own() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let none = Redactor::default();
     assert_eq!(room.journal.app_tail(&app(), 20, &none).unwrap(), Vec::<String>::new());
-    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let mut process = process(&room);
     write!(process, "one\ntwo\r\nunfinished").unwrap();
     room.journal.note_app(&app(), "stopped\nwith \u{1b}[1mexit code 1");
     write!(process, "more").unwrap();
@@ -217,69 +247,66 @@ fn the_tail_holds_the_last_lines_and_the_platforms_own() {
 }
 
 #[test]
-fn a_rotated_log_loses_no_line_that_it_should_keep() {
+fn a_log_that_is_followed_loses_no_line_and_its_tail_reaches_into_the_older_half() {
     let room = room(4_000);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
-    let mut follower = room.journal.follow_app(&app(), 200, Redactor::default()).unwrap();
+    let mut process = process(&room);
+    let mut follower = follow(&room, 200, Redactor::default());
     let mut seen = Vec::new();
     for i in 0..2_000 {
         writeln!(process, "line number {i}").unwrap();
         if i % 50 == 0 {
             seen.extend(drain(&mut follower));
         }
-        if i % 70 == 0 {
-            room.journal.shared.rotate_all();
-        }
     }
     seen.extend(drain(&mut follower));
     let expected: Vec<_> = (0..2_000).map(|i| Event::Line(format!("line number {i}"))).collect();
     assert_eq!(seen, expected);
-
-    let size = |name: &str| fs::metadata(room.folder.path().join("apps").join(name)).unwrap().len();
-    let older = format!("{}.log.1", app());
-    assert!(size(&older) <= 4_000 && size(&format!("{}.log", app())) <= 6_000);
-    // The tail reaches into the older half.
-    let tail = room.journal.app_tail(&app(), 250, &Redactor::default()).unwrap();
-    assert_eq!(tail.len(), 250, "{tail:?}");
-    assert_eq!((tail[0].as_str(), tail[249].as_str()), ("line number 1750", "line number 1999"));
+    let files = fs::read_dir(room.folder.path().join("apps")).unwrap();
+    let size: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(size <= 8_000, "{size}");
+    let tail = room.journal.app_tail(&app(), 220, &Redactor::default()).unwrap();
+    assert_eq!(tail.len(), 220, "{tail:?}");
+    assert_eq!((tail[0].as_str(), tail[219].as_str()), ("line number 1780", "line number 1999"));
 }
 
 #[test]
-fn only_the_newest_part_of_a_log_that_grew_far_too_fast_is_kept() {
+fn who_is_overtaken_by_an_app_hears_so_and_sees_no_half_of_a_line() {
     let room = room(1_000);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
-    for i in 0..10_000 {
-        writeln!(process, "{i}").unwrap();
+    let mut process = process(&room);
+    let mut follower = follow(&room, 200, secret("0123456789abcdef"));
+    for _ in 0..1_000 {
+        writeln!(process, "a secret is 0123456789abcdef").unwrap();
     }
-    room.journal.shared.rotate_all();
-    let older =
-        fs::read_to_string(room.folder.path().join(format!("apps/{}.log.1", app()))).unwrap();
-    assert!(older.len() <= 1_000 && older.ends_with("\n9999\n"));
-    assert!(older.lines().all(|l| l.len() == 4), "no line is cut");
-    writeln!(process, "next").unwrap();
-    assert_eq!(room.journal.app_tail(&app(), 2, &Redactor::default()).unwrap(), ["9999", "next"]);
+    writeln!(process, "end").unwrap();
+    let seen = drain(&mut follower);
+    let Event::Line(first) = &seen[0] else { panic!("{seen:?}") };
+    assert!(first.contains("too fast"), "{first}");
+    let (last, middle) = seen[1..].split_last().unwrap();
+    assert_eq!(*last, Event::Line("end".to_owned()));
+    assert!(middle.iter().all(|e| *e == Event::Line("a secret is [redacted]".to_owned())));
 }
 
 #[test]
 fn a_log_that_somebody_else_emptied_is_read_from_its_start() {
-    let room = room(MAX_APP_LOG);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let room = room(HALF_APP_LOG);
+    let mut process = process(&room);
     writeln!(process, "before, and longer").unwrap();
-    let mut follower = room.journal.follow_app(&app(), 200, Redactor::default()).unwrap();
+    let mut follower = follow(&room, 200, Redactor::default());
     assert_eq!(drain(&mut follower).len(), 1);
-    process.set_len(0).unwrap();
+    for file in room.journal.app_log_files(&app()).unwrap() {
+        file.set_len(0).unwrap();
+    }
     writeln!(process, "after").unwrap();
-    assert_eq!(drain(&mut follower), lines(&["after"]));
+    assert!(drain(&mut follower).contains(&Event::Line("after".to_owned())));
 }
 
 #[test]
 fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
     let room = room(10);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
+    let mut process = process(&room);
     writeln!(process, "more than ten bytes").unwrap();
-    room.journal.shared.rotate_all();
     room.journal.begin(&deploy(), Redactor::default()).unwrap().finish("");
-    let mut follower = room.journal.follow_app(&app(), 0, Redactor::default()).unwrap();
+    let mut follower = follow(&room, 0, Redactor::default());
     room.journal.remove_app(&app(), &[deploy(), DeployId::from_random([1; 10])]);
     assert!(woken(&follower, Duration::from_secs(5)));
     assert_eq!(drain(&mut follower), [Event::End(None)]);
@@ -294,13 +321,11 @@ fn every_file_is_private_whatever_the_umask_p25() {
     let loose = room.folder.path().join(format!("apps/{}.log", app()));
     fs::write(&loose, "more than ten bytes\n").unwrap();
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).unwrap();
-    drop(room.journal.app_log_file(&app()).unwrap());
+    drop(process(&room));
     room.journal.note_app(&app(), "note");
     room.journal.begin(&deploy(), Redactor::default()).unwrap().finish("");
-    let Room { journal, folder } = room;
-    drop(journal); // and with it the thread that might rotate just now
     for part in ["apps", "deploys"] {
-        for entry in fs::read_dir(folder.path().join(part)).unwrap() {
+        for entry in fs::read_dir(room.folder.path().join(part)).unwrap() {
             let entry = entry.unwrap();
             let mode = entry.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
@@ -310,33 +335,46 @@ fn every_file_is_private_whatever_the_umask_p25() {
 
 #[test]
 fn a_link_in_place_of_a_log_is_not_followed() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let target = room.folder.path().join("target");
     fs::write(&target, "precious").unwrap();
     std::os::unix::fs::symlink(&target, room.folder.path().join(format!("apps/{}.log", app())))
         .unwrap();
     std::os::unix::fs::symlink(&target, room.journal.deploy_log(&deploy())).unwrap();
-    assert!(room.journal.app_log_file(&app()).is_err());
+    assert!(room.journal.app_log_files(&app()).is_err());
     assert!(room.journal.begin(&deploy(), Redactor::default()).is_err());
     assert!(room.journal.follow_deploy(&deploy()).is_err());
     assert_eq!(fs::read_to_string(target).unwrap(), "precious");
 }
 
 #[test]
-fn a_tail_never_begins_inside_a_line() {
-    let room = room(MAX_APP_LOG);
-    let mut process = room.journal.app_log_file(&app()).unwrap();
-    let long = "q".repeat(3 * 1024 * 1024);
-    write!(process, "{long}").unwrap();
-    let none = Redactor::default();
-    assert_eq!(room.journal.app_tail(&app(), 5, &none).unwrap(), Vec::<String>::new());
+fn of_a_line_that_is_too_long_the_end_is_shown_without_half_of_a_secret() {
+    let room = room(HALF_APP_LOG);
+    let mut process = process(&room);
+    // A secret everywhere: wherever the cut is, it is inside one.
+    for _ in 0..3 * 1024 * 1024 / 16 / 1024 {
+        write!(process, "{}", "0123456789abcdef".repeat(1024)).unwrap();
+    }
+    let redactor = secret("0123456789abcdef");
+    let tail = |lines| room.journal.app_tail(&app(), lines, &redactor).unwrap();
+    let shown = tail(5);
+    assert_eq!(shown.len(), 5);
+    assert!(shown.iter().all(|line| line.replace("[redacted]", "").is_empty()), "{:?}", shown[0]);
     write!(process, "\nend\n").unwrap();
-    assert_eq!(room.journal.app_tail(&app(), 5, &none).unwrap(), ["end"]);
+    assert_eq!(tail(1), ["end"]);
+    let shown = tail(5_000);
+    assert!(shown.len() > 2 && shown.last().unwrap() == "end");
+    let whole = shown[..shown.len() - 1].concat();
+    assert_eq!(whole.replace("[redacted]", ""), "", "half of a secret");
+    // Also where the whole of what is kept begins in the middle of a line.
+    let mut follower = follow(&room, 5_000, redactor.clone());
+    let lines = drain(&mut follower);
+    assert_eq!(lines.last(), Some(&Event::Line("end".to_owned())));
 }
 
 #[test]
 fn threads_write_and_follow_at_once_and_nothing_is_lost() {
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
     let journal = &room.journal;
     std::thread::scope(|scope| {
@@ -370,11 +408,11 @@ fn threads_write_and_follow_at_once_and_nothing_is_lost() {
 #[test]
 fn nothing_stays_open_when_all_is_over() {
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
-    let room = room(MAX_APP_LOG);
+    let room = room(HALF_APP_LOG);
     let cycle = || {
         let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
         let mut one = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
-        let mut two = room.journal.follow_app(&app(), 3, Redactor::default()).unwrap();
+        let mut two = follow(&room, 3, Redactor::default());
         writer.line("x");
         writer.finish("y");
         drain(&mut one);

@@ -66,6 +66,35 @@ impl Lines {
         self.next(redactor)
     }
 
+    /// Forgets all but the last `lines` lines. When the text may begin inside a line, the
+    /// part in which the end of a secret could stand that began before it goes too.
+    pub(super) fn keep_last(&mut self, lines: usize, inside_line: bool, redactor: &Redactor) {
+        let whole = self.text.strip_suffix('\n').unwrap_or(&self.text);
+        let last = match lines.checked_sub(1) {
+            Some(before) => whole.rmatch_indices('\n').nth(before).map(|(at, _)| at + 1),
+            None => Some(self.text.len()),
+        };
+        self.start = match last {
+            Some(start) => start,
+            None if inside_line => self.beyond_half_a_secret(redactor),
+            None => 0,
+        };
+        self.searched = self.start;
+    }
+
+    /// The place behind whatever could be the end of a secret that began before the text.
+    fn beyond_half_a_secret(&self, redactor: &Redactor) -> usize {
+        let reach = redactor.reach();
+        let line_end = self.text.find('\n').map(|at| at + 1);
+        if let Some(line_end) = line_end.filter(|end| *end <= reach) {
+            return line_end;
+        }
+        let window = &self.text[..floor_boundary(&self.text, 2 * reach)];
+        let cut = floor_boundary(&self.text, reach);
+        let spans = redactor.spans(window);
+        spans.iter().find(|s| s.start < cut && cut < s.end).map_or(cut, |across| across.end)
+    }
+
     /// Forgets what waits.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

@@ -3,12 +3,13 @@
 //! A subscription reads the file at the pace of its reader, so a slow reader
 //! costs a file offset and one buffer, never a queue.
 
-use super::app_log::{AppLog, Rotation};
+use super::app_log::{AppLog, Hidden, Last};
 use super::clean::Cleaner;
 use super::lines::Lines;
 use super::redact::Redactor;
+use super::rotating::{Place, Read, Rotating};
 use super::writer::Channel;
-use crate::sync::Bell;
+use crate::sync::{Bell, lock};
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
@@ -19,6 +20,9 @@ use std::sync::Arc;
 
 /// Bytes read from the file at once.
 const CHUNK: usize = 16 * 1024;
+
+/// The line in place of what an app wrote faster than it was read.
+const MISSED: &str = "[better-paas] some output is left out here; it came too fast to be followed";
 
 /// What a follower is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,20 +36,26 @@ pub enum Event {
 
 /// One follower's place in a log.
 pub struct Subscription {
-    file: File,
-    offset: u64,
-    /// The older half of a rotated log, read before `file` to its end.
-    older: Option<(File, u64)>,
     cleaner: Cleaner,
     lines: Lines,
-    redactor: Redactor,
     source: Source,
     over: bool,
 }
 
 enum Source {
-    Deploy { channel: Option<Arc<Channel>>, wake: Arc<Bell> },
-    App { log: Arc<AppLog>, rotation: Rotation, wake: Watch },
+    Deploy { file: File, offset: u64, channel: Option<Arc<Channel>>, wake: Arc<Bell> },
+    App(AppSource),
+}
+
+/// A place in an app's log.
+struct AppSource {
+    app: Arc<AppLog>,
+    log: Rotating,
+    place: Place,
+    hidden: Hidden,
+    wake: Watch,
+    /// The end of a line whose beginning was lost, and which may hold half of a secret.
+    skips: bool,
 }
 
 /// What tells that an app wrote something.
@@ -61,27 +71,25 @@ impl Subscription {
             Some(channel) => channel.listen()?,
             None => Arc::new(Bell::new()?),
         };
-        // The writer has redacted already.
-        Ok(Self::new(file, 0, None, Redactor::default(), Source::Deploy { channel, wake }))
-    }
-
-    pub(super) fn app(log: Arc<AppLog>, last_lines: usize, redactor: Redactor) -> io::Result<Self> {
-        // Watching begins before reading, so that nothing falls between the two.
-        let wake = watch(&log)?;
-        let place = log.place_of_last(last_lines)?;
-        let source = Source::App { log, rotation: place.rotation, wake };
-        Ok(Self::new(place.file, place.offset, place.older, redactor, source))
-    }
-
-    fn new(
-        file: File,
-        offset: u64,
-        older: Option<(File, u64)>,
-        redactor: Redactor,
-        source: Source,
-    ) -> Self {
         let (cleaner, lines) = (Cleaner::new(), Lines::default());
-        Self { file, offset, older, cleaner, lines, redactor, source, over: false }
+        let source = Source::Deploy { file, offset: 0, channel, wake };
+        Ok(Self { cleaner, lines, source, over: false })
+    }
+
+    pub(super) fn app(
+        app: Arc<AppLog>,
+        last: usize,
+        redactor: impl FnOnce() -> io::Result<Redactor>,
+    ) -> io::Result<Self> {
+        // Watching, and hearing of new secrets, begins before reading, so that nothing falls
+        // between the two.
+        let wake = watch(&app)?;
+        let hidden = app.follower();
+        let redactor = redactor()?;
+        app.hide_also(&redactor);
+        let Last { log, cleaner, lines, end } = app.last(last, &redactor)?;
+        let source = AppSource { app, log, place: end, hidden, wake, skips: false };
+        Ok(Self { cleaner, lines, source: Source::App(source), over: false })
     }
 
     /// Readable when there may be more to read. After a wait on it, call
@@ -91,8 +99,8 @@ impl Subscription {
     pub fn fd(&self) -> BorrowedFd<'_> {
         match &self.source {
             Source::Deploy { wake, .. } => wake.as_fd(),
-            Source::App { wake: Watch::Inotify(fd), .. } => fd.as_fd(),
-            Source::App { wake: Watch::Nothing(bell), .. } => bell.as_fd(),
+            Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => fd.as_fd(),
+            Source::App(AppSource { wake: Watch::Nothing(bell), .. }) => bell.as_fd(),
         }
     }
 
@@ -107,8 +115,9 @@ impl Subscription {
         // Asked before reading: what was written before the end is then read too.
         let end = self.end();
         let redactor = match &self.source {
-            Source::App { log, .. } => self.redactor.and(&log.redactor()),
-            Source::Deploy { .. } => self.redactor.clone(),
+            Source::App(app) => lock(&app.hidden).clone(),
+            // The writer has redacted already.
+            Source::Deploy { .. } => Redactor::default(),
         };
         let mut taken = 0;
         while taken < max_bytes {
@@ -147,54 +156,58 @@ impl Subscription {
         match &self.source {
             Source::Deploy { channel: Some(channel), .. } => channel.ended(),
             Source::Deploy { channel: None, .. } => Some(None),
-            Source::App { log, .. } => log.is_removed().then_some(None),
+            Source::App(app) => app.app.is_removed().then_some(None),
         }
     }
 
-    /// Reads the next bytes of the file; false at its present end.
+    /// Reads the next bytes of the log; false at its present end.
     fn fill(&mut self) -> io::Result<bool> {
         // On the heap: connections have small stacks.
         let mut chunk = vec![0; CHUNK];
-        if let Some((older, offset)) = &mut self.older {
-            let read = older.read_at(&mut chunk, *offset)?;
-            *offset += read as u64;
-            if read == 0 {
-                self.older = None;
-            } else {
+        match &mut self.source {
+            Source::Deploy { file, offset, .. } => {
+                let read = file.read_at(&mut chunk, *offset)?;
+                *offset += read as u64;
                 self.cleaner.push(&chunk[..read], self.lines.buffer());
+                Ok(read > 0)
             }
-            return Ok(true);
+            Source::App(app) => match app.log.read(&mut app.place, &mut chunk)? {
+                Read::Nothing => Ok(false),
+                Read::Bytes(read) => {
+                    self.cleaner.push(app.wanted(&chunk[..read]), self.lines.buffer());
+                    Ok(true)
+                }
+                Read::Lost { inside_line } => {
+                    (self.cleaner, app.skips) = (Cleaner::new(), inside_line);
+                    self.lines.clear();
+                    self.lines.buffer().push_str(MISSED);
+                    self.lines.buffer().push('\n');
+                    Ok(true)
+                }
+            },
         }
-        if let Source::App { log, rotation, .. } = &mut self.source {
-            // Held while reading: a rotation happens before or after, not within.
-            let held = log.hold();
-            if *rotation != *held {
-                // The rest of what was moved away is read before the new start.
-                self.older = held.moved_since(*rotation, self.offset, log);
-                self.offset = 0;
-                *rotation = *held;
-                return Ok(true);
-            }
-            if self.file.metadata()?.len() < self.offset {
-                // Emptied by somebody else, an operator perhaps.
-                self.offset = 0;
-                self.lines.clear();
-            }
-        }
-        let read = self.file.read_at(&mut chunk, self.offset)?;
-        self.offset += read as u64;
-        self.cleaner.push(&chunk[..read], self.lines.buffer());
-        Ok(read > 0)
     }
 
     fn forget_wakes(&self) {
         match &self.source {
             Source::Deploy { wake, .. } => wake.silence(),
-            Source::App { wake: Watch::Inotify(fd), .. } => {
+            Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => {
                 while rustix::io::read(fd, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
             }
-            Source::App { .. } => {}
+            Source::App(_) => {}
         }
+    }
+}
+
+impl AppSource {
+    /// What was read, without the end of a line whose beginning was lost.
+    fn wanted<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        if !self.skips {
+            return bytes;
+        }
+        let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return &[] };
+        self.skips = false;
+        &bytes[end + 1..]
     }
 }
 
@@ -203,9 +216,13 @@ fn watch(log: &AppLog) -> io::Result<Watch> {
     // ATTRIB tells of a removed file: its number of links changes.
     let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::ATTRIB;
     // An app that has not run yet has no file, and a file that is not there cannot be watched.
-    log.append()?;
-    let watched =
-        inotify::init(flags).and_then(|fd| inotify::add_watch(&fd, log.path(), what).map(|_| fd));
+    log.open()?;
+    let watched = inotify::init(flags).and_then(|fd| {
+        for path in log.paths() {
+            inotify::add_watch(&fd, &path, what)?;
+        }
+        Ok(fd)
+    });
     match watched {
         Ok(fd) => Ok(Watch::Inotify(fd)),
         Err(error) => {

@@ -109,7 +109,7 @@ pub(super) struct AppFeed<'a> {
 
 impl<'a> AppFeed<'a> {
     pub(super) fn new(id: AppId, journal: &'a Journal, facts: &'a dyn Facts) -> io::Result<Self> {
-        let subscription = journal.follow_app(&id, PAST, facts.app_redactor(&id))?;
+        let subscription = journal.follow_app(&id, PAST, || facts.app_redactor(&id))?;
         Ok(Self { id, facts, subscription })
     }
 

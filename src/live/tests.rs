@@ -38,8 +38,8 @@ impl Facts for Arc<FakeFacts> {
     fn app_exists(&self, id: &AppId) -> bool {
         self.apps.lock().unwrap().contains(id)
     }
-    fn app_redactor(&self, _: &AppId) -> Redactor {
-        Redactor::new(self.secret.lock().unwrap().clone())
+    fn app_redactor(&self, _: &AppId) -> std::io::Result<Redactor> {
+        Ok(Redactor::new(self.secret.lock().unwrap().clone()))
     }
     fn app_states(&self) -> String {
         self.asked_for_states.fetch_add(1, Ordering::Relaxed);

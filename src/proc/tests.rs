@@ -144,7 +144,8 @@ fn pulling_the_cancel_ends_the_process_at_once() {
 fn a_detached_process_has_its_own_session_and_writes_straight_to_its_file() {
     let mut log = tempfile::tempfile().unwrap();
     let script = "cat; ps -o sid= -p $$ | tr -d ' '; echo $$; exit 7";
-    let mut running = sh(script).stdin_bytes(vec![b'y'; 100_000]).spawn_detached(&log).unwrap();
+    let mut running =
+        sh(script).stdin_bytes(vec![b'y'; 100_000]).spawn_detached(&log, &log).unwrap();
     let entry = table::entry(running.pid()).unwrap();
     assert_eq!(entry.start_ticks, running.start_ticks());
     assert_eq!(running.wait(Duration::from_secs(10)), Some(Exit::Code(7)));
@@ -158,7 +159,7 @@ fn a_detached_process_has_its_own_session_and_writes_straight_to_its_file() {
 #[test]
 fn a_process_is_adopted_by_pid_and_start_time_only() {
     let log = tempfile::tempfile().unwrap();
-    let mut running = sh("exec sleep 60").spawn_detached(&log).unwrap();
+    let mut running = sh("exec sleep 60").spawn_detached(&log, &log).unwrap();
     let (pid, ticks) = (running.pid(), running.start_ticks());
     assert!(Running::adopt(pid, ticks + 1).is_none(), "another process with the same pid");
     let mut adopted = Running::adopt(pid, ticks).unwrap();

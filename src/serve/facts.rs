@@ -2,11 +2,12 @@
 
 use crate::api::DeployView;
 use crate::deploy::Deployer;
-use crate::journal::{Journal, Redactor};
+use crate::journal::Redactor;
 use crate::live::Facts;
 use crate::model::{AppId, DeployId};
 use crate::store::{Store, StoreError};
 use serde::Serialize;
+use std::io;
 use std::sync::Arc;
 
 /// What a viewer is told of an app each second.
@@ -23,7 +24,6 @@ struct AppState<'a> {
 /// Answers the questions of live sessions.
 pub(super) struct FromStore {
     pub(super) store: Arc<Store>,
-    pub(super) journal: Arc<Journal>,
     pub(super) deployer: Arc<Deployer>,
 }
 
@@ -45,8 +45,8 @@ impl Facts for FromStore {
         told(self.store.app(id)).flatten().is_some()
     }
 
-    fn app_redactor(&self, id: &AppId) -> Redactor {
-        self.journal.redactor(id)
+    fn app_redactor(&self, id: &AppId) -> io::Result<Redactor> {
+        self.store.secrets_of(id).map(Redactor::new).map_err(io::Error::other)
     }
 
     fn app_states(&self) -> String {

@@ -2,7 +2,7 @@
 //!
 //! They are blocked in every thread and read from a descriptor (signalfd(2)): with a
 //! handler there is a moment, while it is being put in, in which a signal is lost. What
-//! the server starts has them unblocked, since the standard library sees to that.
+//! the server starts has them blocked too, until [`crate::inside`] lets them through.
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};

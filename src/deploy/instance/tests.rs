@@ -1,16 +1,21 @@
 //! Real sandboxes: how they end, and that nothing of them stays.
 
 use super::*;
+use crate::data_dir::DataDir;
 use crate::deploy::machine::Machine;
 use crate::deploy::sandbox::Purpose;
+use crate::journal::{HALF_APP_LOG, Journal, Redactor};
 use std::fs;
-use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 
 struct Place {
     machine: Machine,
     dir: tempfile::TempDir,
-    log: File,
+    journal: Journal,
+}
+
+fn app() -> AppId {
+    AppId::parse("aaaaaaaaaa").unwrap()
 }
 
 impl Place {
@@ -23,7 +28,8 @@ impl Place {
         fs::create_dir_all(&release).unwrap();
         fs::set_permissions(release, fs::Permissions::from_mode(0o777)).unwrap();
         let machine = Machine::here(&dir.path().join("sandbox"));
-        Self { machine, dir, log: tempfile::tempfile().unwrap() }
+        let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
+        Self { machine, dir, journal }
     }
 
     fn apps(&self) -> std::path::PathBuf {
@@ -35,16 +41,16 @@ impl Place {
     }
 
     fn adopt(&self, instance: &Instance) -> Option<Instance> {
-        let app = AppId::parse("aaaaaaaaaa").unwrap();
-        Instance::adopt(instance.pid(), instance.start_ticks(), &app, self.exit_file())
+        Instance::adopt(instance.pid(), instance.start_ticks(), &app(), self.exit_file())
     }
 
     fn start(&self, command: &str) -> Instance {
         let sandbox = Sandbox::new(&self.machine, Purpose::Run, 5)
             .bind(&self.apps().join("aaaaaaaaaa/releases/bbbbbbbbbb"), "/app")
             .exit_to(self.exit_file())
+            .log(HALF_APP_LOG)
             .env("PATH", "/usr/bin:/bin");
-        Instance::start(&sandbox, command, &self.log).unwrap()
+        Instance::start(&sandbox, command, &self.journal.app_log_files(&app()).unwrap()).unwrap()
     }
 
     /// Lets what is [`held`] go on, once.
@@ -53,16 +59,14 @@ impl Place {
     }
 
     /// Waits until the app has written this.
-    fn says(&mut self, text: &str) {
+    fn says(&self, text: &str) {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
-            let mut written = String::new();
-            self.log.rewind().unwrap();
-            self.log.read_to_string(&mut written).unwrap();
-            if written.contains(text) {
+            let written = self.journal.app_tail(&app(), 5000, &Redactor::default()).unwrap();
+            if written.iter().any(|line| line.contains(text)) {
                 return;
             }
-            assert!(Instant::now() < until, "never said {text}: {written}");
+            assert!(Instant::now() < until, "never said {text}: {written:?}");
             std::thread::yield_now();
         }
     }
@@ -98,7 +102,7 @@ fn the_exit_code_or_the_signal_is_known() {
 
 #[test]
 fn asked_to_end_it_ends_with_all_its_processes() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut instance = place.start("sleep 60 & sleep 61 & echo up; wait");
     place.says("up");
     let processes = instance.processes();
@@ -111,7 +115,7 @@ fn asked_to_end_it_ends_with_all_its_processes() {
 
 #[test]
 fn asked_to_end_it_has_time_to_finish_its_work_below_a_shell() {
-    let mut place = Place::new();
+    let place = Place::new();
     // The shell that runs the command, one that a script of the owner is, and the app.
     let app = "trap 'sleep 0.3; echo finished; exit 0' TERM; echo up; while :; do sleep 0.01; done";
     let mut instance = place.start(&format!("/bin/sh -c \"{app}\" && echo not this"));
@@ -123,7 +127,7 @@ fn asked_to_end_it_has_time_to_finish_its_work_below_a_shell() {
 
 #[test]
 fn one_that_does_not_want_to_end_is_killed_with_everything() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut instance = place.start("trap '' TERM; (trap '' TERM; setsid sleep 60) & echo up; wait");
     place.says("up");
     let processes = instance.processes();
@@ -136,7 +140,7 @@ fn one_that_does_not_want_to_end_is_killed_with_everything() {
 
 #[test]
 fn what_an_app_leaves_behind_ends_with_it() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut instance = place.start(&format!("setsid sleep 60 & echo up; {}", held("exit 4")));
     place.says("up");
     let processes = instance.processes();
@@ -148,7 +152,7 @@ fn what_an_app_leaves_behind_ends_with_it() {
 
 #[test]
 fn an_adopted_app_is_held_and_ended_like_a_child() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut instance = place.start("echo up; exec sleep 60");
     place.says("up");
     let mut adopted = place.adopt(&instance).unwrap();
@@ -161,7 +165,7 @@ fn an_adopted_app_is_held_and_ended_like_a_child() {
 
 #[test]
 fn only_a_sandbox_of_the_same_app_is_adopted() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut instance = place.start("echo up; exec sleep 60");
     place.says("up");
     let (pid, ticks) = (instance.pid(), instance.start_ticks());
@@ -178,7 +182,7 @@ fn only_a_sandbox_of_the_same_app_is_adopted() {
 
 #[test]
 fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
-    let mut place = Place::new();
+    let place = Place::new();
     for (command, end) in [("exit 3", Exit::Code(3)), ("kill -SEGV $$", Exit::Signal(11))] {
         // Not before the start is over, which would read the note and remove it.
         let mut instance = place.start(&held(command));
@@ -202,7 +206,7 @@ fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
 
 #[test]
 fn a_sweep_finds_what_a_killed_server_left_also_without_its_outer_half() {
-    let mut place = Place::new();
+    let place = Place::new();
     let mut kept = place.start("echo one; exec sleep 60");
     place.says("one");
     let mut stray = place.start("echo two; exec sleep 60");

@@ -96,7 +96,7 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
         .and_then(|file| file.set_len(0).map(|()| file))
         .map_err(|e| format!("the router's log cannot be written: {e}"))?;
     let exec = exec(dir)?.arg("run").arg("--config").arg(config);
-    let running = exec.spawn_detached(&output).map_err(|e| e.to_string())?;
+    let running = exec.spawn_detached(&output, &output).map_err(|e| e.to_string())?;
     let text = json!({"pid": running.pid(), "startTicks": running.start_ticks()}).to_string();
     if let Err(error) = note(&dir.join(PID_FILE), &text) {
         end(running);

@@ -1,6 +1,7 @@
 //! What sessions send.
 
 use super::*;
+use crate::journal::{HALF_APP_LOG, Rotating};
 use serde_json::{Value, json};
 
 #[test]
@@ -50,14 +51,15 @@ fn an_app_is_told_from_its_last_200_lines_on() {
     let server = Server::start(quick());
     let app = server.app(1);
     server.facts.secret.lock().unwrap().push(Secret::new("s3cret-value".to_owned()));
-    let mut process = server.journal.app_log_file(&app).unwrap();
+    let files = server.journal.app_log_files(&app).unwrap();
+    let process = Rotating::new(files, HALF_APP_LOG).unwrap();
     for i in 0..250 {
-        writeln!(process, "line {i}").unwrap();
+        process.append(format!("line {i}\n").as_bytes()).unwrap();
     }
     let mut socket = server.open(&format!("/ws/apps/{app}/log"));
     let past = lines_until(&mut socket, "line 249");
     assert_eq!((past.len(), past[0].as_str()), (200, "line 50"));
-    writeln!(process, "now s3cret-value").unwrap();
+    process.append(b"now s3cret-value\n").unwrap();
     assert_eq!(next_json(&mut socket), json!({ "lines": ["now [redacted]"] }));
     server.facts.apps.lock().unwrap().clear();
     assert_eq!(close_of(&mut socket), (1000, "deleted".to_owned()));

@@ -1,0 +1,201 @@
+//! The first process of an app's sandbox (pid 1 in there).
+//!
+//! When it ends the kernel ends everything inside. So it ends last: it asks all processes to
+//! end when the server asks it, waits until the last of them has, and tells by its exit code
+//! how the command ended. What they write comes to it over a pipe, and it alone writes the log,
+//! also while no server runs. It never keeps the app waiting for the disk to have room: what
+//! cannot be written is counted and left out.
+
+use crate::journal::{Rotating, own_line};
+use crate::proc::{Bare, Exit};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, wait};
+use std::fs::File;
+use std::io::{self, PipeReader, Read as _};
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+/// Bytes that are taken out of the pipe at once: as many as it holds.
+const PIECE: usize = 64 * 1024;
+
+/// How long the others have to end after the command has failed; without them it is as good
+/// as crashed.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+
+/// The process id of the first process in a namespace. Any other must not do what this one
+/// does: it would ask all processes of the machine to end.
+const INIT: u32 = 1;
+
+/// What an exit code is that stands for a signal (POSIX, `sh`).
+const SIGNALLED: i32 = 128;
+
+/// Starts the command and looks after it until nothing inside is left. Answers the exit code.
+pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
+    if std::process::id() != INIT {
+        return Err(io::Error::other("it is not the first process of a sandbox"));
+    }
+    let signals = Signals::keep()?;
+    let files =
+        [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
+    let mut log = Log { to: Rotating::new(files.map(File::from), half)?, lost: 0 };
+    let (output, input) = io::pipe()?;
+    let command = match command.start(input) {
+        Ok(pid) => pid,
+        Err(error) => {
+            log.note(&format!("The start command could not be run: {error}"));
+            return Ok(super::NOT_STARTED);
+        }
+    };
+    rustix::io::ioctl_fionbio(&output, true)?;
+    let mut family =
+        Family { command, how: None, last: Exit::Code(0), asked: false, kill_at: None };
+    let mut output = Some(output);
+    loop {
+        if family.has_ended(&signals)? {
+            while log.take(&mut output) {}
+            return Ok(family.code());
+        }
+        log.take(&mut output);
+        family.wait(&signals, output.as_ref())?;
+    }
+}
+
+/// Every process inside but this one.
+struct Family {
+    command: u32,
+    /// How the command ended, once it has.
+    how: Option<Exit>,
+    /// How the one ended that ended last.
+    last: Exit,
+    /// They were asked to end.
+    asked: bool,
+    /// When those are given up that do not.
+    kill_at: Option<Instant>,
+}
+
+impl Family {
+    /// Does what signals ask for and takes notice of ends; whether nobody is left, or no
+    /// longer waited for.
+    fn has_ended(&mut self, signals: &Signals) -> io::Result<bool> {
+        if signals.asked_to_end()? {
+            self.ask();
+        }
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) => {
+                    self.last = match (status.exit_status(), status.terminating_signal()) {
+                        (Some(code), _) => Exit::Code(code),
+                        (None, signal) => signal.map_or(Exit::Unknown, Exit::Signal),
+                    };
+                    if u32::try_from(pid.as_raw_pid()) == Ok(self.command) {
+                        self.how = Some(self.last);
+                        if !self.last.is_success() {
+                            self.ask();
+                            self.kill_at = Some(Instant::now() + LEFT_BEHIND);
+                        }
+                    }
+                }
+                Ok(None) => return Ok(self.kill_at.is_some_and(|at| Instant::now() >= at)),
+                Err(Errno::CHILD) => return Ok(true),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asks all to end: a shell that waits for the app takes the signal and passes it to nobody.
+    fn ask(&mut self) {
+        if !std::mem::replace(&mut self.asked, true) {
+            // Every process that this one may signal but itself (kill(2)): all in here.
+            let _ = kill(Pid::from_raw(-1), Signal::SIGTERM);
+        }
+    }
+
+    /// How the command ended. One that has put itself into the background well has ended as the
+    /// last of those that it left.
+    fn code(&self) -> u8 {
+        let how = self.how.filter(|how| !how.is_success()).unwrap_or(self.last);
+        let code = match how {
+            Exit::Code(code) => code,
+            Exit::Signal(signal) => SIGNALLED + signal,
+            _ => SIGNALLED,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+
+    fn wait(&self, signals: &Signals, output: Option<&PipeReader>) -> io::Result<()> {
+        let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
+        fds.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
+        let left = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The signals that concern this process, read from a descriptor.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn keep() -> io::Result<Self> {
+        let ours: SigSet = [Signal::SIGTERM, Signal::SIGCHLD].into_iter().collect();
+        ours.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
+    }
+
+    /// Whether the server has asked. A process inside has a pid in here, and says nothing.
+    fn asked_to_end(&self) -> io::Result<bool> {
+        let mut asked = false;
+        while let Some(info) = self.0.read_signal()? {
+            asked |= info.ssi_signo == Signal::SIGTERM as u32 && info.ssi_pid == 0;
+        }
+        Ok(asked)
+    }
+}
+
+/// The log, and lines of output that are not in it.
+struct Log {
+    to: Rotating,
+    lost: usize,
+}
+
+impl Log {
+    /// Takes one piece out of the pipe; whether there may be more.
+    fn take(&mut self, output: &mut Option<PipeReader>) -> bool {
+        let Some(pipe) = output else { return false };
+        let mut piece = [0; PIECE];
+        match pipe.read(&mut piece) {
+            // All have ended that could write to it, or have closed it.
+            Ok(0) => *output = None,
+            Ok(read) => {
+                self.write(&piece[..read]);
+                return true;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(_) => {}
+        }
+        false
+    }
+
+    fn write(&mut self, piece: &[u8]) {
+        let lines = || piece.iter().filter(|b| **b == b'\n').count().max(1);
+        if self.lost > 0 {
+            self.note(&format!("{} lines are left out here: they could not be written", self.lost));
+        }
+        if self.lost > 0 || self.to.append(piece).is_err() {
+            self.lost += lines();
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        if self.to.append_line(&own_line(line)).is_ok() {
+            self.lost = 0;
+        }
+    }
+}

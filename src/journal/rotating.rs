@@ -1,0 +1,375 @@
+//! A log in two files that are filled in turn: at any rate of writing it takes no more of the disk.
+//!
+//! Each file begins with a line that numbers its filling; the one with the higher number is
+//! being written to. Its writers are other processes, the first process of each of an app's
+//! sandboxes and the server, which take turns by a lock on a file (flock(2)). Readers wait for
+//! nobody: what they have read counts if the file has the same number as before.
+
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+/// Bytes of the line with the number: 16 hexadecimal digits and a line end. A file without
+/// one is of an older version, or was emptied by somebody else; its number is 0.
+const HEAD: usize = 17;
+
+/// How often a reader begins again who was overtaken by writers.
+const TRIES: u32 = 5;
+
+/// The two files of a log.
+#[derive(Debug)]
+pub struct Rotating {
+    files: [File; 2],
+    /// Bytes that one file may have.
+    half: u64,
+}
+
+/// A place in a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    number: u64,
+    offset: u64,
+}
+
+/// What there was to read at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// So many bytes; the place is behind them now.
+    Bytes(usize),
+    /// Nothing yet.
+    Nothing,
+    /// What was there has been written over; the place is at the oldest that is left.
+    Lost {
+        /// Maybe inside a line.
+        inside_line: bool,
+    },
+}
+
+/// The end of a log.
+pub(super) struct Tail {
+    pub bytes: Vec<u8>,
+    /// They may begin inside a line.
+    pub inside_line: bool,
+    /// Where they end.
+    pub end: Place,
+}
+
+impl Rotating {
+    /// The log in these two files, open for reading and appending, of `half` bytes each.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn new(mut files: [File; 2], half: u64) -> io::Result<Self> {
+        // The same for everybody, in whatever order they come: the first is the one to lock.
+        if files[0].metadata()?.ino() > files[1].metadata()?.ino() {
+            files.swap(0, 1);
+        }
+        Ok(Self { files, half })
+    }
+
+    /// Numbers a file that is to be written to first, unless one of both has a number.
+    pub(super) fn begin(&self, first: &File) -> io::Result<()> {
+        let _lock = Lock::take(&self.files[0])?;
+        if self.numbers()? == [0, 0] {
+            first.set_len(0)?;
+            first.write_all_at(head(1).as_bytes(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Appends bytes as a whole, or nothing.
+    ///
+    /// # Errors
+    /// When the disk takes no more.
+    pub fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write(|_, _| Ok(bytes.to_vec()))
+    }
+
+    /// Appends a line of the platform's own, which begins as a line.
+    ///
+    /// # Errors
+    /// As [`Rotating::append`].
+    pub fn append_line(&self, line: &str) -> io::Result<()> {
+        self.write(|file, length| {
+            let mut last = [b'\n'];
+            if let Some(at) = length.checked_sub(1) {
+                file.read_exact_at(&mut last, at)?;
+            }
+            let end_before = if last == [b'\n'] { "" } else { "\n" };
+            Ok(format!("{end_before}{line}\n").into_bytes())
+        })
+    }
+
+    fn write(&self, bytes: impl Fn(&File, u64) -> io::Result<Vec<u8>>) -> io::Result<()> {
+        let _lock = Lock::take(&self.files[0])?;
+        let numbers = self.numbers()?;
+        let mut current = newer(numbers);
+        let mut length = self.files[current].metadata()?.len();
+        let bytes = bytes(&self.files[current], length)?;
+        if length + bytes.len() as u64 > self.half && length > HEAD as u64 {
+            let number = numbers[current] + 1;
+            current = 1 - current;
+            self.files[current].set_len(0)?;
+            self.files[current].write_all_at(head(number).as_bytes(), 0)?;
+            length = HEAD as u64;
+        }
+        let file = &self.files[current];
+        file.write_all_at(&bytes, length).inspect_err(|_| {
+            // Half of it would be taken for the beginning of what comes next.
+            let _ = file.set_len(length);
+        })
+    }
+
+    /// Both files, that which is being written to first.
+    pub(super) fn into_files(self) -> io::Result<[File; 2]> {
+        let current = newer(self.numbers()?);
+        let mut files = self.files;
+        files.rotate_left(current);
+        Ok(files)
+    }
+
+    /// At most `most` bytes from the end.
+    pub(super) fn tail(&self, most: u64) -> io::Result<Tail> {
+        for _ in 0..TRIES {
+            if let Some(tail) = self.try_tail(most)? {
+                return Ok(tail);
+            }
+        }
+        Err(io::Error::other("the log is being written faster than it can be read"))
+    }
+
+    /// [`Rotating::tail`]; `None` when it was written over meanwhile.
+    fn try_tail(&self, most: u64) -> io::Result<Option<Tail>> {
+        let numbers = self.numbers()?;
+        let current = newer(numbers);
+        let length = self.files[current].metadata()?.len();
+        let before = numbers[current].checked_sub(1);
+        let older = (before == Some(numbers[1 - current])).then_some(1 - current);
+        let mut parts = Vec::new();
+        let (mut left, mut inside_line) = (most, true);
+        for index in [Some(current), older].into_iter().flatten() {
+            let end = if index == current { length } else { self.files[index].metadata()?.len() };
+            let first = first_byte(numbers[index]);
+            let from = end.saturating_sub(left).max(first);
+            let mut part = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
+            match self.files[index].read_exact_at(&mut part, from) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+                read => read?,
+            }
+            left -= part.len() as u64;
+            parts.push(part);
+            // The first of all fillings begins with a line, and no other need.
+            inside_line = from > first || numbers[index] > 1;
+            if left == 0 {
+                break;
+            }
+        }
+        let same = self.numbers()? == numbers;
+        parts.reverse();
+        let end = Place { number: numbers[current], offset: length };
+        Ok(same.then(|| Tail { bytes: parts.concat(), inside_line, end }))
+    }
+
+    /// Reads on from a place.
+    pub(super) fn read(&self, place: &mut Place, buffer: &mut [u8]) -> io::Result<Read> {
+        loop {
+            let numbers = self.numbers()?;
+            let Some(index) = numbers.iter().position(|n| *n == place.number) else {
+                return self.lose(place, numbers);
+            };
+            if self.files[index].metadata()?.len() < place.offset {
+                // Emptied by somebody else, an operator perhaps.
+                place.offset = 0;
+                return Ok(Read::Lost { inside_line: place.number > 1 });
+            }
+            place.offset = place.offset.max(first_byte(place.number));
+            let read = self.files[index].read_at(buffer, place.offset)?;
+            if number(&self.files[index])? != place.number {
+                continue;
+            }
+            if read > 0 {
+                place.offset += read as u64;
+                return Ok(Read::Bytes(read));
+            }
+            // Known before the read: nothing was written there after that.
+            if numbers[1 - index] != place.number + 1 {
+                return Ok(Read::Nothing);
+            }
+            *place = Place { number: place.number + 1, offset: 0 };
+        }
+    }
+
+    /// Goes to the oldest that is left and was not read; the end when that is nothing, the
+    /// start when all was emptied.
+    fn lose(&self, place: &mut Place, numbers: [u64; 2]) -> io::Result<Read> {
+        *place = match numbers.into_iter().filter(|n| *n > place.number).min() {
+            Some(number) => Place { number, offset: 0 },
+            None if numbers == [0, 0] => Place { number: 0, offset: 0 },
+            None => {
+                let current = newer(numbers);
+                let offset = self.files[current].metadata()?.len();
+                Place { number: numbers[current], offset }
+            }
+        };
+        Ok(Read::Lost { inside_line: place.number > 1 })
+    }
+
+    fn numbers(&self) -> io::Result<[u64; 2]> {
+        Ok([number(&self.files[0])?, number(&self.files[1])?])
+    }
+}
+
+/// The file that is being written to.
+const fn newer(numbers: [u64; 2]) -> usize {
+    if numbers[1] > numbers[0] { 1 } else { 0 }
+}
+
+/// Where what was written begins in a file with this number.
+const fn first_byte(number: u64) -> u64 {
+    if number == 0 { 0 } else { HEAD as u64 }
+}
+
+fn head(number: u64) -> String {
+    format!("{number:016x}\n")
+}
+
+fn number(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; HEAD];
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        Err(error) => return Err(error),
+    }
+    let digits = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+    Ok(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0))
+}
+
+/// The right to write, given back when dropped.
+struct Lock<'a>(&'a File);
+
+impl<'a> Lock<'a> {
+    fn take(file: &'a File) -> io::Result<Self> {
+        loop {
+            match flock(file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        let _ = flock(self.0, FlockOperation::Unlock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::path::Path;
+
+    fn open(dir: &Path, half: u64) -> Rotating {
+        let file = |name| {
+            let mut options = OpenOptions::new();
+            options.read(true).append(true).create(true).open(dir.join(name)).unwrap()
+        };
+        let files = [file("a"), file("b")];
+        let first = files[0].try_clone().unwrap();
+        let log = Rotating::new(files, half).unwrap();
+        log.begin(&first).unwrap();
+        log
+    }
+
+    fn size(dir: &Path) -> u64 {
+        ["a", "b"].iter().map(|name| dir.join(name).metadata().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn whatever_is_written_it_takes_no_more_than_two_halves_and_ends_with_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), 1000);
+        for n in 0..5000 {
+            log.append(format!("{n}\n").as_bytes()).unwrap();
+            assert!(size(dir.path()) <= 2000);
+        }
+        let tail = log.tail(1_000_000).unwrap();
+        let text = String::from_utf8(tail.bytes).unwrap();
+        assert!(text.ends_with("\n4998\n4999\n") && text.len() > 900, "{text}");
+        assert!(tail.inside_line);
+        let numbers: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    }
+
+    #[test]
+    fn a_reader_goes_from_one_file_to_the_other_and_hears_when_it_was_overtaken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, other) = (open(dir.path(), 100), open(dir.path(), 100));
+        let mut place = log.tail(0).unwrap().end;
+        let mut buffer = [0; 64];
+        let mut seen = Vec::new();
+        for n in 0..200 {
+            other.append(format!("line {n}\n").as_bytes()).unwrap();
+            while let Read::Bytes(count) = log.read(&mut place, &mut buffer).unwrap() {
+                seen.extend_from_slice(&buffer[..count]);
+            }
+        }
+        let whole: String = (0..200).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(String::from_utf8(seen).unwrap(), whole);
+        for n in 0..200 {
+            other.append(format!("more {n}\n").as_bytes()).unwrap();
+        }
+        let lost = log.read(&mut place, &mut buffer).unwrap();
+        assert_eq!(lost, Read::Lost { inside_line: true });
+        assert!(matches!(log.read(&mut place, &mut buffer).unwrap(), Read::Bytes(_)));
+    }
+
+    #[test]
+    fn what_another_emptied_is_read_from_its_start_and_written_to_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), 100);
+        log.append(b"before\n").unwrap();
+        let mut place = log.tail(100).unwrap().end;
+        for name in ["a", "b"] {
+            OpenOptions::new().write(true).open(dir.path().join(name)).unwrap().set_len(0).unwrap();
+        }
+        let mut buffer = [0; 64];
+        let lost = log.read(&mut place, &mut buffer).unwrap();
+        assert_eq!(lost, Read::Lost { inside_line: false });
+        log.append(b"after\n").unwrap();
+        assert_eq!(log.read(&mut place, &mut buffer).unwrap(), Read::Bytes(6));
+        assert_eq!(&buffer[..6], b"after\n");
+    }
+
+    #[test]
+    fn a_line_of_the_platforms_begins_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), 1000);
+        log.append(b"unfinished").unwrap();
+        log.append_line("note").unwrap();
+        log.append_line("another").unwrap();
+        assert_eq!(log.tail(100).unwrap().bytes, b"unfinished\nnote\nanother\n");
+    }
+
+    #[test]
+    fn writers_of_several_processes_lose_nothing_of_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for writer in ["x", "y", "z"] {
+                let log = open(dir.path(), 1 << 20);
+                scope.spawn(move || {
+                    (0..500).for_each(|n| log.append(format!("{writer}{n}\n").as_bytes()).unwrap());
+                });
+            }
+        });
+        let text = String::from_utf8(open(dir.path(), 1).tail(1 << 20).unwrap().bytes).unwrap();
+        assert_eq!(text.lines().count(), 1500);
+        let of = |writer: char| text.lines().filter(move |line| line.starts_with(writer));
+        for writer in ['x', 'y', 'z'] {
+            assert!(of(writer).zip(0..).all(|(line, n)| line[1..] == n.to_string()));
+        }
+    }
+}
