@@ -7,8 +7,8 @@ import { bytes, duration, inCode, part, say } from "./ui.js";
 const PENDING = /^it is being looked at/;
 
 /** What is not as it should be and how to mend it, in sentences. */
-export const advice = ({ router, identity, firewall }) =>
-  [router.message, identity.problem, firewall.problem].filter((sentence) => sentence && !PENDING.test(sentence))
+export const advice = ({ router, identity, firewall, portFence, socketFence }) =>
+  [router, identity, firewall, portFence, socketFence].map(({ message, problem }) => message ?? problem).filter((sentence) => sentence && !PENDING.test(sentence))
     .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
 
 export function showAdvice(list, sentences) {
@@ -63,7 +63,7 @@ function routerText({ state, version, httpPort, httpsPort }) {
   return `Caddy ${version} on ${httpsPort === null ? `port ${httpPort}` : `ports ${httpPort} and ${httpsPort}`}`;
 }
 
-function firewallText({ inForce, problem }) {
+function fenceText({ inForce, problem }) {
   if (inForce) return "In force";
   return PENDING.test(problem) ? "Being looked at" : "Not in force";
 }
@@ -75,7 +75,9 @@ export const systemFacts = (system) => [
   ["Apps can run", system.runtime.ready ? "Yes" : "No"],
   ["Router", routerText(system.router)],
   ["Apps' users", system.identity.perApp ? "One for each app" : "One for all apps"],
-  ["Firewall", firewallText(system.firewall)],
+  ["Firewall", fenceText(system.firewall)],
+  ["Port fence", fenceText(system.portFence)],
+  ["Socket fence", fenceText(system.socketFence)],
   ["Server's memory", bytes(system.memoryBytes)],
   ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
   ["Disk", `${bytes(system.machine.diskFreeBytes)} free of ${bytes(system.machine.diskTotalBytes)}`],

@@ -34,7 +34,7 @@ mod supervise;
 // The sandbox, and what an app may take and see of the machine.
 mod cgroup;
 mod etc;
-mod firewall;
+mod fences;
 mod identity;
 mod limits;
 mod machine;
@@ -53,15 +53,15 @@ mod rescue;
 // The way of a request to an app: names, ports, the router.
 mod hosts;
 mod port;
-mod reclaim;
+mod port_guard;
 mod route;
 
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
-pub use firewall::Firewall;
+pub use fences::Fences;
 pub use limits::{Held, Holder, Report as LimitsReport};
 pub use places::apps_in;
-pub use reclaim::{end_holders, keep_stopped};
+pub use port_guard::{end_holders, keep_stopped};
 pub use rescue::make_room;
 pub use route::{Settings as RouteSettings, State as RouterState};
 
@@ -405,14 +405,18 @@ fn for_the_servers_log(sentence: &str) -> String {
     first.chars().take(REASON).collect()
 }
 
-/// What to do about a port that is taken, when an app's output speaks of one. Only the
-/// port that we gave it is its own; the old release and other apps hold theirs.
+/// What to do about a port that is taken, or is not for this app, when its output speaks of one.
+/// Only the port that we gave it is its own; the old release and other apps hold theirs.
 fn about_port(output: &str) -> &'static str {
     let output = output.to_ascii_lowercase();
-    let taken = ["address already in use", "address in use", "eaddrinuse"];
-    if taken.iter().any(|words| output.contains(words)) {
+    let says = |words: &[&str]| words.iter().any(|words| output.contains(words));
+    if says(&["address already in use", "address in use", "eaddrinuse"]) {
         "; it listens at a port that another program has: an app must listen only at the port \
          that the variable PORT names"
+    } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
+        || (says(&["permission denied", "errno 13"]) && says(&["bind", "listen", "socket"]))
+    {
+        "; it may listen at no other port than that which the variable PORT names"
     } else {
         ""
     }
@@ -429,8 +433,18 @@ mod tests {
             "Error: listen EADDRINUSE: address already in use 127.0.0.1:3000",
             "Address already in use - bind(2) for \"127.0.0.1\" port 4567 (Errno::EADDRINUSE)",
         ] {
-            assert!(about_port(line).contains("PORT"), "{line}");
+            assert!(about_port(line).contains("another program"), "{line}");
         }
-        assert_eq!(about_port("KeyError: 'ADDRESS'"), "");
+        for line in [
+            "Error: listen EACCES: permission denied 0.0.0.0:3000",
+            "s.bind(('', 3000))\nPermissionError: [Errno 13] Permission denied",
+            "listen tcp :8080: bind: permission denied",
+            "Permission denied - bind(2) for \"127.0.0.1\" port 4567 (Errno::EACCES)",
+        ] {
+            assert!(about_port(line).contains("may listen at no other"), "{line}");
+        }
+        for line in ["KeyError: 'ADDRESS'", "open('/etc/shadow'): Permission denied"] {
+            assert_eq!(about_port(line), "");
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! handler reads or changes the [`store`], whose secrets go through the
 //! [`vault`]. What takes long is the business of other threads: [`deploy`] runs
 //! the pipeline from Git to a running app and starts every program through
-//! [`proc`], [`journal`] keeps the log lines, and [`live`] streams them over
+//! [`proc`], in a sandbox whose first program is this one again ([`inside`]), [`journal`] keeps the log lines, and [`live`] streams them over
 //! WebSockets. [`serve`] builds all of this and takes it down again; [`ops`] are
 //! the operator's commands.
 //!

@@ -172,7 +172,7 @@ impl House {
             Arc::clone(&store),
             Arc::clone(&journal),
             data.clone(),
-            routing(&config.routing),
+            (port, routing(&config.routing)),
         )?;
         let facts = facts::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
         let live = Live::new(live::Settings {

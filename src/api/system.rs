@@ -2,7 +2,7 @@
 
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{Firewall, RouterState, Runtime};
+use crate::deploy::{Fences, RouterState, Runtime};
 use serde::Serialize;
 use serde_json::json;
 
@@ -69,10 +69,13 @@ pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, 
             ..RouterView::of("running")
         },
     };
-    let (in_force, problem) = match api.deployer.firewall() {
-        Some(Firewall::InForce) => (true, None),
-        Some(Firewall::Missing(why)) => (false, Some(why)),
-        None => (false, Some("it is being looked at; that takes a moment".to_owned())),
+    let fences = api.deployer.fences();
+    let fence = |of: fn(&Fences) -> &Result<(), String>| {
+        let problem = match fences.as_ref().map(of) {
+            Some(found) => found.as_ref().err().map(String::as_str),
+            None => Some("it is being looked at; that takes a moment"),
+        };
+        json!({"inForce": problem.is_none(), "problem": problem})
     };
     let shared = api.deployer.shared_user();
     let answer = json!({
@@ -84,7 +87,9 @@ pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, 
         "router": router,
         "runtime": {"ready": ready, "message": message},
         "identity": {"perApp": ready && shared.is_none(), "problem": shared},
-        "firewall": {"inForce": in_force, "problem": problem},
+        "firewall": fence(|fences| &fences.firewall),
+        "portFence": fence(|fences| &fences.ports),
+        "socketFence": fence(|fences| &fences.sockets),
         "tokenSource": if api.auth.is_pinned() { "environment" } else { "file" },
     });
     Ok(Answer::json(200, &answer))

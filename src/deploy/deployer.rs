@@ -2,15 +2,15 @@
 
 use super::draining::Draining;
 use super::error::DeployError;
-use super::firewall::Firewall;
+use super::fences::Fences;
 use super::hosts::led_to;
 use super::instance::{Instance, noted_exit, sweep};
 use super::limits::{self, Report as LimitsReport};
 use super::places::Places;
 use super::port::Ports;
+use super::port_guard::PortGuard;
 use super::probe::Probe;
 use super::prune::Removal;
-use super::reclaim::Reclaimer;
 use super::route::{Router, Settings, Target};
 use super::supervise::{Found, Handle, Message, Supervisor};
 use super::worker::{Queue, WORKERS};
@@ -48,6 +48,10 @@ pub struct Shared {
     pub queue: Queue,
     /// Who leads requests to apps.
     pub router: Router,
+    /// Where the dashboard answers.
+    pub own_port: u16,
+    /// Who keeps that port, and the router's, from apps.
+    pub guard: Arc<PortGuard>,
     /// Where the supervisor is told of changes.
     pub supervisor: Handle,
     /// What is known of the machine.
@@ -62,7 +66,8 @@ pub struct Deployer {
 
 impl Deployer {
     /// Brings order into what the last run left, finds the apps that kept running,
-    /// starts those that should run and do not, and waits for requests.
+    /// starts those that should run and do not, and waits for requests. The dashboard answers at
+    /// the port that comes with the router's settings.
     ///
     /// # Errors
     /// When the database does not answer or threads cannot be started.
@@ -70,15 +75,19 @@ impl Deployer {
         store: Arc<Store>,
         journal: Arc<Journal>,
         data: DataDir,
-        routing: Option<Settings>,
+        (own_port, routing): (u16, Option<Settings>),
     ) -> Result<Arc<Self>, DeployError> {
         // Before anything is ended: what a killed server had switched to, but not noted,
         // is about to be.
         let apps = store.apps()?.into_iter().map(|app| (led_to(&app), app));
         let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
         let places = Places::new(data.clone());
-        let reclaimer = Reclaimer::new(places.apps(), Arc::clone(&store), Arc::clone(&journal));
-        let router = Router::start(routing, &data, &apps, reclaimer);
+        let guard = Arc::new(PortGuard {
+            apps: places.apps(),
+            store: Arc::clone(&store),
+            journal: Arc::clone(&journal),
+        });
+        let router = Router::start(routing, &data, &apps, Arc::clone(&guard));
         let router = router.map_err(|e| DeployError::Io("prepare the router", e))?;
         let (handle, mailbox) =
             Handle::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
@@ -89,6 +98,8 @@ impl Deployer {
             ports: Ports::default(),
             queue: Queue::default(),
             router,
+            own_port,
+            guard,
             supervisor: handle,
             probe: Probe::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
@@ -241,10 +252,10 @@ impl Deployer {
         }
     }
 
-    /// Whether a firewall keeps apps from the machine's ports; `None` while that is not known.
+    /// How apps are fenced off from one another; `None` while that is not known.
     #[must_use]
-    pub fn firewall(&self) -> Option<Firewall> {
-        self.shared.probe.firewall()
+    pub fn fences(&self) -> Option<Fences> {
+        self.shared.probe.fences()
     }
 
     /// Why apps have no users of their own, where that is so, and how to mend it.

@@ -6,6 +6,7 @@ use super::limits::Limits;
 use super::machine::Machine;
 use super::network;
 use super::places::Recipe;
+use super::port::{RANGE, listeners};
 use super::sandbox::{Purpose, Sandbox};
 use crate::journal::HALF_APP_LOG;
 use crate::model::{DeployId, EnvName, HostSocket, Secret};
@@ -66,7 +67,8 @@ impl Shared {
         let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
         let log = self.journal.app_log_files(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
-        let port = self.ports.fresh().map_err(|e| e.to_string())?;
+        let port =
+            self.ports.fresh().map_err(|e| format!("{e}{}", self.who_has_ports(&machine)))?;
         let exits = self.places.prepare_exits(&app.id);
         exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
         self.journal.note_app(&app.id, &mark(deploy));
@@ -87,6 +89,26 @@ impl Shared {
             ended: None,
         };
         Ok(Launched { instance: Some(instance), process })
+    }
+}
+
+impl Shared {
+    /// Who has the most of the ports that apps are given, as the end of a sentence.
+    fn who_has_ports(&self, machine: &Machine) -> String {
+        let all = listeners();
+        let of = |app: &App| {
+            let uid = machine.outside_uid(app.slot);
+            let theirs =
+                all.iter().filter(|l| RANGE.contains(&l.address.port()) && Some(l.uid) == uid);
+            theirs.count()
+        };
+        let most = self.store.apps().unwrap_or_default().into_iter().max_by_key(of);
+        match most.map(|app| (of(&app), app)) {
+            Some((count, app)) if count > 1 => {
+                format!("; the app {} listens at {count} of them: stop it", app.name.as_str())
+            }
+            _ => String::new(),
+        }
     }
 }
 

@@ -128,17 +128,13 @@ fn busy_port(line: &str) -> Option<u16> {
     u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
 }
 
-/// Every TCP socket, in whatever state, that may keep others from listening at an address.
-/// One that ends and belongs to nobody any more is not among them.
+/// Every TCP socket at a port, at whatever address and in whatever state. One that ends and
+/// belongs to nobody any more is not among them.
 #[must_use]
-pub fn in_the_way_of(address: SocketAddr) -> Vec<Listener> {
-    let ip = address.ip().to_canonical();
-    let is_in_the_way = |other: &Listener| {
-        let theirs = other.address.ip().to_canonical();
-        let all = ip.is_unspecified() || theirs.is_unspecified();
-        other.inode != 0 && other.address.port() == address.port() && (all || ip == theirs)
-    };
-    sockets(|_| true).into_iter().filter(is_in_the_way).collect()
+pub fn at_port(port: u16) -> Vec<Listener> {
+    let mut all = sockets(|_| true);
+    all.retain(|socket| socket.inode != 0 && socket.address.port() == port);
+    all
 }
 
 /// The TCP sockets whose state is wanted.
@@ -280,22 +276,16 @@ mod tests {
     }
 
     #[test]
-    fn in_the_way_of_an_address_is_who_has_its_port_there_or_everywhere() {
-        let in_the_way = |has: &str, wanted: &str| {
-            let listener = TcpListener::bind((has.parse::<IpAddr>().unwrap(), 0)).unwrap();
-            let address =
-                SocketAddr::new(wanted.parse().unwrap(), listener.local_addr().unwrap().port());
-            in_the_way_of(address).len() == 1
-        };
-        for (has, wanted) in [("127.0.0.1", "::"), ("::", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")]
-        {
-            assert!(in_the_way(has, wanted), "{has} {wanted}");
-        }
-        assert!(!in_the_way("127.0.0.1", "127.0.0.2"));
-        // A connection has its port too.
+    fn at_a_port_is_who_listens_or_is_connected_at_any_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(in_the_way_of(client.local_addr().unwrap()).len(), 1);
+        for socket in [listener.local_addr().unwrap(), client.local_addr().unwrap()] {
+            assert!(at_port(socket.port()).iter().any(|found| found.address == socket));
+        }
+        let listener = TcpListener::bind("[::1]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        assert_eq!(at_port(port), []);
     }
 
     #[test]

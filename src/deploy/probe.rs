@@ -3,8 +3,9 @@
 
 use super::deployer::Shared;
 use super::etc::Etc;
-use super::firewall::{self, Firewall};
+use super::fences::{self, Fences};
 use super::machine::Machine;
+use super::route::State;
 use crate::proc::Cancel;
 use crate::sync::{lock, wait_until, wait_while};
 use std::io;
@@ -12,17 +13,20 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Time between two looks when all is well.
+/// Time between two looks at the machine when all is well.
 const WELL: Duration = Duration::from_secs(600);
-
-/// The same while the firewall is not there: the owner may be about to load it.
-const OPEN: Duration = Duration::from_secs(60);
 
 /// The same while apps cannot run: the owner may be installing what was missing.
 const WANTING: Duration = Duration::from_secs(15);
 
+/// Time between two looks at the fences, so that a change is seen within 30 s.
+const FENCES: Duration = Duration::from_secs(25);
+
 /// This program as it runs, also when its file was replaced.
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Time between two looks at who has our ports, where the kernel keeps apps from none.
+const GUARD: Duration = Duration::from_secs(2);
 
 /// What is known of the machine.
 pub struct Probe {
@@ -34,7 +38,7 @@ pub struct Probe {
 #[derive(Default)]
 struct Known {
     machine: Option<Result<Arc<Machine>, String>>,
-    firewall: Option<Firewall>,
+    fences: Option<Fences>,
     closed: bool,
 }
 
@@ -53,9 +57,9 @@ impl Probe {
         lock(&self.known).machine.clone()
     }
 
-    /// Whether apps are fenced off, as it was found last; `None` while that is not known.
-    pub fn firewall(&self) -> Option<Firewall> {
-        lock(&self.known).firewall.clone()
+    /// How apps are fenced off, as it was found last; `None` while that is not known.
+    pub fn fences(&self) -> Option<Fences> {
+        lock(&self.known).fences.clone()
     }
 
     /// Ends the look under way, and [`Shared::probe_until_closed`].
@@ -93,15 +97,7 @@ impl Shared {
         let probe = &self.probe;
         let (mut said, mut has_program) = (None, false);
         loop {
-            let etc = self.places.etc().map_err(|e| e.to_string());
-            let found = etc.and_then(|etc| {
-                if !has_program {
-                    Etc::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
-                    has_program = true;
-                }
-                Machine::probe(&etc, &self.places.apps(), &probe.stop)
-            });
-            let found = found.map(Arc::new);
+            let found = self.look_at_machine(&mut has_program).map(Arc::new);
             if probe.stop.is_cancelled() {
                 return;
             }
@@ -111,16 +107,57 @@ impl Shared {
             }
             said = problem;
             probe.note(|known| known.machine = Some(found.clone()));
-            let firewall = found.ok().map(|machine| firewall::look(&machine, &probe.stop));
-            let pause = match &firewall {
-                None => WANTING,
-                Some(Firewall::InForce) => WELL,
-                Some(Firewall::Missing(_)) => OPEN,
+            let goes_on = match found {
+                Ok(machine) => self.look_at_fences(&machine, Instant::now() + WELL),
+                Err(_) => {
+                    probe.note(|known| known.fences = None);
+                    probe.pause(WANTING)
+                }
             };
-            probe.note(|known| known.firewall = firewall);
-            if !probe.pause(pause) {
+            if !goes_on {
                 return;
             }
+        }
+    }
+
+    fn look_at_machine(&self, has_program: &mut bool) -> Result<Machine, String> {
+        let etc = self.places.etc().map_err(|e| e.to_string())?;
+        if !*has_program {
+            Etc::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
+            *has_program = true;
+        }
+        Machine::probe(&etc, &self.places.apps(), &self.probe.stop)
+    }
+
+    /// Looks at the fences again and again until then; `false` when the server stops.
+    fn look_at_fences(&self, machine: &Machine, until: Instant) -> bool {
+        let probe = &self.probe;
+        while Instant::now() < until {
+            let fences = fences::look(machine, &probe.stop);
+            let is_open = fences.ports.is_err();
+            probe.note(|known| known.fences = Some(fences));
+            let again = Instant::now() + FENCES;
+            while is_open && Instant::now() < again {
+                self.take_ports_back();
+                if !probe.pause(GUARD) {
+                    return false;
+                }
+            }
+            if !probe.pause(again.saturating_duration_since(Instant::now())) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends the apps that have a port of the server's or the router's.
+    fn take_ports_back(&self) {
+        let router = match self.router.state() {
+            State::Running { ports, .. } => [Some(ports.http), ports.https],
+            _ => [None, None],
+        };
+        for port in [Some(self.own_port)].into_iter().chain(router).flatten() {
+            self.guard.take_back(port);
         }
     }
 }
@@ -132,7 +169,7 @@ mod tests {
     #[test]
     fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
         let probe = Probe::new().unwrap();
-        assert!(probe.machine().is_none() && probe.firewall().is_none());
+        assert!(probe.machine().is_none() && probe.fences().is_none());
         probe.note(|known| known.machine = Some(Err("nothing installed".into())));
         assert!(matches!(probe.machine(), Some(Err(why)) if why == "nothing installed"));
         std::thread::scope(|scope| {

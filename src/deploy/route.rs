@@ -16,7 +16,7 @@ mod watch;
 pub use config::{Ports, Settings};
 pub use table::Target;
 
-use super::reclaim::Reclaimer;
+use super::port_guard::PortGuard;
 use crate::data_dir::DataDir;
 use crate::model::{AppId, AppName};
 use crate::proc::Cancel;
@@ -81,7 +81,7 @@ impl Router {
         settings: Option<Settings>,
         data: &DataDir,
         apps: &[(App, Target)],
-        reclaimer: Reclaimer,
+        guard: Arc<PortGuard>,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
         let Some(settings) = settings else {
@@ -97,7 +97,7 @@ impl Router {
             sites: data.make_dir("sites")?,
             front: data.join("front.sock"),
             table: Table::open(data)?,
-            reclaimer,
+            guard,
             dir,
             encrypted: Mutex::default(),
             state: Mutex::new(State::Starting),

@@ -98,7 +98,7 @@ pub(super) fn open_or_take_back(
             Err(error) if error.errno == Errno::ADDRINUSE => error,
             Err(error) => return Err(error),
         };
-        let more = end_holders(apps, error.address, &|app| {
+        let more = end_holders(apps, error.address.port(), &|app| {
             log::error!("app {app} has taken {} while no server ran; it is ended", error.address);
         });
         if !more.is_empty() {

@@ -17,9 +17,10 @@ const WALLS: &[(&str, &[&str])] = &[
     ("vault", &["model", "data_dir"]),
     ("gate", &["model", "sync"]),
     ("journal", &["model", "sync", "data_dir"]),
+    ("inside", &["proc", "journal"]),
     ("auth", &["model", "sync", "data_dir"]),
     ("store", &["model", "sync", "vault"]),
-    ("deploy", &["model", "sync", "proc", "store", "journal", "data_dir"]),
+    ("deploy", &["model", "sync", "proc", "store", "journal", "inside", "data_dir"]),
     ("api", &["model", "auth", "store", "deploy", "journal"]),
     ("live", &["model", "sync", "auth", "journal"]),
     ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth"]),
@@ -30,7 +31,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "store", "deploy", "api", "live", "ops",
         ],
     ),
-    ("main", &["cli", "serve", "ops"]),
+    ("main", &["cli", "inside", "serve", "ops"]),
     ("lib", &[]),
 ];
 

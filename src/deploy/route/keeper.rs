@@ -6,7 +6,7 @@ use super::caddy::{self, Version};
 use super::certificates;
 use super::config::{Layout, Ports, Settings};
 use super::table::Table;
-use crate::deploy::reclaim::Reclaimer;
+use crate::deploy::port_guard::PortGuard;
 use crate::proc::{Cancel, Running, wait_any};
 use crate::sync::lock;
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The usual ports, and what to take when they cannot be had.
@@ -68,7 +68,7 @@ pub struct Keeper {
     pub sites: PathBuf,
     pub front: PathBuf,
     pub table: Table,
-    pub reclaimer: Reclaimer,
+    pub guard: Arc<PortGuard>,
     /// The names that need a certificate.
     pub encrypted: Mutex<BTreeSet<String>>,
     pub state: Mutex<State>,
@@ -290,7 +290,8 @@ impl Keeper {
         loop {
             match caddy::can_listen(self.settings.bind, port) {
                 Err(error)
-                    if error.kind() == ErrorKind::AddrInUse && self.reclaimer.reclaim(address) => {}
+                    if error.kind() == ErrorKind::AddrInUse
+                        && self.guard.take_back(address.port()) => {}
                 result => return result,
             }
         }
