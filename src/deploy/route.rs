@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod keeper;
 mod table;
+mod visitor;
 mod watch;
 
 pub use config::{Ports, Settings};
