@@ -2,7 +2,7 @@
 
 use crate::deploy::{create, deploy_live};
 use crate::harness::{GitServer, Server};
-use crate::routing::{release, start};
+use crate::routing::{release, router, start, until_running};
 use crate::routing_names::{https, private};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -237,4 +237,24 @@ fn the_dashboard_counts_the_client(server: &Server) {
         let lockouts = server.operator(&["lockouts"]).stdout;
         assert!(lockouts.contains(client) && !lockouts.contains("192.0.2.66"), "{lockouts}");
     }
+}
+
+#[test]
+fn p32_cookies_of_other_hosts_do_not_keep_the_owner_out_of_the_dashboard() {
+    let base = private().env("BASE_DOMAIN", "apps.test");
+    let server = start(base.env("DASHBOARD_DOMAIN", "paas.apps.test"));
+    let cookies: Vec<String> =
+        (0..5).map(|n| format!("Cookie: c{n}={}", "x".repeat(3500))).collect();
+    let mut arguments = Vec::new();
+    cookies.iter().for_each(|cookie| arguments.extend(["-H", cookie]));
+    let page = https(&server, "paas.apps.test", "/", &arguments).expect(200);
+    assert!(page.text().contains("<html"), "{}", page.text());
+    // More than that, no server takes: the owner is told.
+    let sentence = "paas.apps.test lies within BASE_DOMAIN, so every app can set cookies";
+    assert!(server.log().contains(sentence), "{}", server.log());
+    let message = router(&mut server.owner())["message"].clone();
+    assert!(message.as_str().is_some_and(|m| m.contains(sentence)), "{message}");
+    let server = server.restart_with(|setup| setup.env("DASHBOARD_DOMAIN", "paas.test"));
+    until_running(&server);
+    assert!(router(&mut server.owner())["message"].is_null());
 }

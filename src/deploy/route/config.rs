@@ -238,7 +238,7 @@ impl Layout<'_> {
         if let Some(dashboard) = &self.settings.dashboard_domain {
             routes.push(json!({
                 "match": [{"host": [dashboard]}],
-                "handle": [self.proxy(&unix(self.front))],
+                "handle": [self.dashboard()],
                 "terminal": true,
             }));
         }
@@ -277,6 +277,14 @@ impl Layout<'_> {
             named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![self.files()]),
             named(r"\.d$", vec![page(503, "This app is not running.")]),
         ]
+    }
+
+    /// Cookies mean nothing to the dashboard. What another host below the same domain has set
+    /// for all of them would make its requests too large for the gate.
+    fn dashboard(&self) -> Value {
+        let mut proxy = self.proxy(&unix(self.front));
+        proxy["headers"]["request"]["delete"] = json!(["Cookie"]);
+        proxy
     }
 
     fn proxy(&self, dial: &str) -> Value {
