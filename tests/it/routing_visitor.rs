@@ -1,8 +1,9 @@
-//! What an app and the dashboard are told about a visitor.
+//! What an app and the dashboard are told about a visitor, and what an app can do to the router with its answers.
 
 use crate::deploy::{create, deploy_live};
-use crate::harness::{GitServer, Server};
-use crate::routing::{release, router, start, until_running};
+use crate::harness::raw::RawConn;
+use crate::harness::{GitServer, Http, Server};
+use crate::routing::{caddy, release, router, start, until_running};
 use crate::routing_names::{https, private};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -257,4 +258,62 @@ fn p32_cookies_of_other_hosts_do_not_keep_the_owner_out_of_the_dashboard() {
     let server = server.restart_with(|setup| setup.env("DASHBOARD_DOMAIN", "paas.test"));
     until_running(&server);
     assert!(router(&mut server.owner())["message"].is_null());
+}
+
+/// An app that never ends its head: many short fields, which take the most memory.
+const ENDLESS: &str = r#"import os, socket, threading
+listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+def answer(c):
+    try:
+        if b" /endless" not in c.recv(65536):
+            return c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        c.sendall(b"HTTP/1.1 200 OK\r\n")
+        n = 0
+        while True:
+            c.sendall(b"".join(b"X-%d: a\r\n" % i for i in range(n, n + 1000)))
+            n += 1000
+    except OSError:
+        pass
+    finally:
+        c.close()
+while True:
+    threading.Thread(target=answer, args=listener.accept()[:1], daemon=True).start()
+"#;
+
+/// What Caddy may grow by, in KiB: without a bound, one such answer made it 100 MB larger.
+const GROWTH: u64 = 48 * 1024;
+
+#[test]
+fn p32_an_app_whose_answer_has_no_end_takes_neither_the_routers_memory_nor_its_time() {
+    let git = GitServer::start();
+    git.commit("bad", &[("Procfile", "web: python3 main.py\n"), ("main.py", ENDLESS)]);
+    git.commit("shop", &release("one"));
+    let server = start(crate::harness::Setup::routed().as_user());
+    for name in ["bad", "shop"] {
+        let app = create(&mut server.owner(), &json!({"name": name, "gitRepo": git.url(name)}));
+        deploy_live(&mut server.owner(), &app);
+    }
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", caddy(&server)));
+        let status = status.expect("Caddy runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim_end_matches("kB").trim().parse::<u64>().expect("a number")
+    };
+    assert_eq!(server.visitor("bad.localhost").get("/").expect(200).text(), "ok");
+    let before = peak();
+    let router = server.setup().router("HTTP_PORT");
+    let ask = || {
+        let mut asked = RawConn::to(router);
+        asked.send("GET /endless HTTP/1.1\r\nHost: bad.localhost\r\n\r\n");
+        asked
+    };
+    let asked: Vec<RawConn> = std::iter::repeat_with(ask).take(8).collect();
+    let mut visitor: Http = server.visitor("shop.localhost");
+    assert_eq!(visitor.get("/").expect(200).text(), "one");
+    for mut asked in asked {
+        asked.answer().expect(502);
+    }
+    let grown = peak() - before;
+    assert!(grown < GROWTH, "Caddy has grown by {grown} KiB");
+    assert_eq!(visitor.get("/").expect(200).text(), "one");
 }

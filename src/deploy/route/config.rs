@@ -24,6 +24,10 @@ const APP_IDLE: &str = "1s";
 const APP_IDLE_CONNECTIONS: u32 = 32;
 /// Bytes of a request's head: what common servers behind a router take.
 const MAX_HEAD: u32 = 32 * 1024;
+/// The same for the head of an app's answer, all of it (each interim one and the trailers have
+/// bounds of Caddy's own). Browsers and common proxies take no more than this; Caddy itself
+/// would take 10 MiB, of which many short fields made 100 MB in memory, for each request.
+const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// How long requests of a configuration that is replaced may take to finish.
 const GRACE: &str = "3s";
 /// How long upgraded connections outlive the configuration they began under, where the
@@ -296,6 +300,7 @@ impl Layout<'_> {
                 "protocol": "http",
                 // What the client accepts is between it and the app.
                 "compression": false,
+                "max_response_header_size": MAX_ANSWER_HEAD,
                 "keep_alive": {
                     "idle_timeout": APP_IDLE,
                     "max_idle_conns_per_host": APP_IDLE_CONNECTIONS,
