@@ -217,8 +217,14 @@ impl Layout<'_> {
         })
     }
 
+    fn first_routes(&self) -> Vec<Value> {
+        let mut routes = vec![usual_host()];
+        routes.extend(visitor::found(&self.settings.trust));
+        routes
+    }
+
     fn http_routes(&self) -> Vec<Value> {
-        let mut routes = vec![usual_host(), visitor::found(&self.settings.trust)];
+        let mut routes = self.first_routes();
         if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
             let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
             let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
@@ -238,7 +244,7 @@ impl Layout<'_> {
     }
 
     fn https_routes(&self) -> Vec<Value> {
-        let mut routes = vec![usual_host(), visitor::found(&self.settings.trust)];
+        let mut routes = self.first_routes();
         if let Some(dashboard) = &self.settings.dashboard_domain {
             routes.push(json!({
                 "match": [{"host": [dashboard]}],
@@ -351,7 +357,7 @@ fn said(text: &str) -> Value {
     json!({"handle": [handler], "terminal": true})
 }
 
-fn page(status: u16, text: &str) -> Value {
+pub(super) fn page(status: u16, text: &str) -> Value {
     json!({
         "handler": "static_response",
         "status_code": status,
