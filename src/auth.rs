@@ -20,8 +20,8 @@ use crate::data_dir::DataDir;
 use crate::model::{Client, Secret, UnixMillis, unix_millis};
 use crate::sync::lock;
 use clock::{Clock, Millis};
-use hook::{Delivery, HookVerdict};
-use notice::{Note, Notices, Tried};
+use hook::Delivery;
+use notice::{Note, Notices};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -163,36 +163,20 @@ impl Auth {
         }
     }
 
-    /// Decides about a webhook's delivery. A bad one counts like a bad token (P8); a
-    /// good one forgives nothing, for who knows an app's secret may still be guessing
-    /// the token. Over the socket in the data directory, without a client, nothing is counted.
-    pub fn decide_hook(&self, delivery: &Delivery<'_>, client: Option<Client>) -> HookVerdict {
-        let locked = |inner: &Inner, client, now| {
-            let seconds = inner.lockouts.locked(client, now);
-            seconds.map(|retry_after_seconds| HookVerdict::Locked { retry_after_seconds })
-        };
-        if let Some(client) = client
-            && let Some(locked) = locked(&self.lock(), client, self.clock.now())
-        {
-            return locked;
+    /// Whether a webhook's delivery proves that its Git host sent it. Nothing is counted
+    /// and nobody locked out: 256 random bits are not guessed, and who cannot guess them
+    /// must not keep a Git host out that others use as well, nor the owner beside him. A bad
+    /// one is only told in the log; over the socket in the data directory, without a client, not even that.
+    #[must_use = "a delivery does something only when this says so"]
+    pub fn is_genuine(&self, delivery: &Delivery<'_>, client: Option<Client>) -> bool {
+        let genuine = delivery.is_genuine(unix_millis());
+        if !genuine && let Some(client) = client {
+            let note = self.lock().notices.hook(client, self.clock.now());
+            if let Some(note) = note {
+                note.write();
+            }
         }
-        // Without the lock: a long body takes milliseconds.
-        if delivery.is_genuine(unix_millis()) {
-            return HookVerdict::Genuine;
-        }
-        let Some(client) = client else { return HookVerdict::Refused };
-        let now = self.clock.now();
-        let mut inner = self.lock();
-        if let Some(locked) = locked(&inner, client, now) {
-            return locked;
-        }
-        let failure = inner.lockouts.fail(client, now);
-        let note = inner.notices.failure(client, Tried::Webhook, failure, now);
-        drop(inner);
-        if let Some(note) = note {
-            note.write();
-        }
-        HookVerdict::Refused
+        genuine
     }
 
     /// A ticket that opens one WebSocket once, within [`TICKET_LIFETIME`].
@@ -296,7 +280,7 @@ impl Inner {
             return (Verdict::Allowed(session), note);
         }
         let failure = self.lockouts.fail(client, now);
-        (Verdict::Refused, self.notices.failure(client, Tried::Token, failure, now))
+        (Verdict::Refused, self.notices.failure(client, failure, now))
     }
 }
 

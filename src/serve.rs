@@ -15,7 +15,7 @@ use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
-use crate::model::AppId;
+use crate::model::{AppId, Trust};
 use crate::ops;
 use crate::proc;
 use crate::store::Store;
@@ -172,7 +172,7 @@ impl House {
             Arc::clone(&store),
             Arc::clone(&journal),
             data.clone(),
-            (port, routing(&config.routing)),
+            (port, routing(&config.routing, &config.trust_proxy)),
         )?;
         let facts = facts::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
         let live = Live::new(live::Settings {
@@ -277,7 +277,7 @@ impl Running {
 }
 
 /// What the router goes by; nothing when it is off.
-fn routing(config: &Routing) -> Option<RouteSettings> {
+fn routing(config: &Routing, trust: &Trust) -> Option<RouteSettings> {
     config.on.then(|| RouteSettings {
         base_domain: config.base_domain.clone(),
         bind: config.bind,
@@ -286,6 +286,7 @@ fn routing(config: &Routing) -> Option<RouteSettings> {
         dashboard_domain: config.dashboard_domain.as_ref().map(|d| d.as_str().to_owned()),
         acme_email: config.acme_email.clone(),
         private_tls: config.private_tls,
+        trust: trust.clone(),
     })
 }
 

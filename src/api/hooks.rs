@@ -8,7 +8,7 @@ use super::fields::shown;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
-use crate::auth::hook::{self, Claim, Delivery, HookVerdict, fingerprint};
+use crate::auth::hook::{self, Claim, Delivery, fingerprint};
 use crate::model::{AppId, Secret, Wanted};
 use crate::store::App;
 use serde::Deserialize;
@@ -151,13 +151,9 @@ fn prove(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
         Peer::Remote(client) => Some(client),
         Peer::Local => None,
     };
-    match (api.auth.decide_hook(&delivery, client), app) {
-        (HookVerdict::Genuine, Some(id)) => api.store.app(&id)?.ok_or_else(ApiError::unproved_hook),
-        (HookVerdict::Locked { retry_after_seconds }, _) => {
-            Err(ApiError::locked(retry_after_seconds))
-        }
-        _ => Err(ApiError::unproved_hook()),
-    }
+    let genuine = api.auth.is_genuine(&delivery, client);
+    let app = app.filter(|_| genuine).map(|id| api.store.app(&id)).transpose()?;
+    app.flatten().ok_or_else(ApiError::unproved_hook)
 }
 
 /// A secret that cannot be read verifies nothing; the log says why.

@@ -57,21 +57,6 @@ pub struct Delivery<'a> {
     pub body: &'a [u8],
 }
 
-/// What is decided about a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a delivery does something only when this says so"]
-pub enum HookVerdict {
-    /// Somebody who knows the secret has sent it.
-    Genuine,
-    /// This client is locked out, whatever it shows now (P8).
-    Locked {
-        /// Whole seconds until it may try again, rounded up, at least 1.
-        retry_after_seconds: u32,
-    },
-    /// It proves nothing; that was counted.
-    Refused,
-}
-
 /// Makes a secret.
 ///
 /// # Errors

@@ -39,29 +39,30 @@ impl Window {
 }
 
 /// Decides which lines are written. Lockouts have their own window, so that
-/// single wrong tries cannot push them out of the log.
+/// single wrong tries cannot push them out of the log, and so have webhooks.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     series: Window,
     lockouts: Window,
+    hooks: Window,
 }
 
 impl Notices {
     /// The line for a wrong try, if it deserves one.
-    pub(super) fn failure(
-        &mut self,
-        client: Client,
-        tried: Tried,
-        what: Failure,
-        now: Millis,
-    ) -> Option<Note> {
+    pub(super) fn failure(&mut self, client: Client, what: Failure, now: Millis) -> Option<Note> {
         let failures = what.failures;
         let (kind, window) = match what.lockout_seconds {
-            Some(seconds) => (Kind::Lockout { seconds, failures, tried }, &mut self.lockouts),
-            None if failures == 1 => (Kind::First(tried), &mut self.series),
+            Some(seconds) => (Kind::Lockout { seconds, failures }, &mut self.lockouts),
+            None if failures == 1 => (Kind::First, &mut self.series),
             None => return None,
         };
         window.admit(now).map(|left_out| Note { client, kind, left_out })
+    }
+
+    /// The line for a webhook's delivery that proves nothing: its secret may have been
+    /// changed at one end only.
+    pub(super) fn hook(&mut self, client: Client, now: Millis) -> Option<Note> {
+        self.hooks.admit(now).map(|left_out| Note { client, kind: Kind::Hook, left_out })
     }
 
     /// The line for a sign-in after wrong tries.
@@ -71,19 +72,11 @@ impl Notices {
     }
 }
 
-/// What a client was wrong with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tried {
-    /// The admin token, or a ticket.
-    Token,
-    /// The proof of a webhook's delivery.
-    Webhook,
-}
-
 #[derive(Debug)]
 enum Kind {
-    First(Tried),
-    Lockout { seconds: u32, failures: u32, tried: Tried },
+    First,
+    Lockout { seconds: u32, failures: u32 },
+    Hook,
     Success { failures: u32 },
 }
 
@@ -99,7 +92,7 @@ impl Note {
     pub(super) fn write(&self) {
         match self.kind {
             Kind::Success { .. } => log::info!("{self}"),
-            Kind::First(_) | Kind::Lockout { .. } => log::warn!("{self}"),
+            Kind::First | Kind::Lockout { .. } | Kind::Hook => log::warn!("{self}"),
         }
     }
 }
@@ -108,18 +101,14 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let client = self.client;
         match self.kind {
-            Kind::First(Tried::Token) => write!(f, "wrong admin token from {client}")?,
-            Kind::First(Tried::Webhook) => {
+            Kind::First => write!(f, "wrong admin token from {client}")?,
+            Kind::Hook => {
                 write!(f, "a webhook without the app's signature from {client}")?;
             }
-            Kind::Lockout { seconds, failures, tried } => {
-                // The record does not say which tries before the last were of which kind.
-                let what = match tried {
-                    Tried::Token => "wrong admin tokens",
-                    Tried::Webhook => "wrong webhook signatures or admin tokens",
-                };
-                write!(f, "locked out {client} for {seconds} s after {failures} {what}")?;
-            }
+            Kind::Lockout { seconds, failures } => write!(
+                f,
+                "locked out {client} for {seconds} s after {failures} wrong admin tokens"
+            )?,
             Kind::Success { failures } => {
                 write!(f, "right admin token from {client} after {failures} wrong ones")?;
             }
@@ -144,7 +133,7 @@ mod tests {
         let mut notices = Notices::default();
         let mut line = |failures, lockout_seconds| {
             let what = Failure { failures, lockout_seconds };
-            notices.failure(client(1), Tried::Token, what, 0).map(|note| note.to_string())
+            notices.failure(client(1), what, 0).map(|note| note.to_string())
         };
         assert_eq!(line(1, None).as_deref(), Some("wrong admin token from 0.0.0.1"));
         assert_eq!(line(2, None), None);
@@ -157,19 +146,17 @@ mod tests {
     #[test]
     fn a_million_attackers_do_not_flood_the_log() {
         let mut notices = Notices::default();
-        let mut lines = 0;
+        let (mut lines, mut hooks) = (0, 0);
         for n in 0..1_000_000 {
             let what = Failure { failures: 1, lockout_seconds: None };
-            lines += u32::from(notices.failure(client(n), Tried::Webhook, what, 5).is_some());
+            lines += u32::from(notices.failure(client(n), what, 5).is_some());
+            hooks += u32::from(notices.hook(client(n), 5).is_some());
         }
-        assert_eq!(lines, MAX_LINES);
+        assert_eq!((lines, hooks), (MAX_LINES, MAX_LINES));
         let lockout = Failure { failures: 5, lockout_seconds: Some(2) };
-        assert!(
-            notices.failure(client(1), Tried::Webhook, lockout, 5).is_some(),
-            "lockouts are still told"
-        );
+        assert!(notices.failure(client(1), lockout, 5).is_some(), "lockouts are still told");
         let first = Failure { failures: 1, lockout_seconds: None };
-        let next = notices.failure(client(1), Tried::Token, first, 5 + WINDOW).unwrap().to_string();
+        let next = notices.failure(client(1), first, 5 + WINDOW).unwrap().to_string();
         assert!(next.contains("(999980 more lines"), "{next}");
     }
 }

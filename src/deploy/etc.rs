@@ -28,6 +28,33 @@ const FOR_ALL: u32 = 0o644;
 /// What each uid has a file of, by the names in `/etc`.
 const OF_UID: [&str; 3] = ["passwd", "group", "hosts"];
 
+/// What programs need of the machine's own `/etc`; nothing in it is secret or says who lives here.
+const MACHINES: [&str; 23] = [
+    "resolv.conf",
+    "host.conf",
+    "nsswitch.conf",
+    "gai.conf",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/cert.pem",
+    "ssl/openssl.cnf",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "pki/tls",
+    "pki/ca-trust",
+    "crypto-policies",
+    "localtime",
+    "timezone",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "alternatives",
+    "mime.types",
+    "pip.conf",
+    "npmrc",
+];
+
 /// The directory with these files.
 #[derive(Debug, Clone)]
 pub struct Etc {
@@ -39,6 +66,12 @@ impl Etc {
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
+    }
+
+    /// The files and directories of the machine's own that a sandbox sees.
+    pub fn of_machine() -> impl Iterator<Item = String> {
+        let all = MACHINES.iter().map(|name| format!("/etc/{name}"));
+        all.filter(|path| is_for_everybody(Path::new(path)))
     }
 
     /// The file with the filter of system calls.
@@ -147,6 +180,15 @@ impl Etc {
         }
         made
     }
+}
+
+/// Whether it is there and every user of the machine may read it; what only some
+/// may read is none of an app's business.
+fn is_for_everybody(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| {
+        let needed = if meta.is_dir() { 0o005 } else { 0o004 };
+        meta.permissions().mode() & needed == needed
+    })
 }
 
 #[cfg(test)]

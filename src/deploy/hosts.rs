@@ -14,14 +14,15 @@ impl Deployer {
     }
 
     /// What the owner should know of host names: which app does not answer at one of its
-    /// own, because the dashboard or another app does.
+    /// own, because the dashboard or another app does; or that the dashboard's is badly chosen.
     #[must_use]
     pub fn hidden(&self) -> Option<String> {
         let settings = self.shared.router.settings()?;
         let apps = self.shared.store.apps();
         let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
         let apps: Vec<&App> = apps.iter().collect();
-        apps.iter().find_map(|app| settings.hides(app, &apps))
+        let hidden = apps.iter().find_map(|app| settings.hides(app, &apps));
+        hidden.or_else(|| settings.shares_cookies())
     }
 
     /// Where an app answers, while it runs: the first of [`Deployer::urls`].

@@ -11,6 +11,7 @@ mod certificates;
 mod config;
 mod keeper;
 mod table;
+mod visitor;
 mod watch;
 
 pub use config::{Ports, Settings};
@@ -107,6 +108,9 @@ impl Router {
         };
         for (app, target) in apps {
             keeper.table.point(&app.id, target)?;
+        }
+        if let Some(sentence) = keeper.settings.shares_cookies() {
+            log::warn!("{sentence}");
         }
         let known: Vec<&App> = apps.iter().map(|(app, _)| app).collect();
         for app in &known {
@@ -304,6 +308,21 @@ impl Settings {
             "{host} is where app {other} answers, so app {name} does not; give app {name} another \
              domain, or app {other} another name"
         ))
+    }
+
+    /// Why apps can keep the owner's browser out of the dashboard. A browser takes no cookie
+    /// for a name without a dot.
+    #[must_use]
+    pub fn shares_cookies(&self) -> Option<String> {
+        let (dashboard, base) = (self.dashboard_domain.as_deref()?, self.base_domain.as_str());
+        let rest = dashboard.strip_suffix(base).filter(|_| base.contains('.'))?;
+        (rest.is_empty() || rest.ends_with('.')).then(|| {
+            format!(
+                "{dashboard} lies within BASE_DOMAIN, so every app can set cookies for the \
+                 dashboard, until a browser's requests are too large for it; set DASHBOARD_DOMAIN \
+                 to a host name outside of {base}"
+            )
+        })
     }
 
     /// Where an app answers: at this domain of its own, otherwise by its name.

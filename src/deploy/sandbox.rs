@@ -21,13 +21,12 @@
 //! root. (bubblewrap's `--args 0` is no way out: it closes descriptor 0, the host's `/proc`
 //! takes that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
 
+use super::etc::Etc;
 use super::limits::Limits;
 use super::machine::{Machine, Mode};
 use crate::inside::{self, Inside};
 use crate::model::Secret;
 use crate::proc::Exec;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -60,33 +59,6 @@ exec "$@" 3<"$0"
 
 /// Directories of a system without a merged `/usr`, or links into it with one.
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
-
-/// What programs need of `/etc`; nothing in it is secret or says who lives here.
-const ETC: [&str; 23] = [
-    "resolv.conf",
-    "host.conf",
-    "nsswitch.conf",
-    "gai.conf",
-    "protocols",
-    "services",
-    "ssl/certs",
-    "ssl/cert.pem",
-    "ssl/openssl.cnf",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "pki/tls",
-    "pki/ca-trust",
-    "crypto-policies",
-    "localtime",
-    "timezone",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "alternatives",
-    "mime.types",
-    "pip.conf",
-    "npmrc",
-];
 
 /// Bytes that a build may write into one file: no real program is as large, and a disk
 /// is full quickly.
@@ -360,11 +332,8 @@ impl<'a> Sandbox<'a> {
         for dir in ["/etc", "/etc/ssl", "/etc/pki", "/var"] {
             add(&["--perms", "0755", "--dir", &format!("{prefix}{dir}")]);
         }
-        for name in ETC {
-            let source = format!("/etc/{name}");
-            if is_for_everybody(Path::new(&source)) {
-                add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
-            }
+        for source in Etc::of_machine() {
+            add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
         }
         for (source, name) in self.machine.etc.accounts(self.uid) {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
@@ -429,15 +398,6 @@ impl<'a> Sandbox<'a> {
 /// The words that begin to bind a directory, and that a sandbox of an app is known by.
 fn bind((outside, _): &(PathBuf, &'static str)) -> [String; 2] {
     ["--bind".into(), outside.to_string_lossy().into_owned()]
-}
-
-/// Whether it is there and every user of the machine may read it; what only some
-/// may read is none of an app's business.
-fn is_for_everybody(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| {
-        let needed = if meta.is_dir() { 0o005 } else { 0o004 };
-        meta.permissions().mode() & needed == needed
-    })
 }
 
 fn system_dirs(add: &mut impl FnMut(&[&str]), prefix: &str) {

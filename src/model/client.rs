@@ -102,6 +102,16 @@ impl Cidr {
         Ok(Self { network: bits & mask, mask, v4: width == 32 })
     }
 
+    /// The first address of the range, and how many of its leading bits all others share.
+    #[must_use]
+    pub fn parts(&self) -> (IpAddr, u32) {
+        let bits = self.mask.count_ones();
+        match u32::try_from(self.network) {
+            Ok(network) if self.v4 => (Ipv4Addr::from(network).into(), bits),
+            _ => (Ipv6Addr::from(self.network).into(), bits),
+        }
+    }
+
     /// Whether the address lies in the range; an IPv4-mapped address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -123,7 +133,21 @@ pub enum Trust {
     Ranges(Vec<Cidr>),
 }
 
+/// What [`Trust::Private`] trusts.
+const PRIVATE: [&str; 6] =
+    ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"];
+
 impl Trust {
+    /// All trusted addresses.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<Cidr> {
+        match self {
+            Self::Off => Vec::new(),
+            Self::Private => PRIVATE.iter().filter_map(|range| Cidr::parse(range).ok()).collect(),
+            Self::Ranges(ranges) => ranges.clone(),
+        }
+    }
+
     /// Whether the address is a trusted proxy's.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {

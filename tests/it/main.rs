@@ -37,6 +37,7 @@ mod repositories;
 mod routing;
 mod routing_names;
 mod routing_switch;
+mod routing_visitor;
 mod running;
 mod scripts;
 mod sign_in;

@@ -29,7 +29,7 @@ fn curl(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<A
 
 /// The same once the certificate is there.
 #[track_caller]
-fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer {
+pub fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer {
     let mut answer = None;
     until(&format!("https://{host}{path}"), STARTING, || {
         answer = curl(server, host, path, arguments);
@@ -38,7 +38,7 @@ fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer 
     answer.expect("an answer")
 }
 
-fn private() -> Setup {
+pub fn private() -> Setup {
     Setup::routed().env("PRIVATE_TLS", "true").env("DASHBOARD_DOMAIN", "paas.localhost")
 }
 

@@ -4,6 +4,8 @@
 //! request; in it are only the listeners, the dashboard, and the names that need a
 //! certificate. Works with Caddy 2.6 (Debian 12) and later.
 
+use super::visitor;
+use crate::model::Trust;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +24,10 @@ const APP_IDLE: &str = "1s";
 const APP_IDLE_CONNECTIONS: u32 = 32;
 /// Bytes of a request's head: what common servers behind a router take.
 const MAX_HEAD: u32 = 32 * 1024;
+/// The same for the head of an app's answer, all of it (each interim one and the trailers have
+/// bounds of Caddy's own). Browsers and common proxies take no more than this; Caddy itself
+/// would take 10 MiB, of which many short fields made 100 MB in memory, for each request.
+const MAX_ANSWER_HEAD: u32 = 64 * 1024;
 /// How long requests of a configuration that is replaced may take to finish.
 const GRACE: &str = "3s";
 /// How long upgraded connections outlive the configuration they began under, where the
@@ -72,6 +78,8 @@ pub struct Settings {
     pub acme_email: Option<String>,
     /// Certificates come from the router's own authority.
     pub private_tls: bool,
+    /// Whose word on a visitor is believed.
+    pub trust: Trust,
 }
 
 /// Endings that no public authority certifies: reserved names (RFC 6761, RFC 6762,
@@ -209,13 +217,20 @@ impl Layout<'_> {
         })
     }
 
-    fn http_routes(&self) -> Vec<Value> {
+    fn first_routes(&self) -> Vec<Value> {
         let mut routes = vec![usual_host()];
+        routes.extend(visitor::found(&self.settings.trust));
+        routes
+    }
+
+    fn http_routes(&self) -> Vec<Value> {
+        let mut routes = self.first_routes();
         if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
             let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
             let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
             routes.push(json!({
-                "match": [{"host": self.encrypted}],
+                // Who came to a trusted proxy over HTTPS is where he should be.
+                "match": [{"host": self.encrypted, "vars": {visitor::SCHEME: ["http"]}}],
                 "handle": [{
                     "handler": "static_response", "status_code": 308,
                     "headers": {"Location": [there]},
@@ -229,11 +244,11 @@ impl Layout<'_> {
     }
 
     fn https_routes(&self) -> Vec<Value> {
-        let mut routes = vec![usual_host()];
+        let mut routes = self.first_routes();
         if let Some(dashboard) = &self.settings.dashboard_domain {
             routes.push(json!({
                 "match": [{"host": [dashboard]}],
-                "handle": [self.proxy(&unix(self.front))],
+                "handle": [self.dashboard()],
                 "terminal": true,
             }));
         }
@@ -274,17 +289,24 @@ impl Layout<'_> {
         ]
     }
 
+    /// Cookies mean nothing to the dashboard. What another host below the same domain has set
+    /// for all of them would make its requests too large for the gate.
+    fn dashboard(&self) -> Value {
+        let mut proxy = self.proxy(&unix(self.front));
+        proxy["headers"]["request"]["delete"] = json!(["Cookie"]);
+        proxy
+    }
+
     fn proxy(&self, dial: &str) -> Value {
         let mut proxy = json!({
             "handler": "reverse_proxy",
             "upstreams": [{"dial": dial}],
-            // Like X-Forwarded-For, which Caddy sees to: apps believe what names the client.
-            "headers": {"request": {"set": {"X-Real-Ip": ["{http.request.remote.host}"]},
-                                    "delete": ["Forwarded"]}},
+            "headers": {"request": {"set": visitor::told()}},
             "transport": {
                 "protocol": "http",
                 // What the client accepts is between it and the app.
                 "compression": false,
+                "max_response_header_size": MAX_ANSWER_HEAD,
                 "keep_alive": {
                     "idle_timeout": APP_IDLE,
                     "max_idle_conns_per_host": APP_IDLE_CONNECTIONS,
@@ -335,7 +357,7 @@ fn said(text: &str) -> Value {
     json!({"handle": [handler], "terminal": true})
 }
 
-fn page(status: u16, text: &str) -> Value {
+pub(super) fn page(status: u16, text: &str) -> Value {
     json!({
         "handler": "static_response",
         "status_code": status,
@@ -366,85 +388,4 @@ fn usual_host() -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings() -> Settings {
-        Settings {
-            base_domain: "localhost".to_owned(),
-            bind: None,
-            http_port: None,
-            https_port: None,
-            dashboard_domain: None,
-            acme_email: None,
-            private_tls: false,
-        }
-    }
-
-    fn json_of(settings: &Settings, encrypted: &[&str], keeps_streams: bool) -> Value {
-        let encrypted = encrypted.iter().map(|h| (*h).to_owned()).collect();
-        Layout {
-            dir: Path::new("/d/router"),
-            sites: Path::new("/d/sites"),
-            front: Path::new("/d/front.sock"),
-            settings,
-            ports: Ports { http: 80, https: Some(443) },
-            encrypted: &encrypted,
-            keeps_streams,
-        }
-        .json()
-    }
-
-    #[test]
-    fn private_names_need_no_certificate_unless_the_owner_wants_them_private() {
-        let mut own = settings();
-        for (host, public, private) in [
-            ("shop.localhost", false, false),
-            ("shop.test", false, true),
-            ("nas.home.arpa", false, true),
-            ("contest", true, true),
-            ("shop.example.com", true, true),
-        ] {
-            own.private_tls = false;
-            assert_eq!(own.is_encrypted(host), public, "{host}");
-            own.private_tls = true;
-            assert_eq!(own.is_encrypted(host), private, "{host}");
-        }
-        own = Settings { dashboard_domain: Some("paas.localhost".to_owned()), ..settings() };
-        assert!(own.is_encrypted("paas.localhost"), "the dashboard always is");
-    }
-
-    #[test]
-    fn plain_http_is_all_there_is_while_no_name_needs_more() {
-        let config = json_of(&settings(), &[], false);
-        assert_eq!(config["apps"]["http"]["servers"]["http"]["listen"], json!([":80"]));
-        assert!(config["apps"]["http"]["servers"]["https"].is_null());
-        assert!(config["apps"]["tls"].is_null());
-        assert_eq!(config["admin"]["listen"], "unix//d/router/admin.sock");
-        let text = config.to_string();
-        assert!(!text.contains("stream_close_delay") && !text.contains("front.sock"));
-    }
-
-    #[test]
-    fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
-        let own = Settings {
-            acme_email: Some("a@example.com".to_owned()),
-            bind: Some("::1".parse().unwrap()),
-            dashboard_domain: Some("paas.test".to_owned()),
-            ..settings()
-        };
-        let config = json_of(&own, &["paas.test", "shop.example.com"], true);
-        let tls = &config["apps"]["tls"];
-        assert_eq!(tls["certificates"]["automate"], json!(["paas.test", "shop.example.com"]));
-        let policies = tls["automation"]["policies"].as_array().unwrap();
-        assert_eq!(policies[0]["subjects"], json!(["paas.test"]));
-        assert_eq!(policies[0]["issuers"][0]["module"], "internal");
-        assert_eq!(policies[1]["subjects"], json!(["shop.example.com"]));
-        assert_eq!(policies[1]["issuers"][0]["email"], "a@example.com");
-        let https = &config["apps"]["http"]["servers"]["https"];
-        assert_eq!(https["listen"], json!(["[::1]:443"]));
-        let text = config.to_string();
-        assert!(text.contains("unix//d/front.sock") && text.contains("stream_close_delay"));
-        assert!(!config["apps"]["http"]["servers"]["http"].to_string().contains("front.sock"));
-    }
-}
+mod tests;

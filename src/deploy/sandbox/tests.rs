@@ -3,6 +3,8 @@
 use super::*;
 use crate::model::{MAX_ENV_TOTAL, MAX_ENV_VARS};
 use crate::proc::{Exit, Output};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 /// A machine, and a directory that stands for the data directory.
 fn machine() -> (Machine, tempfile::TempDir) {
