@@ -23,6 +23,7 @@ mod front_door_sockets;
 mod harness;
 mod hostile_repositories;
 mod identity;
+mod install;
 mod interrupted;
 
 mod harness_proof;
