@@ -29,6 +29,7 @@ mod interrupted;
 mod harness_proof;
 mod limits;
 mod machine;
+mod manual;
 mod network;
 mod openapi;
 mod output;
