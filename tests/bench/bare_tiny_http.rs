@@ -1,7 +1,7 @@
 //! The yardstick of `scripts/bench`: tiny_http as it comes, one thread, one fixed answer behind a header check.
 //!
 //! Usage: `bare_tiny_http ADDRESS TOKEN FILE`. It has no gate in front, so it shows what the gate costs
-//! and what it brings (see the table in the README).
+//! and what it brings (see assets/manual/benchmarks.md).
 
 use std::process::ExitCode;
 use tiny_http::{Header, Request, Response, Server};

@@ -23,11 +23,13 @@ mod front_door_sockets;
 mod harness;
 mod hostile_repositories;
 mod identity;
+mod install;
 mod interrupted;
 
 mod harness_proof;
 mod limits;
 mod machine;
+mod manual;
 mod network;
 mod openapi;
 mod output;
