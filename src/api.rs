@@ -50,7 +50,7 @@ pub struct Api {
     /// The log files.
     pub journal: Arc<Journal>,
     /// Reads the machine's numbers.
-    pub machine: Box<dyn Fn() -> MachineFacts + Send>,
+    pub machine: Box<dyn Fn() -> MachineFacts + Send + Sync>,
     /// When the server started.
     pub started: Instant,
 }

@@ -211,10 +211,14 @@ impl House {
             machine: Box::new(move || machine_facts(&data_path)),
             started: self.started,
         };
-        let thread = thread::Builder::new().name("handler".to_owned()).spawn({
-            let handler = Arc::clone(&handler);
-            move || handler.run(&api)
-        })?;
+        let api = Arc::new(api);
+        let (changes, requests) = http::changes();
+        let (reads, changed) = (Arc::clone(&handler), Arc::clone(&api));
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        let threads = [
+            spawn("changes").spawn(move || http::change(&changed, &requests))?,
+            spawn("reads").spawn(move || reads.run(&api, &changes))?,
+        ];
         let (live, journal) = (Arc::clone(&self.live), self.journal);
         let (store, trust) = (self.store, config.trust_proxy.clone());
         // Always there: a router of an earlier server may still lead to it.
@@ -247,7 +251,7 @@ impl House {
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.addresses(), &config.routing);
-        Ok(Running { gate, live: self.live, deployer: self.deployer, handler, thread })
+        Ok(Running { gate, live: self.live, deployer: self.deployer, handler, threads })
     }
 }
 
@@ -257,7 +261,7 @@ struct Running {
     live: Arc<Live>,
     deployer: Arc<Deployer>,
     handler: Arc<http::Handler>,
-    thread: JoinHandle<()>,
+    threads: [JoinHandle<()>; 2],
 }
 
 impl Running {
@@ -270,8 +274,10 @@ impl Running {
         self.gate.stop(DRAIN);
         self.deployer.shutdown();
         self.handler.stop();
-        if self.thread.join().is_err() {
-            log::error!("the request thread had ended with a panic");
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread that handles requests had ended with a panic");
+            }
         }
     }
 }

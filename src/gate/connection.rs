@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub inbox: Vec<u8>,
     /// Whether the request being served is a `HEAD`, whose answer has no body.
     pub to_head: bool,
+    /// The request's method is none of those that only read (RFC 9110, 9.2.1).
+    pub changes: bool,
     /// Whether it comes over HTTPS, as far as its requests have shown.
     pub secure: bool,
     /// When the head must be whole, or an idle connection ends.
@@ -70,6 +72,7 @@ impl Connection {
             peer,
             inbox: Vec::new(),
             to_head: false,
+            changes: false,
             // Our own router sends plain HTTP away by itself.
             secure: matches!(peer, Peer::Proxy),
             until: now + limits.head,
@@ -168,6 +171,7 @@ impl Connection {
     /// Judges the head of so many bytes, and takes the request out of the inbox.
     fn accept(&mut self, context: &Context, head_length: usize) -> Result<Step, Stop> {
         self.to_head = self.inbox.starts_with(b"HEAD ");
+        self.changes = !self.to_head && !self.inbox.starts_with(b"GET ");
         if !self.permit.enter(Phase::Running) {
             return Err(Stop::Quiet);
         }

@@ -1,5 +1,6 @@
 //! The event loop: one thread that has every connection of which nothing but the next
-//! event is awaited, and the line to tiny_http.
+//! event is awaited, and the two lines to tiny_http: answers come in the order of the
+//! requests, and who only wants to see something waits for no one who changes something.
 //!
 //! A request that comes in one piece and whose answer goes out in one piece meets no
 //! other thread of the gate, and under load many of them share each wake-up. Whatever
@@ -22,10 +23,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What events are about: the bell, the relay, the listeners, the connections.
+/// What events are about: the bell, the relays, the listeners, the connections.
 const BELL: u64 = 0;
-const RELAY: u64 = 1;
-const FIRST_LISTENER: u64 = 2;
+const FIRST_RELAY: u64 = 1;
+const FIRST_LISTENER: u64 = 3;
 const FIRST_CONNECTION: u64 = 1 << 32;
 
 /// The loop's own state.
@@ -33,7 +34,8 @@ pub(super) struct EventLoop {
     context: Arc<Context>,
     workers: Arc<Workers<Task>>,
     acceptor: Acceptor,
-    relay: Relay,
+    /// For requests that read, and for those that change something.
+    relays: [Relay; 2],
     poll: Poll,
     connections: HashMap<u64, Connection>,
     next_id: u64,
@@ -56,12 +58,13 @@ impl EventLoop {
         let poll = Poll::new()?;
         poll.watch(&context.returns.bell, BELL)?;
         acceptor.watch(&poll, FIRST_LISTENER)?;
-        let relay = Relay::new(relay, RELAY, context.limits.answer);
+        let relays = [FIRST_RELAY, FIRST_RELAY + 1]
+            .map(|token| Relay::new(relay.clone(), token, context.limits.answer));
         Ok(Self {
             context,
             workers,
             acceptor,
-            relay,
+            relays,
             poll,
             connections: HashMap::new(),
             next_id: FIRST_CONNECTION,
@@ -77,7 +80,7 @@ impl EventLoop {
     pub fn run(mut self) {
         while catch_unwind(AssertUnwindSafe(|| self.rounds())).is_err() {
             log::error!("the gate's event loop goes on after a panic");
-            self.relay.give_up();
+            self.relays.iter_mut().for_each(Relay::give_up);
         }
     }
 
@@ -90,24 +93,27 @@ impl EventLoop {
                 self.take(event);
             }
             self.accept();
-            self.exchange();
+            self.exchange(0);
+            self.exchange(1);
             self.expire();
         }
     }
 
     /// When something is to be done even if nothing happens.
     fn deadline(&self) -> Option<Instant> {
-        if self.relay.is_ready() {
+        if self.relays.iter().any(Relay::is_ready) {
             return Some(self.now);
         }
-        let others = [self.next_late, self.relay.deadline(), self.acceptor.deadline(self.now)];
-        others.into_iter().flatten().min()
+        let relays = self.relays.iter().map(Relay::deadline);
+        relays.chain([self.next_late, self.acceptor.deadline(self.now)]).flatten().min()
     }
 
     fn take(&mut self, event: &Event) {
         match event.data.u64() {
             BELL => self.take_back(),
-            RELAY => self.relay.note(event.flags),
+            relay @ FIRST_RELAY..FIRST_LISTENER => {
+                self.relays[usize::from(relay > FIRST_RELAY)].note(event.flags);
+            }
             listener @ ..FIRST_CONNECTION => {
                 self.acceptor
                     .note(usize::try_from(listener - FIRST_LISTENER).unwrap_or(usize::MAX));
@@ -157,17 +163,17 @@ impl EventLoop {
     }
 
     /// Sends the requests of this round, and passes on the answers that have come.
-    fn exchange(&mut self) {
-        self.relay.send(&self.poll);
-        let inbox = self.relay.receive();
+    fn exchange(&mut self, at: usize) {
+        self.relays[at].send(&self.poll);
+        let inbox = self.relays[at].receive();
         let mut used = 0;
-        while let Some(arrived) = self.relay.next_answer(&inbox[used..]) {
+        while let Some(arrived) = self.relays[at].next_answer(&inbox[used..]) {
             let body = &inbox[used + arrived.head.received..used + arrived.whole];
             used += arrived.whole;
             self.answer(arrived.id, arrived.head, body);
         }
-        self.relay.give_back(inbox, used);
-        for (id, refusal) in self.relay.take_lost() {
+        self.relays[at].give_back(inbox, used);
+        for (id, refusal) in self.relays[at].take_lost() {
             self.guarded(id, |_, connection| Some(connection.refuse(refusal)));
         }
     }
@@ -186,7 +192,7 @@ impl EventLoop {
     /// Ends what is late. Most connections are busy until their time has passed, so
     /// the next look is due when the first of those that were there could be late.
     fn expire(&mut self) {
-        self.relay.expire(self.now);
+        self.relays.iter_mut().for_each(|relay| relay.expire(self.now));
         if self.next_late.is_none_or(|late| late > self.now) {
             return;
         }
@@ -228,7 +234,8 @@ impl EventLoop {
                 self.keep(id, connection);
             }
             Ok(Some(Step::Relay(request))) => {
-                self.relay.push(id, request, connection.to_head, self.now);
+                let relay = &mut self.relays[usize::from(connection.changes)];
+                relay.push(id, request, connection.to_head, self.now);
                 self.keep(id, connection);
             }
             Ok(Some(Step::Work(job))) => self.hand_over(connection, job),

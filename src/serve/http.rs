@@ -1,7 +1,9 @@
-//! Between `tiny_http` and the API: the one thread that handles requests.
+//! Between `tiny_http` and the API: one thread that handles requests that read, and one for
+//! those that change something.
 //!
-//! The gate sends only whole, small requests over the socket and reads whole
-//! answers, so nothing here waits for anybody's network.
+//! The gate sends only whole, small requests over the socket and reads whole answers, so
+//! nothing here waits for anybody's network. The first waits for nothing at all; the second
+//! for the disk, and for what a change takes.
 
 use super::signals;
 use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};
@@ -17,6 +19,7 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tiny_http::{Header, Method, Server, StatusCode};
 
@@ -40,7 +43,7 @@ pub(super) fn watch_panics() {
     }));
 }
 
-/// What handles requests, one after the other.
+/// What handles requests.
 pub(super) struct Handler {
     server: Server,
     socket: PathBuf,
@@ -54,18 +57,22 @@ impl Handler {
         Ok(Self { server, socket, stopping: AtomicBool::new(false) })
     }
 
-    /// Answers requests until [`Handler::stop`].
+    /// Answers the requests that read until [`Handler::stop`], and passes the others on.
     ///
     /// `tiny_http` takes no more connections after the first that fails, and connections fail
     /// when files run out: then it asks the main thread for a new start, once.
-    pub(super) fn run(&self, api: &Api) {
+    pub(super) fn run(&self, api: &Api, changes: &Changes) {
         let mut out = Vec::with_capacity(USUAL_ANSWER);
         let mut date = Date::default();
         let mut asked = false;
         while !self.stopping.load(Relaxed) {
             let broken = match self.server.recv_timeout(LOOK) {
                 Ok(Some(request)) => {
-                    respond(api, request, &mut out, &mut date);
+                    match request.method() {
+                        Method::Get | Method::Head => respond(api, request, &mut out, &mut date),
+                        // Its thread is there as long as this one.
+                        _ => drop(changes.send(request)),
+                    }
                     false
                 }
                 Ok(None) => false,
@@ -96,6 +103,22 @@ impl Handler {
     pub(super) fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.server.unblock();
+    }
+}
+
+/// The way to [`change`].
+pub(super) type Changes = Sender<tiny_http::Request>;
+
+/// The requests that change something, of which there are as many as the gate has connections.
+pub(super) fn changes() -> (Changes, Receiver<tiny_http::Request>) {
+    channel()
+}
+
+/// Answers the requests that change something until no more can come.
+pub(super) fn change(api: &Api, requests: &Receiver<tiny_http::Request>) {
+    let (mut out, mut date) = (Vec::new(), Date::default());
+    for request in requests {
+        respond(api, request, &mut out, &mut date);
     }
 }
 

@@ -10,6 +10,7 @@ mod admin_token;
 mod bad_input;
 mod brute_force;
 mod clock;
+mod confinement;
 mod dashboard;
 mod data_directory;
 mod deploy;
