@@ -239,14 +239,19 @@ fn is_ours_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result
     Ok(false)
 }
 
-/// Bytes free and in all, where `path` is.
+/// What is free and what there is in all, where `path` is.
 ///
 /// # Errors
 /// When the system does not say.
 pub fn space(path: &Path) -> io::Result<Space> {
     let stat = statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok(Space { free: bytes(stat.f_bavail), all: bytes(stat.f_blocks) })
+    Ok(Space {
+        free: bytes(stat.f_bavail),
+        all: bytes(stat.f_blocks),
+        free_files: stat.f_favail,
+        files: stat.f_files,
+    })
 }
 
 #[cfg(test)]
