@@ -31,6 +31,7 @@ mod limits;
 mod machine;
 mod network;
 mod openapi;
+mod openapi_bounds;
 mod output;
 mod own_ports;
 mod redaction;
