@@ -164,3 +164,28 @@ pub(super) fn no_branch(branch: &Branch, there: &[String]) -> String {
         name => format!("the repository has no branch named {name}; {named}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_git_that_came_to_the_end_of_its_memory_is_told_from_one_that_broke_off() {
+        let url = RepoUrl::parse("https://git.example/o/r").unwrap();
+        let explain = |text, exit| {
+            let largest = String::new();
+            match (Case { url: &url, token: None, known: false, largest, text, exit }).explain() {
+                Failure::Known(sentence) | Failure::TooLarge(sentence) => sentence,
+                Failure::Strange(_) | Failure::Cancelled => String::new(),
+            }
+        };
+        let own = "fatal: Out of memory, malloc failed (tried to allocate 14680065 bytes)\n\
+                   fatal: early EOF\nfatal: fetch-pack: invalid index-pack output";
+        for (text, exit) in [(own, Exit::Code(128)), ("", Exit::Signal(9)), ("", Exit::Code(137))] {
+            let sentence = explain(text, exit);
+            assert!(sentence.contains("more memory than it may have"), "{text} {sentence}");
+        }
+        let theirs = "remote: fatal: Out of memory, malloc failed\nfatal: early EOF";
+        assert!(explain(theirs, Exit::Code(128)).contains("broke off"));
+    }
+}
