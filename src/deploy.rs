@@ -272,7 +272,7 @@ impl Attempt<'_> {
                 .bind(&places.temporary(&app.id), "/var/tmp");
             let shared = self.shared;
             let no_room = || shared.no_room();
-            build::build(
+            let built = build::build(
                 &sandbox,
                 command,
                 &self.redactor,
@@ -280,7 +280,12 @@ impl Attempt<'_> {
                 &no_room,
                 build::DEADLINE,
                 &mut |line| self.log.line(line),
-            )?;
+            );
+            if built.is_err() && no_room().is_some() {
+                // It may be its cache that it has filled, and then no deploy would have room.
+                places.discard_cache(&app.id).map_err(|e| e.to_string())?;
+            }
+            built?;
         }
         if plan.start.is_none() {
             self.publish(&release, root)?;

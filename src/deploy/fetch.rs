@@ -9,6 +9,7 @@ mod survey;
 pub use cache::has_leftovers;
 pub use limits::Limits;
 
+use super::disk::Space;
 use super::files;
 use super::machine::Machine;
 use super::network;
@@ -18,7 +19,7 @@ use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use cache::{has_grown_large, packs};
 use config::{CONFIG, authorization};
-use explain::{Case, no_branch};
+use explain::{Case, needed_memory, no_branch};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -109,8 +110,8 @@ pub struct Fetch<'a> {
     pub redactor: &'a Redactor,
     /// What it may take.
     pub limits: Limits,
-    /// Bytes that the disk has to give now: the pack takes of them, and so do other apps.
-    pub room: &'a dyn Fn() -> u64,
+    /// What the disk has to give now: the pack takes of it, and so do other apps.
+    pub space: &'a dyn Fn() -> Space,
 }
 
 impl Fetch<'_> {
@@ -249,7 +250,7 @@ impl Fetch<'_> {
         let command = ["git", REPO, "ls-tree", "-r", "-l", "-z", "--full-tree", FETCHED];
         let exec = self.sandbox(false).exec(&command).deadline(LOCAL_DEADLINE);
         let mut survey = Survey::default();
-        let limits = self.limits.with_room((self.room)());
+        let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
         let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
         match (output.exit, survey.refused()) {
@@ -398,8 +399,8 @@ fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
     } else if has("No space left on device") {
         let sentence = "the disk became full while checking out; free some space";
         return Failure::TooLarge(sentence.to_owned());
-    } else if has("out of memory") || has("Out of memory") || has("malloc failed") {
-        "Git needed more memory than this machine has for the repository".to_owned()
+    } else if let Some(sentence) = needed_memory(text, exit) {
+        sentence
     } else if exit == Exit::TimedOut {
         format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
     } else {

@@ -1,17 +1,21 @@
-//! Directories that somebody else has filled: read, given away and removed
-//! without ever following one of their links.
+//! Directories that somebody else has filled: read, moved and removed without ever
+//! following one of their links, in memory that does not grow with them.
+
+mod remove;
+
+pub use remove::{remove_tree, remove_tree_while};
 
 use super::disk::Space;
 use super::identity::Range;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, chownat, fstat,
-    open, openat, openat2, renameat_with, statat, statvfs, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, statat,
+    statvfs,
 };
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +23,17 @@ use std::path::{Path, PathBuf};
 /// A directory, entered for good: what its owner renames or links meanwhile
 /// changes nothing about which one it is.
 pub const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Bytes of directories' paths that are kept to be looked at: tens of thousands of them side
+/// by side, more than any real tree has.
+const WAITING: usize = 4 << 20;
+
+/// Bytes that a path takes in memory besides its own.
+const PATH_ITSELF: usize = 64;
+
+/// What a file takes of a disk at least, also an empty one: file systems have an inode for
+/// every 16 KiB (mke2fs.conf(5)) or every 4 KiB where they are made for small files.
+const LEAST_FILE: u64 = 4 << 10;
 
 /// A release as it was checked out.
 pub struct Tree {
@@ -87,26 +102,6 @@ pub fn inside() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
 }
 
-/// Removes a directory with everything in it; one that is not there is fine.
-///
-/// It needs neither recursion nor more than a few descriptors, however deep
-/// the tree: each directory found is first moved up to the top. It gets through
-/// directories that their owner has made unreadable.
-///
-/// # Errors
-/// When something cannot be removed; what is left can be tried again.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    remove_tree_while(path, &|| true)
-}
-
-/// [`remove_tree`], which may take minutes, as long as `go_on` says so.
-///
-/// # Errors
-/// Also when it was interrupted.
-pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-    or_by_other_hands(remove_ours(path, go_on), |range| range.remove(path, go_on))
-}
-
 /// What an app owns cannot be changed by an ordinary user's server itself.
 fn or_by_other_hands<T>(
     result: io::Result<T>,
@@ -117,52 +112,6 @@ fn or_by_other_hands<T>(
             Range::of_this_user().map_or(Err(error), otherwise)
         }
         other => other,
-    }
-}
-
-fn remove_ours(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-    let top = match open(path, ENTER, Mode::empty()) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ACCESS) => {
-            fs::set_permissions(path, Permissions::from_mode(0o700))?;
-            open(path, ENTER, Mode::empty())?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let top_meta = fstat(&top)?;
-    if top_meta.st_mode & 0o700 != 0o700 {
-        rustix::fs::fchmod(&top, Mode::RWXU)?;
-    }
-    let mut counter = 0_u64;
-    let mut pending = names(&top)?;
-    while let Some(name) = pending.pop() {
-        let Some(dir) = unlink_or_enter(&top, &name)? else { continue };
-        if !go_on() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        for child in names(&dir)? {
-            // Entered, since a directory can only be moved by who may write to it.
-            if unlink_or_enter(&dir, &child)?.is_some() {
-                pending.push(move_up(&dir, &child, &top, &mut counter)?);
-            }
-        }
-        unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
-    }
-    fs::remove_dir(path)
-}
-
-/// Removes a file, or enters a directory.
-fn unlink_or_enter(parent: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
-    let refused = match unlinkat(parent, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(None),
-        Err(refused @ (Errno::ISDIR | Errno::PERM)) => refused,
-        Err(error) => return Err(error.into()),
-    };
-    match enter(parent, name) {
-        // EPERM may also be somebody else's file in a sticky directory (unlink(2)).
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(refused.into()),
-        entered => entered.map(Some),
     }
 }
 
@@ -178,59 +127,48 @@ fn enter(parent: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
     Ok(openat(parent, name, ENTER, Mode::empty())?)
 }
 
-fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, counter: &mut u64) -> io::Result<CString> {
-    loop {
-        *counter += 1;
-        let new = CString::new(format!(".removed-{counter}")).map_err(io::Error::other)?;
-        match renameat_with(from, name, top, &new, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(new),
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// What is in a directory.
+/// What is in a directory, one name after the other: how many there are is its owner's choice.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn names(dir: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut found = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let name = entry?.file_name().to_owned();
-        if name.as_bytes() != b"." && name.as_bytes() != b".." {
-            found.push(name);
-        }
-    }
-    Ok(found)
+pub fn entries(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<CString>> + use<>> {
+    Ok(Dir::read_from(dir)?.filter_map(|entry| match entry {
+        Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => None,
+        Ok(entry) => Some(Ok(entry.file_name().to_owned())),
+        Err(error) => Some(Err(error.into())),
+    }))
 }
 
-/// Gives a directory to a user of the machine, so that this user may write to it.
-/// What is in it changes hands too when the directory was somebody else's: then the
-/// server ran under another user before.
-///
-/// # Errors
-/// When that is not allowed.
-pub fn give(path: &Path, uid: u32) -> io::Result<()> {
-    let top = open(path, ENTER, Mode::empty())?;
-    if fstat(&top)?.st_uid == uid {
-        return Ok(());
+/// Directories below a top that are still to be looked at: their paths, since there may be
+/// more than we may open.
+#[derive(Debug)]
+pub struct Waiting {
+    paths: Vec<PathBuf>,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// With the top itself.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { paths: vec![PathBuf::new()], bytes: PATH_ITSELF }
     }
-    let (owner, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(uid)));
-    // Paths below the top, not open directories: there may be more than we may open.
-    let mut pending = vec![PathBuf::from(".")];
-    while let Some(path) = pending.pop() {
-        let dir = openat2(&top, &path, ENTER, Mode::empty(), inside())?;
-        for name in names(&dir)? {
-            chownat(&dir, &name, owner, group, AtFlags::SYMLINK_NOFOLLOW)?;
-            let kind = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
-            if FileType::from_raw_mode(kind) == FileType::Directory {
-                pending.push(path.join(OsStr::from_bytes(name.as_bytes())));
-            }
-        }
+
+    /// One more; `false` when that would be too many.
+    #[must_use]
+    pub fn push(&mut self, path: &Path) -> bool {
+        self.bytes += path.as_os_str().len() + PATH_ITSELF;
+        self.paths.push(path.to_owned());
+        self.bytes <= WAITING
     }
-    // The top last: were we interrupted, the next time would begin again.
-    Ok(rustix::fs::fchown(top.as_fd(), owner, group)?)
+
+    /// The next one, and how it is opened from the top.
+    pub fn pop(&mut self) -> Option<(PathBuf, PathBuf)> {
+        let path = self.paths.pop()?;
+        self.bytes -= path.as_os_str().len() + PATH_ITSELF;
+        let place = Path::new(".").join(&path);
+        Some((path, place))
+    }
 }
 
 /// Moves a directory, also one that its owner has sealed: to change parents a
@@ -264,7 +202,10 @@ fn move_ours(from: &Path, to: &Path) -> io::Result<()> {
 pub fn is_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
     or_by_other_hands(is_ours_larger(path, cap, go_on), |range| match range.size(path) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(true),
-        size => Ok(size? > cap),
+        size => {
+            let (bytes, files) = size?;
+            Ok(bytes.max(files.saturating_mul(LEAST_FILE)) > cap)
+        }
     })
 }
 
@@ -272,37 +213,45 @@ fn is_ours_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result
     let ours = fs::symlink_metadata(path)?.uid() == rustix::process::geteuid().as_raw();
     let top = open(path, ENTER, Mode::empty())?;
     let mut taken = 0_u64;
-    let mut pending = vec![PathBuf::from(".")];
-    while let Some(path) = pending.pop().filter(|_| go_on()) {
-        let dir = match openat2(&top, &path, ENTER, Mode::empty(), inside()) {
+    let mut waiting = Waiting::new();
+    while let Some((path, place)) = waiting.pop().filter(|_| go_on()) {
+        let dir = match openat2(&top, &place, ENTER, Mode::empty(), inside()) {
             Ok(dir) => dir,
             // Sealed by its owner; ours it would be easy to open.
             Err(Errno::ACCESS) if !ours => return Err(Errno::ACCESS.into()),
             Err(_) => continue,
         };
-        for name in names(&dir)? {
+        for name in entries(&dir)? {
+            let name = name?;
             let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             // st_blocks counts 512 bytes each (stat(2)).
-            taken = taken.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0) * 512);
-            if taken > cap {
+            let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+            taken = taken.saturating_add(bytes.max(LEAST_FILE));
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            // What cannot be counted is too large.
+            if taken > cap
+                || (is_dir && !waiting.push(&path.join(OsStr::from_bytes(name.as_bytes()))))
+            {
                 return Ok(true);
-            }
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                pending.push(path.join(OsStr::from_bytes(name.as_bytes())));
             }
         }
     }
     Ok(false)
 }
 
-/// Bytes free and in all, where `path` is.
+/// What is free and what there is in all, where `path` is.
 ///
 /// # Errors
 /// When the system does not say.
 pub fn space(path: &Path) -> io::Result<Space> {
     let stat = statvfs(path)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok(Space { free: bytes(stat.f_bavail), all: bytes(stat.f_blocks) })
+    Ok(Space {
+        free: bytes(stat.f_bavail),
+        all: bytes(stat.f_blocks),
+        free_files: stat.f_favail,
+        files: stat.f_files,
+    })
 }
 
 #[cfg(test)]
@@ -344,64 +293,6 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_removed_whole_and_nothing_that_it_links_to() {
-        let dir = tempfile::tempdir().unwrap();
-        let kept = dir.path().join("kept");
-        fs::create_dir(&kept).unwrap();
-        fs::write(kept.join("file"), "x").unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(tree.join("a/b/c")).unwrap();
-        fs::write(tree.join("a/b/c/file"), "x").unwrap();
-        fs::write(tree.join(".removed-1"), "in the way").unwrap();
-        symlink(&kept, tree.join("a/link")).unwrap();
-        symlink(&kept, tree.join("link")).unwrap();
-        for sealed in ["a/b/c", "a/b", "a"] {
-            fs::set_permissions(tree.join(sealed), Permissions::from_mode(0o000)).unwrap();
-        }
-        fs::set_permissions(&tree, Permissions::from_mode(0o500)).unwrap();
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists() && kept.join("file").exists());
-        remove_tree(&tree).unwrap();
-        let link = dir.path().join("link");
-        symlink(&kept, &link).unwrap();
-        assert!(remove_tree(&link).is_err());
-        assert!(kept.join("file").exists());
-    }
-
-    #[test]
-    fn a_tree_too_deep_for_a_path_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir(&tree).unwrap();
-        let mut at = open(&tree, ENTER, Mode::empty()).unwrap();
-        for _ in 0..3000 {
-            rustix::fs::mkdirat(&at, "deeper", Mode::RWXU).unwrap();
-            at = openat(&at, "deeper", ENTER, Mode::empty()).unwrap();
-        }
-        drop(at);
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-    }
-
-    #[test]
-    fn root_gives_a_tree_away_but_not_what_it_links_to() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::write(&kept, "x").unwrap();
-        symlink(&kept, tree.join("a/b/link")).unwrap();
-        give(&tree, 1_900_000_001).unwrap();
-        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
-        for path in [tree.clone(), tree.join("a"), tree.join("a/b"), tree.join("a/b/link")] {
-            assert_eq!(owner(&path), 1_900_000_001, "{}", path.display());
-        }
-        assert_eq!(owner(&kept), 0);
-    }
-
-    #[test]
     fn the_size_of_a_tree_is_known_and_a_sealed_one_can_be_moved() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
@@ -409,10 +300,23 @@ mod tests {
         fs::write(tree.join("a/file"), vec![1; 100_000]).unwrap();
         let larger = |cap| is_larger(&tree, cap, &|| true).unwrap();
         assert!(larger(50_000) && !larger(1_000_000));
+        for number in 0..300 {
+            fs::File::create(tree.join(format!("a/empty-{number}"))).unwrap();
+        }
+        assert!(larger(1_000_000), "files take of a disk also when they are empty");
         fs::create_dir(dir.path().join("other")).unwrap();
         fs::set_permissions(&tree, Permissions::from_mode(0o000)).unwrap();
         move_dir(&tree, &dir.path().join("other/moved")).unwrap();
         remove_tree(&dir.path().join("other")).unwrap();
+    }
+
+    #[test]
+    fn a_tree_with_more_directories_than_may_wait_is_a_large_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join(format!("{0}/{0}/{0}/{0}", "d".repeat(250)));
+        fs::create_dir_all(&long).unwrap();
+        (0..WAITING / 1000).for_each(|n| fs::create_dir(long.join(n.to_string())).unwrap());
+        assert!(is_larger(dir.path(), u64::MAX, &|| true).unwrap());
     }
 
     #[test]

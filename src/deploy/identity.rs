@@ -132,13 +132,7 @@ impl Range {
     /// # Errors
     /// When they belong to somebody who is neither the server's user nor of the range.
     pub fn give(self, paths: &[&Path], slot: u16) -> io::Result<()> {
-        if paths.is_empty() {
-            return Ok(());
-        }
-        let owner = format!("{0}:{0}", 1 + u32::from(slot));
-        let exec = self.hands("chown").args(["--recursive", "--no-dereference"]);
-        let exec = exec.arg(owner).arg("--").args(paths).deadline(COUNTING);
-        finish(exec).map(drop)
+        give(self.hands("chown"), paths, 1 + u32::from(slot))
     }
 
     /// Moves a directory.
@@ -165,15 +159,18 @@ impl Range {
         Err(io::ErrorKind::Interrupted.into())
     }
 
-    /// Bytes on the disk that a directory with everything in it takes.
+    /// Bytes and files on the disk that a directory with everything in it takes.
     ///
     /// # Errors
     /// When it cannot be read; [`io::ErrorKind::TimedOut`] after a minute.
-    pub fn size(self, path: &Path) -> io::Result<u64> {
-        let exec = self.hands("du").args(["--summarize", "--one-file-system", "--block-size=1"]);
-        let text = finish(exec.arg("--").arg(path).deadline(COUNTING))?;
-        let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
-        number.ok_or_else(|| io::Error::other("du said no number"))
+    pub fn size(self, path: &Path) -> io::Result<(u64, u64)> {
+        let counted = |unit| {
+            let exec = self.hands("du").args(["--summarize", "--one-file-system", unit, "--"]);
+            let text = finish(exec.arg(path).deadline(COUNTING))?;
+            let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
+            number.ok_or_else(|| io::Error::other("du said no number"))
+        };
+        Ok((counted("--block-size=1")?, counted("--inodes")?))
     }
 
     /// Lets everybody read a directory with everything in it. That is nobody else than
@@ -185,6 +182,21 @@ impl Range {
         let exec = self.hands("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
         finish(exec.deadline(COUNTING)).map(drop)
     }
+}
+
+/// Gives directories, with all that is in them, to this user, in the way that `chown` (as
+/// whom it may run) does it: links are given, not followed, and a directory comes after what
+/// is in it, so that a try that was interrupted begins again.
+///
+/// # Errors
+/// When that is not allowed.
+pub fn give(chown: Exec, paths: &[&Path], uid: u32) -> io::Result<()> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let exec = chown.args(["--recursive", "--no-dereference"]);
+    let exec = exec.arg(format!("{uid}:{uid}")).arg("--").args(paths).deadline(COUNTING);
+    finish(exec).map(drop)
 }
 
 /// Why apps may share the server's user although it has a range, after a try with the
@@ -327,6 +339,24 @@ mod tests {
         assert!(why.contains("have users out of that range"), "{why}");
         let others = Range { uid: 1_000_000, gid: 0 };
         assert!(why_shared(old, others, dir.path()).is_ok());
+    }
+
+    #[test]
+    fn root_gives_a_tree_away_but_not_what_it_links_to() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(&kept, "x").unwrap();
+        std::os::unix::fs::symlink(&kept, tree.join("a/b/link")).unwrap();
+        give(Exec::new("chown"), &[&tree], 1_900_000_001).unwrap();
+        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+        for path in [tree.clone(), tree.join("a"), tree.join("a/b"), tree.join("a/b/link")] {
+            assert_eq!(owner(&path), 1_900_000_001, "{}", path.display());
+        }
+        assert_eq!(owner(&kept), 0);
     }
 
     #[test]

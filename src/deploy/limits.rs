@@ -15,6 +15,11 @@ const BUILD_PROCESSES: u64 = 4096;
 /// together: runtimes write to less of what they ask for.
 const LEAST_DATA: u64 = 1 << 30;
 
+/// Bytes that Git may have. It takes 200 MiB for a pack of 500 MB with 200,000 files, a
+/// dozen of which have 14 MB and differ little: with two threads, three such files in
+/// memory for each (see its configuration).
+pub const FETCH_MEMORY: u64 = 512 << 20;
+
 /// CPU weight of an app, the kernel's default, and of a build beside it.
 const APP_WEIGHT: u32 = 100;
 const BUILD_WEIGHT: u32 = 10;
@@ -77,7 +82,15 @@ impl Limits {
         }
     }
 
-    /// What a fetch or a build may take.
+    /// What Git may take: what a repository's host sends is its own choice, and Git keeps
+    /// much of it in memory.
+    #[must_use]
+    pub fn of_fetch(machine: &Machine) -> Self {
+        let build = Self::of_build(machine);
+        Self { memory: build.memory.min(FETCH_MEMORY), data: FETCH_MEMORY, ..build }
+    }
+
+    /// What a build may take.
     #[must_use]
     pub fn of_build(machine: &Machine) -> Self {
         Self { processes: BUILD_PROCESSES, weight: BUILD_WEIGHT, ..Self::usual(machine) }

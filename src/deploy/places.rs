@@ -330,7 +330,7 @@ impl Places {
         }
     }
 
-    /// Bytes free and in all, where the data is.
+    /// What is free and what there is in all, where the data is.
     ///
     /// # Errors
     /// When the system does not say.

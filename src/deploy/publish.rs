@@ -5,14 +5,14 @@
 //! and directories alone, none of them hidden, which nobody else can write to.
 
 use super::error::Halt;
-use super::files::{ENTER, Tree, inside, names};
+use super::files::{ENTER, Tree, Waiting, entries, inside};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes that a site may have, for disk is shared by all apps; ten times a large one.
 const MOST_BYTES: u64 = 1 << 30;
@@ -32,21 +32,22 @@ const NAMED: usize = 5;
 pub struct Published {
     /// Regular files.
     pub files: usize,
-    left_out: Vec<String>,
+    /// What is not published: how much that is, and the first few names.
+    left_out: usize,
+    named: Vec<String>,
 }
 
 impl Published {
     /// The sentence for what was left out; nothing when that is nothing.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let some: Vec<&str> = self.left_out.iter().take(NAMED).map(String::as_str).collect();
-        let rest = self.left_out.len().saturating_sub(NAMED);
+        let rest = self.left_out - self.named.len();
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        (!some.is_empty()).then(|| {
+        (self.left_out > 0).then(|| {
             format!(
                 "Left out: {}{rest}. Links, special files and what cannot be read are not \
                  published; put a copy of the file there",
-                some.join(", ")
+                self.named.join(", ")
             )
         })
     }
@@ -66,22 +67,22 @@ pub fn publish(
     let failed = |error: io::Error| NotCopied::from(error).told(most);
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
-    let mut pending = vec![PathBuf::new()];
-    while let Some(path) = pending.pop() {
-        let place = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-        let Ok(dir) = openat2(tree.top(), place, ENTER, Mode::empty(), inside()) else {
+    let mut waiting = Waiting::new();
+    while let Some((path, place)) = waiting.pop() {
+        let Ok(dir) = openat2(tree.top(), &place, ENTER, Mode::empty(), inside()) else {
             published.leave_out(&path);
             continue;
         };
         DirBuilder::new().mode(0o700).create(to.join(&path)).map_err(failed)?;
-        for name in names(&dir).map_err(failed)? {
-            let below = path.join(OsStr::from_bytes(name.as_bytes()));
-            if is_hidden(&name) {
-                continue;
-            }
+        for name in entries(&dir).map_err(failed)? {
+            let name = name.map_err(failed)?;
             if !go_on() {
                 return Err(Halt::Cancelled);
             }
+            if is_hidden(&name) {
+                continue;
+            }
+            let below = path.join(OsStr::from_bytes(name.as_bytes()));
             count += 1;
             if count > MOST_FILES || below.as_os_str().len() > LONGEST_PATH {
                 let sentence = format!(
@@ -91,7 +92,10 @@ pub fn publish(
             }
             let kind = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
             match kind.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-                Ok(FileType::Directory) => pending.push(below),
+                Ok(FileType::Directory) if !waiting.push(&below) => {
+                    return Err("the site has too many directories beside one another".into());
+                }
+                Ok(FileType::Directory) => {}
                 Ok(FileType::RegularFile) => match read(tree, &below) {
                     Some(file) => {
                         bytes += copy(file, &to.join(&below), most - bytes, go_on)
@@ -112,7 +116,11 @@ pub fn publish(
 
 impl Published {
     fn leave_out(&mut self, path: &Path) {
-        self.left_out.push(path.to_string_lossy().chars().filter(|c| !c.is_control()).collect());
+        self.left_out += 1;
+        if self.named.len() < NAMED {
+            let name = path.to_string_lossy();
+            self.named.push(name.chars().filter(|c| !c.is_control()).collect());
+        }
     }
 }
 
@@ -218,6 +226,34 @@ mod tests {
         }
         let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("index.html"), mode("deep")), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_five_names_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().join("release");
+        fs::create_dir(&release).unwrap();
+        for number in 0..1000 {
+            symlink("/", release.join(format!("link-{number}"))).unwrap();
+        }
+        let tree = Tree::open(&release, "").unwrap();
+        let published = publish(&tree, &dir.path().join("to"), u64::MAX, &|| true).unwrap();
+        assert_eq!((published.left_out, published.named.len()), (1000, NAMED));
+        let warning = published.warning().unwrap();
+        assert!(warning.contains(" and 995 more. Links"), "{warning}");
+    }
+
+    #[test]
+    fn more_directories_than_may_wait_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().join("release");
+        let long = format!("{0}/{0}/{0}", "d".repeat(250));
+        fs::create_dir_all(release.join(&long)).unwrap();
+        (0..6000).for_each(|n| fs::create_dir(release.join(format!("{long}/{n}"))).unwrap());
+        let tree = Tree::open(&release, "").unwrap();
+        let refused = publish(&tree, &dir.path().join("to"), u64::MAX, &|| true).unwrap_err();
+        let sentence = "the site has too many directories beside one another";
+        assert_eq!(refused, Halt::from(sentence));
     }
 
     #[test]

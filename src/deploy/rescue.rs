@@ -8,12 +8,16 @@ use crate::model::AppId;
 /// its owner has seen what is wrong.
 const ENOUGH: u64 = 16 << 20;
 
+/// Free inodes with which it starts: it makes some dozens of files, and its apps one each.
+const ENOUGH_FILES: u64 = 1000;
+
 /// Removes what nobody needs as long as the disk is full: what was put aside, what deploys
 /// left that did not come to their end, and at last what the next deploy can make again.
 /// The caller holds the lock on the data directory, so no deploy is under way.
 pub fn make_room(data: &DataDir) {
     let places = Places::new(data.clone());
-    make_room_in(&places, &|| places.space().is_ok_and(|space| space.free < ENOUGH));
+    let is_full = || places.space().is_ok_and(|s| s.has_less_than(ENOUGH, ENOUGH_FILES));
+    make_room_in(&places, &is_full);
 }
 
 fn make_room_in(places: &Places, is_full: &dyn Fn() -> bool) {

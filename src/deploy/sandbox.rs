@@ -101,7 +101,7 @@ impl<'a> Sandbox<'a> {
         let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
         let (limits, file_size) = match purpose {
             Purpose::Run => (Limits::usual(machine), None),
-            Purpose::Fetch => (Limits::of_build(machine), None),
+            Purpose::Fetch => (Limits::of_fetch(machine), None),
             Purpose::Build => (Limits::of_build(machine), Some(BUILD_FILE_SIZE)),
         };
         let (exit_file, port, log, dir) = (None, None, None, "/".into());

@@ -1,6 +1,6 @@
 //! The first step of a deploy: the source, as far as there is room for it.
 
-use super::disk::{Space, watched};
+use super::disk::watched;
 use super::fetch::{self, TokenOf};
 use super::machine::Machine;
 use super::{Attempt, Halt};
@@ -15,7 +15,7 @@ impl Attempt<'_> {
         };
         self.say(&format!("Fetching {branch} of {}", app.git_repo));
         let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
-        let room = || places.space().map_or(0, Space::room);
+        let space = || places.space().unwrap_or_default();
         let fetch = fetch::Fetch {
             machine,
             slot: app.slot,
@@ -26,8 +26,8 @@ impl Attempt<'_> {
             cache: &places.repo(&app.id),
             release: &places.release(&app.id, self.id),
             redactor: &self.redactor,
-            limits: fetch::Limits::default().with_room(room()),
-            room: &room,
+            limits: fetch::Limits::default().within(space()),
+            space: &space,
         };
         let fetched = watched(self.cancel, &|| self.shared.no_room(), |stop| {
             fetch.run(stop, &mut |l| self.say(l))

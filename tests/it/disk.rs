@@ -310,3 +310,77 @@ fn a_nearly_full_disk_refuses_a_deploy_with_a_sentence() {
     drop(server.stop());
     drop(disk);
 }
+
+/// Makes empty files in a directory until it is ended, whatever the system says.
+const FILL: &str = "import os, sys\n\
+    os.makedirs(sys.argv[1]); os.chdir(sys.argv[1]); n = 0\n\
+    while True:\n\
+    \x20   n += 1\n\
+    \x20   try: open(str(n), 'w').close()\n\
+    \x20   except OSError: pass\n";
+
+/// Inodes that are free where the data is.
+fn free_files(data: &Path) -> u64 {
+    rustix::fs::statvfs(data).expect("a file system").f_favail
+}
+
+#[test]
+fn a_build_that_takes_all_inodes_is_ended_and_the_token_can_be_rotated_meanwhile() {
+    let Some((setup, disk)) = on_a_disk_of(2000) else { return };
+    disk.remount("nr_inodes=100000");
+    let git = GitServer::start();
+    git.commit("plain", &[PLAIN[0], PLAIN[1], ("fill.py", FILL)]);
+    let data = setup.data();
+    let server = setup.start();
+    let mut owner = server.owner();
+    let plain = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
+    deploy_live(&mut owner, &plain);
+    let before = free_files(&data);
+    for at in ["/app/many", "/cache/many"] {
+        let build = json!({"buildCommand": format!("python3 -S fill.py {at}")});
+        owner.patch(&format!("/api/apps/{plain}"), &build).expect(200);
+        let id = deploy(&mut owner, &plain);
+        let mut running = true;
+        while running {
+            owner.post("/api/security/rotate-token", &json!({})).expect(200);
+            owner = server.owner();
+            let deploy = owner.get(&format!("/api/deploys/{id}")).expect(200).json();
+            running = deploy["finishedAt"].is_null();
+        }
+        let error = error_of(&mut owner, &id);
+        assert!(error.contains("the build was ended: only"), "{error}");
+        assert!(error.contains("of 100000 inodes of the disk are free"), "{error}");
+        until("its files are gone", LIMIT, || free_files(&data) + 50 > before);
+    }
+    drop(server.stop());
+    drop(disk);
+}
+
+#[test]
+fn a_server_starts_when_a_deploy_has_taken_the_last_inode() {
+    let Some((setup, disk)) = on_a_disk_of(2000) else { return };
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let data = setup.data();
+    let mut server = setup.start();
+    let mut owner = server.owner();
+    let build = "for n in $(seq 5000); do : >$n; done; echo taken; sleep 600";
+    let app = json!({"name": "waste", "gitRepo": git.url("plain"), "buildCommand": build});
+    let app = create(&mut owner, &app);
+    let id = deploy(&mut owner, &app);
+    log_says(&mut owner, &id, "taken");
+    server.kill9();
+    until("no inode is left", LIMIT, || {
+        let stat = rustix::fs::statvfs(&data).expect("a file system");
+        let options = format!("remount,nr_inodes={}", stat.f_files - stat.f_ffree);
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &options]).arg(&data);
+        mount.output().expect("mount runs").status.success() && free_files(&data) == 0
+    });
+    let server = server.setup().clone().start();
+    assert!(server.log().contains("the disk is full; removing"), "{}", server.log());
+    let error = error_of(&mut server.owner(), &id);
+    assert!(error.contains("the server stopped while this deploy was building"), "{error}");
+    drop(server.stop());
+    drop(disk);
+}

@@ -8,6 +8,7 @@
 
 mod admin_token;
 mod bad_input;
+mod bounds;
 mod brute_force;
 mod clock;
 mod confinement;
@@ -33,6 +34,7 @@ mod machine;
 mod manual;
 mod network;
 mod openapi;
+mod openapi_bounds;
 mod output;
 mod own_ports;
 mod redaction;

@@ -9,7 +9,7 @@ use std::time::Duration;
 const SPEC: &str = include_str!("../../assets/openapi.json");
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-fn spec() -> Value {
+pub fn spec() -> Value {
     serde_json::from_str(SPEC).expect("JSON")
 }
 
@@ -55,6 +55,32 @@ fn the_description_and_the_route_table_name_the_same_operations() {
     assert!(routed.len() > 20, "the table was not found: {routed:?}");
     routed.insert(("GET".to_owned(), "/healthz".to_owned()));
     assert_eq!(described(), routed);
+}
+
+/// The targets of all references.
+fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("$ref").and_then(Value::as_str));
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(entries) => entries.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_to_something_and_nothing_is_there_without_one() {
+    let (spec, mut found) = (spec(), BTreeSet::new());
+    references(&spec, &mut found);
+    let mut there = BTreeSet::new();
+    for (kind, components) in spec["components"].as_object().expect("components") {
+        if kind != "securitySchemes" {
+            let names = components.as_object().expect("components").keys();
+            there.extend(names.map(|name| format!("#/components/{kind}/{name}")));
+        }
+    }
+    assert_eq!(found, there.iter().map(String::as_str).collect());
 }
 
 #[test]
@@ -241,7 +267,7 @@ fn anything(dice: &mut Dice) -> Value {
     }
 }
 
-fn resolved<'a>(spec: &'a Value, schema: &'a Value) -> &'a Value {
+pub fn resolved<'a>(spec: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str() {
         Some(reference) => resolved(spec, spec.pointer(&reference[1..]).expect("a target")),
         None => schema,

@@ -4,7 +4,7 @@ use crate::model::Secret;
 use data_encoding::BASE64;
 
 /// Configuration for every call. Nothing else is read.
-pub(super) const CONFIG: [(&str, &str); 13] = [
+pub(super) const CONFIG: [(&str, &str); 14] = [
     ("core.hooksPath", "/dev/null"),
     ("core.askPass", ""),
     ("credential.helper", ""),
@@ -21,6 +21,8 @@ pub(super) const CONFIG: [(&str, &str); 13] = [
     ("fetch.unpackLimit", "1"),
     // Larger files go through in pieces instead of as a whole in memory.
     ("core.bigFileThreshold", "16m"),
+    // Each has some such files in memory, and there may be as many as the machine has cores.
+    ("pack.threads", "2"),
 ];
 
 /// The header that carries a token. One with a colon is a user name and a password.

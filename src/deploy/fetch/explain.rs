@@ -1,6 +1,7 @@
 //! Makes one sentence of what Git said, which tells the owner what to do.
 
 use super::{Failure, TokenOf, last_line, shortened};
+use crate::deploy::limits::FETCH_MEMORY;
 use crate::model::{Branch, RepoUrl};
 use crate::proc::Exit;
 
@@ -27,6 +28,8 @@ impl Case<'_> {
         let host = self.url.origin();
         let last = || last_line(self.text, self.exit);
         let sentence = if let Some(sentence) = self.refused() {
+            sentence
+        } else if let Some(sentence) = needed_memory(self.text, self.exit) {
             sentence
         } else if self.has(&["returned error: 30"]) {
             "the repository has moved, and a token is not sent after it; write the address to \
@@ -64,8 +67,6 @@ impl Case<'_> {
             // index-pack, ended by the kernel at its limit, says nothing itself.
             let sentence = format!("the repository is larger than {}", self.largest);
             return Failure::TooLarge(sentence);
-        } else if self.has(&["out of memory", "Out of memory", "malloc failed"]) {
-            "Git needed more memory than this machine has for the repository".to_owned()
         } else {
             return Failure::Strange(format!("Git could not fetch: {}", last()));
         };
@@ -129,6 +130,21 @@ impl TokenOf {
     }
 }
 
+/// The sentence for a Git that came to the end of its memory: it says so itself, or was killed
+/// by the kernel when a cgroup held it.
+pub(super) fn needed_memory(text: &str, exit: Exit) -> Option<String> {
+    // The host may say it too, of itself.
+    let mut ours = text.lines().filter(|line| !line.starts_with("remote:"));
+    let said = ours.any(|line| line.contains("out of memory") || line.contains("Out of memory"));
+    (said || matches!(exit, Exit::Signal(9) | Exit::Code(137))).then(|| {
+        format!(
+            "Git needed more memory than it may have, which is {} MiB at most: the repository's \
+             host lists branches and tags without end, or the repository holds too many objects",
+            FETCH_MEMORY >> 20
+        )
+    })
+}
+
 /// Why a branch could not be fetched, with those that the repository has.
 pub(super) fn no_branch(branch: &Branch, there: &[String]) -> String {
     let named = match there {
@@ -146,5 +162,30 @@ pub(super) fn no_branch(branch: &Branch, there: &[String]) -> String {
              app's settings, or change the default at its host"
         ),
         name => format!("the repository has no branch named {name}; {named}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_git_that_came_to_the_end_of_its_memory_is_told_from_one_that_broke_off() {
+        let url = RepoUrl::parse("https://git.example/o/r").unwrap();
+        let explain = |text, exit| {
+            let largest = String::new();
+            match (Case { url: &url, token: None, known: false, largest, text, exit }).explain() {
+                Failure::Known(sentence) | Failure::TooLarge(sentence) => sentence,
+                Failure::Strange(_) | Failure::Cancelled => String::new(),
+            }
+        };
+        let own = "fatal: Out of memory, malloc failed (tried to allocate 14680065 bytes)\n\
+                   fatal: early EOF\nfatal: fetch-pack: invalid index-pack output";
+        for (text, exit) in [(own, Exit::Code(128)), ("", Exit::Signal(9)), ("", Exit::Code(137))] {
+            let sentence = explain(text, exit);
+            assert!(sentence.contains("more memory than it may have"), "{text} {sentence}");
+        }
+        let theirs = "remote: fatal: Out of memory, malloc failed\nfatal: early EOF";
+        assert!(explain(theirs, Exit::Code(128)).contains("broke off"));
     }
 }

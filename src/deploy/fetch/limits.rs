@@ -1,5 +1,6 @@
 //! What one fetch may take of the machine, so that no repository fills it.
 
+use crate::deploy::disk::Space;
 use std::time::Duration;
 
 /// Bytes that Git needs to make an empty repository.
@@ -32,11 +33,12 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// With no more bytes than the disk has to give; but Git needs a few before it can
-    /// say that a repository does not fit.
+    /// With no more than the disk has to give; but Git needs a few bytes before it can say
+    /// that a repository does not fit.
     #[must_use]
-    pub fn with_room(mut self, bytes: u64) -> Self {
-        self.bytes = self.bytes.min(bytes.max(GIT_ITSELF));
+    pub fn within(mut self, space: Space) -> Self {
+        self.bytes = self.bytes.min(space.room().max(GIT_ITSELF));
+        self.files = self.files.min(space.room_for_files());
         self
     }
 
@@ -47,6 +49,15 @@ impl Limits {
             format!("{mib} MiB, for which the disk has room")
         } else {
             format!("{mib} MiB, which is the most that is fetched")
+        }
+    }
+
+    /// The limit in files, in words.
+    pub(super) fn most_files(&self) -> String {
+        if self.files < Self::default().files {
+            format!("{} files, for which the disk has inodes", self.files)
+        } else {
+            format!("{} files, which is the most that is checked out", self.files)
         }
     }
 }

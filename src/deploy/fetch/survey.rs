@@ -86,8 +86,8 @@ impl Survey {
         self.bytes = self.bytes.saturating_add(size);
         if self.files > limits.files {
             return ControlFlow::Break(format!(
-                "the commit holds more than {} files, which is the most that is checked out",
-                limits.files
+                "the commit holds more than {}",
+                limits.most_files()
             ));
         }
         if self.bytes > limits.bytes {

@@ -95,6 +95,9 @@ fn repository() -> tempfile::TempDir {
     dir
 }
 
+/// A disk without an end.
+const ENDLESS: Space = Space { free: u64::MAX, all: 0, free_files: 0, files: 0 };
+
 /// Directories of an app.
 struct Place {
     machine: Machine,
@@ -144,7 +147,7 @@ impl Place {
             release: &self.fresh("release"),
             redactor: &Redactor::default(),
             limits,
-            room: &|| u64::MAX,
+            space: &|| ENDLESS,
         }
         .run(&Cancel::new().unwrap(), &mut |line| log.push(line.to_owned()));
         if let Some(token) = token {
@@ -173,7 +176,7 @@ impl Place {
             release: &self.dir.path().join("release"),
             redactor: &Redactor::default(),
             limits: Limits::default(),
-            room: &|| u64::MAX,
+            space: &|| ENDLESS,
         };
         let output = fetch.sandbox(true).exec(&["/bin/sh", "-c", script]).run().unwrap();
         let all = [output.stdout, output.stderr].concat();
@@ -434,7 +437,7 @@ fn a_host_that_never_answers_can_be_cancelled() {
         release: &place.dir.path().join("release"),
         redactor: &Redactor::default(),
         limits: Limits::default(),
-        room: &|| u64::MAX,
+        space: &|| ENDLESS,
     };
     assert_eq!(fetch.run(&cancel, &mut |_| {}), Err(FetchError::Cancelled));
 }

@@ -5,8 +5,13 @@ use std::path::{Path, PathBuf};
 
 /// Resident memory in KiB; nothing when the process has gone.
 pub fn resident_kib(pid: u32) -> Option<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// A number of KiB that stands under this name in the status of a process.
+pub fn status_kib(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
