@@ -6,6 +6,7 @@
 
 mod app_row;
 mod apps;
+mod deploy_row;
 mod deploys;
 mod draft;
 mod draining;
@@ -17,7 +18,8 @@ mod settings;
 
 pub use app_row::AppText;
 pub use apps::{App, Process};
-pub use deploys::{Deploy, Queued};
+pub use deploy_row::{Deploy, Step};
+pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};
@@ -33,12 +35,15 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
-const STEPS: [&str; SCHEMA_VERSION as usize] =
-    [include_str!("store/schema_1.sql"), include_str!("store/schema_2.sql")];
+const STEPS: [&str; SCHEMA_VERSION as usize] = [
+    include_str!("store/schema_1.sql"),
+    include_str!("store/schema_2.sql"),
+    include_str!("store/schema_3.sql"),
+];
 
 /// A known text, sealed. If it opens, the key is right (P18).
 const CANARY_TEXT: &str = "better-paas";

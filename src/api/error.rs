@@ -191,6 +191,7 @@ impl From<DeployError> for ApiError {
             DeployError::NoApp => Self::no_app(),
             DeployError::Store(error) => error.into(),
             DeployError::NothingToStart => Self::new(409, "nothing_to_start", error.to_string()),
+            DeployError::Ended => Self::new(409, "deploy_ended", error.to_string()),
             DeployError::NoRelease => Self {
                 field: Some("deployId".to_owned()),
                 ..Self::new(409, "no_release", format!("deployId: {error}"))

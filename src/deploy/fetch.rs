@@ -59,7 +59,7 @@ const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
 
-/// Runs its arguments, then prints hash and subject of the ref that is its name: one
+/// Runs its arguments, then prints hash, author and subject of the ref that is its name: one
 /// sandbox for both, since to make one takes longer than what most Gits do in it.
 const THEN_NAME_IT: &str = r#""$@" && exec git --git-dir=/repo log -1 --format=%H%n%s "$0""#;
 
@@ -71,6 +71,8 @@ const CHECK_OUT: &str = r#"git --git-dir=/repo read-tree "$0" &&
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     /// Its hash in hex.
+    /// Whom it names as its author.
+    pub author: String,
     pub hash: String,
     /// The first line of its message.
     pub subject: String,
@@ -237,11 +239,14 @@ impl Fetch<'_> {
     /// What was fetched.
     fn commit(&self, about: &Output) -> Result<Commit, Failure> {
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
-        let (hash, subject) = text.trim_end().split_once('\n').unwrap_or((text.trim(), ""));
+        let mut lines = text.lines();
+        let mut line = || lines.next().unwrap_or_default();
+        let (hash, author, subject) = (line(), line(), line());
         if hash.len() < HASH || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::Strange("Git did not name the commit".to_owned()));
         }
-        Ok(Commit { hash: hash.to_owned(), subject: shortened(&self.redactor.clean(subject)) })
+        let [author, subject] = [author, subject].map(|s| shortened(&self.redactor.clean(s)));
+        Ok(Commit { hash: hash.to_owned(), author, subject })
     }
 
     /// Counts the commit's files before any of them is written.

@@ -9,6 +9,7 @@
 mod admin_token;
 mod bad_input;
 mod brute_force;
+mod cancel;
 mod clock;
 mod dashboard;
 mod data_directory;
@@ -26,6 +27,7 @@ mod identity;
 mod interrupted;
 
 mod harness_proof;
+mod history;
 mod limits;
 mod machine;
 mod network;
