@@ -142,7 +142,7 @@ fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {
 /// `POST /api/deploy`: finds or makes the app, then deploys it.
 pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     let mut fields = Fields::of(request.body)?;
-    let repo = fields.required("gitRepo", RepoUrl::parse)?;
+    let repo = fields.required("gitRepo", RepoUrl::read)?;
     let branch = fields.text("branch", Branch::parse)?.unwrap_or_default();
     let name = fields.text("name", AppName::parse)?;
     let git_token = fields.nullable_text("gitToken", token)?.flatten();
