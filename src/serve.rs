@@ -9,7 +9,7 @@ mod signals;
 use self::signals::{ANEW, Signals};
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh, token};
-use crate::config::{Config, Routing};
+use crate::config::{Config, Routing, doubts};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
 use crate::gate::{self, Gate};
@@ -59,6 +59,10 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     raise_limit_of_files();
     http::watch_panics();
     let started = Instant::now();
+    config.routing.check_bind()?;
+    for doubt in doubts(std::env::vars_os().map(|(name, _)| name), &config.routing) {
+        log::warn!("{doubt}");
+    }
     // Signals that come while we start are kept until we look at them.
     let signals = Signals::keep()?;
     let config = Config::from_env(|name| std::env::var_os(name))?;

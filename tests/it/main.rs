@@ -41,6 +41,7 @@ mod routing_names;
 mod routing_switch;
 mod running;
 mod scripts;
+mod settings;
 mod sign_in;
 mod start_and_stop;
 mod supervision;
