@@ -42,21 +42,3 @@ fn a_cancelled_redeploy_leaves_the_app_running_and_the_next_request_in_the_queue
     let now = show(&mut site.owner, &app);
     assert_eq!((&now["status"], &now["liveDeployId"]), (&json!("running"), &json!(queued)));
 }
-
-#[test]
-fn an_app_whose_redeploy_is_cancelled_goes_on_with_its_live_release() {
-    let mut site = Site::new();
-    let app = site.app("steady");
-    let live = deploy_live(&mut site.owner, &app);
-    site.git.hold();
-    let fetching = deploy(&mut site.owner, &app);
-    site.reaches(&fetching, "fetching");
-    site.owner.post(&format!("/api/deploys/{fetching}/cancel"), &json!({})).expect(202);
-    let now = show(&mut site.owner, &app);
-    assert_eq!((&now["status"], &now["liveDeployId"]), (&json!("running"), &json!(live)));
-    site.git.release();
-    // Whatever Git still brings, it does not come back.
-    deploy_live(&mut site.owner, &app);
-    let still = ended(&mut site.owner, &fetching);
-    assert_eq!(still["error"], "cancelled");
-}
