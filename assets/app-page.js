@@ -48,13 +48,10 @@ function showHead(root, app) {
   say(root, { "trouble-why": app.statusDetail ? ` It ended with ${app.statusDetail}.` : "" });
   part(root, "trouble-log").href = `#/apps/${app.id}/log`;
   const up = app.liveDeployId !== null && app.status !== "stopped";
-  // Without a release that it could stop, it ends the deploy: the first build of an app may take long for nothing.
-  const first = app.liveDeployId === null && app.status === "deploying";
   const focused = document.activeElement;
   part(root, "start").hidden = app.status !== "stopped" || app.liveDeployId === null;
   part(root, "restart").hidden = !up;
-  part(root, "stop").hidden = !up && !first;
-  say(root, { stop: first ? "Cancel the deploy" : "Stop" });
+  part(root, "stop").hidden = !up;
   // A button that goes away while it has the focus hands it to one that stays.
   if (focused?.hidden && part(root, "actions").contains(focused)) part(root, "deploy").focus();
 }

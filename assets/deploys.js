@@ -1,6 +1,6 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
-import { get, getText, live, post } from "./api.js";
+import { Failure, get, getText, live, post } from "./api.js";
 import { copy, download, duration, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
@@ -51,10 +51,11 @@ export async function deploysTab(page) {
     });
   }
 
-  // Any release that was live once; the server says when it is no longer kept.
   function showRollBack() {
-    part(root, "roll-back").hidden = shown.status !== "live" || shownId === page.app.liveDeployId;
+    part(root, "roll-back").hidden = !shown.canRollBack || shownId === page.app.liveDeployId;
   }
+  // What comes of it comes as any news of the deploy.
+  onClick(part(root, "cancel"), part(root, "log-error"), () => post(`/api/deploys/${shownId}/cancel`));
   onClick(part(root, "roll-back"), part(root, "log-error"), async () => {
     const { id } = await post(`${page.path}/rollback`, { deployId: shownId });
     page.go(`#/apps/${page.id}/deploys/${id}`);
@@ -69,6 +70,7 @@ export async function deploysTab(page) {
   }
 
   const [first, chosen] = await Promise.all([load(), page.deployId ? get(`/api/deploys/${page.deployId}`) : null]);
+  if (chosen && chosen.appId !== page.id) throw new Failure(404, "This app has no such deploy.");
   const older = part(root, "older");
   older.hidden = first.length < PAGE;
   showOne(chosen ?? first[0]);
@@ -135,7 +137,8 @@ function showDeploy(page, root, deploy, signal, changed) {
 
   function show(now) {
     if (signal.aborted) return;
-    say(root, { title: nameOf(now) });
+    say(root, { title: nameOf(now), author: now.commitAuthor && `by ${now.commitAuthor}` });
+    part(root, "cancel").hidden = isFinal(now);
     showSteps(part(root, "steps"), now);
     const result = part(root, "result");
     const crashed = now.id === page.app.liveDeployId && page.app.status === "crashed";
@@ -196,13 +199,17 @@ export function reasonOf({ error }) {
   return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
-function showSteps(list, { status }) {
-  const at = STEPS.indexOf(status);
-  list.hidden = status === "failed";
-  list.replaceChildren(...STEPS.map((step, place) => {
+/** The steps with the time that each took; of a failed deploy those that it came to, the last one being where it ended. */
+function showSteps(list, { status, steps }) {
+  const failed = status === "failed";
+  const shown = failed ? steps.map(({ step }) => step) : STEPS;
+  const at = failed ? shown.length - 1 : STEPS.indexOf(status);
+  list.hidden = shown.length === 0;
+  list.replaceChildren(...shown.map((step, place) => {
     const item = document.createElement("li");
-    item.textContent = statusWord(step);
-    item.className = place < at || status === "live" ? "done" : place === at ? "now" : "";
+    const taken = steps.find((one) => one.step === step);
+    item.textContent = statusWord(step) + (taken?.finishedAt ? ` ${took(taken)}` : "");
+    item.className = place < at || status === "live" ? "done" : place > at ? "" : failed ? "bad" : "now";
     if (item.className === "now") item.ariaCurrent = "step";
     return item;
   }));

@@ -174,6 +174,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
             owner(|api, s, _| apps::act(api, s, id, Deployer::restart_app))
         }
         ("GET", ["deploys", id]) => owner(|api, s, _| deploys::show(api, s, id)),
+        ("POST", ["deploys", id, "cancel"]) => owner(|api, s, _| deploys::cancel(api, s, id)),
         ("GET", ["deploys", id, "log"]) => owner(|api, s, _| deploys::log(api, s, id)),
         ("POST", ["deploy"]) => owner(deploys::one_line).with_body(),
         ("GET", ["settings", "github-token"]) => owner(settings::github_token),

@@ -1,10 +1,13 @@
 //! The environment as a checked [`Config`], or one sentence that says what to write instead.
 
+mod doubts;
 mod routing;
 
+pub use doubts::doubts;
 pub use routing::Routing;
 
 use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Secret, Trust};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -14,6 +17,29 @@ use std::path::PathBuf;
 const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
 const DEFAULT_DATA_DIR: &str = "data";
+
+/// All variables that are read.
+const NAMES: [&str; 15] = [
+    "ADMIN_TOKEN",
+    "LISTEN_ADDR",
+    "TRUST_PROXY",
+    "DASHBOARD_ORIGIN",
+    "BETTER_PAAS_SECRET_KEY",
+    "CREDENTIALS_DIRECTORY",
+    "DATA_DIR",
+    "ROUTER",
+    "BASE_DOMAIN",
+    "ROUTER_BIND",
+    "HTTP_PORT",
+    "HTTPS_PORT",
+    "DASHBOARD_DOMAIN",
+    "ACME_EMAIL",
+    "PRIVATE_TLS",
+];
+
+/// Different characters that a pinned token has at least. Of 32 random digits fewer come up
+/// once in ten million tokens; of random letters never.
+const DIFFERENT: usize = 6;
 
 /// What the environment says, each value checked once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +124,9 @@ fn admin_token(value: OsString) -> Result<Secret, ConfigError> {
     } else if !text.bytes().all(|b| b.is_ascii_graphic()) {
         "holds a character that cannot travel in a header; write letters, digits and ASCII \
          punctuation, for example from: openssl rand -hex 32"
+    } else if text.bytes().collect::<HashSet<_>>().len() < DIFFERENT {
+        "repeats a few characters and can be guessed however long it is; write at least 32 \
+         random characters, for example from: openssl rand -hex 32"
     } else {
         return Ok(token);
     };
@@ -237,8 +266,8 @@ mod tests {
         let config = one("ADMIN_TOKEN", good).unwrap();
         assert_eq!(config.admin_token.as_ref().unwrap().expose(), good);
         assert!(!format!("{config:?}").contains(good));
-        assert!(one("ADMIN_TOKEN", &"~".repeat(256)).is_ok());
-        let long = "x".repeat(257);
+        assert!(one("ADMIN_TOKEN", &good.repeat(8)).is_ok());
+        let (long, same) = ("x".repeat(257), "a".repeat(44));
         for (bad, word) in [
             ("", "empty"),
             ("hunter2", "too short"),
@@ -249,6 +278,8 @@ mod tests {
             ("ä123456789abcdef0123456789abcdef", "header"),
             ("\u{7f}123456789abcdef0123456789abcdef", "header"),
             (&long, "too long"),
+            (&same, "repeats"),
+            ("01201201201201201201201201201201", "repeats"),
         ] {
             let error = one("ADMIN_TOKEN", bad).unwrap_err().to_string();
             assert!(error.starts_with("ADMIN_TOKEN ") && error.contains(word), "{error}");

@@ -91,6 +91,9 @@ const LAST_LINE_LENGTH: usize = 300;
 /// Characters of a commit's hash that name it to people.
 const SHORT_COMMIT: usize = 10;
 
+/// Why a deploy of an app that is gone has ended.
+const REMOVED: &str = "cancelled, because the app was removed";
+
 /// Characters of a failed deploy's reason in the server's log, which keeps everybody's.
 const REASON: usize = 300;
 
@@ -160,11 +163,21 @@ impl Attempt<'_> {
     fn failed(&self, halt: Halt) -> String {
         let (step, sentence) = match halt {
             Halt::Failed(sentence) => (self.doing.get(), sentence),
-            Halt::Cancelled => ("", self.shared.queue.reason(&self.app.id).to_owned()),
+            Halt::Cancelled => ("", self.why_cancelled()),
         };
         let sentence = self.redactor.redact(&sentence).into_owned();
         self.say(&format!("Failed: {}", without_last_lines(&sentence)));
         if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
+    }
+
+    /// Whoever cancels it notes why in the database; a server that stops does not.
+    fn why_cancelled(&self) -> String {
+        match self.shared.store.deploy(self.id) {
+            Ok(Some(deploy)) => deploy.error,
+            Ok(None) => Some(REMOVED.to_owned()),
+            Err(_) => None,
+        }
+        .unwrap_or_else(|| self.shared.queue.why_closed().unwrap_or("cancelled").to_owned())
     }
 
     /// One line for the operator, who may not look into the dashboard.
@@ -260,7 +273,7 @@ impl Attempt<'_> {
         self.say(&plan.found);
         if let Some(command) = &plan.build {
             let wait = || self.say("Waiting until another app's build has ended");
-            let turn = self.shared.queue.build_turn(self.cancel, wait);
+            let turn = self.shared.queue.build_turn(self.id, self.cancel, wait);
             let _turn = turn.ok_or(Halt::Cancelled)?;
             self.has_room()?;
             self.say(&format!("Building: {command}"));

@@ -2,6 +2,7 @@
 
 mod facts;
 mod http;
+mod limits;
 mod listen;
 mod logger;
 mod signals;
@@ -9,7 +10,7 @@ mod signals;
 use self::signals::{ANEW, Signals};
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh, token};
-use crate::config::{Config, Routing};
+use crate::config::{Config, Routing, doubts};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
 use crate::gate::{self, Gate};
@@ -20,7 +21,6 @@ use crate::ops;
 use crate::proc;
 use crate::store::Store;
 use crate::vault::{Vault, key};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -38,9 +38,6 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// each of 16 arenas: 49 MB in a siege instead of 21 MB, measured.
 const LARGE: &str = "131072";
 
-/// Open files that are enough for all connections and all that runs beside them.
-const MOST_FILES: u64 = 65_536;
-
 /// Bytes of the smallest database of SQLite, one page. It takes what is smaller for empty,
 /// and writes over it.
 const SMALLEST_DATABASE: u64 = 512;
@@ -56,12 +53,16 @@ const MAX_SOCKET_PATH: usize = 107;
 pub fn run() -> Result<(), Box<dyn Error>> {
     logger::start();
     proc::again::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
-    raise_limit_of_files();
+    limits::raise_and_check()?;
     http::watch_panics();
     let started = Instant::now();
     // Signals that come while we start are kept until we look at them.
     let signals = Signals::keep()?;
     let config = Config::from_env(|name| std::env::var_os(name))?;
+    config.routing.check_bind()?;
+    for doubt in doubts(std::env::vars_os().map(|(name, _)| name), &config.routing) {
+        log::warn!("{doubt}");
+    }
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
     deploy::make_room(&data);
@@ -112,19 +113,6 @@ fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
          a backup, or move the data directory away to begin anew",
         database.display()
     ))
-}
-
-/// Takes as many open files as the system allows: the usual 1,024 are for programs
-/// that use select(2). Sandboxes get a limit of their own.
-fn raise_limit_of_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    let most = limit.maximum.map_or(MOST_FILES, |hard| hard.min(MOST_FILES));
-    if limit.current.is_some_and(|now| now < most) {
-        limit.current = Some(most);
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
-            log::warn!("the limit of open files could not be raised: {error}");
-        }
-    }
 }
 
 /// Everything behind the door.

@@ -6,6 +6,7 @@
 
 mod app_row;
 mod apps;
+mod deploy_row;
 mod deploys;
 mod draft;
 mod draining;
@@ -17,7 +18,8 @@ mod settings;
 
 pub use app_row::AppText;
 pub use apps::{App, Process};
-pub use deploys::{Deploy, Queued};
+pub use deploy_row::{Deploy, Step};
+pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};
@@ -28,17 +30,23 @@ use crate::sync::lock;
 use crate::vault::{Place, Vault};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
-const STEPS: [&str; SCHEMA_VERSION as usize] =
-    [include_str!("store/schema_1.sql"), include_str!("store/schema_2.sql")];
+const STEPS: [&str; SCHEMA_VERSION as usize] = [
+    include_str!("store/schema_1.sql"),
+    include_str!("store/schema_2.sql"),
+    include_str!("store/schema_3.sql"),
+];
 
 /// A known text, sealed. If it opens, the key is right (P18).
 const CANARY_TEXT: &str = "better-paas";
@@ -62,7 +70,7 @@ impl Store {
     /// written; nothing was changed then.
     pub fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
         if path.exists() {
-            inspect(path, &vault)?;
+            judge(|| inspect(path, &vault), || read_whole(path))?;
         }
         let mut writer = connect(path)?;
         migrate(&mut writer, &vault)?;
@@ -90,14 +98,47 @@ impl Store {
     }
 }
 
+/// SQLite calls a file corrupt that the disk failed to read (EIO) as well. Damaged is only
+/// what it finds twice, with the whole file read in between.
+fn judge(
+    look: impl Fn() -> Result<(), StoreError>,
+    read: impl FnOnce() -> io::Result<()>,
+) -> Result<(), StoreError> {
+    let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt | StoreError::Unread(_));
+    match look() {
+        Err(error) if damaged(&error) => {
+            read().map_err(StoreError::Io)?;
+            look().map_err(|error| if damaged(&error) { StoreError::Corrupt } else { error })
+        }
+        seen => seen,
+    }
+}
+
+/// Reads the database and its write-ahead log, if there is one, to the end.
+fn read_whole(path: &Path) -> io::Result<()> {
+    for name in [path.as_os_str().to_owned(), log_of(path)] {
+        match File::open(name) {
+            Ok(mut file) => drop(io::copy(&mut file, &mut io::sink())?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Where SQLite keeps the write-ahead log of a database.
+fn log_of(path: &Path) -> OsString {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log
+}
+
 /// Looks at an existing database without changing it.
 fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // What a killed server left in the write-ahead log is read, and stays there.
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let killed = Path::new(&log).exists();
+    let killed = Path::new(&log_of(path)).exists();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, killed)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let version = schema_version(&connection)?;
@@ -226,6 +267,24 @@ mod tests {
         assert_eq!(schema_version(&store.read()).unwrap(), SCHEMA_VERSION);
         drop(store);
         assert_eq!(Store::open(&path, vault()).unwrap().apps().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_disk_that_fails_once_or_for_good_is_not_called_damage() {
+        let code = |code| {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into())
+        };
+        // As SQLite answers a read that fails with EIO.
+        let corrupt = || -> Result<(), StoreError> { code(rusqlite::ffi::SQLITE_CORRUPT) };
+        let seen = std::cell::Cell::new(0);
+        let once = || if seen.replace(seen.get() + 1) == 0 { corrupt() } else { Ok(()) };
+        assert!(judge(once, || Ok(())).is_ok());
+        let broken = || Err(io::Error::from_raw_os_error(5));
+        let error = judge(corrupt, broken).unwrap_err().to_string();
+        assert!(error.contains("Input/output error") && !error.contains("backup"), "{error}");
+        assert!(matches!(judge(corrupt, || Ok(())), Err(StoreError::Corrupt)));
+        let error = corrupt().unwrap_err().to_string();
+        assert!(error.contains("the disk has failed, or") && !error.contains("backup"), "{error}");
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
     let mut fields = Fields::of(request.body)?;
     let mut draft = AppDraft {
         name: fields.required("name", AppName::parse)?,
-        git_repo: fields.required("gitRepo", RepoUrl::parse)?,
+        git_repo: fields.required("gitRepo", RepoUrl::read)?,
         git_token: git_token(&mut fields)?,
         settings: AppSettings::default(),
     };
@@ -152,6 +152,12 @@ fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
     })
 }
 
+/// `/apps/web/` is as often written as `apps/web`, and can mean nothing else.
+fn without_slashes(path: &str) -> &str {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.strip_suffix('/').unwrap_or(path)
+}
+
 /// Changes the settings that the request names.
 fn choose(settings: &mut AppSettings, fields: &mut Fields) -> Result<(), ApiError> {
     let AppSettings {
@@ -169,7 +175,7 @@ fn choose(settings: &mut AppSettings, fields: &mut Fields) -> Result<(), ApiErro
         auto_deploy,
     } = settings;
     put(branch, fields.text("branch", Branch::parse)?);
-    put(root_dir, fields.text("rootDir", RootDir::parse)?);
+    put(root_dir, fields.text("rootDir", |text| RootDir::parse(without_slashes(text)))?);
     put(build_command, fields.text("buildCommand", ShellCommand::parse)?);
     put(start_command, fields.text("startCommand", ShellCommand::parse)?);
     put(health_path, fields.text("healthPath", HealthPath::parse)?);
@@ -221,7 +227,7 @@ pub(super) fn change(
     let mut fields = Fields::of(request.body)?;
     let mut draft = app.draft();
     put(&mut draft.name, fields.text("name", AppName::parse)?);
-    put(&mut draft.git_repo, fields.text("gitRepo", RepoUrl::parse)?);
+    put(&mut draft.git_repo, fields.text("gitRepo", RepoUrl::read)?);
     draft.git_token = git_token(&mut fields)?;
     choose(&mut draft.settings, &mut fields)?;
     fields.finish()?;

@@ -5,10 +5,11 @@ use super::json;
 use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
+use crate::deploy::Deployer;
 use crate::model::{
     AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Secret, Trigger, UnixMillis,
 };
-use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
+use crate::store::{App, AppDraft, AppSettings, Deploy, Step, TokenChange};
 use serde::Serialize;
 
 /// Deploys that a page of the history holds unless asked otherwise, and at most.
@@ -25,14 +26,32 @@ pub struct DeployView<'a> {
     trigger: &'static str,
     commit: Option<&'a str>,
     commit_message: Option<&'a str>,
+    commit_author: Option<&'a str>,
     error: Option<&'a str>,
+    steps: Vec<StepView>,
+    can_roll_back: bool,
     created_at: UnixMillis,
     started_at: Option<UnixMillis>,
     finished_at: Option<UnixMillis>,
 }
 
-impl<'a> From<&'a Deploy> for DeployView<'a> {
-    fn from(deploy: &'a Deploy) -> Self {
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StepView {
+    step: &'static str,
+    started_at: UnixMillis,
+    finished_at: Option<UnixMillis>,
+}
+
+impl<'a> DeployView<'a> {
+    /// The deploy as it is, and what the pipeline can do with it.
+    #[must_use]
+    pub fn new(deploy: &'a Deploy, deployer: &Deployer) -> Self {
+        let step = |s: &Step| StepView {
+            step: s.step.as_str(),
+            started_at: s.started_at,
+            finished_at: s.finished_at,
+        };
         Self {
             id: deploy.id.as_str(),
             app_id: deploy.app.as_str(),
@@ -40,7 +59,10 @@ impl<'a> From<&'a Deploy> for DeployView<'a> {
             trigger: deploy.trigger.as_str(),
             commit: deploy.commit.as_deref(),
             commit_message: deploy.commit_message.as_deref(),
+            commit_author: deploy.commit_author.as_deref(),
             error: deploy.error.as_deref(),
+            steps: deploy.steps.iter().map(step).collect(),
+            can_roll_back: deployer.can_roll_back(deploy),
             created_at: deploy.created_at,
             started_at: deploy.started_at,
             finished_at: deploy.finished_at,
@@ -56,7 +78,7 @@ struct DeployList<'a> {
 pub(super) fn create(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let app = api.app(id)?;
     let deploy = api.deployer.request(&app.id, Trigger::Manual)?;
-    Ok(queued(&deploy))
+    Ok(accepted(api, &deploy))
 }
 
 /// `POST /api/apps/{id}/rollback`.
@@ -71,11 +93,17 @@ pub(super) fn roll_back(
     let to = fields.required("deployId", DeployId::parse)?;
     fields.finish()?;
     let deploy = api.deployer.roll_back(&app.id, &to)?;
-    Ok(queued(&deploy))
+    Ok(accepted(api, &deploy))
 }
 
-fn queued(deploy: &Deploy) -> Answer {
-    let mut answer = Answer::json(202, &DeployView::from(deploy));
+/// `POST /api/deploys/{id}/cancel`.
+pub(super) fn cancel(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+    api.deployer.cancel(&find(api, id)?.id)?;
+    Ok(accepted(api, &find(api, id)?))
+}
+
+fn accepted(api: &Api, deploy: &Deploy) -> Answer {
+    let mut answer = Answer::json(202, &DeployView::new(deploy, &api.deployer));
     answer.header("Location", format!("/api/deploys/{}", deploy.id));
     answer
 }
@@ -92,11 +120,12 @@ pub(super) fn history(
     query.finish()?;
     let app = api.app(id)?;
     let deploys = api.store.deploys(&app.id, before.as_ref(), limit)?;
-    Ok(Answer::json(200, &DeployList { deploys: deploys.iter().map(DeployView::from).collect() }))
+    let deploys = deploys.iter().map(|d| DeployView::new(d, &api.deployer)).collect();
+    Ok(Answer::json(200, &DeployList { deploys }))
 }
 
 pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
-    Ok(Answer::json(200, &DeployView::from(&find(api, id)?)))
+    Ok(Answer::json(200, &DeployView::new(&find(api, id)?, &api.deployer)))
 }
 
 pub(super) fn log(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
@@ -113,7 +142,7 @@ fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {
 /// `POST /api/deploy`: finds or makes the app, then deploys it.
 pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<Answer, ApiError> {
     let mut fields = Fields::of(request.body)?;
-    let repo = fields.required("gitRepo", RepoUrl::parse)?;
+    let repo = fields.required("gitRepo", RepoUrl::read)?;
     let branch = fields.text("branch", Branch::parse)?.unwrap_or_default();
     let name = fields.text("name", AppName::parse)?;
     let git_token = fields.nullable_text("gitToken", token)?.flatten();
@@ -129,7 +158,7 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     let shown = api.store.show_app(&app.id, |app| {
         json::object(&mut out, |out| {
             out.written("app", |out| api.view(app, out));
-            out.value("deploy", &DeployView::from(&deploy));
+            out.value("deploy", &DeployView::new(&deploy, &api.deployer));
         });
     })?;
     shown.ok_or_else(ApiError::no_app)?;

@@ -3,10 +3,10 @@
 use super::Answer;
 use crate::auth::AuthError;
 use crate::deploy::DeployError;
-use crate::model::Invalid;
 use crate::store::StoreError;
 use serde::Serialize;
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::io::ErrorKind::{QuotaExceeded, StorageFull};
 
 /// A refusal or a failure. Its text is safe to show: nothing of the inside
@@ -48,7 +48,7 @@ impl ApiError {
     }
 
     /// A field that is not what it should be.
-    pub(super) fn field(name: &str, problem: Invalid) -> Self {
+    pub(super) fn field(name: &str, problem: impl Display) -> Self {
         let message = format!("{name} {problem}");
         Self { field: Some(name.to_owned()), ..Self::new(400, "invalid_field", message) }
     }
@@ -191,6 +191,7 @@ impl From<DeployError> for ApiError {
             DeployError::NoApp => Self::no_app(),
             DeployError::Store(error) => error.into(),
             DeployError::NothingToStart => Self::new(409, "nothing_to_start", error.to_string()),
+            DeployError::Ended => Self::new(409, "deploy_ended", error.to_string()),
             DeployError::NoRelease => Self {
                 field: Some("deployId".to_owned()),
                 ..Self::new(409, "no_release", format!("deployId: {error}"))

@@ -4,6 +4,7 @@ use super::ApiError;
 use super::unique::Unique;
 use crate::model::{Invalid, Secret};
 use serde_json::{Map, Value};
+use std::fmt::Display;
 
 /// Bytes of a Git host's token; the longest in use, which are signed, have some hundreds.
 const MAX_GIT_TOKEN: usize = 1024;
@@ -42,15 +43,15 @@ impl Fields {
         }
     }
 
-    fn error(&self, name: &str, problem: Invalid) -> ApiError {
+    fn error(&self, name: &str, problem: impl Display) -> ApiError {
         ApiError::field(&format!("{}{name}", self.place), problem)
     }
 
     /// A text that may be left out, read into its type.
-    pub(super) fn text<T>(
+    pub(super) fn text<T, E: Display>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(&str) -> Result<T, Invalid>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ApiError> {
         match self.map.remove(name) {
             None => Ok(None),
@@ -60,10 +61,10 @@ impl Fields {
     }
 
     /// A text that may be left out or `null`: `None`, `Some(None)`, `Some(Some(…))`.
-    pub(super) fn nullable_text<T>(
+    pub(super) fn nullable_text<T, E: Display>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(&str) -> Result<T, Invalid>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<Option<T>>, ApiError> {
         if self.map.get(name).is_some_and(Value::is_null) {
             self.map.remove(name);
@@ -73,10 +74,10 @@ impl Fields {
     }
 
     /// A text that must be there.
-    pub(super) fn required<T>(
+    pub(super) fn required<T, E: Display>(
         &mut self,
         name: &str,
-        parse: impl FnOnce(&str) -> Result<T, Invalid>,
+        parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, ApiError> {
         self.text(name, parse)?.ok_or_else(|| self.error(name, Invalid("is missing")))
     }

@@ -2,7 +2,8 @@
 
 use super::{ConfigError, port};
 use crate::model::Domain;
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 
 /// Below it apps get their names unless told otherwise: a name that every machine
 /// resolves to itself (RFC 6761, section 6.3).
@@ -10,6 +11,11 @@ const DEFAULT_BASE: &str = "localhost";
 
 /// Bytes of an e-mail address (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
+
+/// The variables that mean nothing without a router, besides the dashboard's name, which
+/// is refused then.
+pub(super) const OF_THE_ROUTER: [&str; 6] =
+    ["BASE_DOMAIN", "ROUTER_BIND", "HTTP_PORT", "HTTPS_PORT", "ACME_EMAIL", "PRIVATE_TLS"];
 
 /// What the environment says of routing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +61,31 @@ impl Routing {
                 problem: "is the same as HTTP_PORT; give each its own, 443 and 80 for example",
             });
         }
+        if routing.dashboard_domain.is_some() && !routing.on {
+            return Err(ConfigError {
+                name: "DASHBOARD_DOMAIN",
+                problem: "is served by the router, and ROUTER is off; unset one of the two, and \
+                          have a reverse proxy of your own lead the name to LISTEN_ADDR",
+            });
+        }
         Ok(routing)
+    }
+
+    /// Whether the router can listen where it is told to.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when this machine does not have the address.
+    pub fn check_bind(&self) -> Result<(), ConfigError> {
+        let Some(address) = self.bind.filter(|_| self.on) else { return Ok(()) };
+        // Takes no port that anybody could want, and sends nothing.
+        match UdpSocket::bind((address, 0)) {
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Err(ConfigError {
+                name: "ROUTER_BIND",
+                problem: "is not an address of this machine; write one that 'ip address' lists, \
+                          or unset it to listen on all of them",
+            }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -83,6 +113,15 @@ fn base_domain(text: &str) -> Result<String, ConfigError> {
     let lower = text.to_ascii_lowercase();
     if lower == DEFAULT_BASE {
         return Ok(lower);
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<IpAddr>().is_ok() {
+        return Err(ConfigError {
+            name: "BASE_DOMAIN",
+            problem: "is an address, and there are no names below an address; write a name of \
+                      yours whose wildcard record leads to this machine: apps.example.com with \
+                      *.apps.example.com",
+        });
     }
     Domain::parse(&lower).map(|domain| domain.as_str().to_owned()).map_err(|_| ConfigError {
         name: "BASE_DOMAIN",
@@ -152,7 +191,7 @@ mod tests {
     #[test]
     fn every_variable_is_read() {
         let routing = with(&[
-            ("ROUTER", "Off"),
+            ("ROUTER", "On"),
             ("BASE_DOMAIN", "Apps.Example.com"),
             ("ROUTER_BIND", "[::1]"),
             ("HTTP_PORT", "8000"),
@@ -162,7 +201,8 @@ mod tests {
             ("PRIVATE_TLS", "TRUE"),
         ])
         .unwrap();
-        assert!(!routing.on && routing.private_tls);
+        assert!(routing.on && routing.private_tls);
+        assert!(!with(&[("ROUTER", "Off")]).unwrap().on);
         assert_eq!(routing.base_domain, "apps.example.com");
         assert_eq!(routing.bind, Some("::1".parse().unwrap()));
         assert_eq!((routing.http_port, routing.https_port), (Some(8000), Some(8443)));
@@ -189,5 +229,23 @@ mod tests {
         }
         let error = with(&[("HTTP_PORT", "80"), ("HTTPS_PORT", "80")]).unwrap_err();
         assert_eq!(error.name, "HTTPS_PORT");
+        for address in ["203.0.113.7", "2001:db8::7", "[2001:db8::7]"] {
+            let error = with(&[("BASE_DOMAIN", address)]).unwrap_err().to_string();
+            assert!(error.contains("no names below an address"), "{error}");
+        }
+        let error = with(&[("ROUTER", "off"), ("DASHBOARD_DOMAIN", "a.b")]).unwrap_err();
+        assert!(error.to_string().contains("ROUTER is off"), "{error}");
+    }
+
+    #[test]
+    fn the_router_listens_only_where_this_machine_is() {
+        let check = |address: &str, router| {
+            with(&[("ROUTER_BIND", address), ("ROUTER", router)]).unwrap().check_bind()
+        };
+        // An address for documentation (RFC 5737), which no machine has.
+        let error = check("192.0.2.7", "on").unwrap_err().to_string();
+        assert!(error.contains("not an address of this machine"), "{error}");
+        assert_eq!(check("127.0.0.1", "on"), Ok(()));
+        assert_eq!(check("192.0.2.7", "off"), Ok(()), "it is told as having no effect");
     }
 }

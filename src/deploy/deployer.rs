@@ -13,10 +13,10 @@ use super::probe::Probe;
 use super::prune::Removal;
 use super::route::{Router, Settings, Target};
 use super::supervise::{Found, Handle, Message, Supervisor};
-use super::worker::{Queue, WORKERS};
+use super::worker::Queue;
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
-use crate::model::{AppId, DeployId, Trigger, Wanted};
+use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
 use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
 use crate::sync::lock;
 use std::collections::HashSet;
@@ -113,16 +113,13 @@ impl Deployer {
         for app in shared.store.apps()? {
             shared.supervisor.send(Message::Look(app.id));
         }
-        let (probe, pruner) = (Arc::clone(&shared), Arc::clone(&shared));
-        let mut threads = vec![
+        let [probe, pruner, worker] = [(); 3].map(|()| Arc::clone(&shared));
+        let threads = vec![
             spawn("probe", move || probe.probe_until_closed())?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("prune", move || pruner.collect_garbage())?,
+            spawn("deploys", move || worker.work())?,
         ];
-        for _ in 0..WORKERS {
-            let worker = Arc::clone(&shared);
-            threads.push(spawn("deploys", move || worker.work())?);
-        }
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
     }
 
@@ -166,13 +163,36 @@ impl Deployer {
     pub fn roll_back(&self, app: &AppId, to: &DeployId) -> Result<Deploy, DeployError> {
         self.check_runtime()?;
         let found = self.shared.store.deploy(to)?.filter(|deploy| deploy.app == *app);
-        let release = found.as_ref().map(|d| d.release.as_ref().unwrap_or(&d.id));
-        if release.and_then(|id| self.shared.places.recipe(app, id)).is_none() {
+        if !found.is_some_and(|deploy| self.can_roll_back(&deploy)) {
             return Err(DeployError::NoRelease);
         }
         let deploy = self.shared.store.queue_rollback(app, to)?.ok_or(DeployError::NoRelease)?;
         self.shared.queue.wake();
         Ok(deploy)
+    }
+
+    /// Whether a deploy was live and its release is still there, files of a static site
+    /// included.
+    #[must_use]
+    pub fn can_roll_back(&self, deploy: &Deploy) -> bool {
+        let (places, app) = (&self.shared.places, &deploy.app);
+        let release = deploy.release.as_ref().unwrap_or(&deploy.id);
+        deploy.status == DeployStatus::Live
+            && places
+                .recipe(app, release)
+                .is_some_and(|recipe| recipe.start.is_some() || places.site(app, release).is_dir())
+    }
+
+    /// Ends this deploy alone, queued or under way; what is live stays.
+    ///
+    /// # Errors
+    /// [`DeployError::Ended`] when it has ended already.
+    pub fn cancel(&self, deploy: &DeployId) -> Result<(), DeployError> {
+        if !self.shared.store.fail_deploy(deploy, "cancelled")? {
+            return Err(DeployError::Ended);
+        }
+        self.shared.queue.cancel(deploy);
+        Ok(())
     }
 
     /// Wants the app to run; the supervisor does the rest.
@@ -217,7 +237,7 @@ impl Deployer {
     pub fn remove_app(&self, app: &AppId, keep_data: bool) -> Result<(), DeployError> {
         let shared = &self.shared;
         let name = shared.store.app(app)?.ok_or(DeployError::NoApp)?.name;
-        self.cancel_deploys(app, "cancelled, because the app was removed")?;
+        self.cancel_deploys(app, super::REMOVED)?;
         shared.store.set_wanted(app, Wanted::Stopped)?;
         shared.supervisor.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
@@ -310,8 +330,8 @@ impl Deployer {
     }
 
     fn cancel_deploys(&self, app: &AppId, why: &'static str) -> Result<(), DeployError> {
-        self.shared.store.fail_waiting(app, why)?;
-        self.shared.queue.cancel(app, why);
+        let ended = self.shared.store.fail_deploys(app, why)?;
+        ended.iter().for_each(|deploy| self.shared.queue.cancel(deploy));
         Ok(())
     }
 }

@@ -14,6 +14,8 @@ pub enum DeployError {
     NothingToStart,
     /// The deploy has no release to go back to.
     NoRelease,
+    /// The deploy has ended and can no longer be cancelled.
+    Ended,
     /// This machine cannot run apps; the sentence says why and what to do.
     Runtime(String),
     /// A host name cannot be the app's: which field it comes from, and why.
@@ -37,6 +39,9 @@ impl fmt::Display for DeployError {
             Self::NoRelease => f.write_str(
                 "this deploy has no release to go back to: it was never live, or too many came \
                  after it",
+            ),
+            Self::Ended => f.write_str(
+                "this deploy has ended already; stop the app, or go back to an earlier release",
             ),
             Self::Runtime(sentence) | Self::Host { sentence, .. } => f.write_str(sentence),
             Self::Store(error) => error.fmt(f),

@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod explain;
+mod failure;
 mod limits;
 mod survey;
 
@@ -19,14 +20,12 @@ use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use cache::{has_grown_large, packs};
 use config::{CONFIG, authorization};
-use explain::{Case, needed_memory, no_branch};
+use explain::{Case, no_branch};
+use failure::{Failure, LOCAL_DEADLINE, USUAL_FORMAT, local_failure, other_format};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use survey::{Survey, is_pointer, overlap, shown};
-
-/// How long a command that only works on the disk may take.
-const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long a look at a repository's branches may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
@@ -60,9 +59,9 @@ const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
 
-/// Runs its arguments, then prints hash and subject of the ref that is its name: one
+/// Runs its arguments, then prints hash, author and subject of the ref that is its name: one
 /// sandbox for both, since to make one takes longer than what most Gits do in it.
-const THEN_NAME_IT: &str = r#""$@" && exec git --git-dir=/repo log -1 --format=%H%n%s "$0""#;
+const THEN_NAME_IT: &str = r#""$@" && exec git --git-dir=/repo log -1 --format=%H%n%an%n%s "$0""#;
 
 /// The index from the ref, the files from the index.
 const CHECK_OUT: &str = r#"git --git-dir=/repo read-tree "$0" &&
@@ -73,6 +72,8 @@ const CHECK_OUT: &str = r#"git --git-dir=/repo read-tree "$0" &&
 pub struct Commit {
     /// Its hash in hex.
     pub hash: String,
+    /// Whom it names as its author.
+    pub author: String,
     /// The first line of its message.
     pub subject: String,
 }
@@ -128,13 +129,18 @@ impl Fetch<'_> {
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
-        match self.attempt(cancel, log) {
+        match self.attempt(USUAL_FORMAT, cancel, log) {
+            Err(Failure::Format(of)) => {
+                log(&format!("The repository names its objects by {of}; its cache does now, too."));
+                self.empty(self.cache)?;
+                self.attempt(of, cancel, log)
+            }
             // No reason that we know: a new cache is worth a try.
             Err(Failure::Strange(_)) if used => {
                 log("Git cannot use its cache; fetching everything anew.");
                 self.empty(self.cache)?;
                 self.empty(self.release)?;
-                self.attempt(cancel, log)
+                self.attempt(USUAL_FORMAT, cancel, log)
             }
             other => other,
         }
@@ -149,7 +155,18 @@ impl Fetch<'_> {
         })
     }
 
-    fn attempt(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, Failure> {
+    /// `format` is for a cache that is not there yet.
+    fn attempt(
+        &self,
+        format: &str,
+        cancel: &Cancel,
+        log: &mut dyn FnMut(&str),
+    ) -> Result<Commit, Failure> {
+        if !self.cache.join("HEAD").exists() {
+            let format = format!("--object-format={format}");
+            let init = ["git", "init", "--quiet", "--bare", "--template=", &format, "--", "/repo"];
+            self.local("init", &init, cancel)?;
+        }
         let about = self.fetch(cancel, log)?;
         let commit = self.commit(&about)?;
         let survey = self.survey(cancel)?;
@@ -175,10 +192,6 @@ impl Fetch<'_> {
     /// Fetches, and answers what Git says of the commit.
     fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, Failure> {
         let known = !packs(self.cache).is_empty();
-        if !self.cache.join("HEAD").exists() {
-            let init = ["git", "init", "--quiet", "--bare", "--template=", "--", "/repo"];
-            self.local("init", &init, cancel)?;
-        }
         let refspec = format!("+{}:{FETCHED}", self.branch.to_ref());
         let command = [
             "/bin/sh",
@@ -217,6 +230,9 @@ impl Fetch<'_> {
                 Err(Failure::Known(no_branch(self.branch, &self.branches(cancel)?)))
             }
             exit => {
+                if let Some(of) = other_format(&text) {
+                    return Err(Failure::Format(of));
+                }
                 let (url, token) = (self.url, self.token.as_ref().map(|(_, of)| *of));
                 let largest = self.limits.largest();
                 Err(Case { url, token, known, largest, text: &text, exit }.explain())
@@ -238,11 +254,14 @@ impl Fetch<'_> {
     /// What was fetched.
     fn commit(&self, about: &Output) -> Result<Commit, Failure> {
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
-        let (hash, subject) = text.trim_end().split_once('\n').unwrap_or((text.trim(), ""));
+        let mut lines = text.lines();
+        let mut line = || lines.next().unwrap_or_default();
+        let (hash, author, subject) = (line(), line(), line());
         if hash.len() < HASH || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(Failure::Strange("Git did not name the commit".to_owned()));
         }
-        Ok(Commit { hash: hash.to_owned(), subject: shortened(&self.redactor.clean(subject)) })
+        let [author, subject] = [author, subject].map(|s| shortened(&self.redactor.clean(s)));
+        Ok(Commit { hash: hash.to_owned(), author, subject })
     }
 
     /// Counts the commit's files before any of them is written.
@@ -357,62 +376,9 @@ impl Fetch<'_> {
     }
 }
 
-/// A failure inside this file.
-enum Failure {
-    /// A reason that we know; trying again would not help.
-    Known(String),
-    /// The repository is too large, or the disk too small.
-    TooLarge(String),
-    /// Something else; the cache may be to blame.
-    Strange(String),
-    Cancelled,
-}
-
-impl Failure {
-    fn into_error(self) -> FetchError {
-        match self {
-            Self::Known(sentence) | Self::Strange(sentence) => FetchError::Failed(sentence),
-            Self::TooLarge(sentence) => FetchError::TooLarge(sentence),
-            Self::Cancelled => FetchError::Cancelled,
-        }
-    }
-}
-
 fn run(exec: Exec, cancel: &Cancel) -> Result<Output, Failure> {
     let output = exec.run_until(cancel).map_err(|e| Failure::Known(e.to_string()))?;
     if output.exit == Exit::Cancelled { Err(Failure::Cancelled) } else { Ok(output) }
-}
-
-/// Why a command that only works on the disk failed.
-fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
-    let has = |part: &str| text.contains(part);
-    let path = || {
-        let line = text.lines().find(|line| line.contains("invalid path")).unwrap_or_default();
-        shortened(line.trim_start_matches("error: "))
-    };
-    Failure::Known(if has("invalid path") {
-        format!(
-            "the commit holds a path that Git does not check out, such as a .git directory or \
-             one that leads out of the repository ({})",
-            path()
-        )
-    } else if has("No space left on device") {
-        let sentence = "the disk became full while checking out; free some space";
-        return Failure::TooLarge(sentence.to_owned());
-    } else if let Some(sentence) = needed_memory(text, exit) {
-        sentence
-    } else if exit == Exit::TimedOut {
-        format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
-    } else {
-        let last = last_line(text, exit);
-        return Failure::Strange(format!("git {verb} failed: {last}"));
-    })
-}
-
-fn last_line(text: &str, exit: Exit) -> String {
-    let line = text.lines().rfind(|line| line.starts_with("fatal:"));
-    let line = line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
-    line.map_or_else(|| exit.to_string(), |line| shortened(line.trim_start_matches("fatal: ")))
 }
 
 /// The text without control characters, cut at [`SUBJECT_CAP`].

@@ -44,7 +44,8 @@ impl Attempt<'_> {
             (Err(fetch::FetchError::Cancelled), None) => return Err(Halt::Cancelled),
         };
         self.say(&format!("Commit {} {}", commit.hash, commit.subject));
-        let noted = self.shared.store.set_commit(self.id, &commit.hash, &commit.subject);
+        let fetch::Commit { hash, author, subject } = commit;
+        let noted = self.shared.store.set_commit(self.id, &hash, &subject, &author);
         Ok(noted.map_err(|e| e.to_string())?)
     }
 

@@ -45,16 +45,13 @@ impl Attempt<'_> {
             Err(error) => Err(error.to_string()),
         };
         let routed = shared.router.switch(app, &name, target, &|line| self.say(line))?;
-        let switch = || shared.store.go_live(self.id, app, process);
-        match shared.queue.unless_cancelled(self.cancel, switch) {
-            Some(Ok(true)) => Ok(()),
-            unwell => {
-                routed.take_back();
-                Err(match unwell {
-                    Some(Err(error)) => Halt::Failed(error.to_string()),
-                    _ => Halt::Cancelled,
-                })
-            }
-        }
+        // The database decides between this and a cancellation, which ends the deploy there.
+        let halt = match shared.store.go_live(self.id, app, process) {
+            Ok(true) => return Ok(()),
+            Ok(false) => Halt::Cancelled,
+            Err(error) => Halt::Failed(error.to_string()),
+        };
+        routed.take_back();
+        Err(halt)
     }
 }

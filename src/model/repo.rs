@@ -52,6 +52,33 @@ impl RepoUrl {
         Ok(Self { url: format!("{origin}/{path}"), origin_end })
     }
 
+    /// As [`RepoUrl::parse`], for what a person has written: an address for SSH, which Git
+    /// hosts offer first, is answered with the same one for HTTPS.
+    ///
+    /// # Errors
+    /// The sentence that says what to write instead.
+    pub fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).map_err(|invalid| match Self::instead_of_ssh(text) {
+            Some(url) => format!("is an SSH address: write {url}, and give a token as gitToken"),
+            None => invalid.to_string(),
+        })
+    }
+
+    /// What `ssh://user@host:port/path` and `user@host:path` are over HTTPS, without the user,
+    /// which may have a password, and the port, which is SSH's.
+    fn instead_of_ssh(text: &str) -> Option<Self> {
+        let is_url = text.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("ssh://"));
+        let (host, path) = if is_url {
+            let (authority, path) = text[6..].split_once('/')?;
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            (host.split_once(':').map_or(host, |(host, _)| host), path)
+        } else {
+            let (_, rest) = text.split_once(':')?.0.split_once('@')?;
+            (rest, text.split_once(':')?.1.trim_start_matches('/'))
+        };
+        Self::parse(&format!("https://{host}/{path}")).ok()
+    }
+
     fn split_scheme(text: &str) -> Result<(&'static str, &str), Invalid> {
         let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
         if lower.starts_with("https://") {
@@ -248,6 +275,23 @@ mod tests {
             assert!(RepoUrl::parse(bad).is_err(), "{bad}");
         }
         assert!(RepoUrl::parse(&format!("https://h/{}", "a".repeat(2000))).is_err());
+    }
+
+    #[test]
+    fn an_address_for_ssh_is_answered_with_the_same_one_for_https() {
+        for (ssh, https) in [
+            ("git@github.com:o/r.git", "https://github.com/o/r.git"),
+            ("deploy@gitlab.example:/group/sub/r", "https://gitlab.example/group/sub/r"),
+            ("ssh://git@codeberg.org/o/r.git", "https://codeberg.org/o/r.git"),
+            ("SSH://git:hunter2@Git.example:2222/o/r.git", "https://git.example/o/r.git"),
+        ] {
+            let sentence = RepoUrl::read(ssh).unwrap_err();
+            assert!(sentence.contains(&format!(" {https},")), "{sentence}");
+            assert!(!sentence.contains("hunter2"), "{sentence}");
+        }
+        for other in ["git@github.com", "ssh://git@h", "git@h:../r", "ext::sh", "file:///etc", ""] {
+            assert_eq!(RepoUrl::read(other), Err(RepoUrl::parse(other).unwrap_err().to_string()));
+        }
     }
 
     #[test]

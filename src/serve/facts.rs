@@ -30,7 +30,7 @@ pub(super) struct FromStore {
 impl Facts for FromStore {
     fn deploy_json(&self, id: &DeployId) -> Option<String> {
         let deploy = told(self.store.deploy(id))??;
-        serde_json::to_string(&DeployView::from(&deploy)).ok()
+        serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
     }
 
     fn deploy_ended(&self, id: &DeployId) -> Option<bool> {

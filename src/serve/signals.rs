@@ -21,18 +21,30 @@ pub(super) fn ask_to_begin_anew() -> io::Result<()> {
     Ok(kill(Pid::this(), ANEW)?)
 }
 
+/// Whether this process was started with the signal ignored (proc_pid_status(5)).
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
+}
+
 /// Signals that have come and were not looked at.
 #[derive(Debug)]
 pub(super) struct Signals(SignalFd);
 
 impl Signals {
-    /// Keeps SIGTERM, SIGINT and [`ANEW`] from now on. To be called before there is a
-    /// second thread: threads inherit what is blocked.
+    /// Keeps SIGTERM, SIGINT, SIGHUP and [`ANEW`] from now on. To be called before there is a
+    /// second thread: threads inherit what is blocked. `nohup` has SIGHUP ignored, and so it
+    /// stays: one that is blocked would be kept nevertheless.
     ///
     /// # Errors
     /// When the process has no descriptor left.
     pub(super) fn keep() -> io::Result<Self> {
-        let ours: SigSet = [Signal::SIGTERM, Signal::SIGINT, ANEW].into_iter().collect();
+        let mut ours: SigSet = [Signal::SIGTERM, Signal::SIGINT, ANEW].into_iter().collect();
+        if !is_ignored(Signal::SIGHUP) {
+            ours.add(Signal::SIGHUP);
+        }
         ours.thread_block()?;
         Ok(Self(SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }

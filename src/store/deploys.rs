@@ -1,9 +1,10 @@
 //! Deploys: the queue, the step each has reached, the history.
 
 use super::apps::{Process, write_process};
+use super::deploy_row::{Deploy, SELECT, read_deploy};
 use super::{Store, StoreError, parsed, random_id};
-use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis, Wanted, unix_millis};
-use rusqlite::{Row, Transaction, params};
+use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted, unix_millis};
+use rusqlite::{Transaction, params};
 
 /// A deploy that waits to begin.
 #[derive(Debug, Clone)]
@@ -16,36 +17,6 @@ pub struct Queued {
     pub is_rollback: bool,
 }
 
-/// One deploy.
-#[derive(Debug, Clone)]
-pub struct Deploy {
-    /// Its identifier.
-    pub id: DeployId,
-    /// The app that it deploys.
-    pub app: AppId,
-    /// How far it has come.
-    pub status: DeployStatus,
-    /// Who asked for it.
-    pub trigger: Trigger,
-    /// The commit's hash, once fetched.
-    pub commit: Option<String>,
-    /// The first line of the commit's message, once fetched.
-    pub commit_message: Option<String>,
-    /// Why it failed, in one sentence.
-    pub error: Option<String>,
-    /// The deploy whose release it uses, when that is not its own: a rollback.
-    pub release: Option<DeployId>,
-    /// When it was asked for.
-    pub created_at: UnixMillis,
-    /// When its first step began.
-    pub started_at: Option<UnixMillis>,
-    /// When it became live or failed.
-    pub finished_at: Option<UnixMillis>,
-}
-
-const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
-     created_at, started_at, finished_at, release FROM deploys";
-
 /// It became live or failed.
 const ENDED: &str = "status IN ('live', 'failed')";
 
@@ -55,14 +26,15 @@ const NOT_ENDED: &str = "status NOT IN ('live', 'failed')";
 /// It is under way.
 const BEGUN: &str = "status NOT IN ('live', 'failed', 'queued')";
 
-/// It ends now, which is ?1; by a clock that was set back, no earlier than it began.
-const ENDS: &str = "finished_at = max(?1, created_at, COALESCE(started_at, 0))";
+/// Now, which is ?1; by a clock that was set back, no earlier than anything of it before.
+const NOW: &str = "max(?1, created_at, COALESCE(started_at, 0), COALESCE(fetching_at, 0), \
+     COALESCE(building_at, 0), COALESCE(starting_at, 0), COALESCE(checking_at, 0))";
 
 /// Ends the deploy of an app that waits in the queue.
 fn fail_waiting(tx: &Transaction<'_>, app: &AppId, why: &str) -> Result<(), StoreError> {
     tx.execute(
         &format!(
-            "UPDATE deploys SET status = 'failed', error = ?3, {ENDS} \
+            "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
              WHERE app_id = ?2 AND status = 'queued'"
         ),
         params![unix_millis(), app.as_str(), why],
@@ -125,9 +97,9 @@ impl Store {
             if let Some(to) = to {
                 let release = to.release.as_ref().unwrap_or(&to.id).as_str();
                 tx.execute(
-                    "UPDATE deploys SET release = ?2, commit_hash = ?3, commit_message = ?4 \
-                     WHERE id = ?1",
-                    params![id.as_str(), release, to.commit, to.commit_message],
+                    "UPDATE deploys SET release = ?2, commit_hash = ?3, commit_message = ?4, \
+                     commit_author = ?5 WHERE id = ?1",
+                    params![id.as_str(), release, to.commit, to.commit_message, to.commit_author],
                 )?;
             }
             Ok(queued)
@@ -241,7 +213,8 @@ impl Store {
         Ok(ids)
     }
 
-    /// Notes the step that a deploy has reached; the first one starts its clock.
+    /// Notes the step that a deploy has reached, one of those that take time; the first one starts its
+    /// clock.
     /// `false` when the deploy has ended or is gone.
     ///
     /// # Errors
@@ -250,11 +223,11 @@ impl Store {
         self.write(|tx| {
             let changed = tx.execute(
                 &format!(
-                    "UPDATE deploys SET status = ?2, \
-                     started_at = COALESCE(started_at, max(?3, created_at)) \
-                     WHERE id = ?1 AND {NOT_ENDED}"
+                    "UPDATE deploys SET status = ?3, {step}_at = {NOW}, \
+                     started_at = COALESCE(started_at, {NOW}) WHERE id = ?2 AND {NOT_ENDED}",
+                    step = step.as_str()
                 ),
-                params![id.as_str(), step.as_str(), unix_millis()],
+                params![unix_millis(), id.as_str(), step.as_str()],
             )?;
             Ok(changed == 1)
         })
@@ -264,37 +237,57 @@ impl Store {
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn set_commit(&self, id: &DeployId, hash: &str, message: &str) -> Result<(), StoreError> {
+    pub fn set_commit(
+        &self,
+        id: &DeployId,
+        hash: &str,
+        message: &str,
+        author: &str,
+    ) -> Result<(), StoreError> {
         self.write(|tx| {
-            let sql = "UPDATE deploys SET commit_hash = ?2, commit_message = ?3 WHERE id = ?1";
-            tx.execute(sql, [id.as_str(), hash, message])?;
+            let sql = "UPDATE deploys SET commit_hash = ?2, commit_message = ?3, \
+                       commit_author = ?4 WHERE id = ?1";
+            tx.execute(sql, [id.as_str(), hash, message, author])?;
             Ok(())
         })
     }
 
-    /// Ends a deploy with the reason why it failed.
+    /// Ends a deploy with the reason why it failed; `false` when it has ended already or is
+    /// gone.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<(), StoreError> {
+    pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<bool, StoreError> {
         self.write(|tx| {
-            tx.execute(
+            let changed = tx.execute(
                 &format!(
-                    "UPDATE deploys SET status = 'failed', error = ?3, {ENDS} \
+                    "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
                      WHERE id = ?2 AND {NOT_ENDED}"
                 ),
                 params![unix_millis(), id.as_str(), error],
             )?;
-            Ok(())
+            Ok(changed == 1)
         })
     }
 
-    /// Ends the deploy of an app that waits in the queue, if there is one.
+    /// Ends the deploys of an app that wait or are under way, and answers which these are.
+    /// Who works on one learns it at its next step, or from the caller.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn fail_waiting(&self, app: &AppId, why: &str) -> Result<(), StoreError> {
-        self.write(|tx| fail_waiting(tx, app, why))
+    pub fn fail_deploys(&self, app: &AppId, why: &str) -> Result<Vec<DeployId>, StoreError> {
+        self.write(|tx| {
+            let mut statement = tx.prepare(&format!(
+                "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
+                 WHERE app_id = ?2 AND {NOT_ENDED} RETURNING id"
+            ))?;
+            let mut rows = statement.query(params![unix_millis(), app.as_str(), why])?;
+            let mut ended = Vec::new();
+            while let Some(row) = rows.next()? {
+                ended.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
+            }
+            Ok(ended)
+        })
     }
 
     /// Makes a deploy's release the live one, in one transaction with its
@@ -313,7 +306,7 @@ impl Store {
         self.write(|tx| {
             let changed = tx.execute(
                 &format!(
-                    "UPDATE deploys SET status = 'live', {ENDS} WHERE id = ?2 AND {NOT_ENDED}"
+                    "UPDATE deploys SET status = 'live', finished_at = {NOW} WHERE id = ?2 AND {NOT_ENDED}"
                 ),
                 params![unix_millis(), id.as_str()],
             )?;
@@ -344,7 +337,7 @@ impl Store {
             }
             tx.execute(
                 &format!(
-                    "UPDATE deploys SET status = 'failed', {ENDS}, error = \
+                    "UPDATE deploys SET status = 'failed', finished_at = {NOW}, error = \
                      'the server stopped while this deploy was ' || status || '; deploy again' \
                      WHERE {BEGUN}"
                 ),
@@ -384,51 +377,5 @@ const KEPT_BESIDES: &str = "SELECT COALESCE(release, id) AS used FROM deploys \
      (SELECT COALESCE(d.release, d.id) FROM apps JOIN deploys d ON d.id = live_deploy \
       WHERE apps.id = ?1) GROUP BY used ORDER BY max(seq) DESC LIMIT ?2";
 
-fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
-    let text = |i: usize| row.get::<_, String>(i);
-    Ok(Deploy {
-        id: parsed(&text(0)?, DeployId::parse)?,
-        app: parsed(&text(1)?, AppId::parse)?,
-        status: parsed(&text(2)?, DeployStatus::parse)?,
-        trigger: parsed(&text(3)?, Trigger::parse)?,
-        commit: row.get(4)?,
-        commit_message: row.get(5)?,
-        error: row.get(6)?,
-        created_at: row.get(7)?,
-        started_at: row.get(8)?,
-        finished_at: row.get(9)?,
-        release: row
-            .get::<_, Option<String>>(10)?
-            .map(|id| parsed(&id, DeployId::parse))
-            .transpose()?,
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::tests::with_an_app;
-
-    #[test]
-    fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
-        let (store, app, _dir) = with_an_app();
-        let deploy = |live| {
-            let id = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
-            if live {
-                assert!(store.go_live(&id, &app, None).unwrap());
-            } else {
-                store.fail_deploy(&id, "broken").unwrap();
-            }
-            id
-        };
-        let lived: Vec<_> = (0..8).map(|_| deploy(true)).collect();
-        let failed: Vec<_> = (0..4).map(|_| deploy(false)).collect();
-        let mut old = store.old_releases(&app, 5).unwrap();
-        old.retain(|id| !failed.contains(id));
-        assert_eq!(old, lived[..2], "the live one and five others are kept");
-        assert_eq!(store.prune_history(&app, 2, 5).unwrap().len(), 2 + 2);
-        let known = store.deploy_ids(&app).unwrap();
-        assert!(lived[2..].iter().chain(&failed[2..]).all(|id| known.contains(id)));
-        assert_eq!(known.len(), 6 + 2);
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use crate::model::Domain;
 use crate::vault::VaultError;
 use rusqlite::ErrorCode;
-use std::fmt;
+use std::{fmt, io};
 
 /// Why the database did not do what was asked. The text holds no stored value.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub enum StoreError {
     },
     /// Damaged, or changed by another hand.
     Corrupt,
+    /// SQLite found it damaged, which it also says when the disk fails once.
+    Unread(rusqlite::Error),
+    /// The disk does not give it back.
+    Io(io::Error),
     /// An SQLite database of another program.
     Foreign,
     /// The key does not open this database (P18).
@@ -56,6 +60,16 @@ impl fmt::Display for StoreError {
             ),
             Self::Corrupt => f.write_str(
                 "the database is damaged; stop the server, keep the file, and restore a backup",
+            ),
+            Self::Unread(error) => write!(
+                f,
+                "the database could not be read ({error}): the disk has failed, or the file is \
+                 damaged; restart the server, which looks which it is"
+            ),
+            Self::Io(error) => write!(
+                f,
+                "the disk does not give the database back ({error}); look what the kernel says \
+                 about it (dmesg), and try again"
             ),
             Self::Foreign => f.write_str(
                 "the file is a database of another program; point DATA_DIR at a directory of its own",
@@ -99,7 +113,7 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::ReadOnly
             }
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Unread(error),
             _ => Self::Sqlite(error),
         }
     }

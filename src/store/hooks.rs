@@ -1,6 +1,7 @@
 //! Webhooks: the secret of each app, sealed, and the deliveries that were taken.
 
-use super::deploys::{Deploy, insert_queued};
+use super::deploy_row::Deploy;
+use super::deploys::insert_queued;
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, Secret, Trigger};
 use crate::vault::Place;

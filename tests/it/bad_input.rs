@@ -66,7 +66,7 @@ fn where_from_and_how() -> Vec<(&'static str, Vec<Value>)> {
             ],
         ),
         ("gitToken", vec![json!(7), json!(""), json!("two words"), json!("a\nb"), long.clone()]),
-        ("rootDir", vec![json!({}), json!("/etc"), json!("../x"), json!("a\u{0}b"), long.clone()]),
+        ("rootDir", vec![json!({}), json!("//etc"), json!("../x"), json!("a\u{0}b"), long.clone()]),
         ("buildCommand", vec![json!(true), json!("a\nb"), json!("a\u{1b}b"), long.clone()]),
         ("startCommand", vec![json!(1.5), json!("a\rb"), long.clone()]),
         ("healthPath", vec![json!(0), json!("healthz"), json!("/a b"), json!("/a\r\nb"), long]),

@@ -149,11 +149,9 @@ fn from_sign_in_to_a_running_app_in_the_browser() {
     page.see_text("build-log", "etch");
     page.see_status("app-status", "deploying");
     assert_eq!(page.text("deploy-result"), "");
-    // An app without a release has nothing to stop but its deploy.
-    page.see_text("stop-button", "Cancel the deploy");
-    page.click("stop-button");
+    page.click("cancel-deploy");
     page.see_text("deploy-result", "Cancelled");
-    page.see_status("app-status", "stopped");
+    page.see_status("app-status", "failed");
     page.click("deploy-button");
     page.see_status("app-status", "deploying");
     git.release();

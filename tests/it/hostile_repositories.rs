@@ -265,7 +265,7 @@ fn addresses_are_refused_when_they_are_saved(owner: &mut Http, outside: &Outside
     }
     for (field, value) in [
         ("rootDir", "../x"),
-        ("rootDir", "/etc"),
+        ("rootDir", "//etc"),
         ("branch", "--upload-pack=x"),
         ("branch", "a\nb"),
     ] {

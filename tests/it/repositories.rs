@@ -1,9 +1,12 @@
 //! Repositories as people have them: monorepos, branches, submodules, large files, hosts that change their mind.
 
-use crate::deploy::{create, deploy, ended};
+use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, visitor};
 use crate::harness::git::{FILE, FOLDER, SUBMODULE};
+use crate::harness::server::run;
 use crate::harness::{GitServer, Http, Setup, a_token};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
 
 /// A build that shows what was checked out and then ends the deploy: nothing needs to be started to see that.
 pub const SHOW: &str = "echo \"VERSION $(cat VERSION)\"; exit 9";
@@ -57,7 +60,8 @@ fn branches_root_directories_and_rewritten_histories_are_what_is_deployed() {
     let apps = mono.tree(&[(FOLDER, b"api", &api), (FOLDER, b"web", &web)]);
     mono.commit("main", &mono.tree(&[(FOLDER, b"apps", &apps)]), "a monorepo");
     let id = app(&mut owner, &git, "mono");
-    change(&mut owner, &id, &json!({"rootDir": "apps/web"}));
+    change(&mut owner, &id, &json!({"rootDir": "/apps/web/"}));
+    assert_eq!(owner.get(&format!("/api/apps/{id}")).json()["rootDir"], "apps/web");
     assert_eq!(version(&mut owner, &id), "web one");
     change(&mut owner, &id, &json!({"rootDir": "apps/api"}));
     assert_eq!(version(&mut owner, &id), "api two");
@@ -202,4 +206,30 @@ fn a_repository_that_vanishes_and_a_token_that_is_revoked_are_told_apart() {
     let (error, _) = fails(&mut owner, &id);
     assert!(error.contains("not found") && error.contains("removed, renamed"), "{error}");
     assert!(!error.contains("refused"), "{error}");
+}
+
+#[test]
+fn a_repository_with_sha_256_deploys_and_its_commit_is_named_whole() {
+    let git = GitServer::start();
+    let place: &Path = git.as_ref();
+    let init = ["init", "-q", "--bare", "-b", "main", "--object-format=sha256"];
+    run(Command::new("git").args(init).arg(place.join("modern.git")));
+    let first = git.commit("modern", &PLAIN);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "modern", "gitRepo": git.url("modern")}));
+    let mut deploys = |commit: &str| {
+        let id = deploy_live(&mut owner, &app);
+        let now = owner.get(&format!("/api/deploys/{id}")).expect(200).json();
+        assert_eq!((now["commit"].as_str(), commit.len()), (Some(commit), 64));
+        owner.get(&format!("/api/deploys/{id}/log")).expect(200).text()
+    };
+    assert!(deploys(&first).contains("by sha256"));
+    let second = git.commit("modern", &PLAIN);
+    assert!(!deploys(&second).contains("by sha256"), "the cache is used again");
+    // It is moved to a host that knows SHA-1 alone, under the same address.
+    git.remove("modern");
+    git.commit("modern", &PLAIN);
+    deploy_live(&mut owner, &app);
+    assert_eq!(visitor(&mut owner, &app).get("/").expect(200).text(), "VERSION one");
 }

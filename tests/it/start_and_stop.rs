@@ -127,7 +127,7 @@ fn empty_values_mean_unset() {
 
 #[test]
 fn sigterm_and_sigint_stop_it_cleanly_within_10_s() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut server = Server::start();
         let mut kept = RawConn::to(server.address());
         kept.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").answer().expect(200);

@@ -273,6 +273,36 @@ fn apps_deploy_beside_one_another_and_build_in_turn() {
 }
 
 #[test]
+fn builds_are_first_come_first_served_and_what_needs_no_build_passes_them() {
+    let mut site = Site::new();
+    let apps: Vec<String> = (0..10).map(|n| site.app(&format!("app{n}"))).collect();
+    let held = site.place(&apps[0]);
+    site.change(&apps[0], &json!({"buildCommand": HELD_BUILD}));
+    apps[1..].iter().for_each(|app| site.change(app, &json!({"buildCommand": "true"})));
+    let mut deploys = vec![deploy(&mut site.owner, &apps[0])];
+    until("it builds", LIMIT, || held.join("cache/begun").exists());
+    deploys.extend(apps[1..].iter().map(|app| deploy(&mut site.owner, app)));
+    for id in &deploys[1..] {
+        let log = format!("/api/deploys/{id}/log");
+        until("it waits for its turn", LIMIT, || {
+            site.owner.get(&log).text().contains("Waiting until another app's build has ended")
+        });
+    }
+    let quick = site.app("quick");
+    deploy_live(&mut site.owner, &quick);
+    std::fs::write(held.join("cache/go"), "").unwrap();
+    let mut built = Vec::new();
+    for id in &deploys {
+        let now = ended(&mut site.owner, id);
+        assert_eq!(now["status"], "live", "{now}");
+        let steps = now["steps"].as_array().expect("steps");
+        let building = steps.iter().find(|step| step["step"] == "building").expect("a build");
+        built.push(building["finishedAt"].as_i64().expect("a time"));
+    }
+    assert!(built.is_sorted(), "{built:?}");
+}
+
+#[test]
 fn two_apps_that_want_the_same_port_do_not_disturb_each_other() {
     let mut site = Site::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

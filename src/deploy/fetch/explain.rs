@@ -1,6 +1,7 @@
 //! Makes one sentence of what Git said, which tells the owner what to do.
 
-use super::{Failure, TokenOf, last_line, shortened};
+use super::failure::{Failure, last_line};
+use super::{TokenOf, shortened};
 use crate::deploy::limits::FETCH_MEMORY;
 use crate::model::{Branch, RepoUrl};
 use crate::proc::Exit;
@@ -95,7 +96,8 @@ impl Case<'_> {
         };
         Some(match self.token {
             Some(token) if login => format!(
-                "{host} refused the token: it is wrong, has expired or was revoked; {}",
+                "{host} refused the token: it is wrong, has expired or was revoked{}; {}",
+                token.may_want_a_user(),
                 token.remedy()
             ),
             Some(token) if forbidden => format!(
@@ -122,6 +124,16 @@ impl Case<'_> {
 }
 
 impl TokenOf {
+    const fn may_want_a_user(self) -> &'static str {
+        match self {
+            Self::App => {
+                ", or its host wants a user name with it: a deploy token of GitLab and a password \
+                 of Bitbucket are written user:token"
+            }
+            Self::Settings => "",
+        }
+    }
+
     const fn remedy(self) -> &'static str {
         match self {
             Self::App => "save a new token in the app's settings",
@@ -176,7 +188,7 @@ mod tests {
             let largest = String::new();
             match (Case { url: &url, token: None, known: false, largest, text, exit }).explain() {
                 Failure::Known(sentence) | Failure::TooLarge(sentence) => sentence,
-                Failure::Strange(_) | Failure::Cancelled => String::new(),
+                _ => String::new(),
             }
         };
         let own = "fatal: Out of memory, malloc failed (tried to allocate 14680065 bytes)\n\

@@ -338,6 +338,7 @@ fn who_refused_what_is_said_with_the_remedy() {
             Failure::Known(sentence) => sentence,
             Failure::TooLarge(sentence) => format!("too large: {sentence}"),
             Failure::Strange(sentence) => format!("strange: {sentence}"),
+            Failure::Format(of) => format!("format: {of}"),
             Failure::Cancelled => "cancelled".to_owned(),
         }
     };
@@ -348,6 +349,7 @@ fn who_refused_what_is_said_with_the_remedy() {
     let forbidden = "fatal: unable to access 'x': The requested URL returned error: 403";
     for (text, token, known, parts) in [
         (login, app, false, ["refused the token", "revoked", "app's settings"]),
+        (login, app, false, ["GitLab", "Bitbucket", "user:token"]),
         (login, settings, true, ["refused the token", "revoked", "GitHub token in the server's"]),
         (login, None, false, ["asks for a login", "private", "has no token"]),
         (login, None, true, ["asks for a login", "earlier deploy", "made private"]),

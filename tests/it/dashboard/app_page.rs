@@ -42,6 +42,16 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
     assert_eq!(ended(&mut owner, &third)["status"], "failed");
     page.click(&format!("[data-test=deploy-list] a[href$='/{third}']"));
     page.see_text("deploy-result", "the release before it keeps running");
+    page.see_text("deploy-author", "by Test");
+    page.see_text("deploy-steps", "Checking");
+    assert_eq!(
+        page.browser.evaluate("document.querySelectorAll('[data-test=deploy-steps] .bad').length"),
+        1
+    );
+    // Nor is it shown as another app's.
+    let other = create(&mut owner, &json!({"name": "other", "gitRepo": git.url("greeter")}));
+    page.browser.evaluate(&format!("location.hash = '#/apps/{other}/deploys/{third}'"));
+    page.see_text("#main", "This app has no such deploy.");
     page.click("[data-nav=apps]");
     page.see_text(
         "app-list",

@@ -1,0 +1,150 @@
+//! What is only suspicious in the environment: it may be meant so, and is most likely not.
+
+use super::NAMES;
+use super::routing::{OF_THE_ROUTER, Routing};
+use std::ffi::OsString;
+
+/// Characters of a name, without its underscores, for each slip that is forgiven in it: in
+/// short ones a slip makes another program's word.
+const FOR_ONE_SLIP: usize = 6;
+
+/// From how many characters on a name with something behind it is most likely meant to be ours.
+const LONG: usize = 7;
+
+/// A sentence for each variable among these names that is ignored and should most likely
+/// not be. Values are none of its business.
+#[must_use]
+pub fn doubts(names: impl Iterator<Item = OsString>, routing: &Routing) -> Vec<String> {
+    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    let of_the_router = |name: &&String| OF_THE_ROUTER.contains(&name.as_str());
+    let for_nothing = names.iter().filter(of_the_router).filter(|_| !routing.on);
+    let for_nothing = for_nothing.map(|name| format!("{name} has no effect: ROUTER is off"));
+    let misspelt = names.iter().filter_map(|name| {
+        let meant = meant(name)?;
+        Some(format!("{name} is no setting of this server and has no effect; is it {meant}?"))
+    });
+    misspelt.chain(for_nothing).collect()
+}
+
+/// Which of our names a name that is none of them most likely stands for.
+fn meant(name: &str) -> Option<&'static str> {
+    if NAMES.contains(&name) {
+        return None;
+    }
+    let bare = bare(name);
+    NAMES.into_iter().find(|ours| {
+        let ours = self::bare(ours);
+        let slips = ours.len().max(bare.len()) / FOR_ONE_SLIP;
+        // Not every variable is compared at length.
+        ours.len().abs_diff(bare.len()) <= slips && distance(&ours, &bare) <= slips
+            || ours.len() >= LONG && bare.starts_with(&ours)
+    })
+}
+
+/// Without case, underscores and plural.
+fn bare(name: &str) -> Vec<u8> {
+    let mut bare: Vec<u8> =
+        name.bytes().filter(|b| *b != b'_').map(|b| b.to_ascii_uppercase()).collect();
+    if bare.ends_with(b"IES") {
+        bare.truncate(bare.len() - 3);
+        bare.push(b'Y');
+    }
+    bare
+}
+
+/// Letters that were left out, added, replaced, or swapped with the next one (the optimal
+/// string alignment distance).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i];
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(names: &[&str], on: bool) -> Vec<String> {
+        let routing = Routing { on, ..Routing::read(|_| Ok(None)).unwrap() };
+        doubts(names.iter().map(OsString::from), &routing)
+    }
+
+    #[test]
+    fn a_near_miss_of_a_setting_is_told_with_the_setting() {
+        for (name, ours) in [
+            ("TRUSTED_PROXY", "TRUST_PROXY"),
+            ("TRUSTED_PROXIES", "TRUST_PROXY"),
+            ("BASEDOMAIN", "BASE_DOMAIN"),
+            ("BASE_DOMIAN", "BASE_DOMAIN"),
+            ("base_domain", "BASE_DOMAIN"),
+            ("LISTEN_ADDRESS", "LISTEN_ADDR"),
+            ("ADMIN_TOKEN_FILE", "ADMIN_TOKEN"),
+            ("DASHBORD_DOMAIN", "DASHBOARD_DOMAIN"),
+            ("HTTP_PORTS", "HTTP_PORT"),
+            ("ACME_MAIL", "ACME_EMAIL"),
+            ("BETTERPAAS_SECRET_KEY", "BETTER_PAAS_SECRET_KEY"),
+        ] {
+            let said = said(&[name], true);
+            assert!(
+                said.len() == 1 && said[0].starts_with(&format!("{name} is no setting")),
+                "{name}"
+            );
+            assert!(said[0].ends_with(&format!("is it {ours}?")), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn settings_and_the_names_of_others_are_nothing_to_tell() {
+        assert_eq!(said(&NAMES, true), [""; 0]);
+        let others = [
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "http_proxy",
+            "NO_PROXY",
+            "ALL_PROXY",
+            "PATH",
+            "HOME",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "LISTEN_FDNAMES",
+            "INVOCATION_ID",
+            "NOTIFY_SOCKET",
+            "STATE_DIRECTORY",
+            "RUNTIME_DIRECTORY",
+            "CREDENTIALS_PATH",
+            "LANG",
+            "USER",
+            "PORT",
+            "HTTP_HOST",
+            "DOMAIN",
+            "RUST_LOG",
+            "MALLOC_MMAP_THRESHOLD_",
+            "JOURNAL_STREAM",
+            "TERM",
+            "SSL_CERT_FILE",
+            "HOSTNAME",
+            "BASE",
+            "DATABASE_URL",
+            "XDG_DATA_DIRS",
+            "XDG_DATA_HOME",
+        ];
+        assert_eq!(said(&others, true), [""; 0]);
+    }
+
+    #[test]
+    fn without_a_router_what_is_for_it_has_no_effect() {
+        assert_eq!(said(&["HTTP_PORT", "ROUTER", "LISTEN_ADDR"], false).len(), 1);
+        assert!(said(&["BASE_DOMAIN"], false)[0].contains("BASE_DOMAIN has no effect"));
+    }
+}
