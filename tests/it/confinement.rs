@@ -74,24 +74,39 @@ fn an_app_cannot_harm_others(setup: Setup) {
     let mut owner = server.owner();
     let one = obedient(&server, &mut owner, &git, "one");
     let two = obedient(&server, &mut owner, &git, "two");
-    let mut does = |app: &App, script: &str| ask(&mut owner, &app.id, "/shell", script);
+    listens_at_no_port_of_others(&server, &mut owner, &one);
+    reaches_no_abstract_socket_of_others(&mut owner, &one, &two);
+    touches_neither_limits_nor_its_first_process(&mut owner, &one);
+    for app in [&one, &two] {
+        assert_eq!(show(&mut owner, &app.id)["status"], "running");
+    }
+    let fences = until_some("the fences were tried", LONG, || {
+        let system = owner.get("/api/system").expect(200).json();
+        system["portFence"]["inForce"].as_bool().filter(|fenced| *fenced).map(|_| system)
+    });
+    assert_eq!(fences["socketFence"]["inForce"], true, "{fences:#}");
+    assert_eq!(one.uid == two.uid, one.uid.is_none(), "a user of its own for each, or none");
+}
 
+fn listens_at_no_port_of_others(server: &Server, owner: &mut Http, one: &App) {
+    let mut does = |script: &str| ask(owner, &one.id, "/shell", script);
     // No port but its own, at no address.
     let bind =
         |addresses: &str, ports: &str| BIND.replace("ADDRESSES", addresses).replace("PORTS", ports);
     let port = server.address().port();
-    let said = does(
-        &one,
-        &bind("('0.0.0.0', '127.0.0.1', '127.0.0.2', '::', '::1')", &format!("[{port}]")),
-    );
+    let said =
+        does(&bind("('0.0.0.0', '127.0.0.1', '127.0.0.2', '::', '::1')", &format!("[{port}]")));
     assert_eq!(said.lines().filter(|line| line.ends_with(REFUSED)).count(), 5, "{said}");
     let own = "int(os.environ['PORT'])";
     let others = format!("set(range(20000, 30000)) - {{{own}}}");
-    let said = does(&one, &bind("('127.0.0.1',)", &others));
+    let said = does(&bind("('127.0.0.1',)", &others));
     assert_eq!(said.trim(), format!("127.0.0.1 {REFUSED}"));
-    let said = does(&one, &bind("('127.0.0.2',)", &format!("[0, {own}]")));
+    let said = does(&bind("('127.0.0.2',)", &format!("[0, {own}]")));
     assert!(said.contains("'bound'") && !said.contains("EACCES"), "{said}");
+}
 
+fn reaches_no_abstract_socket_of_others(owner: &mut Http, one: &App, two: &App) {
+    let mut does = |app: &App, script: &str| ask(owner, &app.id, "/shell", script);
     // No abstract socket of the machine's, nor of another app's; its own it has.
     let name = format!("bpaas-{}", hex(&random::<8>()));
     let address = UnixAddress::from_abstract_name(&name).expect("a name");
@@ -100,7 +115,7 @@ fn an_app_cannot_harm_others(setup: Setup) {
         "import os, socket\ns = socket.socket(socket.AF_UNIX); s.bind('\\0{name}-two'); s.listen()\n\
          if os.fork() == 0: os.setsid(); os.close(1); os.close(2); s.accept()"
     );
-    does(&two, &python(&hold));
+    does(two, &python(&hold));
     let knock = |name: &str| {
         python(&format!(
             "import errno, socket\ns = socket.socket(socket.AF_UNIX)\n\
@@ -108,41 +123,34 @@ fn an_app_cannot_harm_others(setup: Setup) {
              except OSError as e: print(errno.errorcode[e.errno])"
         ))
     };
-    assert_eq!(does(&one, &knock(&name)).trim(), "EPERM");
-    assert_eq!(does(&one, &knock(&format!("{name}-two"))).trim(), "EPERM");
-    assert_eq!(does(&two, &knock(&format!("{name}-two"))).trim(), "open");
+    assert_eq!(does(one, &knock(&name)).trim(), "EPERM");
+    assert_eq!(does(one, &knock(&format!("{name}-two"))).trim(), "EPERM");
+    assert_eq!(does(two, &knock(&format!("{name}-two"))).trim(), "open");
+}
 
+fn touches_neither_limits_nor_its_first_process(owner: &mut Http, one: &App) {
+    let mut does = |script: &str| ask(owner, &one.id, "/shell", script);
     // Whom the kernel takes first is not the app's to say.
-    let said = does(&one, "echo 0 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj");
-    assert!(said.contains("Read-only") && said.ends_with("200\n"), "{said}");
+    let said = does("echo 0 >/proc/self/oom_score_adj; cat /proc/self/oom_score_adj");
+    assert!(said.contains("Read-only") && said.starts_with("200\n"), "{said}");
 
     // It has no files but its three, and no signal blocked; the first process is not its to touch.
-    let said = does(&one, "ls /proc/self/fd | xargs; grep SigBlk /proc/self/status");
+    let said = does("ls /proc/self/fd | xargs; grep SigBlk /proc/self/status");
     assert_eq!(said, "0 1 2 3\nSigBlk:\t0000000000000000\n");
     let said =
-        does(&one, "kill -TERM 1; kill -KILL 1; ls /proc/1/fd; ls -l /proc/1/exe; cat /proc/1/mem");
+        does("kill -TERM 1; kill -KILL 1; ls /proc/1/fd; ls -l /proc/1/exe; cat /proc/1/mem");
     assert_eq!(said.matches("Permission denied").count(), 3, "{said}");
-    assert_eq!(does(&one, "echo goes on"), "goes on\n");
+    assert_eq!(does("echo goes on"), "goes on\n");
 
     // Its log is what it has written, and nothing else.
     let rewrite = "import os\nfor fd in (1, 2):\n\
                    \x20   try: os.ftruncate(int(f'{fd}'), 0); print('truncated')\n\
                    \x20   except OSError as e: print('no', e.errno)";
     let main = "ls -l /proc/2/fd/1 /proc/2/fd/2; for f in /proc/2/fd/1 /proc/2/fd/2; do truncate -s 0 $f; done";
-    let said = does(&one, &format!("{main}; {}", python(rewrite)));
+    let said = does(&format!("{main}; {}", python(rewrite)));
     assert!(said.contains("pipe:") && !said.contains("truncated"), "{said}");
     let log = owner.get(&format!("/api/apps/{}/log", one.id)).expect(200).text();
     assert!(log.contains("Starting release") && log.contains("obedient app starting"), "{log}");
-    for app in [&one, &two] {
-        assert_eq!(show(&mut owner, &app.id)["status"], "running");
-        assert_eq!(show(&mut owner, &app.id)["restarts"], json!(null));
-    }
-    let fences = until_some("the fences were tried", LONG, || {
-        let system = owner.get("/api/system").expect(200).json();
-        system["portFence"]["inForce"].as_bool().filter(|fenced| *fenced).map(|_| system)
-    });
-    assert_eq!(fences["socketFence"]["inForce"], true, "{fences:#}");
-    assert_eq!(one.uid == two.uid, one.uid.is_none(), "a user of its own for each, or none");
 }
 
 #[test]
@@ -186,8 +194,8 @@ fn p32_a_log_has_its_bound_at_any_rate_also_while_no_server_runs() {
     let files = logs(&server, &app);
     let last = |owner: &mut Http| -> u64 {
         let log = owner.get(&format!("/api/apps/{app}/log?lines=5")).expect(200).text();
-        let lines = log.lines().filter_map(|line| line.split(' ').next()?.parse().ok());
-        lines.last().unwrap_or_else(|| panic!("no lines: {log}"))
+        let mut lines = log.lines().rev().filter_map(|line| line.split(' ').next()?.parse().ok());
+        lines.next().unwrap_or_else(|| panic!("no lines: {log}"))
     };
     let bounded_until = |what: &str, mut done: Box<dyn FnMut() -> bool + '_>| {
         let (until, mut most) = (Instant::now() + LONG, 0);
@@ -223,15 +231,12 @@ fn p32_a_log_has_its_bound_at_any_rate_also_while_no_server_runs() {
     let mut visitor = visitor(&mut owner, &app);
     assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
 
-    // What that costs, besides what all apps share.
+    // What that costs each app; the program itself is there once for all of them.
     let rollup =
         fs::read_to_string(format!("/proc/{}/smaps_rollup", init_of(&app))).expect("smaps");
-    let private: u64 = rollup
-        .lines()
-        .filter(|line| line.starts_with("Private_"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum();
-    assert!(private <= 1024, "{private} KiB of private memory: {rollup}");
+    let anonymous = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let anonymous = anonymous.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    assert!(anonymous.is_some_and(|kib| kib <= 1024), "{rollup}");
 }
 
 #[test]
@@ -249,10 +254,11 @@ fn a_line_without_an_end_hides_nothing_that_comes_after_it() {
     );
     ask(&mut owner, &app.id, "/shell", &long);
     let log = owner.get(&format!("/api/apps/{}/log", app.id)).expect(200).text();
-    assert!(log.trim_end().ends_with("y[redacted]"), "{}", &log[log.len().saturating_sub(100)..]);
+    // The app itself goes on writing: it notes each request.
+    assert!(log.contains("y[redacted]") && !log.contains(&secret), "{} bytes", log.len());
     ask(&mut owner, &app.id, "/shell", "printf '\\nafter\\n' >/proc/2/fd/1");
-    let log = owner.get(&format!("/api/apps/{}/log?lines=3", app.id)).expect(200).text();
-    assert!(log.ends_with("[redacted]\nafter\n") && log.lines().count() == 3, "{}", log.len());
+    let log = owner.get(&format!("/api/apps/{}/log?lines=20", app.id)).expect(200).text();
+    assert!(log.contains("y[redacted]") && log.contains("\nafter\n"), "{} bytes", log.len());
 }
 
 #[test]

@@ -117,6 +117,10 @@ fn follow(server: &Server, app: &str) -> Ws {
     Ws::at(server.address(), &path).open().expect("a session")
 }
 
+/// MiB of a disk on which a small deploy has room: 500 stay free, and the program that comes first
+/// in each sandbox, a copy of the server with what a debugger needs, takes some.
+const DISK: u32 = 556;
+
 /// A server's surroundings whose data lies on a disk of its own; nothing where this may not
 /// be had.
 fn on_a_disk_of(mib: u32) -> Option<(Setup, SmallDisk)> {
@@ -199,7 +203,7 @@ fn error_of_build(owner: &mut Http, app: &str, command: &str) -> String {
 #[test]
 fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     // A deploy must leave 500 MiB free.
-    let Some((setup, disk)) = on_a_disk_of(530) else { return };
+    let Some((setup, disk)) = on_a_disk_of(DISK) else { return };
     let git = GitServer::start();
     git.commit("plain", &PLAIN);
     commit_noise(&git, "big", 20 << 20);
@@ -252,7 +256,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     git.release();
     assert_eq!(visitor.get("/").expect(200).text(), "VERSION one");
     assert_eq!(show(&mut owner, &plain)["status"], "running");
-    disk.remount("size=530m");
+    disk.remount(&format!("size={DISK}m"));
     deploy_live(&mut owner, &plain);
 
     // Nothing of an app that is gone stays, not even a file that stood in for `/etc`'s.
@@ -266,7 +270,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
 
 #[test]
 fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
-    let Some((setup, disk)) = on_a_disk_of(530) else { return };
+    let Some((setup, disk)) = on_a_disk_of(DISK) else { return };
     let git = GitServer::start();
     git.commit("plain", &PLAIN);
     let data = setup.data();
@@ -288,7 +292,7 @@ fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
     let now = show(&mut owner, &plain);
     assert_eq!((&now["status"], &now["url"]), (&json!("running"), &url));
     assert_eq!(visitor(&mut owner, &plain).get("/").expect(200).text(), "VERSION one");
-    disk.remount("size=530m");
+    disk.remount(&format!("size={DISK}m"));
     drop(server.stop());
     drop(disk);
 }

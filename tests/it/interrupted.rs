@@ -90,7 +90,7 @@ fn killed_while_fetching(site: &mut Site, app: &str, live: &str) {
     site.git.hold();
     let fetching = deploy(&mut site.owner, app);
     site.reaches(&fetching, "fetching");
-    until("Git has asked", LIMIT, || sandboxes(&place).iter().any(|a| a.contains("fetch")));
+    until("Git has asked", LIMIT, || site.git_asks());
     site.server.kill9();
     site.git.release();
     // What a Git leaves that was killed a moment later; and the clock has jumped back.
@@ -252,8 +252,7 @@ fn a_newer_request_replaces_one_that_waits_and_a_stop_ends_what_is_under_way() {
     until("it builds", LIMIT, || begun.exists());
     site.git.hold();
     let fetching = deploy(&mut site.owner, &fetches);
-    let place = site.place(&fetches);
-    until("Git has asked", LIMIT, || sandboxes(&place).iter().any(|a| a.contains("fetch")));
+    until("Git has asked", LIMIT, || site.git_asks());
     let (status, took) = site.server.terminate();
     assert_eq!(status.code(), Some(0), "{}", site.server.log());
     assert!(took < Duration::from_secs(10), "{took:?}");

@@ -1,8 +1,11 @@
 //! Programs that a test runs to their end, and what they leave.
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 /// Runs a program that must succeed.
 #[track_caller]
@@ -20,4 +23,25 @@ pub fn run(command: &mut Command) -> String {
 /// Permission bits of a file.
 pub fn mode(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).expect("a file").mode() & 0o7777
+}
+
+/// Appends what comes, line by line, to a log.
+pub fn follow(from: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while from.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            log.lock().expect("log").push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
+}
+
+/// Reads what comes to its end.
+pub fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).expect("output");
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }

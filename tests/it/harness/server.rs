@@ -1,5 +1,6 @@
 //! The server as a process: a temporary data directory, a cleared environment, its log, its end.
 
+use super::program::{follow, read_all};
 pub use super::program::{mode, run};
 
 use super::http::Http;
@@ -7,7 +8,6 @@ use super::process;
 use super::wait::until_some;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -33,17 +33,6 @@ pub struct Setup {
     low_ports: bool,
     landlock: bool,
 }
-
-/// Becomes its arguments on a kernel that does not know Landlock: the first of its system calls
-/// (444 on every machine) is not there. Root needs no `no_new_privs` for a filter.
-const WITHOUT_LANDLOCK: &str = "
-import ctypes, os, struct, sys
-code = b''.join(struct.pack('HBBI', *i) for i in [(0x20, 0, 0, 0), (0x15, 0, 1, 444), (6, 0, 0, 0x50026), (6, 0, 0, 0x7fff0000)])
-held = ctypes.create_string_buffer(code)
-program = struct.pack('HxxxxxxQ', 4, ctypes.addressof(held))
-assert ctypes.CDLL(None).prctl(22, 2, program, 0, 0) == 0
-os.execvp(sys.argv[1], sys.argv[1:])
-";
 
 /// A program that has ended.
 #[derive(Debug)]
@@ -201,7 +190,7 @@ impl Setup {
         if !self.landlock {
             let mut outer = Command::new("python3");
             outer
-                .args(["-c", WITHOUT_LANDLOCK])
+                .args(["-c", include_str!("../fixtures/without_landlock.py")])
                 .arg(command.get_program())
                 .args(command.get_args());
             command = outer;
@@ -445,25 +434,6 @@ fn listening(log: &str) -> Vec<SocketAddr> {
         rest.split_whitespace().next()?.trim_end_matches('/').parse().ok()
     };
     log.lines().filter_map(after).collect()
-}
-
-fn follow(from: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-            log.lock().expect("log").push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-    })
-}
-
-fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).expect("output");
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
 }
 
 fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
