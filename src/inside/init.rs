@@ -93,7 +93,8 @@ impl Family {
                     };
                     if u32::try_from(pid.as_raw_pid()) == Ok(self.command) {
                         self.how = Some(self.last);
-                        if !self.last.is_success() {
+                        // Whom the server has asked it gives its time, and ends itself.
+                        if !self.last.is_success() && !self.asked {
                             self.ask();
                             self.kill_at = Some(Instant::now() + LEFT_BEHIND);
                         }
