@@ -254,12 +254,16 @@ fn a_line_without_an_end_hides_nothing_that_comes_after_it() {
         "head -c 3000000 /dev/zero | tr '\\0' y >/proc/2/fd/1; printf {secret} >/proc/2/fd/1"
     );
     ask(&mut owner, &app.id, "/shell", &long);
-    let log = owner.get(&format!("/api/apps/{}/log", app.id)).expect(200).text();
-    // The app itself goes on writing: it notes each request.
-    assert!(log.contains("y[redacted]") && !log.contains(&secret), "{} bytes", log.len());
-    ask(&mut owner, &app.id, "/shell", "printf '\\nafter\\n' >/proc/2/fd/1");
-    let log = owner.get(&format!("/api/apps/{}/log?lines=20", app.id)).expect(200).text();
-    assert!(log.contains("y[redacted]") && log.contains("\nafter\n"), "{} bytes", log.len());
+    // What an app has written is there as soon as it was taken out of the pipe.
+    let mut shows = |lines: u32, text: &str| {
+        let log = owner.get(&format!("/api/apps/{}/log?lines={lines}", app.id)).expect(200).text();
+        assert!(!log.contains(&secret), "{} bytes", log.len());
+        log.contains(text)
+    };
+    until("the end of the line is shown", LONG, || shows(200, "y[redacted]"));
+    ask(&mut server.owner(), &app.id, "/shell", "printf '\\nafter\\n' >/proc/2/fd/1");
+    until("what comes after it is shown too", LONG, || shows(20, "\nafter\n"));
+    assert!(shows(20, "y[redacted]"));
 }
 
 #[test]

@@ -113,7 +113,7 @@ fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
     let queued = deploy(&mut site.owner, app);
     site.server.kill9();
     until("the build dies with the server", LIMIT, || {
-        sandboxes(&place).iter().all(|a| !a.contains("/cache/go"))
+        sandboxes(&place).iter().all(|a| !a.contains("--die-with-parent"))
     });
     site.start_again();
     site.was_interrupted(&building, &["building"]);
@@ -132,10 +132,8 @@ fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
 fn killed_while_proving(site: &mut Site, app: &str, kept: &[&str]) {
     let place = site.place(app);
     let starting = deploy(&mut site.owner, app);
-    let runs = |a: &String| {
-        let dies = a.contains("--die-with-parent") || a.contains("/repo");
-        a.contains(&starting) && !dies
-    };
+    // What a build runs in has no first process of ours.
+    let runs = |a: &String| a.contains(&starting) && a.contains("--as-pid-1");
     until("it is started", LIMIT, || sandboxes(&place).iter().any(runs));
     site.server.kill9();
     site.start_again();
