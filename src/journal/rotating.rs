@@ -129,6 +129,12 @@ impl Rotating {
         Ok(files)
     }
 
+    /// All that it holds, for tests.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.tail(u64::MAX).unwrap().bytes).unwrap()
+    }
+
     /// At most `most` bytes from the end.
     pub(super) fn tail(&self, most: u64) -> io::Result<Tail> {
         for _ in 0..TRIES {

@@ -295,3 +295,54 @@ fn p32_on_a_kernel_without_landlock_an_app_with_one_of_our_ports_is_ended_at_any
     assert!(log.contains(&format!("it had taken port {port}, which is this server's")), "{log}");
     assert_eq!(show(&mut owner, &modest.id)["status"], "running");
 }
+
+#[test]
+fn p32_who_takes_all_ports_of_apps_is_named_where_the_kernel_allows_it() {
+    if !rustix::process::getuid().is_root() {
+        return;
+    }
+    let git = GitServer::start();
+    git.commit("obedient", &OBEDIENT);
+    let server = Setup::new().as_user().without_landlock().start();
+    let mut owner = server.owner();
+    let greedy = obedient(&server, &mut owner, &git, "greedy");
+    let take = "import os, resource, socket, time\n\
+        held = []\n\
+        for port in range(20000, 30000):\n\
+        \x20   try: held.append(socket.create_server(('127.0.0.1', port)))\n\
+        \x20   except OSError: pass\n\
+        if os.fork() == 0: os.setsid(); os.close(1); os.close(2); time.sleep(600)\n";
+    ask(&mut owner, &greedy.id, "/shell", &python(take));
+    let other = create(&mut owner, &json!({"name": "other", "gitRepo": git.url("obedient")}));
+    let id = crate::deploy::deploy(&mut owner, &other);
+    let error = crate::deploy::ended(&mut owner, &id)["error"].to_string();
+    assert!(error.contains("the app greedy listens at") && error.contains("stop it"), "{error}");
+}
+
+#[test]
+fn p32_secrets_that_nobody_looks_at_take_no_memory() {
+    let server = Setup::new().start();
+    let mut owner = server.owner();
+    let resident = |server: &Server| process::resident_kib(server.pid()).expect("its memory");
+    let server = {
+        for n in 0..60 {
+            let app = json!({"name": format!("app{n}"), "gitRepo": "https://git.example/o/r"});
+            let app = create(&mut owner, &app);
+            let secret =
+                |n| json!({"name": format!("S{n}"), "value": hex(&random::<32>()), "secret": true});
+            let env: Vec<_> = (0..20).map(secret).collect();
+            owner.put(&format!("/api/apps/{app}/env"), &json!({"env": env})).expect(200);
+        }
+        drop(owner);
+        server.restart()
+    };
+    server.owner().get("/api/apps").expect(200);
+    let empty = Setup::new().start();
+    empty.owner().get("/api/apps").expect(200);
+    // A redactor for each of these apps was 90 KiB.
+    let (with, without) = (resident(&server), resident(&empty));
+    assert!(
+        with < without + 60 * 45,
+        "{with} KiB with 60 apps of 20 secrets, {without} without any"
+    );
+}

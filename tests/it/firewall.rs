@@ -214,6 +214,9 @@ fn from_inside(net: &Netns) {
     firewall(&["remove"]);
     assert!(outsider_gets_in(net, own));
     reaches(&mut server.owner(), &app, &forbidden[..1], true);
+    // The server tries again before long.
+    let limit = Duration::from_secs(60);
+    until("it is seen", limit, || firewall_state(&mut server.owner())["inForce"] == false);
     Netns::within(&net.outsider, || drop(git));
 }
 

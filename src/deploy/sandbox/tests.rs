@@ -342,3 +342,16 @@ fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn an_app_has_no_signal_blocked_though_its_first_process_has() {
+    let (machine, _dir) = machine();
+    let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).log(1 << 20);
+    // Not through a shell, which may let all signals through by itself.
+    let exec = sandbox.exec(&["/usr/bin/grep", "SigBlk", "/proc/self/status"]);
+    let mut app = exec.spawn_detached(&files[0], &files[1]).unwrap();
+    assert_eq!(app.wait(Duration::from_secs(30)), Some(Exit::Code(0)));
+    let tail = crate::journal::Rotating::new(files, 1 << 20).unwrap().text();
+    assert_eq!(tail, "SigBlk:\t0000000000000000\n");
+}
