@@ -5,6 +5,7 @@
 //! when there is something new in it.
 
 use super::seccomp;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -31,8 +32,13 @@ const FOR_ALL: u32 = 0o644;
 /// What each uid has a file of, by the names in `/etc`.
 const OF_UID: [&str; 3] = ["passwd", "group", "hosts"];
 
-/// What programs need of the machine's own `/etc`; nothing in it is secret or says who lives here.
-const MACHINES: [&str; 23] = [
+/// What programs need of the machine's own `/etc`, and what those in `/usr` link into or look
+/// for there; a `*` stands for the rest of a name. Nothing in it is secret or says who lives here.
+///
+/// It is a list since the links alone say too much and too little: they lead to
+/// `/etc/environment`, where the password of a proxy may be, and not to fonts and PHP, whose
+/// paths are compiled in. PHP's are named one by one: its `pool.d` has passwords of websites.
+const MACHINES: [&str; 40] = [
     "resolv.conf",
     "host.conf",
     "nsswitch.conf",
@@ -49,6 +55,7 @@ const MACHINES: [&str; 23] = [
     "crypto-policies",
     "localtime",
     "timezone",
+    "os-release",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -56,6 +63,22 @@ const MACHINES: [&str; 23] = [
     "mime.types",
     "pip.conf",
     "npmrc",
+    "java*",
+    "maven",
+    "php/*/mods-available",
+    "php/*/cli",
+    "php/*/cgi",
+    "php/*/fpm/php.ini",
+    "php/*/fpm/conf.d",
+    "R",
+    "dotnet",
+    "mono",
+    "odbcinst.ini",
+    "fonts",
+    "ImageMagick*",
+    "ghostscript",
+    "libreoffice",
+    "texmf",
 ];
 
 /// The directory with these files.
@@ -72,9 +95,8 @@ impl Etc {
     }
 
     /// The files and directories of the machine's own that a sandbox sees.
-    pub fn of_machine() -> impl Iterator<Item = String> {
-        let all = MACHINES.iter().map(|name| format!("/etc/{name}"));
-        all.filter(|path| is_for_everybody(Path::new(path)))
+    pub fn of_machine() -> impl Iterator<Item = PathBuf> {
+        seen_of(Path::new("/etc"))
     }
 
     /// The file with the filter of system calls.
@@ -215,6 +237,29 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
+/// What a sandbox sees of this directory.
+fn seen_of(etc: &Path) -> impl Iterator<Item = PathBuf> {
+    let all = MACHINES.iter().flat_map(move |pattern| matching(etc, pattern));
+    all.filter(|path| is_for_everybody(path))
+}
+
+/// What a pattern of [`MACHINES`] may mean below a directory.
+fn matching(directory: &Path, pattern: &str) -> Vec<PathBuf> {
+    let (part, rest) = pattern.split_once('/').unwrap_or((pattern, ""));
+    let here = match part.strip_suffix('*') {
+        None => vec![directory.join(part)],
+        Some(start) => {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            let named = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with(start));
+            entries.filter(|e| named(&e.file_name())).map(|e| e.path()).collect()
+        }
+    };
+    match rest {
+        "" => here,
+        rest => here.iter().flat_map(|path| matching(path, rest)).collect(),
+    }
+}
+
 /// Whether it is there and every user of the machine may read it; what only some
 /// may read is none of an app's business.
 fn is_for_everybody(path: &Path) -> bool {
@@ -236,6 +281,36 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn of_the_machines_own_only_what_is_named_and_for_everybody_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, mode: u32| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            for above in path.ancestors().skip(1).take_while(|above| *above != dir.path()) {
+                fs::set_permissions(above, Permissions::from_mode(0o755)).unwrap();
+            }
+            fs::write(&path, "").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        };
+        for name in ["environment", "shadow", "maven-key", "java-17-openjdk/security/java.security"]
+        {
+            make(name, 0o644);
+        }
+        for of in ["cli/php.ini", "cli/conf.d/10-pdo.ini", "fpm/php.ini", "fpm/pool.d/shop.conf"] {
+            make(&format!("php/8.2/{of}"), 0o644);
+        }
+        make("fonts/fonts.conf", 0o644);
+        make("npmrc", 0o640);
+        make("maven/settings.xml", 0o644);
+        fs::set_permissions(dir.path().join("maven"), Permissions::from_mode(0o750)).unwrap();
+        let mut seen: Vec<_> = seen_of(dir.path())
+            .map(|path| path.strip_prefix(dir.path()).unwrap().display().to_string())
+            .collect();
+        seen.sort();
+        assert_eq!(seen, ["fonts", "java-17-openjdk", "php/8.2/cli", "php/8.2/fpm/php.ini"]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::machine::{Machine, Mode};
 use crate::inside::{self, Inside};
 use crate::model::Secret;
 use crate::proc::Exec;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -328,11 +329,15 @@ impl<'a> Sandbox<'a> {
             add(&["--perms", "0755", "--dir", prefix]);
         }
         system_dirs(&mut add, prefix);
+        let of_machine: Vec<PathBuf> = Etc::of_machine().collect();
         // Made by name: what bubblewrap makes on the way is closed to others than root.
-        for dir in ["/etc", "/etc/ssl", "/etc/pki", "/var"] {
-            add(&["--perms", "0755", "--dir", &format!("{prefix}{dir}")]);
+        let above = of_machine.iter().flat_map(|path| path.ancestors().skip(1));
+        let above: BTreeSet<&Path> = above.chain([Path::new("/etc"), Path::new("/var")]).collect();
+        for dir in above.into_iter().filter(|dir| dir.parent().is_some()) {
+            add(&["--perms", "0755", "--dir", &format!("{prefix}{}", dir.display())]);
         }
-        for source in Etc::of_machine() {
+        for source in of_machine {
+            let source = source.to_string_lossy();
             add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
         }
         for (source, name) in self.machine.etc.accounts(self.uid) {

@@ -51,6 +51,7 @@ mod settings;
 mod sign_in;
 mod start_and_stop;
 mod supervision;
+mod system_files;
 mod tidy;
 mod webhooks;
 mod zero_downtime;
