@@ -2,8 +2,9 @@
 //!
 //! It admits connections, reads each request whole, judges it, and relays it over
 //! a Unix socket to tiny_http, which therefore sees only small, well-formed
-//! requests and a peer that never stalls. The thread that handles requests never
-//! waits for anybody's network, which is why one is enough.
+//! requests and a peer that never stalls. So the threads that handle requests never
+//! wait for anybody's network: one for those that read is enough, and one for those
+//! that change something, which take a line of their own.
 //!
 //! The `event_loop` has a connection while only its next event is awaited: `accept`
 //! seats it in `permit`, `connection` reads a [`head`] and sends a small answer, and

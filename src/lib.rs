@@ -2,14 +2,15 @@
 //!
 //! Better-PaaS is one synchronous program. A request lives like this: the
 //! [`gate`] accepts the connection, reads and judges the whole request and
-//! relays it over a Unix socket to `tiny_http`, where one thread hands it to
-//! [`api`]: one match finds the handler, [`auth`] decides who asks, and the
-//! handler reads or changes the [`store`], whose secrets go through the
-//! [`vault`]. What takes long is the business of other threads: [`deploy`] runs
-//! the pipeline from Git to a running app and starts every program through
-//! [`proc`], in a sandbox whose first program is this one again ([`inside`]), [`journal`] keeps the log lines, and [`live`] streams them over
-//! WebSockets. [`serve`] builds all of this and takes it down again; [`ops`] are
-//! the operator's commands.
+//! relays it over a Unix socket to `tiny_http`, where one thread hands those
+//! that read to [`api`], and another one those that change something: one match
+//! finds the handler, [`auth`] decides who asks, and the handler reads or changes
+//! the [`store`], whose secrets go through the [`vault`]. What takes long is the
+//! business of further threads: [`deploy`] runs the pipeline from Git to a running
+//! app and starts every program through [`proc`], in a sandbox whose first program
+//! is this one again ([`inside`]), [`journal`] keeps the log lines, and [`live`]
+//! streams them over WebSockets. [`serve`] builds all of this and takes it down
+//! again; [`ops`] are the operator's commands.
 //!
 //! They speak in the values of [`model`]; how their threads wait for one another is
 //! [`sync`], which knows nothing of what the program does. Which room may use which is

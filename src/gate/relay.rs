@@ -1,14 +1,15 @@
-//! The way to tiny_http: one connection over its Unix socket that all requests share.
+//! A way to tiny_http: one connection over its Unix socket that requests share. There are
+//! two, for those that read and for those that change something.
 //!
 //! Requests go out one behind the other without waiting for answers, and answers
-//! come back in the same order (RFC 9112, 9.3.2): tiny_http and the one thread that
-//! handles requests find the next one ready, so under load nobody has to be woken
+//! come back in the same order (RFC 9112, 9.3.2): tiny_http and the thread that
+//! handles them find the next one ready, so under load nobody has to be woken
 //! for it. Nothing in here waits: the event loop says when the socket can be read or
 //! written.
 //!
-//! The whole answer is read back before a client gets any of it: the thread that
-//! handles requests never waits for a client. And since everybody stands in one
-//! line, a crowd of strangers delays the owner by one round of it and no more.
+//! The whole answer is read back before a client gets any of it: the threads that
+//! handle requests never wait for a client. And since nobody has a line of their
+//! own, a crowd of strangers delays the owner by one round of it and no more.
 
 use super::poll::{ENDED, EventFlags, Poll};
 use super::refusal::Refusal;

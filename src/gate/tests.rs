@@ -144,7 +144,7 @@ fn resolve(peer: Peer, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
     Source { client, trusted_proxy, https: trusted_proxy && scheme == Some(b"https") }
 }
 
-/// Everything behind the gate: one thread, as in the real server.
+/// Everything behind the gate: one thread for all requests.
 struct Behind {
     gone: Receiver<()>,
     tell: Sender<String>,

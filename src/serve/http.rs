@@ -3,7 +3,7 @@
 //!
 //! The gate sends only whole, small requests over the socket and reads whole answers, so
 //! nothing here waits for anybody's network. The first waits for nothing at all; the second
-//! for the disk, and for what a change takes.
+//! for the disk, for programs that it starts, and for the router.
 
 use super::signals;
 use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};

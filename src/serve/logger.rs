@@ -1,8 +1,8 @@
 //! Log lines on standard error, one each, with the time in UTC.
 //!
 //! Nobody waits for whoever reads them: a terminal that was stopped, or a connection
-//! that hangs behind a pipe, would stop the one thread that handles requests, and with
-//! it everybody's. Lines that find no room are counted instead.
+//! that hangs behind a pipe, would stop the thread that answers who reads, and with
+//! it everybody. Lines that find no room are counted instead.
 
 use crate::model::Utc;
 use crate::sync;

@@ -49,6 +49,7 @@ mod running;
 mod scripts;
 mod settings;
 mod sign_in;
+mod slow_requests;
 mod start_and_stop;
 mod supervision;
 mod system_files;
