@@ -51,6 +51,7 @@ mod settings;
 mod sign_in;
 mod slow_requests;
 mod start_and_stop;
+mod stopping;
 mod supervision;
 mod system_files;
 mod tidy;
