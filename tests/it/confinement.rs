@@ -2,7 +2,9 @@
 
 use crate::deploy::{PLAIN, create, deploy_live, show, visitor};
 use crate::firewall::{OBEDIENT, ask};
-use crate::harness::{GitServer, Http, Server, Setup, hex, process, random, until, until_some};
+use crate::harness::{
+    GitServer, Http, Netns, Server, Setup, hex, process, random, until, until_some,
+};
 use serde_json::json;
 use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
@@ -301,6 +303,12 @@ fn p32_who_takes_all_ports_of_apps_is_named_where_the_kernel_allows_it() {
     if !rustix::process::getuid().is_root() {
         return;
     }
+    // In a network of its own: other tests need ports too.
+    let net = Netns::new();
+    Netns::within(&net.machine, takes_all_ports);
+}
+
+fn takes_all_ports() {
     let git = GitServer::start();
     git.commit("obedient", &OBEDIENT);
     let server = Setup::new().as_user().without_landlock().start();
