@@ -35,6 +35,7 @@ mod own_ports;
 mod redaction;
 mod repositories;
 mod routing;
+mod routing_certificates;
 mod routing_names;
 mod routing_switch;
 mod routing_visitor;
