@@ -16,7 +16,7 @@ pub(super) fn storage(dir: &Path) -> PathBuf {
 }
 
 /// Removes the certificates, of this host or of all, of which a file is not whole and has
-/// not been written to for so long. Whether any was.
+/// not been written to for so long. Whether there is any that is not whole.
 pub(super) fn discard_broken(dir: &Path, host: Option<&str>, idle: Duration) -> bool {
     let inside = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     // Each has a directory of its own, in one of its issuer's.
@@ -25,22 +25,20 @@ pub(super) fn discard_broken(dir: &Path, host: Option<&str>, idle: Duration) -> 
     certificates.retain(|dir| host.is_none_or(|host| dir.ends_with(host)));
     let mut any = false;
     for certificate in certificates {
-        if inside(&certificate).any(|file| is_broken(&file, idle)) {
-            log::warn!(
-                "a certificate is only half there and is had anew: {}",
-                certificate.display()
-            );
-            any |= fs::remove_dir_all(certificate).is_ok();
+        let Some(broken) = inside(&certificate).find(|file| is_broken(file)) else { continue };
+        any = true;
+        let written = fs::metadata(broken).and_then(|m| m.modified()).ok();
+        if written.and_then(|at| at.elapsed().ok()).unwrap_or_default() >= idle {
+            log::warn!("a certificate is not whole and is had anew: {}", certificate.display());
+            let _ = fs::remove_dir_all(certificate);
         }
     }
     any
 }
 
 /// One that cannot be read is for Caddy to complain of.
-fn is_broken(file: &Path, idle: Duration) -> bool {
-    let written = fs::metadata(file).and_then(|m| m.modified()).ok();
-    let age = written.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-    age >= idle && fs::read(file).is_ok_and(|text| !is_whole(file, &text))
+fn is_broken(file: &Path) -> bool {
+    fs::read(file).is_ok_and(|text| !is_whole(file, &text))
 }
 
 fn is_whole(file: &Path, text: &[u8]) -> bool {
@@ -76,7 +74,9 @@ mod tests {
                 write("bad.test");
                 fs::write(issuer.join("bad.test").join(name), &whole[..end]).unwrap();
                 assert!(!discarded(Some("good.test"), Duration::ZERO));
-                assert!(!discarded(None, Duration::from_secs(600)), "it is being written");
+                assert!(
+                    discarded(None, Duration::from_secs(600)) && issuer.join("bad.test").exists()
+                );
                 let which = Some("bad.test").filter(|_| end == 0);
                 assert!(discarded(which, Duration::ZERO), "{name}: {end} bytes");
                 assert!(!issuer.join("bad.test").exists());

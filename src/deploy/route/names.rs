@@ -207,7 +207,7 @@ impl Keeper {
             return RENEWED;
         };
         if certificates::discard_broken(&self.dir, Some(host), WRITTEN) {
-            return Duration::ZERO;
+            return SOON;
         }
         let why = match self.reason(host, at) {
             Some(why) => why,
