@@ -69,6 +69,7 @@ fn a_name_comes_with_its_certificate_and_goes_and_a_websocket_lives_through_it()
             shop.server.visitor(name).get("/").expect(308);
         }
     }
+    assert!(held.is_alive(), "a WebSocket was cut");
     shop.server.visitor("a.example.com").get("/").expect(404);
     until("it is known", STARTING, || shop.known("b.example.com")["certificate"] == "valid");
     let local = shop.known("shop.localhost");
