@@ -134,6 +134,27 @@ function showLimits(root, { limits }) {
   }));
 }
 
+const CERTIFICATES = { none: "HTTP, no certificate needed", waiting: "Getting a certificate…", valid: "HTTPS", missing: "No certificate" };
+
+/** Where the app's names lead, and whether they have what they need; again for as long as one of them waits. */
+async function showDomains(root, page) {
+  const { domains } = await get(`${page.path}/domains`);
+  if (page.signal.aborted) return;
+  part(root, "domains-card").hidden = domains.length === 0;
+  part(root, "domains").replaceChildren(...domains.flatMap(({ domain, records, certificate, message }) => {
+    const dt = document.createElement("dt"), dd = document.createElement("dd"), why = document.createElement("small");
+    dt.textContent = domain;
+    dd.textContent = CERTIFICATES[certificate];
+    const wanted = records.map(({ type, value }) => `${type} ${value}`).join(", ");
+    why.textContent = message ?? (wanted && `Record to set: ${wanted}`);
+    if (why.textContent) dd.append(document.createElement("br"), why);
+    return [dt, dd];
+  }));
+  const waits = domains.some(({ certificate }) => certificate === "waiting" || certificate === "missing");
+  clearTimeout(page.domainsTimer);
+  if (waits) page.domainsTimer = setTimeout(() => page.signal.aborted || showDomains(root, page).catch(() => {}), 5000);
+}
+
 // What counts at once, and what the next start takes; the rest is for the next deploy.
 const AT_ONCE = ["name", "domains"], AT_START = ["memoryMb", "cpuPercent", "maxProcesses", "hostSockets"];
 
@@ -150,6 +171,9 @@ async function settingsTab(page) {
   bindWebhook(root, page);
   showLimits(root, page.app);
   page.onChange(async () => showLimits(root, await get(page.path).catch(() => page.app)));
+  const domains = () => showDomains(root, page).catch(() => {});
+  page.onChange(domains);
+  domains();
   fields.fill(page.app);
   part(root, "fields").replaceWith(fields.root);
   form.addEventListener("input", () => say(root, { saved: "" }));

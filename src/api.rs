@@ -8,6 +8,7 @@ mod answer;
 mod apps;
 mod assets;
 mod deploys;
+mod domains;
 mod env;
 mod error;
 mod fields;
@@ -153,6 +154,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("PATCH", ["apps", id]) => owner(|api, s, r| apps::change(api, s, r, id)).with_body(),
         ("DELETE", ["apps", id]) => owner(|api, s, r| apps::remove(api, s, r, id)).with_query(),
         ("GET", ["apps", id, "env"]) => owner(|api, s, _| env::show(api, s, id)),
+        ("GET", ["apps", id, "domains"]) => owner(|api, s, _| domains::list(api, s, id)),
         ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)).with_body(),
         ("GET", ["apps", id, "deploys"]) => {
             owner(|api, s, r| deploys::history(api, s, r, id)).with_query()

@@ -60,11 +60,12 @@ mod route;
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
 pub use fences::Fences;
+pub use hosts::HostName;
 pub use limits::{Held, Holder, Report as LimitsReport};
 pub use places::apps_in;
 pub use port_guard::{end_holders, keep_stopped};
 pub use rescue::make_room;
-pub use route::{Settings as RouteSettings, State as RouterState};
+pub use route::{Certificate, Settings as RouteSettings, State as RouterState};
 
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};

@@ -101,10 +101,10 @@ impl Api {
         Ok(Answer::json_bytes(status, out))
     }
 
-    /// Stores a new app, once the router takes its host names.
+    /// Stores a new app, and gives it its host names.
     pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
         self.deployer.admit(None, &draft.name, &draft.settings.domains)?;
-        let id = self.store.create_app(draft).inspect_err(|_| self.deployer.readmit())?;
+        let id = self.store.create_app(draft)?;
         let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
         self.deployer.name_app(&app.id);
         Ok(app)
@@ -235,11 +235,7 @@ pub(super) fn change(
     if named {
         api.deployer.admit(Some(&app.id), &draft.name, &draft.settings.domains)?;
     }
-    let updated = api.store.update_app(&app.id, &draft);
-    if named && !matches!(updated, Ok(true)) {
-        api.deployer.readmit();
-    }
-    if !updated? {
+    if !api.store.update_app(&app.id, &draft)? {
         return Err(ApiError::no_app());
     }
     let app = api.app(id)?;

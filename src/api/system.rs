@@ -61,11 +61,11 @@ pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, 
         RouterState::Off => RouterView::of("off"),
         RouterState::Starting => RouterView::of("starting"),
         RouterState::Missing(why) => RouterView { message: Some(why), ..RouterView::of("missing") },
-        RouterState::Running { version, ports } => RouterView {
+        RouterState::Running { version, ports, .. } => RouterView {
             version: Some(version),
             http_port: Some(ports.http),
             https_port: ports.https,
-            message: api.deployer.hidden(),
+            message: api.deployer.router_trouble(),
             ..RouterView::of("running")
         },
     };

@@ -254,7 +254,6 @@ impl Deployer {
         self.name_app(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
         shared.supervisor.send(Message::Look(app.clone()));
-        self.readmit();
         shared.journal.remove_app(app, &deploys);
         // A deploy that is being cancelled may still make files, and this thread, which
         // answers all requests, does not wait for it.

@@ -2,9 +2,23 @@
 
 use super::deployer::Deployer;
 use super::error::DeployError;
-use super::route::{State, Target};
+use super::route::{Certificate, State, Target, lead_here};
 use crate::model::{AppId, AppName, Domain, Wanted};
 use crate::store::{App, AppText};
+use std::net::IpAddr;
+
+/// A host name of an app.
+#[derive(Debug)]
+pub struct HostName {
+    /// The name.
+    pub host: String,
+    /// How it is with its certificate; nothing when it needs none.
+    pub certificate: Option<Certificate>,
+    /// Where the name service leads; nothing when nobody has asked.
+    pub resolves: Option<Vec<IpAddr>>,
+    /// Whether that is this machine, as far as it can tell.
+    pub here: Option<bool>,
+}
 
 impl Deployer {
     /// What the router is doing.
@@ -13,16 +27,37 @@ impl Deployer {
         self.shared.router.state()
     }
 
-    /// What the owner should know of host names: which app does not answer at one of its
-    /// own, because the dashboard or another app does; or that the dashboard's is badly chosen.
+    /// What the owner should know of the router while it runs: where it cannot listen; which
+    /// name gets no certificate; which app does not answer at one of its own hosts, because
+    /// the dashboard or another app does; that the dashboard's is badly chosen.
     #[must_use]
-    pub fn hidden(&self) -> Option<String> {
+    pub fn router_trouble(&self) -> Option<String> {
         let settings = self.shared.router.settings()?;
         let apps = self.shared.store.apps();
         let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
         let apps: Vec<&App> = apps.iter().collect();
         let hidden = apps.iter().find_map(|app| settings.hides(app, &apps));
-        hidden.or_else(|| settings.shares_cookies())
+        let mut all = self.shared.router.lacks();
+        all.extend(hidden.or_else(|| settings.shares_cookies()));
+        (!all.is_empty()).then(|| all.join(". "))
+    }
+
+    /// What is known of each host name of an app, and the addresses under which the
+    /// Internet knows this machine.
+    #[must_use]
+    pub fn host_names(&self, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
+        let router = &self.shared.router;
+        let Some(settings) = router.settings() else { return (Vec::new(), Vec::new()) };
+        let own = router.own_addresses();
+        let name = |host: String| {
+            let known = router.certificate(&host);
+            let resolves = known.as_ref().and_then(|name| name.resolves.clone());
+            let here = resolves.as_ref().and_then(|ips| lead_here(ips, &own));
+            HostName { host, certificate: known.map(|name| name.certificate), resolves, here }
+        };
+        let domains = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
+        let all = domains.chain([settings.host_of(&app.name)]);
+        (all.map(name).collect(), own)
     }
 
     /// Where an app answers, while it runs: the first of [`Deployer::urls`].
@@ -43,12 +78,10 @@ impl Deployer {
         routed.unwrap_or_else(|| at(port).into_iter().collect())
     }
 
-    /// Judges the host names that an app is about to have, and prepares the router for
-    /// them. Then they are stored, or [`Deployer::readmit`] undoes it.
+    /// Judges the host names that an app is about to have.
     ///
     /// # Errors
-    /// [`DeployError::Host`] for a name that another one has or that the router refuses;
-    /// everything is then as it was.
+    /// [`DeployError::Host`] for a name that another one has.
     pub fn admit(
         &self,
         app: Option<&AppId>,
@@ -66,7 +99,6 @@ impl Deployer {
             let sentence = format!("{} is where the dashboard answers", domain.as_str());
             return refused("domains", sentence);
         }
-        let mut hosts: Vec<String> = domains.iter().map(|d| d.as_str().to_owned()).collect();
         for other in self.shared.store.apps()?.iter().filter(|other| Some(&other.id) != app) {
             if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
                 return refused(
@@ -78,23 +110,8 @@ impl Deployer {
             if domains.iter().any(|domain| domain.as_str() == theirs) {
                 return refused("domains", format!("{theirs} is where another app answers"));
             }
-            hosts.extend(settings.hosts(other));
         }
-        hosts.push(host);
-        let admitted = self.shared.router.admit(hosts.into_iter());
-        admitted.or_else(|sentence| refused("domains", sentence))
-    }
-
-    /// Has the router keep to the host names that are stored.
-    pub fn readmit(&self) {
-        let Some(settings) = self.shared.router.settings() else { return };
-        let admitted = self.shared.store.apps().map_err(|e| e.to_string()).and_then(|apps| {
-            let hosts: Vec<String> = apps.iter().flat_map(|app| settings.hosts(app)).collect();
-            self.shared.router.admit(hosts.into_iter())
-        });
-        if let Err(error) = admitted {
-            log::error!("the router still has names that are no longer used: {error}");
-        }
+        Ok(())
     }
 
     /// Leads the host names that an app has now, or had, to whom they belong.

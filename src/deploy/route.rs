@@ -1,20 +1,22 @@
 //! The router: Caddy as a child, and the table that tells it where each host leads.
 //!
 //! A deploy changes the [`table`] alone, so no other app notices it, and what serves
-//! keeps serving when the server, the router or both are killed. The configuration
-//! changes only when a name needs a certificate. The database is what counts: at each
-//! start of the server table and configuration are made to follow it.
+//! keeps serving when the server, the router or both are killed. Nor does a name change
+//! anything else, or its certificate. The database is what counts: at each start of the
+//! server the table is made to follow it.
 
 mod admin;
 mod caddy;
 mod certificates;
 mod config;
 mod keeper;
+mod names;
 mod table;
 mod visitor;
 mod watch;
 
 pub use config::{Ports, Settings};
+pub use names::{Certificate, Name, lead_here};
 pub use table::Target;
 
 use super::port_guard::PortGuard;
@@ -24,8 +26,14 @@ use crate::proc::Cancel;
 use crate::store::App;
 use crate::sync::lock;
 use keeper::Keeper;
+use names::Names;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
 use std::io;
-use std::sync::atomic::AtomicU32;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use table::{Entry, Table};
@@ -43,10 +51,15 @@ pub enum State {
         version: String,
         /// Where it listens.
         ports: Ports,
+        /// Why it does not listen where it should.
+        lack: Option<String>,
     },
     /// It does not run; the sentence says why and what to do.
     Missing(String),
 }
+
+/// Random bytes in the path at which the router asks itself.
+const SECRET: usize = 16;
 
 /// Says the host of an app as it is now.
 type Host<'a> = &'a dyn Fn() -> Result<String, String>;
@@ -69,7 +82,7 @@ impl Changed<'_> {
 #[derive(Debug)]
 pub struct Router {
     keeper: Option<Arc<Keeper>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Router {
@@ -90,7 +103,7 @@ impl Router {
                 log::info!("ROUTER is off: the router that still ran is ended");
                 caddy::end(left);
             }
-            return Ok(Self { keeper: None, thread: Mutex::new(None) });
+            return Ok(Self { keeper: None, threads: Mutex::default() });
         };
         data.make_dir("router/home")?;
         let keeper = Keeper {
@@ -99,11 +112,10 @@ impl Router {
             front: data.join("front.sock"),
             table: Table::open(data)?,
             guard,
+            secret: secret(&dir)?,
             dir,
-            encrypted: Mutex::default(),
+            names: Names::default(),
             state: Mutex::new(State::Starting),
-            changing: Mutex::default(),
-            doubts: AtomicU32::new(0),
             stop: Cancel::new()?,
         };
         for (app, target) in apps {
@@ -120,12 +132,19 @@ impl Router {
             }
         }
         keeper.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
-        *lock(&keeper.encrypted) =
-            keeper.encrypted_of(apps.iter().flat_map(|(app, _)| keeper.settings.hosts(app)));
+        keeper.encrypt(&known)?;
+        if let Some(sentence) = names::cannot_knock() {
+            log::warn!("{sentence}");
+        }
         let keeper = Arc::new(keeper);
-        let kept = Arc::clone(&keeper);
-        let thread = Builder::new().name("router".to_owned()).spawn(move || kept.keep())?;
-        Ok(Self { keeper: Some(keeper), thread: Mutex::new(Some(thread)) })
+        let works = std::iter::once(Keeper::keep as fn(&Keeper))
+            .chain(std::iter::repeat_n(Keeper::look_after_names as fn(&Keeper), names::THREADS));
+        let threads = works.map(|work| {
+            let kept = Arc::clone(&keeper);
+            Builder::new().name("router".to_owned()).spawn(move || work(&kept))
+        });
+        let threads = threads.collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { keeper: Some(keeper), threads: Mutex::new(threads) })
     }
 
     /// What it is doing.
@@ -213,16 +232,35 @@ impl Router {
                 told(keeper.table.name(&other.id, &hosts), "an app's names could not be changed");
             }
         }
+        told(keeper.encrypt(&all), "names could not be given certificates");
     }
 
-    /// Has the router get certificates for those of these hosts that need one, and for
-    /// no others.
-    ///
-    /// # Errors
-    /// The sentence that says why the router refuses; it goes on as before.
-    pub fn admit(&self, hosts: impl Iterator<Item = String>) -> Result<(), String> {
-        let Some(keeper) = &self.keeper else { return Ok(()) };
-        keeper.encrypt(keeper.encrypted_of(hosts))
+    /// What is known of the certificate of a host, if it needs one.
+    #[must_use]
+    pub fn certificate(&self, host: &str) -> Option<Name> {
+        self.keeper.as_ref()?.names.known(host)
+    }
+
+    /// The addresses under which the Internet knows the router.
+    #[must_use]
+    pub fn own_addresses(&self) -> Vec<IpAddr> {
+        let settings = self.settings();
+        settings.map_or_else(Vec::new, |settings| names::own_addresses(settings.bind))
+    }
+
+    /// What the owner should know of the router while it runs.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<String> {
+        let Some(keeper) = &self.keeper else { return Vec::new() };
+        let State::Running { lack, .. } = lock(&keeper.state).clone() else { return Vec::new() };
+        let missing = keeper.names.missing().map(|(host, why, count)| {
+            let mut sentence = format!("no certificate for {host}: {why}");
+            if count > 1 {
+                let _ = write!(sentence, " (and for {} more names)", count - 1);
+            }
+            sentence
+        });
+        lack.into_iter().chain(missing).collect()
     }
 
     /// Forgets an app.
@@ -236,12 +274,27 @@ impl Router {
     pub fn shutdown(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.stop.cancel();
+            keeper.names.wake();
         }
-        if let Some(thread) = lock(&self.thread).take()
-            && thread.join().is_err()
-        {
-            log::error!("the router's thread had ended with a panic");
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of the router's had ended with a panic");
+            }
         }
+    }
+}
+
+impl Keeper {
+    /// Has the hosts of these apps that need it, and the dashboard's, served over HTTPS.
+    fn encrypt(&self, apps: &[&App]) -> io::Result<()> {
+        let hosts = apps.iter().flat_map(|app| self.settings.hosts(app));
+        let hosts: BTreeSet<String> = hosts
+            .chain(self.settings.dashboard_domain.clone())
+            .filter(|host| self.settings.is_encrypted(host))
+            .collect();
+        self.table.encrypt(&hosts)?;
+        self.names.follow(&hosts);
+        Ok(())
     }
 }
 
@@ -339,6 +392,24 @@ impl Settings {
             format!("{scheme}://{host}:{port}")
         }
     }
+}
+
+/// The path that is known to the router alone. It stays, for another one would be another
+/// configuration.
+fn secret(dir: &Path) -> io::Result<String> {
+    let file = dir.join("secret");
+    match fs::read_to_string(&file) {
+        Ok(secret) if secret.len() == 2 * SECRET => return Ok(secret),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut random = [0; SECRET];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    io::Write::write_all(&mut options.open(file)?, secret.as_bytes())?;
+    Ok(secret)
 }
 
 /// What nobody waits for can only be told.

@@ -42,6 +42,7 @@ mod own_ports;
 mod redaction;
 mod repositories;
 mod routing;
+mod routing_certificates;
 mod routing_names;
 mod routing_switch;
 mod routing_visitor;

@@ -2,17 +2,14 @@
 
 use crate::deploy::{create, deploy_live, show};
 use crate::firewall::OBEDIENT;
-use crate::harness::wait::let_pass;
-use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, process, until, until_some};
+use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, until};
 use crate::routing::{STARTING, caddy, release, router, start, until_running};
-use rustix::process::Signal;
 use serde_json::json;
 use std::net::TcpListener;
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::Command;
 
-/// What curl says that was refused or is not there yet.
-fn curl(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<Answer> {
+/// One request; nothing when there is no certificate.
+pub fn https_once(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<Answer> {
     let port = server.setup().router("HTTPS_PORT").port();
     let authority = server.data().join("router/storage/pki/authorities/local/root.crt");
     let output = Command::new("curl")
@@ -32,7 +29,7 @@ fn curl(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<A
 pub fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer {
     let mut answer = None;
     until(&format!("https://{host}{path}"), STARTING, || {
-        answer = curl(server, host, path, arguments);
+        answer = https_once(server, host, path, arguments);
         answer.is_some()
     });
     answer.expect("an answer")
@@ -44,9 +41,6 @@ pub fn private() -> Setup {
 
 /// The second one is what an app of the name `also` would get.
 const DOMAINS: [&str; 2] = ["shop.example.com", "also.localhost"];
-
-/// What Caddy knows of the certificate of the dashboard's name.
-const CERTIFICATE: &str = "router/storage/certificates/local/paas.localhost/paas.localhost.json";
 
 #[test]
 fn domains_change_at_once_and_a_refused_one_changes_nothing() {
@@ -90,116 +84,12 @@ fn domains_change_at_once_and_a_refused_one_changes_nothing() {
     assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
 
     let path = format!("/api/apps/{app}");
-    a_certificate_that_is_being_written_refuses_no_change(&server, &path);
-    a_router_that_can_take_no_change_any_more_is_started_anew(&server, &path);
-
-    // What the router does not take is not stored.
-    std::fs::remove_file(server.data().join("router/admin.sock")).expect("removed");
-    let before = caddy(&server);
-    let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
-    assert_eq!(refusal.code(), "host_refused");
-    assert_eq!(show(&mut owner, &app)["domains"], json!(DOMAINS));
-    until("a router that takes changes", STARTING, || caddy(&server) != before);
-    until_running(&server);
-    assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
-
     owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(200);
     assert_eq!(https(&server, "new.example.com", "/", &[]).expect(200).text(), "one");
     server.visitor("shop.example.com").get("/").expect(404);
     owner.delete(&path).expect(204);
     server.visitor("new.example.com").get("/").expect(404);
     owner.post("/api/apps", &body).expect(201);
-}
-
-/// Caddy reads its certificates when it goes over to another configuration, and right after its start one may be half
-/// there. That delays a change.
-fn a_certificate_that_is_being_written_refuses_no_change(server: &Server, app: &str) {
-    let mut owner = server.owner();
-    let certificate = server.data().join(CERTIFICATE);
-    let written = || std::fs::read(&certificate).ok().filter(|text| text.ends_with(b"}"));
-    let whole = until_some("a certificate", STARTING, written);
-    std::fs::write(&certificate, "").expect("half of it");
-    let writer = std::thread::spawn(move || {
-        let_pass(Duration::from_millis(300));
-        std::fs::write(&certificate, whole).expect("all of it");
-    });
-    let one_more = json!({"domains": [DOMAINS[0], DOMAINS[1], "more.example.com"]});
-    owner.patch(app, &one_more).expect(200);
-    writer.join().expect("the writer");
-    owner.patch(app, &json!({"domains": DOMAINS})).expect(200);
-}
-
-/// Caddy 2.6 loses a socket to a configuration that it refuses, and from then on refuses all.
-fn a_router_that_can_take_no_change_any_more_is_started_anew(server: &Server, app: &str) {
-    let mut owner = server.owner();
-    let certificate = server.data().join(CERTIFICATE);
-    let whole = std::fs::read(&certificate).expect("a certificate");
-    let now = configuration(server, None);
-    std::fs::write(&certificate, "").expect("half of it");
-    let lost = ask_router(server, Some(&now.replace(DOMAINS[0], "lost.example.com")));
-    assert!(!lost.status.success(), "{lost:?}");
-    std::fs::write(&certificate, whole).expect("all of it");
-
-    let before = caddy(server);
-    let one_more = json!({"domains": [DOMAINS[0], DOMAINS[1], "more.example.com"]});
-    let answer = owner.patch(app, &one_more);
-    if answer.status != 200 {
-        assert!(answer.expect(409).message().contains("starting anew"), "it says what happens");
-        until("another router", STARTING, || caddy(server) != before);
-        until_running(server);
-        owner.patch(app, &one_more).expect(200);
-    }
-    assert_eq!(https(server, "more.example.com", "/", &[]).expect(200).text(), "one");
-    owner.patch(app, &json!({"domains": DOMAINS})).expect(200);
-}
-
-/// Asks the router itself: its configuration, or with a body for another one.
-fn configuration(server: &Server, body: Option<&str>) -> String {
-    let output = ask_router(server, body);
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn ask_router(server: &Server, body: Option<&str>) -> Output {
-    let socket = server.data().join("router/admin.sock");
-    let mut curl = Command::new("curl");
-    curl.args(["-sS", "-f", "-H", "Host;", "-H", "Content-Type: application/json"]);
-    curl.arg("--unix-socket").arg(socket);
-    match body {
-        None => curl.arg("http://admin/config/"),
-        Some(body) => curl.args(["-d", body, "http://admin/load"]),
-    };
-    curl.output().expect("curl")
-}
-
-#[test]
-fn a_change_that_nobody_answers_is_not_made_and_the_next_server_sees_what_runs() {
-    let git = GitServer::start();
-    git.commit("shop", &release("one"));
-    let mut server = start(private().as_user());
-    let mut owner = server.owner();
-    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.example.com"]});
-    let app = create(&mut owner, &body);
-    deploy_live(&mut owner, &app);
-    let pid = caddy(&server);
-    let path = format!("/api/apps/{app}");
-    process::signal(pid, Signal::STOP);
-    let refusal = owner.patch(&path, &json!({"domains": ["new.example.com"]})).expect(409);
-    assert_eq!(refusal.code(), "host_refused");
-    // It gets to what it was asked for now, when nobody waits for it any more.
-    process::signal(pid, Signal::CONT);
-    server.wait_for_log("the router is back at the configuration that it should have");
-    let now = configuration(&server, None);
-    assert!(now.contains("shop.example.com") && !now.contains("new.example.com"), "{now}");
-
-    server.kill9();
-    let file = server.data().join("router/config.json");
-    let right = std::fs::read_to_string(&file).expect("a configuration");
-    configuration(&server, Some(&right.replace("shop.example.com", "new.example.com")));
-    let server = start(server.setup().clone());
-    let now = configuration(&server, None);
-    assert!(now.contains("shop.example.com") && !now.contains("new.example.com"), "{now}");
-    assert_eq!(caddy(&server), pid, "the router was started anew");
 }
 
 #[test]
@@ -280,7 +170,7 @@ fn what_an_app_gets_by_its_name_leads_to_no_other_app_that_has_it_as_a_domain() 
 
 /// In a network of its own, where nobody else has the usual ports.
 #[test]
-fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
+fn a_router_takes_the_usual_ports_as_soon_as_it_can_and_says_so_until_then() {
     if !rustix::process::getuid().is_root() {
         eprintln!("NOT TESTED: only root makes networks");
         return;
@@ -290,12 +180,13 @@ fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
         let usual = private().without("HTTP_PORT").without("HTTPS_PORT");
         let server = start(usual.as_user());
         let said = |server: &Server, why: &str| {
+            let router = router(&mut server.owner());
             for (usual, other) in [(80, 8081), (443, 8443)] {
                 let line =
                     format!("port {usual} cannot be had ({why}); the router takes port {other}");
                 server.wait_for_log(&line);
+                assert!(router["message"].as_str().is_some_and(|m| m.contains(&line)), "{router}");
             }
-            let router = router(&mut server.owner());
             assert_eq!((&router["httpPort"], &router["httpsPort"]), (&json!(8081), &json!(8443)));
         };
         said(&server, "Permission denied (os error 13)");
@@ -307,11 +198,17 @@ fn a_router_that_may_not_have_the_usual_ports_takes_others_and_says_so() {
         let fresh = fresh.env("DASHBOARD_DOMAIN", "paas.localhost");
         let server = start(fresh.without("HTTP_PORT").without("HTTPS_PORT"));
         said(&server, "Address already in use (os error 98)");
-        drop(taken);
         let server = server.restart();
         until_running(&server);
-        let router = router(&mut server.owner());
-        assert_eq!(router["httpPort"], 8081, "who serves is not disturbed");
+        said(&server, "Address already in use (os error 98)");
+        let pid = caddy(&server);
+        drop(taken);
+        let mut owner = server.owner();
+        until("it has the usual ports", 3 * STARTING, || router(&mut owner)["httpPort"] == 80);
+        let seen = router(&mut owner);
+        assert_eq!((&seen["httpsPort"], &seen["message"]), (&json!(443), &json!(null)), "{seen}");
+        assert_eq!(caddy(&server), pid, "who serves is not disturbed");
+        Http::new("127.0.0.1:80".parse().expect("an address")).host("x").get("/").expect(404);
         drop(server);
         low_ports_are_the_routers_and_no_apps();
     });

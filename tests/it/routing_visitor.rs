@@ -93,10 +93,11 @@ const OWN: [(&str, &str); 7] = [
     ("Sec-Ch-Ua-Platform", "visitor"),
 ];
 
-/// The fields that an app got of what is not sent by itself.
+/// The fields that an app got of what is not sent by itself. Newer routers say their own name, in `Via`.
 fn told(fields: &Value) -> Vec<(String, String)> {
     let own = |name: &str| OWN.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-    let transport = ["host", "user-agent", "accept", "connection", "upgrade", "content-length"];
+    let transport =
+        ["host", "user-agent", "accept", "connection", "upgrade", "content-length", "via"];
     let mut told = Vec::new();
     for field in fields.as_array().expect("a list") {
         let text = |at: usize| field[at].as_str().expect("a text").to_owned();

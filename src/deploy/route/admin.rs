@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Bytes of an answer that are read: the router's configuration, with thousands of names.
+/// Bytes of an answer that are read; the router's configuration has a hundredth of it.
 const MOST: usize = 4 << 20;
 
 /// Time between two tries to be heard by a router whose hands are full.

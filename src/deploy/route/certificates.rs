@@ -1,12 +1,13 @@
-//! The files of Caddy's certificates: whether one of them is only just being written.
+//! The files of Caddy's certificates: which of them are only half there.
 //!
-//! Caddy reads them when it goes over to another configuration, and refuses that with one
-//! that is half there. Caddy 2.6 does not recover from such a refusal: servers of the
-//! refused configuration stay, and it can have listened for the last time.
+//! Caddy 2.6 writes them in place. Who kills it at that moment leaves one with which it
+//! refuses a whole configuration, or serves one host no more: it takes the certificate for
+//! had and gets no other.
 
 use serde::de::IgnoredAny;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where Caddy keeps what it must not lose, in the router's directory.
 #[must_use]
@@ -14,21 +15,30 @@ pub(super) fn storage(dir: &Path) -> PathBuf {
     dir.join("storage")
 }
 
-/// Whether every file of every certificate is whole. One that cannot be read counts as
-/// whole: it is for Caddy to say what is wrong with it.
-#[must_use]
-pub(super) fn are_whole(dir: &Path) -> bool {
-    let inside = |dirs: Vec<PathBuf>| -> Vec<PathBuf> {
-        dirs.iter()
-            .filter_map(|dir| fs::read_dir(dir).ok())
-            .flatten()
-            .flatten()
-            .map(|e| e.path())
-            .collect()
-    };
+/// Removes the certificates, of this host or of all, of which a file is not whole and has
+/// not been written to for so long. Whether there is any that is not whole.
+pub(super) fn discard_broken(dir: &Path, host: Option<&str>, idle: Duration) -> bool {
+    let inside = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
     // Each has a directory of its own, in one of its issuer's.
-    let files = inside(inside(inside(vec![storage(dir).join("certificates")])));
-    files.iter().all(|file| fs::read(file).map_or(true, |text| is_whole(file, &text)))
+    let issuers = inside(&storage(dir).join("certificates"));
+    let mut certificates: Vec<PathBuf> = issuers.flat_map(|issuer| inside(&issuer)).collect();
+    certificates.retain(|dir| host.is_none_or(|host| dir.ends_with(host)));
+    let mut any = false;
+    for certificate in certificates {
+        let Some(broken) = inside(&certificate).find(|file| is_broken(file)) else { continue };
+        any = true;
+        let written = fs::metadata(broken).and_then(|m| m.modified()).ok();
+        if written.and_then(|at| at.elapsed().ok()).unwrap_or_default() >= idle {
+            log::warn!("a certificate is not whole and is had anew: {}", certificate.display());
+            let _ = fs::remove_dir_all(certificate);
+        }
+    }
+    any
+}
+
+/// One that cannot be read is for Caddy to complain of.
+fn is_broken(file: &Path) -> bool {
+    fs::read(file).is_ok_and(|text| !is_whole(file, &text))
 }
 
 fn is_whole(file: &Path, text: &[u8]) -> bool {
@@ -45,22 +55,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_a_certificate_that_is_half_there_is_seen() {
+    fn a_certificate_that_is_half_there_is_removed_and_no_other() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(are_whole(dir.path()), "there are none");
-        let place = dir.path().join("storage/certificates/local/shop.example.com");
-        fs::create_dir_all(&place).unwrap();
+        let issuer = storage(dir.path()).join("certificates/local");
         let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for (name, whole) in [("a.json", "{\"sans\": [\"a\"]}"), ("a.crt", pem), ("a.key", pem)] {
-            let file = place.join(name);
+        let files = [("a.json", "{\"sans\": [\"a\"]}"), ("a.crt", pem), ("a.key", pem)];
+        let write = |host: &str| {
+            fs::create_dir_all(issuer.join(host)).unwrap();
+            files
+                .iter()
+                .for_each(|(name, text)| fs::write(issuer.join(host).join(name), text).unwrap());
+        };
+        let discarded = |host, idle| discard_broken(dir.path(), host, idle);
+        assert!(!discarded(None, Duration::ZERO), "there are none");
+        write("good.test");
+        for (name, whole) in files {
             for end in [0, whole.len() / 2, whole.len() - 3] {
-                fs::write(&file, &whole[..end]).unwrap();
-                assert!(!are_whole(dir.path()), "{name}: {end} bytes");
+                write("bad.test");
+                fs::write(issuer.join("bad.test").join(name), &whole[..end]).unwrap();
+                assert!(!discarded(Some("good.test"), Duration::ZERO));
+                assert!(
+                    discarded(None, Duration::from_secs(600)) && issuer.join("bad.test").exists()
+                );
+                let which = Some("bad.test").filter(|_| end == 0);
+                assert!(discarded(which, Duration::ZERO), "{name}: {end} bytes");
+                assert!(!issuer.join("bad.test").exists());
             }
-            fs::write(&file, whole).unwrap();
-            assert!(are_whole(dir.path()), "{name}");
         }
-        fs::write(place.join("a.lock"), "").unwrap();
-        assert!(are_whole(dir.path()));
+        assert!(issuer.join("good.test/a.crt").exists());
     }
 }

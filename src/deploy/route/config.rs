@@ -1,14 +1,15 @@
 //! The router's configuration as JSON: what does not change with a deploy.
 //!
-//! Apps are not in it. Their hosts are looked up in the [`super::table`] with each
-//! request; in it are only the listeners, the dashboard, and the names that need a
-//! certificate. Works with Caddy 2.6 (Debian 12) and later.
+//! Apps are not in it, and no name of theirs. Hosts are looked up in the [`super::table`]
+//! with each request, and by the router itself when it asks whether it may have a
+//! certificate; in it are only the listeners and the dashboard. Works with Caddy 2.6
+//! (Debian 12) and later.
 
+use super::caddy::Version;
 use super::visitor;
 use crate::model::Trust;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// How long a client may take to send a request's head.
@@ -45,14 +46,13 @@ const USUAL_HTTPS: u16 = 443;
 pub struct Ports {
     /// For plain HTTP.
     pub http: u16,
-    /// For HTTPS, when some name needs it.
+    /// For HTTPS, when one can be had.
     pub https: Option<u16>,
 }
 
 impl Ports {
     /// The ports in a configuration of ours.
-    pub fn read(text: &str) -> Option<Self> {
-        let config: Value = serde_json::from_str(text).ok()?;
+    pub fn read(config: &Value) -> Option<Self> {
         let http = config.get("apps")?.get("http")?;
         let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
         let encrypts = http.get("servers")?.get("https").is_some();
@@ -105,8 +105,19 @@ impl Settings {
         !local && (self.private_tls || !is_private(host))
     }
 
+    /// Where this machine itself reaches the router.
+    #[must_use]
+    pub fn own_ip(&self) -> IpAddr {
+        match self.bind {
+            Some(ip) if !ip.is_unspecified() => ip,
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     /// Whether its certificate comes from the router's own authority.
-    fn is_own(&self, host: &str) -> bool {
+    #[must_use]
+    pub fn is_own(&self, host: &str) -> bool {
         self.private_tls || is_private(host)
     }
 }
@@ -124,10 +135,10 @@ pub struct Layout<'a> {
     pub settings: &'a Settings,
     /// Where it listens.
     pub ports: Ports,
-    /// The names that need a certificate.
-    pub encrypted: &'a BTreeSet<String>,
-    /// Whether this Caddy can leave upgraded connections open (2.7 and later).
-    pub keeps_streams: bool,
+    /// The path at which it asks itself for permission; nobody else knows it.
+    pub secret: &'a str,
+    /// What this Caddy can do.
+    pub version: &'a Version,
 }
 
 impl Layout<'_> {
@@ -146,7 +157,6 @@ impl Layout<'_> {
     /// The configuration.
     #[must_use]
     pub fn json(&self) -> Value {
-        let own = self.settings;
         let mut servers = json!({
             "http": self.server(self.ports.http, self.http_routes()),
             "check": {
@@ -159,24 +169,11 @@ impl Layout<'_> {
         let mut apps = json!({
             "pki": {"certificate_authorities": {"local": {"install_trust": false}}},
         });
-        if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
+        if let Some(port) = self.ports.https {
             let mut https = self.server(port, self.https_routes());
             https["tls_connection_policies"] = json!([{}]);
             servers["https"] = https;
-            let (private, public): (Vec<&String>, Vec<&String>) =
-                self.encrypted.iter().partition(|host| own.is_own(host));
-            let mut policies = Vec::new();
-            if !private.is_empty() {
-                policies.push(json!({"subjects": private, "issuers": [{"module": "internal"}]}));
-            }
-            if let Some(email) = own.acme_email.as_ref().filter(|_| !public.is_empty()) {
-                let issuer = json!({"module": "acme", "email": email});
-                policies.push(json!({"subjects": public, "issuers": [issuer]}));
-            }
-            apps["tls"] = json!({
-                "certificates": {"automate": self.encrypted},
-                "automation": {"policies": policies},
-            });
+            apps["tls"] = self.certificates();
         }
         apps["http"] = json!({
             "http_port": self.ports.http,
@@ -192,6 +189,55 @@ impl Layout<'_> {
             }}}},
             "storage": {"module": "file_system", "root": super::certificates::storage(self.dir)},
             "apps": apps,
+        })
+    }
+
+    /// Certificates. The dashboard's is had at the start; those of apps when somebody first
+    /// asks for their host, if it is in the table at that moment. No name is in here, so
+    /// none makes the router refuse its configuration, or change it.
+    fn certificates(&self) -> Value {
+        let own = self.settings;
+        let policy = |is_own: bool, mut policy: Value| {
+            match &own.acme_email {
+                _ if is_own => policy["issuers"] = json!([{"module": "internal"}]),
+                Some(email) => policy["issuers"] = json!([{"module": "acme", "email": email}]),
+                None => {}
+            }
+            policy
+        };
+        let dashboard = own.dashboard_domain.as_deref();
+        let mut policies: Vec<Value> = dashboard
+            .map(|host| policy(own.is_own(host), json!({"subjects": [host]})))
+            .into_iter()
+            .collect();
+        policies.push(policy(own.private_tls, json!({"on_demand": true})));
+        let at = SocketAddr::new(own.own_ip(), self.ports.http);
+        let at = format!("http://{at}/{}", self.secret);
+        let permission = if self.version.has_permissions {
+            json!({"permission": {"module": "http", "endpoint": at}})
+        } else {
+            json!({"ask": at})
+        };
+        json!({
+            "certificates": {"automate": dashboard.into_iter().collect::<Vec<_>>()},
+            "automation": {"policies": policies, "on_demand": permission},
+        })
+    }
+
+    /// Answers the router's own question: whether a host may get a certificate. Other
+    /// programs of this machine come from the same address, but do not know the path.
+    fn permission(&self) -> Value {
+        let from = self.settings.own_ip().to_string();
+        let permitted = self.marked(
+            "domain",
+            "{http.request.uri.query.domain}",
+            super::table::PERMITTED,
+            vec![said("yes")],
+        );
+        json!({
+            "match": [{"path": [format!("/{}", self.secret)], "remote_ip": {"ranges": [from]}}],
+            "handle": [{"handler": "subroute", "routes": [permitted, unknown()]}],
+            "terminal": true,
         })
     }
 
@@ -225,18 +271,21 @@ impl Layout<'_> {
 
     fn http_routes(&self) -> Vec<Value> {
         let mut routes = self.first_routes();
-        if let Some(port) = self.ports.https.filter(|_| !self.encrypted.is_empty()) {
+        if let Some(port) = self.ports.https {
+            routes.insert(0, self.permission());
             let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
             let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
-            routes.push(json!({
+            let redirect = json!({
                 // Who came to a trusted proxy over HTTPS is where he should be.
-                "match": [{"host": self.encrypted, "vars": {visitor::SCHEME: ["http"]}}],
+                "match": [{"vars": {visitor::SCHEME: ["http"]}}],
                 "handle": [{
                     "handler": "static_response", "status_code": 308,
                     "headers": {"Location": [there]},
                 }],
                 "terminal": true,
-            }));
+            });
+            let host = "{http.request.host}";
+            routes.push(self.marked("plain", host, super::table::ENCRYPTED, vec![redirect]));
         }
         routes.push(self.lookup(self.targets()));
         routes.push(unknown());
@@ -257,18 +306,26 @@ impl Layout<'_> {
         routes
     }
 
-    /// Finds the newest file of the host that is asked for. A host is letters, digits,
-    /// dashes and dots: nothing that means something in a path or a pattern.
+    /// Finds the newest file of the host that is asked for.
     fn lookup(&self, found: Vec<Value>) -> Value {
-        let host = json!({"{http.request.host}": {
-            "name": "host", "pattern": r"^([a-z0-9][a-z0-9.-]*)$",
-        }});
-        let newest = json!({
-            "root": self.dir.join("hosts"),
-            "try_files": ["/{http.regexp.host.1}/*"],
+        self.find("host", "{http.request.host}", super::table::HOSTS, "/*", found)
+    }
+
+    /// Goes on where a host has a file of its own in this directory of the table.
+    fn marked(&self, name: &str, host: &str, dir: &str, found: Vec<Value>) -> Value {
+        self.find(name, host, dir, "", found)
+    }
+
+    /// Looks for a host in a directory. A host is letters, digits, dashes and dots: nothing
+    /// that means something in a path or a pattern.
+    fn find(&self, name: &str, host: &str, dir: &str, rest: &str, found: Vec<Value>) -> Value {
+        let host = json!({host: {"name": name, "pattern": r"^([a-z0-9][a-z0-9.-]*)$"}});
+        let first = json!({
+            "root": self.dir.join(dir),
+            "try_files": [format!("/{{http.regexp.{name}.1}}{rest}")],
             "try_policy": "first_exist",
         });
-        nested(&json!({"vars_regexp": host}), vec![nested(&json!({"file": newest}), found)])
+        nested(&json!({"vars_regexp": host}), vec![nested(&json!({"file": first}), found)])
     }
 
     /// What to do with what was found.
@@ -313,7 +370,7 @@ impl Layout<'_> {
                 },
             },
         });
-        if self.keeps_streams {
+        if self.version.keeps_streams {
             proxy["stream_close_delay"] = json!(STREAMS);
         }
         proxy

@@ -5,19 +5,20 @@ use super::admin;
 use super::caddy::{self, Version};
 use super::certificates;
 use super::config::{Layout, Ports, Settings};
+use super::names::Names;
 use super::table::Table;
+use super::watch::Seen;
 use crate::deploy::port_guard::PortGuard;
 use crate::proc::{Cancel, Running, wait_any};
 use crate::sync::lock;
-use std::collections::BTreeSet;
+use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The usual ports, and what to take when they cannot be had.
@@ -27,18 +28,7 @@ const HTTPS: [u16; 2] = [443, 8443];
 /// How long the router may take until it serves.
 const STARTING: Duration = Duration::from_secs(15);
 /// How long it may take to judge a configuration, and to go over to it.
-pub(super) const LOADING: Duration = Duration::from_secs(8);
-/// The same for a change that a request waits for, and all other requests with it.
-const LOADING_SOON: Duration = Duration::from_secs(3);
-/// How long a change waits for a certificate that is only just being written.
-const WRITING: Duration = Duration::from_secs(1);
-/// What Caddy says when it has lost a socket to a configuration that it refused (Caddy 2.6).
-const LOST: &str = "use of closed network connection";
-/// How long such a change waits for another one.
-const TURN: Duration = Duration::from_secs(2);
-/// How often the configuration that runs must be found right before that is believed, after
-/// a change whose end nobody knows: it could still be under way at the first look.
-const LOOKS: u32 = 2;
+const LOADING: Duration = Duration::from_secs(8);
 /// Time between two questions.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
 /// A router that lived this long is started again without a pause.
@@ -60,6 +50,14 @@ pub const STOPS: &str = "the server stops";
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Where the router listens.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    pub ports: Ports,
+    /// Why not where it should.
+    pub lack: Option<String>,
+}
+
 /// What keeps Caddy running, and its configuration right.
 #[derive(Debug)]
 pub struct Keeper {
@@ -69,13 +67,11 @@ pub struct Keeper {
     pub front: PathBuf,
     pub table: Table,
     pub guard: Arc<PortGuard>,
+    /// The path at which the router asks itself for permission.
+    pub secret: String,
     /// The names that need a certificate.
-    pub encrypted: Mutex<BTreeSet<String>>,
+    pub names: Names,
     pub state: Mutex<State>,
-    /// Held while the configuration changes or Caddy starts.
-    pub changing: Mutex<()>,
-    /// How often it must be looked at what configuration runs.
-    pub doubts: AtomicU32,
     pub stop: Cancel,
 }
 
@@ -92,8 +88,13 @@ impl Keeper {
             match self.bring_up() {
                 Ok(running) => {
                     let since = Instant::now();
-                    if !self.watch(running) {
-                        return;
+                    match self.watch(running) {
+                        Seen::Stop => return,
+                        Seen::BetterPorts => {
+                            pause = Duration::ZERO;
+                            continue;
+                        }
+                        Seen::End => {}
                     }
                     *lock(&self.state) = State::Starting;
                     log::warn!("the router has ended; starting it again");
@@ -117,7 +118,6 @@ impl Keeper {
 
     /// Finds Caddy running or starts it, with the configuration as it should be.
     fn bring_up(&self) -> Result<Running, String> {
-        let _held = lock(&self.changing);
         self.fits()?;
         let installed = match caddy::version() {
             Some(version) => version,
@@ -128,23 +128,26 @@ impl Keeper {
         if let Some(running) = caddy::adopt(&self.dir) {
             // It may be older than what is installed by now.
             let version = caddy::version_of(&running).unwrap_or_else(|| installed.clone());
-            match self.adopted(version.keeps_streams) {
-                Some(ports) => found = Some((running, ports, version)),
+            match self.adopted(&version) {
+                Some(place) => found = Some((running, place, version)),
                 None if self.stop.is_cancelled() => return Err(STOPS.to_owned()),
                 None => caddy::end(running),
             }
         }
-        let (running, ports, version) = match found {
+        let (running, Place { ports, lack }, version) = match found {
             Some(found) => found,
             None => {
-                let (running, ports) = self.launch(installed.keeps_streams)?;
-                (running, ports, installed)
+                let (running, place) = self.launch(&installed)?;
+                (running, place, installed)
             }
         };
         let version = version.text;
         let https = ports.https.map_or(String::new(), |port| format!(", https on port {port}"));
         log::info!("router: caddy {version}, http on port {}{https}", ports.http);
-        *lock(&self.state) = State::Running { version, ports };
+        if let Some(lack) = &lack {
+            log::warn!("{lack}");
+        }
+        *lock(&self.state) = State::Running { version, ports, lack };
         Ok(running)
     }
 
@@ -168,30 +171,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// The ports of a Caddy that was found, once it has the right configuration.
-    fn adopted(&self, keeps_streams: bool) -> Option<Ports> {
-        let text = fs::read_to_string(self.config()).ok()?;
-        let mut ports = Ports::read(&text)?;
-        let own = &self.settings;
-        let other = |set: Option<u16>, has: u16| set.is_some_and(|set| set != has);
-        if other(own.http_port, ports.http)
-            || ports.https.is_some_and(|https| other(own.https_port, https))
-            || !self.is_serving()
-        {
+    /// Where a Caddy that was found listens, once it has the right configuration.
+    fn adopted(&self, version: &Version) -> Option<Place> {
+        let runs = self.running_configuration()?;
+        if !self.is_serving() {
             return None;
         }
-        ports.https = match ports.https {
-            _ if lock(&self.encrypted).is_empty() => None,
-            None => Some(self.https_port(None).ok()?),
-            there => there,
-        };
-        let right = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
-        // A server that was killed may have changed the one and not the other.
-        if right == text && self.runs(&right) {
-            return Some(ports);
+        let place = self.place(Ports::read(&runs));
+        let place = place.inspect_err(|why| log::warn!("{why}")).ok()?;
+        let right = self.layout(place.ports, version);
+        if runs == right {
+            return Some(place);
         }
-        match self.load(&right, LOADING) {
-            Ok(()) => Some(ports),
+        match self.load(&right.to_string()) {
+            Ok(()) => Some(place),
             Err(why) => {
                 log::warn!("the router that was found is started anew: {why}");
                 None
@@ -200,10 +193,12 @@ impl Keeper {
     }
 
     /// Starts Caddy and waits until it serves.
-    fn launch(&self, keeps_streams: bool) -> Result<(Running, Ports), String> {
+    fn launch(&self, version: &Version) -> Result<(Running, Place), String> {
         let last = fs::read_to_string(self.config()).ok();
-        let ports = self.ports(last.as_deref().and_then(Ports::read))?;
-        let text = self.layout(ports, &lock(&self.encrypted).clone(), keeps_streams);
+        let place = self.place(None)?;
+        let text = self.layout(place.ports, version).to_string();
+        // Caddy was killed while it wrote them, and would not get others in their place.
+        certificates::discard_broken(&self.dir, None, Duration::ZERO);
         if last.as_deref() != Some(&text) {
             self.write("next.json", &text)?;
             let judged = caddy::judge(&self.dir, &self.dir.join("next.json"), LOADING, &self.stop);
@@ -239,36 +234,45 @@ impl Keeper {
             }
             let _ = wait_any(&[running.as_fd()], AGAIN);
         }
-        Ok((running, ports))
+        Ok((running, place))
     }
 
-    /// Where to listen: as the owner says, as is usual, or as the last time.
-    fn ports(&self, last: Option<Ports>) -> Result<Ports, String> {
-        let http = self.choose(self.settings.http_port, last.map(|p| p.http), HTTP, "HTTP_PORT")?;
-        let needed = !lock(&self.encrypted).is_empty();
-        let https = if needed { Some(self.https_port(last)?) } else { None };
-        Ok(Ports { http, https })
-    }
-
-    fn https_port(&self, last: Option<Ports>) -> Result<u16, String> {
-        self.choose(self.settings.https_port, last.and_then(|p| p.https), HTTPS, "HTTPS_PORT")
+    /// Where to listen: as the owner says or as is usual, or else on another port. A Caddy
+    /// of ours may listen somewhere `now`. Without HTTPS the rest still works.
+    pub(super) fn place(&self, now: Option<Ports>) -> Result<Place, String> {
+        let own = &self.settings;
+        let (http, mut lack) =
+            self.choose(own.http_port, now.map(|now| now.http), HTTP, "HTTP_PORT")?;
+        let now = now.and_then(|now| now.https);
+        let https = match self.choose(own.https_port, now, HTTPS, "HTTPS_PORT") {
+            Ok((port, why)) => {
+                lack.extend(why);
+                Some(port)
+            }
+            Err(why) => {
+                lack.push(format!("{why}; until then nothing is served over HTTPS"));
+                None
+            }
+        };
+        let lack = (!lack.is_empty()).then(|| lack.join("; "));
+        Ok(Place { ports: Ports { http, https }, lack })
     }
 
     fn choose(
         &self,
         set: Option<u16>,
-        last: Option<u16>,
+        now: Option<u16>,
         usual: [u16; 2],
         name: &str,
-    ) -> Result<u16, String> {
+    ) -> Result<(u16, Vec<String>), String> {
         let choice: Vec<u16> = match set {
             Some(set) => vec![set],
-            // The usual one is taken back as soon as it is free: clients know it.
-            None => [usual[0]].into_iter().chain(last).chain([usual[1]]).collect(),
+            // Clients know the usual one; who serves at another goes on there.
+            None => [usual[0]].into_iter().chain(now).chain([usual[1]]).collect(),
         };
         let mut refused = None;
         let mut can_listen = |port: u16| {
-            let result = self.can_listen(port);
+            let result = if now == Some(port) { Ok(()) } else { self.can_listen(port) };
             result.map_err(|error| refused.get_or_insert((port, error))).is_ok()
         };
         let Some(chosen) = choice.into_iter().find(|port| can_listen(*port)) else {
@@ -277,11 +281,12 @@ impl Keeper {
                 "the router cannot listen on port {port} ({error}); set {name} to a free one"
             ));
         };
-        if set.is_none() && chosen != usual[0] {
-            let why = refused.map_or_else(String::new, |(_, error)| format!(" ({error})"));
-            log::warn!("port {} cannot be had{why}; the router takes port {chosen}", usual[0]);
-        }
-        Ok(chosen)
+        let lack = refused.map(|(port, error)| {
+            format!(
+                "port {port} cannot be had ({error}); the router takes port {chosen} until it can"
+            )
+        });
+        Ok((chosen, lack.into_iter().collect()))
     }
 
     /// Whether Caddy can listen on a port, which is taken from an app that has it.
@@ -297,98 +302,42 @@ impl Keeper {
         }
     }
 
-    pub fn encrypted_of(&self, hosts: impl Iterator<Item = String>) -> BTreeSet<String> {
-        let all = hosts.chain(self.settings.dashboard_domain.clone());
-        all.filter(|host| self.settings.is_encrypted(host)).collect()
-    }
-
-    /// The right to change the configuration. Whoever asks keeps other requests waiting,
-    /// so it is no use to wait for a router that is being started.
-    pub(super) fn turn(&self) -> Result<MutexGuard<'_, ()>, String> {
-        let until = Instant::now() + TURN;
-        loop {
-            match self.changing.try_lock() {
-                Ok(turn) => return Ok(turn),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) if Instant::now() > until => {
-                    return Err("the router is starting; try again in a moment".to_owned());
-                }
-                Err(TryLockError::WouldBlock) => std::thread::sleep(AGAIN),
-            }
-        }
-    }
-
-    /// Goes over to other names that need a certificate; as before when they are refused.
-    pub fn encrypt(&self, names: BTreeSet<String>) -> Result<(), String> {
-        if *lock(&self.encrypted) == names {
-            return Ok(());
-        }
-        let _held = self.turn()?;
-        let state = lock(&self.state).clone();
-        if let State::Running { version, mut ports } = state {
-            if names.is_empty() {
-                ports.https = None;
-            } else if ports.https.is_none() {
-                ports.https = Some(self.https_port(None)?);
-            }
-            let keeps_streams = Version::read(&version).is_some_and(|v| v.keeps_streams);
-            self.load(&self.layout(ports, &names, keeps_streams), LOADING_SOON)?;
-            *lock(&self.state) = State::Running { version, ports };
-        }
-        *lock(&self.encrypted) = names;
-        Ok(())
-    }
-
-    fn layout(&self, ports: Ports, encrypted: &BTreeSet<String>, keeps_streams: bool) -> String {
+    fn layout(&self, ports: Ports, version: &Version) -> Value {
         Layout {
             dir: &self.dir,
             sites: &self.sites,
             front: &self.front,
             settings: &self.settings,
             ports,
-            encrypted,
-            keeps_streams,
+            secret: &self.secret,
+            version,
         }
         .json()
-        .to_string()
     }
 
-    /// Gives the running Caddy another configuration, judged before.
-    pub(super) fn load(&self, text: &str, limit: Duration) -> Result<(), String> {
-        self.write("next.json", text)?;
-        caddy::judge(&self.dir, &self.dir.join("next.json"), limit, &self.stop)?;
-        let until = Instant::now() + WRITING;
-        while !certificates::are_whole(&self.dir) && Instant::now() < until {
-            std::thread::sleep(AGAIN);
-        }
+    /// What Caddy says that it runs.
+    fn running_configuration(&self) -> Option<Value> {
         // Caddy wants an empty host on a Unix socket.
         let admin = Layout::admin(&self.dir);
-        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), limit, &self.stop);
-        let answer = answer.map_err(|error| {
-            self.doubts.store(LOOKS, Ordering::Relaxed);
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
-                self.end_deaf();
-            }
-            format!("the router does not take changes at the moment ({error}); try again")
-        })?;
-        if answer.status == 200 {
-            return self.take_next();
-        }
-        if answer.body.contains(LOST) {
-            self.end_deaf();
-            return Err("the router is starting anew; try again in a moment".to_owned());
-        }
-        Err(format!("the router refuses: {}", answer.body.trim()))
+        let answer = admin::ask(&admin, "GET", "", "/config/", b"", LOADING, &self.stop);
+        serde_json::from_str(&answer.ok()?.body).ok()
     }
 
-    /// Ends a Caddy that would never take a change again; started anew it does.
-    fn end_deaf(&self) {
-        if let Some(deaf) = caddy::adopt(&self.dir) {
-            deaf.terminate();
+    /// Gives the running Caddy another configuration, judged before: that of another version
+    /// of ours, other settings of the owner, better ports. Caddy 2.6 cuts upgraded
+    /// connections then, so nothing that happens in an app's life comes here.
+    fn load(&self, text: &str) -> Result<(), String> {
+        self.write("next.json", text)?;
+        caddy::judge(&self.dir, &self.dir.join("next.json"), LOADING, &self.stop)?;
+        let admin = Layout::admin(&self.dir);
+        let answer = admin::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING, &self.stop);
+        match answer.map_err(|error| error.to_string())? {
+            answer if answer.status == 200 => self.take_next(),
+            answer => Err(answer.body.trim().to_owned()),
         }
     }
 
-    pub(super) fn config(&self) -> PathBuf {
+    fn config(&self) -> PathBuf {
         self.dir.join("config.json")
     }
 

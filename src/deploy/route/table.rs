@@ -8,7 +8,9 @@
 //! apps/<app id>/9999999998.p.20417      the process at this loopback port
 //!               9999999997.s.<app>.<deploy>   these published files
 //!               9999999996.d            nothing: the app is down
-//! hosts/shop.localhost -> ../apps/<app id>
+//! hosts/shop.example.com -> ../apps/<app id>
+//! https/shop.example.com        it is served over HTTPS
+//! permitted/shop.example.com    the router may ask for its certificate
 //! ```
 //!
 //! The router takes the first name in alphabetical order. A switch is thus one
@@ -17,6 +19,7 @@
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId};
 use crate::sync::lock;
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
@@ -32,6 +35,11 @@ const DIGITS: usize = 10;
 /// Names that stay: the one in force, and the one before it, which a request that
 /// has read the directory a moment ago may still look for.
 const KEPT: usize = 2;
+
+/// The directories with a name for each host, in the router's own.
+pub const HOSTS: &str = "hosts";
+pub const ENCRYPTED: &str = "https";
+pub const PERMITTED: &str = "permitted";
 
 /// Where an app's requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +77,8 @@ pub struct Entry {
 pub struct Table {
     apps: PathBuf,
     hosts: PathBuf,
+    encrypted: PathBuf,
+    permitted: PathBuf,
     /// Held while anything changes: two changes with the same number have no order, and
     /// deploys, the supervisor and requests may change the same app at once.
     changing: Mutex<()>,
@@ -80,8 +90,14 @@ impl Table {
     /// # Errors
     /// When its directories cannot be made.
     pub fn open(data: &DataDir) -> io::Result<Self> {
-        let (apps, hosts) = (data.make_dir("router/apps")?, data.make_dir("router/hosts")?);
-        Ok(Self { apps, hosts, changing: Mutex::default() })
+        let dir = |name: &str| data.make_dir(&format!("router/{name}"));
+        Ok(Self {
+            apps: dir("apps")?,
+            hosts: dir(HOSTS)?,
+            encrypted: dir(ENCRYPTED)?,
+            permitted: dir(PERMITTED)?,
+            changing: Mutex::default(),
+        })
     }
 
     /// Leads an app's requests somewhere else, at once.
@@ -167,6 +183,42 @@ impl Table {
         Ok(())
     }
 
+    /// Has these hosts served over HTTPS, and no others. Permission to ask for a certificate
+    /// comes with the host, and goes with it; in between it is [`Table::permit`]'s business.
+    ///
+    /// # Errors
+    /// When a file cannot be made or removed.
+    pub fn encrypt(&self, hosts: &BTreeSet<String>) -> io::Result<()> {
+        let _held = lock(&self.changing);
+        let mut there = BTreeSet::new();
+        for name in sorted(&self.encrypted)?.into_iter().chain(sorted(&self.permitted)?) {
+            if hosts.contains(&name) {
+                there.insert(name);
+                continue;
+            }
+            gone_is_fine(fs::remove_file(self.permitted.join(&name)))?;
+            gone_is_fine(fs::remove_file(self.encrypted.join(&name)))?;
+        }
+        for host in hosts.difference(&there) {
+            mark(&self.permitted.join(host))?;
+            mark(&self.encrypted.join(host))?;
+        }
+        Ok(())
+    }
+
+    /// Says whether the router may ask for the certificate of a host. One that is no longer
+    /// there gets no permission.
+    ///
+    /// # Errors
+    /// When the file cannot be made or removed.
+    pub fn permit(&self, host: &str, may: bool) -> io::Result<()> {
+        let _held = lock(&self.changing);
+        if may && self.encrypted.join(host).exists() {
+            return mark(&self.permitted.join(host));
+        }
+        gone_is_fine(fs::remove_file(self.permitted.join(host)))
+    }
+
     /// Forgets an app: its names first, so that none leads nowhere.
     ///
     /// # Errors
@@ -197,6 +249,10 @@ impl Table {
         }
         Ok(())
     }
+}
+
+fn mark(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
 fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -309,6 +365,24 @@ mod tests {
         assert!(names.len() <= KEPT, "{names:?}");
         assert_eq!(found(&table, "b.test").as_deref(), Some("p.1"));
         assert_eq!(sorted(&table.hosts).unwrap(), all);
+    }
+
+    #[test]
+    fn a_host_is_permitted_a_certificate_for_as_long_as_it_is_there() {
+        let (table, _dir) = table();
+        let set = |hosts: &[&str]| hosts.iter().map(|h| (*h).to_owned()).collect();
+        let there = |dir: &Path| sorted(dir).unwrap();
+        table.encrypt(&set(&["a.test", "b.test"])).unwrap();
+        assert_eq!(there(&table.permitted), ["a.test", "b.test"]);
+        table.permit("a.test", false).unwrap();
+        table.encrypt(&set(&["a.test", "c.test"])).unwrap();
+        assert_eq!(there(&table.encrypted), ["a.test", "c.test"]);
+        assert_eq!(there(&table.permitted), ["c.test"], "what was taken is not given back");
+        table.permit("a.test", true).unwrap();
+        table.permit("b.test", true).unwrap();
+        assert_eq!(there(&table.permitted), ["a.test", "c.test"], "b.test is gone");
+        table.encrypt(&set(&[])).unwrap();
+        assert!(there(&table.encrypted).is_empty() && there(&table.permitted).is_empty());
     }
 
     #[test]

@@ -1,16 +1,13 @@
 //! Watches Caddy: whether it is there, answers, and does what it was told.
 
 use super::config::Layout;
-use super::keeper::{AGAIN, Keeper, LOADING};
+use super::keeper::{AGAIN, Keeper};
 use super::table::Entry;
 use super::{Host, State, admin, caddy};
 use crate::proc::{Running, wait_any};
 use crate::sync::lock;
-use serde_json::Value;
-use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long a change may take until the router is seen to follow it. It needs
@@ -21,65 +18,60 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How often it must not answer in a row to be ended. Each time it had [`ANSWER`] for it,
 /// and [`IDLE`] lies between two times: a machine out of breath has some 20 s.
 const SILENT: u32 = 3;
-/// How often its log is looked at and whether it answers; and its configuration where that
-/// is in doubt.
+/// How often its log is looked at, whether it answers, and whether it could have better ports.
 const IDLE: Duration = Duration::from_secs(5);
-const IN_DOUBT: Duration = Duration::from_secs(1);
+/// How often in a row a better port must be found free: a server that restarts comes back to it.
+const FREE: u32 = 3;
 
 /// No app has such a host.
-const NO_HOST: &str = "-";
+pub(super) const NO_HOST: &str = "-";
+
+/// What ends the watch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Caddy's end.
+    End,
+    /// That of the server.
+    Stop,
+    /// It can listen where it should and does not.
+    BetterPorts,
+}
 
 impl Keeper {
     /// Waits for Caddy's end, and brings it about when Caddy is there and says nothing any
-    /// more; `false` when the server ends first.
-    pub(super) fn watch(&self, mut running: Running) -> bool {
-        let (mut asked, mut silent) = (Instant::now(), 0);
+    /// more.
+    pub(super) fn watch(&self, mut running: Running) -> Seen {
+        let (mut asked, mut silent, mut free) = (Instant::now(), 0, 0);
         while running.try_wait().is_none() {
             if asked.elapsed() >= IDLE {
                 silent = if self.found(NO_HOST).is_ok() { 0 } else { silent + 1 };
+                free = if self.could_move() { free + 1 } else { 0 };
                 // Not `IDLE` after the question: a silent one takes its time.
                 asked = Instant::now();
                 if silent >= SILENT && !self.stop.is_cancelled() {
                     log::error!("the router has not answered {silent} times and is ended");
                     caddy::end(running);
-                    return true;
+                    return Seen::End;
                 }
             }
-            let pause = if self.doubts.load(Ordering::Relaxed) > 0 { IN_DOUBT } else { IDLE };
-            if wait_any(&[running.as_fd(), self.stop.as_fd()], pause).is_err() {
+            if wait_any(&[running.as_fd(), self.stop.as_fd()], IDLE).is_err() {
                 std::thread::sleep(AGAIN);
             }
             if self.stop.is_cancelled() {
-                return false;
+                return Seen::Stop;
+            }
+            if free >= FREE {
+                return Seen::BetterPorts;
             }
             caddy::bound_output(&self.dir);
-            self.settle_doubts();
         }
-        true
+        Seen::End
     }
 
-    /// Where it is not known whether a change was made, it has not been.
-    fn settle_doubts(&self) {
-        let doubts = self.doubts.load(Ordering::Relaxed);
-        if doubts == 0 {
-            return;
-        }
-        let (Ok(_held), Ok(right)) = (self.turn(), fs::read_to_string(self.config())) else {
-            return;
-        };
-        if self.runs(&right) {
-            self.doubts.store(doubts.saturating_sub(1), Ordering::Relaxed);
-        } else if self.load(&right, LOADING).is_ok() {
-            log::warn!("the router is back at the configuration that it should have");
-        }
-    }
-
-    /// Whether Caddy says that it runs this configuration.
-    pub(super) fn runs(&self, text: &str) -> bool {
-        let admin = Layout::admin(&self.dir);
-        let answer = admin::ask(&admin, "GET", "", "/config/", b"", ANSWER, &self.stop);
-        let runs = answer.ok().and_then(|a| serde_json::from_str::<Value>(&a.body).ok());
-        runs.is_some() && runs == serde_json::from_str(text).ok()
+    /// Whether Caddy lacks a port that it could have by now.
+    fn could_move(&self) -> bool {
+        let State::Running { ports, lack: Some(_), .. } = *lock(&self.state) else { return false };
+        self.place(Some(ports)).is_ok_and(|place| place.ports != ports)
     }
 
     pub(super) fn is_serving(&self) -> bool {

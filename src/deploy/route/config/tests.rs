@@ -15,16 +15,15 @@ fn settings() -> Settings {
     }
 }
 
-fn json_of(settings: &Settings, encrypted: &[&str], keeps_streams: bool) -> Value {
-    let encrypted = encrypted.iter().map(|h| (*h).to_owned()).collect();
+fn json_of(settings: &Settings, version: &str, https: Option<u16>) -> Value {
     Layout {
         dir: Path::new("/d/router"),
         sites: Path::new("/d/sites"),
         front: Path::new("/d/front.sock"),
         settings,
-        ports: Ports { http: 80, https: Some(443) },
-        encrypted: &encrypted,
-        keeps_streams,
+        ports: Ports { http: 80, https },
+        secret: "abc",
+        version: &Version::read(version).unwrap(),
     }
     .json()
 }
@@ -49,35 +48,59 @@ fn private_names_need_no_certificate_unless_the_owner_wants_them_private() {
 }
 
 #[test]
-fn plain_http_is_all_there_is_while_no_name_needs_more() {
-    let config = json_of(&settings(), &[], false);
+fn plain_http_is_all_there_is_where_no_other_port_can_be_had() {
+    let config = json_of(&settings(), "2.6.2", None);
     assert_eq!(config["apps"]["http"]["servers"]["http"]["listen"], json!([":80"]));
     assert!(config["apps"]["http"]["servers"]["https"].is_null());
     assert!(config["apps"]["tls"].is_null());
     assert_eq!(config["admin"]["listen"], "unix//d/router/admin.sock");
     let text = config.to_string();
     assert!(!text.contains("stream_close_delay") && !text.contains("front.sock"));
+    assert!(!text.contains("308"), "nobody is sent to where nobody listens");
+    assert_eq!(Ports::read(&config), Some(Ports { http: 80, https: None }));
 }
 
 #[test]
 fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
-    let own = Settings {
+    let mut own = Settings {
         acme_email: Some("a@example.com".to_owned()),
         bind: Some("::1".parse().unwrap()),
         dashboard_domain: Some("paas.test".to_owned()),
         ..settings()
     };
-    let config = json_of(&own, &["paas.test", "shop.example.com"], true);
+    let config = json_of(&own, "2.10.0", Some(443));
     let tls = &config["apps"]["tls"];
-    assert_eq!(tls["certificates"]["automate"], json!(["paas.test", "shop.example.com"]));
+    assert_eq!(tls["certificates"]["automate"], json!(["paas.test"]));
     let policies = tls["automation"]["policies"].as_array().unwrap();
     assert_eq!(policies[0]["subjects"], json!(["paas.test"]));
     assert_eq!(policies[0]["issuers"][0]["module"], "internal");
-    assert_eq!(policies[1]["subjects"], json!(["shop.example.com"]));
     assert_eq!(policies[1]["issuers"][0]["email"], "a@example.com");
+    assert!(policies[1]["subjects"].is_null() && policies[1]["on_demand"] == true);
     let https = &config["apps"]["http"]["servers"]["https"];
     assert_eq!(https["listen"], json!(["[::1]:443"]));
     let text = config.to_string();
     assert!(text.contains("unix//d/front.sock") && text.contains("stream_close_delay"));
-    assert!(!config["apps"]["http"]["servers"]["http"].to_string().contains("front.sock"));
+    let http = config["apps"]["http"]["servers"]["http"].to_string();
+    assert!(!http.contains("front.sock"));
+    own.private_tls = true;
+    let policies = &json_of(&own, "2.6.2", Some(443))["apps"]["tls"]["automation"]["policies"];
+    assert_eq!(policies[1]["issuers"], json!([{"module": "internal"}]));
+}
+
+#[test]
+fn the_router_asks_itself_as_its_version_wants_it() {
+    let ask = |version: &str, bind: Option<&str>| {
+        let bind = bind.map(|ip| ip.parse().unwrap());
+        let config = json_of(&Settings { bind, ..settings() }, version, Some(443));
+        let on_demand = config["apps"]["tls"]["automation"]["on_demand"].clone();
+        let first = &config["apps"]["http"]["servers"]["http"]["routes"][0]["match"][0];
+        assert_eq!(first["path"], json!(["/abc"]));
+        (on_demand, first["remote_ip"]["ranges"][0].clone())
+    };
+    let old = ask("2.7.6", None);
+    assert_eq!(old, (json!({"ask": "http://127.0.0.1:80/abc"}), json!("127.0.0.1")));
+    let module = |at: &str| json!({"permission": {"module": "http", "endpoint": at}});
+    let own = ask("2.8.0", Some("192.0.2.1"));
+    assert_eq!(own, (module("http://192.0.2.1:80/abc"), json!("192.0.2.1")));
+    assert_eq!(ask("2.8.0", Some("::")), (module("http://[::1]:80/abc"), json!("::1")));
 }
