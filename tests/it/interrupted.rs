@@ -131,6 +131,8 @@ fn killed_while_building(site: &mut Site, app: &str, live: &str) -> String {
 /// The moment its sandbox is there, and while it does not listen.
 fn killed_while_proving(site: &mut Site, app: &str, kept: &[&str]) {
     let place = site.place(app);
+    // It never proves itself, however long we take to look.
+    site.git.commit("fragile", &files("import time; time.sleep(600)"));
     let starting = deploy(&mut site.owner, app);
     // What a build runs in has no first process of ours.
     let runs = |a: &String| a.contains(&starting) && a.contains("--as-pid-1");
@@ -140,7 +142,6 @@ fn killed_while_proving(site: &mut Site, app: &str, kept: &[&str]) {
     site.was_interrupted(&starting, &["starting", "checking"]);
     site.nothing_is_left_but(app, kept);
 
-    site.git.commit("fragile", &files("import time; time.sleep(600)"));
     let checking = deploy(&mut site.owner, app);
     site.reaches(&checking, "checking");
     site.server.kill9();
