@@ -354,25 +354,21 @@ impl Attempt<'_> {
     }
 
     fn check(&self, machine: &Machine, mut launched: Launched) -> Result<Launched, Halt> {
-        let app = &self.app;
+        let settings = &self.app.settings;
         let port = launched.process().port;
-        let what = match app.settings.health_path.as_str() {
-            "" => format!("it listens on port {port}"),
-            path => format!("GET {path} succeeds on port {port}"),
-        };
-        self.say(&format!(
-            "Checking for up to {} s that {what}",
-            app.settings.health_timeout.seconds()
-        ));
-        let uid = machine.outside_uid(app.slot);
         let check = Check {
             port,
-            uid,
-            path: &app.settings.health_path,
-            timeout: app.settings.health_timeout,
+            uid: machine.outside_uid(self.app.slot),
+            path: &settings.health_path,
+            timeout: settings.health_timeout,
+            visit: self.shared.visit(&self.app, port),
         };
+        let (seconds, path) = (settings.health_timeout.seconds(), settings.health_path.as_str());
+        let what = if path.is_empty() { "it answers" } else { "it answers well" };
+        let request = &check.visit.request(path);
+        self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
-        match check.wait(instance, self.cancel) {
+        match check.wait(instance, self.cancel, &|line| self.say(line)) {
             Verdict::Well => Ok(launched),
             Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
             Verdict::Cancelled => Err(Halt::Cancelled),
