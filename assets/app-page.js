@@ -6,7 +6,7 @@ import { repoText, withoutScheme } from "./apps.js";
 import { deploysTab } from "./deploys.js";
 import { envTab } from "./env.js";
 import { onStats } from "./stats.js";
-import { copy, download, logBox, onClick, onSubmit, openDialog, part, reachOf, say, showLink, showStatus } from "./ui.js";
+import { copy, download, isCrashed, logBox, onClick, onSubmit, openDialog, part, reachOf, say, showLink, showStatus } from "./ui.js";
 import { bindWebhook } from "./webhook.js";
 
 const TABS = { "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab] };
@@ -44,16 +44,25 @@ function showHead(root, app) {
   say(root, { name: app.name, repo: repoText(app) });
   showStatus(part(root, "status"), app.status, app.statusDetail);
   showAddresses(part(root, "urls"), app.urls);
-  part(root, "trouble").hidden = app.status !== "crashed";
-  say(root, { "trouble-why": app.statusDetail ? ` It ended with ${app.statusDetail}.` : "" });
+  part(root, "trouble").hidden = !isCrashed(app);
+  say(root, { "trouble-why": whyOf(app) });
   part(root, "trouble-log").href = `#/apps/${app.id}/log`;
-  const up = app.liveDeployId !== null && app.status !== "stopped";
+  const halted = app.status === "stopped" || app.status === "stopping";
+  const up = app.liveDeployId !== null && !halted;
   const focused = document.activeElement;
-  part(root, "start").hidden = app.status !== "stopped" || app.liveDeployId === null;
+  part(root, "start").hidden = !halted || app.liveDeployId === null;
   part(root, "restart").hidden = !up;
   part(root, "stop").hidden = !up;
   // A button that goes away while it has the focus hands it to one that stays.
   if (focused?.hidden && part(root, "actions").contains(focused)) part(root, "deploy").focus();
+}
+
+function whyOf({ statusDetail, lastExit, restarts, nextStartAt }) {
+  if (!statusDetail) return "";
+  const why = statusDetail === lastExit ? `It ended with ${lastExit}` : statusDetail.charAt(0).toUpperCase() + statusDetail.slice(1);
+  const again = restarts > 0 ? ` It was started again ${restarts === 1 ? "once" : `${restarts} times`}.` : "";
+  const next = nextStartAt === null ? "" : ` The next start is at ${new Date(nextStartAt).toLocaleTimeString()}.`;
+  return ` ${why}.${again}${next}`;
 }
 
 /** Everywhere it answers, so that a domain that does not work hides no address that does. */
@@ -77,9 +86,14 @@ function bindActions(root, page) {
     const deploy = await post(`${page.path}/deploys`);
     page.go(`#/apps/${page.id}/deploys/${deploy.id}`);
   });
-  for (const action of ["start", "restart", "stop"]) {
+  for (const action of ["start", "stop"]) {
     onClick(part(root, action), place, async () => page.show(await post(`${page.path}/${action}`)));
   }
+  // It is a deploy, whose page says how it goes.
+  onClick(part(root, "restart"), place, async () => {
+    const app = await post(`${page.path}/restart`);
+    page.go(`#/apps/${page.id}/deploys/${app.lastDeployId}`);
+  });
 }
 
 /** Loads the app again whenever the stats know something that the page does not. */
@@ -87,7 +101,7 @@ function watch(root, page) {
   let loading = false, gone = false;
   onStats(page.signal, async ({ apps }) => {
     const now = apps.find(({ id }) => id === page.id);
-    const known = now && ["status", "url", "lastDeployId"].every((name) => now[name] === page.app[name]);
+    const known = now && ["status", "restarts", "nextStartAt", "url", "lastDeployId"].every((name) => now[name] === page.app[name]);
     if (loading || gone || page.deleting || known) return;
     loading = true;
     try {

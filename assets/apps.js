@@ -11,7 +11,7 @@ export const repoText = (app) => withoutScheme(app.gitRepo) + (app.branch ? ` @ 
 
 /** Why the last deploy failed, also when the release before it goes on running. */
 async function tellWhy(row, { id, status, liveDeployId, lastDeployId }) {
-  const failed = lastDeployId !== liveDeployId && ["failed", "running", "crashed"].includes(status);
+  const failed = lastDeployId !== liveDeployId && ["failed", "running", "crashed", "crash-looping"].includes(status);
   if (!failed) return say(row, { why: "" });
   try {
     const last = await get(`/api/deploys/${lastDeployId}`);

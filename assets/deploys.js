@@ -1,13 +1,13 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
 import { Failure, get, getText, live, post } from "./api.js";
-import { copy, download, duration, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
+import { copy, download, duration, isCrashed, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
 const PAGE = 20;
 const STEP_POLL_MS = 1_500;
 
-const BY = { api: ", by the API", webhook: ", by a push", rollback: ", a rollback" };
+const BY = { api: ", by the API", webhook: ", by a push", rollback: ", a rollback", restart: ", a restart" };
 const isFinal = ({ status }) => status === "live" || status === "failed";
 const took = ({ startedAt, finishedAt }) => duration((finishedAt - startedAt) / 1000);
 
@@ -110,7 +110,7 @@ function rowOf(deploy, page, shownId) {
   }
   what.textContent = nameOf(deploy);
   what.href = `#/apps/${page.id}/deploys/${deploy.id}`;
-  if (deploy.id === page.app.liveDeployId && page.app.status === "crashed") showStatus(status, "crashed");
+  if (deploy.id === page.app.liveDeployId && isCrashed(page.app)) showStatus(status, page.app.status);
   if (deploy.id === shownId) what.ariaCurrent = "true";
   showTime(part(row, "when"), deploy.createdAt);
   const how = BY[deploy.trigger] ?? "";
@@ -141,7 +141,7 @@ function showDeploy(page, root, deploy, signal, changed) {
     part(root, "cancel").hidden = isFinal(now);
     showSteps(part(root, "steps"), now);
     const result = part(root, "result");
-    const crashed = now.id === page.app.liveDeployId && page.app.status === "crashed";
+    const crashed = now.id === page.app.liveDeployId && isCrashed(page.app);
     result.dataset.status = crashed ? "crashed" : isFinal(now) ? now.status : "";
     say(root, { result: isFinal(now) ? resultOf(now, crashed, page.app) : "" });
   }

@@ -54,7 +54,7 @@ export async function envTab(page) {
       throw atItsRow(failure, sent);
     }
     show(answer ?? (await get(path)));
-    const runs = page.app.status === "running" || page.app.status === "crashed";
+    const runs = page.app.liveDeployId !== null && !["stopped", "stopping"].includes(page.app.status);
     say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
   });
   show(await get(path));

@@ -30,9 +30,12 @@ export function announce(text) {
 }
 
 const STATUS = {
-  new: "New", deploying: "Deploying", running: "Running", stopped: "Stopped", crashed: "Crashed", failed: "Failed",
+  new: "New", deploying: "Deploying", running: "Running", restarting: "Restarting", stopping: "Stopping", stopped: "Stopped",
+  "crash-looping": "Crash-looping", crashed: "Crashed", failed: "Failed",
   queued: "Queued", fetching: "Fetching", building: "Building", starting: "Starting", checking: "Checking", live: "Live",
 };
+/** Whether an app should run and does not, or not for long. */
+export const isCrashed = ({ status }) => status === "crashed" || status === "crash-looping";
 export const statusWord = (status) => STATUS[status] ?? status;
 
 export function showStatus(element, status, detail = null) {

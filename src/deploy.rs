@@ -8,8 +8,9 @@
 //! To read it: the [`deployer`] takes what is asked for, a [`worker`] takes it out of the
 //! queue and runs the steps below: [`source`] with [`fetch`], [`detect`], [`build`] or, without
 //! a process, [`publish`], then [`launch`], [`check`] and [`switch`]. From then on it is for the
-//! [`supervise`]r, whose apps are [`instance`]s, and for [`draining`], where the ones before
-//! end. All of it stands on what a [`probe`] knows of the [`machine`].
+//! [`supervise`]r, whose apps are [`instance`]s, each in a [`state`], and for [`draining`], where
+//! the ones before end; [`ended`] says why one did. All of it stands on what a [`probe`] knows of
+//! the [`machine`].
 
 // The entrance: requests, the queue, errors.
 mod deployer;
@@ -17,7 +18,6 @@ mod error;
 mod worker;
 
 // The steps of a deploy.
-mod advice;
 mod build;
 mod check;
 mod detect;
@@ -29,7 +29,9 @@ mod switch;
 
 // What runs, from its start to its end.
 mod draining;
+mod ended;
 mod instance;
+mod state;
 mod supervise;
 
 // The sandbox, and what an app may take and see of the machine.
@@ -66,14 +68,15 @@ pub use places::apps_in;
 pub use port_guard::{end_holders, keep_stopped};
 pub use rescue::make_room;
 pub use route::{Certificate, Settings as RouteSettings, State as RouterState};
+pub use state::State;
 
 use crate::journal::{Redactor, Writer};
-use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret};
+use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
 use crate::store::App;
-use advice::about_port;
 use check::{Check, Verdict};
 use deployer::Shared;
+use ended::without_last_lines;
 use error::Halt;
 use launch::Launched;
 use machine::Machine;
@@ -81,15 +84,6 @@ use places::Recipe;
 use serde_json::json;
 use std::cell::Cell;
 use std::path::Path;
-
-/// Lines of an app's output that tell why it ended.
-const LAST_LINES: usize = 20;
-
-/// What stands between a reason and those lines.
-const ITS_LAST_LINES: &str = "; its last lines:\n";
-
-/// Characters of each of them that go into the error.
-const LAST_LINE_LENGTH: usize = 300;
 
 /// Characters of a commit's hash that name it to people.
 const SHORT_COMMIT: usize = 10;
@@ -105,8 +99,10 @@ struct Attempt<'a> {
     shared: &'a Shared,
     app: App,
     id: &'a DeployId,
-    /// The earlier release that it goes back to, if it is a rollback.
+    /// The release that it uses, if it makes none: a rollback or a restart.
     back_to: Option<DeployId>,
+    /// Whether that is the live one.
+    restarts: bool,
     cancel: &'a Cancel,
     log: Writer,
     /// The step that an error is put down to.
@@ -120,7 +116,12 @@ struct Attempt<'a> {
 fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
     let begun = shared.store.app(app).map_err(|e| e.to_string()).and_then(|found| {
         let app = found.ok_or("the app is gone")?;
-        let deploy = shared.store.deploy(id).map_err(|e| e.to_string())?;
+        let mut deploy = shared.store.deploy(id).map_err(|e| e.to_string())?;
+        let restarts = deploy.as_ref().is_some_and(|deploy| deploy.trigger == Trigger::Restart);
+        if restarts {
+            shared.store.follow_live(id).map_err(|e| e.to_string())?;
+            deploy = shared.store.deploy(id).map_err(|e| e.to_string())?;
+        }
         let back_to = deploy.and_then(|deploy| deploy.release);
         // Read once: what the log hides is then exactly what Git and the build get.
         let token = shared.store.git_credential(&app).map_err(|e| e.to_string())?;
@@ -132,7 +133,7 @@ fn run(shared: &Shared, app: &AppId, id: &DeployId, cancel: &Cancel) {
         let log = shared.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
         let doing = Cell::new("");
-        Ok(Attempt { shared, app, id, back_to, cancel, log, doing, redactor, token, env })
+        Ok(Attempt { shared, app, id, back_to, restarts, cancel, log, doing, redactor, token, env })
     });
     match begun {
         Ok(attempt) => attempt.run(),
@@ -169,6 +170,9 @@ impl Attempt<'_> {
             Halt::Cancelled => ("", self.why_cancelled()),
         };
         let sentence = self.redactor.redact(&sentence).into_owned();
+        if self.shared.serves(&self.app.id) {
+            self.say("Nothing has changed for visitors: what was live before goes on serving");
+        }
         self.say(&format!("Failed: {}", without_last_lines(&sentence)));
         if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
     }
@@ -226,7 +230,8 @@ impl Attempt<'_> {
 
     /// How to start a release that was live before.
     fn kept(&self, release: &DeployId) -> Result<Recipe, Halt> {
-        self.say(&format!("Going back to the release of deploy {release}"));
+        let what = if self.restarts { "Restarting" } else { "Going back to" };
+        self.say(&format!("{what} the release of deploy {release}"));
         let recipe = self.shared.places.recipe(&self.app.id, release);
         Ok(recipe.ok_or("the release's files are gone; deploy again")?)
     }
@@ -357,30 +362,27 @@ impl Attempt<'_> {
     }
 
     fn check(&self, machine: &Machine, mut launched: Launched) -> Result<Launched, Halt> {
-        let app = &self.app;
+        let settings = &self.app.settings;
         let port = launched.process().port;
-        let what = match app.settings.health_path.as_str() {
-            "" => format!("it listens on port {port}"),
-            path => format!("GET {path} succeeds on port {port}"),
-        };
-        self.say(&format!(
-            "Checking for up to {} s that {what}",
-            app.settings.health_timeout.seconds()
-        ));
-        let uid = machine.outside_uid(app.slot);
         let check = Check {
             port,
-            uid,
-            path: &app.settings.health_path,
-            timeout: app.settings.health_timeout,
+            uid: machine.outside_uid(self.app.slot),
+            path: &settings.health_path,
+            timeout: settings.health_timeout,
+            visit: self.shared.visit(&self.app, port),
         };
+        let (seconds, path) = (settings.health_timeout.seconds(), settings.health_path.as_str());
+        let what = if path.is_empty() { "it answers" } else { "it answers well" };
+        let request = &check.visit.request(path);
+        self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
         let instance = launched.instance().ok_or(Halt::Cancelled)?;
-        match check.wait(instance, self.cancel) {
+        match check.wait(instance, self.cancel, &|line| self.say(line)) {
             Verdict::Well => Ok(launched),
             Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
             Verdict::Cancelled => Err(Halt::Cancelled),
             Verdict::Ended(exit) => {
-                Err(self.unproved(&format!("the app ended with {exit} while it was being checked")))
+                let how = self.shared.how_it_ended(&self.app.id, self.id, instance, exit);
+                Err(self.unproved(&format!("the app ended with {how} while it was being checked")))
             }
         }
     }
@@ -388,36 +390,12 @@ impl Attempt<'_> {
     /// Why an app has not proved itself, with what it wrote: in the log before the reason,
     /// which is looked for at its end.
     fn unproved(&self, sentence: &str) -> Halt {
-        let lines = self.last_lines();
-        if lines.is_empty() {
-            return Halt::Failed(format!("{sentence}; it wrote nothing"));
+        let (why, lines) = self.shared.with_last_lines(&self.app.id, self.id, sentence);
+        if !lines.is_empty() {
+            self.say(&format!("The last lines of the app:\n{lines}"));
         }
-        self.say(&format!("The last lines of the app:\n{lines}"));
-        Halt::Failed(format!("{sentence}{}{ITS_LAST_LINES}{lines}", about_port(&lines)))
+        Halt::Failed(why)
     }
-
-    /// What the release has written, as far as the release before, which writes into
-    /// the same log, lets us see it.
-    fn last_lines(&self) -> String {
-        let (journal, app) = (&self.shared.journal, &self.app.id);
-        // Without all secrets known, nothing can be shown.
-        let secrets = self.shared.store.secrets_of(app).ok();
-        let tail = secrets.and_then(|secrets| {
-            journal.app_tail(app, 10 * LAST_LINES, &Redactor::new(secrets)).ok()
-        });
-        let tail = tail.unwrap_or_default();
-        let mark = launch::mark(self.id);
-        let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
-        let lines = &tail[begun.max(tail.len().saturating_sub(LAST_LINES)).min(tail.len())..];
-        let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
-        let lines: Vec<String> = lines.iter().map(short).collect();
-        lines.join("\n")
-    }
-}
-
-/// A reason without the app's output, which may follow it.
-fn without_last_lines(sentence: &str) -> &str {
-    sentence.split_once(ITS_LAST_LINES).map_or(sentence, |(reason, _)| reason)
 }
 
 /// The first line of a reason, not too long. The logger writes control characters out.

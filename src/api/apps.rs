@@ -9,7 +9,7 @@ use crate::deploy::{DeployError, Deployer, Held, Holder};
 use crate::journal::{Journal, Redactor};
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
-    MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand, Wanted,
+    MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand,
 };
 use crate::store::{App, AppDraft, AppSettings, AppText, Store, TokenChange};
 use serde::Serialize;
@@ -52,7 +52,8 @@ impl From<Held> for LimitView {
 const USUAL_LIST: usize = 16 * 1024;
 
 /// Writes the fields of an app as the API shows it.
-fn write(app: &AppText<'_>, urls: &[String], out: &mut Object<'_>) {
+fn write(app: &AppText<'_>, deployer: &Deployer, out: &mut Object<'_>) {
+    let (urls, state) = (deployer.urls(app), deployer.state(app));
     out.text("id", app.id);
     out.text("name", app.name);
     out.text("gitRepo", app.git_repo);
@@ -70,14 +71,11 @@ fn write(app: &AppText<'_>, urls: &[String], out: &mut Object<'_>) {
     out.texts("hostSockets", &app.host_sockets);
     out.flag("autoDeploy", app.auto_deploy);
     out.flag("hasWebhookSecret", app.has_webhook_secret);
-    out.text("status", app.status.as_str());
-    out.maybe_text(
-        "statusDetail",
-        match app.wanted {
-            Wanted::Running => app.ended,
-            Wanted::Stopped => None,
-        },
-    );
+    out.text("status", state.status.as_str());
+    out.maybe_text("statusDetail", state.detail.as_deref());
+    out.number("restarts", state.restarts.into());
+    out.maybe_text("lastExit", state.last_exit.as_deref());
+    out.value("nextStartAt", &state.next_start_at);
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
     out.maybe_text("url", urls.first().copied());
     out.texts("urls", &urls);
@@ -89,8 +87,7 @@ fn write(app: &AppText<'_>, urls: &[String], out: &mut Object<'_>) {
 impl Api {
     /// Writes an app as the API shows it.
     pub(super) fn view(&self, app: &AppText<'_>, out: &mut Vec<u8>) {
-        let urls = self.deployer.urls(app);
-        json::object(out, |out| write(app, &urls, out));
+        json::object(out, |out| write(app, &self.deployer, out));
     }
 
     /// An answer that shows an app.
@@ -204,9 +201,8 @@ pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError>
     });
     let mut out = Vec::new();
     let shown = api.store.show_app(&app.id, |text| {
-        let urls = api.deployer.urls(text);
         json::object(&mut out, |out| {
-            write(text, &urls, out);
+            write(text, &api.deployer, out);
             // Looked up for one app at a time.
             if let Some(limits) = &limits {
                 out.value("limits", limits);

@@ -163,8 +163,41 @@ impl Subtree {
     }
 }
 
+/// The leaf of ours that a process is in.
+#[must_use]
+pub fn leaf_of(pid: u32) -> Option<PathBuf> {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    if !own_path(&cgroup)?.rsplit('/').next()?.starts_with(LEAF) {
+        return None;
+    }
+    own_directory(&cgroup, &fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+/// What was short when the kernel ended processes for their memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// What the leaf may take.
+    Limit,
+    /// What all around it had.
+    Machine,
+}
+
+/// Whether the kernel has ended processes in a leaf for their memory; `oom_kill` counts
+/// those, for whatever shortage, and `oom` how often it was the leaf's own limit.
+#[must_use]
+pub fn ended_for_memory(leaf: &Path) -> Option<Shortage> {
+    let events = fs::read_to_string(leaf.join("memory.events")).ok()?;
+    let count = |name: &str| {
+        let mut lines = events.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(event, _)| *event == name)?.1.parse::<u64>().ok()
+    };
+    let ended = count("oom_kill").is_some_and(|n| n > 0);
+    let limit = count("oom").is_some_and(|n| n > 0);
+    ended.then_some(if limit { Shortage::Limit } else { Shortage::Machine })
+}
+
 /// What a leaf's files say.
-fn read(leaf: &Path) -> Limits {
+pub fn read(leaf: &Path) -> Limits {
     let text = |name: &str| fs::read_to_string(leaf.join(name)).unwrap_or_default();
     let number = |name: &str| text(name).trim().parse().unwrap_or(u64::MAX);
     let cpu = text("cpu.max");
@@ -233,6 +266,7 @@ fn is_a_service(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deploy::limits::MemoryLimit;
 
     struct Tree {
         dir: tempfile::TempDir,
@@ -284,6 +318,22 @@ mod tests {
         let free = Limits { cpu: None, ..limits };
         let second = subtree.leaf(&free).unwrap();
         assert_eq!(read(second.parent().unwrap()), free);
+        for (oom, oom_kill, shortage) in [
+            (0, 0, None),
+            (1, 0, None),
+            (1, 2, Some(Shortage::Limit)),
+            (0, 1, Some(Shortage::Machine)),
+        ] {
+            let events =
+                format!("low 0\nhigh 0\nmax 9\noom {oom}\noom_kill {oom_kill}\noom_group_kill 1\n");
+            fs::write(leaf.join("memory.events"), events).unwrap();
+            assert_eq!(ended_for_memory(leaf), shortage, "{oom} {oom_kill}");
+        }
+        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
+        assert_eq!(told.as_deref(), Some("the machine had no memory left"));
+        fs::write(leaf.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
+        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
+        assert_eq!(told.as_deref(), Some("over its memory limit of 64 MiB"));
         assert!(leaf.exists(), "somebody may still be about to enter it");
     }
 

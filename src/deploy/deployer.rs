@@ -12,11 +12,12 @@ use super::port_guard::PortGuard;
 use super::probe::Probe;
 use super::prune::Removal;
 use super::route::{Router, Settings, Target};
+use super::state::Board;
 use super::supervise::{Found, Handle, Message, Supervisor};
 use super::worker::Queue;
 use crate::data_dir::DataDir;
 use crate::journal::Journal;
-use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
+use crate::model::{AppId, AppStatus, DeployId, DeployStatus, Trigger, Wanted};
 use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
 use crate::sync::lock;
 use std::collections::HashSet;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub guard: Arc<PortGuard>,
     /// Where the supervisor is told of changes.
     pub supervisor: Handle,
+    /// Where it tells what it does.
+    pub board: Board,
     /// What is known of the machine.
     pub probe: Probe,
 }
@@ -101,6 +104,7 @@ impl Deployer {
             own_port,
             guard,
             supervisor: handle,
+            board: Board::default(),
             probe: Probe::new().map_err(|e| DeployError::Io("look at the machine", e))?,
         });
         let found = recover(&shared)?;
@@ -111,6 +115,9 @@ impl Deployer {
         }
         let supervisor = Supervisor::new(Arc::clone(&shared), mailbox, found);
         for app in shared.store.apps()? {
+            if app.status == AppStatus::Crashed {
+                shared.board.to_start(&app.id);
+            }
             shared.supervisor.send(Message::Look(app.id));
         }
         let [probe, pruner, worker] = [(); 3].map(|()| Arc::clone(&shared));
@@ -205,13 +212,24 @@ impl Deployer {
         Ok(())
     }
 
-    /// Wants a new process of the app's live release, with the environment as it is now.
+    /// Wants a new process of the app's live release, with the environment and the limits as
+    /// they are now: a deploy of that release. One that is stopped is just started.
     ///
     /// # Errors
     /// As [`Deployer::start_app`].
     pub fn restart_app(&self, app: &AppId) -> Result<(), DeployError> {
-        self.want_running(app)?;
-        self.shared.supervisor.send(Message::Restart(app.clone()));
+        let found = self.shared.store.app(app)?.ok_or(DeployError::NoApp)?;
+        if found.wanted == Wanted::Stopped {
+            return self.start_app(app);
+        }
+        if found.live_deploy.is_none() {
+            return Err(DeployError::NothingToStart);
+        }
+        self.check_runtime()?;
+        if !self.shared.store.queue_restart(app)? {
+            return Err(DeployError::NothingToStart);
+        }
+        self.shared.queue.wake();
         Ok(())
     }
 
@@ -324,6 +342,10 @@ impl Deployer {
             return Err(DeployError::NothingToStart);
         }
         self.check_runtime()?;
+        if found.wanted == Wanted::Stopped {
+            // Before anybody sees one that is wanted and does not run.
+            self.shared.board.to_start(app);
+        }
         self.shared.store.set_wanted(app, Wanted::Running)?;
         Ok(())
     }

@@ -158,7 +158,7 @@ impl Draining {
             if ending.told
                 && let Some(exit) = ending.instance.try_wait()
             {
-                record_end(shared, &ending.app, ending.instance.pid(), exit);
+                record_end(shared, &ending.app, ending.instance.pid(), &exit.to_string());
                 shared.journal.note_app(&ending.app, "Stopped.");
             }
             let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());

@@ -1,6 +1,7 @@
 //! The host names of apps: who may have which, and where they lead.
 
-use super::deployer::Deployer;
+use super::check::Visit;
+use super::deployer::{Deployer, Shared};
 use super::error::DeployError;
 use super::route::{Certificate, State, Target, lead_here};
 use crate::model::{AppId, AppName, Domain, Wanted};
@@ -120,6 +121,27 @@ impl Deployer {
             Ok(all) => self.shared.router.name(app, &all),
             Err(error) => log::error!("the names of app {app} could not be changed: {error}"),
         }
+    }
+}
+
+impl Shared {
+    /// How a visitor comes to an app: to its first domain, or the host name that follows from
+    /// its name; only without a router to the port itself.
+    pub fn visit(&self, app: &App, port: u16) -> Visit {
+        let domain = app.settings.domains.first().map(Domain::as_str);
+        let scheme = |is_encrypted| if is_encrypted { "https" } else { "http" };
+        let url = self.router.url(app.name.as_str(), domain);
+        let split = url.as_deref().and_then(|url| url.split_once("://"));
+        let known = split.map(|(used, host)| (scheme(used == "https"), host.to_owned()));
+        // One that is just being started will serve it.
+        let later = || {
+            let settings = self.router.settings().filter(|_| self.router.absent().is_none())?;
+            let host = domain.map_or_else(|| settings.host_of(&app.name), str::to_owned);
+            Some((scheme(settings.is_encrypted(&host)), host))
+        };
+        let without = || ("http", format!("127.0.0.1:{port}"));
+        let (scheme, host) = known.or_else(later).unwrap_or_else(without);
+        Visit { scheme, host }
     }
 }
 

@@ -5,6 +5,7 @@
 //! one dies, the kernel kills everything inside; so it is what has to go before anybody can
 //! say that nothing is left.
 
+use super::limits::MemoryLimit;
 use super::sandbox::Sandbox;
 use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
@@ -39,6 +40,8 @@ pub struct Instance {
     /// Where bubblewrap notes the end, for a server that is not its parent.
     exit_file: Option<PathBuf>,
     exit: Option<Exit>,
+    /// What it may take.
+    memory: Option<MemoryLimit>,
 }
 
 impl Instance {
@@ -56,12 +59,16 @@ impl Instance {
         let exit_file = sandbox.exit_file().map(Path::to_owned);
         // Whatever fails before the first program inside begins stands in the log too.
         let outer = exec.spawn_detached(other, current)?;
-        let mut instance = Self { outer, inner: None, exit_file, exit: None };
+        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
         let until = Instant::now() + MAKING;
         while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
             // bubblewrap tells nobody when its child is there.
             std::thread::sleep(Duration::from_millis(2));
             instance.find_inner();
+        }
+        if !matches!(instance.memory, Some(MemoryLimit::Leaf(_))) {
+            // The first program inside may not have set it yet.
+            instance.memory = Some(MemoryLimit::Process(sandbox.data_limit()));
         }
         Ok(instance)
     }
@@ -75,7 +82,8 @@ impl Instance {
         if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
             return None;
         }
-        let mut instance = Self { outer, inner: None, exit_file: Some(exit_file), exit: None };
+        let exit_file = Some(exit_file);
+        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
         instance.find_inner();
         Some(instance)
     }
@@ -90,6 +98,13 @@ impl Instance {
         let ready = table::entry(pid).is_some_and(|e| e.name == OUTER);
         let child = table::descendants(pid).into_iter().find(|e| ready && is_inner(e));
         self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
+        self.memory = self.inner.as_ref().and_then(|inner| MemoryLimit::of(inner.pid()));
+    }
+
+    /// What it may take; `None` when that is not known.
+    #[must_use]
+    pub const fn memory_limit(&self) -> Option<&MemoryLimit> {
+        self.memory.as_ref()
     }
 
     /// The pid to remember it by.

@@ -188,6 +188,12 @@ impl<'a> Sandbox<'a> {
         self
     }
 
+    /// Bytes that each process may have where no cgroup holds all of them.
+    #[must_use]
+    pub const fn data_limit(&self) -> u64 {
+        self.limits.data
+    }
+
     /// Sets a variable that is no secret; a later one of the same name wins.
     #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {

@@ -9,6 +9,7 @@ use super::draining::{Draining, GRACE, LOOK, SHORT_GRACE};
 use super::instance::Instance;
 use super::port::listeners;
 use super::route::Target;
+use super::state::{Again, FIRST_PAUSE};
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
 use crate::store::{App, Process};
@@ -21,13 +22,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
-
-/// The pause before an app that ended is started again, the first time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest such pause; it doubles up to here.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// An app that lived this long has earned the first pause again.
-const STABLE: Duration = Duration::from_secs(60);
 
 /// The longest time between two looks at an app that does not listen yet; it grows up
 /// to here with the time that the app has taken.
@@ -44,8 +38,6 @@ pub enum Message {
     GiveUp(AppId),
     /// What the owner wants may have changed.
     Look(AppId),
-    /// The owner wants a new process of the live release.
-    Restart(AppId),
     /// The app is being removed.
     Forget(AppId),
     /// The server stops; apps stay.
@@ -182,6 +174,7 @@ impl Supervisor {
                 let live = Live::there(*instance, process.port);
                 let entry = Entry { live: Some(live), ..Entry::default() };
                 let old = self.entries.insert(app.clone(), entry);
+                self.shared.board.clear(&app);
                 if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
@@ -197,22 +190,13 @@ impl Supervisor {
             }
             Message::GiveUp(app) => {
                 let old = self.entries.insert(app.clone(), Entry::default());
+                self.shared.board.clear(&app);
                 if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 self.look(&app);
             }
             Message::Look(app) => self.look(&app),
-            Message::Restart(app) => {
-                let old = self.entries.entry(app.clone()).or_default().live.take();
-                if let Some(old) = old {
-                    // Somebody else may have its port as soon as it has gone.
-                    self.shared.router.point(&app, &Target::Down);
-                    self.shared.journal.note_app(&app, "Restarting.");
-                    self.draining.stop(app.clone(), old.instance, GRACE, true);
-                }
-                self.look(&app);
-            }
             Message::Forget(app) => self.forget(app),
             Message::Shutdown => {}
         }
@@ -221,6 +205,7 @@ impl Supervisor {
     /// Lets an app go that is being removed, or has been.
     fn forget(&mut self, app: AppId) {
         self.draining.forget(&app);
+        self.shared.board.clear(&app);
         if let Some(live) = self.entries.remove(&app).and_then(|entry| entry.live) {
             self.draining.stop(app, live.instance, SHORT_GRACE, false);
         }
@@ -242,12 +227,14 @@ impl Supervisor {
         match app.wanted {
             Wanted::Running if entry.live.is_none() && app.live_deploy.is_some() => {
                 entry.start_at = Some(Instant::now());
+                self.shared.board.to_start(id);
             }
             Wanted::Running => {}
             Wanted::Stopped => {
                 entry.start_at = None;
                 self.shared.router.point(id, &Target::Down);
                 self.draining.hurry(id);
+                self.shared.board.stopping(id);
                 if let Some(live) = entry.live.take() {
                     self.shared.journal.note_app(id, "Stopping, as its owner wants.");
                     self.draining.stop(id.clone(), live.instance, GRACE, true);
@@ -263,24 +250,34 @@ impl Supervisor {
             let Some(exit) = live.instance.try_wait() else { continue };
             // Before the database, which may be busy: its port is free for others now.
             self.shared.router.point(id, &Target::Down);
-            let pause = pause_after(entry.pause, live.since.elapsed());
-            let stays = is_stopped(&self.shared, id);
-            record_end(&self.shared, id, live.instance.pid(), exit);
+            let again = Again::after(entry.pause, live.since.elapsed());
+            let app = self.shared.store.app(id).ok().flatten();
+            // As one that was ended for taking a port of the server's.
+            let stays = app.as_ref().is_some_and(|app| app.wanted == Wanted::Stopped);
+            let deploy = app.and_then(|app| app.live_deploy);
+            let how = deploy.map_or_else(
+                || exit.to_string(),
+                |deploy| self.shared.how_it_ended(id, &deploy, &live.instance, exit),
+            );
+            record_end(&self.shared, id, live.instance.pid(), &how);
+            if !stays {
+                self.shared.board.ended(id, &how, again);
+            }
             let how = match exit {
-                Exit::Unknown => "Ended; how is not known".to_owned(),
-                exit => format!("Ended with {exit}"),
+                Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
+                _ => format!("Ended with {how}"),
             };
             let line = if stays {
                 format!("{how}.")
             } else {
-                format!("{how}; starting it again in {} s.", pause.as_secs())
+                format!("{how}; starting it again in {} s.", again.pause.as_secs())
             };
             self.shared.journal.note_app(id, &line);
-            if let Some(more) = worth_a_line(entry.pause, pause) {
+            if let Some(more) = again.worth_a_line(entry.pause) {
                 log::info!("app {}: {line}{more}", name(&self.shared, id));
             }
-            entry.pause = Some(pause);
-            entry.start_at = (!stays).then(|| Instant::now() + pause);
+            entry.pause = Some(again.pause);
+            entry.start_at = (!stays).then(|| Instant::now() + again.pause);
             if let Some(live) = entry.live.take() {
                 self.draining.has_ended(id.clone(), live.instance);
             }
@@ -303,19 +300,21 @@ impl Supervisor {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             entry.start_at = None;
             match start(&self.shared, &id) {
-                Ok(live) => entry.live = live,
+                Ok(live) => {
+                    entry.live = live;
+                    self.shared.board.started(&id);
+                }
                 Err(why) => {
                     self.shared.router.point(&id, &Target::Down);
                     let before = entry.pause;
-                    let pause = pause_after(before, Duration::ZERO);
-                    entry.pause = Some(pause);
-                    entry.start_at = Some(now + pause);
-                    if let Some(more) = worth_a_line(before, pause) {
-                        log::warn!(
-                            "app {} could not be started: {why}.{more}",
-                            name(&self.shared, &id)
-                        );
-                        let seconds = pause.as_secs();
+                    let again = Again::after(before, Duration::ZERO);
+                    self.shared.board.not_started(&id, &why, again);
+                    entry.pause = Some(again.pause);
+                    entry.start_at = Some(now + again.pause);
+                    if let Some(more) = again.worth_a_line(before) {
+                        let app = name(&self.shared, &id);
+                        log::warn!("app {app} could not be started: {why}.{more}");
+                        let seconds = again.pause.as_secs();
                         let line = format!("Could not be started: {why}. Next try in {seconds} s.");
                         self.shared.journal.note_app(&id, &line);
                     }
@@ -338,6 +337,7 @@ impl Supervisor {
             if listens(live.port, arriving.uid, &live.instance, all) {
                 self.shared.router.point(id, &Target::Process(live.port));
                 live.arriving = None;
+                self.shared.board.settled(id);
             } else {
                 arriving.look_at = now + (live.since.elapsed() / 8).clamp(LOOK, SELDOM);
             }
@@ -388,63 +388,14 @@ fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
     Ok(launched.keep().map(|instance| Live { instance, port, since, arriving }))
 }
 
-/// How long to wait before an app is started again that lived this long, by the
-/// monotonic clock, after the pause before.
-fn pause_after(before: Option<Duration>, lived: Duration) -> Duration {
-    match before {
-        Some(pause) if lived < STABLE => (pause * 2).min(LONGEST_PAUSE),
-        _ => FIRST_PAUSE,
-    }
-}
-
-/// Whether what happens again and again is told again, and what to add then: once a minute
-/// for weeks would bury what matters.
-fn worth_a_line(before: Option<Duration>, pause: Duration) -> Option<&'static str> {
-    match pause == LONGEST_PAUSE {
-        false => Some(""),
-        true if before == Some(LONGEST_PAUSE) => None,
-        true => Some(" From now on it is tried every minute without a line here."),
-    }
-}
-
 /// An app's name for the server's log; its identifier when the name is not to be had.
 fn name(shared: &Shared, id: &AppId) -> String {
     let app = shared.store.app(id).ok().flatten();
     app.map_or_else(|| id.to_string(), |app| app.name.as_str().to_owned())
 }
 
-/// Whether an app that ends is not to be started again, as one that was ended for taking a
-/// port of the server's.
-fn is_stopped(shared: &Shared, app: &AppId) -> bool {
-    shared.store.app(app).is_ok_and(|app| app.is_some_and(|app| app.wanted == Wanted::Stopped))
-}
-
-pub fn record_end(shared: &Shared, app: &AppId, pid: u32, exit: Exit) {
-    if let Err(error) = shared.store.process_ended(app, pid, &exit.to_string()) {
+pub fn record_end(shared: &Shared, app: &AppId, pid: u32, how: &str) {
+    if let Err(error) = shared.store.process_ended(app, pid, how) {
         log::error!("the end of app {app} could not be noted: {error}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_to_a_minute_and_a_minute_alive_earns_the_first_again() {
-        let seconds = |n| Duration::from_secs(n);
-        let mut pause = None;
-        let mut pauses = Vec::new();
-        for _ in 0..9 {
-            let next = pause_after(pause, seconds(59));
-            pauses.push(next.as_secs());
-            pause = Some(next);
-        }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(worth_a_line(Some(seconds(16)), seconds(32)), Some(""));
-        assert!(worth_a_line(Some(seconds(32)), seconds(60)).unwrap().contains("without a line"));
-        assert_eq!(worth_a_line(Some(seconds(60)), seconds(60)), None);
-        assert_eq!(worth_a_line(Some(seconds(60)), seconds(1)), Some(""), "it was stable");
-        assert_eq!(pause_after(pause, seconds(60)), seconds(1));
-        assert_eq!(pause_after(None, seconds(0)), seconds(1));
     }
 }

@@ -47,7 +47,11 @@ impl Attempt<'_> {
         let routed = shared.router.switch(app, &name, target, &|line| self.say(line))?;
         // The database decides between this and a cancellation, which ends the deploy there.
         let halt = match shared.store.go_live(self.id, app, process) {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                // Whatever the process before did is over.
+                shared.board.clear(app);
+                return Ok(());
+            }
             Ok(false) => Halt::Cancelled,
             Err(error) => Halt::Failed(error.to_string()),
         };

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// work, go one after the other.
 const DEPLOYS: usize = 4;
 
-/// One more than that, for rollbacks: they neither fetch nor build, and whoever needs one
-/// has no time for the builds of others.
+/// One more than that, for rollbacks and restarts: they neither fetch nor build, and whoever
+/// needs one has no time for the builds of others.
 const WITH_ROLLBACKS: usize = DEPLOYS + 1;
 
 /// How long to wait when the database does not answer, or the system has no thread left.

@@ -36,10 +36,18 @@ words! {
         New = "new",
         /// A deploy is queued or under way; a live release keeps serving meanwhile.
         Deploying = "deploying",
+        /// Its process is being started and does not listen yet.
+        Starting = "starting",
         /// Its live release runs.
         Running = "running",
+        /// Its live release is being started anew beside itself, as its owner wants.
+        Restarting = "restarting",
+        /// Its owner stopped it, and it has not ended yet.
+        Stopping = "stopping",
         /// Its owner stopped it.
         Stopped = "stopped",
+        /// It ends again and again, and is started again each time.
+        CrashLooping = "crash-looping",
         /// Its live release should run and ended.
         Crashed = "crashed",
         /// Its deploy failed and it has no live release.
@@ -86,6 +94,8 @@ words! {
         Webhook = "webhook",
         /// Somebody went back to an earlier release.
         Rollback = "rollback",
+        /// Somebody wanted a new process of the live release.
+        Restart = "restart",
     }
 }
 

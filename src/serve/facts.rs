@@ -1,10 +1,10 @@
 //! What live sessions need to know of apps and deploys, answered from the database.
 
 use crate::api::DeployView;
-use crate::deploy::Deployer;
+use crate::deploy::{Deployer, State};
 use crate::journal::Redactor;
 use crate::live::Facts;
-use crate::model::{AppId, DeployId};
+use crate::model::{AppId, DeployId, UnixMillis};
 use crate::store::{Store, StoreError};
 use serde::Serialize;
 use std::io;
@@ -16,6 +16,8 @@ use std::sync::Arc;
 struct AppState<'a> {
     id: &'a str,
     status: &'static str,
+    restarts: u32,
+    next_start_at: Option<UnixMillis>,
     url: Option<String>,
     /// A deploy may come and fail between two messages; a viewer knows by this.
     last_deploy_id: Option<&'a str>,
@@ -54,8 +56,9 @@ impl Facts for FromStore {
         told(self.store.show_apps(|app| {
             // A process that was started anew answers elsewhere, with the same status.
             let url = self.deployer.url(app);
-            let (status, last_deploy_id) = (app.status.as_str(), app.last_deploy);
-            let state = AppState { id: app.id, status, url, last_deploy_id };
+            let State { status, restarts, next_start_at, .. } = self.deployer.state(app);
+            let (id, status, last_deploy_id) = (app.id, status.as_str(), app.last_deploy);
+            let state = AppState { id, status, restarts, next_start_at, url, last_deploy_id };
             states.extend(serde_json::to_string(&state));
         }));
         format!("[{}]", states.join(","))

@@ -6,7 +6,7 @@ use super::{StoreError, parsed};
 use crate::model::{
     AppId, AppName, AppStatus, Branch, CpuPercent, DeployId, DeployStatus, Domain, HealthPath,
     HealthTimeout, HostSocket, Invalid, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand,
-    UnixMillis, Wanted,
+    Trigger, UnixMillis, Wanted,
 };
 use rusqlite::Row;
 
@@ -24,7 +24,8 @@ macro_rules! select_app {
              (SELECT group_concat(domain, char(10)) FROM (SELECT domain FROM domains \
               WHERE app_id = a.id ORDER BY position)), \
              (SELECT COALESCE(d.release, d.id) FROM deploys d WHERE d.id = a.live_deploy), \
-             (SELECT d.id FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
+             (SELECT d.id FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1), \
+             (SELECT d.trigger FROM deploys d WHERE d.app_id = a.id ORDER BY d.seq DESC LIMIT 1) \
              FROM apps a LEFT JOIN processes p ON p.app_id = a.id ",
             $rest
         )
@@ -65,6 +66,7 @@ enum Column {
     Domains,
     LiveRelease,
     LastDeploy,
+    LastTrigger,
 }
 
 /// An app as its row has it, without a copy: enough for an answer that only shows it.
@@ -103,8 +105,7 @@ pub struct AppText<'a> {
     pub last_deploy: Option<&'a str>,
     /// The port of its process, while that runs.
     pub port: Option<u16>,
-    /// How its process ended.
-    pub ended: Option<&'a str>,
+    /// As far as the database knows it; its supervisor knows more.
     pub status: AppStatus,
     pub created_at: UnixMillis,
 }
@@ -120,9 +121,12 @@ impl<'a> AppText<'a> {
         let runs = has_process && ended.is_none();
         let is_static = row.get(Column::IsStatic as usize)?;
         let serves = if is_static { wanted == Wanted::Running } else { runs };
-        let last = optional_text(row, Column::LastStatus)?
-            .map(|s| parsed(s, DeployStatus::parse))
-            .transpose()?;
+        let last =
+            optional_text(row, Column::LastStatus)?.zip(optional_text(row, Column::LastTrigger)?);
+        let last = match last {
+            Some((s, t)) => Some((parsed(s, DeployStatus::parse)?, parsed(t, Trigger::parse)?)),
+            None => None,
+        };
         Ok(Self {
             id: text(Column::Id)?,
             name: text(Column::Name)?,
@@ -147,7 +151,6 @@ impl<'a> AppText<'a> {
             live_release: optional_text(row, Column::LiveRelease)?,
             last_deploy: optional_text(row, Column::LastDeploy)?,
             port: if runs { Some(row.get(Column::ProcessPort as usize)?) } else { None },
-            ended,
             status: status(wanted, live_deploy.is_some(), serves, last),
             created_at: row.get(Column::CreatedAt as usize)?,
         })
@@ -213,11 +216,13 @@ fn status(
     wanted: Wanted,
     has_live: bool,
     runs: bool,
-    last_deploy: Option<DeployStatus>,
+    last_deploy: Option<(DeployStatus, Trigger)>,
 ) -> AppStatus {
     match last_deploy {
         None => AppStatus::New,
-        Some(step) if !step.is_final() => AppStatus::Deploying,
+        Some((step, Trigger::Restart)) if !step.is_final() => AppStatus::Restarting,
+        Some((step, _)) if !step.is_final() => AppStatus::Deploying,
+        Some(_) if runs && wanted == Wanted::Stopped => AppStatus::Stopping,
         Some(_) if runs => AppStatus::Running,
         Some(_) if wanted == Wanted::Stopped => AppStatus::Stopped,
         Some(_) if has_live => AppStatus::Crashed,
@@ -244,7 +249,7 @@ mod tests {
         let (store, ..) = with_an_app();
         let connection = store.read();
         let statement = connection.prepare(select_app!("")).unwrap();
-        assert_eq!(statement.column_count(), Column::LastDeploy as usize + 1);
+        assert_eq!(statement.column_count(), Column::LastTrigger as usize + 1);
         for (column, name) in [
             (Column::GitRepo, "git_repo"),
             (Column::CreatedAt, "created_at"),

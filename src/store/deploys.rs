@@ -4,7 +4,7 @@ use super::apps::{Process, write_process};
 use super::deploy_row::{Deploy, SELECT, read_deploy};
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted, unix_millis};
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 /// A deploy that waits to begin.
 #[derive(Debug, Clone)]
@@ -58,6 +58,18 @@ pub(super) fn insert_queued(
     Ok(inserted == 1)
 }
 
+/// Gives a restart the release of what is live, and its commit.
+fn follow_live(tx: &Transaction<'_>, restart: &DeployId) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE deploys SET (release, commit_hash, commit_message, commit_author) = \
+         (SELECT COALESCE(d.release, d.id), d.commit_hash, d.commit_message, d.commit_author \
+          FROM apps JOIN deploys d ON d.id = live_deploy WHERE apps.id = deploys.app_id) \
+         WHERE id = ?1",
+        [restart.as_str()],
+    )?;
+    Ok(())
+}
+
 impl Store {
     /// Puts a deploy into the queue; one of the same app that still waits there
     /// is replaced. `None` when the app does not exist.
@@ -83,6 +95,39 @@ impl Store {
             return Ok(None);
         }
         self.queue(app, Trigger::Rollback, Some(&to))
+    }
+
+    /// Puts a restart into the queue: a deploy of the release that is live. One that waits
+    /// there already does the same and more, and stays. `false` when the app has no live
+    /// release.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn queue_restart(&self, app: &AppId) -> Result<bool, StoreError> {
+        let id = DeployId::from_random(random_id()?);
+        self.write(|tx| {
+            let live = "SELECT live_deploy IS NOT NULL FROM apps WHERE id = ?1";
+            if !tx.query_row(live, [app.as_str()], |row| row.get(0)).optional()?.unwrap_or(false) {
+                return Ok(false);
+            }
+            let waits =
+                "SELECT EXISTS (SELECT 1 FROM deploys WHERE app_id = ?1 AND status = 'queued')";
+            if tx.query_row(waits, [app.as_str()], |row| row.get(0))? {
+                return Ok(true);
+            }
+            insert_queued(tx, &id, app, Trigger::Restart)?;
+            follow_live(tx, &id)?;
+            Ok(true)
+        })
+    }
+
+    /// Has a restart use the release that is live by now: the deploy that it waited for may
+    /// have made another.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn follow_live(&self, restart: &DeployId) -> Result<(), StoreError> {
+        self.write(|tx| follow_live(tx, restart))
     }
 
     fn queue(

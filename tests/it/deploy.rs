@@ -67,6 +67,16 @@ pub fn deploy_live(owner: &mut Http, app: &str) -> String {
     id
 }
 
+/// Restarts an app that is not stopped, and waits until that deploy has ended.
+#[track_caller]
+pub fn restart(owner: &mut Http, app: &str) -> Value {
+    let now = owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202).json();
+    assert_eq!(now["status"], "restarting", "{now:#}");
+    let end = ended(owner, now["lastDeployId"].as_str().expect("an id"));
+    assert_eq!(end["trigger"], "restart", "{end:#}");
+    end
+}
+
 #[track_caller]
 pub fn show(owner: &mut Http, app: &str) -> Value {
     owner.get(&format!("/api/apps/{app}")).expect(200).json()

@@ -1,6 +1,6 @@
 //! What an app may take of the machine: each limit bites, or the API says that it is not in force and why.
 
-use crate::deploy::{create, deploy, deploy_live, ended, show};
+use crate::deploy::{create, deploy, deploy_live, ended, restart, show, visitor};
 use crate::firewall::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Setup, until};
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ fn memory_processes_and_cpu_are_limited_or_it_is_said_that_they_are_not() {
         Some("cgroup") => {
             assert_eq!(held["cpu"], json!({"value": 50, "by": "cgroup", "note": null}));
             until("more than all may take together ends it", Duration::from_secs(60), || {
-                let _ = crate::deploy::visitor(&mut owner, &small).try_request(
+                let _ = visitor(&mut owner, &small).try_request(
                     "POST",
                     "/shell",
                     Some(
@@ -88,10 +88,51 @@ fn memory_processes_and_cpu_are_limited_or_it_is_said_that_they_are_not() {
     let held = limits(&mut owner, &small);
     assert_eq!(held["memory"]["value"], 128);
     assert!(held["memory"]["note"].as_str().is_some_and(|n| n.contains("256 MiB from")), "{held}");
-    owner.post(&format!("/api/apps/{small}/restart"), &json!({})).expect(202);
-    until("the new limit is in force", Duration::from_secs(40), || {
-        limits(&mut owner, &small)["memory"]["value"] == 256
-    });
+    assert_eq!(restart(&mut owner, &small)["status"], "live");
+    assert_eq!(limits(&mut owner, &small)["memory"]["value"], 256);
+}
+
+/// Takes 200 MiB when it is told to, also by its environment, and ends as most programs do that get none.
+const GREEDY: &str = "\
+import http.server, os, sys, traceback
+def take():
+    try: return b'x' * (200 << 20)
+    except MemoryError: traceback.print_exc(); os._exit(1)
+if 'GREEDY' in os.environ: take()
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == '/exit': os._exit(1)
+        if self.path == '/take': take()
+        self.send_response(200); self.end_headers()
+http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()
+";
+
+#[test]
+fn an_app_that_ends_over_its_memory_limit_is_said_to() {
+    let git = GitServer::start();
+    git.commit("greedy", &[("Procfile", "web: python3 main.py\n"), ("main.py", GREEDY)]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let body = json!({"name": "greedy", "gitRepo": git.url("greedy"), "memoryMb": 64});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let mut last_exit = |path: &str, restarts: u32| {
+        let _cut = visitor(&mut owner, &app).try_request("GET", path, None);
+        until("it runs again", Duration::from_secs(60), || {
+            show(&mut owner, &app)["restarts"] == restarts
+                && visitor(&mut owner, &app).try_request("GET", "/", None).is_ok()
+        });
+        show(&mut owner, &app)["lastExit"].as_str().expect("an end").to_owned()
+    };
+    assert_eq!(last_exit("/exit", 1), "exit code 1", "nothing is guessed");
+    let how = last_exit("/take", 2);
+    let log = owner.get(&format!("/api/apps/{app}/log")).text();
+    assert!(how.contains("over its memory limit of 64 MiB"), "{how}: {log}");
+    let env = json!({"env": [{"name": "GREEDY", "value": "1", "secret": false}]});
+    owner.put(&format!("/api/apps/{app}/env"), &env).expect(200);
+    let end = restart(&mut owner, &app);
+    let error = end["error"].as_str().expect("an error");
+    assert!(error.contains("over its memory limit of 64 MiB"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Apps behind the router: a real Caddy that the server starts, finds again, and leaves running.
 
-use crate::deploy::{create, deploy, deploy_live, ended, show, visitor};
+use crate::deploy::{create, deploy, deploy_live, ended, restart, show, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
 use crate::supervision::sandboxes;
 use rustix::process::Signal;
@@ -302,6 +302,9 @@ fn static_sites_have_no_process_and_a_rollback_brings_one_back(setup: Setup) {
     assert_eq!(visitor.get("/nothing").expect(404).text(), "<h1>ours</h1>");
     roll_back(&mut owner, &app, &as_files);
     assert_eq!(visitor.get("/").expect(200).text(), "<h1>first</h1>");
+    // Files are not restarted, and lose nothing by it.
+    assert_eq!(restart(&mut owner, &app)["status"], "live");
+    assert_eq!(visitor.get("/").expect(200).text(), "<h1>first</h1>");
     let rolled = roll_back(&mut owner, &app, &as_process);
     assert_eq!(visitor.get("/").expect(200).text(), "process");
     let server = server.restart();
@@ -309,9 +312,10 @@ fn static_sites_have_no_process_and_a_rollback_brings_one_back(setup: Setup) {
     let mut visitor = server.visitor("site.localhost");
     assert_eq!(visitor.get("/").expect(200).text(), "process");
     let mut owner = server.owner();
-    owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202);
-    until("the release runs again", STARTING, || visitor.get("/").status == 200);
-    assert_eq!(show(&mut owner, &app)["liveDeployId"], rolled);
+    let restarted = restart(&mut owner, &app);
+    assert_eq!(restarted["status"], "live", "{restarted:#}");
+    assert_eq!(visitor.get("/").expect(200).text(), "process");
+    assert_eq!(show(&mut owner, &app)["liveDeployId"], restarted["id"]);
     let again = roll_back(&mut owner, &app, &rolled);
     assert_ne!(again, rolled);
     assert_eq!(visitor.get("/").expect(200).text(), "process");
@@ -389,8 +393,7 @@ fn a_rollback_goes_to_a_release_that_was_live_and_is_kept() {
         let id = deploy(&mut owner, &app);
         assert_eq!(ended(&mut owner, &id)["status"], "failed");
     }
-    owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202);
-    until("it runs again", STARTING, || show(&mut owner, &app)["status"] == "running");
+    assert_eq!(restart(&mut owner, &app)["status"], "live");
 }
 
 /// What the router finds first for an app.

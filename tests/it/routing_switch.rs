@@ -1,6 +1,6 @@
 //! The moment in which a route changes: what the router confirms, what crashes beside it, and who else may change it.
 
-use crate::deploy::{create, deploy, deploy_live, ended, show};
+use crate::deploy::{create, deploy, deploy_live, ended, restart, show};
 use crate::harness::wait::let_pass;
 use crate::harness::{GitServer, Http, Server, Setup, process, until};
 use crate::routing::{STARTING, caddy, led_to, release, start};
@@ -107,10 +107,14 @@ fn no_route_leads_to_a_port_that_the_app_does_not_have() {
     visitor.get("/").expect(200);
 
     // Started again, it is led to when it listens, not before.
-    let (place, restart) =
-        (server.data().join("apps").join(&app), format!("/api/apps/{app}/restart"));
-    owner.post(&restart, &json!({})).expect(202);
+    let place = server.data().join("apps").join(&app);
+    let act = |owner: &mut Http, what: &str| {
+        owner.post(&format!("/api/apps/{app}/{what}"), &json!({})).expect(202);
+    };
+    act(&mut owner, "stop");
+    act(&mut owner, "start");
     until("it runs again", STARTING, || place.join("data/waits").exists());
+    assert_eq!(show(&mut owner, &app)["status"], "starting");
     visitor.get("/").expect(503);
     std::fs::write(place.join("data/go"), "").expect("a file");
     until("it is led to", STARTING, || visitor.get("/").status == 200);
@@ -125,14 +129,24 @@ fn no_route_leads_to_a_port_that_the_app_does_not_have() {
     std::fs::write(place.join("data/go"), "").expect("a file");
     until("it is led to", STARTING, || visitor.get("/").status == 200);
 
-    // A release that does not start leaves no route to the process before.
+    // A restart that cannot be leaves the process as it is, with its route.
     let recipe = place.join("releases").join(format!("{live}.json"));
     let away = place.join("recipe");
     std::fs::rename(&recipe, &away).expect("a recipe");
-    owner.post(&restart, &json!({})).expect(202);
-    until("it is down", STARTING, || visitor.get("/").status == 503);
+    let port = led_to(&server, &app);
+    let end = restart(&mut owner, &app);
+    assert!(end["error"].as_str().is_some_and(|e| e.contains("files are gone")), "{end:#}");
+    assert_eq!((led_to(&server, &app), visitor.get("/").status), (port, 200));
+
+    // A release that does not start leaves no route to the process before.
+    act(&mut owner, "stop");
+    act(&mut owner, "start");
+    until("it is down", STARTING, || show(&mut owner, &app)["status"] == "crashed");
+    visitor.get("/").expect(503);
+    let why = show(&mut owner, &app)["statusDetail"].clone();
+    assert!(why.as_str().is_some_and(|w| w.contains("could not be started: ")), "{why}");
     std::fs::rename(&away, &recipe).expect("a recipe");
-    owner.post(&restart, &json!({})).expect(202);
+    act(&mut owner, "start");
     until("it is up", STARTING, || visitor.get("/").status == 200);
 
     // Nor does a process that ended while no server ran.
@@ -206,3 +220,50 @@ const HELD: &str = "\
 import os, time
 while not os.path.exists('/data/go'): time.sleep(0.02)
 ";
+
+/// Serves only the hosts that it is told to, and no visitor who seems to have come in another way.
+const PICKY: &str = "\
+import http.server, os
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        host = self.headers['Host']
+        mine = host.split(':')[0] in os.environ['ALLOWED_HOSTS'].split(',')
+        told = self.headers['X-Forwarded-Host'] == host and self.headers['X-Forwarded-Proto'] == 'http'
+        self.send_response(200 if mine and told else 400)
+        self.send_header('Content-Length', '0'); self.end_headers()
+http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()
+";
+
+#[test]
+fn an_app_with_a_list_of_hosts_goes_live_and_one_whose_own_is_not_in_it_is_told() {
+    let git = GitServer::start();
+    git.commit("shop", &[("Procfile", "web: python3 main.py\n"), ("main.py", PICKY)]);
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "healthPath": "/"});
+    let app = create(&mut owner, &body);
+    let path = format!("/api/apps/{app}");
+    let env =
+        json!([{"name": "ALLOWED_HOSTS", "value": "shop.localhost,shop.test", "secret": false}]);
+    owner.put(&format!("{path}/env"), &json!({"env": env})).expect(200);
+    deploy_live(&mut owner, &app);
+    server.visitor("shop.localhost").get("/").expect(200);
+    owner.patch(&path, &json!({"domains": ["shop.test", "www.shop.test"]})).expect(200);
+    deploy_live(&mut owner, &app);
+    owner
+        .patch(&path, &json!({"domains": ["www.shop.test"], "healthTimeoutSeconds": 1}))
+        .expect(200);
+    let id = deploy(&mut owner, &app);
+    let end = ended(&mut owner, &id);
+    let error = end["error"].as_str().expect("an error");
+    assert!(error.contains("it answered 400 to the Host www.shop.test"), "{error}");
+    assert!(error.contains("ALLOWED_HOSTS"), "{error}");
+    // Without a health path any answer will do, and the log names what is odd about this one.
+    owner.patch(&path, &json!({"healthPath": ""})).expect(200);
+    let id = deploy_live(&mut owner, &app);
+    let log = owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
+    assert!(
+        log.contains("400 to the Host www.shop.test") && log.contains("ALLOWED_HOSTS"),
+        "{log}"
+    );
+}

@@ -1,6 +1,6 @@
 //! What runs after a deploy: the switch, stop and start, crashes, the server's own restart.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
+use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, restart, show, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, until};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -105,6 +105,20 @@ fn the_old_release_ends_only_after_the_new_one_passed_its_check() {
     });
 }
 
+/// The statuses that an app has until it has the last one, each once; none of them comes with a reason to worry.
+#[track_caller]
+fn statuses_until(owner: &mut Http, app: &str, last: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    until(&format!("the app is {last}"), Duration::from_secs(60), || {
+        let now = show(owner, app);
+        assert_eq!((&now["statusDetail"], &now["lastExit"]), (&json!(null), &json!(null)), "{now}");
+        seen.push(now["status"].as_str().expect("a status").to_owned());
+        now["status"] == last
+    });
+    seen.dedup();
+    seen
+}
+
 #[test]
 fn stop_start_and_restart_do_what_they_say_and_data_survives() {
     let (_git, _server, mut owner, app) = with_a_plain_app(SLOW_TO_END);
@@ -113,28 +127,68 @@ fn stop_start_and_restart_do_what_they_say_and_data_survives() {
     };
     let first = show(&mut owner, &app)["url"].clone();
     act(&mut owner, "stop");
-    wait_for_status(&mut owner, &app, "stopped");
+    // An end that its owner wants is no crash.
+    assert_eq!(statuses_until(&mut owner, &app, "stopped"), ["stopping", "stopped"]);
     assert!(show(&mut owner, &app)["url"].is_null());
     let address: SocketAddr =
         first.as_str().unwrap().trim_start_matches("http://").parse().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err(), "it still listens");
 
-    act(&mut owner, "start");
-    wait_for_status(&mut owner, &app, "running");
-    until("it answers again", Duration::from_secs(20), || {
-        visitor(&mut owner, &app).try_request("GET", "/", None).is_ok_and(|a| a.status == 200)
-    });
-    let before = show(&mut owner, &app)["url"].clone();
     act(&mut owner, "restart");
-    until("another process answers", Duration::from_secs(40), || {
-        let now = show(&mut owner, &app);
-        now["status"] == "running"
-            && now["url"] != before
-            && visitor(&mut owner, &app).try_request("GET", "/", None).is_ok()
-    });
+    statuses_until(&mut owner, &app, "running");
+    assert_eq!(visitor(&mut owner, &app).get("/").expect(200).text(), "VERSION one");
+    // Wanted again while it ends, it is started when it has.
+    act(&mut owner, "stop");
+    act(&mut owner, "start");
+    assert_eq!(statuses_until(&mut owner, &app, "running"), ["starting", "running"]);
     let log = owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
-    assert!(log.matches("plain app starting").count() >= 3, "{log}");
+    assert_eq!(log.matches("plain app starting").count(), 3, "{log}");
     assert!(!log.contains("another one works in /data"), "{log}");
+
+    let before = show(&mut owner, &app)["url"].clone();
+    assert_eq!(restart(&mut owner, &app)["status"], "live");
+    let now = show(&mut owner, &app);
+    assert!(now["status"] == "running" && now["url"] != before, "{now}");
+    assert_eq!(visitor(&mut owner, &app).get("/").expect(200).text(), "VERSION one");
+}
+
+#[test]
+fn an_app_that_ends_again_and_again_is_said_to_at_each_look_until_it_is_mended() {
+    let git = GitServer::start();
+    let broken = "import sys\nif __import__('os').path.exists('/data/over'): sys.exit(3)\n";
+    let breaks = PLAIN[1].1.replace(
+        "self.send_response(200)",
+        "((open('/data/over', 'w'), os._exit(3)) if self.path == '/exit' else None); self.send_response(200)",
+    );
+    git.commit("fragile", &[PLAIN[0], ("main.py", &format!("{broken}{breaks}"))]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "fragile", "gitRepo": git.url("fragile")}));
+    deploy_live(&mut owner, &app);
+    let _cut = visitor(&mut owner, &app).try_request("GET", "/exit", None);
+    wait_for_status(&mut owner, &app, "crashed");
+    let now = show(&mut owner, &app);
+    assert!(now["nextStartAt"].is_i64() && now["restarts"] == 0, "{now}");
+    wait_for_status(&mut owner, &app, "crash-looping");
+    let mut due = 0;
+    until("it was started three times", Duration::from_secs(60), || {
+        let now = show(&mut owner, &app);
+        assert_eq!(now["status"], "crash-looping", "{now}");
+        for field in ["statusDetail", "lastExit"] {
+            assert_eq!(now[field], "exit code 3", "{now}");
+        }
+        due += u32::from(now["nextStartAt"].is_i64());
+        now["restarts"].as_u64() >= Some(3)
+    });
+    assert!(due > 0, "it was never said when the next start is");
+    // A restart of one that is down starts it anew, if it comes up.
+    assert_eq!(restart(&mut owner, &app)["status"], "failed");
+    assert_eq!(show(&mut owner, &app)["status"], "crash-looping");
+    std::fs::remove_file(server.data().join("apps").join(&app).join("data/over")).expect("a file");
+    assert_eq!(restart(&mut owner, &app)["status"], "live");
+    let now = show(&mut owner, &app);
+    assert_eq!((&now["status"], &now["restarts"]), (&json!("running"), &json!(0)), "{now}");
+    assert_eq!((&now["lastExit"], &now["nextStartAt"]), (&json!(null), &json!(null)), "{now}");
 }
 
 #[test]

@@ -130,16 +130,21 @@ fn a_crash_is_told_as_it_was_and_the_pauses_grow_also_across_servers() {
     let app = site.app("fragile");
     deploy_live(&mut site.owner, &app);
     let ends = |site: &mut Site, how: &str, detail: &str, line: &str| {
+        let again = line.ends_with("in 2 s.");
+        let (down, up) =
+            if again { ("crash-looping", "crash-looping") } else { ("crashed", "running") };
         let _cut = visitor(&mut site.owner, &app).try_request("GET", how, None);
         until(&format!("the status says {detail}"), LIMIT, || {
             let now = show(&mut site.owner, &app);
-            now["status"] == "crashed" && now["statusDetail"] == detail
+            now["status"] == down && now["statusDetail"] == detail
         });
         assert!(show(&mut site.owner, &app)["url"].is_null());
         let log = site.log(&app);
         assert!(log.contains(line), "{log}");
         until("it runs again", LIMIT, || {
-            show(&mut site.owner, &app)["status"] == "running"
+            let now = show(&mut site.owner, &app);
+            now["status"] == up
+                && now["url"].is_string()
                 && visitor(&mut site.owner, &app).try_request("GET", "/", None).is_ok()
         });
     };

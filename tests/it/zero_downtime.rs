@@ -1,6 +1,6 @@
 //! Deploys that never take an app down: good and bad ones in turn, under the eyes of clients of the router.
 
-use crate::deploy::{create, deploy, ended};
+use crate::deploy::{create, deploy, ended, restart, show};
 use crate::harness::wait::let_pass;
 use crate::harness::{GitServer, Http, RawConn, Setup, Ws};
 use crate::routing::{release, roll_back, start};
@@ -235,6 +235,53 @@ fn twenty_deploys_and_three_rollbacks_fail_no_request() {
         assert_eq!(seen.failures, Vec::<String>::new(), "{:?}", seen.texts);
         assert!(seen.texts.keys().all(|t| t == "stubborn" || t.starts_with("good ")), "{seen:?}");
         assert!(lived.iter().all(|(version, _)| seen.texts.contains_key(version)), "{seen:?}");
+        println!("{} requests, none failed", seen.texts.values().sum::<usize>());
+    }
+}
+
+#[test]
+fn restarts_and_changes_of_the_environment_fail_no_request() {
+    let git = GitServer::start();
+    let server = start(Setup::routed().as_user());
+    let router = server.setup().router("HTTP_PORT");
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let mut story = Story { git: &git, owner, app, router, held: None, past: VecDeque::new() };
+    let env = |story: &mut Story<'_>, name: &str, value: &str| {
+        let env = json!({"env": [{"name": name, "value": value, "secret": false}]});
+        story.owner.put(&format!("/api/apps/{}/env", story.app), &env).expect(200);
+    };
+    let first = story.good("good one", &[]);
+    let clients = [true, false].map(|keeps| Client::start(router, HOST, keeps));
+    for round in 0..6 {
+        let more = format!(", round {round}");
+        env(&mut story, "MORE", &more);
+        let end = restart(&mut story.owner, &story.app);
+        assert_eq!(
+            (&end["status"], &end["steps"][0]["step"]),
+            (&json!("live"), &json!("starting"))
+        );
+        story.now_is(&format!("good one{more}"));
+        if round % 3 == 1 {
+            roll_back(&mut story.owner, &story.app, &first);
+            story.now_is(&format!("good one{more}"));
+        }
+    }
+
+    // One that fails its check changes nothing, and says so.
+    env(&mut story, "BROKEN", "1");
+    let end = restart(&mut story.owner, &story.app);
+    assert_eq!(end["status"], "failed", "{end:#}");
+    assert!(end["error"].as_str().is_some_and(|e| e.contains("exit code 4")), "{end:#}");
+    let id = end["id"].as_str().expect("an id");
+    let log = story.owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
+    assert!(log.contains("what was live before goes on serving"), "{log}");
+    assert!(story.held.as_mut().expect("held").is_alive(), "a WebSocket was cut");
+    assert_eq!(ask(router, HOST, &mut None).as_deref(), Ok("good one, round 5"));
+    assert_eq!(show(&mut story.owner, &story.app)["status"], "running");
+    for seen in clients.map(Client::finish) {
+        assert_eq!(seen.failures, Vec::<String>::new(), "{:?}", seen.texts);
+        assert!(seen.texts.contains_key("good one, round 5"), "{seen:?}");
         println!("{} requests, none failed", seen.texts.values().sum::<usize>());
     }
 }

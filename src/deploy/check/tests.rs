@@ -4,6 +4,7 @@ use super::*;
 use crate::deploy::machine::Machine;
 use crate::deploy::port::Ports;
 use crate::deploy::sandbox::{Purpose, Sandbox};
+use std::cell::RefCell;
 use std::fs::File;
 use std::net::TcpListener;
 
@@ -43,6 +44,11 @@ struct Try {
     verdict: Verdict,
     port: u16,
     took: Duration,
+    said: String,
+}
+
+fn visit() -> Visit {
+    Visit { scheme: "https", host: "shop.example.com".to_owned() }
 }
 
 /// Starts `address port answers` with `PORT` in the place of the port, and checks it.
@@ -59,11 +65,13 @@ fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
     let mut instance = Instance::start(&sandbox, &command, &log).unwrap();
     let (path, timeout) = (HealthPath::parse(path).unwrap(), HealthTimeout::new(seconds).unwrap());
     let begun = Instant::now();
-    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
-        .wait(&mut instance, cancel);
+    let said = RefCell::new(String::new());
+    let say = |line: &str| said.borrow_mut().push_str(line);
+    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() }
+        .wait(&mut instance, cancel, &say);
     let took = begun.elapsed();
     assert!(instance.end());
-    Try { verdict, port, took }
+    Try { verdict, port, took, said: said.into_inner() }
 }
 
 fn unwell(arguments: &str, path: &str) -> String {
@@ -85,17 +93,64 @@ fn a_health_path_decides_by_its_status() {
     let all = ":: $PORT HTTP/1.1_204";
     assert_eq!(check(all, "/", 20, &never).verdict, Verdict::Well);
     let broken = unwell("127.0.0.1 $PORT HTTP/1.1_500_No", "/healthz");
-    assert_eq!(broken, "GET /healthz did not succeed within 2 seconds: it answered 500");
+    let sentence = "GET /healthz did not succeed within 2 seconds: it answered 500 to the Host \
+                    shop.example.com";
+    assert_eq!(broken, sentence);
+    assert!(unwell("127.0.0.1 $PORT HTTP/1.1_400_No", "/healthz").contains("ALLOWED_HOSTS"));
     assert!(unwell("127.0.0.1 $PORT garbage", "/").contains("was not HTTP"));
     assert!(unwell("127.0.0.1 $PORT slow", "/").contains("did not answer in time"));
 }
 
 #[test]
-fn without_a_path_it_must_listen_and_stay_up() {
+fn without_a_path_any_answer_is_well_at_once_and_otherwise_it_must_stay_up() {
     let never = Cancel::new().unwrap();
-    let tried = check("127.0.0.1 $PORT x", "", 20, &never);
-    assert_eq!(tried.verdict, Verdict::Well);
-    assert!(tried.took >= STAYS_UP);
+    for (answer, said) in [
+        ("x", "was not HTTP"),
+        ("HTTP/1.1_503_No", "answered 503 to the Host shop.example.com; it has stayed up"),
+        ("slow", "did not answer in time"),
+    ] {
+        let tried = check(&format!("127.0.0.1 $PORT {answer}"), "", 20, &never);
+        assert_eq!(tried.verdict, Verdict::Well);
+        assert!(tried.took >= STAYS_UP && tried.said.contains(said), "{answer}: {}", tried.said);
+    }
+    for (answer, said) in [("200_OK", ""), ("404_No", "404"), ("400_No", "ALLOWED_HOSTS")] {
+        let tried = check(&format!("127.0.0.1 $PORT HTTP/1.1_{answer}"), "", 20, &never);
+        assert_eq!(tried.verdict, Verdict::Well);
+        // The fastest of a few: others use this machine too.
+        let again = || check(&format!("127.0.0.1 $PORT HTTP/1.1_{answer}"), "", 20, &never).took;
+        assert!(tried.took < STAYS_UP || (0..5).any(|_| again() < STAYS_UP), "{answer}");
+        assert!(
+            tried.said.contains(said) && tried.said.is_empty() == said.is_empty(),
+            "{}",
+            tried.said
+        );
+    }
+}
+
+#[test]
+fn it_is_asked_as_a_visitor_would() {
+    let never = Cancel::new().unwrap();
+    let picky = "import os, socket\n\
+                 s = socket.create_server(('127.0.0.1', int(os.environ['PORT'])))\n\
+                 while True:\n    \
+                     c, _ = s.accept(); lines = c.recv(4000).decode().split('\\r\\n')\n    \
+                     good = all(line in lines for line in os.environ['LINES'].split('|'))\n    \
+                     c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' if good else b'HTTP/1.1 500 No\\r\\n\\r\\n'); c.close()\n";
+    let (machine, _dir) = machine();
+    let port = Ports::default().fresh().unwrap();
+    let lines = "GET / HTTP/1.1|Host: shop.example.com|X-Forwarded-Host: shop.example.com|\
+                 X-Forwarded-Proto: https|X-Forwarded-For: 127.0.0.1|X-Real-Ip: 127.0.0.1";
+    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+        .env("PATH", "/usr/bin:/bin")
+        .port(port)
+        .log(LOG)
+        .env("LINES", lines)
+        .env("PICKY", picky);
+    let mut instance = Instance::start(&sandbox, "exec python3 -c \"$PICKY\"", &log()).unwrap();
+    let (path, timeout) = (HealthPath::parse("/").unwrap(), HealthTimeout::new(5).unwrap());
+    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    assert_eq!(check.wait(&mut instance, &never, &|_| {}), Verdict::Well);
+    assert!(instance.end());
 }
 
 #[test]
@@ -117,6 +172,15 @@ fn the_sentence_says_where_it_listens_instead() {
         "{sentence}"
     );
     assert!(unwell("::1 $PORT x", "").contains("[::1]:<port> only"));
+    // Long before the time is over.
+    let cancel = Cancel::new().unwrap();
+    let tried = std::thread::scope(|scope| {
+        let tried = scope.spawn(|| check("127.0.0.1 0 x", "", 600, &cancel));
+        std::thread::park_timeout(3 * ELSEWHERE);
+        cancel.cancel();
+        tried.join().unwrap()
+    });
+    assert!(tried.said.starts_with("It listens on 127.0.0.1:"), "{}", tried.said);
 }
 
 #[test]
@@ -128,8 +192,8 @@ fn somebody_elses_listener_proves_nothing() {
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = foreign.local_addr().unwrap().port();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(1).unwrap());
-    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
-        .wait(&mut instance, &Cancel::new().unwrap());
+    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    let verdict = check.wait(&mut instance, &Cancel::new().unwrap(), &|_| {});
     assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
     assert!(instance.end());
 }
@@ -151,8 +215,8 @@ fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec python3 -c \"$SCRIPT\"", &log).unwrap();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(5).unwrap());
-    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout }
-        .wait(&mut instance, &Cancel::new().unwrap());
+    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    let verdict = check.wait(&mut instance, &Cancel::new().unwrap(), &|_| {});
     assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
     let held = held_by(&instance.processes(), machine.outside_uid(6), port, &listeners());
     assert!(held.iter().any(|l| l.address.port() == port), "it never listened: {held:?}");

@@ -1,6 +1,7 @@
 //! What is kept of deploys, and who decides how one ends.
 
 use super::*;
+use crate::model::AppStatus;
 use crate::store::tests::with_an_app;
 
 #[test]
@@ -62,4 +63,34 @@ fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
     let known = store.deploy_ids(&app).unwrap();
     assert!(lived[2..].iter().chain(&failed[2..]).all(|id| known.contains(id)));
     assert_eq!(known.len(), 6 + 2);
+}
+
+#[test]
+fn a_restart_takes_the_release_that_is_live_when_it_begins_and_nobodys_place() {
+    let (store, app, _dir) = with_an_app();
+    let queued = || store.queued().unwrap().into_iter().map(|q| q.deploy).collect::<Vec<_>>();
+    let release = |id: &DeployId| store.deploy(id).unwrap().unwrap().release;
+    assert!(!store.queue_restart(&app).unwrap(), "nothing is live");
+    let first = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    store.set_commit(&first, "c0ffee", "first", "me").unwrap();
+    assert!(store.go_live(&first, &app, None).unwrap());
+    let under_way = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    store.set_step(&under_way, DeployStatus::Building).unwrap();
+    assert!(store.queue_restart(&app).unwrap() && store.queue_restart(&app).unwrap());
+    let [restart] = &queued()[..] else { panic!("one restart") };
+    let shown = store.deploy(restart).unwrap().unwrap();
+    assert_eq!(
+        (shown.trigger, shown.release, shown.commit.as_deref()),
+        (Trigger::Restart, Some(first), Some("c0ffee"))
+    );
+    assert!(store.queued().unwrap()[0].is_rollback, "it waits for no build");
+    assert_eq!(store.app(&app).unwrap().unwrap().status, AppStatus::Restarting);
+    // What was under way becomes live first.
+    assert!(store.go_live(&under_way, &app, None).unwrap());
+    store.follow_live(restart).unwrap();
+    assert_eq!(release(restart), Some(under_way.clone()));
+    assert!(store.go_live(restart, &app, None).unwrap());
+    let waits = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    assert!(store.queue_restart(&app).unwrap());
+    assert_eq!(queued(), [waits], "a deploy that waits does more than a restart");
 }

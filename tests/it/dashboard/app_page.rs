@@ -117,7 +117,8 @@ fn a_crashed_app_says_why_and_where_its_last_words_are() {
         "import os, sys\nif os.path.exists('/data/over'): sys.exit(3)\n{}",
         GREETER[1].1.replace(
             "self.send_response",
-            "open('/data/over', 'w'); os._exit(3); self.send_response"
+            "'check' in str(self.headers['User-Agent']) or (open('/data/over', 'w'), os._exit(3)); \
+             self.send_response"
         )
     );
     git.commit("greeter", &[GREETER[0], ("main.py", &main)]);
