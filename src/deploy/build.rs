@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_build_has_a_quarter_of_an_hour() {
-        let (at_most, cancel) = (Duration::from_secs(1), Cancel::new().unwrap());
+        let (at_most, cancel) = (Duration::from_secs(5), Cancel::new().unwrap());
         let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
         let late = format!("{}; its last line: begun", too_long(at_most));
         assert_eq!((result, lines), (Err(Halt::Failed(late)), vec!["begun".to_owned()]));

@@ -3,6 +3,7 @@
 
 use super::identity::user_name;
 use super::machine::{Machine, Mode};
+use super::port::{RANGE, picked_by_kernel};
 use super::sandbox::{Purpose, Sandbox};
 use crate::inside::{self, probe::Findings};
 use crate::proc::{Cancel, Exit};
@@ -59,9 +60,20 @@ impl Fences {
         let fenced = |is_open: bool, sentence: &dyn Fn() -> String| {
             if is_open { Err(sentence()) } else { Ok(()) }
         };
+        let picked = picked_by_kernel();
+        let overlaps = RANGE.start <= *picked.end() && *picked.start() < RANGE.end;
         Self {
             firewall: firewall(machine, found.iter().find_map(|found| found.reached.first())),
-            ports: fenced(found.iter().any(|found| found.takes_ports), &|| {
+            ports: fenced(overlaps || found.iter().any(|found| found.takes_ports), &|| {
+                if overlaps {
+                    return format!(
+                        "the kernel gives ports from {} to {} to whoever asks for any, and apps' own \
+                         ports are among them, so one app may get another's; run `sysctl -w \
+                         net.ipv4.ip_local_port_range='32768 60999'` and put it into /etc/sysctl.d",
+                        picked.start(),
+                        picked.end()
+                    );
+                }
                 format!(
                     "this machine's kernel ({kernel}) does not keep apps from listening at ports \
                      that are not theirs; Linux 6.7 or newer with Landlock does. Until then one \

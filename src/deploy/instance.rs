@@ -7,6 +7,7 @@
 
 use super::limits::MemoryLimit;
 use super::sandbox::Sandbox;
+use crate::inside;
 use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
 use serde_json::Value;
@@ -148,8 +149,15 @@ impl Instance {
     /// the last of them has.
     pub fn terminate(&mut self) {
         self.find_inner();
-        if let Some(inner) = &self.inner {
-            inner.terminate();
+        let Some(inner) = &self.inner else { return };
+        inner.terminate();
+        if table::arguments(inner.pid()).first().is_none_or(|first| first != inside::PLACE) {
+            // One that an older version has started: bubblewrap hands nothing on.
+            for entry in self.processes() {
+                if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
+                    process.terminate();
+                }
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use super::etc::Etc;
 use super::identity::{self, INSIDE, Range};
 use super::limits::Limits;
 use super::sandbox::{Purpose, Sandbox};
+use crate::inside;
 use crate::proc::{self, Cancel, Exec};
 use rustix::process::{Resource, getrlimit};
 use std::collections::BTreeMap;
@@ -280,6 +281,12 @@ impl Machine {
                         into /etc/sysctl.d"
                     .to_owned();
             }
+        }
+        if why.contains(inside::PLACE) && why.contains("Permission denied") {
+            return format!(
+                "no program can be run from the data directory ({why}): its file system is most \
+                 likely mounted with noexec; take that away or move the directory"
+            );
         }
         format!(
             "bubblewrap could not make a sandbox on this machine ({why}); inside a container it \

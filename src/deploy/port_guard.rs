@@ -7,7 +7,7 @@
 //! processes, and stays stopped until its owner has seen to it.
 
 use super::instance::sandboxes;
-use super::port::{Listener, at_port, sockets_of};
+use super::port::{Listener, listeners, sockets_of};
 use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Running, table};
@@ -65,8 +65,9 @@ pub fn keep_stopped(store: &Store, journal: &Journal, app: &AppId, port: u16) {
 #[must_use]
 pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId> {
     let own = sockets_of(std::process::id()).unwrap_or_default();
-    let mut sockets = at_port(port);
-    sockets.retain(|socket| !own.contains(&socket.inode));
+    // Those that listen: a connection may have any port that the kernel picked for it.
+    let mut sockets = listeners();
+    sockets.retain(|socket| socket.address.port() == port && !own.contains(&socket.inode));
     if sockets.is_empty() {
         return Vec::new();
     }
@@ -113,7 +114,8 @@ mod tests {
     #[test]
     fn who_holds_a_port_is_known_by_what_is_open() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets = at_port(listener.local_addr().unwrap().port());
+        let mut sockets = listeners();
+        sockets.retain(|socket| socket.address == listener.local_addr().unwrap());
         let me = table::entry(std::process::id()).unwrap();
         assert!(holds(&me, &sockets, &HashSet::new()));
         assert!(!holds(&me, &[], &HashSet::new()));

@@ -5,6 +5,7 @@ use super::deployer::Shared;
 use super::etc::Etc;
 use super::fences::{self, Fences};
 use super::machine::Machine;
+use super::port::picked_by_kernel;
 use super::route::State;
 use crate::proc::Cancel;
 use crate::sync::{lock, wait_until, wait_while};
@@ -134,7 +135,7 @@ impl Shared {
         let probe = &self.probe;
         while Instant::now() < until {
             let fences = fences::look(machine, &probe.stop);
-            let is_open = fences.ports.is_err();
+            let is_open = fences.ports.is_err() || self.kernel_may_give_ours_away();
             probe.note(|known| known.fences = Some(fences));
             let again = Instant::now() + FENCES;
             while is_open && Instant::now() < again {
@@ -150,15 +151,25 @@ impl Shared {
         true
     }
 
+    /// Whether an app may get a port of ours by asking for any.
+    fn kernel_may_give_ours_away(&self) -> bool {
+        let picked = picked_by_kernel();
+        self.own_ports().any(|port| picked.contains(&port))
+    }
+
     /// Ends the apps that have a port of the server's or the router's.
     fn take_ports_back(&self) {
+        for port in self.own_ports() {
+            self.guard.take_back(port);
+        }
+    }
+
+    fn own_ports(&self) -> impl Iterator<Item = u16> {
         let router = match self.router.state() {
             State::Running { ports, .. } => [Some(ports.http), ports.https],
             _ => [None, None],
         };
-        for port in [Some(self.own_port)].into_iter().chain(router).flatten() {
-            self.guard.take_back(port);
-        }
+        [Some(self.own_port)].into_iter().chain(router).flatten()
     }
 }
 

@@ -33,6 +33,9 @@ const CLONE: u32 = 56;
 /// The numbers of `socket` and `socketpair`.
 #[cfg(target_arch = "x86_64")]
 const SOCKETS: [u32; 2] = [41, 53];
+/// `setsockopt`'s number.
+#[cfg(target_arch = "x86_64")]
+const SETSOCKOPT: u32 = 54;
 /// The numbers of asm/unistd_64.h.
 #[cfg(target_arch = "x86_64")]
 const REFUSED: &[Refused] = &[
@@ -68,6 +71,9 @@ const CLONE: u32 = 220;
 /// The numbers of `socket` and `socketpair`.
 #[cfg(target_arch = "aarch64")]
 const SOCKETS: [u32; 2] = [198, 199];
+/// `setsockopt`'s number.
+#[cfg(target_arch = "aarch64")]
+const SETSOCKOPT: u32 = 208;
 /// The numbers of asm-generic/unistd.h.
 #[cfg(target_arch = "aarch64")]
 const REFUSED: &[Refused] = &[
@@ -107,6 +113,12 @@ const DATAGRAM: u32 = 2;
 const PROTOCOLS: [u32; 3] = [0, 6, 17];
 /// Those of pings, for datagrams alone: ICMP and ICMPv6.
 const PINGS: [u32; 2] = [1, 58];
+/// The option with which a program chooses the port that the kernel picks (ip(7)): one that
+/// Landlock does not allow it, for example.
+const SOL_IP: u32 = 0;
+const IP_LOCAL_PORT_RANGE: u32 = 51;
+const NO_SUCH_OPTION: u32 = 92; // ENOPROTOOPT
+
 /// The flag of `clone` for a new user namespace (linux/sched.h).
 const CLONE_NEWUSER: u32 = 0x1000_0000;
 /// On x86-64 the calls of another convention (x32) have this bit in their number.
@@ -173,6 +185,13 @@ pub fn filter() -> Vec<u8> {
         program.add(IF_EQUAL, 0, 1, *number);
         program.refuse(*error);
     }
+    program.add(IF_EQUAL, 0, 6, SETSOCKOPT);
+    program.add(LOAD, 0, 0, ARGUMENTS[1]);
+    program.add(IF_EQUAL, 0, 3, SOL_IP);
+    program.add(LOAD, 0, 0, ARGUMENTS[2]);
+    program.add(IF_EQUAL, 0, 1, IP_LOCAL_PORT_RANGE);
+    program.refuse(NO_SUCH_OPTION);
+    program.allow();
     program.add(IF_EQUAL, 0, 4, CLONE);
     program.add(LOAD, 0, 0, ARGUMENTS[0]);
     program.add(IF_ANY_BIT, 0, 1, CLONE_NEWUSER);

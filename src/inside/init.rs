@@ -22,6 +22,12 @@ use std::time::{Duration, Instant};
 /// Bytes that are taken out of the pipe at once: as many as it holds.
 const PIECE: usize = 64 * 1024;
 
+/// Pieces that are written after the end: more than a pipe has room for.
+const LAST_PIECES: usize = 16;
+
+/// What the platform's own lines begin with, and no app's.
+const OWN: &[u8] = b"[better-paas]";
+
 /// How long the others have to end after the command has failed; without them it is as good
 /// as crashed.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
@@ -41,7 +47,8 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
     let signals = Signals::keep()?;
     let files =
         [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
-    let mut log = Log { to: Rotating::new(files.map(File::from), half)?, lost: 0 };
+    let to = Rotating::new(files.map(File::from), half)?;
+    let mut log = Log { to, held: Vec::new(), lost: 0 };
     let (output, input) = io::pipe()?;
     let command = match command.start(input) {
         Ok(pid) => pid,
@@ -56,7 +63,13 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
     let mut output = Some(output);
     loop {
         if family.has_ended(&signals)? {
-            while log.take(&mut output) {}
+            // What is in the pipe; somebody who is given up may go on writing.
+            for _ in 0..LAST_PIECES {
+                if !log.take(&mut output) {
+                    break;
+                }
+            }
+            log.write_held();
             return Ok(family.code());
         }
         log.take(&mut output);
@@ -154,15 +167,20 @@ impl Signals {
     fn asked_to_end(&self) -> io::Result<bool> {
         let mut asked = false;
         while let Some(info) = self.0.read_signal()? {
-            asked |= info.ssi_signo == Signal::SIGTERM as u32 && info.ssi_pid == 0;
+            // Nobody may forge the code of a usual signal to others (rt_sigqueueinfo(2)).
+            let usual = info.ssi_code == 0 && info.ssi_pid == 0;
+            asked |= usual && info.ssi_signo == Signal::SIGTERM as u32;
         }
         Ok(asked)
     }
 }
 
-/// The log, and lines of output that are not in it.
+/// The log, what is not in it yet, and lines that are not in it for good.
 struct Log {
     to: Rotating,
+    /// The beginning of a line. It waits for its end, so that nothing comes in between: half of
+    /// a secret would not be recognised as one.
+    held: Vec<u8>,
     lost: usize,
 }
 
@@ -175,7 +193,16 @@ impl Log {
             // All have ended that could write to it, or have closed it.
             Ok(0) => *output = None,
             Ok(read) => {
-                self.write(&piece[..read]);
+                self.held.extend_from_slice(&piece[..read]);
+                let whole = self.held.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
+                if let Some(whole) = whole {
+                    let rest = self.held.split_off(whole);
+                    self.write_held();
+                    self.held = rest;
+                }
+                if self.held.len() >= PIECE {
+                    self.write_held();
+                }
                 return true;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
@@ -184,12 +211,16 @@ impl Log {
         false
     }
 
-    fn write(&mut self, piece: &[u8]) {
+    fn write_held(&mut self) {
+        let piece = not_our_own(std::mem::take(&mut self.held));
+        if piece.is_empty() {
+            return;
+        }
         let lines = || piece.iter().filter(|b| **b == b'\n').count().max(1);
         if self.lost > 0 {
             self.note(&format!("{} lines are left out here: they could not be written", self.lost));
         }
-        if self.lost > 0 || self.to.append(piece).is_err() {
+        if self.lost > 0 || self.to.append(&piece).is_err() {
             self.lost += lines();
         }
     }
@@ -199,4 +230,15 @@ impl Log {
             self.lost = 0;
         }
     }
+}
+
+/// The output without lines that look like the platform's own: they get a space in front.
+fn not_our_own(piece: Vec<u8>) -> Vec<u8> {
+    if !piece.split(|b| *b == b'\n').any(|line| line.starts_with(OWN)) {
+        return piece;
+    }
+    let lines = piece.split_inclusive(|b| *b == b'\n');
+    let marked =
+        lines.map(|line| if line.starts_with(OWN) { [b" ", line].concat() } else { line.to_vec() });
+    marked.collect::<Vec<_>>().concat()
 }

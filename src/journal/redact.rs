@@ -25,6 +25,10 @@ const MARK: &str = "[redacted]";
 /// Shorter values stay: `on` or `3000` would shred every log and protect nothing.
 const SHORTEST: usize = 6;
 
+/// A line that ends with more than this part of a secret gives too much of it away; less may be
+/// `https://` or `postgres`, with which many begin.
+const MUCH: usize = 3;
+
 /// Bytes by which a place in a line is compared with all needles at once; not
 /// more than [`SHORTEST`].
 const PREFIX: usize = 4;
@@ -230,6 +234,10 @@ impl Table {
             let Needle { text, code } = &self.needles[*index];
             if rest.starts_with(text) {
                 return found(at..at + text.len());
+            }
+            // The line ends within it, as where a program has ended in the middle of a block.
+            if rest.len() >= SHORTEST.max(text.len() / MUCH) && text.starts_with(rest) {
+                return found(at..bytes.len());
             }
             let Some(code) = code else { continue };
             let same = text.iter().zip(rest).take_while(|(a, b)| a == b).count();

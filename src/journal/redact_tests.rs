@@ -337,3 +337,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_line_that_ends_within_a_secret_shows_little_of_it() {
+    let redactor = Redactor::new(vec![Secret::new("postgres://user:pass@host/db".to_owned())]);
+    for (line, shown) in [
+        ("to postgres://user:pass@host/d", "to [redacted]"),
+        ("to postgres://u", "to [redacted]"),
+        ("to postgres", "to postgres"),
+        ("postgres://user:pas and more", "postgres://user:pas and more"),
+    ] {
+        assert_eq!(redactor.redact(line), shown);
+    }
+}

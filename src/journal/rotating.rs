@@ -6,13 +6,20 @@
 //! nobody: what they have read counts if the file has the same number as before.
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::time::{Duration, Instant};
 
 /// Bytes of the line with the number: 16 hexadecimal digits and a line end. A file without
 /// one is of an older version, or was emptied by somebody else; its number is 0.
 const HEAD: usize = 17;
+
+/// How long a writer waits for others, which take microseconds. One that was stopped with the
+/// lock is an app's: it must not hold up those who look after all apps.
+const PATIENCE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// How often a reader begins again who was overtaken by writers.
 const TRIES: u32 = 5;
@@ -68,14 +75,18 @@ impl Rotating {
         Ok(Self { files, half })
     }
 
-    /// Numbers a file that is to be written to first, unless one of both has a number.
+    /// Numbers one of the files, unless that was done: `first`, which is to be written to
+    /// first, or the other one when an older version has written to that.
     pub(super) fn begin(&self, first: &File) -> io::Result<()> {
-        let _lock = Lock::take(&self.files[0])?;
-        if self.numbers()? == [0, 0] {
-            first.set_len(0)?;
-            first.write_all_at(head(1).as_bytes(), 0)?;
+        if self.numbers()? != [0, 0] {
+            return Ok(());
         }
-        Ok(())
+        let _lock = Lock::take(&self.files[0])?;
+        let about = first.metadata()?;
+        let same = self.files[0].metadata()?.ino() == about.ino();
+        let index = usize::from(same == (about.len() > 0));
+        self.files[index].set_len(0)?;
+        self.files[index].write_all_at(head(1).as_bytes(), 0)
     }
 
     /// Appends bytes as a whole, or nothing.
@@ -256,10 +267,12 @@ struct Lock<'a>(&'a File);
 
 impl<'a> Lock<'a> {
     fn take(file: &'a File) -> io::Result<Self> {
+        let until = Instant::now() + PATIENCE;
         loop {
-            match flock(file, FlockOperation::LockExclusive) {
+            match flock(file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Self(file)),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(PAUSE),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -348,6 +361,25 @@ mod tests {
         log.append(b"after\n").unwrap();
         assert_eq!(log.read(&mut place, &mut buffer).unwrap(), Read::Bytes(6));
         assert_eq!(&buffer[..6], b"after\n");
+    }
+
+    #[test]
+    fn a_writer_that_was_stopped_with_the_lock_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, stopped) = (open(dir.path(), 100), open(dir.path(), 100));
+        let _held = Lock::take(&stopped.files[0]).unwrap();
+        assert!(log.append_line("note").is_err());
+        log.begin(&log.files[0]).unwrap();
+        assert_eq!(log.text(), "");
+    }
+
+    #[test]
+    fn what_an_older_version_has_written_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), "old\n").unwrap();
+        let log = open(dir.path(), 100);
+        log.append_line("new").unwrap();
+        assert_eq!(log.text(), "old\nnew\n");
     }
 
     #[test]

@@ -65,11 +65,15 @@ fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
         print(call(425, 4, ctypes.create_string_buffer(200)), call(219 if arm else 250, 0, -3, 0))\n\
         print(call(280 if arm else 321, 0, 0, 0), call(97 if arm else 272, 0x10000000))\n\
         print(call(220 if arm else 56, 0x10000000 | 17, 0, 0, 0, 0), call(435, 0, 0))\n\
+        import socket, struct; s = socket.socket()\n\
+        try: s.setsockopt(0, 51, struct.pack('I', 30000 << 16 | 30000)); print('chosen')\n\
+        except OSError as e: print(errno.errorcode[e.errno])\n\
+        s.setsockopt(0, 1, 16); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
         t = threading.Thread(target=lambda: print('thread')); t.start(); t.join()\n\
         print(subprocess.run(['echo', 'process'], capture_output=True, text=True).stdout.strip())\n\
         END\n";
     let seen = out(&sandbox, script);
-    assert_eq!(seen, "ENOSYS ENOSYS\nENOSYS EPERM\nEPERM ENOSYS\nthread\nprocess");
+    assert_eq!(seen, "ENOSYS ENOSYS\nENOSYS EPERM\nEPERM ENOSYS\nENOPROTOOPT\nthread\nprocess");
 }
 
 #[test]
