@@ -246,8 +246,7 @@ fn overlapping_and_nested_secrets_leave_nothing() {
 #[test]
 fn short_values_and_lines_without_secrets_stay_as_they_are() {
     let redactor = redactor(&["on", "3000", "12345", "", "long-enough"]);
-    for line in ["on 3000 12345", "", "100% \\o/ a+b %zz %", "lo", "\\u{110000} \\ud800 \\"]
-    {
+    for line in ["on 3000 12345", "", "100% \\o/ a+b %zz %", "lo", "\\u{110000} \\ud800 \\"] {
         assert!(matches!(redactor.redact(line), Cow::Borrowed(same) if same == line), "{line}");
     }
     assert_eq!(Redactor::default().redact("anything"), "anything");
