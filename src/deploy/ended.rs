@@ -100,7 +100,8 @@ fn about_port(output: &str) -> &'static str {
         "; it listens at a port that another program has: an app must listen only at the port \
          that the variable PORT names"
     } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
-        || (says(&["permission denied", "errno 13"]) && says(&["bind", "listen", "socket"]))
+        || (says(&["permission denied", "errno 13"])
+            && says(&["bind", "listen", "socket", "connection to ('"]))
     {
         "; it may listen at no other port than that which the variable PORT names"
     } else {
@@ -125,6 +126,7 @@ mod tests {
             "Error: listen EACCES: permission denied 0.0.0.0:3000",
             "s.bind(('', 3000))\nPermissionError: [Errno 13] Permission denied",
             "listen tcp :8080: bind: permission denied",
+            "[ERROR] connection to ('0.0.0.0', 8080) failed: [Errno 13] Permission denied",
             "Permission denied - bind(2) for \"127.0.0.1\" port 4567 (Errno::EACCES)",
         ] {
             assert!(about_port(line).contains("may listen at no other"), "{line}");
