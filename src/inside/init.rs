@@ -69,7 +69,7 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
                     break;
                 }
             }
-            log.write_held();
+            log.finish();
             return Ok(family.code());
         }
         log.take(&mut output);
@@ -209,6 +209,14 @@ impl Log {
             Err(_) => {}
         }
         false
+    }
+
+    /// Ends the last line: what another process writes is none of it.
+    fn finish(&mut self) {
+        if !self.held.is_empty() {
+            self.held.push(b'\n');
+            self.write_held();
+        }
     }
 
     fn write_held(&mut self) {
