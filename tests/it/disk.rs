@@ -264,7 +264,7 @@ fn what_does_not_fit_on_the_disk_gives_its_space_back_and_no_app_notices() {
     let there = accounts();
     owner.delete(&format!("/api/apps/{big}")).expect(204);
     until("its files in /etc are gone", LIMIT, || accounts() == there - 3);
-    drop(server.stop());
+    drop(server);
     drop(disk);
 }
 
@@ -293,7 +293,7 @@ fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
     assert_eq!((&now["status"], &now["url"]), (&json!("running"), &url));
     assert_eq!(visitor(&mut owner, &plain).get("/").expect(200).text(), "VERSION one");
     disk.remount(&format!("size={DISK}m"));
-    drop(server.stop());
+    drop(server);
     drop(disk);
 }
 
@@ -311,7 +311,7 @@ fn a_nearly_full_disk_refuses_a_deploy_with_a_sentence() {
     assert_eq!(failed["status"], "failed");
     assert!(error.contains("of 64 MiB of disk are free") && error.contains("free some"), "{error}");
     assert!(git.seen().is_empty(), "nothing was fetched");
-    drop(server.stop());
+    drop(server);
     drop(disk);
 }
 
@@ -356,7 +356,7 @@ fn a_build_that_takes_all_inodes_is_ended_and_the_token_can_be_rotated_meanwhile
         assert!(error.contains("of 100000 inodes of the disk are free"), "{error}");
         until("its files are gone", LIMIT, || free_files(&data) + 50 > before);
     }
-    drop(server.stop());
+    drop(server);
     drop(disk);
 }
 
@@ -385,6 +385,6 @@ fn a_server_starts_when_a_deploy_has_taken_the_last_inode() {
     assert!(server.log().contains("the disk is full; removing"), "{}", server.log());
     let error = error_of(&mut server.owner(), &id);
     assert!(error.contains("the server stopped while this deploy was building"), "{error}");
-    drop(server.stop());
+    drop(server);
     drop(disk);
 }
