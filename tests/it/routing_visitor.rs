@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 /// What a visitor says of himself, in the spellings that somebody believes.
-const FORGED: [&str; 70] = [
+const FORGED: [&str; 90] = [
     "Forwarded",
     "X-Forwarded-For",
     "X-FORWARDED-FOR",
@@ -63,6 +63,26 @@ const FORGED: [&str; 70] = [
     "X-Scheme",
     "X-Url-Scheme",
     "Front-End-Https",
+    "X-Real-Host",
+    "X-Real-Proto",
+    "X-Tls-Client-Dn",
+    "X-Client-S-Dn",
+    "X-Https-On",
+    "X-Request-Scheme",
+    "X-Host-Override",
+    "Server-Name",
+    "Server-Port",
+    "Request-Uri",
+    "X-Replaced-Path",
+    "X-Peer-Addr",
+    "X-Auth-Request-User",
+    "X-Webauth-User",
+    "X-Authentik-Username",
+    "X-Goog-Authenticated-User-Email",
+    "X-Amzn-Oidc-Identity",
+    "X-Ms-Client-Principal-Name",
+    "Tailscale-User-Login",
+    "Auth-User",
     "Https",
     "Proxy",
     "Proxy-Client-IP",
