@@ -135,7 +135,12 @@ const LIMITS = { memory: ["Memory", " MiB"], cpu: ["CPU", " % of a core"], proce
 const HOLDERS = { cgroup: "for the app as a whole", process: "for each of its processes", user: "for all processes of the app's user", none: "" };
 
 /** What is really in force; the kernel may hold less, or hold it otherwise, than was asked for. */
-function showLimits(root, { limits }) {
+async function showLimits(root, page) {
+  const { limits } = await get(page.path);
+  if (page.signal.aborted) return;
+  // A server that has just started does not know its machine yet.
+  clearTimeout(page.limitsTimer);
+  if (!limits) page.limitsTimer = setTimeout(() => page.signal.aborted || showLimits(root, page).catch(() => {}), 2000);
   part(root, "limits-card").hidden = !limits;
   part(root, "limits").replaceChildren(...Object.entries(limits ?? {}).flatMap(([name, { value, by, note }]) => {
     const [word, unit] = LIMITS[name];
@@ -183,11 +188,11 @@ async function settingsTab(page) {
   const form = root.querySelector("form"), dialog = part(root, "dialog");
   const fields = appFields();
   bindWebhook(root, page);
-  showLimits(root, page.app);
-  page.onChange(async () => showLimits(root, await get(page.path).catch(() => page.app)));
-  const domains = () => showDomains(root, page).catch(() => {});
-  page.onChange(domains);
-  domains();
+  for (const show of [showLimits, showDomains]) {
+    const again = () => show(root, page).catch(() => {});
+    page.onChange(again);
+    again();
+  }
   fields.fill(page.app);
   part(root, "fields").replaceWith(fields.root);
   form.addEventListener("input", () => say(root, { saved: "" }));

@@ -6,6 +6,7 @@ use crate::deploy::{create, deploy, ended};
 use crate::harness::{GitServer, Server, Setup, until};
 use crate::routing;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[test]
@@ -196,4 +197,34 @@ fn an_apps_settings_keep_its_domains_limits_and_webhook() {
     page.browser.evaluate("location.hash = '#/apps/aaaaaaaaaa'");
     page.see_text("#main", "There is no such app.");
     page.nothing_went_wrong(&[REFUSED]);
+}
+
+#[test]
+fn limits_of_a_machine_that_is_not_known_yet_are_shown_once_it_is() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("NOT TESTED: only root puts another program in bubblewrap's place");
+        return;
+    }
+    let setup = Setup::new().as_user();
+    let (slow, real, go) =
+        (setup.home().join("slow"), setup.home().join("real"), setup.home().join("go"));
+    std::fs::copy("/usr/bin/bwrap", &real).expect("a copy");
+    let waits = format!(
+        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.1; done\nexec {} \"$@\"\n",
+        go.display(),
+        real.display()
+    );
+    std::fs::write(&slow, waits).expect("a program");
+    std::fs::set_permissions(&slow, PermissionsExt::from_mode(0o755)).expect("a mode");
+    let server = setup.instead_of("/usr/bin/bwrap", &slow).start();
+    let mut owner = server.owner();
+    let shop = json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/o/r.git", "memoryMb": 128});
+    let app = create(&mut owner, &shop);
+    let mut page = Page::signed_in(&server);
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}/settings'"));
+    page.see("app-settings-form");
+    let unknown = "document.querySelector('[data-part=limits-card]').hidden";
+    assert_eq!(page.browser.evaluate(unknown), true);
+    std::fs::write(&go, "").expect("a file");
+    page.see_text("limits-in-force", "128 MiB");
 }
