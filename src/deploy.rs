@@ -12,75 +12,33 @@
 //! the ones before end; [`ended`] says why one did. All of it stands on what a [`probe`] knows of
 //! the [`machine`].
 
-// The entrance: requests, the queue, errors.
-mod deployer;
-mod error;
-mod worker;
-
-// The steps of a deploy.
 mod build;
-mod check;
-mod detect;
-mod fetch;
-mod launch;
-mod publish;
-mod source;
-mod switch;
-
-// What runs, from its start to its end.
-mod draining;
-mod ended;
-mod instance;
-mod state;
-mod supervise;
-
-// The sandbox, and what an app may take and see of the machine.
-mod cgroup;
-mod etc;
-mod fences;
-mod identity;
-mod limits;
-mod machine;
-mod network;
-mod probe;
-mod sandbox;
-mod seccomp;
-
-// Files of apps on the disk, and when they go.
-mod disk;
-mod files;
-mod places;
-mod prune;
-mod rescue;
-
-// The way of a request to an app: names, ports, the router.
+pub mod deployer;
+mod error;
+mod fetch_step;
+mod gc;
 mod hosts;
-mod port;
-mod port_guard;
-mod route;
+mod publish;
+mod switch;
+mod worker;
 
 pub use deployer::{Deployer, Runtime};
 pub use error::DeployError;
-pub use fences::Fences;
 pub use hosts::HostName;
-pub use limits::{Held, Holder, Report as LimitsReport};
-pub use places::apps_in;
-pub use port_guard::{end_holders, keep_stopped};
-pub use rescue::make_room;
-pub use route::{Certificate, Settings as RouteSettings, State as RouterState};
-pub use state::State;
 
+use crate::disk::layout::Recipe;
+use crate::disk::tree;
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
+use crate::runtime::exit_reason::without_last_lines;
+use crate::runtime::health_check::{Check, Verdict};
+use crate::runtime::launch::{self, Launched};
+use crate::sandbox::host::Machine;
+use crate::source::detect;
 use crate::store::App;
-use check::{Check, Verdict};
-use deployer::Shared;
-use ended::without_last_lines;
+pub use deployer::Shared;
 use error::Halt;
-use launch::Launched;
-use machine::Machine;
-use places::Recipe;
 use serde_json::json;
 use std::cell::Cell;
 use std::path::Path;
@@ -274,7 +232,7 @@ impl Attempt<'_> {
         let (app, places) = (&self.app, &self.shared.places);
         let release = places.release(&app.id, self.id);
         let root = app.settings.root_dir.as_str();
-        let tree = files::Tree::open(&release, root)
+        let tree = tree::Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
         let (build, start) = (&app.settings.build_command, &app.settings.start_command);
         let plan = detect::detect(&tree, build, start, &detect::Installed)?;
@@ -336,7 +294,7 @@ impl Attempt<'_> {
         let open = self.shared.machine()?.open_up(release);
         open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
         // Looked for again: a build may have changed all of it.
-        let tree = files::Tree::open(release, root).map_err(|e| e.to_string())?;
+        let tree = tree::Tree::open(release, root).map_err(|e| e.to_string())?;
         let room = places.space().map_err(|e| e.to_string())?.room();
         let go_on = || !self.cancel.is_cancelled() && self.shared.no_room().is_none();
         let published = publish::publish(&tree, &site, room, &go_on);

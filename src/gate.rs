@@ -14,18 +14,18 @@
 //! not let in gets a [`refusal`]. P22.
 
 mod accept;
+mod admission;
+mod blocking_io;
 mod body;
+mod completions;
 mod connection;
 mod event_loop;
 pub mod head;
-pub mod marks;
-mod permit;
+pub mod internal_headers;
 mod poll;
 pub mod refusal;
 mod relay;
-mod returns;
 mod rewrite;
-mod slow;
 mod upgrade;
 mod wire;
 mod workers;
@@ -33,15 +33,15 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
-pub use permit::Proof;
+pub use admission::Proof;
 pub use upgrade::Upgrade;
 
 use crate::model::Client;
 use accept::{Acceptor, Listener};
+use admission::{MAX_LEAVING, Seats};
+use blocking_io::Task;
+use completions::{Returns, Stage};
 use event_loop::EventLoop;
-use permit::{MAX_LEAVING, Seats};
-use returns::{Returns, Stage};
-use slow::Task;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -229,7 +229,7 @@ impl Gate {
         let context =
             Arc::new(Context { limits, resolve, upgrade, make, also, returns: Returns::new()? });
         let for_workers = Arc::clone(&context);
-        let work = Box::new(move |task: Task| slow::work(&for_workers, task));
+        let work = Box::new(move |task: Task| blocking_io::work(&for_workers, task));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
         let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&seats), listeners);
         let event_loop =

@@ -8,12 +8,12 @@
 
 mod app_log;
 mod clean;
-mod folded;
+mod encodings;
 mod lines;
 mod redact;
 mod rotating;
-mod spelling;
 mod subscription;
+mod wrapped_encodings;
 mod writer;
 
 pub use lines::MAX_LINE;

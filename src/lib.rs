@@ -31,6 +31,12 @@ pub mod store;
 
 pub mod inside;
 
+pub mod disk;
+pub mod router;
+pub mod runtime;
+pub mod sandbox;
+pub mod source;
+
 pub mod auth;
 pub mod gate;
 

@@ -8,8 +8,8 @@
 
 mod handshake;
 mod logs;
-mod seats;
 mod session;
+mod session_limit;
 mod stats;
 mod wire;
 
@@ -22,8 +22,8 @@ use crate::model::{AppId, DeployId};
 use handshake::Refusal;
 use log::debug;
 use logs::{AppFeed, DeployFeed};
-use seats::Seats;
 use session::Session;
+use session_limit::Seats;
 use stats::{Stats, StatsFeed};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -160,7 +160,7 @@ impl Live {
     fn admit(
         &self,
         handshake: &Handshake,
-    ) -> Result<(auth::Session, Feed<'_>, String, seats::Seat<'_>), Refusal> {
+    ) -> Result<(auth::Session, Feed<'_>, String, session_limit::Seat<'_>), Refusal> {
         handshake.check_lockout(&self.settings.auth)?;
         handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
         let owner = handshake.authenticate(&self.settings.auth)?;

@@ -5,11 +5,11 @@
 //! absolute deadline and a cap on its output. At the deadline the whole group is
 //! killed. One kind of process outlives us: an app, see [`Exec::spawn_detached`].
 
-pub mod again;
 mod bare;
 mod cancel;
 mod inherit;
 mod pump;
+pub mod reexec;
 mod running;
 pub mod table;
 

@@ -1,9 +1,9 @@
 //! The composition root: builds, wires, starts and joins every thread.
 
-mod facts;
 mod http;
 mod limits;
 mod listen;
+mod live_queries;
 mod logger;
 mod signals;
 
@@ -12,13 +12,17 @@ use crate::api::{self, Api, MachineFacts};
 use crate::auth::{self, Auth, Fresh, token};
 use crate::config::{Config, Routing, doubts};
 use crate::data_dir::{DataDir, Holder};
-use crate::deploy::{self, Deployer, RouteSettings, apps_in, keep_stopped};
+use crate::deploy::Deployer;
+use crate::disk::emergency_cleanup;
+use crate::disk::layout::apps_in;
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
 use crate::model::{AppId, Trust};
 use crate::ops;
 use crate::proc;
+use crate::router;
+use crate::runtime::port_guard::keep_stopped;
 use crate::store::Store;
 use crate::vault::{Vault, key};
 use std::error::Error;
@@ -52,7 +56,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
     logger::start();
-    proc::again::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
+    proc::reexec::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
     limits::raise_and_check()?;
     http::watch_panics();
     let started = Instant::now();
@@ -65,7 +69,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     }
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
-    deploy::make_room(&data);
+    emergency_cleanup::make_room(&data);
     let apps = apps_in(&data);
     // A system that does not say cannot be waited with.
     let stop = || !matches!(signals.pending(), Ok(None));
@@ -82,7 +86,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     while last == Some(ANEW) {
         last = signals.pending()?;
         if last.is_none() {
-            return Err(proc::again::anew().into());
+            return Err(proc::reexec::anew().into());
         }
     }
     Ok(())
@@ -162,7 +166,8 @@ impl House {
             data.clone(),
             (port, routing(&config.routing, &config.trust_proxy)),
         )?;
-        let facts = facts::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
+        let facts =
+            live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
         let live = Live::new(live::Settings {
             auth: Arc::clone(&auth),
             journal: Arc::clone(&journal),
@@ -271,8 +276,8 @@ impl Running {
 }
 
 /// What the router goes by; nothing when it is off.
-fn routing(config: &Routing, trust: &Trust) -> Option<RouteSettings> {
-    config.on.then(|| RouteSettings {
+fn routing(config: &Routing, trust: &Trust) -> Option<router::Settings> {
+    config.on.then(|| router::Settings {
         base_domain: config.base_domain.clone(),
         bind: config.bind,
         http_port: config.http_port,

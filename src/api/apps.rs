@@ -5,12 +5,13 @@ use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
 use crate::auth::Session;
-use crate::deploy::{DeployError, Deployer, Held, Holder};
+use crate::deploy::{DeployError, Deployer};
 use crate::journal::{Journal, Redactor};
 use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
     MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand,
 };
+use crate::sandbox::limits::{Held, Holder};
 use crate::store::{App, AppDraft, AppSettings, AppText, Store, TokenChange};
 use serde::Serialize;
 use std::io;

@@ -2,7 +2,8 @@
 
 use super::{Answer, Api, ApiError};
 use crate::auth::Session;
-use crate::deploy::{Certificate, HostName};
+use crate::deploy::HostName;
+use crate::router::Certificate;
 use serde::Serialize;
 use serde_json::json;
 use std::net::IpAddr;

@@ -2,7 +2,9 @@
 
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
-use crate::deploy::{Fences, RouterState, Runtime};
+use crate::deploy::Runtime;
+use crate::router::State as RouterState;
+use crate::sandbox::fences::Fences;
 use serde::Serialize;
 use serde_json::json;
 

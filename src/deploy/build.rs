@@ -1,10 +1,10 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
-use super::disk::watched;
 use super::error::Halt;
-use super::sandbox::Sandbox;
+use crate::disk::space::watched;
 use crate::journal::{Redactor, was_cut};
 use crate::proc::{Cancel, Exit};
+use crate::sandbox::bwrap::Sandbox;
 use std::time::Duration;
 
 /// How long a build may take.
@@ -78,9 +78,9 @@ fn too_long(at_most: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deploy::machine::Machine;
-    use crate::deploy::sandbox::Purpose;
     use crate::model::Secret;
+    use crate::sandbox::bwrap::Purpose;
+    use crate::sandbox::host::Machine;
 
     /// Stands for a build that fills the disk.
     const FILLS: &str = "sleep 600";

@@ -1,23 +1,23 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
-use super::draining::Draining;
 use super::error::DeployError;
-use super::fences::Fences;
+use super::gc::Removal;
 use super::hosts::led_to;
-use super::instance::{Instance, noted_exit, sweep};
-use super::limits::{self, Report as LimitsReport};
-use super::places::Places;
-use super::port::Ports;
-use super::port_guard::PortGuard;
-use super::probe::Probe;
-use super::prune::Removal;
-use super::route::{Router, Settings, Target};
-use super::state::Board;
-use super::supervise::{Found, Handle, Message, Supervisor};
 use super::worker::Queue;
 use crate::data_dir::DataDir;
+use crate::disk::layout::Places;
 use crate::journal::Journal;
 use crate::model::{AppId, AppStatus, DeployId, DeployStatus, Trigger, Wanted};
+use crate::router::{Router, Settings, Target};
+use crate::runtime::draining::Draining;
+use crate::runtime::instance::{Instance, noted_exit, sweep};
+use crate::runtime::port_guard::PortGuard;
+use crate::runtime::status_board::Board;
+use crate::runtime::supervisor::{Found, Handle, Message, Supervisor};
+use crate::runtime::tcp_sockets::Ports;
+use crate::sandbox::fences::Fences;
+use crate::sandbox::host_probe::Probe;
+use crate::sandbox::limits::{self, Report as LimitsReport};
 use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
 use crate::sync::lock;
 use std::collections::HashSet;
@@ -63,7 +63,7 @@ pub struct Shared {
 
 /// The pipeline.
 pub struct Deployer {
-    pub(super) shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 

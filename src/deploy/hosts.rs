@@ -1,10 +1,10 @@
 //! The host names of apps: who may have which, and where they lead.
 
-use super::check::Visit;
 use super::deployer::{Deployer, Shared};
 use super::error::DeployError;
-use super::route::{Certificate, State, Target, lead_here};
 use crate::model::{AppId, AppName, Domain, Wanted};
+use crate::router::{Certificate, State, Target, lead_here};
+use crate::runtime::health_check::Visit;
 use crate::store::{App, AppText};
 use std::net::IpAddr;
 

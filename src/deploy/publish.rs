@@ -5,7 +5,7 @@
 //! and directories alone, none of them hidden, which nobody else can write to.
 
 use super::error::Halt;
-use super::files::{ENTER, Tree, Waiting, entries, inside};
+use crate::disk::tree::{ENTER, Tree, Waiting, entries, inside};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -67,7 +67,7 @@ pub fn publish(
     let failed = |error: io::Error| NotCopied::from(error).told(most);
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
-    let mut waiting = Waiting::new();
+    let mut waiting = Waiting::top();
     while let Some((path, place)) = waiting.pop() {
         let Ok(dir) = openat2(tree.top(), &place, ENTER, Mode::empty(), inside()) else {
             published.leave_out(&path);

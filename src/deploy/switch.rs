@@ -2,9 +2,9 @@
 
 use super::Attempt;
 use super::error::Halt;
-use super::launch::Launched;
-use super::route::Target;
-use super::supervise::Message;
+use crate::router::Target;
+use crate::runtime::launch::Launched;
+use crate::runtime::supervisor::Message;
 use crate::store::Process;
 
 impl Attempt<'_> {

@@ -2,7 +2,7 @@
 //! first, and one build at a time of all.
 
 use super::deployer::Shared;
-use super::prune::Removal;
+use super::gc::Removal;
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
 use crate::store::Queued;

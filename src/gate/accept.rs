@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::Peer;
-use super::permit::{NoSeat, Permit, Seats};
+use super::admission::{NoSeat, Permit, Seats};
 use super::poll::Poll;
 use super::refusal::Refusal;
 use std::collections::VecDeque;

@@ -1,6 +1,6 @@
 //! The request body: read whole, before anybody behind the gate hears of it.
 
-use super::permit::Permit;
+use super::admission::Permit;
 use super::refusal::Refusal;
 use super::wire::{Stop, Wire};
 use rustix::io::Errno;

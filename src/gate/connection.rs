@@ -1,12 +1,12 @@
 //! One connection's life: request after request, in order, one at a time. What the
 //! event loop does of it is here and never waits; the rest is in `slow`.
 
+use super::admission::{Permit, Phase};
+use super::blocking_io::Job;
 use super::head::{self, Fields, Head, Kind, MAX_HEAD, NO_FIELDS, Scan};
-use super::permit::{Permit, Phase};
 use super::poll::{ENDED, EventFlags};
 use super::refusal::Refusal;
 use super::rewrite::{self, AnswerHead};
-use super::slow::Job;
 use super::upgrade::Upgrade;
 use super::wire::{self, Stop};
 use super::{Context, Limits, Peer, Source};

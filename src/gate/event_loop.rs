@@ -8,12 +8,12 @@
 //! [`Poll::wait`].
 
 use super::accept::{Acceptor, turn_away};
+use super::blocking_io::{Job, Task};
+use super::completions::{Next, Stage};
 use super::connection::{Connection, Step};
 use super::poll::{Event, Poll};
 use super::relay::Relay;
-use super::returns::{Next, Stage};
 use super::rewrite::AnswerHead;
-use super::slow::{Job, Task};
 use super::workers::Workers;
 use super::{Context, head::MAX_HEAD};
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! Strict on purpose. What two readers could understand differently (RFC 9112,
 //! 11.2) is refused here, so that nothing behind the gate ever sees it.
 
-use super::marks;
+use super::internal_headers;
 use super::refusal::Refusal;
 use httparse::{EMPTY_HEADER, Header, Status};
 
@@ -187,7 +187,7 @@ pub(super) fn kind(name: &str) -> Kind {
         17 if is("x-forwarded-proto") => Kind::ForwardedProto,
         18 if is("proxy-authenticate") => Kind::Hop,
         19 if is("proxy-authorization") => Kind::Hop,
-        _ if marks::is_own(name) => Kind::Hop,
+        _ if internal_headers::is_own(name) => Kind::Hop,
         _ => Kind::Other,
     }
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 /// Room for what is read at once: a few usual answers. Kept while the line is open.
 const INBOX: usize = 64 * 1024;
 
-/// Bytes in an answer. What is larger belongs into a file ([`super::marks::FILE`]).
+/// Bytes in an answer. What is larger belongs into a file ([`super::internal_headers::FILE`]).
 const MAX_ANSWER: usize = 32 * 1024 * 1024;
 
 /// Requests that are sent at once.

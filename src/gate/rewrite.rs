@@ -1,7 +1,7 @@
 //! Heads as they are passed on: a request's inwards, an answer's outwards.
 
 use super::head::{Fields, Head, Kind, NO_FIELDS, connection_names, kind};
-use super::{Also, Source, marks};
+use super::{Also, Source, internal_headers};
 use data_encoding::HEXLOWER;
 use httparse::{Header, Status};
 use std::ffi::OsString;
@@ -34,11 +34,11 @@ pub(super) fn request(head: &Head<'_, '_>, source: &Source, also: &Also, out: &m
             push_field(out, field);
         }
     }
-    out.extend_from_slice(marks::CLIENT.as_bytes());
+    out.extend_from_slice(internal_headers::CLIENT.as_bytes());
     // Writing to a Vec cannot fail.
     let _ = write!(out, ": {}\r\n", source.client);
     if source.https {
-        out.extend_from_slice(marks::SECURE.as_bytes());
+        out.extend_from_slice(internal_headers::SECURE.as_bytes());
         out.extend_from_slice(b": 1\r\n");
     }
     if head.length > 0 {
@@ -61,7 +61,7 @@ pub(super) struct AnswerHead {
     pub received: usize,
     /// Bytes of body that follow it over the relay.
     pub body: usize,
-    /// [`marks::PROVED`]: whoever sent the request has proved the token.
+    /// [`internal_headers::PROVED`]: whoever sent the request has proved the token.
     pub proved: bool,
     /// Where the body is, when it does not follow.
     pub elsewhere: Option<Elsewhere>,
@@ -73,9 +73,9 @@ pub(super) struct AnswerHead {
 /// The body of an answer that does not come over the relay.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Elsewhere {
-    /// [`marks::FILE`]: the content of this file.
+    /// [`internal_headers::FILE`]: the content of this file.
     File(PathBuf),
-    /// [`marks::MADE`]: what is made by this name.
+    /// [`internal_headers::MADE`]: what is made by this name.
     Made(String),
 }
 
@@ -107,15 +107,15 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
             Kind::ContentLength => body = Some(plain_number(field.value)?),
             Kind::TransferEncoding => return Err(NotAnAnswer),
             Kind::Connection | Kind::Upgrade => {}
-            Kind::Hop if field.name.eq_ignore_ascii_case(marks::PROVED) => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::PROVED) => {
                 proved = field.value == b"1";
             }
-            Kind::Hop if field.name.eq_ignore_ascii_case(marks::FILE) => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::FILE) => {
                 // In hexadecimal, since a path may hold any byte.
                 let path = HEXLOWER.decode(field.value).map_err(|_| NotAnAnswer)?;
                 elsewhere = Some(Elsewhere::File(OsString::from_vec(path).into()));
             }
-            Kind::Hop if field.name.eq_ignore_ascii_case(marks::MADE) => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::MADE) => {
                 let name = str::from_utf8(field.value).map_err(|_| NotAnAnswer)?;
                 elsewhere = Some(Elsewhere::Made(name.to_owned()));
             }

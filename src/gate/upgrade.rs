@@ -1,9 +1,9 @@
 //! WebSocket handshakes, which leave the gate here: tiny_http never sees one.
 
 use super::Source;
+use super::admission::{Permit, Proof};
 use super::head::Head;
-use super::marks;
-use super::permit::{Permit, Proof};
+use super::internal_headers;
 use std::io;
 use std::net::TcpStream;
 
@@ -51,7 +51,7 @@ impl Upgrade {
         let headers = head
             .fields
             .iter()
-            .filter(|f| !marks::is_own(f.name) && f.value.is_ascii())
+            .filter(|f| !internal_headers::is_own(f.name) && f.value.is_ascii())
             .map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec()))
             .collect();
         Ok(Self {

@@ -1,7 +1,7 @@
 //! The client's socket: for the event loop without waiting, for a worker with
 //! deadlines that a dripping client cannot stretch.
 
-use super::permit::Permit;
+use super::admission::Permit;
 use super::refusal::Refusal;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};

@@ -8,8 +8,8 @@
 //! slips through; one around another, as in JSON inside JSON, is undone too.
 
 use super::clean::clean;
-use super::folded::{Code, Folded, each_form, is_alone, is_coded};
-use super::spelling::views;
+use super::encodings::views;
+use super::wrapped_encodings::{Code, Folded, each_form, is_alone, is_coded};
 use crate::model::Secret;
 use std::borrow::Cow;
 use std::cmp::Reverse;

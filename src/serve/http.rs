@@ -7,7 +7,7 @@
 
 use super::signals;
 use crate::api::{self, Answer, Api, ApiError, Body, Peer, Request};
-use crate::gate::marks;
+use crate::gate::internal_headers;
 use crate::model::Client;
 use crate::sync::lock;
 use data_encoding::HEXLOWER;
@@ -142,13 +142,14 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
     if request.as_reader().read_to_end(&mut body).is_err() {
         return ApiError::internal().into();
     }
-    let peer = match header(request, marks::CLIENT).map(|h| Client::parse(h.value.as_str())) {
-        // Only the gate and the operator's commands can open the socket, and
-        // the gate always names the client.
-        None => Peer::Local,
-        Some(Ok(client)) => Peer::Remote(client),
-        Some(Err(_)) => return ApiError::internal().into(),
-    };
+    let peer =
+        match header(request, internal_headers::CLIENT).map(|h| Client::parse(h.value.as_str())) {
+            // Only the gate and the operator's commands can open the socket, and
+            // the gate always names the client.
+            None => Peer::Local,
+            Some(Ok(client)) => Peer::Remote(client),
+            Some(Err(_)) => return ApiError::internal().into(),
+        };
     let (path, query) = match request.url().split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (request.url(), None),
@@ -164,7 +165,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         query,
         authorization: header(request, "Authorization").map(|h| h.value.as_bytes()),
         peer,
-        secure: header(request, marks::SECURE).is_some(),
+        secure: header(request, internal_headers::SECURE).is_some(),
         hook: &hook,
         body: &body,
     })
@@ -181,9 +182,9 @@ fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
         Body::Static(bytes) => (bytes, None),
         Body::File(path) => {
             let path = HEXLOWER.encode(path.as_os_str().as_bytes());
-            (b"", Some((marks::FILE, path)))
+            (b"", Some((internal_headers::FILE, path)))
         }
-        Body::Made(name) => (b"", Some((marks::MADE, name.clone()))),
+        Body::Made(name) => (b"", Some((internal_headers::MADE, name.clone()))),
     };
     let status = StatusCode(answer.status);
     // Writing to a Vec cannot fail.
@@ -202,7 +203,7 @@ fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
         field(name, value);
     }
     if answer.proved {
-        field(marks::PROVED, "1");
+        field(internal_headers::PROVED, "1");
     }
     if let Some((mark, what)) = elsewhere {
         field(mark, &what);

@@ -1,8 +1,8 @@
 //! Opens the public port (P21).
 
 use crate::config::Listen;
-use crate::deploy::end_holders;
 use crate::model::AppId;
+use crate::runtime::port_guard::end_holders;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::fmt;

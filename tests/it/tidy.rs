@@ -20,15 +20,35 @@ const WALLS: &[(&str, &[&str])] = &[
     ("inside", &["proc", "journal"]),
     ("auth", &["model", "sync", "data_dir"]),
     ("store", &["model", "sync", "vault"]),
-    ("deploy", &["model", "sync", "proc", "store", "journal", "inside", "data_dir"]),
-    ("api", &["model", "auth", "store", "deploy", "journal"]),
+    ("disk", &["model", "proc", "data_dir", "sandbox"]),
+    (
+        "sandbox",
+        &["model", "sync", "proc", "store", "inside", "disk", "router", "runtime", "deploy"],
+    ),
+    ("router", &["model", "sync", "proc", "store", "data_dir", "runtime"]),
+    ("source", &["model", "proc", "journal", "disk", "sandbox"]),
+    (
+        "runtime",
+        &[
+            "model", "sync", "proc", "store", "journal", "inside", "disk", "sandbox", "router",
+            "deploy",
+        ],
+    ),
+    (
+        "deploy",
+        &[
+            "model", "sync", "proc", "store", "journal", "data_dir", "disk", "sandbox", "router",
+            "source", "runtime",
+        ],
+    ),
+    ("api", &["model", "auth", "store", "deploy", "journal", "sandbox", "router"]),
     ("live", &["model", "sync", "auth", "journal"]),
     ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth"]),
     (
         "serve",
         &[
             "model", "sync", "config", "proc", "data_dir", "vault", "gate", "journal", "auth",
-            "store", "deploy", "api", "live", "ops",
+            "store", "disk", "router", "runtime", "deploy", "api", "live", "ops",
         ],
     ),
     ("main", &["cli", "inside", "serve", "ops"]),

@@ -1,7 +1,7 @@
 //! Tests of the relay against a scripted other side.
 
-use super::super::poll::Event;
 use super::*;
+use crate::gate::poll::Event;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;

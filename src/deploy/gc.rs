@@ -1,0 +1,158 @@
+//! Prunes the disk: what is no longer needed goes, what somebody needs stays.
+//!
+//! A deploy prunes its own app. One thread does the rest: it removes for good what
+//! was put aside, finishes the removal of apps, and at the start looks for what the
+//! database does not know.
+
+use super::Shared;
+use crate::disk::layout::CACHE_CAP;
+use crate::model::{AppId, DeployId};
+use crate::sandbox::host::Machine;
+use crate::source::cache;
+use crate::store::StoreError;
+use std::collections::HashSet;
+use std::io;
+use std::time::Duration;
+
+/// Releases that are kept besides the live one: as many can be gone back to.
+const KEPT_RELEASES: u32 = 5;
+
+/// Deploys of an app that the database remembers, with their logs.
+const KEPT_HISTORY: u32 = 100;
+
+/// How often files that could not be removed are tried again.
+const CLEAN_UP: Duration = Duration::from_secs(600);
+
+/// An app that was taken out of the database while a deploy of it was on its way, or
+/// its process still ending.
+#[derive(Debug)]
+pub struct Removal {
+    /// The app.
+    pub app: AppId,
+    /// Whether its persistent data stays.
+    pub keep_data: bool,
+    /// Its deploys, for their logs.
+    pub deploys: Vec<DeployId>,
+}
+
+impl Shared {
+    /// Why there is no room for a deploy, if so.
+    pub fn no_room(&self) -> Option<String> {
+        match self.places.space() {
+            Ok(space) => space.too_little(),
+            Err(error) => Some(format!("the free disk space is not known: {error}")),
+        }
+    }
+
+    /// Removes what nobody needs until the server stops.
+    pub fn collect_garbage(&self) {
+        if let Err(error) = self.clear_unknown() {
+            log::warn!("what the database does not know could not be removed: {error}");
+        }
+        let mut gone = true;
+        loop {
+            for removal in self.queue.removals() {
+                gone = true;
+                self.clear_app(&removal.app, removal.keep_data);
+                self.router.forget(&removal.app);
+                self.journal.remove_app(&removal.app, &removal.deploys);
+            }
+            if gone && let Some(Ok(machine)) = self.probe.machine() {
+                gone = self.forget_accounts(&machine).is_err();
+            }
+            self.places.empty_trash(&|| !self.queue.is_closed());
+            if !self.queue.wait_for_garbage(CLEAN_UP) {
+                return;
+            }
+        }
+    }
+
+    /// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
+    fn forget_accounts(&self, machine: &Machine) -> Result<(), StoreError> {
+        // Looked at first: whatever comes after that has its app in the database already.
+        let uids = machine.etc.uids();
+        let apps = self.store.apps()?;
+        // Slot 0 is for the look at the machine.
+        let slots = apps.iter().map(|app| app.slot).chain([0]);
+        let used: HashSet<u32> = slots.map(|slot| machine.inside_uid(slot)).collect();
+        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| machine.etc.forget(*uid));
+        Ok(())
+    }
+
+    /// Removes what a deploy that did not go live left behind. Does not ask the database:
+    /// on a full disk that has to wait for this.
+    pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
+        let places = &self.places;
+        let release = places.discard_release(app, deploy);
+        let mut cleared = release.and_then(|()| places.discard_temporary(app));
+        if cache::has_leftovers(&places.repo(app)) {
+            cleared = cleared.and_then(|()| places.discard_repo(app));
+        }
+        if let Err(error) = cleared {
+            log::warn!("what deploy {deploy} left could not be removed: {error}");
+        }
+        self.queue.tidy();
+    }
+
+    /// Removes what is no longer needed of an app: old releases, old history with its
+    /// logs, temporary files, a cache that has grown too large. Never `/data`.
+    pub fn prune(&self, app: &AppId) {
+        let mut old = self.store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
+        match self.store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
+            Ok(forgotten) => self.journal.remove_deploys(&forgotten),
+            Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
+        }
+        // Looked at first: a release that comes after that has its deploy in the history.
+        let there = self.places.releases(app);
+        if let Ok(known) = self.store.deploy_ids(app) {
+            old.extend(there.into_iter().filter(|id| !known.contains(id)));
+        }
+        for deploy in old {
+            if let Err(error) = self.places.discard_release(app, &deploy) {
+                log::warn!("release {deploy} could not be removed: {error}");
+            }
+        }
+        if let Err(error) = self.places.discard_temporary(app) {
+            log::warn!("temporary files of app {app} could not be removed: {error}");
+        }
+        if let Err(error) = self.places.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("the cache of app {app} could not be looked at: {error}");
+        }
+    }
+
+    /// Removes the files, but not the data, and the logs of apps that are in no
+    /// database: a server was killed between two steps of their removal.
+    fn clear_unknown(&self) -> Result<(), StoreError> {
+        // Looked at first: whatever comes after that is in the database already.
+        let (apps, logs) = (self.places.all_apps(), self.journal.all_apps());
+        let deploys = self.journal.all_deploys();
+        if self.store.apps()?.is_empty() {
+            // More likely a database that was lost: its owner may bring it back.
+            return Ok(());
+        }
+        for app in apps {
+            if self.store.app(&app)?.is_none() {
+                self.clear_app(&app, true);
+            }
+        }
+        for app in logs {
+            if self.store.app(&app)?.is_none() {
+                self.journal.remove_app(&app, &[]);
+            }
+        }
+        for deploy in deploys {
+            if self.store.deploy(&deploy)?.is_none() {
+                self.journal.remove_deploys(&[deploy]);
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_app(&self, app: &AppId, keep_data: bool) {
+        if let Err(error) = self.places.discard_app(app, keep_data) {
+            log::warn!("files of app {app}, which was removed, are still there: {error}");
+        }
+    }
+}

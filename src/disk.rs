@@ -1,0 +1,9 @@
+//! Files of apps: where each of them is ([`layout`]), safe ways through what an app has put there
+//! ([`tree`]), whose they are ([`subuid`]), how much room there is ([`space`]), and what goes first
+//! when there is none ([`emergency_cleanup`]).
+
+pub mod emergency_cleanup;
+pub mod layout;
+pub mod space;
+pub mod subuid;
+pub mod tree;

@@ -1,0 +1,356 @@
+//! Where an app's files are: its cache, its data, its releases, and what is to be removed.
+
+use super::space::Space;
+use super::tree;
+use crate::data_dir::DataDir;
+use crate::model::{AppId, DeployId, unix_millis};
+use crate::sandbox::host::Machine;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Where everything of every app is, inside the data directory.
+const APPS: &str = "apps";
+
+/// Where the published files of static sites are: the router's own.
+const SITES: &str = "sites";
+
+/// Where the ends of an app's processes are noted, inside the app's directory.
+const EXITS: &str = "exits";
+
+/// Where directories go to be removed; no app's name has a dot.
+const TRASH: &str = "apps/.trash";
+
+/// How much a build may find again of the one before, in bytes. A cache that has
+/// grown beyond this is given up: what fills it is mostly versions of long ago.
+pub const CACHE_CAP: u64 = 4 << 30;
+
+/// What is needed to start a release again as it was proved. It lies beside the
+/// release, where the app cannot reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// The directory of the repository that holds the app.
+    pub root: String,
+    /// The start command; `None` for a static site, whose files are published.
+    pub start: Option<String>,
+}
+
+/// Where all apps of a data directory are.
+#[must_use]
+pub fn apps_in(data: &DataDir) -> PathBuf {
+    data.join(APPS)
+}
+
+/// The places in one data directory.
+#[derive(Debug, Clone)]
+pub struct Places {
+    data: DataDir,
+}
+
+impl Places {
+    /// The places in this data directory.
+    #[must_use]
+    pub const fn new(data: DataDir) -> Self {
+        Self { data }
+    }
+
+    /// Where all apps are.
+    #[must_use]
+    pub fn apps(&self) -> PathBuf {
+        apps_in(&self.data)
+    }
+
+    /// Something of an app's.
+    fn of(&self, app: &AppId, name: &str) -> PathBuf {
+        self.data.join(&format!("{APPS}/{app}/{name}"))
+    }
+
+    /// A release's directory.
+    #[must_use]
+    pub fn release(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.of(app, &format!("releases/{deploy}"))
+    }
+
+    /// What survives every deploy: `/data` inside.
+    #[must_use]
+    pub fn persistent(&self, app: &AppId) -> PathBuf {
+        self.of(app, "data")
+    }
+
+    /// What builds keep for the next one: `/cache` inside.
+    #[must_use]
+    pub fn cache(&self, app: &AppId) -> PathBuf {
+        self.of(app, "cache")
+    }
+
+    /// Where builds put what they do not keep: `/var/tmp` inside.
+    #[must_use]
+    pub fn temporary(&self, app: &AppId) -> PathBuf {
+        self.of(app, "tmp")
+    }
+
+    /// The bare repository.
+    #[must_use]
+    pub fn repo(&self, app: &AppId) -> PathBuf {
+        self.of(app, "repo")
+    }
+
+    /// Where the end of an app's process is noted, named by the port that the process
+    /// has, which two processes of one app never share.
+    #[must_use]
+    pub fn exit_file(&self, app: &AppId, port: u16) -> PathBuf {
+        self.of(app, &format!("{EXITS}/{port}"))
+    }
+
+    /// Makes the directory for [`Places::exit_file`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare_exits(&self, app: &AppId) -> io::Result<()> {
+        self.data.make_dir(&format!("{APPS}/{app}/{EXITS}")).map(drop)
+    }
+
+    /// Removes the notes on the ends of all processes but the one with this port.
+    pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
+        let kept = but.map(|port| port.to_string());
+        let dir = self.of(app, EXITS);
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().to_str() != kept.as_deref() {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// Makes a directory for the files that stand in for the machine's own.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn etc(&self) -> io::Result<PathBuf> {
+        self.data.make_dir("sandbox")
+    }
+
+    /// Makes what a deploy needs and gives it to the app's user: an empty release
+    /// and temporary directory, and the cache, the data and the repository where
+    /// they are not there yet.
+    ///
+    /// # Errors
+    /// When that is not possible, mostly for lack of space or rights.
+    pub fn prepare(
+        &self,
+        machine: &Machine,
+        app: &AppId,
+        slot: u16,
+        deploy: &DeployId,
+    ) -> io::Result<()> {
+        for name in ["repo", "cache", "data", "releases"] {
+            self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
+        }
+        let (release, temporary) = (self.release(app, deploy), self.temporary(app));
+        self.discard(&release)?;
+        self.discard_temporary(app)?;
+        for fresh in [&release, &temporary] {
+            fs::create_dir(fresh)?;
+        }
+        let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
+        machine.give(slot, &[&release, &temporary, &repo, &cache, &data])
+    }
+
+    /// Removes what a build left in its temporary directory.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_temporary(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.temporary(app))
+    }
+
+    /// Removes the bare repository; the next fetch makes a new one.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_repo(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.repo(app))
+    }
+
+    /// Removes what builds kept; the next one makes it again.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_cache(&self, app: &AppId) -> io::Result<()> {
+        self.discard(&self.cache(app))
+    }
+
+    /// Writes how to start a release again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep_recipe(&self, app: &AppId, deploy: &DeployId, recipe: &Recipe) -> io::Result<()> {
+        let text = json!({"root": recipe.root, "start": recipe.start}).to_string();
+        let mut file = File::create(self.recipe_file(app, deploy))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    }
+
+    /// How to start a release again; `None` when the release is not there.
+    #[must_use]
+    pub fn recipe(&self, app: &AppId, deploy: &DeployId) -> Option<Recipe> {
+        if !self.release(app, deploy).is_dir() {
+            return None;
+        }
+        let text = fs::read_to_string(self.recipe_file(app, deploy)).ok()?;
+        let value: Value = serde_json::from_str(&text).ok()?;
+        let field = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
+        Some(Recipe { root: field("root")?, start: field("start") })
+    }
+
+    /// Where a static site's published files are.
+    #[must_use]
+    pub fn site(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.data.join(&format!("{SITES}/{app}/{deploy}"))
+    }
+
+    /// A place for a site's files that is not there yet.
+    ///
+    /// # Errors
+    /// When what is there cannot be put aside.
+    pub fn fresh_site(&self, app: &AppId, deploy: &DeployId) -> io::Result<PathBuf> {
+        self.data.make_dir(&format!("{SITES}/{app}"))?;
+        let site = self.site(app, deploy);
+        self.discard(&site)?;
+        Ok(site)
+    }
+
+    fn recipe_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+        self.of(app, &format!("releases/{deploy}.json"))
+    }
+
+    /// The releases of an app that are there.
+    #[must_use]
+    pub fn releases(&self, app: &AppId) -> Vec<DeployId> {
+        let ids = |name: &str| DeployId::parse(name.trim_end_matches(".json")).ok();
+        named(&self.of(app, "releases"), ids)
+    }
+
+    /// The releases of an app that no deploy has completed: nothing can be started there.
+    #[must_use]
+    pub fn unfinished(&self, app: &AppId) -> Vec<DeployId> {
+        let mut releases = self.releases(app);
+        releases.retain(|deploy| match fs::metadata(self.recipe_file(app, deploy)) {
+            Ok(meta) => meta.len() == 0,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        });
+        releases
+    }
+
+    /// The apps that have files.
+    #[must_use]
+    pub fn all_apps(&self) -> Vec<AppId> {
+        named(&self.apps(), |name| AppId::parse(name).ok())
+    }
+
+    /// Removes a release.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn discard_release(&self, app: &AppId, deploy: &DeployId) -> io::Result<()> {
+        let _ = fs::remove_file(self.recipe_file(app, deploy));
+        self.discard(&self.site(app, deploy))?;
+        self.discard(&self.release(app, deploy))
+    }
+
+    /// Gives up a build cache that has grown beyond so many bytes.
+    ///
+    /// # Errors
+    /// When it could not be put aside.
+    pub fn bound_cache(&self, app: &AppId, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+        let cache = self.cache(app);
+        let large = tree::is_larger(&cache, cap, go_on)?;
+        if large {
+            self.discard_cache(app)?;
+        }
+        Ok(large)
+    }
+
+    /// Removes all of an app, its data too unless it is to be kept.
+    ///
+    /// # Errors
+    /// When something could not be put aside.
+    pub fn discard_app(&self, app: &AppId, keep_data: bool) -> io::Result<()> {
+        let dir = self.data.join(&format!("{APPS}/{app}"));
+        self.discard(&self.data.join(&format!("{SITES}/{app}")))?;
+        if !keep_data {
+            return self.discard(&dir);
+        }
+        for name in ["repo", "cache", "tmp", "releases", EXITS] {
+            self.discard(&dir.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Puts a directory, or whatever has its name, aside: at once, however much is in it.
+    fn discard(&self, path: &Path) -> io::Result<()> {
+        self.put_aside(path).or_else(|error| match fs::symlink_metadata(path) {
+            // It was not there, or the other one of a deploy that ends and an owner who
+            // removes the app has done it.
+            Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+    }
+
+    fn put_aside(&self, path: &Path) -> io::Result<()> {
+        let meta = fs::symlink_metadata(path)?;
+        if !meta.is_dir() {
+            return fs::remove_file(path);
+        }
+        let trash = match self.data.make_dir(TRASH) {
+            // No room for even that: then it goes at once.
+            Err(error) if is_full(&error) => return tree::remove_tree(path),
+            made => made?,
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let unique = format!("{name}-{}-{:x}", unix_millis(), u64::from_ne_bytes(random));
+        match tree::move_dir(path, &trash.join(unique)) {
+            Err(error) if is_full(&error) => tree::remove_tree(path),
+            moved => moved,
+        }
+    }
+
+    /// Removes for good what was put aside. What cannot be removed now stays for
+    /// the next time; a process that still runs in it may be putting files there.
+    pub fn empty_trash(&self, go_on: &dyn Fn() -> bool) {
+        let Ok(entries) = fs::read_dir(self.data.join(TRASH)) else { return };
+        for entry in entries.flatten() {
+            if let Err(error) = tree::remove_tree_while(&entry.path(), go_on)
+                && go_on()
+            {
+                log::warn!("{} could not be removed yet: {error}", entry.path().display());
+            }
+        }
+    }
+
+    /// What is free and what there is in all, where the data is.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn space(&self) -> io::Result<Space> {
+        tree::space(self.data.path())
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What the names in a directory stand for; others are passed over.
+fn named<T: Ord>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<T> = entries.filter_map(|entry| read(entry.file_name().to_str()?)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests;

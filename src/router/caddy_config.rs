@@ -1,0 +1,448 @@
+//! The router's configuration as JSON: what does not change with a deploy.
+//!
+//! Apps are not in it, and no name of theirs. Hosts are looked up in the [`super::route_table`]
+//! with each request, and by the router itself when it asks whether it may have a
+//! certificate; in it are only the listeners and the dashboard. Works with Caddy 2.6
+//! (Debian 12) and later.
+
+use super::caddy::Version;
+use super::client_headers;
+use crate::model::Trust;
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// How long a client may take to send a request's head.
+const HEAD_SECONDS: &str = "10s";
+/// How long a connection may wait for its next request.
+const IDLE_SECONDS: &str = "120s";
+/// The same for a connection to an app. Shorter than any common server's own limit
+/// (gunicorn 2 s, Node 5 s): who closes first must be the router, or a request is sent into
+/// a connection that ends in that moment. And a connection that idles looks like a
+/// request under way to who waits for the last one.
+const APP_IDLE: &str = "1s";
+/// How many of them there are for each app: as Caddy has it when nothing is said about them.
+const APP_IDLE_CONNECTIONS: u32 = 32;
+/// Bytes of a request's head: what common servers behind a router take.
+const MAX_HEAD: u32 = 32 * 1024;
+/// The same for the head of an app's answer, all of it (each interim one and the trailers have
+/// bounds of Caddy's own). Browsers and common proxies take no more than this; Caddy itself
+/// would take 10 MiB, of which many short fields made 100 MB in memory, for each request.
+const MAX_ANSWER_HEAD: u32 = 64 * 1024;
+/// How long requests of a configuration that is replaced may take to finish.
+const GRACE: &str = "3s";
+/// How long upgraded connections outlive the configuration they began under, where the
+/// router can do that (Caddy 2.7). Their release ends them earlier.
+const STREAMS: &str = "24h";
+/// The size at which the router's log is rotated, in MiB, and how many are kept.
+const LOG_MIB: u32 = 1;
+const LOGS_KEPT: u32 = 2;
+
+/// The port that clients ask for when nothing else is said.
+const USUAL_HTTPS: u16 = 443;
+
+/// Where the router listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// For plain HTTP.
+    pub http: u16,
+    /// For HTTPS, when one can be had.
+    pub https: Option<u16>,
+}
+
+impl Ports {
+    /// The ports in a configuration of ours.
+    pub fn read(config: &Value) -> Option<Self> {
+        let http = config.get("apps")?.get("http")?;
+        let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
+        let encrypts = http.get("servers")?.get("https").is_some();
+        let https = if encrypts { Some(port("https_port")?) } else { None };
+        Some(Self { http: port("http_port")?, https })
+    }
+}
+
+/// What the owner has set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Below it apps get their names.
+    pub base_domain: String,
+    /// The one address to listen on; all when unset.
+    pub bind: Option<IpAddr>,
+    /// The port for HTTP, when it is to be this one.
+    pub http_port: Option<u16>,
+    /// The port for HTTPS, when it is to be this one.
+    pub https_port: Option<u16>,
+    /// Where the dashboard answers.
+    pub dashboard_domain: Option<String>,
+    /// Whom the certificate authority writes to.
+    pub acme_email: Option<String>,
+    /// Certificates come from the router's own authority.
+    pub private_tls: bool,
+    /// Whose word on a visitor is believed.
+    pub trust: Trust,
+}
+
+/// Endings that no public authority certifies: reserved names (RFC 6761, RFC 6762,
+/// RFC 8375, ICANN's `.internal`) and what home routers use.
+const PRIVATE: [&str; 9] =
+    ["localhost", "test", "invalid", "example", "local", "internal", "lan", "home.arpa", "onion"];
+
+/// Whether a host name means something in private networks only.
+pub fn is_private(host: &str) -> bool {
+    PRIVATE.iter().any(|end| {
+        host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+impl Settings {
+    /// Whether a host is served over HTTPS.
+    #[must_use]
+    pub fn is_encrypted(&self, host: &str) -> bool {
+        if self.dashboard_domain.as_deref() == Some(host) {
+            return true;
+        }
+        let local = host == "localhost" || host.ends_with(".localhost");
+        !local && (self.private_tls || !is_private(host))
+    }
+
+    /// Where this machine itself reaches the router.
+    #[must_use]
+    pub fn own_ip(&self) -> IpAddr {
+        match self.bind {
+            Some(ip) if !ip.is_unspecified() => ip,
+            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+            _ => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Whether its certificate comes from the router's own authority.
+    #[must_use]
+    pub fn is_own(&self, host: &str) -> bool {
+        self.private_tls || is_private(host)
+    }
+}
+
+/// Everything that the configuration depends on.
+#[derive(Debug)]
+pub struct Layout<'a> {
+    /// The router's directory.
+    pub dir: &'a Path,
+    /// Where published files are.
+    pub sites: &'a Path,
+    /// The socket on which the dashboard answers.
+    pub front: &'a Path,
+    /// What the owner has set.
+    pub settings: &'a Settings,
+    /// Where it listens.
+    pub ports: Ports,
+    /// The path at which it asks itself for permission; nobody else knows it.
+    pub secret: &'a str,
+    /// What this Caddy can do.
+    pub version: &'a Version,
+}
+
+impl Layout<'_> {
+    /// Where its configuration is changed.
+    #[must_use]
+    pub fn admin(dir: &Path) -> PathBuf {
+        dir.join("admin.sock")
+    }
+
+    /// Where it tells what it would do with a host.
+    #[must_use]
+    pub fn check(dir: &Path) -> PathBuf {
+        dir.join("check.sock")
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let mut servers = json!({
+            "http": self.server(self.ports.http, self.http_routes()),
+            "check": {
+                "listen": [unix(&Self::check(self.dir))],
+                "automatic_https": {"disable": true},
+                "protocols": ["h1"],
+                "routes": [self.lookup(vec![said("{http.matchers.file.relative}")]), unknown()],
+            },
+        });
+        let mut apps = json!({
+            "pki": {"certificate_authorities": {"local": {"install_trust": false}}},
+        });
+        if let Some(port) = self.ports.https {
+            let mut https = self.server(port, self.https_routes());
+            https["tls_connection_policies"] = json!([{}]);
+            servers["https"] = https;
+            apps["tls"] = self.certificates();
+        }
+        apps["http"] = json!({
+            "http_port": self.ports.http,
+            "https_port": self.ports.https.unwrap_or(USUAL_HTTPS),
+            "grace_period": GRACE,
+            "servers": servers,
+        });
+        json!({
+            "admin": {"listen": unix(&Self::admin(self.dir)), "config": {"persist": false}},
+            "logging": {"logs": {"default": {"level": "WARN", "writer": {
+                "output": "file", "filename": self.dir.join("caddy.log"),
+                "roll_size_mb": LOG_MIB, "roll_keep": LOGS_KEPT, "roll_gzip": false,
+            }}}},
+            "storage": {"module": "file_system", "root": super::certificates::storage(self.dir)},
+            "apps": apps,
+        })
+    }
+
+    /// Certificates. The dashboard's is had at the start; those of apps when somebody first
+    /// asks for their host, if it is in the table at that moment. No name is in here, so
+    /// none makes the router refuse its configuration, or change it.
+    fn certificates(&self) -> Value {
+        let own = self.settings;
+        let policy = |is_own: bool, mut policy: Value| {
+            match &own.acme_email {
+                _ if is_own => policy["issuers"] = json!([{"module": "internal"}]),
+                Some(email) => policy["issuers"] = json!([{"module": "acme", "email": email}]),
+                None => {}
+            }
+            policy
+        };
+        let dashboard = own.dashboard_domain.as_deref();
+        let mut policies: Vec<Value> = dashboard
+            .map(|host| policy(own.is_own(host), json!({"subjects": [host]})))
+            .into_iter()
+            .collect();
+        policies.push(policy(own.private_tls, json!({"on_demand": true})));
+        let at = SocketAddr::new(own.own_ip(), self.ports.http);
+        let at = format!("http://{at}/{}", self.secret);
+        let permission = if self.version.has_permissions {
+            json!({"permission": {"module": "http", "endpoint": at}})
+        } else {
+            json!({"ask": at})
+        };
+        json!({
+            "certificates": {"automate": dashboard.into_iter().collect::<Vec<_>>()},
+            "automation": {"policies": policies, "on_demand": permission},
+        })
+    }
+
+    /// Answers the router's own question: whether a host may get a certificate. Other
+    /// programs of this machine come from the same address, but do not know the path.
+    fn permission(&self) -> Value {
+        let from = self.settings.own_ip().to_string();
+        let permitted = self.marked(
+            "domain",
+            "{http.request.uri.query.domain}",
+            super::route_table::PERMITTED,
+            vec![said("yes")],
+        );
+        json!({
+            "match": [{"path": [format!("/{}", self.secret)], "remote_ip": {"ranges": [from]}}],
+            "handle": [{"handler": "subroute", "routes": [permitted, unknown()]}],
+            "terminal": true,
+        })
+    }
+
+    fn server(&self, port: u16, routes: Vec<Value>) -> Value {
+        let listen = match self.settings.bind {
+            Some(ip) => SocketAddr::new(ip, port).to_string(),
+            None => format!(":{port}"),
+        };
+        json!({
+            "listen": [listen],
+            // Certificates and redirects are named below; nothing is to be guessed.
+            "automatic_https": {"disable": true},
+            "protocols": ["h1", "h2"],
+            "read_header_timeout": HEAD_SECONDS,
+            "idle_timeout": IDLE_SECONDS,
+            "max_header_bytes": MAX_HEAD,
+            "routes": routes,
+            "errors": {"routes": [
+                {"match": [{"expression": "{http.error.status_code} in [502, 503, 504]"}],
+                 "handle": [page(502, "Nothing answers here at the moment.")]},
+                {"handle": [{"handler": "static_response", "status_code": "{http.error.status_code}"}]},
+            ]},
+        })
+    }
+
+    fn first_routes(&self) -> Vec<Value> {
+        let mut routes = vec![usual_host()];
+        routes.extend(client_headers::found(&self.settings.trust));
+        routes
+    }
+
+    fn http_routes(&self) -> Vec<Value> {
+        let mut routes = self.first_routes();
+        if let Some(port) = self.ports.https {
+            routes.insert(0, self.permission());
+            let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
+            let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
+            let redirect = json!({
+                // Who came to a trusted proxy over HTTPS is where he should be.
+                "match": [{"vars": {client_headers::SCHEME: ["http"]}}],
+                "handle": [{
+                    "handler": "static_response", "status_code": 308,
+                    "headers": {"Location": [there]},
+                }],
+                "terminal": true,
+            });
+            let host = "{http.request.host}";
+            routes.push(self.marked("plain", host, super::route_table::ENCRYPTED, vec![redirect]));
+        }
+        routes.push(self.lookup(self.targets()));
+        routes.push(unknown());
+        routes
+    }
+
+    fn https_routes(&self) -> Vec<Value> {
+        let mut routes = self.first_routes();
+        if let Some(dashboard) = &self.settings.dashboard_domain {
+            routes.push(json!({
+                "match": [{"host": [dashboard]}],
+                "handle": [self.dashboard()],
+                "terminal": true,
+            }));
+        }
+        routes.push(self.lookup(self.targets()));
+        routes.push(unknown());
+        routes
+    }
+
+    /// Finds the newest file of the host that is asked for.
+    fn lookup(&self, found: Vec<Value>) -> Value {
+        self.find("host", "{http.request.host}", super::route_table::HOSTS, "/*", found)
+    }
+
+    /// Goes on where a host has a file of its own in this directory of the table.
+    fn marked(&self, name: &str, host: &str, dir: &str, found: Vec<Value>) -> Value {
+        self.find(name, host, dir, "", found)
+    }
+
+    /// Looks for a host in a directory. A host is letters, digits, dashes and dots: nothing
+    /// that means something in a path or a pattern.
+    fn find(&self, name: &str, host: &str, dir: &str, rest: &str, found: Vec<Value>) -> Value {
+        let host = json!({host: {"name": name, "pattern": r"^([a-z0-9][a-z0-9.-]*)$"}});
+        let first = json!({
+            "root": self.dir.join(dir),
+            "try_files": [format!("/{{http.regexp.{name}.1}}{rest}")],
+            "try_policy": "first_exist",
+        });
+        nested(&json!({"vars_regexp": host}), vec![nested(&json!({"file": first}), found)])
+    }
+
+    /// What to do with what was found.
+    fn targets(&self) -> Vec<Value> {
+        let named = |pattern: &str, handle: Vec<Value>| {
+            json!({
+                "match": [{"vars_regexp": {"{http.matchers.file.relative}": {
+                    "name": "to", "pattern": pattern,
+                }}}],
+                "handle": handle,
+                "terminal": true,
+            })
+        };
+        vec![
+            named(r"\.p\.([0-9]+)$", vec![self.proxy("127.0.0.1:{http.regexp.to.1}")]),
+            named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![self.files()]),
+            named(r"\.d$", vec![page(503, "This app is not running.")]),
+        ]
+    }
+
+    /// Cookies mean nothing to the dashboard. What another host below the same domain has set
+    /// for all of them would make its requests too large for the gate.
+    fn dashboard(&self) -> Value {
+        let mut proxy = self.proxy(&unix(self.front));
+        proxy["headers"]["request"]["delete"] = json!(["Cookie"]);
+        proxy
+    }
+
+    fn proxy(&self, dial: &str) -> Value {
+        let mut proxy = json!({
+            "handler": "reverse_proxy",
+            "upstreams": [{"dial": dial}],
+            "headers": {"request": {"set": client_headers::told()}},
+            "transport": {
+                "protocol": "http",
+                // What the client accepts is between it and the app.
+                "compression": false,
+                "max_response_header_size": MAX_ANSWER_HEAD,
+                "keep_alive": {
+                    "idle_timeout": APP_IDLE,
+                    "max_idle_conns_per_host": APP_IDLE_CONNECTIONS,
+                },
+            },
+        });
+        if self.version.keeps_streams {
+            proxy["stream_close_delay"] = json!(STREAMS);
+        }
+        proxy
+    }
+
+    /// Published files: no links and no hidden files are among them.
+    fn files(&self) -> Value {
+        let root = self.sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
+        let served = |status: Option<u16>| {
+            let mut handler = json!({
+                "handler": "file_server", "root": root, "index_names": ["index.html"],
+            });
+            match status {
+                Some(status) => handler["status_code"] = json!(status),
+                None => handler["pass_thru"] = json!(true),
+            }
+            handler
+        };
+        let own_page = json!({"root": root, "try_files": ["/404.html"]});
+        json!({"handler": "subroute", "routes": [
+            {"handle": [{"handler": "encode", "encodings": {"gzip": {}}}, served(None)]},
+            {"match": [{"file": own_page}],
+             "handle": [{"handler": "rewrite", "uri": "/404.html"}, served(Some(404))],
+             "terminal": true},
+            {"handle": [page(404, "There is nothing at this path.")]},
+        ]})
+    }
+}
+
+/// A Unix socket as Caddy names it.
+fn unix(path: &Path) -> String {
+    format!("unix/{}", path.display())
+}
+
+fn nested(matcher: &Value, routes: Vec<Value>) -> Value {
+    json!({"match": [matcher], "handle": [{"handler": "subroute", "routes": routes}]})
+}
+
+fn said(text: &str) -> Value {
+    let handler = json!({"handler": "static_response", "status_code": 200, "body": text});
+    json!({"handle": [handler], "terminal": true})
+}
+
+pub(super) fn page(status: u16, text: &str) -> Value {
+    json!({
+        "handler": "static_response",
+        "status_code": status,
+        "headers": {
+            "Content-Type": ["text/plain; charset=utf-8"],
+            "Cache-Control": ["no-store"],
+        },
+        "body": format!("{text}\n"),
+    })
+}
+
+fn unknown() -> Value {
+    json!({"handle": [page(404, "No app answers at this host name.")]})
+}
+
+/// Host names are the same in any case (RFC 4343) and with a dot at their end (RFC 1034,
+/// section 3.1); file names, and names in this configuration, are not.
+fn usual_host() -> Value {
+    let mut changes: Vec<Value> = ('A'..='Z')
+        .map(|c| json!({"search": c.to_string(), "replace": c.to_ascii_lowercase().to_string()}))
+        .collect();
+    changes.push(json!({"search_regexp": r"\.+(:[0-9]*)?$", "replace": "$1"}));
+    let unusual = json!({"name": "unusual", "pattern": r"[A-Z]|\.$"});
+    json!({
+        "match": [{"vars_regexp": {"{http.request.host}": unusual}}],
+        "handle": [{"handler": "headers", "request": {"replace": {"Host": changes}}}],
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Watches Caddy: whether it is there, answers, and does what it was told.
+
+use super::caddy_config::Layout;
+use super::caddy_supervisor::{AGAIN, Keeper};
+use super::route_table::Entry;
+use super::{Host, State, admin_client, caddy};
+use crate::proc::{Running, wait_any};
+use crate::sync::lock;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long a change may take until the router is seen to follow it. It needs
+/// milliseconds, or two seconds when it is just being started again.
+const CONFIRMING: Duration = Duration::from_secs(10);
+/// How long one question to the router may take.
+const ANSWER: Duration = Duration::from_secs(2);
+/// How often it must not answer in a row to be ended. Each time it had [`ANSWER`] for it,
+/// and [`IDLE`] lies between two times: a machine out of breath has some 20 s.
+const SILENT: u32 = 3;
+/// How often its log is looked at, whether it answers, and whether it could have better ports.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often in a row a better port must be found free: a server that restarts comes back to it.
+const FREE: u32 = 3;
+
+/// No app has such a host.
+pub(super) const NO_HOST: &str = "-";
+
+/// What ends the watch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// Caddy's end.
+    End,
+    /// That of the server.
+    Stop,
+    /// It can listen where it should and does not.
+    BetterPorts,
+}
+
+impl Keeper {
+    /// Waits for Caddy's end, and brings it about when Caddy is there and says nothing any
+    /// more.
+    pub(super) fn watch(&self, mut running: Running) -> Seen {
+        let (mut asked, mut silent, mut free) = (Instant::now(), 0, 0);
+        while running.try_wait().is_none() {
+            if asked.elapsed() >= IDLE {
+                silent = if self.found(NO_HOST).is_ok() { 0 } else { silent + 1 };
+                free = if self.could_move() { free + 1 } else { 0 };
+                // Not `IDLE` after the question: a silent one takes its time.
+                asked = Instant::now();
+                if silent >= SILENT && !self.stop.is_cancelled() {
+                    log::error!("the router has not answered {silent} times and is ended");
+                    caddy::end(running);
+                    return Seen::End;
+                }
+            }
+            if wait_any(&[running.as_fd(), self.stop.as_fd()], IDLE).is_err() {
+                std::thread::sleep(AGAIN);
+            }
+            if self.stop.is_cancelled() {
+                return Seen::Stop;
+            }
+            if free >= FREE {
+                return Seen::BetterPorts;
+            }
+            caddy::bound_output(&self.dir);
+        }
+        Seen::End
+    }
+
+    /// Whether Caddy lacks a port that it could have by now.
+    fn could_move(&self) -> bool {
+        let State::Running { ports, lack: Some(_), .. } = *lock(&self.state) else { return false };
+        self.place(Some(ports)).is_ok_and(|place| place.ports != ports)
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.found(NO_HOST).is_ok_and(|answer| answer.status == 404)
+    }
+
+    fn found(&self, host: &str) -> io::Result<admin_client::Answer> {
+        admin_client::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
+    }
+
+    /// Waits until the router is seen to follow a change. `Some` says why there is
+    /// no router to ask. The app's host is asked for anew each time, for its owner may
+    /// rename it meanwhile; and when the process before ends in this moment and leads the
+    /// app's requests nowhere, `point` makes the change once more.
+    pub(super) fn confirm(
+        &self,
+        host: Host<'_>,
+        entry: &mut Entry,
+        point: &dyn Fn() -> Result<Entry, String>,
+    ) -> Result<Option<String>, String> {
+        let until = Instant::now() + CONFIRMING;
+        loop {
+            let host = host()?;
+            if self.table.is_overtaken(entry) {
+                *entry = point()?;
+            }
+            let expected = format!("/{host}/{}", entry.name);
+            let answer = self.found(&host);
+            if answer.as_ref().is_ok_and(|a| a.status == 200 && a.body == expected) {
+                return Ok(None);
+            }
+            let state = lock(&self.state).clone();
+            if let State::Missing(why) = state {
+                return Ok(Some(why));
+            }
+            if Instant::now() > until || self.stop.is_cancelled() {
+                let why = match answer {
+                    Ok(answer) => format!("it answers {} {}", answer.status, answer.body.trim()),
+                    Err(error) => error.to_string(),
+                };
+                return Err(format!("the router did not confirm the new route: {why}"));
+            }
+            std::thread::sleep(AGAIN);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The names that need a certificate: has each got before its first visitor comes, keeps it
+//! from running out, and knows why it cannot be had.
+//!
+//! The router gets a certificate in the first handshake for a name (see [`super::caddy_config`]).
+//! So this is a visitor that says the name and hangs up. Each handshake for a name that
+//! cannot have one would be a new order at the authority, which soon takes none from anybody
+//! here; so such a name is permitted one only while this visitor knocks, more and more seldom.
+
+use super::caddy_supervisor::Keeper;
+use super::{State, caddy_health, certificates};
+use crate::proc::{Cancel, Exec, find};
+use crate::sync::{lock, wait_until};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Names that are looked at beside one another: one that waits for an authority keeps few others waiting.
+pub const THREADS: usize = 4;
+
+/// How long a handshake may take. The router ends it after ten seconds, and goes on without us.
+const HANDSHAKE: Duration = Duration::from_secs(15);
+/// How long the name service may take.
+const RESOLVING: Duration = Duration::from_secs(8);
+/// Time between two looks while the router gets ready, or is at it.
+const SOON: Duration = Duration::from_secs(1);
+/// How long it may be at it without a word before that is called a failure.
+const AT_IT: Duration = Duration::from_secs(90);
+/// How often a name without a certificate is resolved: its owner may be changing that.
+const RESOLVED: Duration = Duration::from_secs(60);
+/// The pause after the first failure, and the longest; it doubles. Public authorities take
+/// five failures of a name in an hour.
+const FIRST_PAUSE: Duration = Duration::from_secs(2 * 60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
+/// How often a name that has one is called: the router renews in a handshake, in the last
+/// third of a certificate's life, which is six days at the least.
+const RENEWED: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long a file of a certificate has not been written to when nobody writes it any more.
+const WRITTEN: Duration = Duration::from_secs(5);
+/// Bytes at the end of the router's log in which it says why.
+const LOG: u64 = 256 * 1024;
+/// Characters of its reason.
+const REASON: usize = 400;
+
+/// How it is with the certificate of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Certificate {
+    /// It is being had.
+    #[default]
+    Waiting,
+    /// It is there.
+    There,
+    /// It cannot be had; why.
+    Missing(String),
+}
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Name {
+    /// Its certificate.
+    pub certificate: Certificate,
+    /// Where it leads, in the name service; nothing for a name that is certified privately.
+    pub resolves: Option<Vec<IpAddr>>,
+}
+
+/// A name and when it is looked at next; never by two at once.
+#[derive(Debug)]
+struct Watched {
+    due: Instant,
+    busy: bool,
+    /// When the handshakes began that have not succeeded yet.
+    began: Option<(Instant, SystemTime)>,
+    /// When it was last given up, and for how long.
+    failed: Option<(Instant, Duration)>,
+    known: Name,
+}
+
+impl Watched {
+    fn new() -> Self {
+        let known = Name::default();
+        Self { due: Instant::now(), busy: false, began: None, failed: None, known }
+    }
+}
+
+/// The names.
+#[derive(Debug, Default)]
+pub struct Names {
+    all: Mutex<BTreeMap<String, Watched>>,
+    changed: Condvar,
+}
+
+impl Names {
+    /// Looks after these names, and no others.
+    pub fn follow(&self, hosts: &BTreeSet<String>) {
+        let mut all = lock(&self.all);
+        all.retain(|host, _| hosts.contains(host));
+        for host in hosts {
+            all.entry(host.clone()).or_insert_with(Watched::new);
+        }
+        drop(all);
+        self.changed.notify_all();
+    }
+
+    /// What is known of a name; nothing of one that needs no certificate.
+    pub fn known(&self, host: &str) -> Option<Name> {
+        lock(&self.all).get(host).map(|watched| watched.known.clone())
+    }
+
+    /// The first name whose certificate cannot be had, and how many there are.
+    pub fn missing(&self) -> Option<(String, String, usize)> {
+        let all = lock(&self.all);
+        let mut missing = all.iter().filter_map(|(host, watched)| {
+            let Certificate::Missing(why) = &watched.known.certificate else { return None };
+            Some((host.clone(), why.clone()))
+        });
+        let (host, why) = missing.next()?;
+        Some((host, why, 1 + missing.count()))
+    }
+
+    /// Has everybody who waits for a name look whether the server stops.
+    pub fn wake(&self) {
+        drop(lock(&self.all));
+        self.changed.notify_all();
+    }
+
+    /// Waits for a name that is due; none when the server stops.
+    fn next(&self, stop: &Cancel) -> Option<String> {
+        let mut all = lock(&self.all);
+        while !stop.is_cancelled() {
+            let idle = all.iter_mut().filter(|(_, watched)| !watched.busy);
+            let first = idle.min_by_key(|(_, watched)| watched.due);
+            let now = Instant::now();
+            let until = match first {
+                Some((host, watched)) if watched.due <= now => {
+                    watched.busy = true;
+                    return Some(host.clone());
+                }
+                Some((_, watched)) => watched.due,
+                None => now + RENEWED,
+            };
+            let mut asleep = true;
+            all = wait_until(until, &self.changed, all, |_| std::mem::take(&mut asleep));
+        }
+        None
+    }
+
+    /// Changes what is known of a name, if it is still there.
+    fn change<T>(&self, host: &str, change: impl FnOnce(&mut Watched) -> T) -> Option<T> {
+        lock(&self.all).get_mut(host).map(change)
+    }
+}
+
+impl Keeper {
+    /// Looks after names until the server stops.
+    pub(super) fn look_after_names(&self) {
+        while let Some(host) = self.names.next(&self.stop) {
+            let pause = self.look_after(&host);
+            self.names.change(&host, |watched| {
+                watched.busy = false;
+                watched.due = Instant::now() + pause;
+            });
+        }
+    }
+
+    /// Looks after one name; how long it may then be left alone.
+    fn look_after(&self, host: &str) -> Duration {
+        let State::Running { ports, .. } = *lock(&self.state) else { return SOON };
+        let Some(port) = ports.https else {
+            let why = "the router has no port for HTTPS".to_owned();
+            self.names.change(host, |name| name.known.certificate = Certificate::Missing(why));
+            return SOON;
+        };
+        let resolves = (!self.settings.is_own(host)).then(|| resolve(host, &self.stop));
+        let knock = self.names.change(host, |name| {
+            let here = |ips: &Option<Vec<IpAddr>>| {
+                ips.as_ref().is_some_and(|ips| lead_here(ips, &[]) == Some(true))
+            };
+            let moved = here(&resolves) && !here(&name.known.resolves);
+            name.known.resolves = resolves;
+            let rests = name.failed.is_some_and(|(at, pause)| at.elapsed() < pause);
+            let began = (Instant::now(), SystemTime::now());
+            (moved || !rests).then(|| *name.began.get_or_insert(began))
+        });
+        match knock {
+            None => SOON,
+            Some(None) => RESOLVED,
+            Some(Some(began)) => self.knock(host, port, began),
+        }
+    }
+
+    /// Asks the router for a name's certificate, as a visitor does.
+    fn knock(&self, host: &str, port: u16, (began, at): (Instant, SystemTime)) -> Duration {
+        self.permit(host, true);
+        let answer = shake_hands(host, SocketAddr::new(self.settings.own_ip(), port), &self.stop);
+        if self.stop.is_cancelled() {
+            return SOON;
+        }
+        let Err(sentence) = answer else {
+            self.names.change(host, |name| {
+                (name.began, name.failed) = (None, None);
+                name.known.certificate = Certificate::There;
+            });
+            return RENEWED;
+        };
+        if certificates::discard_broken(&self.dir, Some(host), WRITTEN) {
+            return SOON;
+        }
+        let why = match self.reason(host, at) {
+            Some(why) => why,
+            None if began.elapsed() < AT_IT => return SOON,
+            None => sentence,
+        };
+        self.permit(host, false);
+        log::warn!("no certificate for {host}: {why}");
+        self.names.change(host, |name| {
+            let pause = name.failed.map_or(FIRST_PAUSE, |(_, last)| (last * 2).min(LONGEST_PAUSE));
+            name.began = None;
+            name.failed = Some((Instant::now(), pause));
+            name.known.certificate = Certificate::Missing(why);
+        });
+        RESOLVED
+    }
+
+    fn permit(&self, host: &str, may: bool) {
+        super::told(self.table.permit(host, may), "permission for a certificate cannot be changed");
+    }
+
+    /// What the router has last said of a name since then.
+    fn reason(&self, host: &str, since: SystemTime) -> Option<String> {
+        let since = since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
+        let text = end_of(&self.dir.join("caddy.log")).ok()?;
+        text.lines().rev().find_map(|line| said_of(line, host, since))
+    }
+}
+
+/// Whether a certificate for this name is presented at an address. What the router serves
+/// then is not asked for: it has no such host.
+fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), String> {
+    let ip = match at.ip() {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    };
+    let port = at.port();
+    let seconds = HANDSHAKE.as_secs().to_string();
+    let curl = Exec::new("curl")
+        .args(["-q", "-sS", "-k", "--http1.1", "--noproxy", "*", "--max-time", &seconds])
+        .args(["-o", "/dev/null", "-H", &format!("Host: {}", caddy_health::NO_HOST), "--resolve"])
+        .args([format!("{host}:{port}:{ip}"), "--".to_owned(), format!("https://{host}:{port}/")])
+        .deadline(2 * HANDSHAKE);
+    let output = curl.run_until(stop).map_err(|e| e.to_string())?;
+    if output.exit.is_success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(said.trim().chars().take(REASON).collect())
+}
+
+/// Why nobody can be asked for certificates before a visitor comes.
+pub fn cannot_knock() -> Option<&'static str> {
+    find("curl").is_none().then_some(
+        "curl is not installed, so the first visitor of a name waits for its certificate, and \
+         nobody hears when there is none; run `apt install curl`",
+    )
+}
+
+/// Where a name leads. The system's own program for it can be stopped; a call cannot.
+fn resolve(host: &str, stop: &Cancel) -> Vec<IpAddr> {
+    let asked = Exec::new("getent").args(["ahosts", host]).deadline(RESOLVING).run_until(stop);
+    let text = asked.map_or_else(|_| Vec::new(), |output| output.stdout);
+    let text = String::from_utf8_lossy(&text);
+    let words = text.lines().filter_map(|line| line.split_whitespace().next());
+    words.filter_map(|ip| ip.parse().ok()).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether one of these addresses is this machine's; unknown where it has none that the
+/// Internet knows, as behind a home router.
+pub fn lead_here(ips: &[IpAddr], own: &[IpAddr]) -> Option<bool> {
+    if ips.iter().any(|ip| UdpSocket::bind((*ip, 0)).is_ok()) {
+        return Some(true);
+    }
+    (!own.is_empty()).then_some(false)
+}
+
+/// The addresses under which the Internet knows this machine, as far as it can tell itself:
+/// those from which it would speak to a stranger. Nothing is sent.
+pub fn own_addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
+    let towards = |here: &str, there: &str| {
+        let socket = UdpSocket::bind((here, 0)).ok()?;
+        socket.connect((there, 9)).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    };
+    let found = match bind.filter(|ip| !ip.is_unspecified()) {
+        Some(ip) => vec![Some(ip)],
+        // Addresses for documentation (RFC 5737, RFC 3849).
+        None => vec![towards("0.0.0.0", "192.0.2.1"), towards("::", "2001:db8::1")],
+    };
+    found.into_iter().flatten().filter(is_public).collect()
+}
+
+fn is_public(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
+    }
+}
+
+fn end_of(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG)))?;
+    let mut bytes = Vec::new();
+    file.take(LOG).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The error in a line of the router's log, if that is about this name and as young.
+fn said_of(line: &str, host: &str, since: f64) -> Option<String> {
+    let said: Value = serde_json::from_str(line).ok()?;
+    let about = |field: &str| said.get(field).and_then(Value::as_str) == Some(host);
+    if said.get("ts")?.as_f64()? < since || !(about("identifier") || about("server_name")) {
+        return None;
+    }
+    Some(said.get("error")?.as_str()?.chars().take(REASON).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_s_reason_is_found_in_its_log() {
+        let line = r#"{"level":"error","ts":1700000000.5,"logger":"tls.obtain","msg":"could not get certificate from issuer","identifier":"shop.example.com","issuer":"acme","error":"no such host"}"#;
+        let said = |host, since| said_of(line, host, since);
+        assert_eq!(said("shop.example.com", 1.0).as_deref(), Some("no such host"));
+        assert_eq!(said("shop.example.com", 1_700_000_001.0), None, "of an earlier try");
+        assert_eq!(said("other.example.com", 1.0), None);
+        assert_eq!(said_of("half a line", "a", 1.0), None);
+    }
+
+    #[test]
+    fn a_name_leads_here_or_elsewhere_or_nobody_knows() {
+        let ips = |text: &str| text.split(' ').map(|ip| ip.parse().unwrap()).collect::<Vec<_>>();
+        assert_eq!(lead_here(&ips("192.0.2.1 127.0.0.1"), &[]), Some(true));
+        assert_eq!(lead_here(&ips("192.0.2.1"), &ips("198.51.100.1")), Some(false));
+        assert_eq!(lead_here(&ips("192.0.2.1"), &[]), None);
+        let private = ips("10.0.0.1 100.64.0.1 127.0.0.1 169.254.1.1 fd00::1 fe80::1 ::1");
+        assert!(!private.iter().any(is_public));
+        assert!(ips("100.128.0.1 203.0.113.1 2001:db8::1").iter().all(is_public));
+    }
+
+    #[test]
+    fn names_come_when_they_are_due_and_never_twice_at_once() {
+        let (names, stop) = (Names::default(), Cancel::new().unwrap());
+        let set = |hosts: &[&str]| hosts.iter().map(|h| (*h).to_owned()).collect();
+        names.follow(&set(&["a.test", "b.test"]));
+        let mut both = [names.next(&stop).unwrap(), names.next(&stop).unwrap()];
+        both.sort_unstable();
+        assert_eq!(both, ["a.test", "b.test"]);
+        names.follow(&set(&["b.test", "c.test"]));
+        assert_eq!(names.next(&stop).as_deref(), Some("c.test"), "b.test is at hand already");
+        assert_eq!((names.known("a.test"), names.missing()), (None, None));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| names.next(&stop));
+            stop.cancel();
+            names.wake();
+            assert_eq!(waits.join().unwrap(), None);
+        });
+    }
+}

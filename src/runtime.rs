@@ -1,0 +1,15 @@
+//! What runs, from its start to its end.
+//!
+//! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is from
+//! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
+//! replaces ends in [`draining`]; [`exit_reason`] says why one ended.
+
+pub mod draining;
+pub mod exit_reason;
+pub mod health_check;
+pub mod instance;
+pub mod launch;
+pub mod port_guard;
+pub mod status_board;
+pub mod supervisor;
+pub mod tcp_sockets;

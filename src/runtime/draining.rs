@@ -1,0 +1,223 @@
+//! Draining: processes on their way out, those that were replaced and may finish their answers,
+//! and those that were asked to end.
+
+use super::instance::Instance;
+use super::supervisor::record_end;
+use super::tcp_sockets::busy_ports;
+use crate::deploy::Shared;
+use crate::model::AppId;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// How long a process may take to end after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// The same for one whose app is being removed: nobody needs its last answers.
+pub const SHORT_GRACE: Duration = Duration::from_secs(5);
+/// The same when the server itself stops, which must be over within 10 s.
+const LAST_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a process that was replaced is left alone at least: requests that the router
+/// had sent on their way to it get there.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long at most, while somebody is connected to it: most requests come to their end in
+/// that time, and WebSockets need not have one.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Time between two looks at who is connected; on a busy machine the list is long.
+const DRAIN_LOOK: Duration = Duration::from_millis(500);
+/// How many replaced processes of one app are left alone at once. Each of them takes
+/// memory like the live one.
+const MOST_DRAINING: usize = 3;
+
+/// Time between two looks while a process is ending.
+pub const LOOK: Duration = Duration::from_millis(100);
+
+/// A process on its way out.
+struct Ending {
+    app: AppId,
+    instance: Instance,
+    /// What it is given before it is asked to end; `None` once it was asked.
+    drain: Option<Drain>,
+    kill_at: Instant,
+    /// Another process has taken its place; the database remembers it as long as it is there.
+    replaced: bool,
+    /// Somebody wants to know how it ended.
+    told: bool,
+}
+
+impl Ending {
+    /// Asks it to end, once.
+    fn ask(&mut self) {
+        if self.drain.take().is_some() {
+            self.instance.terminate();
+            self.kill_at = Instant::now() + GRACE;
+        }
+    }
+}
+
+/// Time for a process that was replaced to answer what it was asked.
+struct Drain {
+    port: u16,
+    since: Instant,
+}
+
+impl Drain {
+    fn has_settled(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= SETTLE
+    }
+
+    /// Whether it is over; `None` for `busy` says that nobody knows who is connected.
+    fn is_over(&self, now: Instant, busy: Option<&HashSet<u16>>) -> bool {
+        let idle = busy.is_some_and(|ports| !ports.contains(&self.port));
+        let late = now.saturating_duration_since(self.since) >= DRAIN;
+        late || (idle && self.has_settled(now))
+    }
+}
+
+/// All processes on their way out.
+#[derive(Default)]
+pub struct Draining {
+    all: Vec<Ending>,
+    /// When to look again at who is connected.
+    look_at: Option<Instant>,
+}
+
+impl Draining {
+    /// Asks a process to end and gives it this long. `told` says that somebody wants to
+    /// know how it ended.
+    pub fn stop(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
+        instance.terminate();
+        let kill_at = Instant::now() + grace;
+        let (drain, replaced) = (None, false);
+        self.all.push(Ending { app, instance, drain, kill_at, replaced, told });
+    }
+
+    /// Stops a process whose place another one has taken, once nobody is connected to
+    /// it any more: apps that end without finishing their answers are common. After a
+    /// restart of the server its time begins anew.
+    pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
+        let since = Instant::now();
+        // The oldest come first.
+        let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
+        let mut draining: Vec<&mut Ending> = draining.collect();
+        let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
+        draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
+        let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
+        self.all.push(Ending { app, instance, drain, kill_at, replaced: true, told: false });
+    }
+
+    /// Reaps one that has ended by itself: something inside may take a moment to go,
+    /// though it was killed.
+    pub fn has_ended(&mut self, app: AppId, instance: Instance) {
+        let (drain, kill_at) = (None, Instant::now());
+        self.all.push(Ending { app, instance, drain, kill_at, replaced: false, told: false });
+    }
+
+    /// Asks those of an app to end that were left alone: it is stopped as a whole.
+    pub fn hurry(&mut self, app: &AppId) {
+        self.all.iter_mut().filter(|ending| ending.app == *app).for_each(Ending::ask);
+    }
+
+    /// Nobody needs what is left of an app any more.
+    pub fn forget(&mut self, app: &AppId) {
+        for ending in self.all.iter_mut().filter(|l| l.app == *app) {
+            ending.ask();
+            (ending.told, ending.replaced) = (false, false);
+            ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
+        }
+    }
+
+    /// Whether a process of this app is ending whose place no other has taken yet.
+    pub fn holds_up(&self, app: &AppId) -> bool {
+        self.all.iter().any(|ending| ending.told && ending.app == *app)
+    }
+
+    /// The pids to know them by.
+    pub fn pids(&self) -> impl Iterator<Item = u32> {
+        self.all.iter().map(|ending| ending.instance.pid())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Reaps those that were asked to end: when they have, or have had their time.
+    pub fn reap(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        let busy = self.busy(now);
+        self.all.retain_mut(|ending| {
+            if !ending.instance.is_gone() {
+                if ending.drain.as_ref().is_some_and(|drain| drain.is_over(now, busy.as_ref())) {
+                    ending.ask();
+                }
+                if now >= ending.kill_at {
+                    ending.instance.kill();
+                }
+                return true;
+            }
+            if ending.told
+                && let Some(exit) = ending.instance.try_wait()
+            {
+                record_end(shared, &ending.app, ending.instance.pid(), &exit.to_string());
+                shared.journal.note_app(&ending.app, "Stopped.");
+            }
+            let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());
+            if ending.replaced
+                && let Err(error) = shared.store.drained(pid, ticks)
+            {
+                log::error!("the end of process {pid} could not be noted: {error}");
+            }
+            false
+        });
+    }
+
+    /// The ports that somebody is connected to, where that matters and it is time to look;
+    /// otherwise as if nobody knew.
+    fn busy(&mut self, now: Instant) -> Option<HashSet<u16>> {
+        let matters = |l: &Ending| l.drain.as_ref().is_some_and(|drain| drain.has_settled(now));
+        if self.look_at.is_some_and(|at| now < at) || !self.all.iter().any(matters) {
+            return None;
+        }
+        self.look_at = Some(now + DRAIN_LOOK);
+        busy_ports().inspect_err(|e| log::error!("connections cannot be listed: {e}")).ok()
+    }
+
+    /// The server stops: those that shall end get a moment more. Those that were replaced
+    /// stay as they are, in the middle of an answer or not; the next server finds them.
+    pub fn finish(&mut self, shared: &Shared) {
+        self.all.retain(|ending| !ending.replaced);
+        self.reap_within(shared, LAST_GRACE);
+        for ending in &mut self.all {
+            ending.instance.kill();
+        }
+        self.reap_within(shared, LAST_GRACE);
+    }
+
+    fn reap_within(&mut self, shared: &Shared, limit: Duration) {
+        let until = Instant::now() + limit;
+        self.reap(shared);
+        while !self.is_empty() && Instant::now() < until {
+            std::thread::sleep(LOOK);
+            self.reap(shared);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_process_is_left_alone_while_somebody_is_connected_but_not_for_ever() {
+        let since = Instant::now();
+        let drain = Drain { port: 20_000, since };
+        let (here, elsewhere) = (HashSet::from([20_000]), HashSet::from([20_001]));
+        let is_over = |after: Duration, busy| drain.is_over(since + after, busy);
+        let moment = Duration::from_millis(1);
+        assert!(!is_over(SETTLE.saturating_sub(moment), Some(&elsewhere)));
+        assert!(is_over(SETTLE, Some(&elsewhere)));
+        assert!(!is_over(DRAIN.saturating_sub(moment), Some(&here)));
+        assert!(!is_over(DRAIN.saturating_sub(moment), None), "not known is not idle");
+        assert!(is_over(DRAIN, Some(&here)) && is_over(DRAIN, None));
+    }
+}

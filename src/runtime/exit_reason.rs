@@ -1,0 +1,151 @@
+//! Why an app has ended, or has not proved itself: the limit that it was over, and what it
+//! wrote.
+
+use super::instance::Instance;
+use super::launch;
+use crate::deploy::deployer::Shared;
+use crate::journal::Redactor;
+use crate::model::{AppId, DeployId};
+use crate::proc::Exit;
+
+/// Lines of an app's output that tell why it ended.
+const LAST_LINES: usize = 20;
+
+/// Lines of it that are looked at: runtimes write the reason and then a long trace.
+const LOOKED_AT: usize = 10 * LAST_LINES;
+
+/// What stands between a reason and those lines.
+const ITS_LAST_LINES: &str = "; its last lines:\n";
+
+/// Characters of each of them that go into the error.
+const LAST_LINE_LENGTH: usize = 300;
+
+/// What runtimes print, in small letters, when they get no more memory: Python, Node and Go,
+/// Java, C++, Rust, Ruby, and what asks the C library for the reason.
+const NO_MEMORY: [&str; 7] = [
+    "memoryerror",
+    "out of memory",
+    "outofmemoryerror",
+    "std::bad_alloc",
+    "memory allocation of",
+    "failed to allocate memory",
+    "cannot allocate memory",
+];
+
+impl Shared {
+    /// How a process of an app has ended, with the limit that it was over where that is known,
+    /// or may well be.
+    pub fn how_it_ended(
+        &self,
+        app: &AppId,
+        deploy: &DeployId,
+        instance: &Instance,
+        exit: Exit,
+    ) -> String {
+        let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
+            return exit.to_string();
+        };
+        let says_so = || lacks_memory(&self.output_of(app, deploy));
+        match limit.exceeded(&says_so) {
+            Some(limit) => format!("{exit} ({limit})"),
+            None => exit.to_string(),
+        }
+    }
+
+    /// Why an app has not proved itself, with what it wrote, and that alone.
+    pub fn with_last_lines(&self, app: &AppId, deploy: &DeployId, why: &str) -> (String, String) {
+        let lines = self.output_of(app, deploy);
+        let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        let last = last.iter().map(short).collect::<Vec<_>>().join("\n");
+        if last.is_empty() {
+            return (format!("{why}; it wrote nothing"), last);
+        }
+        (format!("{why}{}{ITS_LAST_LINES}{last}", about_port(&last)), last)
+    }
+
+    /// What a release has written, as far as the release before, which writes into the same
+    /// log, lets us see it.
+    fn output_of(&self, app: &AppId, deploy: &DeployId) -> Vec<String> {
+        // Without all secrets known, nothing can be shown.
+        let secrets = self.store.secrets_of(app).ok();
+        let tail = secrets.and_then(|secrets| {
+            self.journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets)).ok()
+        });
+        let mut tail = tail.unwrap_or_default();
+        let mark = launch::mark(deploy);
+        let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
+        tail.split_off(begun)
+    }
+}
+
+/// A reason without the app's output, which may follow it.
+pub fn without_last_lines(sentence: &str) -> &str {
+    sentence.split_once(ITS_LAST_LINES).map_or(sentence, |(reason, _)| reason)
+}
+
+fn lacks_memory(output: &[String]) -> bool {
+    output.iter().any(|line| {
+        let line = line.to_ascii_lowercase();
+        NO_MEMORY.iter().any(|words| line.contains(words))
+    })
+}
+
+/// What to do about a port that is taken, or is not for this app, when its output speaks of one.
+/// Only the port that we gave it is its own; the old release and other apps hold theirs.
+fn about_port(output: &str) -> &'static str {
+    let output = output.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| output.contains(words));
+    if says(&["address already in use", "address in use", "eaddrinuse"]) {
+        "; it listens at a port that another program has: an app must listen only at the port \
+         that the variable PORT names"
+    } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
+        || (says(&["permission denied", "errno 13"])
+            && says(&["bind", "listen", "socket", "connection to ('"]))
+    {
+        "; it may listen at no other port than that which the variable PORT names"
+    } else {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_recognised_in_what_runtimes_print() {
+        for line in [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use 127.0.0.1:3000",
+            "Address already in use - bind(2) for \"127.0.0.1\" port 4567 (Errno::EADDRINUSE)",
+        ] {
+            assert!(about_port(line).contains("another program"), "{line}");
+        }
+        for line in [
+            "Error: listen EACCES: permission denied 0.0.0.0:3000",
+            "s.bind(('', 3000))\nPermissionError: [Errno 13] Permission denied",
+            "listen tcp :8080: bind: permission denied",
+            "[ERROR] connection to ('0.0.0.0', 8080) failed: [Errno 13] Permission denied",
+            "Permission denied - bind(2) for \"127.0.0.1\" port 4567 (Errno::EACCES)",
+        ] {
+            assert!(about_port(line).contains("may listen at no other"), "{line}");
+        }
+        for line in ["KeyError: 'ADDRESS'", "open('/etc/shadow'): Permission denied"] {
+            assert_eq!(about_port(line), "");
+        }
+    }
+    #[test]
+    fn a_lack_of_memory_is_recognised_in_what_runtimes_print() {
+        for line in [
+            "MemoryError",
+            "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory",
+            "fatal error: runtime: out of memory",
+            "memory allocation of 1073741824 bytes failed",
+            "fork: Cannot allocate memory",
+        ] {
+            assert!(lacks_memory(&["Traceback".to_owned(), line.to_owned()]), "{line}");
+        }
+        assert!(!lacks_memory(&["KeyError: 'MEMORY'".to_owned()]));
+    }
+}

@@ -1,0 +1,297 @@
+//! One running app: its sandbox seen from outside.
+//!
+//! It is bubblewrap, which we started and which ends with the app's exit code, and its
+//! child, the first process of the sandbox's pid namespace, see [`crate::inside`]. When that
+//! one dies, the kernel kills everything inside; so it is what has to go before anybody can
+//! say that nothing is left.
+
+use crate::inside;
+use crate::model::AppId;
+use crate::proc::{Exit, ProcError, Running, table};
+use crate::sandbox::bwrap::Sandbox;
+use crate::sandbox::limits::MemoryLimit;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long bubblewrap may take to make the sandbox; it needs milliseconds.
+const MAKING: Duration = Duration::from_secs(5);
+
+/// How long killed processes may take to go.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// What bubblewrap and a shell add to a signal's number when they report it as a code.
+const SIGNALLED: i32 = 128;
+
+/// bubblewrap's name in the table of processes.
+const OUTER: &str = "bwrap";
+
+/// The highest signal number (Linux).
+const LAST_SIGNAL: i32 = 64;
+
+/// A running app.
+#[derive(Debug)]
+pub struct Instance {
+    outer: Running,
+    /// The first process inside; `None` while it is not there yet or no more.
+    inner: Option<Running>,
+    /// Where bubblewrap notes the end, for a server that is not its parent.
+    exit_file: Option<PathBuf>,
+    exit: Option<Exit>,
+    /// What it may take.
+    memory: Option<MemoryLimit>,
+}
+
+impl Instance {
+    /// Starts a command in a sandbox, with the two files of its log, as
+    /// [`crate::journal::Journal::app_log_files`] opens them.
+    ///
+    /// # Errors
+    /// When it could not be started.
+    pub fn start(
+        sandbox: &Sandbox<'_>,
+        command: &str,
+        [current, other]: &[File; 2],
+    ) -> Result<Self, ProcError> {
+        let exec = sandbox.exec(&["/bin/sh", "-c", command]);
+        let exit_file = sandbox.exit_file().map(Path::to_owned);
+        // Whatever fails before the first program inside begins stands in the log too.
+        let outer = exec.spawn_detached(other, current)?;
+        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
+        let until = Instant::now() + MAKING;
+        while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
+            // bubblewrap tells nobody when its child is there.
+            std::thread::sleep(Duration::from_millis(2));
+            instance.find_inner();
+        }
+        if !matches!(instance.memory, Some(MemoryLimit::Leaf(_))) {
+            // The first program inside may not have set it yet.
+            instance.memory = Some(MemoryLimit::Process(sandbox.data_limit()));
+        }
+        Ok(instance)
+    }
+
+    /// Finds a running app again; `None` when it has ended.
+    #[must_use]
+    pub fn adopt(pid: u32, start_ticks: u64, app: &AppId, exit_file: PathBuf) -> Option<Self> {
+        let outer = Running::adopt(pid, start_ticks)?;
+        // Machines start their programs in the same order each time, so after a reboot
+        // the same pair can name something else, even a sandbox.
+        if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
+            return None;
+        }
+        let exit_file = Some(exit_file);
+        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
+        instance.find_inner();
+        Some(instance)
+    }
+
+    fn find_inner(&mut self) {
+        if self.inner.is_some() {
+            return;
+        }
+        let pid = self.outer.pid();
+        // The programs that become bubblewrap have children of their own for a moment.
+        let is_inner = |e: &table::Entry| e.parent == pid;
+        let ready = table::entry(pid).is_some_and(|e| e.name == OUTER);
+        let child = table::descendants(pid).into_iter().find(|e| ready && is_inner(e));
+        self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
+        self.memory = self.inner.as_ref().and_then(|inner| MemoryLimit::of(inner.pid()));
+    }
+
+    /// What it may take; `None` when that is not known.
+    #[must_use]
+    pub const fn memory_limit(&self) -> Option<&MemoryLimit> {
+        self.memory.as_ref()
+    }
+
+    /// The pid to remember it by.
+    #[must_use]
+    pub const fn pid(&self) -> u32 {
+        self.outer.pid()
+    }
+
+    /// The start time to remember it by.
+    #[must_use]
+    pub const fn start_ticks(&self) -> u64 {
+        self.outer.start_ticks()
+    }
+
+    /// How it ended, or `None` while it runs. Once it has ended, whatever it left
+    /// running inside is killed.
+    pub fn try_wait(&mut self) -> Option<Exit> {
+        if self.exit.is_none()
+            && let Some(exit) = self.outer.try_wait()
+        {
+            let noted = || self.exit_file.as_deref().map_or(Exit::Unknown, noted_exit);
+            self.exit = Some(if exit == Exit::Unknown { noted() } else { read_signal(exit) });
+            if let Some(file) = &self.exit_file {
+                let _ = fs::remove_file(file);
+            }
+            if let Some(inner) = &self.inner {
+                inner.kill();
+            }
+        }
+        self.exit
+    }
+
+    /// Every process inside but the first.
+    #[must_use]
+    pub fn processes(&self) -> Vec<table::Entry> {
+        let Some(inner) = &self.inner else { return Vec::new() };
+        table::descendants(inner.pid())
+    }
+
+    /// Asks every process inside to end (SIGTERM): the first one hands it on, and ends when
+    /// the last of them has.
+    pub fn terminate(&mut self) {
+        self.find_inner();
+        let Some(inner) = &self.inner else { return };
+        inner.terminate();
+        if table::arguments(inner.pid()).first().is_none_or(|first| first != inside::PLACE) {
+            // One that an older version has started: bubblewrap hands nothing on.
+            for entry in self.processes() {
+                if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
+                    process.terminate();
+                }
+            }
+        }
+    }
+
+    /// Ends everything inside, at once (SIGKILL).
+    pub fn kill(&mut self) {
+        self.find_inner();
+        if let Some(inner) = &self.inner {
+            inner.kill();
+        }
+        self.outer.kill();
+    }
+
+    /// Kills it and waits until nothing is left; `false` when something hangs in the kernel.
+    pub fn end(&mut self) -> bool {
+        self.kill();
+        let gone = self.outer.wait(KILLED).is_some();
+        self.try_wait();
+        gone && self.inner.as_mut().is_none_or(|inner| inner.wait(KILLED).is_some())
+    }
+
+    /// Whether nothing of it is left, inside or outside.
+    pub fn is_gone(&mut self) -> bool {
+        let ended = self.try_wait().is_some();
+        ended && self.inner.as_mut().is_none_or(|inner| inner.try_wait().is_some())
+    }
+}
+
+impl AsFd for Instance {
+    /// Readable once the app has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.outer.as_fd()
+    }
+}
+
+/// Whether these are the arguments of a sandbox that has a release of this app inside.
+fn works_for(arguments: &[String], app: &AppId) -> bool {
+    let of_app = |path: &str| {
+        let mut above = Path::new(path).ancestors().skip(1);
+        let mut name = || above.next()?.file_name()?.to_str();
+        name() == Some("releases") && name() == Some(app.as_str())
+    };
+    arguments.windows(2).any(|words| words[0] == "--bind" && of_app(&words[1]))
+}
+
+/// How the command of a sandbox has ended, from the file that bubblewrap wrote
+/// (`--json-status-fd`: one JSON object a line, the last one with the exit code).
+/// [`Exit::Unknown`] when bubblewrap had no time to say: the machine went down, or it
+/// was itself killed.
+#[must_use]
+pub fn noted_exit(file: &Path) -> Exit {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let code = |line: &str| {
+        let status: Value = serde_json::from_str(line).ok()?;
+        i32::try_from(status.get("exit-code")?.as_i64()?).ok()
+    };
+    let code = text.lines().rev().find_map(code);
+    code.map_or(Exit::Unknown, |code| read_signal(Exit::Code(code)))
+}
+
+/// bubblewrap ends with 128 + n when signal n ended what it ran.
+fn read_signal(exit: Exit) -> Exit {
+    match exit {
+        Exit::Code(code) if code > SIGNALLED && code <= SIGNALLED + LAST_SIGNAL => {
+            Exit::Signal(code - SIGNALLED)
+        }
+        other => other,
+    }
+}
+
+/// The outermost process of each sandbox that works in this data directory, with its app.
+/// What a process inside writes into its own arguments counts for nothing.
+#[must_use]
+pub fn sandboxes(apps: &Path, table: &[table::Entry]) -> Vec<(AppId, table::Entry)> {
+    let app = |entry: &table::Entry| {
+        let arguments = table::arguments(entry.pid);
+        let mut binds = arguments.windows(2).filter(|words| words[0] == "--bind");
+        binds.find_map(|words| {
+            let place = Path::new(&words[1]).strip_prefix(apps).ok()?;
+            AppId::parse(place.iter().next()?.to_str()?).ok()
+        })
+    };
+    let found: HashMap<u32, (AppId, table::Entry)> = table
+        .iter()
+        .filter(|entry| !entry.has_ended())
+        .filter_map(|entry| Some((entry.pid, (app(entry)?, entry.clone()))))
+        .collect();
+    let parents: HashMap<u32, u32> = table.iter().map(|e| (e.pid, e.parent)).collect();
+    let is_inside = |pid: u32| {
+        // As many steps as there are processes: pids may be used again while they are read.
+        let above = std::iter::successors(parents.get(&pid), |parent| parents.get(parent));
+        above.take(parents.len()).any(|pid| found.contains_key(pid))
+    };
+    found.iter().filter(|(pid, _)| !is_inside(**pid)).map(|(_, sandbox)| sandbox.clone()).collect()
+}
+
+/// Kills every sandbox that works in this data directory and is not in `known`
+/// (pids of [`Instance`]s): what a server that was killed left half done. Waits until
+/// they are gone and answers how many there were.
+#[must_use]
+pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
+    let until = Instant::now() + KILLED;
+    let mut ended = 0;
+    // One that is just being made may get its inner half between our look and its end,
+    // and that half would live on alone.
+    loop {
+        let mut strays = strays(apps, known);
+        strays.iter().for_each(Running::kill);
+        for stray in &mut strays {
+            stray.wait(until.saturating_duration_since(Instant::now()));
+        }
+        ended += strays.len();
+        if strays.is_empty() || Instant::now() >= until {
+            return ended;
+        }
+    }
+}
+
+fn strays(apps: &Path, known: &HashSet<u32>) -> Vec<Running> {
+    let prefix = format!("{}/", apps.display());
+    let mut strays = Vec::new();
+    let table = table::all();
+    // By its arguments, not by its name: it may not have become bubblewrap yet.
+    for entry in table.iter().filter(|e| !e.has_ended()) {
+        if known.contains(&entry.pid) || known.contains(&entry.parent) {
+            continue;
+        }
+        let arguments = table::arguments(entry.pid);
+        let ours = arguments.windows(2).any(|w| w[0] == "--bind" && w[1].starts_with(&prefix));
+        if ours && let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
+            strays.push(process);
+        }
+    }
+    strays
+}
+
+#[cfg(test)]
+mod tests;

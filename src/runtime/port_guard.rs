@@ -1,0 +1,132 @@
+//! Takes the server's own ports back from apps, where the kernel cannot keep them away from these
+//! (before Linux 6.7, see [`crate::inside`]).
+//!
+//! Apps have the machine's network, so one of them could listen on the dashboard's port, or the
+//! router's: in a moment in which its owner starts anew, or at another address of the machine.
+//! It would be asked in the owner's place, the admin token included. So it is ended with all its
+//! processes, and stays stopped until its owner has seen to it.
+
+use super::instance::sandboxes;
+use super::tcp_sockets::{Listener, listeners, sockets_of};
+use crate::journal::Journal;
+use crate::model::{AppId, Wanted};
+use crate::proc::{Running, table};
+use crate::store::Store;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long killed processes may take to go.
+const KILLED: Duration = Duration::from_secs(5);
+
+/// Takes ports back while the server runs.
+pub struct PortGuard {
+    /// Where apps are.
+    pub apps: PathBuf,
+    /// Where it is noted that one stays stopped.
+    pub store: Arc<Store>,
+    /// Where its owner reads why.
+    pub journal: Arc<Journal>,
+}
+
+impl std::fmt::Debug for PortGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortGuard").field("apps", &self.apps).finish_non_exhaustive()
+    }
+}
+
+impl PortGuard {
+    /// Ends the apps that have a port of ours, at whatever address. Answers whether there were any.
+    pub fn take_back(&self, port: u16) -> bool {
+        // Noted before they end: the supervisor would start them again.
+        let note = |app: &AppId| keep_stopped(&self.store, &self.journal, app, port);
+        !end_holders(&self.apps, port, &note).is_empty()
+    }
+}
+
+/// Keeps an app stopped that had taken a port of the server's, and says so in its log and ours.
+pub fn keep_stopped(store: &Store, journal: &Journal, app: &AppId, port: u16) {
+    let name =
+        store.app(app).ok().flatten().map_or_else(String::new, |a| a.name.as_str().to_owned());
+    log::error!("app {name} ({app}) had taken port {port}, which is this server's; it is stopped");
+    let line = format!(
+        "Stopped: it had taken port {port}, which is this server's. It must listen on the port \
+         that PORT names alone."
+    );
+    journal.note_app(app, &line);
+    if let Err(error) = store.set_wanted(app, Wanted::Stopped) {
+        log::error!("app {app} is not noted as stopped: {error}");
+    }
+}
+
+/// Ends the apps of a directory that have a port that is ours, and waits until they have gone.
+/// Answers which they were; `before` hears of each before it ends.
+#[must_use]
+pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId> {
+    let own = sockets_of(std::process::id()).unwrap_or_default();
+    // Those that listen: a connection may have any port that the kernel picked for it.
+    let mut sockets = listeners();
+    sockets.retain(|socket| socket.address.port() == port && !own.contains(&socket.inode));
+    if sockets.is_empty() {
+        return Vec::new();
+    }
+    let table = table::all();
+    let seen: HashSet<u64> =
+        table.iter().filter_map(|e| sockets_of(e.pid).ok()).flatten().collect();
+    let mut guilty = Vec::new();
+    let until = Instant::now() + KILLED;
+    for (app, root) in sandboxes(apps, &table) {
+        let tree = table::descendants_in(table.clone(), root.pid);
+        // The first process of a sandbox is ours, and lets nobody look.
+        if !tree.iter().any(|e| e.parent != root.pid && holds(e, &sockets, &seen)) {
+            continue;
+        }
+        before(&app);
+        let all = tree.iter().chain([&root]);
+        let all: Vec<_> = all.filter_map(|e| Running::adopt(e.pid, e.start_ticks)).collect();
+        all.iter().for_each(Running::kill);
+        for mut process in all {
+            process.wait(until.saturating_duration_since(Instant::now()));
+        }
+        guilty.push(app);
+    }
+    guilty
+}
+
+/// Whether a process has one of these sockets open. Of one that lets nobody look, as all of an
+/// app's do that has a user of its own, its user decides, unless the socket was `seen` elsewhere.
+fn holds(process: &table::Entry, sockets: &[Listener], seen: &HashSet<u64>) -> bool {
+    match sockets_of(process.pid) {
+        Ok(open) => sockets.iter().any(|socket| open.contains(&socket.inode)),
+        Err(_) => {
+            let user = table::effective_uid(process.pid);
+            sockets.iter().any(|s| Some(s.uid) == user && !seen.contains(&s.inode))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn who_holds_a_port_is_known_by_what_is_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sockets = listeners();
+        sockets.retain(|socket| socket.address == listener.local_addr().unwrap());
+        let me = table::entry(std::process::id()).unwrap();
+        assert!(holds(&me, &sockets, &HashSet::new()));
+        assert!(!holds(&me, &[], &HashSet::new()));
+    }
+
+    #[test]
+    fn a_stranger_who_holds_a_port_is_left_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let nobody = |app: &AppId| panic!("{app} was found");
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(end_holders(dir.path(), port, &nobody), Vec::new());
+    }
+}

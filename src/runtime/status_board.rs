@@ -1,0 +1,277 @@
+//! What an app is doing now: what the database knows of it, and what its supervisor does.
+//!
+//! Pauses, crashes and restarts are kept in memory alone: they are over when the server is
+//! started anew, which starts what should run at once.
+
+use crate::deploy::deployer::{Deployer, Shared};
+use crate::model::{AppId, AppStatus, UnixMillis, Wanted, unix_millis};
+use crate::store::AppText;
+use crate::sync::lock;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// The pause before an app that ended is started again, the first time.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause; it doubles up to here.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// An app that lived this long has earned the first pause again.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// An app as it is now.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// In a word.
+    pub status: AppStatus,
+    /// Why it is down, while it is.
+    pub detail: Option<String>,
+    /// How often it was started again by itself since its owner started it.
+    pub restarts: u32,
+    /// How it ended last since then, when nobody wanted that.
+    pub last_exit: Option<String>,
+    /// When it is started again.
+    pub next_start_at: Option<UnixMillis>,
+}
+
+/// What its supervisor does with an app.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nothing: it is as the database says.
+    #[default]
+    Settled,
+    /// Starts it, or waits until it listens.
+    Starting,
+    /// Ends it, as its owner wants.
+    Stopping,
+    /// Waits until it is time to start it again.
+    Down,
+}
+
+/// What its supervisor knows of an app.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    phase: Phase,
+    /// Since when its process runs, if it was started from here.
+    since: Option<Instant>,
+    /// The second end, or a later one, before it was stable.
+    loops: bool,
+    restarts: u32,
+    last_exit: Option<String>,
+    /// Why it could not be started, if that was so.
+    not_started: Option<String>,
+    next_start_at: Option<UnixMillis>,
+}
+
+impl Known {
+    fn loops(&self) -> bool {
+        let is_stable = |since: Instant| self.phase != Phase::Down && since.elapsed() >= STABLE;
+        self.loops && !self.since.is_some_and(is_stable)
+    }
+
+    /// The status of an app that the database has as this.
+    fn refine(&self, status: AppStatus) -> AppStatus {
+        match (status, self.phase) {
+            // A deploy or its owner says more.
+            (AppStatus::Running | AppStatus::Crashed, _) if self.loops() => AppStatus::CrashLooping,
+            (AppStatus::Running | AppStatus::Crashed, Phase::Down) => AppStatus::Crashed,
+            // Whoever wanted it to stop wants it again by now.
+            (AppStatus::Running | AppStatus::Crashed, Phase::Starting | Phase::Stopping) => {
+                AppStatus::Starting
+            }
+            (other, _) => other,
+        }
+    }
+}
+
+/// What the supervisor knows of all apps, for others to read.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<HashMap<AppId, Known>>);
+
+impl Board {
+    /// All that was is over: a new release, a new wish of the owner.
+    pub fn clear(&self, app: &AppId) {
+        lock(&self.0).remove(app);
+    }
+
+    /// The app is to be started, now.
+    pub fn to_start(&self, app: &AppId) {
+        lock(&self.0).insert(app.clone(), Known { phase: Phase::Starting, ..Known::default() });
+    }
+
+    /// It is asked to end.
+    pub fn stopping(&self, app: &AppId) {
+        lock(&self.0).insert(app.clone(), Known { phase: Phase::Stopping, ..Known::default() });
+    }
+
+    /// A process of it was started, which does not listen yet.
+    pub fn started(&self, app: &AppId) {
+        self.change(app, |known| {
+            known.restarts += u32::from(known.phase == Phase::Down);
+            (known.phase, known.since) = (Phase::Starting, Some(Instant::now()));
+            (known.next_start_at, known.not_started) = (None, None);
+        });
+    }
+
+    /// It listens.
+    pub fn settled(&self, app: &AppId) {
+        self.change(app, |known| known.phase = Phase::Settled);
+    }
+
+    /// Its process has ended by itself.
+    pub fn ended(&self, app: &AppId, how: &str, again: Again) {
+        self.change(app, |known| {
+            known.last_exit = Some(how.to_owned());
+            known.down(again);
+        });
+    }
+
+    /// It could not be started.
+    pub fn not_started(&self, app: &AppId, why: &str, again: Again) {
+        self.change(app, |known| {
+            known.not_started = Some(format!("it could not be started: {why}"));
+            known.down(again);
+        });
+    }
+
+    fn change(&self, app: &AppId, change: impl FnOnce(&mut Known)) {
+        change(lock(&self.0).entry(app.clone()).or_default());
+    }
+
+    fn known(&self, app: &AppId) -> Known {
+        lock(&self.0).get(app).cloned().unwrap_or_default()
+    }
+}
+
+impl Known {
+    fn down(&mut self, again: Again) {
+        let pause = i64::try_from(again.pause.as_millis()).unwrap_or(i64::MAX);
+        self.next_start_at = Some(unix_millis().saturating_add(pause));
+        (self.phase, self.loops) = (Phase::Down, again.loops);
+    }
+}
+
+/// When an app that has ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// How long to wait.
+    pub pause: Duration,
+    /// Whether it ends again and again.
+    pub loops: bool,
+}
+
+impl Again {
+    /// For one that lived this long, by the monotonic clock, after the pause before.
+    #[must_use]
+    pub fn after(before: Option<Duration>, lived: Duration) -> Self {
+        match before {
+            Some(pause) if lived < STABLE => {
+                Self { pause: (pause * 2).min(LONGEST_PAUSE), loops: true }
+            }
+            _ => Self { pause: FIRST_PAUSE, loops: false },
+        }
+    }
+
+    /// Whether what happens again and again is told again, and what to add then: once a
+    /// minute for weeks would bury what matters.
+    #[must_use]
+    pub fn worth_a_line(self, before: Option<Duration>) -> Option<&'static str> {
+        match self.pause == LONGEST_PAUSE {
+            false => Some(""),
+            true if before == Some(LONGEST_PAUSE) => None,
+            true => Some(" From now on it is tried every minute without a line here."),
+        }
+    }
+}
+
+impl Deployer {
+    /// An app as it is now.
+    #[must_use]
+    pub fn state(&self, app: &AppText<'_>) -> State {
+        let known = AppId::parse(app.id).map(|id| self.shared.board.known(&id));
+        // Files neither start nor end.
+        let known = known.ok().filter(|_| !app.is_static && app.wanted == Wanted::Running);
+        let known = known.unwrap_or_default();
+        let status = if app.is_static { app.status } else { known.refine(app.status) };
+        let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
+        let why = || known.not_started.clone().or_else(|| known.last_exit.clone());
+        State {
+            status,
+            detail: if is_down { why() } else { None },
+            restarts: known.restarts,
+            last_exit: known.last_exit.clone(),
+            next_start_at: known.next_start_at,
+        }
+    }
+}
+
+impl Shared {
+    /// Whether an app answers its visitors, as far as that is known.
+    pub fn serves(&self, id: &AppId) -> bool {
+        let Ok(Some(app)) = self.store.app(id) else { return false };
+        let known = self.board.known(id);
+        let is_up = app.port().is_some() && known.phase == Phase::Settled && !known.loops();
+        app.wanted == Wanted::Running && app.live_deploy.is_some() && (app.is_static || is_up)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_a_minute_and_a_minute_alive_earns_the_first_again() {
+        let seconds = |n| Duration::from_secs(n);
+        let mut pause = None;
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            let next = Again::after(pause, seconds(59));
+            assert_eq!(next.loops, pause.is_some());
+            pauses.push(next.pause.as_secs());
+            pause = Some(next.pause);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        let line = |before: u64, lived| {
+            let before = Some(seconds(before));
+            Again::after(before, seconds(lived)).worth_a_line(before)
+        };
+        assert_eq!(line(16, 0), Some(""));
+        assert!(line(32, 0).unwrap().contains("without a line"));
+        assert_eq!(line(60, 0), None);
+        assert_eq!(line(60, 60), Some(""), "it was stable");
+        assert_eq!(Again::after(pause, seconds(60)), Again { pause: FIRST_PAUSE, loops: false });
+        assert_eq!(Again::after(None, seconds(0)).pause, FIRST_PAUSE);
+    }
+
+    #[test]
+    fn one_that_ends_again_and_again_is_said_to_until_it_was_stable() {
+        let board = Board::default();
+        let app = AppId::from_random([7; 10]);
+        let (running, ended) = (AppStatus::Running, AppStatus::Crashed);
+        let is = |status| board.known(&app).refine(status);
+        assert_eq!((is(running), is(ended)), (running, ended), "nothing is known");
+        let mut before = None;
+        for (down, up) in [(ended, running), (AppStatus::CrashLooping, AppStatus::CrashLooping)] {
+            let again = Again::after(before, Duration::ZERO);
+            before = Some(again.pause);
+            board.ended(&app, "exit code 1", again);
+            assert_eq!((is(running), is(ended)), (down, down));
+            board.started(&app);
+            let arriving = if up == running { AppStatus::Starting } else { up };
+            assert_eq!(is(running), arriving);
+            board.settled(&app);
+            assert_eq!(is(running), up);
+        }
+        let known = board.known(&app);
+        assert_eq!((known.restarts, known.last_exit.as_deref()), (2, Some("exit code 1")));
+        let long_ago = Instant::now().checked_sub(STABLE);
+        board.change(&app, |known| known.since = long_ago);
+        assert_eq!(is(running), running, "a minute later");
+        for status in [AppStatus::Deploying, AppStatus::Restarting, AppStatus::Stopping] {
+            assert_eq!(is(status), status);
+        }
+        board.stopping(&app);
+        assert_eq!((is(running), is(ended)), (AppStatus::Starting, AppStatus::Starting));
+        board.clear(&app);
+        assert_eq!((is(running), board.known(&app).restarts), (running, 0));
+    }
+}

@@ -1,0 +1,372 @@
+//! Limits for an app as a whole: cgroup v2, where the service was given a subtree of it.
+//!
+//! The kernel wants processes in the leaves alone (cgroups(7), "no internal processes"), so
+//! the server itself must be in a leaf of its subtree. systemd puts it there with
+//! `Delegate=yes` and `DelegateSubgroup=`; without the second it could not start the server
+//! again while apps run in leaves beside it, so then we keep our hands off.
+
+use super::limits::Limits;
+use crate::proc::table;
+use rustix::fs::{Access, access, getxattr};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What limits need.
+const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
+
+/// The leaf for the server's own processes: the name for `DelegateSubgroup=`, and for the
+/// one that we make ourselves.
+const SERVER: &str = "server";
+
+/// What the names of our leaves begin with.
+const LEAF: &str = "bpaas-";
+
+/// bubblewrap's own processes, which are in an app's leaf too.
+const BUBBLEWRAP: u64 = 2;
+
+/// The time in which a program that has a leaf must have entered it.
+const ENTERED: Duration = Duration::from_secs(60);
+
+/// Microseconds in which an app may use its share of CPU time; the kernel's default.
+const PERIOD: u64 = 100_000;
+
+/// What else to write into the service's unit.
+const ADVICE: &str = "add Delegate=yes and DelegateSubgroup=server to the service's unit \
+                      (systemd 254 or newer) and start it again";
+
+/// A system of before 2020 or so, or one that was told to be like that.
+const NO_CGROUP2: &str = "this machine has no cgroup v2; start its kernel with \
+                          systemd.unified_cgroup_hierarchy=1, or take a newer system";
+
+/// A subtree of cgroups that is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subtree {
+    base: PathBuf,
+}
+
+impl Subtree {
+    /// The subtree that this service was given, with its controllers on.
+    ///
+    /// # Errors
+    /// Why there is none, and how to get one.
+    pub fn of_this_service() -> Result<Self, String> {
+        let read = |file| fs::read_to_string(file).unwrap_or_default();
+        Self::find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &is_delegated)
+    }
+
+    fn find(
+        cgroup: &str,
+        mountinfo: &str,
+        is_delegated: &dyn Fn(&Path) -> bool,
+    ) -> Result<Self, String> {
+        if !mountinfo.lines().any(is_cgroup2) {
+            return Err(NO_CGROUP2.to_owned());
+        }
+        let own = own_directory(cgroup, mountinfo).ok_or_else(|| {
+            format!(
+                "the server has no cgroup of its own; run it as a systemd service, and {ADVICE}"
+            )
+        })?;
+        let base = match own.parent() {
+            Some(above) if own.ends_with(SERVER) && is_delegated(above) => above.to_owned(),
+            _ if !is_delegated(&own) => {
+                return Err(format!("the service has no cgroups of its own; {ADVICE}"));
+            }
+            _ if is_a_service(&own) => {
+                return Err(format!(
+                    "the service's cgroup has no subgroup for the server; {ADVICE}"
+                ));
+            }
+            _ => own,
+        };
+        let offered = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
+        let has = |name: &&str| offered.split_ascii_whitespace().any(|word| word == *name);
+        if let Some(missing) = CONTROLLERS.iter().find(|name| !has(name)) {
+            return Err(format!("the cgroup of the service has no {missing} controller"));
+        }
+        let subtree = Self { base };
+        let made = subtree.empty_the_middle().and_then(|()| {
+            let on: Vec<String> = CONTROLLERS.iter().map(|name| format!("+{name}")).collect();
+            fs::write(subtree.base.join("cgroup.subtree_control"), on.join(" "))
+        });
+        made.map_err(|e| format!("the cgroups of the service could not be used: {e}"))?;
+        Ok(subtree)
+    }
+
+    /// Moves what runs at the top of the subtree, most likely ourselves, into a leaf.
+    fn empty_the_middle(&self) -> io::Result<()> {
+        let inside = fs::read_to_string(self.base.join("cgroup.procs"))?;
+        if inside.trim().is_empty() {
+            return Ok(());
+        }
+        // A terminal's cgroup, say, has programs that are none of our business.
+        let us = std::process::id();
+        let is_ours =
+            |pid: u32| pid == us || table::entry(pid).is_none_or(|entry| entry.parent == us);
+        if !inside.split_ascii_whitespace().flat_map(str::parse).all(is_ours) {
+            return Err(io::Error::other("other programs run in it too"));
+        }
+        let leaf = self.base.join(SERVER);
+        make(&leaf)?;
+        for pid in inside.split_ascii_whitespace() {
+            fs::write(leaf.join("cgroup.procs"), pid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a leaf with these limits and answers the file through which a process enters it.
+    ///
+    /// # Errors
+    /// When the kernel does not take one of the limits.
+    pub fn leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
+        self.clear();
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let leaf = self.base.join(format!("{LEAF}{:x}", u64::from_ne_bytes(random)));
+        make(&leaf)?;
+        fs::write(leaf.join("memory.max"), limits.memory.to_string())?;
+        // One process less would leave a crippled app; it is started again whole.
+        fs::write(leaf.join("memory.oom.group"), "1")?;
+        // Not there without swap. What is limited in memory shall not take the disk instead.
+        let _ = fs::write(leaf.join("memory.swap.max"), "0");
+        let quota = limits.cpu.map(|percent| u64::from(percent) * PERIOD / 100);
+        let quota = quota.map_or("max".to_owned(), |quota| quota.to_string());
+        fs::write(leaf.join("cpu.max"), format!("{quota} {PERIOD}"))?;
+        fs::write(leaf.join("cpu.weight"), limits.weight.to_string())?;
+        fs::write(leaf.join("pids.max"), (limits.processes + BUBBLEWRAP).to_string())?;
+        Ok(leaf.join("cgroup.procs"))
+    }
+
+    /// Removes the leaves that nobody is in any more; the kernel keeps the others.
+    fn clear(&self) {
+        let Ok(entries) = fs::read_dir(&self.base) else { return };
+        for entry in entries.flatten() {
+            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(LEAF));
+            let made = entry.metadata().and_then(|meta| meta.modified()).ok();
+            // Somebody may be about to enter a new one.
+            let old = made.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > ENTERED);
+            if ours && old {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
+    }
+
+    /// The limits of the leaf that a process is in, as the kernel has them; `None` when
+    /// it is in none of ours.
+    #[must_use]
+    pub fn limits_of(&self, pid: u32) -> Option<Limits> {
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let name = own_path(&cgroup)?.rsplit('/').next()?;
+        name.starts_with(LEAF).then(|| read(&self.base.join(name)))
+    }
+}
+
+/// The leaf of ours that a process is in.
+#[must_use]
+pub fn leaf_of(pid: u32) -> Option<PathBuf> {
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    if !own_path(&cgroup)?.rsplit('/').next()?.starts_with(LEAF) {
+        return None;
+    }
+    own_directory(&cgroup, &fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+/// What was short when the kernel ended processes for their memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// What the leaf may take.
+    Limit,
+    /// What all around it had.
+    Machine,
+}
+
+/// Whether the kernel has ended processes in a leaf for their memory; `oom_kill` counts
+/// those, for whatever shortage, and `oom` how often it was the leaf's own limit.
+#[must_use]
+pub fn ended_for_memory(leaf: &Path) -> Option<Shortage> {
+    let events = fs::read_to_string(leaf.join("memory.events")).ok()?;
+    let count = |name: &str| {
+        let mut lines = events.lines().filter_map(|line| line.split_once(' '));
+        lines.find(|(event, _)| *event == name)?.1.parse::<u64>().ok()
+    };
+    let ended = count("oom_kill").is_some_and(|n| n > 0);
+    let limit = count("oom").is_some_and(|n| n > 0);
+    ended.then_some(if limit { Shortage::Limit } else { Shortage::Machine })
+}
+
+/// What a leaf's files say.
+pub fn read(leaf: &Path) -> Limits {
+    let text = |name: &str| fs::read_to_string(leaf.join(name)).unwrap_or_default();
+    let number = |name: &str| text(name).trim().parse().unwrap_or(u64::MAX);
+    let cpu = text("cpu.max");
+    let mut words = cpu.split_ascii_whitespace().map(str::parse::<u64>);
+    let cpu = match (words.next(), words.next()) {
+        (Some(Ok(quota)), Some(Ok(period))) => u32::try_from(quota * 100 / period.max(1)).ok(),
+        _ => None,
+    };
+    let processes = number("pids.max").saturating_sub(BUBBLEWRAP);
+    let memory = number("memory.max");
+    Limits { memory, data: memory, cpu, weight: 100, processes }
+}
+
+fn make(leaf: &Path) -> io::Result<()> {
+    match fs::create_dir(leaf) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// The path in a line `0::/path` of `/proc/<pid>/cgroup` (cgroups(7)).
+fn own_path(cgroup: &str) -> Option<&str> {
+    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
+/// Our own directory, by our path and where the hierarchy is mounted (proc_pid_mountinfo(5):
+/// the fourth field is the mounted root, the fifth the place; the type comes after a dash).
+fn own_directory(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
+    let path = own_path(cgroup)?;
+    mountinfo.lines().filter(|line| is_cgroup2(line)).find_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        let (root, place) = (fields.next()?, fields.next()?);
+        let below = path.strip_prefix(root.trim_end_matches('/'))?.trim_start_matches('/');
+        (!below.is_empty()).then(|| Path::new(place).join(below))
+    })
+}
+
+/// Whether a line of the mounts is of the cgroup v2 hierarchy.
+fn is_cgroup2(line: &str) -> bool {
+    line.split_once(" - ").is_some_and(|(_, after)| after.split(' ').next() == Some("cgroup2"))
+}
+
+/// Whether a cgroup was handed over to us. An ordinary user may write to it then; root,
+/// who may write to all, looks for systemd's mark.
+fn is_delegated(directory: &Path) -> bool {
+    if rustix::process::geteuid().is_root() {
+        return is_marked(directory);
+    }
+    ["cgroup.procs", "cgroup.subtree_control"]
+        .iter()
+        .all(|file| access(directory.join(file), Access::WRITE_OK).is_ok())
+}
+
+fn is_marked(directory: &Path) -> bool {
+    ["user.delegate", "trusted.delegate"].iter().any(|name| {
+        let mut value = [0; 8];
+        matches!(getxattr(directory, *name, &mut value), Ok(1) if value[0] == b'1')
+    })
+}
+
+/// Whether a cgroup is a service's own, into which systemd puts the server at each start.
+fn is_a_service(directory: &Path) -> bool {
+    directory.extension().is_some_and(|kind| kind == "service")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::limits::MemoryLimit;
+
+    struct Tree {
+        dir: tempfile::TempDir,
+    }
+
+    impl Tree {
+        /// A hierarchy in which these cgroups are there, with everything in them that the kernel would make.
+        fn new(groups: &[&str]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for group in groups {
+                let path = dir.path().join(group);
+                fs::create_dir_all(&path).unwrap();
+                fs::write(path.join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
+                fs::write(path.join("cgroup.procs"), "").unwrap();
+            }
+            Self { dir }
+        }
+
+        fn find(&self, own: &str, delegated: &[&str]) -> Result<Subtree, String> {
+            let place = self.dir.path().display();
+            let mounts = format!(
+                "25 30 0:26 / /proc rw - proc proc rw\n29 23 0:26 / {place} rw - cgroup2 c rw\n"
+            );
+            let delegated: Vec<_> = delegated.iter().map(|d| self.dir.path().join(d)).collect();
+            let cgroup = format!("1:name=x:/\n0::/{own}\n");
+            Subtree::find(&cgroup, &mounts, &|path| delegated.iter().any(|d| d == path))
+        }
+
+        fn text(&self, path: &str) -> String {
+            fs::read_to_string(self.dir.path().join(path)).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_service_with_a_subgroup_gives_its_apps_leaves_beside_it() {
+        let tree = Tree::new(&["s/paas.service/server", "s/paas.service"]);
+        let both = ["s/paas.service", "s/paas.service/server"];
+        let subtree = tree.find("s/paas.service/server", &both).unwrap();
+        assert_eq!(subtree.base, tree.dir.path().join("s/paas.service"));
+        assert_eq!(tree.text("s/paas.service/cgroup.subtree_control"), "+memory +cpu +pids");
+        let (memory, data) = (64 << 20, 64 << 20);
+        let limits = Limits { memory, data, cpu: Some(150), weight: 100, processes: 20 };
+        let procs = subtree.leaf(&limits).unwrap();
+        let leaf = procs.parent().unwrap();
+        assert_eq!(fs::read_to_string(leaf.join("memory.max")).unwrap(), "67108864");
+        assert_eq!(fs::read_to_string(leaf.join("cpu.max")).unwrap(), "150000 100000");
+        assert_eq!(fs::read_to_string(leaf.join("memory.oom.group")).unwrap(), "1");
+        assert_eq!(read(leaf), limits);
+        let free = Limits { cpu: None, ..limits };
+        let second = subtree.leaf(&free).unwrap();
+        assert_eq!(read(second.parent().unwrap()), free);
+        for (oom, oom_kill, shortage) in [
+            (0, 0, None),
+            (1, 0, None),
+            (1, 2, Some(Shortage::Limit)),
+            (0, 1, Some(Shortage::Machine)),
+        ] {
+            let events =
+                format!("low 0\nhigh 0\nmax 9\noom {oom}\noom_kill {oom_kill}\noom_group_kill 1\n");
+            fs::write(leaf.join("memory.events"), events).unwrap();
+            assert_eq!(ended_for_memory(leaf), shortage, "{oom} {oom_kill}");
+        }
+        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
+        assert_eq!(told.as_deref(), Some("the machine had no memory left"));
+        fs::write(leaf.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
+        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
+        assert_eq!(told.as_deref(), Some("over its memory limit of 64 MiB"));
+        assert!(leaf.exists(), "somebody may still be about to enter it");
+    }
+
+    #[test]
+    fn outside_of_systemd_the_server_moves_into_a_leaf_first() {
+        let tree = Tree::new(&["given"]);
+        let procs = tree.dir.path().join("given/cgroup.procs");
+        fs::write(&procs, "1\n").unwrap();
+        let others = tree.find("given", &["given"]).unwrap_err();
+        assert!(others.contains("other programs"), "{others}");
+        let us = std::process::id().to_string();
+        fs::write(&procs, &us).unwrap();
+        let subtree = tree.find("given", &["given"]).unwrap();
+        assert_eq!(subtree.base, tree.dir.path().join("given"));
+        assert_eq!(tree.text("given/server/cgroup.procs"), us);
+    }
+
+    #[test]
+    fn without_a_usable_subtree_the_reason_says_what_to_do() {
+        let tree = Tree::new(&["s/paas.service", "s"]);
+        let nothing = tree.find("s/paas.service", &[]).unwrap_err();
+        assert!(nothing.contains("DelegateSubgroup=server"), "{nothing}");
+        let no_subgroup = tree.find("s/paas.service", &["s/paas.service"]).unwrap_err();
+        assert!(
+            no_subgroup.contains("no subgroup") && no_subgroup.contains("254"),
+            "{no_subgroup}"
+        );
+        let outside = tree.find("", &[""]).unwrap_err();
+        assert!(outside.contains("no cgroup of its own") && outside.contains(ADVICE), "{outside}");
+        fs::write(tree.dir.path().join("s/cgroup.controllers"), "cpu pids\n").unwrap();
+        assert!(tree.find("s/server", &["s"]).unwrap_err().contains("no memory controller"));
+        let old = Subtree::find("1:x:/\n", "", &|_| true).unwrap_err();
+        assert!(old.contains("unified_cgroup_hierarchy=1"), "{old}");
+        assert!(!tree.dir.path().join("s/cgroup.subtree_control").exists(), "nothing was touched");
+    }
+}

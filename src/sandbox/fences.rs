@@ -1,0 +1,195 @@
+//! What keeps apps apart on the network that they share with the machine. It is not read from
+//! a list of rules or a kernel's version, but tried, by a program that runs as apps do.
+
+use super::bwrap::{Purpose, Sandbox};
+use super::host::{Machine, Mode};
+use crate::disk::subuid::user_name;
+use crate::inside::{self, probe::Findings};
+use crate::proc::{Cancel, Exit};
+use crate::runtime::tcp_sockets::{RANGE, picked_by_kernel};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// How long a try may take from the making of the sandbox to the end: a busy machine takes its
+/// time, and has then tried nothing.
+const TRYING: Duration = Duration::from_secs(30);
+
+/// Apps whose users are tried: the ends of the range, since rules name a range.
+const SLOTS: [u16; 2] = [0, 59_999];
+
+/// Connections that wait to be taken, which is nobody's business here.
+const BACKLOG: i32 = 8;
+
+/// What was found; where a fence is missing, the sentence that says what that means and what
+/// to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fences {
+    /// No app reaches a port of the machine.
+    pub firewall: Result<(), String>,
+    /// No app listens at a TCP port that was not given to it.
+    pub ports: Result<(), String>,
+    /// No app reaches an abstract Unix socket of others.
+    pub sockets: Result<(), String>,
+}
+
+/// Tries all of them as an app.
+pub fn look(machine: &Machine, stop: &Cancel) -> Fences {
+    let slots = if machine.mode == Mode::SharedUser { &SLOTS[..1] } else { &SLOTS };
+    let found: Result<Vec<_>, _> = slots.iter().map(|slot| try_as(machine, *slot, stop)).collect();
+    match found {
+        Ok(found) => Fences::of(machine, &found),
+        Err(why) => {
+            let what = |what| Err(format!("whether apps {what} could not be tried: {why}"));
+            Fences {
+                firewall: what("can connect to the ports of this machine"),
+                ports: what("can listen at ports that are not theirs"),
+                sockets: what("reach each other's abstract Unix sockets"),
+            }
+        }
+    }
+}
+
+impl Fences {
+    fn of(machine: &Machine, found: &[Findings]) -> Self {
+        let kernel = rustix::system::uname();
+        let kernel = kernel.release().to_string_lossy();
+        let fenced = |is_open: bool, sentence: &dyn Fn() -> String| {
+            if is_open { Err(sentence()) } else { Ok(()) }
+        };
+        let picked = picked_by_kernel();
+        let overlaps = RANGE.start <= *picked.end() && *picked.start() < RANGE.end;
+        Self {
+            firewall: firewall(machine, found.iter().find_map(|found| found.reached.first())),
+            ports: fenced(overlaps || found.iter().any(|found| found.takes_ports), &|| {
+                if overlaps {
+                    return format!(
+                        "the kernel gives ports from {} to {} to whoever asks for any, and apps' own \
+                         ports are among them, so one app may get another's; run `sysctl -w \
+                         net.ipv4.ip_local_port_range='32768 60999'` and put it into /etc/sysctl.d",
+                        picked.start(),
+                        picked.end()
+                    );
+                }
+                format!(
+                    "this machine's kernel ({kernel}) does not keep apps from listening at ports \
+                     that are not theirs; Linux 6.7 or newer with Landlock does. Until then one \
+                     that is seen with the dashboard's or the router's port is ended, and what it \
+                     answers from there is dropped where the firewall is in force"
+                )
+            }),
+            sockets: fenced(found.iter().any(|found| found.reaches_abstract), &|| {
+                format!(
+                    "this machine's kernel ({kernel}) does not keep apps from the abstract Unix \
+                     sockets of each other and of the machine's services; Linux 6.12 or newer \
+                     with Landlock does"
+                )
+            }),
+        }
+    }
+}
+
+fn firewall(machine: &Machine, reached: Option<&SocketAddr>) -> Result<(), String> {
+    if machine.mode == Mode::SharedUser {
+        return Err(
+            "apps run as the server's own user, so a firewall cannot tell them from it; give them \
+             users of their own first, then load scripts/firewall"
+                .to_owned(),
+        );
+    }
+    let Some(address) = reached else { return Ok(()) };
+    let who = match machine.mode {
+        Mode::Root => String::new(),
+        _ => format!(" {}", user_name()),
+    };
+    Err(format!(
+        "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
+         the router, each other; load the firewall as root with `scripts/firewall{who}`"
+    ))
+}
+
+/// Runs the program of the try under an app's user, with doors of ours to knock at.
+fn try_as(machine: &Machine, slot: u16, stop: &Cancel) -> Result<Findings, String> {
+    // A machine may have no IPv6. Who connects is not waited for: the kernel takes it.
+    let doors: Vec<TcpListener> =
+        ["127.0.0.1:0", "[::1]:0"].iter().filter_map(|a| TcpListener::bind(a).ok()).collect();
+    if doors.is_empty() {
+        return Err("no port could be opened to try it with".to_owned());
+    }
+    let (_socket, name) = abstract_door().map_err(|e| e.to_string())?;
+    let addresses: Result<Vec<_>, _> = doors.iter().map(TcpListener::local_addr).collect();
+    let addresses = addresses.map_err(|e| e.to_string())?;
+    let words: Vec<String> = addresses.iter().map(ToString::to_string).chain([name]).collect();
+    let mut command = vec![inside::PLACE, inside::probe::COMMAND];
+    command.extend(words.iter().map(String::as_str));
+    let sandbox = Sandbox::new(machine, Purpose::Fetch, slot);
+    let output = sandbox.exec(&command).deadline(TRYING).run_until(stop);
+    let output = output.map_err(|e| e.to_string())?;
+    match output.exit {
+        Exit::Code(0) => serde_json::from_slice(&output.stdout).map_err(|e| e.to_string()),
+        Exit::TimedOut => Err("the machine was too busy".to_owned()),
+        Exit::Cancelled => Err("the server is stopping".to_owned()),
+        exit => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let why = text.lines().rfind(|line| !line.is_empty());
+            Err(why.map_or_else(|| format!("it ended with {exit}"), str::to_owned))
+        }
+    }
+}
+
+/// An abstract Unix socket that can be connected to, and its name.
+fn abstract_door() -> std::io::Result<(OwnedFd, String)> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+    let name = format!("better-paas-{:032x}", u128::from_ne_bytes(random));
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
+    listen(&socket, BACKLOG)?;
+    Ok((socket, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_app_reaches_is_tried_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Cancel::new().unwrap();
+        let mut machine = Machine::here(dir.path());
+        let fences = look(&machine, &stop);
+        assert!(
+            fences.firewall.is_err_and(|why| why.contains("scripts/firewall")),
+            "none is loaded"
+        );
+        machine.mode = Mode::SharedUser;
+        let why = look(&machine, &stop).firewall.unwrap_err();
+        assert!(why.contains("users of their own"), "{why}");
+    }
+
+    #[test]
+    fn a_kernel_without_a_fence_is_named_and_with_it_what_protects() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine::here(dir.path());
+        let open = Findings { takes_ports: true, reaches_abstract: true, ..Findings::default() };
+        let fences = Fences::of(&machine, &[Findings::default(), open]);
+        let ports = fences.ports.unwrap_err();
+        assert!(ports.contains("6.7") && ports.contains("is ended"), "{ports}");
+        assert!(fences.sockets.unwrap_err().contains("6.12"));
+        let all = Fences::of(&machine, &[Findings::default()]);
+        assert_eq!((all.firewall, all.ports, all.sockets), (Ok(()), Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn a_try_that_did_not_come_to_its_end_says_nothing_of_a_fence() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Cancel::new().unwrap();
+        let machine = Machine::here(dir.path());
+        stop.cancel();
+        let why = look(&machine, &stop).ports.unwrap_err();
+        assert!(why.contains("could not be tried"), "{why}");
+    }
+}

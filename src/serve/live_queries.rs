@@ -1,0 +1,72 @@
+//! What live sessions need to know of apps and deploys, answered from the database.
+
+use crate::api::DeployView;
+use crate::deploy::Deployer;
+use crate::journal::Redactor;
+use crate::live::Facts;
+use crate::model::{AppId, DeployId, UnixMillis};
+use crate::runtime::status_board::State;
+use crate::store::{Store, StoreError};
+use serde::Serialize;
+use std::io;
+use std::sync::Arc;
+
+/// What a viewer is told of an app each second.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AppState<'a> {
+    id: &'a str,
+    status: &'static str,
+    restarts: u32,
+    next_start_at: Option<UnixMillis>,
+    url: Option<String>,
+    /// A deploy may come and fail between two messages; a viewer knows by this.
+    last_deploy_id: Option<&'a str>,
+}
+
+/// Answers the questions of live sessions.
+pub(super) struct FromStore {
+    pub(super) store: Arc<Store>,
+    pub(super) deployer: Arc<Deployer>,
+}
+
+impl Facts for FromStore {
+    fn deploy_json(&self, id: &DeployId) -> Option<String> {
+        let deploy = told(self.store.deploy(id))??;
+        serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
+    }
+
+    fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
+        match told(self.store.deploy(id)) {
+            Some(deploy) => Some(deploy?.status.is_final()),
+            // Without an answer the session keeps waiting, and asks again.
+            None => Some(false),
+        }
+    }
+
+    fn app_exists(&self, id: &AppId) -> bool {
+        told(self.store.app(id)).flatten().is_some()
+    }
+
+    fn app_redactor(&self, id: &AppId) -> io::Result<Redactor> {
+        self.store.secrets_of(id).map(Redactor::new).map_err(io::Error::other)
+    }
+
+    fn app_states(&self) -> String {
+        let mut states: Vec<String> = Vec::new();
+        told(self.store.show_apps(|app| {
+            // A process that was started anew answers elsewhere, with the same status.
+            let url = self.deployer.url(app);
+            let State { status, restarts, next_start_at, .. } = self.deployer.state(app);
+            let (id, status, last_deploy_id) = (app.id, status.as_str(), app.last_deploy);
+            let state = AppState { id, status, restarts, next_start_at, url, last_deploy_id };
+            states.extend(serde_json::to_string(&state));
+        }));
+        format!("[{}]", states.join(","))
+    }
+}
+
+/// A session cannot act on a database error; the log can be read.
+fn told<T>(result: Result<T, StoreError>) -> Option<T> {
+    result.inspect_err(|error| log::error!("{error}")).ok()
+}

@@ -1,0 +1,78 @@
+//! Why a Git did not do its part, told apart by what it said.
+
+use super::fetch::{FetchError, shortened};
+use super::git_errors::needed_memory;
+use crate::proc::Exit;
+use std::time::Duration;
+
+/// How long a command that only works on the disk may take.
+pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// By what nearly all repositories name their objects, and by what some of Forgejo's do.
+pub(super) const USUAL_FORMAT: &str = "sha1";
+const FORMATS: [&str; 2] = [USUAL_FORMAT, "sha256"];
+
+/// Why there is no source yet.
+pub(super) enum Failure {
+    /// A reason that we know; trying again would not help.
+    Known(String),
+    /// The repository is too large, or the disk too small.
+    TooLarge(String),
+    /// Something else; the cache may be to blame.
+    Strange(String),
+    /// The cache has another format than the repository, which has this one.
+    Format(&'static str),
+    Cancelled,
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> FetchError {
+        match self {
+            Self::Known(sentence) | Self::Strange(sentence) => FetchError::Failed(sentence),
+            Self::TooLarge(sentence) => FetchError::TooLarge(sentence),
+            Self::Format(of) => {
+                FetchError::Failed(format!("Git cannot read a repository of the format {of}"))
+            }
+            Self::Cancelled => FetchError::Cancelled,
+        }
+    }
+}
+
+/// The repository's object format, where Git says that it is not the cache's.
+pub(super) fn other_format(text: &str) -> Option<&'static str> {
+    let (_, formats) = text.split_once("mismatched algorithms: client ")?;
+    let server = formats.lines().next()?.split_once("; server ")?.1;
+    FORMATS.into_iter().find(|format| server == *format)
+}
+
+/// Why a command that only works on the disk failed.
+pub(super) fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
+    let has = |part: &str| text.contains(part);
+    let path = || {
+        let line = text.lines().find(|line| line.contains("invalid path")).unwrap_or_default();
+        shortened(line.trim_start_matches("error: "))
+    };
+    Failure::Known(if has("invalid path") {
+        format!(
+            "the commit holds a path that Git does not check out, such as a .git directory or \
+             one that leads out of the repository ({})",
+            path()
+        )
+    } else if has("No space left on device") {
+        let sentence = "the disk became full while checking out; free some space";
+        return Failure::TooLarge(sentence.to_owned());
+    } else if let Some(sentence) = needed_memory(text, exit) {
+        sentence
+    } else if exit == Exit::TimedOut {
+        format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
+    } else {
+        let last = last_line(text, exit);
+        return Failure::Strange(format!("git {verb} failed: {last}"));
+    })
+}
+
+pub(super) fn last_line(text: &str, exit: Exit) -> String {
+    let line = text.lines().rfind(|line| line.starts_with("fatal:"));
+    let line = line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
+    line.map_or_else(|| exit.to_string(), |line| shortened(line.trim_start_matches("fatal: ")))
+}
