@@ -21,7 +21,7 @@ mod system;
 mod unique;
 
 pub use answer::{Answer, Body};
-pub use apps::made;
+pub use apps::generate;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use hooks::{HOOKS, hook_fields};

@@ -2,6 +2,7 @@
 //! ([`tree`]), whose they are ([`subuid`]), how much room there is ([`space`]), and what goes first
 //! when there is none ([`emergency_cleanup`]).
 
+pub mod app_users;
 pub mod emergency_cleanup;
 pub mod layout;
 pub mod space;

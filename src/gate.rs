@@ -26,6 +26,7 @@ mod poll;
 pub mod refusal;
 mod relay;
 mod rewrite;
+mod step;
 mod upgrade;
 mod wire;
 mod workers;
@@ -40,7 +41,7 @@ use crate::model::Client;
 use accept::{Acceptor, Listener};
 use admission::{MAX_LEAVING, Seats};
 use blocking_io::Task;
-use completions::{Returns, Stage};
+use completions::{Completions, Stage};
 use event_loop::EventLoop;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -87,7 +88,7 @@ pub type Upgraded = Box<dyn Fn(Upgrade) + Send + Sync>;
 
 /// Makes the body of an answer by the name that the handler gave it. In a worker, so that
 /// it may take its time.
-pub type Make = Box<dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync>;
+pub type Generate = Box<dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync>;
 
 /// What the gate needs to know.
 pub struct Settings {
@@ -102,7 +103,7 @@ pub struct Settings {
     /// Serves WebSocket handshakes.
     pub upgrade: Upgraded,
     /// Makes the bodies that the handler leaves to it.
-    pub make: Make,
+    pub generate: Generate,
     /// What the handler looks at besides the fields that every request may have.
     pub also: Also,
 }
@@ -179,9 +180,9 @@ struct Context {
     limits: Limits,
     resolve: Resolve,
     upgrade: Upgraded,
-    make: Make,
+    generate: Generate,
     also: Also,
-    returns: Returns,
+    completions: Completions,
 }
 
 /// A running gate.
@@ -204,7 +205,7 @@ impl Gate {
     }
 
     pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
-        let Settings { listeners, proxies, relay, resolve, upgrade, make, also } = settings;
+        let Settings { listeners, proxies, relay, resolve, upgrade, generate, also } = settings;
         let mut addresses = Vec::new();
         for listener in &listeners {
             wire::prepare(listener)?;
@@ -226,8 +227,14 @@ impl Gate {
         }
         let seats = Seats::new(most, limits.per_client, limits.held_bytes);
         let parked = limits.parked;
-        let context =
-            Arc::new(Context { limits, resolve, upgrade, make, also, returns: Returns::new()? });
+        let context = Arc::new(Context {
+            limits,
+            resolve,
+            upgrade,
+            generate,
+            also,
+            completions: Completions::new()?,
+        });
         let for_workers = Arc::clone(&context);
         let work = Box::new(move |task: Task| blocking_io::work(&for_workers, task));
         let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
@@ -255,13 +262,13 @@ impl Gate {
     fn shut(&mut self, drain: Duration) {
         let Some(event_loop) = self.event_loop.take() else { return };
         let start = Instant::now();
-        self.context.returns.set(Stage::Closing);
+        self.context.completions.set(Stage::Closing);
         self.seats.close();
         // The rest of the time is for those that have to be cut off.
         if !self.seats.wait_until_empty(start + drain.mul_f32(0.9)) {
             self.seats.abort_all();
         }
-        self.context.returns.set(Stage::End);
+        self.context.completions.set(Stage::End);
         let _ = event_loop.join();
         let left = self.workers.join(start + drain);
         if left > 0 {

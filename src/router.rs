@@ -13,21 +13,25 @@ mod caddy_supervisor;
 mod certificate_watch;
 mod certificates;
 mod client_headers;
+mod ports;
 mod route_table;
+mod settings;
+mod static_page;
 
-pub use caddy_config::{Ports, Settings};
 pub use certificate_watch::{Certificate, Name, lead_here};
+pub use ports::Ports;
 pub use route_table::Target;
+pub use settings::Settings;
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, AppName};
 use crate::proc::Cancel;
-use crate::runtime::port_guard::PortGuard;
 use crate::store::App;
 use crate::sync::lock;
-use caddy_supervisor::Keeper;
-use certificate_watch::Names;
-use route_table::{Entry, Table};
+use caddy_health::CaddyHealth;
+use caddy_supervisor::CaddySupervisor;
+use certificate_watch::{CertificateWatch, Names};
+use route_table::{Entry, RouteTable};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -40,7 +44,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// What the router is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum RouterState {
     /// The owner has turned it off.
     Off,
     /// It is being started.
@@ -61,27 +65,35 @@ pub enum State {
 /// Random bytes in the path at which the router asks itself.
 const SECRET: usize = 16;
 
-/// Says the host of an app as it is now.
-type Host<'a> = &'a dyn Fn() -> Result<String, String>;
+/// Takes a port of the server's back from an app that has it; whether one had it.
+pub type TakeBack = Box<dyn Fn(u16) -> bool + Send + Sync>;
 
 /// A route that was changed and confirmed. It can be taken back.
-#[derive(Debug)]
-pub struct Changed<'a>(Option<(&'a Keeper, Entry)>);
+pub struct Changed<'a>(Option<(&'a RouteTable, Entry)>);
 
 impl Changed<'_> {
     /// Leads the app's requests to where they went before.
     pub fn take_back(self) {
-        if let Some((keeper, entry)) = self.0 {
-            let back = keeper.table.take_back(&entry);
-            told(back, "a route could not be put back");
+        if let Some((table, entry)) = self.0 {
+            log_error(table.take_back(&entry), "a route could not be put back");
         }
     }
 }
 
+/// What there is of a router that is not turned off.
+struct Parts {
+    settings: Arc<Settings>,
+    table: Arc<RouteTable>,
+    health: Arc<CaddyHealth>,
+    certificates: Arc<CertificateWatch>,
+    state: Arc<Mutex<RouterState>>,
+    stop: Cancel,
+}
+
 /// The router.
-#[derive(Debug)]
 pub struct Router {
-    keeper: Option<Arc<Keeper>>,
+    /// Nothing where it is off.
+    parts: Option<Parts>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -95,7 +107,7 @@ impl Router {
         settings: Option<Settings>,
         data: &DataDir,
         apps: &[(App, Target)],
-        guard: Arc<PortGuard>,
+        take_back: TakeBack,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
         let Some(settings) = settings else {
@@ -103,70 +115,77 @@ impl Router {
                 log::info!("ROUTER is off: the router that still ran is ended");
                 caddy::end(left);
             }
-            return Ok(Self { keeper: None, threads: Mutex::default() });
+            return Ok(Self { parts: None, threads: Mutex::default() });
         };
         data.make_dir("router/home")?;
-        let keeper = Keeper {
-            settings,
+        let (settings, table) = (Arc::new(settings), Arc::new(RouteTable::open(data)?));
+        let (stop, state) = (Cancel::new()?, Arc::new(Mutex::new(RouterState::Starting)));
+        let health =
+            CaddyHealth { dir: dir.clone(), state: Arc::clone(&state), stop: stop.clone() };
+        let health = Arc::new(health);
+        let certificates = Arc::new(CertificateWatch {
+            settings: Arc::clone(&settings),
+            table: Arc::clone(&table),
+            dir: dir.clone(),
+            state: Arc::clone(&state),
+            stop: stop.clone(),
+            names: Names::default(),
+        });
+        let supervisor = CaddySupervisor {
+            settings: Arc::clone(&settings),
             sites: data.make_dir("sites")?,
             front: data.join("front.sock"),
-            table: Table::open(data)?,
-            guard,
+            take_back,
             secret: secret(&dir)?,
             dir,
-            names: Names::default(),
-            state: Mutex::new(State::Starting),
-            stop: Cancel::new()?,
+            health: Arc::clone(&health),
+            state: Arc::clone(&state),
+            stop: stop.clone(),
         };
-        for (app, target) in apps {
-            keeper.table.point(&app.id, target)?;
-        }
-        if let Some(sentence) = keeper.settings.shares_cookies() {
-            log::warn!("{sentence}");
-        }
-        let known: Vec<&App> = apps.iter().map(|(app, _)| app).collect();
-        for app in &known {
-            keeper.table.name(&app.id, &keeper.settings.leading_to(app, &known))?;
-            if let Some(sentence) = keeper.settings.hides(app, &known) {
-                log::warn!("{sentence}");
-            }
-        }
-        keeper.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
-        keeper.encrypt(&known)?;
+        let parts = Parts { settings, table, health, certificates, state, stop };
+        parts.follow(apps)?;
         if let Some(sentence) = certificate_watch::cannot_knock() {
             log::warn!("{sentence}");
         }
-        let keeper = Arc::new(keeper);
-        let works = std::iter::once(Keeper::keep as fn(&Keeper)).chain(std::iter::repeat_n(
-            Keeper::look_after_names as fn(&Keeper),
-            certificate_watch::THREADS,
-        ));
-        let threads = works.map(|work| {
-            let kept = Arc::clone(&keeper);
-            Builder::new().name("router".to_owned()).spawn(move || work(&kept))
-        });
-        let threads = threads.collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { keeper: Some(keeper), threads: Mutex::new(threads) })
+        let spawn =
+            |work: Box<dyn FnOnce() + Send>| Builder::new().name("router".to_owned()).spawn(work);
+        let mut threads = vec![spawn(Box::new(move || supervisor.run()))?];
+        for _ in 0..certificate_watch::THREADS {
+            let watch = Arc::clone(&parts.certificates);
+            threads.push(spawn(Box::new(move || watch.run()))?);
+        }
+        Ok(Self { parts: Some(parts), threads: Mutex::new(threads) })
     }
 
     /// What it is doing.
     #[must_use]
-    pub fn state(&self) -> State {
-        self.keeper.as_ref().map_or(State::Off, |keeper| lock(&keeper.state).clone())
+    pub fn state(&self) -> RouterState {
+        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.state).clone())
+    }
+
+    /// Where it listens, while it does.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        match self.state() {
+            RouterState::Running { ports, .. } => {
+                [Some(ports.http), ports.https].into_iter().flatten().collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// What the owner has set; nothing when it is off.
     #[must_use]
     pub fn settings(&self) -> Option<&Settings> {
-        self.keeper.as_ref().map(|keeper| &keeper.settings)
+        self.parts.as_ref().map(|parts| &*parts.settings)
     }
 
     /// Why there is none, for as long as nobody changes that.
     #[must_use]
     pub fn absent(&self) -> Option<&'static str> {
         match self.state() {
-            State::Off => Some("ROUTER is off"),
-            State::Missing(_) if !caddy::is_installed() => Some(caddy::NOT_INSTALLED),
+            RouterState::Off => Some("ROUTER is off"),
+            RouterState::Missing(_) if !caddy::is_installed() => Some(caddy::NOT_INSTALLED),
             _ => None,
         }
     }
@@ -175,9 +194,9 @@ impl Router {
     /// it serves.
     #[must_use]
     pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
-        let keeper = self.keeper.as_ref()?;
-        let State::Running { ports, .. } = *lock(&keeper.state) else { return None };
-        Some(keeper.settings.url(name, domain, ports))
+        let parts = self.parts.as_ref()?;
+        let RouterState::Running { ports, .. } = *lock(&parts.state) else { return None };
+        Some(parts.settings.url(name, domain, ports))
     }
 
     /// Leads an app's requests somewhere else, and lets nothing further happen before
@@ -194,15 +213,15 @@ impl Router {
         target: &Target,
         say: &dyn Fn(&str),
     ) -> Result<Changed<'_>, String> {
-        let Some(keeper) = self.keeper.as_deref() else { return Ok(Changed(None)) };
+        let Some(parts) = self.parts.as_ref() else { return Ok(Changed(None)) };
         let point = || {
-            let entry = keeper.table.point(app, target);
+            let entry = parts.table.point(app, target);
             entry.map_err(|e| format!("the route could not be written: {e}"))
         };
         let mut entry = point()?;
-        let host = || Ok(keeper.settings.host_of(&name()?));
-        let confirmed = keeper.confirm(&host, &mut entry, &point);
-        let changed = Changed(Some((keeper, entry)));
+        let host = || Ok(parts.settings.host_of(&name()?));
+        let confirmed = parts.health.confirm(&parts.table, &host, &mut entry, &point);
+        let changed = Changed(Some((&parts.table, entry)));
         match confirmed {
             Ok(None) => Ok(changed),
             Ok(Some(why)) => {
@@ -218,29 +237,32 @@ impl Router {
 
     /// Leads an app's requests somewhere else, without waiting.
     pub fn point(&self, app: &AppId, target: &Target) {
-        if let Some(keeper) = &self.keeper {
-            told(keeper.table.point(app, target), "a route could not be changed");
+        if let Some(parts) = &self.parts {
+            log_error(parts.table.point(app, target), "a route could not be changed");
         }
     }
 
     /// Gives an app the host names that it has in the database, where these are all apps;
     /// and the others theirs, which may have become free or be taken now.
     pub fn name(&self, app: &AppId, all: &[App]) {
-        let Some(keeper) = &self.keeper else { return };
+        let Some(parts) = &self.parts else { return };
         let all: Vec<&App> = all.iter().collect();
         for other in &all {
-            if other.id == *app || keeper.settings.is_contested(other) {
-                let hosts = keeper.settings.leading_to(other, &all);
-                told(keeper.table.name(&other.id, &hosts), "an app's names could not be changed");
+            if other.id == *app || parts.settings.is_contested(other) {
+                let hosts = parts.settings.leading_to(other, &all);
+                log_error(
+                    parts.table.name(&other.id, &hosts),
+                    "an app's names could not be changed",
+                );
             }
         }
-        told(keeper.encrypt(&all), "names could not be given certificates");
+        log_error(parts.encrypt(&all), "names could not be given certificates");
     }
 
     /// What is known of the certificate of a host, if it needs one.
     #[must_use]
     pub fn certificate(&self, host: &str) -> Option<Name> {
-        self.keeper.as_ref()?.names.known(host)
+        self.parts.as_ref()?.certificates.names.known(host)
     }
 
     /// The addresses under which the Internet knows the router.
@@ -253,9 +275,11 @@ impl Router {
     /// What the owner should know of the router while it runs.
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
-        let Some(keeper) = &self.keeper else { return Vec::new() };
-        let State::Running { lack, .. } = lock(&keeper.state).clone() else { return Vec::new() };
-        let missing = keeper.names.missing().map(|(host, why, count)| {
+        let Some(parts) = &self.parts else { return Vec::new() };
+        let RouterState::Running { lack, .. } = lock(&parts.state).clone() else {
+            return Vec::new();
+        };
+        let missing = parts.certificates.names.missing().map(|(host, why, count)| {
             let mut sentence = format!("no certificate for {host}: {why}");
             if count > 1 {
                 let _ = write!(sentence, " (and for {} more names)", count - 1);
@@ -267,16 +291,16 @@ impl Router {
 
     /// Forgets an app.
     pub fn forget(&self, app: &AppId) {
-        if let Some(keeper) = &self.keeper {
-            told(keeper.table.forget(app), "an app's routes could not be removed");
+        if let Some(parts) = &self.parts {
+            log_error(parts.table.forget(app), "an app's routes could not be removed");
         }
     }
 
     /// Lets go of the router, which goes on serving.
     pub fn shutdown(&self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.stop.cancel();
-            keeper.names.wake();
+        if let Some(parts) = &self.parts {
+            parts.stop.cancel();
+            parts.certificates.names.wake();
         }
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
@@ -286,7 +310,26 @@ impl Router {
     }
 }
 
-impl Keeper {
+impl Parts {
+    /// Makes the table follow the database.
+    fn follow(&self, apps: &[(App, Target)]) -> io::Result<()> {
+        for (app, target) in apps {
+            self.table.point(&app.id, target)?;
+        }
+        if let Some(sentence) = self.settings.shares_cookies() {
+            log::warn!("{sentence}");
+        }
+        let known: Vec<&App> = apps.iter().map(|(app, _)| app).collect();
+        for app in &known {
+            self.table.name(&app.id, &self.settings.leading_to(app, &known))?;
+            if let Some(sentence) = self.settings.host_conflict(app, &known) {
+                log::warn!("{sentence}");
+            }
+        }
+        self.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
+        self.encrypt(&known)
+    }
+
     /// Has the hosts of these apps that need it, and the dashboard's, served over HTTPS.
     fn encrypt(&self, apps: &[&App]) -> io::Result<()> {
         let hosts = apps.iter().flat_map(|app| self.settings.hosts(app));
@@ -295,104 +338,8 @@ impl Keeper {
             .filter(|host| self.settings.is_encrypted(host))
             .collect();
         self.table.encrypt(&hosts)?;
-        self.names.follow(&hosts);
+        self.certificates.names.follow(&hosts);
         Ok(())
-    }
-}
-
-impl Settings {
-    /// The host name that follows from an app's name.
-    #[must_use]
-    pub fn host_of(&self, name: &AppName) -> String {
-        format!("{}.{}", name.as_str(), self.base_domain)
-    }
-
-    fn host(&self, app: &App) -> String {
-        self.host_of(&app.name)
-    }
-
-    /// All host names of an app.
-    #[must_use]
-    pub fn hosts(&self, app: &App) -> Vec<String> {
-        let own = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
-        std::iter::once(self.host(app)).chain(own).collect()
-    }
-
-    /// The host names that lead to an app, among these apps: all of its own but what another
-    /// one gets by its name. `BASE_DOMAIN` may be set after the app got its domains, and a
-    /// host must not lead now here, now there.
-    fn leading_to(&self, app: &App, all: &[&App]) -> Vec<String> {
-        let mut hosts = self.hosts(app);
-        hosts.retain(|host| self.named(host, all).is_none_or(|other| other.id == app.id));
-        hosts
-    }
-
-    /// The app whose name gives it this host.
-    fn named<'a>(&self, host: &str, all: &[&'a App]) -> Option<&'a App> {
-        let name = self.name_in(host)?;
-        all.iter().find(|app| app.name.as_str() == name).copied()
-    }
-
-    /// What an app is called that gets this host by its name, if there is one.
-    fn name_in<'h>(&self, host: &'h str) -> Option<&'h str> {
-        host.strip_suffix(self.base_domain.as_str())?.strip_suffix('.')
-    }
-
-    /// Whether an app has a domain that another one could get by its name.
-    fn is_contested(&self, app: &App) -> bool {
-        app.settings.domains.iter().any(|domain| self.name_in(domain.as_str()).is_some())
-    }
-
-    /// Why an app does not answer at one of its hosts: `DASHBOARD_DOMAIN` or `BASE_DOMAIN`
-    /// may be set after the app got its names.
-    #[must_use]
-    pub fn hides(&self, app: &App, all: &[&App]) -> Option<String> {
-        let name = app.name.as_str();
-        let hosts = self.hosts(app);
-        if let Some(domain) = self.dashboard_domain.as_ref().filter(|domain| hosts.contains(domain))
-        {
-            return Some(format!(
-                "{domain} is where the dashboard answers, so app {name} does not; give the app \
-                 another name or domain, or set DASHBOARD_DOMAIN to another host name"
-            ));
-        }
-        let other = |host: &String| Some((host.clone(), self.named(host, all)?));
-        let (host, other) = hosts.iter().filter_map(other).find(|(_, other)| other.id != app.id)?;
-        let other = other.name.as_str();
-        Some(format!(
-            "{host} is where app {other} answers, so app {name} does not; give app {name} another \
-             domain, or app {other} another name"
-        ))
-    }
-
-    /// Why apps can keep the owner's browser out of the dashboard. A browser takes no cookie
-    /// for a name without a dot.
-    #[must_use]
-    pub fn shares_cookies(&self) -> Option<String> {
-        let (dashboard, base) = (self.dashboard_domain.as_deref()?, self.base_domain.as_str());
-        let rest = dashboard.strip_suffix(base).filter(|_| base.contains('.'))?;
-        (rest.is_empty() || rest.ends_with('.')).then(|| {
-            format!(
-                "{dashboard} lies within BASE_DOMAIN, so every app can set cookies for the \
-                 dashboard, until a browser's requests are too large for it; set DASHBOARD_DOMAIN \
-                 to a host name outside of {base}"
-            )
-        })
-    }
-
-    /// Where an app answers: at this domain of its own, otherwise by its name.
-    fn url(&self, name: &str, domain: Option<&str>, ports: Ports) -> String {
-        let own = || format!("{name}.{}", self.base_domain);
-        let host = domain.map_or_else(own, str::to_owned);
-        let (scheme, port, usual) = match ports.https {
-            Some(port) if self.is_encrypted(&host) => ("https", port, 443),
-            _ => ("http", ports.http, 80),
-        };
-        if port == usual {
-            format!("{scheme}://{host}")
-        } else {
-            format!("{scheme}://{host}:{port}")
-        }
     }
 }
 
@@ -415,7 +362,7 @@ fn secret(dir: &Path) -> io::Result<String> {
 }
 
 /// What nobody waits for can only be told.
-fn told<T>(result: io::Result<T>, what: &str) {
+fn log_error<T>(result: io::Result<T>, what: &str) {
     if let Err(error) = result {
         log::error!("{what}: {error}");
     }

@@ -5,11 +5,15 @@
 //! replaces ends in [`draining`]; [`exit_reason`] says why one ended.
 
 pub mod draining;
+pub mod environment;
 pub mod exit_reason;
 pub mod health_check;
 pub mod instance;
 pub mod launch;
 pub mod port_guard;
+pub mod ports;
+pub mod recovery;
 pub mod status_board;
 pub mod supervisor;
+pub mod target;
 pub mod tcp_sockets;

@@ -240,7 +240,7 @@ impl House {
                 }
             }),
             upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
-            make: Box::new(move |name| api::made(&store, &journal, name)),
+            generate: Box::new(move |name| api::generate(&store, &journal, name)),
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.addresses(), &config.routing);

@@ -7,7 +7,7 @@
 pub mod cache;
 mod commit_size;
 pub mod detect;
-mod error;
+pub mod error;
 pub mod fetch;
 mod git_config;
 mod git_errors;

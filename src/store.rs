@@ -4,6 +4,7 @@
 //! names rusqlite. Two connections: one reads for the request thread, one
 //! writes, so that a write's fsync keeps no reader waiting (WAL).
 
+mod app;
 mod app_row;
 mod apps;
 mod deploy_row;
@@ -16,8 +17,8 @@ mod hooks;
 mod secrets;
 mod settings;
 
+pub use app::{App, Process};
 pub use app_row::AppText;
-pub use apps::{App, Process};
 pub use deploy_row::{Deploy, Step};
 pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};

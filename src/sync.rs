@@ -1,5 +1,5 @@
 //! What threads need of one another beyond the standard library: a lock and waits that a
-//! panic elsewhere does not spoil, and a bell that whoever waits with poll(2) hears.
+//! panic elsewhere does not spoil, and a wake_up that whoever waits with poll(2) hears.
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -44,12 +44,12 @@ pub fn wait_until<'a, T>(
     guard
 }
 
-/// A bell: its descriptor is readable from the first ring until somebody silences it (eventfd(2)).
+/// A wake-up: its descriptor is readable from the first signal until it is cleared (eventfd(2)).
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct EventFd(OwnedFd);
 
-impl Bell {
-    /// A bell that nobody has rung.
+impl EventFd {
+    /// One that nobody has signalled.
     ///
     /// # Errors
     /// When the process has no descriptor left.
@@ -57,21 +57,20 @@ impl Bell {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Rings it.
-    pub fn ring(&self) {
+    /// Makes the descriptor readable.
+    pub fn signal(&self) {
         // Fails only when the counter is full, and then the descriptor is readable already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Silences it. Then look at what it rang for: who rings from here on is heard the
-    /// next time.
-    pub fn silence(&self) {
-        // Fails only when nobody has rung.
+    /// Clears it. Then look at what it was for: a signal from here on counts for the next time.
+    pub fn clear(&self) {
+        // Fails only when there was no signal.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -101,19 +100,19 @@ mod tests {
 
     #[test]
     fn a_bell_is_heard_until_it_is_silenced_however_often_it_was_rung() {
-        let bell = Bell::new().unwrap();
+        let wake_up = EventFd::new().unwrap();
         let is_heard = || {
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            poll(&mut [PollFd::new(&bell, PollFlags::IN)], Some(&at_once)).unwrap() == 1
+            poll(&mut [PollFd::new(&wake_up, PollFlags::IN)], Some(&at_once)).unwrap() == 1
         };
         assert!(!is_heard());
-        bell.ring();
-        bell.ring();
+        wake_up.signal();
+        wake_up.signal();
         assert!(is_heard() && is_heard());
-        bell.silence();
+        wake_up.clear();
         assert!(!is_heard());
-        bell.silence();
-        bell.ring();
+        wake_up.clear();
+        wake_up.signal();
         assert!(is_heard());
     }
 

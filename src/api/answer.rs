@@ -1,5 +1,6 @@
 //! An answer as plain data.
 
+use super::ApiError;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -27,8 +28,8 @@ pub enum Body {
     Static(&'static [u8]),
     /// What the file holds now; it is streamed outside the request thread.
     File(PathBuf),
-    /// What [`super::made`] makes by this name, outside the request thread.
-    Made(String),
+    /// What [`super::generate`] makes by this name, outside the request thread.
+    Generated(String),
 }
 
 /// What an API answer tells a browser: it is no page, and nobody stores it (P23).
@@ -54,7 +55,7 @@ impl Answer {
             Ok(bytes) => Self::json_bytes(status, bytes),
             Err(error) => {
                 log::error!("an answer could not be written as JSON: {error}");
-                super::ApiError::internal().into()
+                ApiError::internal().into()
             }
         }
     }
@@ -80,8 +81,8 @@ impl Answer {
     }
 
     /// A text that takes a while to make.
-    pub(super) fn made(name: String) -> Self {
-        Self::strict(200, "text/plain; charset=utf-8", Body::Made(name))
+    pub(super) fn generated(name: String) -> Self {
+        Self::strict(200, "text/plain; charset=utf-8", Body::Generated(name))
     }
 
     /// Done, nothing to say.
@@ -101,5 +102,15 @@ impl Answer {
     /// Adds a header.
     pub(super) fn header(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         self.headers.push((name, value.into()));
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let mut answer = Self::json(error.status, &error.as_json());
+        if let Some((name, value)) = error.header {
+            answer.header(name, value);
+        }
+        answer
     }
 }

@@ -11,7 +11,7 @@ use crate::model::{
     AppId, AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
     MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, ShellCommand,
 };
-use crate::sandbox::limits::{Held, Holder};
+use crate::sandbox::limits_report::{Held, Holder};
 use crate::store::{App, AppDraft, AppSettings, AppText, Store, TokenChange};
 use serde::Serialize;
 use std::io;
@@ -279,7 +279,7 @@ pub(super) fn log(
     query.finish()?;
     let app = api.app(id)?;
     match request.peer {
-        Peer::Remote(_) => Ok(Answer::made(format!("{} {lines}", app.id))),
+        Peer::Remote(_) => Ok(Answer::generated(format!("{} {lines}", app.id))),
         Peer::Local => match tail(&api.store, &api.journal, &app.id, lines as usize) {
             Ok(text) => Ok(Answer::text(text)),
             Err(error) => {
@@ -294,7 +294,7 @@ pub(super) fn log(
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn made(store: &Store, journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
+pub fn generate(store: &Store, journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
     let parts = name
         .split_once(' ')
         .and_then(|(app, lines)| Some((AppId::parse(app).ok()?, lines.parse::<usize>().ok()?)));

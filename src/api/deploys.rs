@@ -151,7 +151,7 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     api.deployer.check_runtime()?;
     let app = match existing(api, &repo, &branch, name.as_ref())? {
         Some(app) => with_token(api, app, git_token)?,
-        None => made(api, repo, branch, name, git_token)?,
+        None => new_app(api, repo, branch, name, git_token)?,
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
     let mut out = Vec::new();
@@ -194,7 +194,7 @@ fn with_token(api: &Api, app: App, token: Option<Secret>) -> Result<App, ApiErro
     Ok(app)
 }
 
-fn made(
+fn new_app(
     api: &Api,
     repo: RepoUrl,
     branch: Branch,

@@ -1,6 +1,5 @@
 //! Errors as the client sees them: a status, a code for programs, a sentence for people.
 
-use super::Answer;
 use crate::auth::AuthError;
 use crate::deploy::DeployError;
 use crate::store::StoreError;
@@ -13,11 +12,11 @@ use std::io::ErrorKind::{QuotaExceeded, StorageFull};
 /// beyond what the owner can act on.
 #[derive(Debug)]
 pub struct ApiError {
-    status: u16,
+    pub(super) status: u16,
     code: &'static str,
     message: Cow<'static, str>,
     field: Option<String>,
-    header: Option<(&'static str, String)>,
+    pub(super) header: Option<(&'static str, String)>,
 }
 
 #[derive(Serialize)]
@@ -120,17 +119,11 @@ impl ApiError {
     pub fn internal() -> Self {
         Self::new(500, "internal", "this failed inside the server; its log says why")
     }
-}
 
-impl From<ApiError> for Answer {
-    fn from(error: ApiError) -> Self {
-        let inner =
-            Inner { code: error.code, message: &error.message, field: error.field.as_deref() };
-        let mut answer = Self::json(error.status, &Shape { error: inner });
-        if let Some((name, value)) = error.header {
-            answer.header(name, value);
-        }
-        answer
+    /// What the client is told.
+    pub(super) fn as_json(&self) -> impl Serialize {
+        let Self { code, message, field, .. } = self;
+        Shape { error: Inner { code, message, field: field.as_deref() } }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::deploy::Runtime;
-use crate::router::State as RouterState;
+use crate::router::RouterState;
 use crate::sandbox::fences::Fences;
 use serde::Serialize;
 use serde_json::json;

@@ -1,6 +1,6 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
-use super::error::Halt;
+use super::error::DeployFailure;
 use crate::disk::space::watched;
 use crate::journal::{Redactor, was_cut};
 use crate::proc::{Cancel, Exit};
@@ -16,59 +16,71 @@ const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 /// Characters of the last line that go into the error.
 const QUOTED: usize = 300;
 
-/// Runs the command to its end, or until `no_room` says why the disk is too full, for
-/// `at_most` so long.
-///
-/// # Errors
-/// [`Halt`], with the command's last line, since it mostly says why.
-pub fn build(
-    sandbox: &Sandbox<'_>,
-    command: &str,
-    redactor: &Redactor,
-    cancel: &Cancel,
-    no_room: &(dyn Fn() -> Option<String> + Sync),
-    at_most: Duration,
-    log: &mut dyn FnMut(&str),
-) -> Result<(), Halt> {
-    let mut last = String::new();
-    // Whether what comes is the rest of a line that was too long. It is not quoted: the
-    // first half of a secret may be in the piece before.
-    let mut is_rest = false;
-    let exec = sandbox.exec(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
-    let mut on_line = |line: &str| {
-        if !line.trim().is_empty() && !is_rest {
-            // Hidden first, then cut: half of a secret would not be recognised.
-            last = redactor.clean(line).chars().take(QUOTED).collect();
+/// A build command that is to be run.
+pub struct Build<'a> {
+    /// Where.
+    pub sandbox: &'a Sandbox<'a>,
+    /// What.
+    pub command: &'a str,
+    /// What hides secrets in the line that is quoted.
+    pub redactor: &'a Redactor,
+    /// What ends it.
+    pub cancel: &'a Cancel,
+    /// Says why the disk is too full, when it is.
+    pub no_room: &'a (dyn Fn() -> Option<String> + Sync),
+    /// How long it may take.
+    pub at_most: Duration,
+}
+
+impl Build<'_> {
+    /// Runs the command to its end, or until there is no room, for as long as it may take.
+    ///
+    /// # Errors
+    /// [`DeployFailure`], with the command's last line, since it mostly says why.
+    pub fn run(&self, log: &mut dyn FnMut(&str)) -> Result<(), DeployFailure> {
+        let Self { sandbox, command, redactor, cancel, no_room, at_most } = *self;
+        let mut last = String::new();
+        // Whether what comes is the rest of a line that was too long. It is not quoted: the
+        // first half of a secret may be in the piece before.
+        let mut is_rest = false;
+        let exec =
+            sandbox.exec(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
+        let mut on_line = |line: &str| {
+            if !line.trim().is_empty() && !is_rest {
+                // Hidden first, then cut: half of a secret would not be recognised.
+                last = redactor.clean(line).chars().take(QUOTED).collect();
+            }
+            is_rest = was_cut(line);
+            log(line);
+        };
+        let failed = |e: &dyn ToString| DeployFailure::Failed(e.to_string());
+        let watched = watched(cancel, no_room, |stop| exec.stream(&mut on_line, stop));
+        let (exit, full) = watched.map_err(|e| failed(&e))?;
+        let exit = exit.map_err(|e| failed(&e))?;
+        if let (Exit::Cancelled, Some(why)) = (exit, full) {
+            return Err(DeployFailure::Failed(format!("the build was ended: {why}")));
         }
-        is_rest = was_cut(line);
-        log(line);
-    };
-    let failed = |e: &dyn ToString| Halt::Failed(e.to_string());
-    let watched = watched(cancel, no_room, |stop| exec.stream(&mut on_line, stop));
-    let (exit, full) = watched.map_err(|e| failed(&e))?;
-    let exit = exit.map_err(|e| failed(&e))?;
-    if let (Exit::Cancelled, Some(why)) = (exit, full) {
-        return Err(Halt::Failed(format!("the build was ended: {why}")));
-    }
-    let quote = if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
-    let sentence = match exit {
-        Exit::Code(0) => return Ok(()),
-        Exit::Cancelled => return Err(Halt::Cancelled),
-        Exit::Code(137) | Exit::Signal(9) => format!(
-            "the build was killed (signal 9), most likely because it needed more memory than it \
+        let quote =
+            if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
+        let sentence = match exit {
+            Exit::Code(0) => return Ok(()),
+            Exit::Cancelled => return Err(DeployFailure::Cancelled),
+            Exit::Code(137) | Exit::Signal(9) => format!(
+                "the build was killed (signal 9), most likely because it needed more memory than it \
              may have{quote}"
-        ),
-        Exit::Code(153) | Exit::Signal(25) => format!(
-            "the build was killed (signal 25): it wrote more into one file than it may, or \
+            ),
+            Exit::Code(153) | Exit::Signal(25) => format!(
+                "the build was killed (signal 25): it wrote more into one file than it may, or \
              than the disk has room for{quote}"
-        ),
-        Exit::TimedOut => too_long(at_most) + &quote,
-        Exit::OutputCapped => {
-            format!("the build wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
-        }
-        exit => format!("the build command ended with {exit}{quote}"),
-    };
-    Err(Halt::Failed(sentence))
+            ),
+            Exit::TimedOut => too_long(at_most) + &quote,
+            Exit::OutputCapped => {
+                format!("the build wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
+            }
+            exit => format!("the build command ended with {exit}{quote}"),
+        };
+        Err(DeployFailure::Failed(sentence))
+    }
 }
 
 fn too_long(at_most: Duration) -> String {
@@ -80,12 +92,12 @@ mod tests {
     use super::*;
     use crate::model::Secret;
     use crate::sandbox::bwrap::Purpose;
-    use crate::sandbox::host::Machine;
+    use crate::sandbox::host_probe;
 
     /// Stands for a build that fills the disk.
     const FILLS: &str = "sleep 600";
 
-    fn run(command: &str, cancel: &Cancel) -> (Result<(), Halt>, Vec<String>) {
+    fn run(command: &str, cancel: &Cancel) -> (Result<(), DeployFailure>, Vec<String>) {
         run_within(DEADLINE, command, cancel)
     }
 
@@ -93,14 +105,16 @@ mod tests {
         at_most: Duration,
         command: &str,
         cancel: &Cancel,
-    ) -> (Result<(), Halt>, Vec<String>) {
+    ) -> (Result<(), DeployFailure>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::here(dir.path());
-        let sandbox = Sandbox::new(&machine, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
+        let host = host_probe::here(dir.path());
+        let sandbox = Sandbox::new(&host, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let mut lines = Vec::new();
         let no_room = || (command == FILLS).then(|| "no room".to_owned());
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
-        let result = build(&sandbox, command, &redactor, cancel, &no_room, at_most, &mut |line| {
+        let (sandbox, redactor, no_room) = (&sandbox, &redactor, &no_room);
+        let build = Build { sandbox, command, redactor, cancel, no_room, at_most };
+        let result = build.run(&mut |line| {
             lines.push(line.to_owned());
             if line == "cancel me" {
                 cancel.cancel();
@@ -111,7 +125,7 @@ mod tests {
 
     fn failed(command: &str) -> String {
         match run(command, &Cancel::new().unwrap()).0 {
-            Err(Halt::Failed(sentence)) => sentence,
+            Err(DeployFailure::Failed(sentence)) => sentence,
             other => panic!("{other:?}"),
         }
     }
@@ -148,7 +162,7 @@ mod tests {
     #[test]
     fn a_build_can_be_cancelled() {
         let (result, _) = run("echo cancel me; sleep 600", &Cancel::new().unwrap());
-        assert_eq!(result, Err(Halt::Cancelled));
+        assert_eq!(result, Err(DeployFailure::Cancelled));
     }
 
     #[test]
@@ -156,7 +170,7 @@ mod tests {
         let (at_most, cancel) = (Duration::from_secs(5), Cancel::new().unwrap());
         let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
         let late = format!("{}; its last line: begun", too_long(at_most));
-        assert_eq!((result, lines), (Err(Halt::Failed(late)), vec!["begun".to_owned()]));
+        assert_eq!((result, lines), (Err(DeployFailure::Failed(late)), vec!["begun".to_owned()]));
         assert_eq!(too_long(DEADLINE), "the build took longer than 15 minutes");
     }
 }

@@ -1,26 +1,29 @@
 //! What the rest of the program asks of the pipeline, and who does the work.
 
 use super::error::DeployError;
-use super::gc::Removal;
-use super::hosts::led_to;
-use super::worker::Queue;
+use super::gc::GarbageCollector;
+use super::host_names::{self, HostName};
+use super::outcome::REMOVED;
+use super::pipeline::Pipeline;
+use super::queue::{Queue, Removal};
+use super::worker::Worker;
 use crate::data_dir::DataDir;
-use crate::disk::layout::Places;
+use crate::disk::layout::{Layout, apps_in};
 use crate::journal::Journal;
-use crate::model::{AppId, AppStatus, DeployId, DeployStatus, Trigger, Wanted};
-use crate::router::{Router, Settings, Target};
-use crate::runtime::draining::Draining;
-use crate::runtime::instance::{Instance, noted_exit, sweep};
+use crate::model::{AppId, AppName, AppStatus, DeployId, DeployStatus, Domain, Trigger, Wanted};
+use crate::router::{Router, RouterState, Settings, Target};
+use crate::runtime::launch::Launcher;
 use crate::runtime::port_guard::PortGuard;
-use crate::runtime::status_board::Board;
-use crate::runtime::supervisor::{Found, Handle, Message, Supervisor};
-use crate::runtime::tcp_sockets::Ports;
+use crate::runtime::recovery::recover;
+use crate::runtime::status_board::{AppState, StatusBoard};
+use crate::runtime::supervisor::{self, Handle, Message, Supervisor};
+use crate::runtime::target::target_of;
 use crate::sandbox::fences::Fences;
-use crate::sandbox::host_probe::Probe;
-use crate::sandbox::limits::{self, Report as LimitsReport};
-use crate::store::{App, Delivered, Deploy, DrainingProcess, Store};
+use crate::sandbox::host_watch::HostWatch;
+use crate::sandbox::limits_report::{self, Report as LimitsReport};
+use crate::store::{App, AppText, Delivered, Deploy, Store, StoreError};
 use crate::sync::lock;
-use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
@@ -35,35 +38,16 @@ pub enum Runtime {
     Missing(String),
 }
 
-/// What the pipeline's threads and its callers share.
-pub struct Shared {
-    /// The database.
-    pub store: Arc<Store>,
-    /// The logs.
-    pub journal: Arc<Journal>,
-    /// The files.
-    pub places: Places,
-    /// The ports.
-    pub ports: Ports,
-    /// What is to be deployed next, and what is being deployed.
-    pub queue: Queue,
-    /// Who leads requests to apps.
-    pub router: Router,
-    /// Where the dashboard answers.
-    pub own_port: u16,
-    /// Who keeps that port, and the router's, from apps.
-    pub guard: Arc<PortGuard>,
-    /// Where the supervisor is told of changes.
-    pub supervisor: Handle,
-    /// Where it tells what it does.
-    pub board: Board,
-    /// What is known of the machine.
-    pub probe: Probe,
-}
-
-/// The pipeline.
+/// The entrance of the pipeline.
 pub struct Deployer {
-    pub(crate) shared: Arc<Shared>,
+    store: Arc<Store>,
+    journal: Arc<Journal>,
+    layout: Layout,
+    queue: Arc<Queue>,
+    router: Arc<Router>,
+    host: Arc<HostWatch>,
+    supervisor: Arc<Handle>,
+    board: Arc<StatusBoard>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -80,54 +64,67 @@ impl Deployer {
         data: DataDir,
         (own_port, routing): (u16, Option<Settings>),
     ) -> Result<Arc<Self>, DeployError> {
-        // Before anything is ended: what a killed server had switched to, but not noted,
-        // is about to be.
-        let apps = store.apps()?.into_iter().map(|app| (led_to(&app), app));
-        let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
-        let places = Places::new(data.clone());
-        let guard = Arc::new(PortGuard {
-            apps: places.apps(),
+        let io = |what| move |error| DeployError::Io(what, error);
+        let layout = Layout::new(data.clone());
+        let (router, guard) = start_router(routing, &data, &store, &journal)?;
+        let etc = layout.etc().map_err(io("make the sandboxes' directory"))?;
+        let host = HostWatch::new(etc, layout.apps()).map_err(io("look at the machine"))?;
+        let host = Arc::new(host);
+        let launcher = Arc::new(Launcher::new(&store, &journal, &layout, &host));
+        let found = recover(&store, &journal, &layout, &router, &launcher)?;
+        let queue = Arc::new(Queue::default());
+        let gc = Arc::new(GarbageCollector {
             store: Arc::clone(&store),
             journal: Arc::clone(&journal),
+            layout: layout.clone(),
+            queue: Arc::clone(&queue),
+            router: Arc::clone(&router),
+            host: Arc::clone(&host),
         });
-        let router = Router::start(routing, &data, &apps, Arc::clone(&guard));
-        let router = router.map_err(|e| DeployError::Io("prepare the router", e))?;
-        let (handle, mailbox) =
-            Handle::new().map_err(|e| DeployError::Io("start the supervisor", e))?;
-        let shared = Arc::new(Shared {
-            store,
-            journal,
-            places,
-            ports: Ports::default(),
-            queue: Queue::default(),
-            router,
-            own_port,
-            guard,
-            supervisor: handle,
-            board: Board::default(),
-            probe: Probe::new().map_err(|e| DeployError::Io("look at the machine", e))?,
-        });
-        let found = recover(&shared)?;
         // After the sweep: nobody works in these directories any more.
-        for deploy in shared.store.fail_interrupted()? {
-            log::warn!("deploy {} was interrupted when the server ended", deploy.id);
-            shared.clear_away(&deploy.app, &deploy.id);
-        }
-        let supervisor = Supervisor::new(Arc::clone(&shared), mailbox, found);
-        for app in shared.store.apps()? {
-            if app.status == AppStatus::Crashed {
-                shared.board.to_start(&app.id);
-            }
-            shared.supervisor.send(Message::Look(app.id));
-        }
-        let [probe, pruner, worker] = [(); 3].map(|()| Arc::clone(&shared));
+        gc.clear_interrupted()?;
+        let (handle, mailbox) = Handle::new().map_err(io("start the supervisor"))?;
+        let (handle, board) = (Arc::new(handle), Arc::new(StatusBoard::default()));
+        let tools = supervisor::Tools {
+            store: Arc::clone(&store),
+            journal: Arc::clone(&journal),
+            router: Arc::clone(&router),
+            host: Arc::clone(&host),
+            launcher: Arc::clone(&launcher),
+            board: Arc::clone(&board),
+        };
+        let supervisor = Supervisor::new(tools, mailbox, found);
+        look_at_all(&store, &board, &handle)?;
+        let pipeline = Pipeline {
+            store: Arc::clone(&store),
+            journal: Arc::clone(&journal),
+            layout: layout.clone(),
+            queue: Arc::clone(&queue),
+            router: Arc::clone(&router),
+            host: Arc::clone(&host),
+            launcher,
+            supervisor: Arc::clone(&handle),
+            board: Arc::clone(&board),
+            gc: Arc::clone(&gc),
+        };
+        let worker = Worker { queue: Arc::clone(&queue), store: Arc::clone(&store), pipeline };
+        let (watched, routed) = (Arc::clone(&host), Arc::clone(&router));
+        let own_ports = move || [own_port].into_iter().chain(routed.ports()).collect();
         let threads = vec![
-            spawn("probe", move || probe.probe_until_closed())?,
+            spawn("host", move || {
+                watched.run(&own_ports, &|port| {
+                    let _ = guard.take_back(port);
+                })
+            })?,
             spawn("supervisor", move || supervisor.run())?,
-            spawn("prune", move || pruner.collect_garbage())?,
-            spawn("deploys", move || worker.work())?,
+            spawn("gc", move || gc.run())?,
+            spawn("deploys", move || worker.run())?,
         ];
-        Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
+        let threads = Mutex::new(threads);
+        let supervisor = handle;
+        let deployer =
+            Self { store, journal, layout, queue, router, host, supervisor, board, threads };
+        Ok(Arc::new(deployer))
     }
 
     /// Puts a deploy into the queue; one of the same app that still waits is replaced.
@@ -136,9 +133,9 @@ impl Deployer {
     /// [`DeployError::Runtime`] when this machine could not run it anyway.
     pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
         self.check_runtime()?;
-        let queued = self.shared.store.queue_deploy(app, trigger)?;
+        let queued = self.store.queue_deploy(app, trigger)?;
         let deploy = queued.ok_or(DeployError::NoApp)?;
-        self.shared.queue.wake();
+        self.queue.wake();
         Ok(deploy)
     }
 
@@ -153,9 +150,9 @@ impl Deployer {
         delivery: &[String],
     ) -> Result<Option<Deploy>, DeployError> {
         self.check_runtime()?;
-        match self.shared.store.queue_delivered(app, delivery)? {
+        match self.store.queue_delivered(app, delivery)? {
             Delivered::Queued(deploy) => {
-                self.shared.queue.wake();
+                self.queue.wake();
                 Ok(Some(*deploy))
             }
             Delivered::Before => Ok(None),
@@ -169,12 +166,12 @@ impl Deployer {
     /// [`DeployError::NoRelease`] when it was never live, or is no longer kept.
     pub fn roll_back(&self, app: &AppId, to: &DeployId) -> Result<Deploy, DeployError> {
         self.check_runtime()?;
-        let found = self.shared.store.deploy(to)?.filter(|deploy| deploy.app == *app);
+        let found = self.store.deploy(to)?.filter(|deploy| deploy.app == *app);
         if !found.is_some_and(|deploy| self.can_roll_back(&deploy)) {
             return Err(DeployError::NoRelease);
         }
-        let deploy = self.shared.store.queue_rollback(app, to)?.ok_or(DeployError::NoRelease)?;
-        self.shared.queue.wake();
+        let deploy = self.store.queue_rollback(app, to)?.ok_or(DeployError::NoRelease)?;
+        self.queue.wake();
         Ok(deploy)
     }
 
@@ -182,12 +179,12 @@ impl Deployer {
     /// included.
     #[must_use]
     pub fn can_roll_back(&self, deploy: &Deploy) -> bool {
-        let (places, app) = (&self.shared.places, &deploy.app);
+        let (layout, app) = (&self.layout, &deploy.app);
         let release = deploy.release.as_ref().unwrap_or(&deploy.id);
         deploy.status == DeployStatus::Live
-            && places
-                .recipe(app, release)
-                .is_some_and(|recipe| recipe.start.is_some() || places.site(app, release).is_dir())
+            && layout
+                .start_spec(app, release)
+                .is_some_and(|spec| spec.start.is_some() || layout.site(app, release).is_dir())
     }
 
     /// Ends this deploy alone, queued or under way; what is live stays.
@@ -195,10 +192,10 @@ impl Deployer {
     /// # Errors
     /// [`DeployError::Ended`] when it has ended already.
     pub fn cancel(&self, deploy: &DeployId) -> Result<(), DeployError> {
-        if !self.shared.store.fail_deploy(deploy, "cancelled")? {
+        if !self.store.fail_deploy(deploy, "cancelled")? {
             return Err(DeployError::Ended);
         }
-        self.shared.queue.cancel(deploy);
+        self.queue.cancel(deploy);
         Ok(())
     }
 
@@ -208,7 +205,7 @@ impl Deployer {
     /// [`DeployError::NothingToStart`] before its first successful deploy.
     pub fn start_app(&self, app: &AppId) -> Result<(), DeployError> {
         self.want_running(app)?;
-        self.shared.supervisor.send(Message::Look(app.clone()));
+        self.supervisor.send(Message::Look(app.clone()));
         Ok(())
     }
 
@@ -218,7 +215,7 @@ impl Deployer {
     /// # Errors
     /// As [`Deployer::start_app`].
     pub fn restart_app(&self, app: &AppId) -> Result<(), DeployError> {
-        let found = self.shared.store.app(app)?.ok_or(DeployError::NoApp)?;
+        let found = self.store.app(app)?.ok_or(DeployError::NoApp)?;
         if found.wanted == Wanted::Stopped {
             return self.start_app(app);
         }
@@ -226,10 +223,10 @@ impl Deployer {
             return Err(DeployError::NothingToStart);
         }
         self.check_runtime()?;
-        if !self.shared.store.queue_restart(app)? {
+        if !self.store.queue_restart(app)? {
             return Err(DeployError::NothingToStart);
         }
-        self.shared.queue.wake();
+        self.queue.wake();
         Ok(())
     }
 
@@ -240,10 +237,10 @@ impl Deployer {
     /// When there is no such app, or the database does not answer.
     pub fn stop_app(&self, app: &AppId) -> Result<(), DeployError> {
         self.cancel_deploys(app, "cancelled, because the app was stopped")?;
-        if !self.shared.store.set_wanted(app, Wanted::Stopped)? {
+        if !self.store.set_wanted(app, Wanted::Stopped)? {
             return Err(DeployError::NoApp);
         }
-        self.shared.supervisor.send(Message::Look(app.clone()));
+        self.supervisor.send(Message::Look(app.clone()));
         Ok(())
     }
 
@@ -253,36 +250,35 @@ impl Deployer {
     /// # Errors
     /// When something could not be removed; it can be tried again.
     pub fn remove_app(&self, app: &AppId, keep_data: bool) -> Result<(), DeployError> {
-        let shared = &self.shared;
-        let name = shared.store.app(app)?.ok_or(DeployError::NoApp)?.name;
-        self.cancel_deploys(app, super::REMOVED)?;
-        shared.store.set_wanted(app, Wanted::Stopped)?;
-        shared.supervisor.send(Message::Forget(app.clone()));
+        let Self { store, layout, router, supervisor, .. } = self;
+        let name = store.app(app)?.ok_or(DeployError::NoApp)?.name;
+        self.cancel_deploys(app, REMOVED)?;
+        store.set_wanted(app, Wanted::Stopped)?;
+        supervisor.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
-        shared.router.point(app, &Target::Down);
-        shared
-            .places
+        router.point(app, &Target::Down);
+        layout
             .discard_app(app, keep_data)
             .map_err(|e| DeployError::Io("remove the app's files", e))?;
-        let deploys = shared.store.deploy_ids(app)?;
-        shared.store.delete_app(app)?;
+        let deploys = store.deploy_ids(app)?;
+        store.delete_app(app)?;
         let data = if keep_data { "its data stays" } else { "its data goes too" };
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
-        shared.router.forget(app);
+        router.forget(app);
         self.name_app(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
-        shared.supervisor.send(Message::Look(app.clone()));
-        shared.journal.remove_app(app, &deploys);
+        supervisor.send(Message::Look(app.clone()));
+        self.journal.remove_app(app, &deploys);
         // A deploy that is being cancelled may still make files, and this thread, which
         // answers all requests, does not wait for it.
-        shared.queue.remove_later(Removal { app: app.clone(), keep_data, deploys });
+        self.queue.remove_later(Removal { app: app.clone(), keep_data, deploys });
         Ok(())
     }
 
     /// Whether this machine can run apps.
     #[must_use]
     pub fn runtime(&self) -> Runtime {
-        match self.shared.probe.machine() {
+        match self.host.last() {
             None => Runtime::Unknown,
             Some(Err(why)) => Runtime::Missing(why),
             Some(Ok(_)) => Runtime::Ready,
@@ -292,25 +288,77 @@ impl Deployer {
     /// How apps are fenced off from one another; `None` while that is not known.
     #[must_use]
     pub fn fences(&self) -> Option<Fences> {
-        self.shared.probe.fences()
+        self.host.fences()
     }
 
     /// Why apps have no users of their own, where that is so, and how to mend it.
     #[must_use]
     pub fn shared_user(&self) -> Option<String> {
-        self.shared.probe.machine()?.ok()?.shared_because.clone()
+        self.host.last()?.ok()?.shared_because.clone()
+    }
+
+    /// An app as it is now.
+    #[must_use]
+    pub fn state(&self, app: &AppText<'_>) -> AppState {
+        self.board.state(app)
+    }
+
+    /// What the router is doing.
+    #[must_use]
+    pub fn router(&self) -> RouterState {
+        self.router.state()
+    }
+
+    /// What the owner should know of the router while it runs.
+    #[must_use]
+    pub fn router_trouble(&self) -> Option<String> {
+        host_names::router_trouble(&self.router, &self.store)
+    }
+
+    /// What is known of each host name of an app, and the addresses under which the
+    /// Internet knows this machine.
+    #[must_use]
+    pub fn host_names(&self, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
+        host_names::host_names(&self.router, app)
+    }
+
+    /// Everywhere an app answers, while it runs; the best first.
+    #[must_use]
+    pub fn urls(&self, app: &AppText<'_>) -> Vec<String> {
+        host_names::urls(&self.router, app)
+    }
+
+    /// Judges the host names that an app is about to have.
+    ///
+    /// # Errors
+    /// [`DeployError::Host`] for a name that another one has.
+    pub fn admit(
+        &self,
+        app: Option<&AppId>,
+        name: &AppName,
+        domains: &[Domain],
+    ) -> Result<(), DeployError> {
+        host_names::admit(&self.router, &self.store, app, name, domains)
+    }
+
+    /// Leads the host names that an app has now, or had, to where they belong.
+    pub fn name_app(&self, app: &AppId) {
+        match self.store.apps() {
+            Ok(all) => self.router.name(app, &all),
+            Err(error) => log::error!("the names of app {app} could not be changed: {error}"),
+        }
     }
 
     /// The limits of an app as they are; `None` while this machine is not known.
     #[must_use]
     pub fn limits(&self, app: &App) -> Option<LimitsReport> {
-        let machine = self.shared.probe.machine()?.ok()?;
-        Some(limits::report(app, &machine))
+        let host = self.host.last()?.ok()?;
+        Some(limits_report::report(app, &host))
     }
 
-    /// Refuses when this machine is known to run no apps. Never waits, for all requests have
-    /// one thread: before the first look has ended the queue takes what is asked, and who
-    /// works on it waits.
+    /// Refuses when this machine is known to run no apps. Never waits, for one thread has all
+    /// requests that change something: before the first look has ended the queue takes what is
+    /// asked, and the worker waits.
     ///
     /// # Errors
     /// [`DeployError::Runtime`].
@@ -324,10 +372,10 @@ impl Deployer {
     /// Cancels the deploys that are under way and joins the threads; apps keep running.
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
-        self.shared.queue.close("the server was stopped; deploy again");
-        self.shared.supervisor.send(Message::Shutdown);
-        self.shared.router.shutdown();
-        self.shared.probe.close();
+        self.queue.close("the server was stopped; deploy again");
+        self.supervisor.send(Message::Shutdown);
+        self.router.shutdown();
+        self.host.close();
         for thread in lock(&self.threads).drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {
@@ -337,71 +385,54 @@ impl Deployer {
     }
 
     fn want_running(&self, app: &AppId) -> Result<(), DeployError> {
-        let found = self.shared.store.app(app)?.ok_or(DeployError::NoApp)?;
+        let found = self.store.app(app)?.ok_or(DeployError::NoApp)?;
         if found.live_deploy.is_none() {
             return Err(DeployError::NothingToStart);
         }
         self.check_runtime()?;
         if found.wanted == Wanted::Stopped {
             // Before anybody sees one that is wanted and does not run.
-            self.shared.board.to_start(app);
+            self.board.to_start(app);
         }
-        self.shared.store.set_wanted(app, Wanted::Running)?;
+        self.store.set_wanted(app, Wanted::Running)?;
         Ok(())
     }
 
     fn cancel_deploys(&self, app: &AppId, why: &'static str) -> Result<(), DeployError> {
-        let ended = self.shared.store.fail_deploys(app, why)?;
-        ended.iter().for_each(|deploy| self.shared.queue.cancel(deploy));
+        let ended = self.store.fail_deploys(app, why)?;
+        ended.iter().for_each(|deploy| self.queue.cancel(deploy));
         Ok(())
     }
 }
 
-/// Finds the apps that kept running, notes the ends of the others, and ends what
-/// belongs to nobody: a release that was being checked when the server was killed.
-fn recover(shared: &Shared) -> Result<Found, DeployError> {
-    let mut found = Found { live: Vec::new(), draining: recover_draining(shared)? };
-    for app in shared.store.apps()? {
-        app.process.iter().for_each(|process| shared.ports.had(process.port));
-        let process = app.process.filter(|p| p.ended.is_none());
-        shared.places.discard_exits(&app.id, process.as_ref().map(|p| p.port));
-        let Some(process) = process else { continue };
-        let exit_file = shared.places.exit_file(&app.id, process.port);
-        if let Some(instance) =
-            Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
-        {
-            log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-            found.live.push((app.id, process.port, instance));
-        } else {
-            // Before anything is started, which could get the port.
-            shared.router.point(&app.id, &Target::Down);
-            let exit = noted_exit(&exit_file);
-            shared.store.process_ended(&app.id, process.pid, &exit.to_string())?;
-            shared.journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));
-            shared.places.discard_exits(&app.id, None);
-        }
-    }
-    let live = found.live.iter().map(|(_, _, instance)| instance.pid());
-    let known: HashSet<u32> = live.chain(found.draining.pids()).collect();
-    let strays = sweep(&shared.places.apps(), &known);
-    if strays > 0 {
-        log::warn!("ended {strays} processes that the last server had not finished starting");
-    }
-    Ok(found)
+/// Starts the router with the apps as the database has them, before anything is ended: what a
+/// killed server had switched to, but not noted, is about to be.
+fn start_router(
+    settings: Option<Settings>,
+    data: &DataDir,
+    store: &Arc<Store>,
+    journal: &Arc<Journal>,
+) -> Result<(Arc<Router>, Arc<PortGuard>), DeployError> {
+    let (store, journal) = (Arc::clone(store), Arc::clone(journal));
+    let apps = store.apps()?.into_iter().map(|app| (target_of(&app), app));
+    let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
+    let guard = Arc::new(PortGuard { apps: apps_in(data), store, journal });
+    let for_router = Arc::clone(&guard);
+    let take_back = Box::new(move |port| for_router.take_back(port));
+    let router = Router::start(settings, data, &apps, take_back);
+    let router = router.map_err(|error| DeployError::Io("prepare the router", error))?;
+    Ok((Arc::new(router), guard))
 }
 
-/// Finds the processes that were replaced and still answer somebody.
-fn recover_draining(shared: &Shared) -> Result<Draining, DeployError> {
-    let mut draining = Draining::default();
-    for DrainingProcess { app, pid, start_ticks, port } in shared.store.draining()? {
-        shared.ports.had(port);
-        let exit_file = shared.places.exit_file(&app, port);
-        match Instance::adopt(pid, start_ticks, &app, exit_file) {
-            Some(instance) => draining.replace(app, instance, port),
-            None => shared.store.drained(pid, start_ticks)?,
+/// Has the supervisor start what should run and does not.
+fn look_at_all(store: &Store, board: &StatusBoard, supervisor: &Handle) -> Result<(), StoreError> {
+    for app in store.apps()? {
+        if app.status == AppStatus::Crashed {
+            board.to_start(&app.id);
         }
+        supervisor.send(Message::Look(app.id));
     }
-    Ok(draining)
+    Ok(())
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeployError> {

@@ -1,17 +1,21 @@
-//! Prunes the disk: what is no longer needed goes, what somebody needs stays.
+//! Garbage collection: what is no longer needed goes, what somebody needs stays.
 //!
 //! A deploy prunes its own app. One thread does the rest: it removes for good what
 //! was put aside, finishes the removal of apps, and at the start looks for what the
 //! database does not know.
 
-use super::Shared;
-use crate::disk::layout::CACHE_CAP;
+use super::queue::Queue;
+use crate::disk::layout::{CACHE_CAP, Layout};
+use crate::journal::Journal;
 use crate::model::{AppId, DeployId};
-use crate::sandbox::host::Machine;
+use crate::router::Router;
+use crate::sandbox::host::Host;
+use crate::sandbox::host_watch::HostWatch;
 use crate::source::cache;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Releases that are kept besides the live one: as many can be gone back to.
@@ -23,29 +27,25 @@ const KEPT_HISTORY: u32 = 100;
 /// How often files that could not be removed are tried again.
 const CLEAN_UP: Duration = Duration::from_secs(600);
 
-/// An app that was taken out of the database while a deploy of it was on its way, or
-/// its process still ending.
-#[derive(Debug)]
-pub struct Removal {
-    /// The app.
-    pub app: AppId,
-    /// Whether its persistent data stays.
-    pub keep_data: bool,
-    /// Its deploys, for their logs.
-    pub deploys: Vec<DeployId>,
+/// Removes what nobody needs.
+pub struct GarbageCollector {
+    /// What counts.
+    pub store: Arc<Store>,
+    /// The logs.
+    pub journal: Arc<Journal>,
+    /// The files.
+    pub layout: Layout,
+    /// What is being deployed: that stays.
+    pub queue: Arc<Queue>,
+    /// What has a route for each app.
+    pub router: Arc<Router>,
+    /// What has files for each app's sandbox.
+    pub host: Arc<HostWatch>,
 }
 
-impl Shared {
-    /// Why there is no room for a deploy, if so.
-    pub fn no_room(&self) -> Option<String> {
-        match self.places.space() {
-            Ok(space) => space.too_little(),
-            Err(error) => Some(format!("the free disk space is not known: {error}")),
-        }
-    }
-
+impl GarbageCollector {
     /// Removes what nobody needs until the server stops.
-    pub fn collect_garbage(&self) {
+    pub fn run(&self) {
         if let Err(error) = self.clear_unknown() {
             log::warn!("what the database does not know could not be removed: {error}");
         }
@@ -57,10 +57,10 @@ impl Shared {
                 self.router.forget(&removal.app);
                 self.journal.remove_app(&removal.app, &removal.deploys);
             }
-            if gone && let Some(Ok(machine)) = self.probe.machine() {
-                gone = self.forget_accounts(&machine).is_err();
+            if gone && let Some(Ok(host)) = self.host.last() {
+                gone = self.forget_accounts(&host).is_err();
             }
-            self.places.empty_trash(&|| !self.queue.is_closed());
+            self.layout.empty_trash(&|| !self.queue.is_closed());
             if !self.queue.wait_for_garbage(CLEAN_UP) {
                 return;
             }
@@ -68,25 +68,37 @@ impl Shared {
     }
 
     /// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
-    fn forget_accounts(&self, machine: &Machine) -> Result<(), StoreError> {
+    fn forget_accounts(&self, host: &Host) -> Result<(), StoreError> {
         // Looked at first: whatever comes after that has its app in the database already.
-        let uids = machine.etc.uids();
+        let uids = host.etc.uids();
         let apps = self.store.apps()?;
         // Slot 0 is for the look at the machine.
         let slots = apps.iter().map(|app| app.slot).chain([0]);
-        let used: HashSet<u32> = slots.map(|slot| machine.inside_uid(slot)).collect();
-        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| machine.etc.forget(*uid));
+        let used: HashSet<u32> = slots.map(|slot| host.users.inside_uid(slot)).collect();
+        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| host.etc.forget(*uid));
+        Ok(())
+    }
+
+    /// Ends the deploys that a server which is no more had under way, and removes what they left.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn clear_interrupted(&self) -> Result<(), StoreError> {
+        for deploy in self.store.fail_interrupted()? {
+            log::warn!("deploy {} was interrupted when the server ended", deploy.id);
+            self.clear_away(&deploy.app, &deploy.id);
+        }
         Ok(())
     }
 
     /// Removes what a deploy that did not go live left behind. Does not ask the database:
     /// on a full disk that has to wait for this.
     pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
-        let places = &self.places;
-        let release = places.discard_release(app, deploy);
-        let mut cleared = release.and_then(|()| places.discard_temporary(app));
-        if cache::has_leftovers(&places.repo(app)) {
-            cleared = cleared.and_then(|()| places.discard_repo(app));
+        let layout = &self.layout;
+        let release = layout.discard_release(app, deploy);
+        let mut cleared = release.and_then(|()| layout.discard_temporary(app));
+        if cache::has_leftovers(&layout.repo(app)) {
+            cleared = cleared.and_then(|()| layout.discard_repo(app));
         }
         if let Err(error) = cleared {
             log::warn!("what deploy {deploy} left could not be removed: {error}");
@@ -103,19 +115,19 @@ impl Shared {
             Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
         }
         // Looked at first: a release that comes after that has its deploy in the history.
-        let there = self.places.releases(app);
+        let there = self.layout.releases(app);
         if let Ok(known) = self.store.deploy_ids(app) {
             old.extend(there.into_iter().filter(|id| !known.contains(id)));
         }
         for deploy in old {
-            if let Err(error) = self.places.discard_release(app, &deploy) {
+            if let Err(error) = self.layout.discard_release(app, &deploy) {
                 log::warn!("release {deploy} could not be removed: {error}");
             }
         }
-        if let Err(error) = self.places.discard_temporary(app) {
+        if let Err(error) = self.layout.discard_temporary(app) {
             log::warn!("temporary files of app {app} could not be removed: {error}");
         }
-        if let Err(error) = self.places.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
+        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
             && error.kind() != io::ErrorKind::NotFound
         {
             log::warn!("the cache of app {app} could not be looked at: {error}");
@@ -126,7 +138,7 @@ impl Shared {
     /// database: a server was killed between two steps of their removal.
     fn clear_unknown(&self) -> Result<(), StoreError> {
         // Looked at first: whatever comes after that is in the database already.
-        let (apps, logs) = (self.places.all_apps(), self.journal.all_apps());
+        let (apps, logs) = (self.layout.all_apps(), self.journal.all_apps());
         let deploys = self.journal.all_deploys();
         if self.store.apps()?.is_empty() {
             // More likely a database that was lost: its owner may bring it back.
@@ -151,7 +163,7 @@ impl Shared {
     }
 
     fn clear_app(&self, app: &AppId, keep_data: bool) {
-        if let Err(error) = self.places.discard_app(app, keep_data) {
+        if let Err(error) = self.layout.discard_app(app, keep_data) {
             log::warn!("files of app {app}, which was removed, are still there: {error}");
         }
     }

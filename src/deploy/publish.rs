@@ -4,7 +4,7 @@
 //! they lead to, so it never sees the release itself: it gets a copy with regular files
 //! and directories alone, none of them hidden, which nobody else can write to.
 
-use super::error::Halt;
+use super::error::DeployFailure;
 use crate::disk::tree::{ENTER, Tree, Waiting, entries, inside};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
 use std::ffi::{CStr, OsStr};
@@ -56,13 +56,13 @@ impl Published {
 /// Copies a tree to a directory that is not there yet, with at most `room` bytes.
 ///
 /// # Errors
-/// [`Halt`]; what was copied by then is left for the caller to remove.
+/// [`DeployFailure`]; what was copied by then is left for the caller to remove.
 pub fn publish(
     tree: &Tree,
     to: &Path,
     room: u64,
     go_on: &dyn Fn() -> bool,
-) -> Result<Published, Halt> {
+) -> Result<Published, DeployFailure> {
     let most = MOST_BYTES.min(room);
     let failed = |error: io::Error| NotCopied::from(error).told(most);
     let mut published = Published::default();
@@ -77,7 +77,7 @@ pub fn publish(
         for name in entries(&dir).map_err(failed)? {
             let name = name.map_err(failed)?;
             if !go_on() {
-                return Err(Halt::Cancelled);
+                return Err(DeployFailure::Cancelled);
             }
             if is_hidden(&name) {
                 continue;
@@ -144,13 +144,13 @@ enum NotCopied {
 
 impl NotCopied {
     /// What the owner of a site hears that may have so many bytes.
-    fn told(self, most: u64) -> Halt {
-        Halt::Failed(match self {
+    fn told(self, most: u64) -> DeployFailure {
+        DeployFailure::Failed(match self {
             Self::TooLarge if most < MOST_BYTES => {
                 format!("the site needs more than the {} MiB of disk that are left", most >> 20)
             }
             Self::TooLarge => format!("a site may have {} MiB at most", MOST_BYTES >> 20),
-            Self::Cancelled => return Halt::Cancelled,
+            Self::Cancelled => return DeployFailure::Cancelled,
             Self::Io(error) => format!("the site could not be copied: {error}"),
         })
     }
@@ -253,7 +253,7 @@ mod tests {
         let tree = Tree::open(&release, "").unwrap();
         let refused = publish(&tree, &dir.path().join("to"), u64::MAX, &|| true).unwrap_err();
         let sentence = "the site has too many directories beside one another";
-        assert_eq!(refused, Halt::from(sentence));
+        assert_eq!(refused, DeployFailure::from(sentence));
     }
 
     #[test]
@@ -266,16 +266,16 @@ mod tests {
         let refused = |to: &str, room, go_on: &dyn Fn() -> bool| {
             publish(&tree, &dir.path().join(to), room, go_on).unwrap_err()
         };
-        assert_eq!(refused("a", u64::MAX, &|| false), Halt::Cancelled);
+        assert_eq!(refused("a", u64::MAX, &|| false), DeployFailure::Cancelled);
         // Nothing but its length is there.
         huge.set_len(MOST_BYTES + 1).unwrap();
         let little = "the site needs more than the 3 MiB of disk that are left";
-        assert_eq!(refused("b", 3 << 20, &|| true), Halt::from(little));
-        let large = Halt::from("a site may have 1024 MiB at most");
+        assert_eq!(refused("b", 3 << 20, &|| true), DeployFailure::from(little));
+        let large = DeployFailure::from("a site may have 1024 MiB at most");
         assert_eq!(NotCopied::TooLarge.told(MOST_BYTES), large);
         let asked = std::cell::Cell::new(0);
         let once = || asked.replace(asked.get() + 1) == 0;
-        assert_eq!(refused("c", u64::MAX, &once), Halt::Cancelled, "within one file");
+        assert_eq!(refused("c", u64::MAX, &once), DeployFailure::Cancelled, "within one file");
         assert!(dir.path().join("c/index.html").metadata().unwrap().len() <= PIECE);
     }
 }

@@ -1,10 +1,10 @@
 //! Where an app's files are: its cache, its data, its releases, and what is to be removed.
 
+use super::app_users::AppUsers;
 use super::space::Space;
 use super::tree;
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, unix_millis};
-use crate::sandbox::host::Machine;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -29,7 +29,7 @@ pub const CACHE_CAP: u64 = 4 << 30;
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recipe {
+pub struct StartSpec {
     /// The directory of the repository that holds the app.
     pub root: String,
     /// The start command; `None` for a static site, whose files are published.
@@ -44,11 +44,11 @@ pub fn apps_in(data: &DataDir) -> PathBuf {
 
 /// The places in one data directory.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct Layout {
     data: DataDir,
 }
 
-impl Places {
+impl Layout {
     /// The places in this data directory.
     #[must_use]
     pub const fn new(data: DataDir) -> Self {
@@ -103,7 +103,7 @@ impl Places {
         self.of(app, &format!("{EXITS}/{port}"))
     }
 
-    /// Makes the directory for [`Places::exit_file`].
+    /// Makes the directory for [`Layout::exit_file`].
     ///
     /// # Errors
     /// When it cannot be made.
@@ -138,7 +138,7 @@ impl Places {
     /// When that is not possible, mostly for lack of space or rights.
     pub fn prepare(
         &self,
-        machine: &Machine,
+        users: AppUsers,
         app: &AppId,
         slot: u16,
         deploy: &DeployId,
@@ -153,7 +153,7 @@ impl Places {
             fs::create_dir(fresh)?;
         }
         let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
-        machine.give(slot, &[&release, &temporary, &repo, &cache, &data])
+        users.give(slot, &[&release, &temporary, &repo, &cache, &data])
     }
 
     /// Removes what a build left in its temporary directory.
@@ -184,23 +184,28 @@ impl Places {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn keep_recipe(&self, app: &AppId, deploy: &DeployId, recipe: &Recipe) -> io::Result<()> {
-        let text = json!({"root": recipe.root, "start": recipe.start}).to_string();
-        let mut file = File::create(self.recipe_file(app, deploy))?;
+    pub fn keep_start_spec(
+        &self,
+        app: &AppId,
+        deploy: &DeployId,
+        spec: &StartSpec,
+    ) -> io::Result<()> {
+        let text = json!({"root": spec.root, "start": spec.start}).to_string();
+        let mut file = File::create(self.start_spec_file(app, deploy))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()
     }
 
     /// How to start a release again; `None` when the release is not there.
     #[must_use]
-    pub fn recipe(&self, app: &AppId, deploy: &DeployId) -> Option<Recipe> {
+    pub fn start_spec(&self, app: &AppId, deploy: &DeployId) -> Option<StartSpec> {
         if !self.release(app, deploy).is_dir() {
             return None;
         }
-        let text = fs::read_to_string(self.recipe_file(app, deploy)).ok()?;
+        let text = fs::read_to_string(self.start_spec_file(app, deploy)).ok()?;
         let value: Value = serde_json::from_str(&text).ok()?;
         let field = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
-        Some(Recipe { root: field("root")?, start: field("start") })
+        Some(StartSpec { root: field("root")?, start: field("start") })
     }
 
     /// Where a static site's published files are.
@@ -220,7 +225,7 @@ impl Places {
         Ok(site)
     }
 
-    fn recipe_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
+    fn start_spec_file(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
         self.of(app, &format!("releases/{deploy}.json"))
     }
 
@@ -235,7 +240,7 @@ impl Places {
     #[must_use]
     pub fn unfinished(&self, app: &AppId) -> Vec<DeployId> {
         let mut releases = self.releases(app);
-        releases.retain(|deploy| match fs::metadata(self.recipe_file(app, deploy)) {
+        releases.retain(|deploy| match fs::metadata(self.start_spec_file(app, deploy)) {
             Ok(meta) => meta.len() == 0,
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         });
@@ -253,7 +258,7 @@ impl Places {
     /// # Errors
     /// When it could not be put aside.
     pub fn discard_release(&self, app: &AppId, deploy: &DeployId) -> io::Result<()> {
-        let _ = fs::remove_file(self.recipe_file(app, deploy));
+        let _ = fs::remove_file(self.start_spec_file(app, deploy));
         self.discard(&self.site(app, deploy))?;
         self.discard(&self.release(app, deploy))
     }
@@ -327,6 +332,15 @@ impl Places {
             {
                 log::warn!("{} could not be removed yet: {error}", entry.path().display());
             }
+        }
+    }
+
+    /// Why there is no room for a deploy, if so.
+    #[must_use]
+    pub fn no_room(&self) -> Option<String> {
+        match self.space() {
+            Ok(space) => space.too_little(),
+            Err(error) => Some(format!("the free disk space is not known: {error}")),
         }
     }
 

@@ -4,11 +4,10 @@
 //! connection back.
 
 use super::admission::Phase;
-use super::completions::Next;
 use super::connection::Connection;
 use super::refusal::Refusal;
-use super::rewrite::Elsewhere;
-use super::upgrade::Upgrade;
+use super::rewrite::BodySource;
+use super::step::{Job, Next};
 use super::wire::{Stop, Wire};
 use super::{Context, body, rewrite};
 use rustix::fs::{Mode, OFlags};
@@ -16,22 +15,6 @@ use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-
-/// What a worker does with a connection.
-pub(super) enum Job {
-    /// Reads the rest of a request's body; the client may want to be asked for it.
-    Body { request: Vec<u8>, rest: usize, asks: bool },
-    /// Sends the rest of an answer.
-    Rest { rest: Vec<u8>, keep_alive: bool },
-    /// Sends an answer whose body is a file, or has yet to be made.
-    Elsewhere { body: Elsewhere, head: Vec<u8>, ending: &'static [u8], keep_alive: bool },
-    /// Sends a refusal and closes.
-    Refuse(Refusal),
-    /// Closes when the client has had time to read its answer.
-    Linger,
-    /// Serves a WebSocket.
-    Upgrade(Upgrade),
-}
 
 /// A connection and what is to be done with it.
 pub(super) struct Task {
@@ -43,7 +26,7 @@ pub(super) struct Task {
 pub(super) fn work(context: &Context, task: Task) {
     let Task { mut connection, job } = task;
     match serve(context, &mut connection, job) {
-        Ok(Some(next)) => context.returns.give(connection, next),
+        Ok(Some(next)) => context.completions.give(connection, next),
         Ok(None) => {}
         Err(Stop::Quiet) => {}
         Err(Stop::Refuse(refusal)) => {
@@ -72,10 +55,10 @@ fn serve(context: &Context, connection: &mut Connection, job: Job) -> Result<Opt
             wire()?.send(&rest)?;
             Ok(Some(Next::Answered { keep_alive }))
         }
-        Job::Elsewhere { body, head, ending, keep_alive } => {
+        Job::SendBody { body, head, ending, keep_alive } => {
             let to_head = connection.to_head;
             match body {
-                Elsewhere::File(path) => {
+                BodySource::File(path) => {
                     let (file, length) = open(&path).map_err(lost)?;
                     let wire = wire()?;
                     wire.send(&with_length(head, length, ending))?;
@@ -83,8 +66,8 @@ fn serve(context: &Context, connection: &mut Connection, job: Job) -> Result<Opt
                         send_file(&wire, &file, length)?;
                     }
                 }
-                Elsewhere::Made(name) => {
-                    let made = (context.make)(&name).map_err(lost)?;
+                BodySource::Generated(name) => {
+                    let made = (context.generate)(&name).map_err(lost)?;
                     connection.permit.hold(made.capacity());
                     let wire = Wire::new(&connection.permit, context.limits.stall)?;
                     wire.send(&with_length(head, made.len() as u64, ending))?;

@@ -2,17 +2,10 @@
 //! and for the word that it is time to stop.
 
 use super::connection::Connection;
-use crate::sync::{Bell, lock};
+use super::step::Next;
+use crate::sync::{EventFd, lock};
 use std::io;
 use std::sync::Mutex;
-
-/// How a connection goes on after a worker.
-pub(super) enum Next {
-    /// This request is whole.
-    Relay(Vec<u8>),
-    /// Its answer was sent.
-    Answered { keep_alive: bool },
-}
 
 /// How far stopping has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,16 +23,16 @@ struct State {
 }
 
 /// What others want of the event loop.
-pub(super) struct Returns {
+pub(super) struct Completions {
     /// Rung when there is something to take.
-    pub bell: Bell,
+    pub wake_up: EventFd,
     state: Mutex<State>,
 }
 
-impl Returns {
+impl Completions {
     pub fn new() -> io::Result<Self> {
         let state = Mutex::new(State { back: Vec::new(), stage: Stage::Open });
-        Ok(Self { bell: Bell::new()?, state })
+        Ok(Self { wake_up: EventFd::new()?, state })
     }
 
     /// Gives a connection back.
@@ -48,7 +41,7 @@ impl Returns {
         if state.stage < Stage::End {
             state.back.push((connection, next));
             drop(state);
-            self.bell.ring();
+            self.wake_up.signal();
         }
     }
 
@@ -59,12 +52,12 @@ impl Returns {
         let late = if stage == Stage::End { std::mem::take(&mut state.back) } else { Vec::new() };
         drop(state);
         drop(late);
-        self.bell.ring();
+        self.wake_up.signal();
     }
 
     /// What was given back since the last call, and how far stopping has come.
     pub fn take(&self) -> (Vec<(Connection, Next)>, Stage) {
-        self.bell.silence();
+        self.wake_up.clear();
         let mut state = lock(&self.state);
         (std::mem::take(&mut state.back), state.stage)
     }

@@ -1,12 +1,12 @@
 //! One connection's life: request after request, in order, one at a time. What the
-//! event loop does of it is here and never waits; the rest is in `slow`.
+//! event loop does of it is here and never waits; the rest is in `blocking_io`.
 
 use super::admission::{Permit, Phase};
-use super::blocking_io::Job;
 use super::head::{self, Fields, Head, Kind, MAX_HEAD, NO_FIELDS, Scan};
 use super::poll::{ENDED, EventFlags};
 use super::refusal::Refusal;
 use super::rewrite::{self, AnswerHead};
+use super::step::{Job, Step};
 use super::upgrade::Upgrade;
 use super::wire::{self, Stop};
 use super::{Context, Limits, Peer, Source};
@@ -20,18 +20,6 @@ const SMALL: usize = 1024;
 
 /// What a buffer for heads may grow to without being accounted for.
 const UNCOUNTED: usize = 4 * 1024;
-
-/// How a connection goes on.
-pub(super) enum Step {
-    /// With what the client sends next.
-    Wait,
-    /// With the answer to this request.
-    Relay(Vec<u8>),
-    /// In a worker.
-    Work(Job),
-    /// Not at all.
-    Over,
-}
 
 /// A connection, wherever it is.
 pub(super) struct Connection {
@@ -245,7 +233,7 @@ impl Connection {
             (false, _) => b"Connection: close\r\n\r\n",
         };
         let job = if let Some(body) = head.elsewhere {
-            Job::Elsewhere { body, head: head.passed, ending, keep_alive }
+            Job::SendBody { body, head: head.passed, ending, keep_alive }
         } else {
             match wire::send_now(self.permit.stream(), [&head.passed, ending, body]) {
                 Ok(rest) if rest.is_empty() => return Ok(keep_alive),

@@ -8,12 +8,13 @@
 //! [`Poll::wait`].
 
 use super::accept::{Acceptor, turn_away};
-use super::blocking_io::{Job, Task};
-use super::completions::{Next, Stage};
-use super::connection::{Connection, Step};
+use super::blocking_io::Task;
+use super::completions::Stage;
+use super::connection::Connection;
 use super::poll::{Event, Poll};
 use super::relay::Relay;
 use super::rewrite::AnswerHead;
+use super::step::{Job, Next, Step};
 use super::workers::Workers;
 use super::{Context, head::MAX_HEAD};
 use std::collections::HashMap;
@@ -23,8 +24,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What events are about: the bell, the relays, the listeners, the connections.
-const BELL: u64 = 0;
+/// What events are about: completions, the relays, the listeners, the connections.
+const COMPLETIONS: u64 = 0;
 const FIRST_RELAY: u64 = 1;
 const FIRST_LISTENER: u64 = 3;
 const FIRST_CONNECTION: u64 = 1 << 32;
@@ -56,7 +57,7 @@ impl EventLoop {
         relay: PathBuf,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        poll.watch(&context.returns.bell, BELL)?;
+        poll.watch(&context.completions.wake_up, COMPLETIONS)?;
         acceptor.watch(&poll, FIRST_LISTENER)?;
         let relays = [FIRST_RELAY, FIRST_RELAY + 1]
             .map(|token| Relay::new(relay.clone(), token, context.limits.answer));
@@ -110,7 +111,7 @@ impl EventLoop {
 
     fn take(&mut self, event: &Event) {
         match event.data.u64() {
-            BELL => self.take_back(),
+            COMPLETIONS => self.take_back(),
             relay @ FIRST_RELAY..FIRST_LISTENER => {
                 self.relays[usize::from(relay > FIRST_RELAY)].note(event.flags);
             }
@@ -131,7 +132,7 @@ impl EventLoop {
 
     /// Takes the connections that workers gave back, and hears whether to stop.
     fn take_back(&mut self) {
-        let (back, stage) = self.context.returns.take();
+        let (back, stage) = self.context.completions.take();
         if stage > self.stage {
             self.acceptor.close();
         }

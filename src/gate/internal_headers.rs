@@ -9,8 +9,8 @@ pub const SECURE: &str = "X-Gate-Secure";
 pub const PROVED: &str = "X-Gate-Proved";
 /// In an answer: its body is the content of the file with this path, in hexadecimal.
 pub const FILE: &str = "X-Gate-File";
-/// In an answer: its body is made by a worker, by this name of it ([`super::Make`]).
-pub const MADE: &str = "X-Gate-Made";
+/// In an answer: its body is made by a worker, by this name of it ([`super::Generate`]).
+pub const GENERATED: &str = "X-Gate-Generated";
 
 /// What all of them begin with.
 const PREFIX: &[u8] = b"X-Gate-";

@@ -64,7 +64,7 @@ pub(super) struct AnswerHead {
     /// [`internal_headers::PROVED`]: whoever sent the request has proved the token.
     pub proved: bool,
     /// Where the body is, when it does not follow.
-    pub elsewhere: Option<Elsewhere>,
+    pub elsewhere: Option<BodySource>,
     /// The head for the client, without `Connection`, the empty line at its end
     /// and, when the body is elsewhere, `Content-Length`.
     pub passed: Vec<u8>,
@@ -72,11 +72,11 @@ pub(super) struct AnswerHead {
 
 /// The body of an answer that does not come over the relay.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Elsewhere {
+pub(super) enum BodySource {
     /// [`internal_headers::FILE`]: the content of this file.
     File(PathBuf),
-    /// [`internal_headers::MADE`]: what is made by this name.
-    Made(String),
+    /// [`internal_headers::GENERATED`]: what is made by this name.
+    Generated(String),
 }
 
 /// What came over the relay cannot be an answer.
@@ -113,11 +113,11 @@ pub(super) fn answer(received: &[u8], to_head: bool) -> Result<Option<AnswerHead
             Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::FILE) => {
                 // In hexadecimal, since a path may hold any byte.
                 let path = HEXLOWER.decode(field.value).map_err(|_| NotAnAnswer)?;
-                elsewhere = Some(Elsewhere::File(OsString::from_vec(path).into()));
+                elsewhere = Some(BodySource::File(OsString::from_vec(path).into()));
             }
-            Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::MADE) => {
+            Kind::Hop if field.name.eq_ignore_ascii_case(internal_headers::GENERATED) => {
                 let name = str::from_utf8(field.value).map_err(|_| NotAnAnswer)?;
-                elsewhere = Some(Elsewhere::Made(name.to_owned()));
+                elsewhere = Some(BodySource::Generated(name.to_owned()));
             }
             Kind::Hop => {}
             // Which library answers is nobody's business.
@@ -206,7 +206,7 @@ mod tests {
             X-Gate-File: 2f746d702f66\r\nConnection: keep-alive\r\nX-Mine: 1\r\nContent-Length: 0\r\n\r\n";
         let head = answer(raw, false).unwrap().unwrap();
         assert_eq!((head.received, head.body, head.proved), (raw.len(), 0, true));
-        assert_eq!(head.elsewhere, Some(Elsewhere::File("/tmp/f".into())));
+        assert_eq!(head.elsewhere, Some(BodySource::File("/tmp/f".into())));
         assert_eq!(head.passed, b"HTTP/1.1 200 OK\r\nX-Mine: 1\r\n");
         assert!(answer(&raw[..40], false).unwrap().is_none());
     }

@@ -66,7 +66,7 @@ impl House {
             relay: path,
             resolve: Box::new(resolve),
             upgrade,
-            make: Box::new(move |name| {
+            generate: Box::new(move |name| {
                 let asked = told.lock().unwrap().send(name.to_owned());
                 let go_on = makes.lock().unwrap().recv_timeout(FOREVER);
                 (asked.is_ok() && go_on.is_ok())
@@ -210,7 +210,7 @@ impl Behind {
             ));
         }
         if let Some(made) = made {
-            answer.add_header(mark("X-Gate-Made", made.as_bytes()));
+            answer.add_header(mark("X-Gate-Generated", made.as_bytes()));
         }
         let _ = request.respond(answer);
     }

@@ -9,7 +9,7 @@ use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Place, Read, Rotating};
 use super::writer::Channel;
-use crate::sync::{Bell, lock};
+use crate::sync::{EventFd, lock};
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
@@ -43,7 +43,7 @@ pub struct Subscription {
 }
 
 enum Source {
-    Deploy { file: File, offset: u64, channel: Option<Arc<Channel>>, wake: Arc<Bell> },
+    Deploy { file: File, offset: u64, channel: Option<Arc<Channel>>, wake: Arc<EventFd> },
     App(AppSource),
 }
 
@@ -62,14 +62,14 @@ struct AppSource {
 enum Watch {
     Inotify(OwnedFd),
     /// The system has no inotify instance left: the reader's own clock must do.
-    Nothing(Bell),
+    Nothing(EventFd),
 }
 
 impl Subscription {
     pub(super) fn deploy(file: File, channel: Option<Arc<Channel>>) -> io::Result<Self> {
         let wake = match &channel {
             Some(channel) => channel.listen()?,
-            None => Arc::new(Bell::new()?),
+            None => Arc::new(EventFd::new()?),
         };
         let (cleaner, lines) = (Cleaner::new(), Lines::default());
         let source = Source::Deploy { file, offset: 0, channel, wake };
@@ -100,7 +100,7 @@ impl Subscription {
         match &self.source {
             Source::Deploy { wake, .. } => wake.as_fd(),
             Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => fd.as_fd(),
-            Source::App(AppSource { wake: Watch::Nothing(bell), .. }) => bell.as_fd(),
+            Source::App(AppSource { wake: Watch::Nothing(wake_up), .. }) => wake_up.as_fd(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Subscription {
 
     fn forget_wakes(&self) {
         match &self.source {
-            Source::Deploy { wake, .. } => wake.silence(),
+            Source::Deploy { wake, .. } => wake.clear(),
             Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => {
                 while rustix::io::read(fd, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
             }
@@ -227,7 +227,7 @@ fn watch(log: &AppLog) -> io::Result<Watch> {
         Ok(fd) => Ok(Watch::Inotify(fd)),
         Err(error) => {
             warn!("cannot watch an app's log ({error}); raise fs.inotify.max_user_instances");
-            Ok(Watch::Nothing(Bell::new()?))
+            Ok(Watch::Nothing(EventFd::new()?))
         }
     }
 }

@@ -5,7 +5,7 @@ use super::clean::Cleaner;
 use super::lines::{Lines, MAX_LINE};
 use super::redact::Redactor;
 use crate::model::{DeployId, Utc};
-use crate::sync::{Bell, lock};
+use crate::sync::{EventFd, lock};
 use log::warn;
 use std::fs::File;
 use std::io::{self, Write};
@@ -153,17 +153,17 @@ pub(super) struct Channel {
 struct State {
     /// `Some` once the log has ended; inside, what was told about the end.
     ended: Option<Option<String>>,
-    listeners: Vec<Weak<Bell>>,
+    listeners: Vec<Weak<EventFd>>,
 }
 
 impl Channel {
-    /// A bell that rings when there is more to read.
-    pub(super) fn listen(&self) -> io::Result<Arc<Bell>> {
-        let bell = Arc::new(Bell::new()?);
+    /// What is signalled when there is more to read.
+    pub(super) fn listen(&self) -> io::Result<Arc<EventFd>> {
+        let wake_up = Arc::new(EventFd::new()?);
         let mut state = lock(&self.state);
         state.listeners.retain(|l| l.strong_count() > 0);
-        state.listeners.push(Arc::downgrade(&bell));
-        Ok(bell)
+        state.listeners.push(Arc::downgrade(&wake_up));
+        Ok(wake_up)
     }
 
     pub(super) fn ended(&self) -> Option<Option<String>> {
@@ -171,7 +171,11 @@ impl Channel {
     }
 
     fn wake(&self) {
-        lock(&self.state).listeners.iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
+        lock(&self.state)
+            .listeners
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|wake_up| wake_up.signal());
     }
 
     fn end(&self, end: Option<String>) {

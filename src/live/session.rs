@@ -206,10 +206,10 @@ impl<'a> Session<'a> {
         let mut what = PollFlags::IN;
         what.set(PollFlags::OUT, self.waiting);
         let wire = self.socket.get_ref();
-        let bell = self.live.seats.bell();
+        let wake_up = self.live.seats.wake_up();
         let feed = self.feed.fd().filter(|_| !self.waiting);
         let mut fds =
-            vec![PollFd::from_borrowed_fd(wire.as_fd(), what), PollFd::new(bell, PollFlags::IN)];
+            vec![PollFd::from_borrowed_fd(wire.as_fd(), what), PollFd::new(wake_up, PollFlags::IN)];
         fds.extend(feed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         sleep(&mut fds, until);
     }

@@ -2,14 +2,14 @@
 
 use super::handshake::Refusal;
 use crate::model::Client;
-use crate::sync::{Bell, lock, wait_until};
+use crate::sync::{EventFd, lock, wait_until};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// The seats for sessions, and the bell that ends them all.
+/// The seats for sessions, and what ends them all.
 pub(super) struct Seats {
     most: usize,
     most_per_client: usize,
@@ -17,14 +17,14 @@ pub(super) struct Seats {
     left: Condvar,
     closing: AtomicBool,
     /// Rung once and never read, so that everybody who waits for it hears it.
-    bell: Bell,
+    wake_up: EventFd,
 }
 
 impl Seats {
     pub(super) fn new(most: usize, most_per_client: usize) -> io::Result<Self> {
-        let bell = Bell::new()?;
+        let wake_up = EventFd::new()?;
         let (taken, left, closing) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
-        Ok(Self { most, most_per_client, taken, left, closing, bell })
+        Ok(Self { most, most_per_client, taken, left, closing, wake_up })
     }
 
     pub(super) fn take(&self, client: Client) -> Result<Seat<'_>, Refusal> {
@@ -53,14 +53,14 @@ impl Seats {
     }
 
     /// Readable once [`Self::close`] was called.
-    pub(super) const fn bell(&self) -> &Bell {
-        &self.bell
+    pub(super) const fn wake_up(&self) -> &EventFd {
+        &self.wake_up
     }
 
     pub(super) fn close(&self, within: Duration) -> usize {
         let taken = lock(&self.taken);
         self.closing.store(true, Ordering::Release);
-        self.bell.ring();
+        self.wake_up.signal();
         let until = Instant::now() + within;
         let taken = wait_until(until, &self.left, taken, |taken| !taken.is_empty());
         taken.values().sum()

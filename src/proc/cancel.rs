@@ -1,6 +1,6 @@
 //! A change of mind that also wakes whoever waits.
 
-use crate::sync::Bell;
+use crate::sync::EventFd;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct Cancel(Arc<Inner>);
 struct Inner {
     pulled: AtomicBool,
     /// Never silenced, so that everybody who waits for it hears it.
-    bell: Bell,
+    wake_up: EventFd,
 }
 
 impl Cancel {
@@ -24,14 +24,14 @@ impl Cancel {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new() -> io::Result<Self> {
-        let bell = Bell::new()?;
-        Ok(Self(Arc::new(Inner { pulled: AtomicBool::new(false), bell })))
+        let wake_up = EventFd::new()?;
+        Ok(Self(Arc::new(Inner { pulled: AtomicBool::new(false), wake_up })))
     }
 
     /// Pulls it. Doing so twice is the same as once.
     pub fn cancel(&self) {
         self.0.pulled.store(true, Ordering::SeqCst);
-        self.0.bell.ring();
+        self.0.wake_up.signal();
     }
 
     /// Whether it was pulled.
@@ -43,6 +43,6 @@ impl Cancel {
 
 impl AsFd for Cancel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.bell.as_fd()
+        self.0.wake_up.as_fd()
     }
 }

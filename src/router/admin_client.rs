@@ -9,6 +9,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// Why there is no router at the end.
+pub const STOPS: &str = "the server stops";
+
 /// Bytes of an answer that are read; the router's configuration has a hundredth of it.
 const MOST: usize = 4 << 20;
 
@@ -45,7 +48,7 @@ pub fn ask(
             return Err(io::Error::from(ErrorKind::TimedOut));
         }
         if stop.is_cancelled() {
-            return Err(io::Error::other(super::caddy_supervisor::STOPS));
+            return Err(io::Error::other(STOPS));
         }
         Ok(left.min(most))
     };

@@ -7,9 +7,11 @@
 
 use super::caddy::Version;
 use super::client_headers;
-use crate::model::Trust;
+use super::ports::Ports;
+use super::settings::Settings;
+use super::static_page::page;
 use serde_json::{Value, json};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// How long a client may take to send a request's head.
@@ -41,90 +43,9 @@ const LOGS_KEPT: u32 = 2;
 /// The port that clients ask for when nothing else is said.
 const USUAL_HTTPS: u16 = 443;
 
-/// Where the router listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ports {
-    /// For plain HTTP.
-    pub http: u16,
-    /// For HTTPS, when one can be had.
-    pub https: Option<u16>,
-}
-
-impl Ports {
-    /// The ports in a configuration of ours.
-    pub fn read(config: &Value) -> Option<Self> {
-        let http = config.get("apps")?.get("http")?;
-        let port = |name: &str| u16::try_from(http.get(name)?.as_u64()?).ok();
-        let encrypts = http.get("servers")?.get("https").is_some();
-        let https = if encrypts { Some(port("https_port")?) } else { None };
-        Some(Self { http: port("http_port")?, https })
-    }
-}
-
-/// What the owner has set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Below it apps get their names.
-    pub base_domain: String,
-    /// The one address to listen on; all when unset.
-    pub bind: Option<IpAddr>,
-    /// The port for HTTP, when it is to be this one.
-    pub http_port: Option<u16>,
-    /// The port for HTTPS, when it is to be this one.
-    pub https_port: Option<u16>,
-    /// Where the dashboard answers.
-    pub dashboard_domain: Option<String>,
-    /// Whom the certificate authority writes to.
-    pub acme_email: Option<String>,
-    /// Certificates come from the router's own authority.
-    pub private_tls: bool,
-    /// Whose word on a visitor is believed.
-    pub trust: Trust,
-}
-
-/// Endings that no public authority certifies: reserved names (RFC 6761, RFC 6762,
-/// RFC 8375, ICANN's `.internal`) and what home routers use.
-const PRIVATE: [&str; 9] =
-    ["localhost", "test", "invalid", "example", "local", "internal", "lan", "home.arpa", "onion"];
-
-/// Whether a host name means something in private networks only.
-pub fn is_private(host: &str) -> bool {
-    PRIVATE.iter().any(|end| {
-        host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    })
-}
-
-impl Settings {
-    /// Whether a host is served over HTTPS.
-    #[must_use]
-    pub fn is_encrypted(&self, host: &str) -> bool {
-        if self.dashboard_domain.as_deref() == Some(host) {
-            return true;
-        }
-        let local = host == "localhost" || host.ends_with(".localhost");
-        !local && (self.private_tls || !is_private(host))
-    }
-
-    /// Where this machine itself reaches the router.
-    #[must_use]
-    pub fn own_ip(&self) -> IpAddr {
-        match self.bind {
-            Some(ip) if !ip.is_unspecified() => ip,
-            Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-            _ => Ipv4Addr::LOCALHOST.into(),
-        }
-    }
-
-    /// Whether its certificate comes from the router's own authority.
-    #[must_use]
-    pub fn is_own(&self, host: &str) -> bool {
-        self.private_tls || is_private(host)
-    }
-}
-
 /// Everything that the configuration depends on.
 #[derive(Debug)]
-pub struct Layout<'a> {
+pub struct CaddyConfig<'a> {
     /// The router's directory.
     pub dir: &'a Path,
     /// Where published files are.
@@ -141,7 +62,7 @@ pub struct Layout<'a> {
     pub version: &'a Version,
 }
 
-impl Layout<'_> {
+impl CaddyConfig<'_> {
     /// Where its configuration is changed.
     #[must_use]
     pub fn admin(dir: &Path) -> PathBuf {
@@ -412,18 +333,6 @@ fn nested(matcher: &Value, routes: Vec<Value>) -> Value {
 fn said(text: &str) -> Value {
     let handler = json!({"handler": "static_response", "status_code": 200, "body": text});
     json!({"handle": [handler], "terminal": true})
-}
-
-pub(super) fn page(status: u16, text: &str) -> Value {
-    json!({
-        "handler": "static_response",
-        "status_code": status,
-        "headers": {
-            "Content-Type": ["text/plain; charset=utf-8"],
-            "Cache-Control": ["no-store"],
-        },
-        "body": format!("{text}\n"),
-    })
 }
 
 fn unknown() -> Value {

@@ -1,15 +1,18 @@
 //! Watches Caddy: whether it is there, answers, and does what it was told.
 
-use super::caddy_config::Layout;
-use super::caddy_supervisor::{AGAIN, Keeper};
-use super::route_table::Entry;
-use super::{Host, State, admin_client, caddy};
-use crate::proc::{Running, wait_any};
+use super::caddy_config::CaddyConfig;
+use super::route_table::{Entry, RouteTable};
+use super::{RouterState, admin_client, caddy};
+use crate::proc::{Cancel, Running, wait_any};
 use crate::sync::lock;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Time between two questions.
+pub const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long a change may take until the router is seen to follow it. It needs
 /// milliseconds, or two seconds when it is just being started again.
 const CONFIRMING: Duration = Duration::from_secs(10);
@@ -24,11 +27,11 @@ const IDLE: Duration = Duration::from_secs(5);
 const FREE: u32 = 3;
 
 /// No app has such a host.
-pub(super) const NO_HOST: &str = "-";
+pub const NO_HOST: &str = "-";
 
 /// What ends the watch.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub enum Seen {
     /// Caddy's end.
     End,
     /// That of the server.
@@ -37,15 +40,25 @@ pub(super) enum Seen {
     BetterPorts,
 }
 
-impl Keeper {
+/// Asks Caddy whether it serves, and what it does with a host.
+pub struct CaddyHealth {
+    /// The router's directory.
+    pub dir: PathBuf,
+    /// What the router is doing.
+    pub state: Arc<Mutex<RouterState>>,
+    /// Ends whatever waits.
+    pub stop: Cancel,
+}
+
+impl CaddyHealth {
     /// Waits for Caddy's end, and brings it about when Caddy is there and says nothing any
     /// more.
-    pub(super) fn watch(&self, mut running: Running) -> Seen {
+    pub fn watch(&self, mut running: Running, could_move: &dyn Fn() -> bool) -> Seen {
         let (mut asked, mut silent, mut free) = (Instant::now(), 0, 0);
         while running.try_wait().is_none() {
             if asked.elapsed() >= IDLE {
                 silent = if self.found(NO_HOST).is_ok() { 0 } else { silent + 1 };
-                free = if self.could_move() { free + 1 } else { 0 };
+                free = if could_move() { free + 1 } else { 0 };
                 // Not `IDLE` after the question: a silent one takes its time.
                 asked = Instant::now();
                 if silent >= SILENT && !self.stop.is_cancelled() {
@@ -55,7 +68,7 @@ impl Keeper {
                 }
             }
             if wait_any(&[running.as_fd(), self.stop.as_fd()], IDLE).is_err() {
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(ASK_AGAIN);
             }
             if self.stop.is_cancelled() {
                 return Seen::Stop;
@@ -68,34 +81,30 @@ impl Keeper {
         Seen::End
     }
 
-    /// Whether Caddy lacks a port that it could have by now.
-    fn could_move(&self) -> bool {
-        let State::Running { ports, lack: Some(_), .. } = *lock(&self.state) else { return false };
-        self.place(Some(ports)).is_ok_and(|place| place.ports != ports)
-    }
-
-    pub(super) fn is_serving(&self) -> bool {
+    /// Whether it takes requests as it should.
+    pub fn is_serving(&self) -> bool {
         self.found(NO_HOST).is_ok_and(|answer| answer.status == 404)
     }
 
     fn found(&self, host: &str) -> io::Result<admin_client::Answer> {
-        admin_client::ask(&Layout::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
+        admin_client::ask(&CaddyConfig::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
     }
 
-    /// Waits until the router is seen to follow a change. `Some` says why there is
+    /// Waits until the router is seen to follow a change of the table. `Some` says why there is
     /// no router to ask. The app's host is asked for anew each time, for its owner may
     /// rename it meanwhile; and when the process before ends in this moment and leads the
     /// app's requests nowhere, `point` makes the change once more.
-    pub(super) fn confirm(
+    pub fn confirm(
         &self,
-        host: Host<'_>,
+        table: &RouteTable,
+        host: &dyn Fn() -> Result<String, String>,
         entry: &mut Entry,
         point: &dyn Fn() -> Result<Entry, String>,
     ) -> Result<Option<String>, String> {
         let until = Instant::now() + CONFIRMING;
         loop {
             let host = host()?;
-            if self.table.is_overtaken(entry) {
+            if table.is_overtaken(entry) {
                 *entry = point()?;
             }
             let expected = format!("/{host}/{}", entry.name);
@@ -104,7 +113,7 @@ impl Keeper {
                 return Ok(None);
             }
             let state = lock(&self.state).clone();
-            if let State::Missing(why) = state {
+            if let RouterState::Missing(why) = state {
                 return Ok(Some(why));
             }
             if Instant::now() > until || self.stop.is_cancelled() {
@@ -114,7 +123,7 @@ impl Keeper {
                 };
                 return Err(format!("the router did not confirm the new route: {why}"));
             }
-            std::thread::sleep(AGAIN);
+            std::thread::sleep(ASK_AGAIN);
         }
     }
 }

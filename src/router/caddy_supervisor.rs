@@ -1,15 +1,14 @@
 //! Keeps Caddy running: starts it or finds it again, and has it follow.
 
-use super::State;
-use super::admin_client;
+use super::admin_client::{self, STOPS};
 use super::caddy::{self, Version};
-use super::caddy_config::{Layout, Ports, Settings};
-use super::caddy_health::Seen;
-use super::certificate_watch::Names;
+use super::caddy_config::CaddyConfig;
+use super::caddy_health::{ASK_AGAIN, CaddyHealth, Seen};
 use super::certificates;
-use super::route_table::Table;
+use super::ports::Ports;
+use super::settings::Settings;
+use super::{RouterState, TakeBack};
 use crate::proc::{Cancel, Running, wait_any};
-use crate::runtime::port_guard::PortGuard;
 use crate::sync::lock;
 use serde_json::Value;
 use std::fs;
@@ -29,8 +28,6 @@ const HTTPS: [u16; 2] = [443, 8443];
 const STARTING: Duration = Duration::from_secs(15);
 /// How long it may take to judge a configuration, and to go over to it.
 const LOADING: Duration = Duration::from_secs(8);
-/// Time between two questions.
-pub(super) const AGAIN: Duration = Duration::from_millis(20);
 /// A router that lived this long is started again without a pause.
 const STABLE: Duration = Duration::from_secs(10);
 /// The first pause otherwise, and the longest; it doubles. What was missing may have been
@@ -44,40 +41,34 @@ const LATELY: Duration = Duration::from_secs(60);
 /// All addresses, of both kinds.
 const EVERYWHERE: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// Why there is no router at the end.
-pub const STOPS: &str = "the server stops";
-
 /// The longest path that fits into the address of a Unix socket (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Where the router listens.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place {
-    pub ports: Ports,
+struct Place {
+    ports: Ports,
     /// Why not where it should.
-    pub lack: Option<String>,
+    lack: Option<String>,
 }
 
 /// What keeps Caddy running, and its configuration right.
-#[derive(Debug)]
-pub struct Keeper {
-    pub settings: Settings,
+pub struct CaddySupervisor {
+    pub settings: Arc<Settings>,
     pub dir: PathBuf,
     pub sites: PathBuf,
     pub front: PathBuf,
-    pub table: Table,
-    pub guard: Arc<PortGuard>,
+    pub take_back: TakeBack,
     /// The path at which the router asks itself for permission.
     pub secret: String,
-    /// The names that need a certificate.
-    pub names: Names,
-    pub state: Mutex<State>,
+    pub health: Arc<CaddyHealth>,
+    pub state: Arc<Mutex<RouterState>>,
     pub stop: Cancel,
 }
 
-impl Keeper {
+impl CaddySupervisor {
     /// Keeps Caddy running until the server stops.
-    pub fn keep(&self) {
+    pub fn run(&self) {
         let mut pause = Duration::ZERO;
         let mut served: Option<Instant> = None;
         loop {
@@ -88,7 +79,7 @@ impl Keeper {
             match self.bring_up() {
                 Ok(running) => {
                     let since = Instant::now();
-                    match self.watch(running) {
+                    match self.health.watch(running, &|| self.could_move()) {
                         Seen::Stop => return,
                         Seen::BetterPorts => {
                             pause = Duration::ZERO;
@@ -96,14 +87,14 @@ impl Keeper {
                         }
                         Seen::End => {}
                     }
-                    *lock(&self.state) = State::Starting;
+                    *lock(&self.state) = RouterState::Starting;
                     log::warn!("the router has ended; starting it again");
                     served = Some(Instant::now());
                     let stable = since.elapsed() >= STABLE;
                     pause = if stable { Duration::ZERO } else { after(pause).min(SERVED_PAUSE) };
                 }
                 Err(why) => {
-                    let state = State::Missing(why.clone());
+                    let state = RouterState::Missing(why.clone());
                     if std::mem::replace(&mut *lock(&self.state), state.clone()) != state {
                         log::warn!("apps are not routed: {why}");
                     }
@@ -147,7 +138,7 @@ impl Keeper {
         if let Some(lack) = &lack {
             log::warn!("{lack}");
         }
-        *lock(&self.state) = State::Running { version, ports, lack };
+        *lock(&self.state) = RouterState::Running { version, ports, lack };
         Ok(running)
     }
 
@@ -161,7 +152,7 @@ impl Keeper {
                     .to_owned(),
             );
         }
-        if Layout::admin(&self.dir).as_os_str().len() > MAX_SOCKET_PATH {
+        if CaddyConfig::admin(&self.dir).as_os_str().len() > MAX_SOCKET_PATH {
             return Err(
                 "the path of the data directory is too long for the router's sockets; set \
                         DATA_DIR to one of at most 88 bytes"
@@ -174,12 +165,12 @@ impl Keeper {
     /// Where a Caddy that was found listens, once it has the right configuration.
     fn adopted(&self, version: &Version) -> Option<Place> {
         let runs = self.running_configuration()?;
-        if !self.is_serving() {
+        if !self.health.is_serving() {
             return None;
         }
         let place = self.place(Ports::read(&runs));
         let place = place.inspect_err(|why| log::warn!("{why}")).ok()?;
-        let right = self.layout(place.ports, version);
+        let right = self.configuration(place.ports, version);
         if runs == right {
             return Some(place);
         }
@@ -196,7 +187,7 @@ impl Keeper {
     fn launch(&self, version: &Version) -> Result<(Running, Place), String> {
         let last = fs::read_to_string(self.config()).ok();
         let place = self.place(None)?;
-        let text = self.layout(place.ports, version).to_string();
+        let text = self.configuration(place.ports, version).to_string();
         // Caddy was killed while it wrote them, and would not get others in their place.
         certificates::discard_broken(&self.dir, None, Duration::ZERO);
         if last.as_deref() != Some(&text) {
@@ -215,12 +206,12 @@ impl Keeper {
                 (Err(why), None) => return Err(format!("Caddy refuses its configuration: {why}")),
             }
         }
-        for socket in [Layout::admin(&self.dir), Layout::check(&self.dir)] {
+        for socket in [CaddyConfig::admin(&self.dir), CaddyConfig::check(&self.dir)] {
             let _ = fs::remove_file(socket);
         }
         let mut running = caddy::start(&self.dir, &self.config())?;
         let until = Instant::now() + STARTING;
-        while !self.is_serving() {
+        while !self.health.is_serving() {
             if running.try_wait().is_some() {
                 return Err(format!("Caddy ended at once: {}", caddy::last_words(&self.dir)));
             }
@@ -232,14 +223,14 @@ impl Keeper {
                 caddy::end(running);
                 return Err(format!("Caddy did not serve within {} s", STARTING.as_secs()));
             }
-            let _ = wait_any(&[running.as_fd()], AGAIN);
+            let _ = wait_any(&[running.as_fd()], ASK_AGAIN);
         }
         Ok((running, place))
     }
 
     /// Where to listen: as the owner says or as is usual, or else on another port. A Caddy
     /// of ours may listen somewhere `now`. Without HTTPS the rest still works.
-    pub(super) fn place(&self, now: Option<Ports>) -> Result<Place, String> {
+    fn place(&self, now: Option<Ports>) -> Result<Place, String> {
         let own = &self.settings;
         let (http, mut lack) =
             self.choose(own.http_port, now.map(|now| now.http), HTTP, "HTTP_PORT")?;
@@ -256,6 +247,14 @@ impl Keeper {
         };
         let lack = (!lack.is_empty()).then(|| lack.join("; "));
         Ok(Place { ports: Ports { http, https }, lack })
+    }
+
+    /// Whether Caddy lacks a port that it could have by now.
+    fn could_move(&self) -> bool {
+        let RouterState::Running { ports, lack: Some(_), .. } = *lock(&self.state) else {
+            return false;
+        };
+        self.place(Some(ports)).is_ok_and(|place| place.ports != ports)
     }
 
     fn choose(
@@ -295,15 +294,15 @@ impl Keeper {
         loop {
             match caddy::can_listen(self.settings.bind, port) {
                 Err(error)
-                    if error.kind() == ErrorKind::AddrInUse
-                        && self.guard.take_back(address.port()) => {}
+                    if error.kind() == ErrorKind::AddrInUse && (self.take_back)(address.port()) => {
+                }
                 result => return result,
             }
         }
     }
 
-    fn layout(&self, ports: Ports, version: &Version) -> Value {
-        Layout {
+    fn configuration(&self, ports: Ports, version: &Version) -> Value {
+        CaddyConfig {
             dir: &self.dir,
             sites: &self.sites,
             front: &self.front,
@@ -318,7 +317,7 @@ impl Keeper {
     /// What Caddy says that it runs.
     fn running_configuration(&self) -> Option<Value> {
         // Caddy wants an empty host on a Unix socket.
-        let admin = Layout::admin(&self.dir);
+        let admin = CaddyConfig::admin(&self.dir);
         let answer = admin_client::ask(&admin, "GET", "", "/config/", b"", LOADING, &self.stop);
         serde_json::from_str(&answer.ok()?.body).ok()
     }
@@ -329,7 +328,7 @@ impl Keeper {
     fn load(&self, text: &str) -> Result<(), String> {
         self.write("next.json", text)?;
         caddy::judge(&self.dir, &self.dir.join("next.json"), LOADING, &self.stop)?;
-        let admin = Layout::admin(&self.dir);
+        let admin = CaddyConfig::admin(&self.dir);
         let answer =
             admin_client::ask(&admin, "POST", "", "/load", text.as_bytes(), LOADING, &self.stop);
         match answer.map_err(|error| error.to_string())? {

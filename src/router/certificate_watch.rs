@@ -6,8 +6,10 @@
 //! cannot have one would be a new order at the authority, which soon takes none from anybody
 //! here; so such a name is permitted one only while this visitor knocks, more and more seldom.
 
-use super::caddy_supervisor::Keeper;
-use super::{State, caddy_health, certificates};
+use super::caddy_health::NO_HOST;
+use super::route_table::RouteTable;
+use super::settings::Settings;
+use super::{RouterState, certificates};
 use crate::proc::{Cancel, Exec, find};
 use crate::sync::{lock, wait_until};
 use serde_json::Value;
@@ -15,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
-use std::sync::{Condvar, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Names that are looked at beside one another: one that waits for an authority keeps few others waiting.
@@ -154,9 +156,25 @@ impl Names {
     }
 }
 
-impl Keeper {
+/// Looks after the names.
+pub struct CertificateWatch {
+    /// What the owner has set.
+    pub settings: Arc<Settings>,
+    /// Where names are permitted a certificate.
+    pub table: Arc<RouteTable>,
+    /// The router's directory.
+    pub dir: PathBuf,
+    /// What the router is doing.
+    pub state: Arc<Mutex<RouterState>>,
+    /// Ends whatever waits.
+    pub stop: Cancel,
+    /// The names that need a certificate.
+    pub names: Names,
+}
+
+impl CertificateWatch {
     /// Looks after names until the server stops.
-    pub(super) fn look_after_names(&self) {
+    pub fn run(&self) {
         while let Some(host) = self.names.next(&self.stop) {
             let pause = self.look_after(&host);
             self.names.change(&host, |watched| {
@@ -168,7 +186,7 @@ impl Keeper {
 
     /// Looks after one name; how long it may then be left alone.
     fn look_after(&self, host: &str) -> Duration {
-        let State::Running { ports, .. } = *lock(&self.state) else { return SOON };
+        let RouterState::Running { ports, .. } = *lock(&self.state) else { return SOON };
         let Some(port) = ports.https else {
             let why = "the router has no port for HTTPS".to_owned();
             self.names.change(host, |name| name.known.certificate = Certificate::Missing(why));
@@ -226,7 +244,9 @@ impl Keeper {
     }
 
     fn permit(&self, host: &str, may: bool) {
-        super::told(self.table.permit(host, may), "permission for a certificate cannot be changed");
+        if let Err(error) = self.table.permit(host, may) {
+            log::error!("permission for a certificate cannot be changed: {error}");
+        }
     }
 
     /// What the router has last said of a name since then.
@@ -248,7 +268,7 @@ fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), String> 
     let seconds = HANDSHAKE.as_secs().to_string();
     let curl = Exec::new("curl")
         .args(["-q", "-sS", "-k", "--http1.1", "--noproxy", "*", "--max-time", &seconds])
-        .args(["-o", "/dev/null", "-H", &format!("Host: {}", caddy_health::NO_HOST), "--resolve"])
+        .args(["-o", "/dev/null", "-H", &format!("Host: {NO_HOST}"), "--resolve"])
         .args([format!("{host}:{port}:{ip}"), "--".to_owned(), format!("https://{host}:{port}/")])
         .deadline(2 * HANDSHAKE);
     let output = curl.run_until(stop).map_err(|e| e.to_string())?;

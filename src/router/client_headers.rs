@@ -5,7 +5,7 @@
 //! came, who it has proved to be. Here that proxy is the router, so what came from outside
 //! under such a name is dropped, however it is spelled.
 
-use super::caddy_config::page;
+use super::static_page::page;
 use crate::model::Trust;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -74,7 +74,7 @@ pub struct Entry {
 
 /// The directories.
 #[derive(Debug)]
-pub struct Table {
+pub struct RouteTable {
     apps: PathBuf,
     hosts: PathBuf,
     encrypted: PathBuf,
@@ -84,7 +84,7 @@ pub struct Table {
     changing: Mutex<()>,
 }
 
-impl Table {
+impl RouteTable {
     /// The table inside a data directory.
     ///
     /// # Errors
@@ -184,7 +184,7 @@ impl Table {
     }
 
     /// Has these hosts served over HTTPS, and no others. Permission to ask for a certificate
-    /// comes with the host, and goes with it; in between it is [`Table::permit`]'s business.
+    /// comes with the host, and goes with it; in between it is [`RouteTable::permit`]'s business.
     ///
     /// # Errors
     /// When a file cannot be made or removed.
@@ -232,7 +232,7 @@ impl Table {
     /// Forgets every app that is not among these.
     ///
     /// # Errors
-    /// As [`Table::forget`].
+    /// As [`RouteTable::forget`].
     pub fn keep_only(&self, apps: &[AppId]) -> io::Result<()> {
         for name in sorted(&self.apps)? {
             match AppId::parse(&name) {
@@ -276,14 +276,14 @@ fn sorted(dir: &Path) -> io::Result<Vec<String>> {
 mod tests {
     use super::*;
 
-    fn table() -> (Table, tempfile::TempDir) {
+    fn table() -> (RouteTable, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(&dir.path().join("data")).unwrap();
-        (Table::open(&data).unwrap(), dir)
+        (RouteTable::open(&data).unwrap(), dir)
     }
 
     /// What the router would find for a host.
-    fn found(table: &Table, host: &str) -> Option<String> {
+    fn found(table: &RouteTable, host: &str) -> Option<String> {
         let names = sorted(&table.hosts.join(host)).ok()?;
         names.first().and_then(|n| n.split_once('.')).map(|(_, rest)| rest.to_owned())
     }

@@ -2,17 +2,17 @@
 //! and those that were asked to end.
 
 use super::instance::Instance;
-use super::supervisor::record_end;
 use super::tcp_sockets::busy_ports;
-use crate::deploy::Shared;
+use crate::journal::Journal;
 use crate::model::AppId;
+use crate::store::Store;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM.
-pub const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(30);
 /// The same for one whose app is being removed: nobody needs its last answers.
-pub const SHORT_GRACE: Duration = Duration::from_secs(5);
+const SHORT_GRACE: Duration = Duration::from_secs(5);
 /// The same when the server itself stops, which must be over within 10 s.
 const LAST_GRACE: Duration = Duration::from_secs(3);
 
@@ -31,17 +31,25 @@ const MOST_DRAINING: usize = 3;
 /// Time between two looks while a process is ending.
 pub const LOOK: Duration = Duration::from_millis(100);
 
+/// Why a process is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its owner has stopped the app: how it ends is recorded, and none is started meanwhile.
+    Stopped,
+    /// Another process has taken its place; the database remembers it as long as it is there.
+    Replaced,
+    /// Nobody needs to know any more.
+    Discarded,
+}
+
 /// A process on its way out.
 struct Ending {
     app: AppId,
     instance: Instance,
+    why: Why,
     /// What it is given before it is asked to end; `None` once it was asked.
     drain: Option<Drain>,
     kill_at: Instant,
-    /// Another process has taken its place; the database remembers it as long as it is there.
-    replaced: bool,
-    /// Somebody wants to know how it ended.
-    told: bool,
 }
 
 impl Ending {
@@ -82,13 +90,20 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Asks a process to end and gives it this long. `told` says that somebody wants to
-    /// know how it ended.
-    pub fn stop(&mut self, app: AppId, mut instance: Instance, grace: Duration, told: bool) {
+    /// Asks a process to end whose owner has stopped the app.
+    pub fn stop(&mut self, app: AppId, instance: Instance) {
+        self.ask(app, instance, Why::Stopped, GRACE);
+    }
+
+    /// Asks a process to end whose app is being removed.
+    pub fn discard(&mut self, app: AppId, instance: Instance) {
+        self.ask(app, instance, Why::Discarded, SHORT_GRACE);
+    }
+
+    fn ask(&mut self, app: AppId, mut instance: Instance, why: Why, grace: Duration) {
         instance.terminate();
         let kill_at = Instant::now() + grace;
-        let (drain, replaced) = (None, false);
-        self.all.push(Ending { app, instance, drain, kill_at, replaced, told });
+        self.all.push(Ending { app, instance, why, drain: None, kill_at });
     }
 
     /// Stops a process whose place another one has taken, once nobody is connected to
@@ -102,14 +117,14 @@ impl Draining {
         let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
         draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Ending { app, instance, drain, kill_at, replaced: true, told: false });
+        self.all.push(Ending { app, instance, why: Why::Replaced, drain, kill_at });
     }
 
     /// Reaps one that has ended by itself: something inside may take a moment to go,
     /// though it was killed.
     pub fn has_ended(&mut self, app: AppId, instance: Instance) {
-        let (drain, kill_at) = (None, Instant::now());
-        self.all.push(Ending { app, instance, drain, kill_at, replaced: false, told: false });
+        let (why, kill_at) = (Why::Discarded, Instant::now());
+        self.all.push(Ending { app, instance, why, drain: None, kill_at });
     }
 
     /// Asks those of an app to end that were left alone: it is stopped as a whole.
@@ -121,14 +136,14 @@ impl Draining {
     pub fn forget(&mut self, app: &AppId) {
         for ending in self.all.iter_mut().filter(|l| l.app == *app) {
             ending.ask();
-            (ending.told, ending.replaced) = (false, false);
+            ending.why = Why::Discarded;
             ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
         }
     }
 
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
-        self.all.iter().any(|ending| ending.told && ending.app == *app)
+        self.all.iter().any(|ending| ending.why == Why::Stopped && ending.app == *app)
     }
 
     /// The pids to know them by.
@@ -142,7 +157,7 @@ impl Draining {
     }
 
     /// Reaps those that were asked to end: when they have, or have had their time.
-    pub fn reap(&mut self, shared: &Shared) {
+    pub fn reap(&mut self, store: &Store, journal: &Journal) {
         let now = Instant::now();
         let busy = self.busy(now);
         self.all.retain_mut(|ending| {
@@ -155,15 +170,15 @@ impl Draining {
                 }
                 return true;
             }
-            if ending.told
+            if ending.why == Why::Stopped
                 && let Some(exit) = ending.instance.try_wait()
             {
-                record_end(shared, &ending.app, ending.instance.pid(), &exit.to_string());
-                shared.journal.note_app(&ending.app, "Stopped.");
+                record_end(store, &ending.app, ending.instance.pid(), &exit.to_string());
+                journal.note_app(&ending.app, "Stopped.");
             }
             let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());
-            if ending.replaced
-                && let Err(error) = shared.store.drained(pid, ticks)
+            if ending.why == Why::Replaced
+                && let Err(error) = store.drained(pid, ticks)
             {
                 log::error!("the end of process {pid} could not be noted: {error}");
             }
@@ -184,22 +199,29 @@ impl Draining {
 
     /// The server stops: those that shall end get a moment more. Those that were replaced
     /// stay as they are, in the middle of an answer or not; the next server finds them.
-    pub fn finish(&mut self, shared: &Shared) {
-        self.all.retain(|ending| !ending.replaced);
-        self.reap_within(shared, LAST_GRACE);
+    pub fn finish(&mut self, store: &Store, journal: &Journal) {
+        self.all.retain(|ending| ending.why != Why::Replaced);
+        self.reap_within(store, journal, LAST_GRACE);
         for ending in &mut self.all {
             ending.instance.kill();
         }
-        self.reap_within(shared, LAST_GRACE);
+        self.reap_within(store, journal, LAST_GRACE);
     }
 
-    fn reap_within(&mut self, shared: &Shared, limit: Duration) {
+    fn reap_within(&mut self, store: &Store, journal: &Journal, limit: Duration) {
         let until = Instant::now() + limit;
-        self.reap(shared);
+        self.reap(store, journal);
         while !self.is_empty() && Instant::now() < until {
             std::thread::sleep(LOOK);
-            self.reap(shared);
+            self.reap(store, journal);
         }
+    }
+}
+
+/// Notes how a process of an app has ended.
+pub fn record_end(store: &Store, app: &AppId, pid: u32, how: &str) {
+    if let Err(error) = store.process_ended(app, pid, how) {
+        log::error!("the end of app {app} could not be noted: {error}");
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::instance::Instance;
 use super::launch;
-use crate::deploy::deployer::Shared;
-use crate::journal::Redactor;
+use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, DeployId};
 use crate::proc::Exit;
+use crate::store::Store;
 
 /// Lines of an app's output that tell why it ended.
 const LAST_LINES: usize = 20;
@@ -32,51 +32,55 @@ const NO_MEMORY: [&str; 7] = [
     "cannot allocate memory",
 ];
 
-impl Shared {
-    /// How a process of an app has ended, with the limit that it was over where that is known,
-    /// or may well be.
-    pub fn how_it_ended(
-        &self,
-        app: &AppId,
-        deploy: &DeployId,
-        instance: &Instance,
-        exit: Exit,
-    ) -> String {
-        let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
-            return exit.to_string();
-        };
-        let says_so = || lacks_memory(&self.output_of(app, deploy));
-        match limit.exceeded(&says_so) {
-            Some(limit) => format!("{exit} ({limit})"),
-            None => exit.to_string(),
-        }
+/// How a process of an app has ended, with the limit that it was over where that is known,
+/// or may well be. `deploy` is the one that has started it.
+#[must_use]
+pub fn how_it_ended(
+    store: &Store,
+    journal: &Journal,
+    (app, deploy): (&AppId, &DeployId),
+    instance: &Instance,
+    exit: Exit,
+) -> String {
+    let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
+        return exit.to_string();
+    };
+    let says_so = || lacks_memory(&output_of(store, journal, app, deploy));
+    match limit.exceeded(&says_so) {
+        Some(limit) => format!("{exit} ({limit})"),
+        None => exit.to_string(),
     }
+}
 
-    /// Why an app has not proved itself, with what it wrote, and that alone.
-    pub fn with_last_lines(&self, app: &AppId, deploy: &DeployId, why: &str) -> (String, String) {
-        let lines = self.output_of(app, deploy);
-        let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
-        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
-        let last = last.iter().map(short).collect::<Vec<_>>().join("\n");
-        if last.is_empty() {
-            return (format!("{why}; it wrote nothing"), last);
-        }
-        (format!("{why}{}{ITS_LAST_LINES}{last}", about_port(&last)), last)
+/// Why an app has not proved itself, with what it wrote, and that alone.
+#[must_use]
+pub fn with_last_lines(
+    store: &Store,
+    journal: &Journal,
+    (app, deploy): (&AppId, &DeployId),
+    why: &str,
+) -> (String, String) {
+    let lines = output_of(store, journal, app, deploy);
+    let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    let last = last.iter().map(short).collect::<Vec<_>>().join("\n");
+    if last.is_empty() {
+        return (format!("{why}; it wrote nothing"), last);
     }
+    (format!("{why}{}{ITS_LAST_LINES}{last}", about_port(&last)), last)
+}
 
-    /// What a release has written, as far as the release before, which writes into the same
-    /// log, lets us see it.
-    fn output_of(&self, app: &AppId, deploy: &DeployId) -> Vec<String> {
-        // Without all secrets known, nothing can be shown.
-        let secrets = self.store.secrets_of(app).ok();
-        let tail = secrets.and_then(|secrets| {
-            self.journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets)).ok()
-        });
-        let mut tail = tail.unwrap_or_default();
-        let mark = launch::mark(deploy);
-        let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
-        tail.split_off(begun)
-    }
+/// What a release has written, as far as the release before, which writes into the same
+/// log, lets us see it.
+fn output_of(store: &Store, journal: &Journal, app: &AppId, deploy: &DeployId) -> Vec<String> {
+    // Without all secrets known, nothing can be shown.
+    let secrets = store.secrets_of(app).ok();
+    let tail =
+        secrets.and_then(|secrets| journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets)).ok());
+    let mut tail = tail.unwrap_or_default();
+    let mark = launch::mark(deploy);
+    let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
+    tail.split_off(begun)
 }
 
 /// A reason without the app's output, which may follow it.

@@ -71,7 +71,7 @@ impl Visit {
 
 /// What is expected of a release.
 #[derive(Debug, Clone)]
-pub struct Check<'a> {
+pub struct HealthCheck<'a> {
     /// The port that it was given.
     pub port: u16,
     /// The user that is the app's alone, where there is one.
@@ -145,7 +145,7 @@ pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener
     Who::listens(port, uid, instance, all) == Who::TheApp
 }
 
-impl Check<'_> {
+impl HealthCheck<'_> {
     /// Looks at once and then ever less often, down to every 250 ms, until the answer is clear.
     /// What the owner should know meanwhile is said.
     pub fn wait(&self, instance: &mut Instance, cancel: &Cancel, say: &dyn Fn(&str)) -> Verdict {

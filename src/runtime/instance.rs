@@ -9,7 +9,7 @@ use crate::inside;
 use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
 use crate::sandbox::bwrap::Sandbox;
-use crate::sandbox::limits::MemoryLimit;
+use crate::sandbox::memory_limit::MemoryLimit;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};

@@ -1,17 +1,20 @@
-//! Starts a release, and the surroundings that builds and apps find.
+//! Starts a release in a sandbox, where it has still to prove itself.
 
+use super::environment::for_app;
 use super::instance::Instance;
-use super::tcp_sockets::{RANGE, listeners};
-use crate::deploy::Shared;
-use crate::disk::layout::Recipe;
-use crate::journal::HALF_APP_LOG;
-use crate::model::{DeployId, EnvName, HostSocket, Secret};
-use crate::sandbox::bwrap::{Purpose, Sandbox};
-use crate::sandbox::host::Machine;
+use super::ports::Ports;
+use super::tcp_sockets::listeners;
+use crate::disk::layout::Layout;
+use crate::journal::{HALF_APP_LOG, Journal};
+use crate::model::{DeployId, HostSocket};
+use crate::sandbox::bwrap::Sandbox;
+use crate::sandbox::host::Host;
+use crate::sandbox::host_watch::HostWatch;
 use crate::sandbox::limits::Limits;
-use crate::sandbox::proxy_env;
-use crate::store::{App, Process};
+use crate::sandbox::port_range::RANGE;
+use crate::store::{App, Process, Store};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A release that was started and has not proved itself yet. Dropped, it ends:
 /// whatever stops a deploy leaves nothing running.
@@ -48,8 +51,36 @@ impl Drop for Launched {
     }
 }
 
-impl Shared {
-    /// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the environment opened at this moment.
+/// Starts releases.
+pub struct Launcher {
+    store: Arc<Store>,
+    journal: Arc<Journal>,
+    layout: Layout,
+    host: Arc<HostWatch>,
+    ports: Ports,
+}
+
+impl Launcher {
+    /// One that knows of no port yet that an app has.
+    #[must_use]
+    pub fn new(
+        store: &Arc<Store>,
+        journal: &Arc<Journal>,
+        layout: &Layout,
+        host: &Arc<HostWatch>,
+    ) -> Self {
+        let (store, journal) = (Arc::clone(store), Arc::clone(journal));
+        let (layout, host, ports) = (layout.clone(), Arc::clone(host), Ports::default());
+        Self { store, journal, layout, host, ports }
+    }
+
+    /// Takes note of a port that an app has, or had when the last server ended.
+    pub fn port_is_taken(&self, port: u16) {
+        self.ports.had(port);
+    }
+
+    /// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the
+    /// environment opened at this moment.
     ///
     /// # Errors
     /// The sentence that says why not: a value that does not open, a program that
@@ -60,26 +91,25 @@ impl Shared {
         deploy: &DeployId,
         release: &DeployId,
     ) -> Result<Launched, String> {
-        let machine = self.machine()?;
-        let recipe =
-            self.places.recipe(&app.id, release).ok_or("its files are gone; deploy again")?;
-        let start = recipe.start.as_deref().ok_or("it is a static site, which has no process")?;
+        let (layout, journal) = (&self.layout, &self.journal);
+        let host = self.host.wait()?;
+        let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
+        let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
         let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
-        let log = self.journal.app_log_files(&app.id);
+        let log = journal.app_log_files(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
-        let port =
-            self.ports.fresh().map_err(|e| format!("{e}{}", self.who_has_ports(&machine)))?;
-        let exits = self.places.prepare_exits(&app.id);
+        let port = self.ports.fresh().map_err(|e| format!("{e}{}", self.who_has_ports(&host)))?;
+        let exits = layout.prepare_exits(&app.id);
         exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
-        self.journal.note_app(&app.id, &mark(deploy));
-        let sandbox = for_app(&machine, app.slot, &recipe, env)
-            .bind(&self.places.release(&app.id, release), "/app")
-            .bind(&self.places.persistent(&app.id), "/data")
+        journal.note_app(&app.id, &mark(deploy));
+        let sandbox = for_app(&host, app.slot, &spec, env)
+            .bind(&layout.release(&app.id, release), "/app")
+            .bind(&layout.persistent(&app.id), "/data")
             .port(port)
             .log(HALF_APP_LOG)
-            .limits(Limits::of_app(app, &machine))
-            .exit_to(self.places.exit_file(&app.id, port));
-        let sandbox = with_sockets(sandbox, app, self.places.apps().as_path())?;
+            .limits(Limits::of_app(app, host.memory))
+            .exit_to(layout.exit_file(&app.id, port));
+        let sandbox = with_sockets(sandbox, app, layout.apps().as_path())?;
         let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
         let process = Process {
             deploy: deploy.clone(),
@@ -90,14 +120,12 @@ impl Shared {
         };
         Ok(Launched { instance: Some(instance), process })
     }
-}
 
-impl Shared {
     /// Who has the most of the ports that apps are given, as the end of a sentence.
-    fn who_has_ports(&self, machine: &Machine) -> String {
+    fn who_has_ports(&self, host: &Host) -> String {
         let all = listeners();
         let of = |app: &App| {
-            let uid = machine.outside_uid(app.slot);
+            let uid = host.users.outside_uid(app.slot);
             let theirs =
                 all.iter().filter(|l| RANGE.contains(&l.address.port()) && Some(l.uid) == uid);
             theirs.count()
@@ -143,81 +171,6 @@ fn may_be_shown(real: &Path, data: &Path) -> bool {
 /// The line in an app's log where a process of a release begins.
 pub fn mark(deploy: &DeployId) -> String {
     format!("Starting release {deploy}.")
-}
-
-/// The sandbox of an app, but for its port and directories. What the owner sets wins.
-fn for_app<'a>(
-    machine: &'a Machine,
-    slot: u16,
-    recipe: &Recipe,
-    env: Vec<(EnvName, Secret, bool)>,
-) -> Sandbox<'a> {
-    let mut sandbox = surroundings(Sandbox::new(machine, Purpose::Run, slot), &recipe.root)
-        .env("HOME", "/tmp")
-        .env("HOST", "127.0.0.1")
-        .env("NODE_ENV", "production")
-        // Otherwise Python keeps what an app prints until there are 8 KiB of it.
-        .env("PYTHONUNBUFFERED", "1");
-    for (name, value, _) in env {
-        sandbox = sandbox.secret_env(name.as_str(), value);
-    }
-    sandbox
-}
-
-/// The sandbox of a build, but for its directories. What the owner sets wins.
-pub fn for_build<'a>(
-    machine: &'a Machine,
-    slot: u16,
-    root: &str,
-    env: Vec<(EnvName, Secret, bool)>,
-) -> Sandbox<'a> {
-    let mut sandbox = surroundings(Sandbox::new(machine, Purpose::Build, slot), root);
-    for (name, value) in BUILD_VARIABLES {
-        sandbox = sandbox.env(name, value);
-    }
-    for (name, value, _) in env {
-        sandbox = sandbox.secret_env(name.as_str(), value);
-    }
-    sandbox
-}
-
-/// Where tools keep what the next build can use again, and how they talk to a log
-/// instead of a terminal. `/tmp` is memory, builds need more.
-const BUILD_VARIABLES: [(&str, &str); 15] = [
-    ("HOME", "/cache"),
-    ("TMPDIR", "/var/tmp"),
-    ("XDG_CACHE_HOME", "/cache/xdg"),
-    ("PIP_CACHE_DIR", "/cache/pip"),
-    ("PIP_NO_INPUT", "1"),
-    ("PIP_PROGRESS_BAR", "off"),
-    ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-    ("npm_config_cache", "/cache/npm"),
-    ("npm_config_update_notifier", "false"),
-    ("CARGO_HOME", "/cache/cargo"),
-    ("CARGO_TARGET_DIR", "/cache/cargo-target"),
-    ("GOCACHE", "/cache/go-build"),
-    ("GOMODCACHE", "/cache/go-mod"),
-    ("BUNDLE_USER_CACHE", "/cache/bundle"),
-    ("PYTHONUNBUFFERED", "1"),
-];
-
-/// What builds and apps have in common: where they are, where their tools are.
-fn surroundings<'a>(sandbox: Sandbox<'a>, root: &str) -> Sandbox<'a> {
-    let dir = if root.is_empty() { "/app".to_owned() } else { format!("/app/{root}") };
-    let mut own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin");
-    if !root.is_empty() {
-        // Where workspaces put what their members share.
-        own.push_str(":/app/node_modules/.bin");
-    }
-    let mut sandbox = sandbox
-        .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
-        .env("LANG", "C.UTF-8")
-        // In the release, since an app needs its gems when it runs.
-        .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"));
-    for (name, value) in proxy_env::variables() {
-        sandbox = sandbox.env(name, value);
-    }
-    sandbox.dir(dir)
 }
 
 #[cfg(test)]

@@ -3,9 +3,8 @@
 //! Pauses, crashes and restarts are kept in memory alone: they are over when the server is
 //! started anew, which starts what should run at once.
 
-use crate::deploy::deployer::{Deployer, Shared};
 use crate::model::{AppId, AppStatus, UnixMillis, Wanted, unix_millis};
-use crate::store::AppText;
+use crate::store::{App, AppText};
 use crate::sync::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -20,7 +19,7 @@ const STABLE: Duration = Duration::from_secs(60);
 
 /// An app as it is now.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct AppState {
     /// In a word.
     pub status: AppStatus,
     /// Why it is down, while it is.
@@ -85,9 +84,9 @@ impl Known {
 
 /// What the supervisor knows of all apps, for others to read.
 #[derive(Debug, Default)]
-pub struct Board(Mutex<HashMap<AppId, Known>>);
+pub struct StatusBoard(Mutex<HashMap<AppId, Known>>);
 
-impl Board {
+impl StatusBoard {
     /// All that was is over: a new release, a new wish of the owner.
     pub fn clear(&self, app: &AppId) {
         lock(&self.0).remove(app);
@@ -118,19 +117,46 @@ impl Board {
     }
 
     /// Its process has ended by itself.
-    pub fn ended(&self, app: &AppId, how: &str, again: Again) {
+    pub fn ended(&self, app: &AppId, how: &str, backoff: Backoff) {
         self.change(app, |known| {
             known.last_exit = Some(how.to_owned());
-            known.down(again);
+            known.down(backoff);
         });
     }
 
     /// It could not be started.
-    pub fn not_started(&self, app: &AppId, why: &str, again: Again) {
+    pub fn not_started(&self, app: &AppId, why: &str, backoff: Backoff) {
         self.change(app, |known| {
             known.not_started = Some(format!("it could not be started: {why}"));
-            known.down(again);
+            known.down(backoff);
         });
+    }
+
+    /// An app as it is now.
+    #[must_use]
+    pub fn state(&self, app: &AppText<'_>) -> AppState {
+        let known = AppId::parse(app.id).map(|id| self.known(&id));
+        // Files neither start nor end.
+        let known = known.ok().filter(|_| !app.is_static && app.wanted == Wanted::Running);
+        let known = known.unwrap_or_default();
+        let status = if app.is_static { app.status } else { known.refine(app.status) };
+        let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
+        let why = || known.not_started.clone().or_else(|| known.last_exit.clone());
+        AppState {
+            status,
+            detail: if is_down { why() } else { None },
+            restarts: known.restarts,
+            last_exit: known.last_exit.clone(),
+            next_start_at: known.next_start_at,
+        }
+    }
+
+    /// Whether an app answers its visitors, as far as that is known.
+    #[must_use]
+    pub fn serves(&self, app: &App) -> bool {
+        let known = self.known(&app.id);
+        let is_up = app.port().is_some() && known.phase == Phase::Settled && !known.loops();
+        app.wanted == Wanted::Running && app.live_deploy.is_some() && (app.is_static || is_up)
     }
 
     fn change(&self, app: &AppId, change: impl FnOnce(&mut Known)) {
@@ -143,23 +169,23 @@ impl Board {
 }
 
 impl Known {
-    fn down(&mut self, again: Again) {
-        let pause = i64::try_from(again.pause.as_millis()).unwrap_or(i64::MAX);
+    fn down(&mut self, backoff: Backoff) {
+        let pause = i64::try_from(backoff.pause.as_millis()).unwrap_or(i64::MAX);
         self.next_start_at = Some(unix_millis().saturating_add(pause));
-        (self.phase, self.loops) = (Phase::Down, again.loops);
+        (self.phase, self.loops) = (Phase::Down, backoff.loops);
     }
 }
 
 /// When an app that has ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Again {
+pub struct Backoff {
     /// How long to wait.
     pub pause: Duration,
     /// Whether it ends again and again.
     pub loops: bool,
 }
 
-impl Again {
+impl Backoff {
     /// For one that lived this long, by the monotonic clock, after the pause before.
     #[must_use]
     pub fn after(before: Option<Duration>, lived: Duration) -> Self {
@@ -171,46 +197,15 @@ impl Again {
         }
     }
 
-    /// Whether what happens again and again is told again, and what to add then: once a
-    /// minute for weeks would bury what matters.
+    /// What ends the line about it; none when there is to be no line: one a minute for weeks
+    /// would bury what matters.
     #[must_use]
-    pub fn worth_a_line(self, before: Option<Duration>) -> Option<&'static str> {
+    pub fn line_ending(self, before: Option<Duration>) -> Option<&'static str> {
         match self.pause == LONGEST_PAUSE {
             false => Some(""),
             true if before == Some(LONGEST_PAUSE) => None,
             true => Some(" From now on it is tried every minute without a line here."),
         }
-    }
-}
-
-impl Deployer {
-    /// An app as it is now.
-    #[must_use]
-    pub fn state(&self, app: &AppText<'_>) -> State {
-        let known = AppId::parse(app.id).map(|id| self.shared.board.known(&id));
-        // Files neither start nor end.
-        let known = known.ok().filter(|_| !app.is_static && app.wanted == Wanted::Running);
-        let known = known.unwrap_or_default();
-        let status = if app.is_static { app.status } else { known.refine(app.status) };
-        let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
-        let why = || known.not_started.clone().or_else(|| known.last_exit.clone());
-        State {
-            status,
-            detail: if is_down { why() } else { None },
-            restarts: known.restarts,
-            last_exit: known.last_exit.clone(),
-            next_start_at: known.next_start_at,
-        }
-    }
-}
-
-impl Shared {
-    /// Whether an app answers its visitors, as far as that is known.
-    pub fn serves(&self, id: &AppId) -> bool {
-        let Ok(Some(app)) = self.store.app(id) else { return false };
-        let known = self.board.known(id);
-        let is_up = app.port().is_some() && known.phase == Phase::Settled && !known.loops();
-        app.wanted == Wanted::Running && app.live_deploy.is_some() && (app.is_static || is_up)
     }
 }
 
@@ -224,7 +219,7 @@ mod tests {
         let mut pause = None;
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            let next = Again::after(pause, seconds(59));
+            let next = Backoff::after(pause, seconds(59));
             assert_eq!(next.loops, pause.is_some());
             pauses.push(next.pause.as_secs());
             pause = Some(next.pause);
@@ -232,28 +227,31 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         let line = |before: u64, lived| {
             let before = Some(seconds(before));
-            Again::after(before, seconds(lived)).worth_a_line(before)
+            Backoff::after(before, seconds(lived)).line_ending(before)
         };
         assert_eq!(line(16, 0), Some(""));
         assert!(line(32, 0).unwrap().contains("without a line"));
         assert_eq!(line(60, 0), None);
         assert_eq!(line(60, 60), Some(""), "it was stable");
-        assert_eq!(Again::after(pause, seconds(60)), Again { pause: FIRST_PAUSE, loops: false });
-        assert_eq!(Again::after(None, seconds(0)).pause, FIRST_PAUSE);
+        assert_eq!(
+            Backoff::after(pause, seconds(60)),
+            Backoff { pause: FIRST_PAUSE, loops: false }
+        );
+        assert_eq!(Backoff::after(None, seconds(0)).pause, FIRST_PAUSE);
     }
 
     #[test]
     fn one_that_ends_again_and_again_is_said_to_until_it_was_stable() {
-        let board = Board::default();
+        let board = StatusBoard::default();
         let app = AppId::from_random([7; 10]);
         let (running, ended) = (AppStatus::Running, AppStatus::Crashed);
         let is = |status| board.known(&app).refine(status);
         assert_eq!((is(running), is(ended)), (running, ended), "nothing is known");
         let mut before = None;
         for (down, up) in [(ended, running), (AppStatus::CrashLooping, AppStatus::CrashLooping)] {
-            let again = Again::after(before, Duration::ZERO);
-            before = Some(again.pause);
-            board.ended(&app, "exit code 1", again);
+            let backoff = Backoff::after(before, Duration::ZERO);
+            before = Some(backoff.pause);
+            board.ended(&app, "exit code 1", backoff);
             assert_eq!((is(running), is(ended)), (down, down));
             board.started(&app);
             let arriving = if up == running { AppStatus::Starting } else { up };

@@ -3,17 +3,21 @@
 //! It hears of changes by messages and of ends through pidfds. What it does follows
 //! from two things alone: what the owner wants (in the database) and what runs.
 
-use super::draining::{Draining, GRACE, LOOK, SHORT_GRACE};
+use super::draining::{Draining, LOOK, record_end};
+use super::exit_reason::how_it_ended;
 use super::health_check::listens;
 use super::instance::Instance;
-use super::status_board::{Again, FIRST_PAUSE};
+use super::launch::Launcher;
+use super::recovery::Found;
+use super::status_board::{Backoff, FIRST_PAUSE, StatusBoard};
 use super::tcp_sockets::listeners;
-use crate::deploy::Shared;
+use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Exit, wait_any};
-use crate::router::Target;
-use crate::store::{App, Process};
-use crate::sync::Bell;
+use crate::router::{Router, Target};
+use crate::sandbox::host_watch::HostWatch;
+use crate::store::{App, Process, Store};
+use crate::sync::EventFd;
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -48,7 +52,7 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Handle {
     messages: Sender<Message>,
-    bell: Arc<Bell>,
+    wake_up: Arc<EventFd>,
 }
 
 impl Handle {
@@ -58,14 +62,17 @@ impl Handle {
     /// When the process has no descriptor left.
     pub fn new() -> io::Result<(Self, Mailbox)> {
         let (sender, messages) = channel();
-        let bell = Arc::new(Bell::new()?);
-        Ok((Self { messages: sender, bell: Arc::clone(&bell) }, Mailbox { messages, bell }))
+        let wake_up = Arc::new(EventFd::new()?);
+        Ok((
+            Self { messages: sender, wake_up: Arc::clone(&wake_up) },
+            Mailbox { messages, wake_up },
+        ))
     }
 
     /// Sends a message. After the supervisor has gone it is lost, as is the server.
     pub fn send(&self, message: Message) {
         let _ = self.messages.send(message);
-        self.bell.ring();
+        self.wake_up.signal();
     }
 }
 
@@ -73,7 +80,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Mailbox {
     messages: Receiver<Message>,
-    bell: Arc<Bell>,
+    wake_up: Arc<EventFd>,
 }
 
 /// A process of a live release.
@@ -102,7 +109,7 @@ impl Live {
 
 /// What is known of one app.
 #[derive(Default)]
-struct Entry {
+struct Supervised {
     live: Option<Live>,
     /// When to start it, if it is to be started.
     start_at: Option<Instant>,
@@ -110,31 +117,39 @@ struct Entry {
     pause: Option<Duration>,
 }
 
-/// What a server finds of the one before it.
-pub struct Found {
-    /// Live apps, where they listen, and their processes.
-    pub live: Vec<(AppId, u16, Instance)>,
-    /// Those that were replaced and may finish their answers.
-    pub draining: Draining,
+/// What the supervisor works with.
+pub struct Tools {
+    /// What its owner wants of each app, and what runs.
+    pub store: Arc<Store>,
+    /// The logs of apps.
+    pub journal: Arc<Journal>,
+    /// What leads requests to apps.
+    pub router: Arc<Router>,
+    /// What is known of the host.
+    pub host: Arc<HostWatch>,
+    /// What starts apps.
+    pub launcher: Arc<Launcher>,
+    /// Where it is told what the supervisor does.
+    pub board: Arc<StatusBoard>,
 }
 
 /// The supervisor.
 pub struct Supervisor {
-    shared: Arc<Shared>,
+    tools: Tools,
     mailbox: Mailbox,
-    entries: HashMap<AppId, Entry>,
+    apps: HashMap<AppId, Supervised>,
     draining: Draining,
 }
 
 impl Supervisor {
     /// A supervisor with the processes that were found running.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, mailbox: Mailbox, found: Found) -> Self {
+    pub fn new(tools: Tools, mailbox: Mailbox, found: Found) -> Self {
         let Found { live, draining } = found;
-        let mut supervisor = Self { shared, mailbox, entries: HashMap::new(), draining };
+        let mut supervisor = Self { tools, mailbox, apps: HashMap::new(), draining };
         for (app, port, instance) in live {
             let live = Live::there(instance, port);
-            supervisor.entries.insert(app, Entry { live: Some(live), ..Entry::default() });
+            supervisor.apps.insert(app, Supervised { live: Some(live), ..Supervised::default() });
         }
         supervisor
     }
@@ -155,13 +170,13 @@ impl Supervisor {
         while let Ok(message) = self.mailbox.messages.try_recv() {
             if matches!(message, Message::Shutdown) {
                 // Those that shall end get a moment more, all others stay as they are.
-                self.draining.finish(&self.shared);
+                self.draining.finish(&self.tools.store, &self.tools.journal);
                 return ControlFlow::Break(());
             }
             self.handle(message);
         }
         self.notice_ends();
-        self.draining.reap(&self.shared);
+        self.draining.reap(&self.tools.store, &self.tools.journal);
         self.start_due();
         self.route_ready();
         self.wait();
@@ -172,25 +187,25 @@ impl Supervisor {
         match message {
             Message::TakeOver(app, process, instance) => {
                 let live = Live::there(*instance, process.port);
-                let entry = Entry { live: Some(live), ..Entry::default() };
-                let old = self.entries.insert(app.clone(), entry);
-                self.shared.board.clear(&app);
+                let entry = Supervised { live: Some(live), ..Supervised::default() };
+                let old = self.apps.insert(app.clone(), entry);
+                self.tools.board.clear(&app);
                 if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
                 // Unless that start, or the crash, has changed the route, it is this already.
-                self.shared.router.point(&app, &Target::Process(process.port));
+                self.tools.router.point(&app, &Target::Process(process.port));
                 // Between the switch and this message we may have started the new
                 // release ourselves, for a crash of the old one; that was `old`.
-                if let Err(error) = self.shared.store.set_process(&app, Some(&process)) {
+                if let Err(error) = self.tools.store.set_process(&app, Some(&process)) {
                     log::error!("the process of app {app} could not be noted: {error}");
                 }
                 // The owner may have stopped it in the meantime.
                 self.look(&app);
             }
             Message::GiveUp(app) => {
-                let old = self.entries.insert(app.clone(), Entry::default());
-                self.shared.board.clear(&app);
+                let old = self.apps.insert(app.clone(), Supervised::default());
+                self.tools.board.clear(&app);
                 if let Some(old) = old.and_then(|entry| entry.live) {
                     self.draining.replace(app.clone(), old.instance, old.port);
                 }
@@ -205,39 +220,39 @@ impl Supervisor {
     /// Lets an app go that is being removed, or has been.
     fn forget(&mut self, app: AppId) {
         self.draining.forget(&app);
-        self.shared.board.clear(&app);
-        if let Some(live) = self.entries.remove(&app).and_then(|entry| entry.live) {
-            self.draining.stop(app, live.instance, SHORT_GRACE, false);
+        self.tools.board.clear(&app);
+        if let Some(live) = self.apps.remove(&app).and_then(|entry| entry.live) {
+            self.draining.discard(app, live.instance);
         }
     }
 
     /// Does what the owner wants of an app, now and without a pause.
     fn look(&mut self, id: &AppId) {
-        let app = match self.shared.store.app(id) {
+        let app = match self.tools.store.app(id) {
             Ok(Some(app)) => app,
             Ok(None) => {
                 // It was removed just as a deploy of it went live.
                 self.forget(id.clone());
-                return self.shared.router.forget(id);
+                return self.tools.router.forget(id);
             }
             Err(error) => return log::error!("app {id} is not looked after: {error}"),
         };
-        let entry = self.entries.entry(id.clone()).or_default();
+        let entry = self.apps.entry(id.clone()).or_default();
         entry.pause = None;
         match app.wanted {
             Wanted::Running if entry.live.is_none() && app.live_deploy.is_some() => {
                 entry.start_at = Some(Instant::now());
-                self.shared.board.to_start(id);
+                self.tools.board.to_start(id);
             }
             Wanted::Running => {}
             Wanted::Stopped => {
                 entry.start_at = None;
-                self.shared.router.point(id, &Target::Down);
+                self.tools.router.point(id, &Target::Down);
                 self.draining.hurry(id);
-                self.shared.board.stopping(id);
+                self.tools.board.stopping(id);
                 if let Some(live) = entry.live.take() {
-                    self.shared.journal.note_app(id, "Stopping, as its owner wants.");
-                    self.draining.stop(id.clone(), live.instance, GRACE, true);
+                    self.tools.journal.note_app(id, "Stopping, as its owner wants.");
+                    self.draining.stop(id.clone(), live.instance);
                 }
             }
         }
@@ -245,23 +260,26 @@ impl Supervisor {
 
     /// Takes notice of live processes that have ended by themselves.
     fn notice_ends(&mut self) {
-        for (id, entry) in &mut self.entries {
+        for (id, entry) in &mut self.apps {
             let Some(live) = entry.live.as_mut() else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
             // Before the database, which may be busy: its port is free for others now.
-            self.shared.router.point(id, &Target::Down);
-            let again = Again::after(entry.pause, live.since.elapsed());
-            let app = self.shared.store.app(id).ok().flatten();
+            self.tools.router.point(id, &Target::Down);
+            let backoff = Backoff::after(entry.pause, live.since.elapsed());
+            let app = self.tools.store.app(id).ok().flatten();
             // As one that was ended for taking a port of the server's.
             let stays = app.as_ref().is_some_and(|app| app.wanted == Wanted::Stopped);
             let deploy = app.and_then(|app| app.live_deploy);
             let how = deploy.map_or_else(
                 || exit.to_string(),
-                |deploy| self.shared.how_it_ended(id, &deploy, &live.instance, exit),
+                |deploy| {
+                    let Tools { store, journal, .. } = &self.tools;
+                    how_it_ended(store, journal, (id, &deploy), &live.instance, exit)
+                },
             );
-            record_end(&self.shared, id, live.instance.pid(), &how);
+            record_end(&self.tools.store, id, live.instance.pid(), &how);
             if !stays {
-                self.shared.board.ended(id, &how, again);
+                self.tools.board.ended(id, &how, backoff);
             }
             let how = match exit {
                 Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
@@ -270,14 +288,14 @@ impl Supervisor {
             let line = if stays {
                 format!("{how}.")
             } else {
-                format!("{how}; starting it again in {} s.", again.pause.as_secs())
+                format!("{how}; starting it again in {} s.", backoff.pause.as_secs())
             };
-            self.shared.journal.note_app(id, &line);
-            if let Some(more) = again.worth_a_line(entry.pause) {
-                log::info!("app {}: {line}{more}", name(&self.shared, id));
+            self.tools.journal.note_app(id, &line);
+            if let Some(more) = backoff.line_ending(entry.pause) {
+                log::info!("app {}: {line}{more}", name(&self.tools.store, id));
             }
-            entry.pause = Some(again.pause);
-            entry.start_at = (!stays).then(|| Instant::now() + again.pause);
+            entry.pause = Some(backoff.pause);
+            entry.start_at = (!stays).then(|| Instant::now() + backoff.pause);
             if let Some(live) = entry.live.take() {
                 self.draining.has_ended(id.clone(), live.instance);
             }
@@ -289,7 +307,7 @@ impl Supervisor {
     fn start_due(&mut self) {
         let now = Instant::now();
         let due: Vec<AppId> = self
-            .entries
+            .apps
             .iter()
             .filter(|(id, entry)| {
                 entry.start_at.is_some_and(|at| at <= now) && !self.draining.holds_up(id)
@@ -297,26 +315,26 @@ impl Supervisor {
             .map(|(id, _)| id.clone())
             .collect();
         for id in due {
-            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(entry) = self.apps.get_mut(&id) else { continue };
             entry.start_at = None;
-            match start(&self.shared, &id) {
+            match self.tools.start(&id) {
                 Ok(live) => {
                     entry.live = live;
-                    self.shared.board.started(&id);
+                    self.tools.board.started(&id);
                 }
                 Err(why) => {
-                    self.shared.router.point(&id, &Target::Down);
+                    self.tools.router.point(&id, &Target::Down);
                     let before = entry.pause;
-                    let again = Again::after(before, Duration::ZERO);
-                    self.shared.board.not_started(&id, &why, again);
-                    entry.pause = Some(again.pause);
-                    entry.start_at = Some(now + again.pause);
-                    if let Some(more) = again.worth_a_line(before) {
-                        let app = name(&self.shared, &id);
+                    let backoff = Backoff::after(before, Duration::ZERO);
+                    self.tools.board.not_started(&id, &why, backoff);
+                    entry.pause = Some(backoff.pause);
+                    entry.start_at = Some(now + backoff.pause);
+                    if let Some(more) = backoff.line_ending(before) {
+                        let app = name(&self.tools.store, &id);
                         log::warn!("app {app} could not be started: {why}.{more}");
-                        let seconds = again.pause.as_secs();
+                        let seconds = backoff.pause.as_secs();
                         let line = format!("Could not be started: {why}. Next try in {seconds} s.");
-                        self.shared.journal.note_app(&id, &line);
+                        self.tools.journal.note_app(&id, &line);
                     }
                 }
             }
@@ -328,16 +346,16 @@ impl Supervisor {
     fn route_ready(&mut self) {
         let now = Instant::now();
         let mut all = None;
-        for (id, entry) in &mut self.entries {
+        for (id, entry) in &mut self.apps {
             let Some(live) = &mut entry.live else { continue };
             let Some(arriving) = live.arriving.as_mut().filter(|a| a.look_at <= now) else {
                 continue;
             };
             let all = all.get_or_insert_with(listeners);
             if listens(live.port, arriving.uid, &live.instance, all) {
-                self.shared.router.point(id, &Target::Process(live.port));
+                self.tools.router.point(id, &Target::Process(live.port));
                 live.arriving = None;
-                self.shared.board.settled(id);
+                self.tools.board.settled(id);
             } else {
                 arriving.look_at = now + (live.since.elapsed() / 8).clamp(LOOK, SELDOM);
             }
@@ -347,56 +365,50 @@ impl Supervisor {
     /// Waits for a message, an end, or the next thing that is due.
     fn wait(&self) {
         let now = Instant::now();
-        let arriving = |entry: &Entry| Some(entry.live.as_ref()?.arriving.as_ref()?.look_at);
-        let due =
-            self.entries.values().flat_map(|entry| [entry.start_at, arriving(entry)]).flatten();
+        let arriving = |entry: &Supervised| Some(entry.live.as_ref()?.arriving.as_ref()?.look_at);
+        let due = self.apps.values().flat_map(|entry| [entry.start_at, arriving(entry)]).flatten();
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
         if !self.draining.is_empty() {
             pause = pause.min(LOOK);
         }
         // A start that waits for another process to end is looked at with that one.
         let pause = if pause.is_zero() { LOOK } else { pause.min(IDLE) };
-        let mut fds = vec![self.mailbox.bell.as_fd()];
-        fds.extend(self.entries.values().filter_map(|s| Some(s.live.as_ref()?.instance.as_fd())));
+        let mut fds = vec![self.mailbox.wake_up.as_fd()];
+        fds.extend(self.apps.values().filter_map(|s| Some(s.live.as_ref()?.instance.as_fd())));
         if let Err(error) = wait_any(&fds, pause) {
             log::error!("the supervisor cannot wait: {error}");
             std::thread::sleep(LOOK);
         }
-        self.mailbox.bell.silence();
+        self.mailbox.wake_up.clear();
     }
 }
 
-/// Starts an app's live release; `None` when it should not run after all.
-fn start(shared: &Shared, id: &AppId) -> Result<Option<Live>, String> {
-    let app: App = match shared.store.app(id).map_err(|e| e.to_string())? {
-        Some(app) if app.wanted == Wanted::Running => app,
-        _ => return Ok(None),
-    };
-    let (Some(deploy), Some(release)) = (&app.live_deploy, &app.live_release) else {
-        return Ok(None);
-    };
-    if app.is_static {
-        shared.router.point(id, &Target::Files(id.clone(), release.clone()));
-        return Ok(None);
+impl Tools {
+    /// Starts an app's live release; `None` when it should not run after all.
+    fn start(&self, id: &AppId) -> Result<Option<Live>, String> {
+        let app: App = match self.store.app(id).map_err(|e| e.to_string())? {
+            Some(app) if app.wanted == Wanted::Running => app,
+            _ => return Ok(None),
+        };
+        let (Some(deploy), Some(release)) = (&app.live_deploy, &app.live_release) else {
+            return Ok(None);
+        };
+        if app.is_static {
+            self.router.point(id, &Target::Files(id.clone(), release.clone()));
+            return Ok(None);
+        }
+        let uid = self.host.wait()?.users.outside_uid(app.slot);
+        let launched = self.launcher.launch(&app, deploy, release)?;
+        // Not written is not started: after a restart of the server nobody would know it.
+        self.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
+        let (port, since) = (launched.process().port, Instant::now());
+        let arriving = Some(Arriving { uid, look_at: since });
+        Ok(launched.keep().map(|instance| Live { instance, port, since, arriving }))
     }
-    let uid = shared.machine()?.outside_uid(app.slot);
-    let launched = shared.launch(&app, deploy, release)?;
-    // Not written is not started: after a restart of the server nobody would know it.
-    shared.store.set_process(id, Some(launched.process())).map_err(|e| e.to_string())?;
-    let (port, since) = (launched.process().port, Instant::now());
-    let arriving = Some(Arriving { uid, look_at: since });
-    Ok(launched.keep().map(|instance| Live { instance, port, since, arriving }))
 }
 
 /// An app's name for the server's log; its identifier when the name is not to be had.
-fn name(shared: &Shared, id: &AppId) -> String {
-    let app = shared.store.app(id).ok().flatten();
+fn name(store: &Store, id: &AppId) -> String {
+    let app = store.app(id).ok().flatten();
     app.map_or_else(|| id.to_string(), |app| app.name.as_str().to_owned())
-}
-
-/// Notes how a process of an app has ended.
-pub fn record_end(shared: &Shared, app: &AppId, pid: u32, how: &str) {
-    if let Err(error) = shared.store.process_ended(app, pid, how) {
-        log::error!("the end of app {app} could not be noted: {error}");
-    }
 }

@@ -1,75 +1,11 @@
-//! Loopback ports: which are free, who listens on which.
+//! TCP sockets of the machine: who listens, and who is connected.
 
 use crate::proc::table::Entry;
-use crate::sync::lock;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-use std::collections::{HashSet, VecDeque};
+use crate::sandbox::port_range::RANGE;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Mutex;
-
-/// The ports that apps get. Below the range out of which Linux takes ports for
-/// outgoing connections (32768 and up), so that none is gone between our look
-/// and the app's `bind`; one range, so that a firewall can name it.
-pub const RANGE: std::ops::Range<u16> = 20_000..30_000;
-
-/// Ports that are not given out again so soon: somebody may still be talking to
-/// the app that had one.
-const RECENT: usize = 1000;
-
-/// Gives out ports.
-#[derive(Debug, Default)]
-pub struct Ports {
-    recent: Mutex<VecDeque<u16>>,
-}
-
-impl Ports {
-    /// Takes note of a port that an app has, or had when the last server ended.
-    pub fn had(&self, port: u16) {
-        note(&mut lock(&self.recent), port);
-    }
-
-    /// A port that nobody uses now and none of our apps had lately.
-    ///
-    /// # Errors
-    /// When there is none, or the system gives no random number.
-    pub fn fresh(&self) -> io::Result<u16> {
-        let mut recent = lock(&self.recent);
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        // From a random place on, since another server on this machine may look too.
-        let size = RANGE.end - RANGE.start;
-        let first = u16::from_ne_bytes(random) % size;
-        let port = (0..size)
-            .map(|n| RANGE.start + (first + n) % size)
-            .find(|port| !recent.contains(port) && is_free(*port))
-            .ok_or_else(|| io::Error::other("no port from 20000 to 29999 is free"))?;
-        note(&mut recent, port);
-        Ok(port)
-    }
-}
-
-fn note(recent: &mut VecDeque<u16>, port: u16) {
-    if recent.len() == RECENT {
-        recent.pop_front();
-    }
-    recent.push_back(port);
-}
-
-/// Whether nobody has the port on any address, IPv4 or IPv6. Bound, not listened
-/// on: nobody can connect meanwhile.
-fn is_free(port: u16) -> bool {
-    let bound = |family, address: IpAddr| {
-        // A child that another thread starts just now would keep the port for good.
-        let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        bind(&socket, &SocketAddr::new(address, port))
-    };
-    let v4 = bound(AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into());
-    let v6 = bound(AddressFamily::INET6, Ipv6Addr::UNSPECIFIED.into());
-    // A machine without IPv6 says so in another way.
-    v4.is_ok() && v6 != Err(rustix::io::Errno::ADDRINUSE)
-}
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// A socket that waits for connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,18 +62,6 @@ fn busy_port(line: &str) -> Option<u16> {
         return None;
     }
     u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
-}
-
-/// The ports out of which the kernel picks one for whoever does not care (ip(7)).
-#[must_use]
-pub fn picked_by_kernel() -> std::ops::RangeInclusive<u16> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_ascii_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok(last))) => first..=last,
-        // Nobody knows: all of them.
-        _ => 0..=u16::MAX,
-    }
 }
 
 /// The TCP sockets whose state is wanted.
@@ -215,49 +139,9 @@ pub fn sockets_of(pid: u32) -> io::Result<HashSet<u64>> {
 mod tests {
     use super::*;
     use crate::proc::table;
+    use crate::runtime::ports::Ports;
     use std::net::{TcpListener, TcpStream};
-    use std::process::Command;
-    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant};
-
-    #[test]
-    fn ports_are_free_and_never_the_same_twice() {
-        let ports = Ports::default();
-        let mut seen = HashSet::new();
-        for _ in 0..50 {
-            let port = ports.fresh().unwrap();
-            assert!(RANGE.contains(&port) && seen.insert(port), "{port}");
-        }
-    }
-
-    #[test]
-    fn a_port_that_somebody_listens_on_is_not_free() {
-        for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
-            let listener = TcpListener::bind(address).unwrap();
-            assert!(!is_free(listener.local_addr().unwrap().port()), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_child_that_starts_meanwhile_does_not_keep_the_port() {
-        let files_of_a_child = || {
-            let ls = Command::new("ls").arg("/proc/self/fd").output().unwrap();
-            String::from_utf8(ls.stdout).unwrap()
-        };
-        let usual = files_of_a_child();
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    // A port that no app gets, so that this is in nobody's way.
-                    is_free(RANGE.end);
-                }
-            });
-            let odd = (0..100).map(|_| files_of_a_child()).find(|files| *files != usual);
-            over.store(true, Ordering::Relaxed);
-            assert_eq!(odd, None);
-        });
-    }
 
     #[test]
     fn listeners_are_found_with_their_owner() {

@@ -21,9 +21,10 @@
 //! root. (bubblewrap's `--args 0` is no way out: it closes descriptor 0, the host's `/proc`
 //! takes that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
 
-use super::etc_files::Etc;
-use super::host::{Machine, Mode};
+use super::etc_files::EtcFiles;
+use super::host::Host;
 use super::limits::Limits;
+use crate::disk::app_users::AppUsers;
 use crate::inside::{self, Inside};
 use crate::model::Secret;
 use crate::proc::Exec;
@@ -78,7 +79,7 @@ pub enum Purpose {
 
 /// A sandbox being described; [`Sandbox::exec`] turns it into a program to run.
 pub struct Sandbox<'a> {
-    machine: &'a Machine,
+    host: &'a Host,
     purpose: Purpose,
     slot: u16,
     uid: u32,
@@ -97,17 +98,17 @@ impl<'a> Sandbox<'a> {
     /// A sandbox that can see the system and nothing else. `slot` is the app's
     /// own small number; where apps have uids of their own it decides which.
     #[must_use]
-    pub fn new(machine: &'a Machine, purpose: Purpose, slot: u16) -> Self {
-        let uid = machine.inside_uid(slot);
+    pub fn new(host: &'a Host, purpose: Purpose, slot: u16) -> Self {
+        let uid = host.users.inside_uid(slot);
         let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
         let (limits, file_size) = match purpose {
-            Purpose::Run => (Limits::usual(machine), None),
-            Purpose::Fetch => (Limits::of_fetch(machine), None),
-            Purpose::Build => (Limits::of_build(machine), Some(BUILD_FILE_SIZE)),
+            Purpose::Run => (Limits::usual(host.memory), None),
+            Purpose::Fetch => (Limits::of_fetch(host.memory), None),
+            Purpose::Build => (Limits::of_build(host.memory), Some(BUILD_FILE_SIZE)),
         };
         let (exit_file, port, log, dir) = (None, None, None, "/".into());
         Self {
-            machine,
+            host,
             purpose,
             slot,
             uid,
@@ -210,7 +211,7 @@ impl<'a> Sandbox<'a> {
     /// The program that runs `command`, an argument list, inside.
     #[must_use]
     pub fn exec(&self, command: &[&str]) -> Exec {
-        let group = self.machine.leaf(&self.limits);
+        let group = self.host.make_cgroup(&self.limits);
         let mut args = self.namespaces();
         if self.log.is_some() {
             args.push("--as-pid-1".into());
@@ -227,7 +228,7 @@ impl<'a> Sandbox<'a> {
         args.extend([inside::PLACE.into(), inside::COMMAND.into()]);
         // By this it is found like bubblewrap itself, when that was killed and it was not.
         args.extend(self.binds.first().map(bind).into_iter().flatten());
-        let (bwrap, exit_file) = (self.machine.program("bwrap"), self.exit_file.clone());
+        let (bwrap, exit_file) = (self.host.program("bwrap"), self.exit_file.clone());
         let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
         let message = self.inside(command, group.is_some()).message();
         // When memory runs out, the kernel takes a build first, then an app, and the
@@ -235,12 +236,12 @@ impl<'a> Sandbox<'a> {
         let oom = if self.purpose == Purpose::Run { "200" } else { "800" };
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILES])
-            .arg(self.machine.etc.filter())
+            .arg(self.host.etc.filter())
             .arg(group.unwrap_or_default())
             .arg(exit_file.unwrap_or_default())
             .arg(oom)
             .args(self.nice())
-            .args(self.machine.user_namespace(self.slot))
+            .args(self.host.user_namespace(self.slot))
             .args([bwrap.as_str(), "--seccomp", "3"])
             .args(status)
             .args(args)
@@ -252,7 +253,7 @@ impl<'a> Sandbox<'a> {
     /// limits of a process can.
     fn inside<'b>(&'b self, command: &[&'b str], in_cgroup: bool) -> Inside<'b> {
         let processes = match self.purpose {
-            Purpose::Run => self.limits.of_user(self.machine.mode),
+            Purpose::Run => self.limits.of_user(self.host.users),
             Purpose::Fetch | Purpose::Build => self.limits.processes,
         };
         let env = self.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
@@ -261,7 +262,7 @@ impl<'a> Sandbox<'a> {
             dir: self.dir.as_str().into(),
             env: env.collect(),
             limits: inside::Limits {
-                open_files: Some(self.machine.open_files),
+                open_files: Some(self.host.open_files),
                 file_size: self.file_size,
                 data: (!in_cgroup).then_some(self.limits.data),
                 processes: (!in_cgroup).then_some(processes),
@@ -274,7 +275,7 @@ impl<'a> Sandbox<'a> {
     /// Bytes that `/tmp` and `/dev/shm` take at most, each. What is in them counts for the
     /// sandbox's cgroup; without one nobody else counts it.
     fn in_memory(&self, in_cgroup: bool) -> u64 {
-        let quarter = self.machine.memory / 4;
+        let quarter = self.host.memory / 4;
         if in_cgroup { quarter.max(LEAST_IN_MEMORY) } else { quarter.min(self.limits.memory) / 2 }
     }
 
@@ -298,20 +299,20 @@ impl<'a> Sandbox<'a> {
 
     /// Where the tree is built.
     fn prefix(&self) -> &'static str {
-        if self.machine.mode == Mode::SharedUser { "" } else { CAGE }
+        if self.host.users == AppUsers::Shared { "" } else { CAGE }
     }
 
     fn namespaces(&self) -> Vec<String> {
         let mut args = vec!["--unshare-pid", "--unshare-ipc", "--unshare-uts"];
         args.extend(["--unshare-cgroup-try", "--hostname", "app", "--cap-drop", "ALL"]);
-        match self.machine.mode {
-            Mode::SharedUser => {
+        match self.host.users {
+            AppUsers::Shared => {
                 args.extend(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
-                if self.machine.bwrap >= (0, 8) {
+                if self.host.bwrap >= (0, 8) {
                     args.push("--disable-userns");
                 }
             }
-            Mode::Subordinate(_) | Mode::Root => {
+            AppUsers::Subordinate(_) | AppUsers::Root => {
                 for needed in ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
                     args.extend(["--cap-add", needed]);
                 }
@@ -335,7 +336,7 @@ impl<'a> Sandbox<'a> {
             add(&["--perms", "0755", "--dir", prefix]);
         }
         system_dirs(&mut add, prefix);
-        let of_machine: Vec<PathBuf> = Etc::of_machine().collect();
+        let of_machine: Vec<PathBuf> = EtcFiles::of_machine().collect();
         // Made by name: what bubblewrap makes on the way is closed to others than root.
         let above = of_machine.iter().flat_map(|path| path.ancestors().skip(1));
         let above: BTreeSet<&Path> = above.chain([Path::new("/etc"), Path::new("/var")]).collect();
@@ -346,10 +347,10 @@ impl<'a> Sandbox<'a> {
             let source = source.to_string_lossy();
             add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
         }
-        for (source, name) in self.machine.etc.accounts(self.uid) {
+        for (source, name) in self.host.etc.accounts(self.uid) {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
         }
-        let program = self.machine.etc.program();
+        let program = self.host.etc.program();
         add(&["--ro-bind", &program.to_string_lossy(), &format!("{prefix}{}", inside::PLACE)]);
         let (proc, dev) = (format!("{prefix}/proc"), format!("{prefix}/dev"));
         // Written to, it would let an app set back whom the kernel takes first.
@@ -357,7 +358,7 @@ impl<'a> Sandbox<'a> {
         let size = in_memory.to_string();
         for dir in ["/tmp", "/dev/shm"] {
             add(&["--perms", "1777"]);
-            if self.machine.bwrap >= (0, 7) {
+            if self.host.bwrap >= (0, 7) {
                 add(&["--size", &size]);
             }
             add(&["--tmpfs", &format!("{prefix}{dir}")]);
@@ -368,11 +369,11 @@ impl<'a> Sandbox<'a> {
 
     /// What gives up the last privileges, where there are any.
     fn descend(&self) -> Vec<String> {
-        if self.machine.mode == Mode::SharedUser {
+        if self.host.users == AppUsers::Shared {
             return Vec::new();
         }
         let uid = self.uid;
-        let program = |name: &str| self.machine.program(name);
+        let program = |name: &str| self.host.program(name);
         vec![
             program("chroot"),
             CAGE.into(),
@@ -390,15 +391,15 @@ impl<'a> Sandbox<'a> {
 
     /// The programs that put it behind others and become the next one.
     fn nice(&self) -> Vec<String> {
-        let machine = self.machine;
+        let host = self.host;
         match self.purpose {
             Purpose::Run => Vec::new(),
             // Mostly it waits for the network: behind apps, but not behind everything.
-            Purpose::Fetch => vec![machine.program("nice"), "-n".into(), "5".into()],
+            Purpose::Fetch => vec![host.program("nice"), "-n".into(), "5".into()],
             Purpose::Build => {
-                let mut words = vec![machine.program("nice"), "-n".into(), "19".into()];
-                if machine.has("ionice") {
-                    words.extend([machine.program("ionice"), "-c".into(), "3".into()]);
+                let mut words = vec![host.program("nice"), "-n".into(), "19".into()];
+                if host.has("ionice") {
+                    words.extend([host.program("ionice"), "-c".into(), "3".into()]);
                 }
                 words
             }

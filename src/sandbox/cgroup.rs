@@ -120,7 +120,7 @@ impl Subtree {
     ///
     /// # Errors
     /// When the kernel does not take one of the limits.
-    pub fn leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
+    pub fn make_leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
         self.clear();
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -266,7 +266,7 @@ fn is_a_service(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::limits::MemoryLimit;
+    use crate::sandbox::memory_limit::MemoryLimit;
 
     struct Tree {
         dir: tempfile::TempDir,
@@ -309,14 +309,14 @@ mod tests {
         assert_eq!(tree.text("s/paas.service/cgroup.subtree_control"), "+memory +cpu +pids");
         let (memory, data) = (64 << 20, 64 << 20);
         let limits = Limits { memory, data, cpu: Some(150), weight: 100, processes: 20 };
-        let procs = subtree.leaf(&limits).unwrap();
+        let procs = subtree.make_leaf(&limits).unwrap();
         let leaf = procs.parent().unwrap();
         assert_eq!(fs::read_to_string(leaf.join("memory.max")).unwrap(), "67108864");
         assert_eq!(fs::read_to_string(leaf.join("cpu.max")).unwrap(), "150000 100000");
         assert_eq!(fs::read_to_string(leaf.join("memory.oom.group")).unwrap(), "1");
         assert_eq!(read(leaf), limits);
         let free = Limits { cpu: None, ..limits };
-        let second = subtree.leaf(&free).unwrap();
+        let second = subtree.make_leaf(&free).unwrap();
         assert_eq!(read(second.parent().unwrap()), free);
         for (oom, oom_kill, shortage) in [
             (0, 0, None),

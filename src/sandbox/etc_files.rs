@@ -83,11 +83,11 @@ const MACHINES: [&str; 40] = [
 
 /// The directory with these files.
 #[derive(Debug, Clone)]
-pub struct Etc {
+pub struct EtcFiles {
     directory: PathBuf,
 }
 
-impl Etc {
+impl EtcFiles {
     /// The files in this directory.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_file_that_is_right_is_left_alone_and_a_wrong_one_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let etc = Etc::new(dir.path());
+        let etc = EtcFiles::new(dir.path());
         etc.keep_filter().unwrap();
         let open = fs::File::open(etc.filter()).unwrap();
         let inode = || fs::metadata(etc.filter()).unwrap().ino();
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn sandboxes_that_start_at_once_all_find_their_files() {
         let dir = tempfile::tempdir().unwrap();
-        let etc = Etc::new(dir.path());
+        let etc = EtcFiles::new(dir.path());
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..8).map(|_| scope.spawn(|| etc.accounts(1007).len())).collect();
             assert!(all.into_iter().all(|one| one.join().unwrap() == 3));

@@ -2,11 +2,12 @@
 //! a list of rules or a kernel's version, but tried, by a program that runs as apps do.
 
 use super::bwrap::{Purpose, Sandbox};
-use super::host::{Machine, Mode};
+use super::host::Host;
+use super::port_range::{RANGE, picked_by_kernel};
+use crate::disk::app_users::AppUsers;
 use crate::disk::subuid::user_name;
 use crate::inside::{self, probe::Findings};
 use crate::proc::{Cancel, Exit};
-use crate::runtime::tcp_sockets::{RANGE, picked_by_kernel};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -37,11 +38,11 @@ pub struct Fences {
 }
 
 /// Tries all of them as an app.
-pub fn look(machine: &Machine, stop: &Cancel) -> Fences {
-    let slots = if machine.mode == Mode::SharedUser { &SLOTS[..1] } else { &SLOTS };
-    let found: Result<Vec<_>, _> = slots.iter().map(|slot| try_as(machine, *slot, stop)).collect();
+pub fn look(host: &Host, stop: &Cancel) -> Fences {
+    let slots = if host.users == AppUsers::Shared { &SLOTS[..1] } else { &SLOTS };
+    let found: Result<Vec<_>, _> = slots.iter().map(|slot| try_as(host, *slot, stop)).collect();
     match found {
-        Ok(found) => Fences::of(machine, &found),
+        Ok(found) => Fences::of(host, &found),
         Err(why) => {
             let what = |what| Err(format!("whether apps {what} could not be tried: {why}"));
             Fences {
@@ -54,7 +55,7 @@ pub fn look(machine: &Machine, stop: &Cancel) -> Fences {
 }
 
 impl Fences {
-    fn of(machine: &Machine, found: &[Findings]) -> Self {
+    fn of(host: &Host, found: &[Findings]) -> Self {
         let kernel = rustix::system::uname();
         let kernel = kernel.release().to_string_lossy();
         let fenced = |is_open: bool, sentence: &dyn Fn() -> String| {
@@ -63,7 +64,7 @@ impl Fences {
         let picked = picked_by_kernel();
         let overlaps = RANGE.start <= *picked.end() && *picked.start() < RANGE.end;
         Self {
-            firewall: firewall(machine, found.iter().find_map(|found| found.reached.first())),
+            firewall: firewall(host, found.iter().find_map(|found| found.reached.first())),
             ports: fenced(overlaps || found.iter().any(|found| found.takes_ports), &|| {
                 if overlaps {
                     return format!(
@@ -92,8 +93,8 @@ impl Fences {
     }
 }
 
-fn firewall(machine: &Machine, reached: Option<&SocketAddr>) -> Result<(), String> {
-    if machine.mode == Mode::SharedUser {
+fn firewall(host: &Host, reached: Option<&SocketAddr>) -> Result<(), String> {
+    if host.users == AppUsers::Shared {
         return Err(
             "apps run as the server's own user, so a firewall cannot tell them from it; give them \
              users of their own first, then load scripts/firewall"
@@ -101,8 +102,8 @@ fn firewall(machine: &Machine, reached: Option<&SocketAddr>) -> Result<(), Strin
         );
     }
     let Some(address) = reached else { return Ok(()) };
-    let who = match machine.mode {
-        Mode::Root => String::new(),
+    let who = match host.users {
+        AppUsers::Root => String::new(),
         _ => format!(" {}", user_name()),
     };
     Err(format!(
@@ -112,7 +113,7 @@ fn firewall(machine: &Machine, reached: Option<&SocketAddr>) -> Result<(), Strin
 }
 
 /// Runs the program of the try under an app's user, with doors of ours to knock at.
-fn try_as(machine: &Machine, slot: u16, stop: &Cancel) -> Result<Findings, String> {
+fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
     // A machine may have no IPv6. Who connects is not waited for: the kernel takes it.
     let doors: Vec<TcpListener> =
         ["127.0.0.1:0", "[::1]:0"].iter().filter_map(|a| TcpListener::bind(a).ok()).collect();
@@ -125,7 +126,7 @@ fn try_as(machine: &Machine, slot: u16, stop: &Cancel) -> Result<Findings, Strin
     let words: Vec<String> = addresses.iter().map(ToString::to_string).chain([name]).collect();
     let mut command = vec![inside::PLACE, inside::probe::COMMAND];
     command.extend(words.iter().map(String::as_str));
-    let sandbox = Sandbox::new(machine, Purpose::Fetch, slot);
+    let sandbox = Sandbox::new(host, Purpose::Fetch, slot);
     let output = sandbox.exec(&command).deadline(TRYING).run_until(stop);
     let output = output.map_err(|e| e.to_string())?;
     match output.exit {
@@ -154,32 +155,33 @@ fn abstract_door() -> std::io::Result<(OwnedFd, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::host_probe::here;
 
     #[test]
     fn what_an_app_reaches_is_tried_and_said() {
         let dir = tempfile::tempdir().unwrap();
         let stop = Cancel::new().unwrap();
-        let mut machine = Machine::here(dir.path());
-        let fences = look(&machine, &stop);
+        let mut host = here(dir.path());
+        let fences = look(&host, &stop);
         assert!(
             fences.firewall.is_err_and(|why| why.contains("scripts/firewall")),
             "none is loaded"
         );
-        machine.mode = Mode::SharedUser;
-        let why = look(&machine, &stop).firewall.unwrap_err();
+        host.users = AppUsers::Shared;
+        let why = look(&host, &stop).firewall.unwrap_err();
         assert!(why.contains("users of their own"), "{why}");
     }
 
     #[test]
     fn a_kernel_without_a_fence_is_named_and_with_it_what_protects() {
         let dir = tempfile::tempdir().unwrap();
-        let machine = Machine::here(dir.path());
+        let host = here(dir.path());
         let open = Findings { takes_ports: true, reaches_abstract: true, ..Findings::default() };
-        let fences = Fences::of(&machine, &[Findings::default(), open]);
+        let fences = Fences::of(&host, &[Findings::default(), open]);
         let ports = fences.ports.unwrap_err();
         assert!(ports.contains("6.7") && ports.contains("is ended"), "{ports}");
         assert!(fences.sockets.unwrap_err().contains("6.12"));
-        let all = Fences::of(&machine, &[Findings::default()]);
+        let all = Fences::of(&host, &[Findings::default()]);
         assert_eq!((all.firewall, all.ports, all.sockets), (Ok(()), Ok(()), Ok(())));
     }
 
@@ -187,9 +189,9 @@ mod tests {
     fn a_try_that_did_not_come_to_its_end_says_nothing_of_a_fence() {
         let dir = tempfile::tempdir().unwrap();
         let stop = Cancel::new().unwrap();
-        let machine = Machine::here(dir.path());
+        let host = here(dir.path());
         stop.cancel();
-        let why = look(&machine, &stop).ports.unwrap_err();
+        let why = look(&host, &stop).ports.unwrap_err();
         assert!(why.contains("could not be tried"), "{why}");
     }
 }

@@ -1,176 +1,108 @@
-//! Probes the machine, at the start and from time to time: one thread tries what it
-//! takes to run apps, everybody else reads what it found last and waits for nothing.
+//! Whether apps can run on this host, found by making a sandbox.
 
-use super::etc_files::Etc;
-use super::fences::{self, Fences};
-use super::host::Machine;
-use crate::deploy::deployer::Shared;
+use super::bwrap::{Purpose, Sandbox};
+use super::host::{Host, setting};
+use crate::disk::app_users::AppUsers;
+use crate::disk::subuid;
+use crate::inside;
 use crate::proc::Cancel;
-use crate::router::State;
-use crate::runtime::tcp_sockets::picked_by_kernel;
-use crate::sync::{lock, wait_until, wait_while};
-use std::io;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Time between two looks at the machine when all is well.
-const WELL: Duration = Duration::from_secs(600);
+/// How long the first sandbox may take; it takes some hundredths of a second, more on a machine
+/// that has just started and is busy.
+const TRYING_OUT: Duration = Duration::from_secs(20);
 
-/// The same while apps cannot run: the owner may be installing what was missing.
-const WANTING: Duration = Duration::from_secs(15);
-
-/// Time between two looks at the fences, so that a change is seen within 30 s.
-const FENCES: Duration = Duration::from_secs(25);
-
-/// This program as it runs, also when its file was replaced.
-const THIS_PROGRAM: &str = "/proc/self/exe";
-
-/// Time between two looks at who has our ports, where the kernel keeps apps from none.
-const GUARD: Duration = Duration::from_secs(2);
-
-/// What is known of the machine.
-pub struct Probe {
-    known: Mutex<Known>,
-    changed: Condvar,
-    stop: Cancel,
-}
-
-#[derive(Default)]
-struct Known {
-    machine: Option<Result<Arc<Machine>, String>>,
-    fences: Option<Fences>,
-    closed: bool,
-}
-
-impl Probe {
-    /// Nothing is known yet.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn new() -> io::Result<Self> {
-        let stop = Cancel::new()?;
-        Ok(Self { known: Mutex::default(), changed: Condvar::new(), stop })
-    }
-
-    /// What was found last; `None` before the first look has ended.
-    pub fn machine(&self) -> Option<Result<Arc<Machine>, String>> {
-        lock(&self.known).machine.clone()
-    }
-
-    /// How apps are fenced off, as it was found last; `None` while that is not known.
-    pub fn fences(&self) -> Option<Fences> {
-        lock(&self.known).fences.clone()
-    }
-
-    /// Ends the look under way, and [`Shared::probe_until_closed`].
-    pub fn close(&self) {
-        lock(&self.known).closed = true;
-        self.stop.cancel();
-        self.changed.notify_all();
-    }
-
-    /// Waits, unless the server stops; `false` when it does.
-    fn pause(&self, at_most: Duration) -> bool {
-        let (until, known) = (Instant::now() + at_most, lock(&self.known));
-        !wait_until(until, &self.changed, known, |known| !known.closed).closed
-    }
-
-    fn note(&self, change: impl FnOnce(&mut Known)) {
-        change(&mut lock(&self.known));
-        self.changed.notify_all();
+/// Looks at the host and makes one sandbox for a try. `etc` is a directory for the files that
+/// stand in for the machine's own, `apps` the one with all apps.
+///
+/// # Errors
+/// The sentence that says what is missing and how to mend it.
+pub fn probe(etc: &Path, apps: &Path, stop: &Cancel) -> Result<Host, String> {
+    let mut host = Host::look(etc, stop)?;
+    let because = |host: &Host, why: &str| why_not(host.users, why, &setting);
+    match (try_out(&host, stop), host.users) {
+        (Ok(()), _) => Ok(host),
+        (Err(why), AppUsers::Shared | AppUsers::Root) => Err(because(&host, &why)),
+        (Err(why), AppUsers::Subordinate(range)) => {
+            host.shared_because = Some(subuid::why_shared(&why, range, apps)?);
+            // Better together in sandboxes than not at all, as long as it is said.
+            host.users = AppUsers::Shared;
+            try_out(&host, stop).map_err(|why| because(&host, &why))?;
+            Ok(host)
+        }
     }
 }
 
-impl Shared {
-    /// The machine, for threads that may wait for the first look to end.
-    ///
-    /// # Errors
-    /// The sentence that says what is missing.
-    pub fn machine(&self) -> Result<Arc<Machine>, String> {
-        let nothing_yet = |known: &mut Known| known.machine.is_none() && !known.closed;
-        let known = wait_while(&self.probe.changed, lock(&self.probe.known), nothing_yet);
-        known.machine.clone().unwrap_or_else(|| Err("the server is stopping".to_owned()))
+/// Makes one sandbox with everything that a real one has.
+fn try_out(host: &Host, stop: &Cancel) -> Result<(), String> {
+    let sandbox = Sandbox::new(host, Purpose::Build, 0).env("TRIED", "yes\n");
+    let exec = sandbox.exec(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
+    let exec = exec.deadline(TRYING_OUT);
+    let output = exec.run_until(stop).map_err(|e| e.to_string())?;
+    if output.exit.is_success() && output.stdout == b"yes\n" {
+        return Ok(());
     }
+    let text = String::from_utf8_lossy(&output.stderr);
+    // Who does not know an option points to its help last.
+    let why = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("Try '"));
+    Err(why.map_or_else(|| format!("it ended with {}", output.exit), str::to_owned))
+}
 
-    /// Looks until the server stops.
-    pub fn probe_until_closed(&self) {
-        let probe = &self.probe;
-        let (mut said, mut has_program) = (None, false);
-        loop {
-            let found = self.look_at_machine(&mut has_program).map(Arc::new);
-            if probe.stop.is_cancelled() {
-                return;
-            }
-            let problem = found.as_ref().err().cloned();
-            if let Some(why) = problem.as_ref().filter(|_| problem != said) {
-                log::warn!("apps cannot run: {why}");
-            }
-            said = problem;
-            probe.note(|known| known.machine = Some(found.clone()));
-            let goes_on = match found {
-                Ok(machine) => self.look_at_fences(&machine, Instant::now() + WELL),
-                Err(_) => {
-                    probe.note(|known| known.fences = None);
-                    probe.pause(WANTING)
-                }
-            };
-            if !goes_on {
-                return;
-            }
+/// The sentence for a sandbox that could not be made.
+fn why_not(users: AppUsers, why: &str, setting: &dyn Fn(&str) -> String) -> String {
+    if users != AppUsers::Root {
+        let is = |path: &str, value: &str| setting(path) == value;
+        if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+            return "AppArmor keeps bubblewrap from making sandboxes on this Ubuntu; allow it, \
+                    and nothing else, by writing \"abi <abi/4.0>, include <tunables/global> \
+                    profile bwrap /usr/bin/bwrap flags=(unconfined) { userns, }\" into \
+                    /etc/apparmor.d/bwrap and running `sudo systemctl reload apparmor`"
+                .to_owned();
+        }
+        if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+            return "this kernel lets only root make user namespaces, which sandboxes need; \
+                    run `sudo sysctl -w kernel.unprivileged_userns_clone=1` and put the \
+                    setting into /etc/sysctl.d"
+                .to_owned();
+        }
+        if is("/proc/sys/user/max_user_namespaces", "0") {
+            return "this machine allows no user namespaces, which sandboxes need; run \
+                    `sudo sysctl -w user.max_user_namespaces=10000` and put the setting \
+                    into /etc/sysctl.d"
+                .to_owned();
         }
     }
-
-    fn look_at_machine(&self, has_program: &mut bool) -> Result<Machine, String> {
-        let etc = self.places.etc().map_err(|e| e.to_string())?;
-        if !*has_program {
-            Etc::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
-            *has_program = true;
-        }
-        Machine::probe(&etc, &self.places.apps(), &self.probe.stop)
+    if why.contains(inside::PLACE) && why.contains("Permission denied") {
+        return format!(
+            "no program can be run from the data directory ({why}): its file system is most \
+             likely mounted with noexec; take that away or move the directory"
+        );
     }
+    format!(
+        "bubblewrap could not make a sandbox on this machine ({why}); inside a container it \
+         needs one that allows namespaces, elsewhere `bwrap --unshare-all --ro-bind / / true` \
+         shows the reason"
+    )
+}
 
-    /// Looks at the fences again and again until then; `false` when the server stops.
-    fn look_at_fences(&self, machine: &Machine, until: Instant) -> bool {
-        let probe = &self.probe;
-        while Instant::now() < until {
-            let fences = fences::look(machine, &probe.stop);
-            let is_open = fences.ports.is_err() || self.kernel_may_give_ours_away();
-            probe.note(|known| known.fences = Some(fences));
-            let again = Instant::now() + FENCES;
-            while is_open && Instant::now() < again {
-                self.take_ports_back();
-                if !probe.pause(GUARD) {
-                    return false;
-                }
-            }
-            if !probe.pause(again.saturating_duration_since(Instant::now())) {
-                return false;
-            }
-        }
-        true
-    }
+/// The machine on which the tests run.
+#[cfg(test)]
+pub fn here(etc: &Path) -> Host {
+    // Beside the directory of the program with the tests.
+    let tests = std::env::current_exe().unwrap();
+    let server = tests.parent().unwrap().with_file_name("server");
+    super::etc_files::EtcFiles::new(etc).put_program(&server).unwrap();
+    probe(etc, etc, &Cancel::new().unwrap()).unwrap()
+}
 
-    /// Whether an app may get a port of ours by asking for any.
-    fn kernel_may_give_ours_away(&self) -> bool {
-        let picked = picked_by_kernel();
-        self.own_ports().any(|port| picked.contains(&port))
-    }
-
-    /// Ends the apps that have a port of the server's or the router's.
-    fn take_ports_back(&self) {
-        for port in self.own_ports() {
-            self.guard.take_back(port);
-        }
-    }
-
-    fn own_ports(&self) -> impl Iterator<Item = u16> {
-        let router = match self.router.state() {
-            State::Running { ports, .. } => [Some(ports.http), ports.https],
-            _ => [None, None],
-        };
-        [Some(self.own_port)].into_iter().chain(router).flatten()
-    }
+/// Runs a line of shell in a directory as an app, for tests: an ordinary user may not
+/// write to what an app owns.
+#[cfg(test)]
+pub fn as_app(host: &Host, slot: u16, dir: &Path, script: &str) {
+    let sandbox = Sandbox::new(host, Purpose::Build, slot).bind(dir, "/app").dir("/app");
+    let output = sandbox.exec(&["/bin/sh", "-c", script]).run().unwrap();
+    assert!(output.exit.is_success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[cfg(test)]
@@ -178,15 +110,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
-        let probe = Probe::new().unwrap();
-        assert!(probe.machine().is_none() && probe.fences().is_none());
-        probe.note(|known| known.machine = Some(Err("nothing installed".into())));
-        assert!(matches!(probe.machine(), Some(Err(why)) if why == "nothing installed"));
-        std::thread::scope(|scope| {
-            let pause = scope.spawn(|| probe.pause(Duration::from_secs(600)));
-            probe.close();
-            assert!(!pause.join().unwrap());
-        });
+    fn each_reason_for_no_sandboxes_has_its_own_sentence() {
+        let when = |path: &'static str, value: &'static str| {
+            let setting = |p: &str| if p == path { value.into() } else { String::new() };
+            why_not(AppUsers::Shared, "why", &setting)
+        };
+        let ubuntu = when("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1");
+        assert!(ubuntu.contains("/etc/apparmor.d/bwrap"), "{ubuntu}");
+        let debian = when("/proc/sys/kernel/unprivileged_userns_clone", "0");
+        assert!(debian.contains("unprivileged_userns_clone=1"), "{debian}");
+        let none = when("/proc/sys/user/max_user_namespaces", "0");
+        assert!(none.contains("max_user_namespaces"), "{none}");
+        assert!(when("", "").contains("(why)"));
     }
 }

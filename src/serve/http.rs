@@ -184,7 +184,7 @@ fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, to_head: bool) {
             let path = HEXLOWER.encode(path.as_os_str().as_bytes());
             (b"", Some((internal_headers::FILE, path)))
         }
-        Body::Made(name) => (b"", Some((internal_headers::MADE, name.clone()))),
+        Body::Generated(name) => (b"", Some((internal_headers::GENERATED, name.clone()))),
     };
     let status = StatusCode(answer.status);
     // Writing to a Vec cannot fail.

@@ -5,7 +5,7 @@ use crate::deploy::Deployer;
 use crate::journal::Redactor;
 use crate::live::Facts;
 use crate::model::{AppId, DeployId, UnixMillis};
-use crate::runtime::status_board::State;
+use crate::runtime::status_board;
 use crate::store::{Store, StoreError};
 use serde::Serialize;
 use std::io;
@@ -56,8 +56,9 @@ impl Facts for FromStore {
         let mut states: Vec<String> = Vec::new();
         told(self.store.show_apps(|app| {
             // A process that was started anew answers elsewhere, with the same status.
-            let url = self.deployer.url(app);
-            let State { status, restarts, next_start_at, .. } = self.deployer.state(app);
+            let url = self.deployer.urls(app).into_iter().next();
+            let status_board::AppState { status, restarts, next_start_at, .. } =
+                self.deployer.state(app);
             let (id, status, last_deploy_id) = (app.id, status.as_str(), app.last_deploy);
             let state = AppState { id, status, restarts, next_start_at, url, last_deploy_id };
             states.extend(serde_json::to_string(&state));

@@ -4,7 +4,7 @@
 //! small pack for terabytes, so the list is counted while it comes and broken off
 //! at the first limit.
 
-use super::fetch::shortened;
+use super::error::shortened;
 use super::limits::Limits;
 use std::ops::ControlFlow;
 

@@ -1,9 +1,11 @@
 //! Why a Git did not do its part, told apart by what it said.
 
-use super::fetch::{FetchError, shortened};
-use super::git_errors::needed_memory;
 use crate::proc::Exit;
+use crate::sandbox::limits::FETCH_MEMORY;
 use std::time::Duration;
+
+/// Bytes of a commit's subject that are kept.
+const SUBJECT_CAP: usize = 200;
 
 /// How long a command that only works on the disk may take.
 pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
@@ -11,6 +13,17 @@ pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 /// By what nearly all repositories name their objects, and by what some of Forgejo's do.
 pub(super) const USUAL_FORMAT: &str = "sha1";
 const FORMATS: [&str; 2] = [USUAL_FORMAT, "sha256"];
+
+/// Why there is no source.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// The sentence for the owner.
+    Failed(String),
+    /// The same, where it is the repository that is too large, or the disk too small.
+    TooLarge(String),
+    /// It was cancelled from outside.
+    Cancelled,
+}
 
 /// Why there is no source yet.
 pub(super) enum Failure {
@@ -75,4 +88,62 @@ pub(super) fn last_line(text: &str, exit: Exit) -> String {
     let line = text.lines().rfind(|line| line.starts_with("fatal:"));
     let line = line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));
     line.map_or_else(|| exit.to_string(), |line| shortened(line.trim_start_matches("fatal: ")))
+}
+
+/// The sentence for a Git that came to the end of its memory: it says so itself, or was killed
+/// by the kernel when a cgroup held it.
+pub(super) fn needed_memory(text: &str, exit: Exit) -> Option<String> {
+    // The host may say it too, of itself.
+    let mut ours = text.lines().filter(|line| !line.starts_with("remote:"));
+    let said = ours.any(|line| line.contains("out of memory") || line.contains("Out of memory"));
+    (said || matches!(exit, Exit::Signal(9) | Exit::Code(137))).then(|| {
+        format!(
+            "Git needed more memory than it may have, which is {} MiB at most: the repository's \
+             host lists branches and tags without end, or the repository holds too many objects",
+            FETCH_MEMORY >> 20
+        )
+    })
+}
+
+/// The text without control characters, cut at [`SUBJECT_CAP`].
+pub fn shortened(text: &str) -> String {
+    let mut short = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if short.len() + c.len_utf8() > SUBJECT_CAP {
+            short.push('…');
+            break;
+        }
+        short.push(c);
+    }
+    short
+}
+
+/// Whose token is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenOf {
+    /// The app's own.
+    App,
+    /// The GitHub token of the server's settings.
+    Settings,
+}
+
+impl TokenOf {
+    /// What else a refusal may mean, in the middle of a sentence.
+    pub(super) const fn may_want_a_user(self) -> &'static str {
+        match self {
+            Self::App => {
+                ", or its host wants a user name with it: a deploy token of GitLab and a password \
+                 of Bitbucket are written user:token"
+            }
+            Self::Settings => "",
+        }
+    }
+
+    /// What to do, at the end of a sentence.
+    pub(super) const fn remedy(self) -> &'static str {
+        match self {
+            Self::App => "save a new token in the app's settings",
+            Self::Settings => "save a new GitHub token in the server's settings",
+        }
+    }
 }

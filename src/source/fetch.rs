@@ -2,7 +2,10 @@
 
 use super::cache::{has_grown_large, has_leftovers, packs};
 use super::commit_size::{Survey, is_pointer, overlap, shown};
-use super::error::{Failure, LOCAL_DEADLINE, USUAL_FORMAT, local_failure, other_format};
+use super::error::{
+    Failure, FetchError, LOCAL_DEADLINE, TokenOf, USUAL_FORMAT, local_failure, other_format,
+    shortened,
+};
 use super::git_config::{CONFIG, authorization};
 use super::git_errors::{Case, no_branch};
 use super::limits::Limits;
@@ -12,7 +15,7 @@ use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
-use crate::sandbox::host::Machine;
+use crate::sandbox::host::Host;
 use crate::sandbox::proxy_env;
 use std::fs;
 use std::path::Path;
@@ -21,23 +24,11 @@ use std::time::Duration;
 /// How long a look at a repository's branches may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes of a commit's subject that are kept.
-const SUBJECT_CAP: usize = 200;
-
 /// Hexadecimal digits of a commit's hash at least: SHA-1 has these, SHA-256 has 64.
 const HASH: usize = 40;
 
 /// Lines of what Git says that go into the log; a host can make it say a lot.
 const SAID: usize = 50;
-
-/// Whose token is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenOf {
-    /// The app's own.
-    App,
-    /// The GitHub token of the server's settings.
-    Settings,
-}
 
 /// The ref in the cache that the fetched commit gets, so that the next fetch
 /// need not bring what is there already.
@@ -69,21 +60,10 @@ pub struct Commit {
     pub subject: String,
 }
 
-/// Why there is no source.
-#[derive(Debug, PartialEq, Eq)]
-pub enum FetchError {
-    /// The sentence for the owner.
-    Failed(String),
-    /// The same, where it is the repository that is too large, or the disk too small.
-    TooLarge(String),
-    /// It was cancelled from outside.
-    Cancelled,
-}
-
 /// What to fetch and where to.
 pub struct Fetch<'a> {
     /// The machine.
-    pub machine: &'a Machine,
+    pub host: &'a Host,
     /// The app's own number.
     pub slot: u16,
     /// The repository.
@@ -176,7 +156,7 @@ impl Fetch<'_> {
 
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
         let gone = tree::remove_tree(directory).and_then(|()| fs::create_dir(directory));
-        let given = gone.and_then(|()| self.machine.give(self.slot, &[directory]));
+        let given = gone.and_then(|()| self.host.users.give(self.slot, &[directory]));
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
 
@@ -330,7 +310,7 @@ impl Fetch<'_> {
 
     /// Git's surroundings: nobody's configuration, no prompt, no program but Git.
     fn sandbox(&self, with_network: bool) -> Sandbox<'_> {
-        let mut sandbox = Sandbox::new(self.machine, Purpose::Fetch, self.slot)
+        let mut sandbox = Sandbox::new(self.host, Purpose::Fetch, self.slot)
             .bind(self.cache, "/repo")
             .dir("/repo")
             .file_size(self.limits.bytes)
@@ -370,19 +350,6 @@ impl Fetch<'_> {
 fn run(exec: Exec, cancel: &Cancel) -> Result<Output, Failure> {
     let output = exec.run_until(cancel).map_err(|e| Failure::Known(e.to_string()))?;
     if output.exit == Exit::Cancelled { Err(Failure::Cancelled) } else { Ok(output) }
-}
-
-/// The text without control characters, cut at [`SUBJECT_CAP`].
-pub fn shortened(text: &str) -> String {
-    let mut short = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if short.len() + c.len_utf8() > SUBJECT_CAP {
-            short.push('…');
-            break;
-        }
-        short.push(c);
-    }
-    short
 }
 
 #[cfg(test)]

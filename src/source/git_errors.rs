@@ -1,10 +1,8 @@
 //! Makes one sentence of what Git said, which tells the owner what to do.
 
-use super::error::{Failure, last_line};
-use super::fetch::{TokenOf, shortened};
+use super::error::{Failure, TokenOf, last_line, needed_memory, shortened};
 use crate::model::{Branch, RepoUrl};
 use crate::proc::Exit;
-use crate::sandbox::limits::FETCH_MEMORY;
 
 /// Branches that a sentence names.
 const NAMED: usize = 5;
@@ -121,40 +119,6 @@ impl Case<'_> {
             _ => return None,
         })
     }
-}
-
-impl TokenOf {
-    const fn may_want_a_user(self) -> &'static str {
-        match self {
-            Self::App => {
-                ", or its host wants a user name with it: a deploy token of GitLab and a password \
-                 of Bitbucket are written user:token"
-            }
-            Self::Settings => "",
-        }
-    }
-
-    const fn remedy(self) -> &'static str {
-        match self {
-            Self::App => "save a new token in the app's settings",
-            Self::Settings => "save a new GitHub token in the server's settings",
-        }
-    }
-}
-
-/// The sentence for a Git that came to the end of its memory: it says so itself, or was killed
-/// by the kernel when a cgroup held it.
-pub(super) fn needed_memory(text: &str, exit: Exit) -> Option<String> {
-    // The host may say it too, of itself.
-    let mut ours = text.lines().filter(|line| !line.starts_with("remote:"));
-    let said = ours.any(|line| line.contains("out of memory") || line.contains("Out of memory"));
-    (said || matches!(exit, Exit::Signal(9) | Exit::Code(137))).then(|| {
-        format!(
-            "Git needed more memory than it may have, which is {} MiB at most: the repository's \
-             host lists branches and tags without end, or the repository holds too many objects",
-            FETCH_MEMORY >> 20
-        )
-    })
 }
 
 /// Why a branch could not be fetched, with those that the repository has.

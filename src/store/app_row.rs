@@ -1,6 +1,6 @@
 //! An app out of a row of the database.
 
-use super::apps::{App, Process};
+use super::app::{App, Process};
 use super::draft::AppSettings;
 use super::{StoreError, parsed};
 use crate::model::{

@@ -1,86 +1,17 @@
 //! Apps as they are stored, and what their owner may change of them.
 
+use super::app::{App, Process};
 use super::app_row::{AppText, read_app, select_app};
-use super::draft::{AppDraft, AppSettings, TokenChange};
+use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
 use super::{Store, StoreError, parsed, random_id};
-use crate::model::{
-    AppId, AppName, AppStatus, DeployId, Domain, HostSocket, RepoUrl, Secret, UnixMillis, Wanted,
-    unix_millis,
-};
+use crate::model::{AppId, AppName, Domain, HostSocket, RepoUrl, Secret, Wanted, unix_millis};
 use crate::vault::{Form, Place};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// Slots are the numbers 0 to 59,999: what fits into a usual range of
 /// subordinate uids (65,536) with room at its end.
 const SLOTS: i64 = 60_000;
-
-/// One app, with its state as far as the database knows it.
-#[derive(Debug, Clone)]
-pub struct App {
-    /// Its identifier.
-    pub id: AppId,
-    /// Its name, unique.
-    pub name: AppName,
-    /// A small number of its own; host uids follow from it.
-    pub slot: u16,
-    /// Where its source comes from.
-    pub git_repo: RepoUrl,
-    /// What its owner chose.
-    pub settings: AppSettings,
-    /// Whether a token of its own is stored.
-    pub has_git_token: bool,
-    /// Whether a webhook's secret is stored.
-    pub has_webhook_secret: bool,
-    /// Whether its live release is files and no process.
-    pub is_static: bool,
-    /// What its owner wants of it.
-    pub wanted: Wanted,
-    /// The deploy that is live.
-    pub live_deploy: Option<DeployId>,
-    /// The deploy whose release it runs: itself, or after a rollback an earlier one.
-    pub live_release: Option<DeployId>,
-    /// The process of the live release, running or ended.
-    pub process: Option<Process>,
-    /// What it is doing now; follows from the fields above and its last deploy.
-    pub status: AppStatus,
-    /// When it was made.
-    pub created_at: UnixMillis,
-}
-
-/// A process of a release.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Process {
-    /// The release that it runs.
-    pub deploy: DeployId,
-    /// Its process id on the host.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot: with the pid, a name that is never reused.
-    pub start_ticks: u64,
-    /// The loopback port that it was given.
-    pub port: u16,
-    /// How it ended, such as `exit code 1`; `None` while it runs.
-    pub ended: Option<String>,
-}
-
-impl App {
-    /// The port of its process, while that runs.
-    #[must_use]
-    pub fn port(&self) -> Option<u16> {
-        self.process.as_ref().filter(|p| p.ended.is_none()).map(|p| p.port)
-    }
-
-    /// The app as it is, for its owner to change.
-    #[must_use]
-    pub fn draft(&self) -> AppDraft {
-        AppDraft {
-            name: self.name.clone(),
-            git_repo: self.git_repo.clone(),
-            git_token: TokenChange::Keep,
-            settings: self.settings.clone(),
-        }
-    }
-}
 
 impl Store {
     /// All apps, by name.

@@ -1,6 +1,7 @@
 //! Deploys: the queue, the step each has reached, the history.
 
-use super::apps::{Process, write_process};
+use super::app::Process;
+use super::apps::write_process;
 use super::deploy_row::{Deploy, SELECT, read_deploy};
 use super::{Store, StoreError, parsed, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted, unix_millis};

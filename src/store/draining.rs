@@ -1,7 +1,7 @@
 //! Processes that were replaced and may finish their answers: remembered, so that a
 //! restart of the server cuts nobody off.
 
-use super::apps::Process;
+use super::app::Process;
 use super::{Store, StoreError, parsed};
 use crate::model::AppId;
 use rusqlite::{Transaction, params};

@@ -1,69 +1,13 @@
-//! The house keeps its own rules: which room may use which, headers, lengths, dependencies, no secrets in Git.
+//! The house keeps its own rules: rooms and walls, headers, lengths, dependencies, no secrets in Git.
+
+mod house;
+mod walls;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// The table of walls: a room, and the rooms that it may use.
-const WALLS: &[(&str, &[&str])] = &[
-    ("model", &[]),
-    ("sync", &[]),
-    ("cli", &["model"]),
-    ("config", &["model"]),
-    ("proc", &["sync"]),
-    ("data_dir", &["model"]),
-    ("vault", &["model", "data_dir"]),
-    ("gate", &["model", "sync"]),
-    ("journal", &["model", "sync", "data_dir"]),
-    ("inside", &["proc", "journal"]),
-    ("auth", &["model", "sync", "data_dir"]),
-    ("store", &["model", "sync", "vault"]),
-    ("disk", &["model", "proc", "data_dir", "sandbox"]),
-    (
-        "sandbox",
-        &["model", "sync", "proc", "store", "inside", "disk", "router", "runtime", "deploy"],
-    ),
-    ("router", &["model", "sync", "proc", "store", "data_dir", "runtime"]),
-    ("source", &["model", "proc", "journal", "disk", "sandbox"]),
-    (
-        "runtime",
-        &[
-            "model", "sync", "proc", "store", "journal", "inside", "disk", "sandbox", "router",
-            "deploy",
-        ],
-    ),
-    (
-        "deploy",
-        &[
-            "model", "sync", "proc", "store", "journal", "data_dir", "disk", "sandbox", "router",
-            "source", "runtime",
-        ],
-    ),
-    ("api", &["model", "auth", "store", "deploy", "journal", "sandbox", "router"]),
-    ("live", &["model", "sync", "auth", "journal"]),
-    ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth"]),
-    (
-        "serve",
-        &[
-            "model", "sync", "config", "proc", "data_dir", "vault", "gate", "journal", "auth",
-            "store", "disk", "router", "runtime", "deploy", "api", "live", "ops",
-        ],
-    ),
-    ("main", &["cli", "inside", "serve", "ops"]),
-    ("lib", &[]),
-];
-
-/// What may be named in one room only.
-const AT_HOME: &[(&str, &str)] = &[
-    ("rusqlite::", "store"),
-    ("tungstenite::", "live"),
-    ("aes_gcm::", "vault"),
-    ("tiny_http::", "serve"),
-    ("process::Command", "proc"),
-    ("Command::new(", "proc"),
-];
 
 /// No file is longer: it can be read in one sitting.
 const MAX_FILE_LINES: usize = 450;
@@ -89,7 +33,7 @@ fn tracked() -> Vec<PathBuf> {
     names.split_terminator('\0').map(PathBuf::from).filter(|p| top().join(p).is_file()).collect()
 }
 
-fn rust_files(under: &str) -> Vec<(PathBuf, String)> {
+pub fn rust_files(under: &str) -> Vec<(PathBuf, String)> {
     let is_rust = |p: &PathBuf| p.starts_with(under) && p.extension().is_some_and(|e| e == "rs");
     let read = |p: PathBuf| {
         let text = fs::read_to_string(top().join(&p)).expect("a file");
@@ -100,14 +44,8 @@ fn rust_files(under: &str) -> Vec<(PathBuf, String)> {
     files
 }
 
-/// The room of a file under `src`.
-fn room(path: &Path) -> String {
-    let first = path.components().nth(1).expect("below src").as_os_str();
-    Path::new(first).file_stem().expect("a name").to_string_lossy().into_owned()
-}
-
 /// Tests build what they need from any room; the walls are for what runs.
-fn is_test(path: &Path) -> bool {
+pub fn is_test(path: &Path) -> bool {
     path.components().any(|c| {
         let name = c.as_os_str().to_string_lossy();
         name == "tests" || name == "tests.rs" || name.ends_with("_tests.rs")
@@ -115,111 +53,13 @@ fn is_test(path: &Path) -> bool {
 }
 
 /// A file without its comments, which may name any room, and without its tests.
-fn code(text: &str) -> String {
+pub fn code(text: &str) -> String {
     let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let uncommented = |line: &str| match line.find("//") {
         Some(at) if !line[..at].ends_with(':') => line[..at].to_owned(),
         _ => line.to_owned(),
     };
     text.lines().map(uncommented).collect::<Vec<_>>().join("\n")
-}
-
-/// The first names of the paths that begin with a prefix such as `crate::`, groups in braces included.
-fn names_after(code: &str, prefix: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for (at, _) in code.match_indices(prefix) {
-        let preceded_by_name =
-            code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':' || c == '$');
-        if preceded_by_name && !code[..at].ends_with('$') {
-            continue;
-        }
-        names.extend(names_at(&code[at + prefix.len()..]));
-    }
-    names
-}
-
-fn names_at(rest: &str) -> Vec<String> {
-    let word = |t: &str| t.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-    let Some(group) = rest.strip_prefix('{') else { return vec![word(rest)] };
-    let mut depth = 0;
-    let mut names = Vec::new();
-    let mut start = true;
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => start = true,
-            c if c.is_whitespace() => {}
-            _ if start && depth == 0 => {
-                names.push(word(&group[at..]));
-                start = false;
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-/// The rooms that a file uses.
-fn used_rooms(path: &Path, text: &str) -> BTreeSet<String> {
-    let code = code(text);
-    let up = "super::".repeat(path.components().count() - 1);
-    let mut names = names_after(&code, "crate::");
-    names.extend(names_after(&code, "better_paas::"));
-    names.extend(names_after(&code, &up));
-    names.into_iter().filter(|n| WALLS.iter().any(|(room, _)| room == n)).collect()
-}
-
-#[test]
-fn the_reader_of_walls_sees_what_it_should() {
-    let used = |path: &str, text: &str| {
-        used_rooms(Path::new(path), text).into_iter().collect::<Vec<_>>().join(" ")
-    };
-    assert_eq!(used("src/api.rs", "use crate::store::Store;"), "store");
-    assert_eq!(
-        used("src/api.rs", "use crate::{auth::{self, x}, gate,\n live::y};"),
-        "auth gate live"
-    );
-    assert_eq!(used("src/api.rs", "fn f() { crate::proc::run() } // crate::live"), "proc");
-    assert_eq!(used("src/api.rs", "use super::gate;"), "gate");
-    assert_eq!(used("src/api/apps.rs", "use super::store; use super::super::live;"), "live");
-    assert_eq!(used("src/main.rs", "better_paas::serve::run()"), "serve");
-    assert_eq!(used("src/api.rs", "use mycrate::live;"), "");
-}
-
-#[test]
-fn no_room_uses_another_that_it_may_not() {
-    let mut crossed = Vec::new();
-    for (path, text) in rust_files("src").into_iter().filter(|(path, _)| !is_test(path)) {
-        let room = room(&path);
-        let Some((_, allowed)) = WALLS.iter().find(|(name, _)| *name == room) else {
-            crossed.push(format!("{} is a room without a row in the table", path.display()));
-            continue;
-        };
-        for used in used_rooms(&path, &text) {
-            if used != room && !allowed.contains(&used.as_str()) {
-                crossed.push(format!("{} uses {used}", path.display()));
-            }
-        }
-        let code = code(&text);
-        if room == "ops" {
-            for name in names_after(&code, "crate::auth::") {
-                if name != "token" {
-                    crossed.push(format!(
-                        "{} uses auth::{name}, not only auth::token",
-                        path.display()
-                    ));
-                }
-            }
-        }
-        for (name, home) in AT_HOME {
-            if code.contains(name) && !home.split(' ').any(|h| h == room) {
-                crossed.push(format!("{} names {name}, which lives in {home}", path.display()));
-            }
-        }
-    }
-    assert!(crossed.is_empty(), "{crossed:#?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The configuration as a whole: what is in it, and when.
 
 use super::*;
+use crate::model::Trust;
 
 fn settings() -> Settings {
     Settings {
@@ -16,7 +17,7 @@ fn settings() -> Settings {
 }
 
 fn json_of(settings: &Settings, version: &str, https: Option<u16>) -> Value {
-    Layout {
+    CaddyConfig {
         dir: Path::new("/d/router"),
         sites: Path::new("/d/sites"),
         front: Path::new("/d/front.sock"),

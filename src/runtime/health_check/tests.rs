@@ -1,9 +1,10 @@
 //! Real apps under the check.
 
 use super::*;
-use crate::runtime::tcp_sockets::Ports;
+use crate::runtime::ports::Ports;
 use crate::sandbox::bwrap::{Purpose, Sandbox};
-use crate::sandbox::host::Machine;
+use crate::sandbox::host::Host;
+use crate::sandbox::host_probe;
 use std::cell::RefCell;
 use std::fs::File;
 use std::net::TcpListener;
@@ -11,9 +12,9 @@ use std::net::TcpListener;
 /// What must not wait for a minute did not; no measure of speed.
 const LONG_BEFORE: Duration = Duration::from_secs(30);
 
-fn machine() -> (Machine, tempfile::TempDir) {
+fn machine() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (Machine::here(dir.path()), dir)
+    (host_probe::here(dir.path()), dir)
 }
 
 /// A server in Python: listens on `address`, and answers the n-th request with the n-th status.
@@ -53,9 +54,9 @@ fn visit() -> Visit {
 
 /// Starts `address port answers` with `PORT` in the place of the port, and checks it.
 fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let port = Ports::default().fresh().unwrap();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
         .log(LOG)
@@ -67,8 +68,9 @@ fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
     let begun = Instant::now();
     let said = RefCell::new(String::new());
     let say = |line: &str| said.borrow_mut().push_str(line);
-    let verdict = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() }
-        .wait(&mut instance, cancel, &say);
+    let verdict =
+        HealthCheck { port, uid: host.users.outside_uid(6), path: &path, timeout, visit: visit() }
+            .wait(&mut instance, cancel, &say);
     let took = begun.elapsed();
     assert!(instance.end());
     Try { verdict, port, took, said: said.into_inner() }
@@ -136,11 +138,11 @@ fn it_is_asked_as_a_visitor_would() {
                      c, _ = s.accept(); lines = c.recv(4000).decode().split('\\r\\n')\n    \
                      good = all(line in lines for line in os.environ['LINES'].split('|'))\n    \
                      c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' if good else b'HTTP/1.1 500 No\\r\\n\\r\\n'); c.close()\n";
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let port = Ports::default().fresh().unwrap();
     let lines = "GET / HTTP/1.1|Host: shop.example.com|X-Forwarded-Host: shop.example.com|\
                  X-Forwarded-Proto: https|X-Forwarded-For: 127.0.0.1|X-Real-Ip: 127.0.0.1";
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
         .log(LOG)
@@ -148,7 +150,8 @@ fn it_is_asked_as_a_visitor_would() {
         .env("PICKY", picky);
     let mut instance = Instance::start(&sandbox, "exec python3 -c \"$PICKY\"", &log()).unwrap();
     let (path, timeout) = (HealthPath::parse("/").unwrap(), HealthTimeout::new(5).unwrap());
-    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    let check =
+        HealthCheck { port, uid: host.users.outside_uid(6), path: &path, timeout, visit: visit() };
     assert_eq!(check.wait(&mut instance, &never, &|_| {}), Verdict::Well);
     assert!(instance.end());
 }
@@ -185,14 +188,15 @@ fn the_sentence_says_where_it_listens_instead() {
 
 #[test]
 fn somebody_elses_listener_proves_nothing() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 6).env("PATH", "/usr/bin:/bin").log(LOG);
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 6).env("PATH", "/usr/bin:/bin").log(LOG);
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec sleep 60", &log).unwrap();
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = foreign.local_addr().unwrap().port();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(1).unwrap());
-    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    let check =
+        HealthCheck { port, uid: host.users.outside_uid(6), path: &path, timeout, visit: visit() };
     let verdict = check.wait(&mut instance, &Cancel::new().unwrap(), &|_| {});
     assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
     assert!(instance.end());
@@ -200,14 +204,14 @@ fn somebody_elses_listener_proves_nothing() {
 
 #[test]
 fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = foreign.local_addr().unwrap().port();
     // Of IPv6 alone, so that both can have it; a connection to 127.0.0.1 goes to the other.
     let script = "import socket, time; s = socket.socket(socket.AF_INET6); \
                   s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); \
                   s.bind(('::', int(__import__('os').environ['PORT']))); s.listen(); time.sleep(60)";
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 6)
+    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
         .log(LOG)
@@ -215,10 +219,11 @@ fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec python3 -c \"$SCRIPT\"", &log).unwrap();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(5).unwrap());
-    let check = Check { port, uid: machine.outside_uid(6), path: &path, timeout, visit: visit() };
+    let check =
+        HealthCheck { port, uid: host.users.outside_uid(6), path: &path, timeout, visit: visit() };
     let verdict = check.wait(&mut instance, &Cancel::new().unwrap(), &|_| {});
     assert!(matches!(&verdict, Verdict::Unwell(s) if s.contains("another program")), "{verdict:?}");
-    let held = held_by(&instance.processes(), machine.outside_uid(6), port, &listeners());
+    let held = held_by(&instance.processes(), host.users.outside_uid(6), port, &listeners());
     assert!(held.iter().any(|l| l.address.port() == port), "it never listened: {held:?}");
     assert!(instance.end());
 }

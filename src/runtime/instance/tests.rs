@@ -4,12 +4,13 @@ use super::*;
 use crate::data_dir::DataDir;
 use crate::journal::{HALF_APP_LOG, Journal, Redactor};
 use crate::sandbox::bwrap::Purpose;
-use crate::sandbox::host::Machine;
+use crate::sandbox::host::Host;
+use crate::sandbox::host_probe;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 struct Place {
-    machine: Machine,
+    host: Host,
     dir: tempfile::TempDir,
     journal: Journal,
 }
@@ -27,9 +28,9 @@ impl Place {
         let release = dir.path().join("apps/aaaaaaaaaa/releases/bbbbbbbbbb");
         fs::create_dir_all(&release).unwrap();
         fs::set_permissions(release, fs::Permissions::from_mode(0o777)).unwrap();
-        let machine = Machine::here(&dir.path().join("sandbox"));
+        let host = host_probe::here(&dir.path().join("sandbox"));
         let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
-        Self { machine, dir, journal }
+        Self { host, dir, journal }
     }
 
     fn apps(&self) -> std::path::PathBuf {
@@ -45,7 +46,7 @@ impl Place {
     }
 
     fn start(&self, command: &str) -> Instance {
-        let sandbox = Sandbox::new(&self.machine, Purpose::Run, 5)
+        let sandbox = Sandbox::new(&self.host, Purpose::Run, 5)
             .bind(&self.apps().join("aaaaaaaaaa/releases/bbbbbbbbbb"), "/app")
             .exit_to(self.exit_file())
             .log(HALF_APP_LOG)

@@ -3,15 +3,16 @@
 use super::*;
 use crate::model::{MAX_ENV_TOTAL, MAX_ENV_VARS};
 use crate::proc::{Exit, Output};
+use crate::sandbox::host_probe;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A machine, and a directory that stands for the data directory.
-fn machine() -> (Machine, tempfile::TempDir) {
+fn machine() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let etc = dir.path().join("sandbox");
     fs::create_dir(&etc).unwrap();
-    (Machine::here(&etc), dir)
+    (host_probe::here(&etc), dir)
 }
 
 fn run(sandbox: &Sandbox<'_>, script: &str) -> Output {
@@ -27,9 +28,9 @@ fn out(sandbox: &Sandbox<'_>, script: &str) -> String {
 
 #[test]
 fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     for purpose in [Purpose::Fetch, Purpose::Build, Purpose::Run] {
-        let sandbox = Sandbox::new(&machine, purpose, 7);
+        let sandbox = Sandbox::new(&host, purpose, 7);
         let status = out(&sandbox, "grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status");
         for line in status.lines() {
             let (name, value) = line.split_once(':').unwrap();
@@ -40,7 +41,7 @@ fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
                 _ => assert_eq!(value.trim_matches('0'), "", "{line}"),
             }
         }
-        let uid = machine.inside_uid(7).to_string();
+        let uid = host.users.inside_uid(7).to_string();
         assert_eq!(out(&sandbox, "id -u; id -g; id -un"), format!("{uid}\n{uid}\napp"));
         assert!(!run(&sandbox, "unshare --user true").exit.is_success());
         assert!(!run(&sandbox, "unshare --fork --pid true").exit.is_success());
@@ -52,8 +53,8 @@ fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
 
 #[test]
 fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     // Python's ctypes makes the call itself: io_uring_setup, keyctl (where x86-64 and
     // others differ, the number is asked of the architecture), unshare by name.
     let script = "python3 - <<'END'\n\
@@ -78,8 +79,8 @@ fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
 
 #[test]
 fn p32_of_sockets_there_are_unix_netlink_tcp_udp_and_pings_and_no_other() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     // All that is not refused, whether this kernel has it or not: an error of the kernel's own
     // counts as allowed. Twice: with the flags that a type may have, and as a pair.
     let script = "python3 - <<'END'\n\
@@ -120,8 +121,8 @@ fn p32_of_sockets_there_are_unix_netlink_tcp_udp_and_pings_and_no_other() {
 
 #[test]
 fn the_host_cannot_be_reached_through_open_files() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7);
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7);
     let script = "for fd in 0 1 2 3 4 5 6 7 8 9; do ls -d /proc/1/fd/$fd/../etc/.. ; done; \
                   ls /proc/1/root/root /proc/1/cwd/root; ls /proc/1/root/.. /proc/self/fd; true";
     let output = run(&sandbox, script);
@@ -137,13 +138,13 @@ fn the_host_cannot_be_reached_through_open_files() {
 
 #[test]
 fn it_sees_the_system_and_what_was_bound_and_nothing_else() {
-    let (machine, dir) = machine();
+    let (host, dir) = machine();
     let secret = dir.path().join("admin_token.txt");
     fs::write(&secret, "bpaas_secret").unwrap();
     let data = dir.path().join("app");
     fs::create_dir(&data).unwrap();
     fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).bind(&data, "/data").dir("/data");
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7).bind(&data, "/data").dir("/data");
     let top = out(&sandbox, "ls /");
     for name in top.lines() {
         let allowed =
@@ -168,9 +169,9 @@ fn it_sees_the_system_and_what_was_bound_and_nothing_else() {
 
 #[test]
 fn values_arrive_exactly_and_only_in_the_environment() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let odd = "a  b\n\\n\\\\ 'x' \"$HOME\" `id` $(id) %s %d * \t\r ä\n\n";
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7)
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7)
         .env("PATH", "/usr/bin:/bin")
         .env("ODD", odd)
         .env("EMPTY", "")
@@ -193,8 +194,8 @@ fn values_arrive_exactly_and_only_in_the_environment() {
 
 #[test]
 fn nothing_runs_with_half_of_its_environment() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7);
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7);
     let whole = Inside { command: vec!["/bin/echo".into(), "it runs".into()], ..Inside::default() };
     let whole = whole.message();
     for half in 0..whole.len() {
@@ -210,9 +211,9 @@ fn nothing_runs_with_half_of_its_environment() {
 
 #[test]
 fn as_much_environment_as_is_allowed_arrives_in_time_that_grows_no_faster_than_it() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let arrives = |total: usize| {
-        let mut sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+        let mut sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
         for n in 0..MAX_ENV_VARS {
             sandbox = sandbox.env(format!("V{n}"), "\\x\n".repeat(total / MAX_ENV_VARS / 3));
         }
@@ -230,15 +231,14 @@ fn as_much_environment_as_is_allowed_arrives_in_time_that_grows_no_faster_than_i
 
 #[test]
 fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
-    let (machine, dir) = machine();
+    let (host, dir) = machine();
     let app = dir.path().join("app");
     fs::create_dir(&app).unwrap();
     fs::set_permissions(&app, fs::Permissions::from_mode(0o777)).unwrap();
     // Not a library: the loader complains once for each program that it starts.
     fs::write(app.join("evil.so"), "x").unwrap();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7)
-        .bind(&app, "/app")
-        .env("LD_PRELOAD", "/app/evil.so");
+    let sandbox =
+        Sandbox::new(&host, Purpose::Run, 7).bind(&app, "/app").env("LD_PRELOAD", "/app/evil.so");
     let output = run(&sandbox, "exit 0");
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert!(complaints.contains("evil.so"), "the variable does reach the app: {complaints}");
@@ -249,8 +249,8 @@ fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
 
 #[test]
 fn an_app_can_read_what_it_needs_of_the_system() {
-    let (machine, _dir) = machine();
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
+    let (host, _dir) = machine();
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     for path in ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/usr/bin/env"] {
         assert_ne!(out(&sandbox, &format!("wc -c <{path}")), "0", "{path}");
     }
@@ -268,18 +268,18 @@ fn an_app_can_read_what_it_needs_of_the_system() {
 
 #[test]
 fn limits_are_in_force_inside() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let limits =
         "ulimit -c; ulimit -n; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
-    let open = machine.open_files;
-    let app = Sandbox::new(&machine, Purpose::Run, 7);
+    let open = host.open_files;
+    let app = Sandbox::new(&host, Purpose::Run, 7);
     assert_eq!(out(&app, limits), format!("0\n{open}\n0\n200"));
     assert!(!run(&app, "echo 0 >/proc/self/oom_score_adj").exit.is_success());
-    let build = Sandbox::new(&machine, Purpose::Build, 7);
+    let build = Sandbox::new(&host, Purpose::Build, 7);
     assert_eq!(out(&build, limits), format!("0\n{open}\n19\n800"));
-    if machine.bwrap >= (0, 7) && machine.cgroups.is_err() {
-        let small = Limits { memory: 64 << 20, ..Limits::usual(&machine) };
-        let small = Sandbox::new(&machine, Purpose::Run, 7).limits(small);
+    if host.bwrap >= (0, 7) && host.cgroups.is_err() {
+        let small = Limits { memory: 64 << 20, ..Limits::usual(host.memory) };
+        let small = Sandbox::new(&host, Purpose::Run, 7).limits(small);
         let sizes = out(&small, "df --output=size -m /tmp /dev/shm | tail -n 2 | xargs");
         assert_eq!(sizes, "32 32", "MiB, together as much as it may take");
     }
@@ -289,13 +289,13 @@ fn limits_are_in_force_inside() {
 
 #[test]
 fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
-    let (machine, dir) = machine();
+    let (host, dir) = machine();
     let shared = dir.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
-    let few = || Limits { processes: 10, ..Limits::usual(&machine) };
-    let app = || Sandbox::new(&machine, Purpose::Run, 7).limits(few()).bind(&shared, "/data");
-    let build = Sandbox::new(&machine, Purpose::Build, 7).bind(&shared, "/data");
+    let few = || Limits { processes: 10, ..Limits::usual(host.memory) };
+    let app = || Sandbox::new(&host, Purpose::Run, 7).limits(few()).bind(&shared, "/data");
+    let build = Sandbox::new(&host, Purpose::Build, 7).bind(&shared, "/data");
     // Each has its processes until the file `end` is there.
     let script = |mine: &str, processes: u32| {
         format!(
@@ -324,13 +324,13 @@ fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
     });
     let held = |in_cgroup| app().inside(&[], in_cgroup).limits;
     assert_eq!((held(true).processes, held(true).data), (None, None));
-    assert_eq!(held(false).processes, Some(few().of_user(machine.mode)));
+    assert_eq!(held(false).processes, Some(few().of_user(host.users)));
 }
 
 #[test]
 fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
-    let (machine, _dir) = machine();
-    let build = Sandbox::new(&machine, Purpose::Build, 7);
+    let (host, _dir) = machine();
+    let build = Sandbox::new(&host, Purpose::Build, 7);
     assert_eq!(run(&build, "exit 7").exit, Exit::Code(7));
     assert_eq!(run(&build, "kill -9 $$").exit, Exit::Code(128 + 9));
     let marker = format!("{}.25", std::process::id());
@@ -349,9 +349,9 @@ fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
 
 #[test]
 fn an_app_has_no_signal_blocked_though_its_first_process_has() {
-    let (machine, _dir) = machine();
+    let (host, _dir) = machine();
     let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
-    let sandbox = Sandbox::new(&machine, Purpose::Run, 7).log(1 << 20);
+    let sandbox = Sandbox::new(&host, Purpose::Run, 7).log(1 << 20);
     // Not through a shell, which may let all signals through by itself.
     let exec = sandbox.exec(&["/usr/bin/grep", "SigBlk", "/proc/self/status"]);
     let mut app = exec.spawn_detached(&files[0], &files[1]).unwrap();

@@ -1,6 +1,7 @@
 //! Fetching from a real Git over HTTP, and from hosts that misbehave.
 
 use super::*;
+use crate::sandbox::host_probe;
 use crate::source::cache::PACKS;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// A Git host on a loopback port: `git http-backend` behind a few lines of HTTP.
-struct Host {
+struct GitHost {
     port: u16,
     requests: Arc<Mutex<Vec<String>>>,
 }
@@ -16,7 +17,7 @@ struct Host {
 /// What the host does before it asks Git.
 type Rule = fn(path: &str, head: &str) -> Option<&'static str>;
 
-impl Host {
+impl GitHost {
     fn start(root: PathBuf, rule: Rule) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -100,7 +101,7 @@ const ENDLESS: Space = Space { free: u64::MAX, all: 0, free_files: 0, files: 0 }
 
 /// Directories of an app.
 struct Place {
-    machine: Machine,
+    host: crate::sandbox::host::Host,
     dir: tempfile::TempDir,
 }
 
@@ -108,8 +109,8 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
-        let machine = Machine::here(&dir.path().join("sandbox"));
-        let place = Self { machine, dir };
+        let host = host_probe::here(&dir.path().join("sandbox"));
+        let place = Self { host, dir };
         for name in ["repo", "release"] {
             place.fresh(name);
         }
@@ -120,7 +121,7 @@ impl Place {
         let path = self.dir.path().join(name);
         tree::remove_tree(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        self.machine.give(3, &[&path]).unwrap();
+        self.host.users.give(3, &[&path]).unwrap();
         path
     }
 
@@ -137,7 +138,7 @@ impl Place {
     ) -> Result<Commit, String> {
         let mut log = Vec::new();
         let result = Fetch {
-            machine: &self.machine,
+            host: &self.host,
             slot: 3,
             url,
             branch: &Branch::parse(branch).unwrap(),
@@ -166,7 +167,7 @@ impl Place {
     fn beside_git(&self, script: &str) -> (bool, String) {
         let url = RepoUrl::parse("http://127.0.0.1:1/a/b").unwrap();
         let fetch = Fetch {
-            machine: &self.machine,
+            host: &self.host,
             slot: 3,
             url: &url,
             branch: &Branch::parse("").unwrap(),
@@ -193,7 +194,7 @@ const OPEN: Rule = |_, _| None;
 #[test]
 fn a_branch_is_checked_out_without_git_and_updates_arrive() {
     let (origin, place) = (repository(), Place::new());
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let first = place.fetch(&url, "main", None).unwrap();
     assert_eq!((first.hash.len(), first.subject.as_str()), (40, "first commit"));
@@ -215,14 +216,14 @@ fn a_branch_is_checked_out_without_git_and_updates_arrive() {
 #[test]
 fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
     let (origin, place) = (repository(), Place::new());
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     place.fetch(&url, "main", None).unwrap();
     let repo = place.dir.path().join("repo");
     let plant = "printf '[user]\\n\\tname = x\\n' | tee system >.gitconfig; mkdir -p hooks; \
                  printf '#!/bin/sh\\ntouch /repo/ran\\n' >hooks/reference-transaction; \
                  chmod +x hooks/*";
-    place.machine.as_app(3, &repo, plant);
+    host_probe::as_app(&place.host, 3, &repo, plant);
     let scopes = "git config --list --show-scope | cut -f1 | sort -u";
     let found = format!("export HOME=/repo GIT_CONFIG_SYSTEM=/repo/system; {scopes}");
     assert_eq!(place.beside_git(&found).1, "command\nlocal");
@@ -243,7 +244,7 @@ fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
 #[test]
 fn git_speaks_http_alone() {
     let (origin, place) = (repository(), Place::new());
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     place.fetch(&host.url("shop/.git"), "main", None).unwrap();
     let list = "git -c protocol.allow=always ls-remote";
     for unlocked in ["", "GIT_CONFIG_COUNT=0", "-u GIT_ALLOW_PROTOCOL"] {
@@ -260,21 +261,21 @@ fn git_speaks_http_alone() {
 #[test]
 fn a_broken_cache_is_made_anew_and_a_large_one_too() {
     let (origin, place) = (repository(), Place::new());
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let first = place.fetch(&url, "main", None).unwrap();
     let repo = place.dir.path().join("repo");
     // What a Git that was killed while it fetched, or while it checked out, leaves behind.
     for broken in ["shallow.lock", "config", "index.lock"] {
-        place.machine.as_app(3, &repo, &format!("echo '[broken' >{broken}"));
+        host_probe::as_app(&place.host, 3, &repo, &format!("echo '[broken' >{broken}"));
         assert_eq!(place.fetch(&url, "main", None).unwrap(), first, "{broken}");
     }
     let packs_in = format!("for n in $(seq {PACKS}); do : >objects/pack/pack-$n.pack; done");
-    place.machine.as_app(3, &repo, &packs_in);
+    host_probe::as_app(&place.host, 3, &repo, &packs_in);
     assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
     let large = "for n in 1 2 3 4; do truncate -s 200M objects/pack/pack-$n.pack; done";
-    place.machine.as_app(3, &repo, large);
+    host_probe::as_app(&place.host, 3, &repo, large);
     assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
 }
@@ -282,7 +283,7 @@ fn a_broken_cache_is_made_anew_and_a_large_one_too() {
 #[test]
 fn what_is_missing_is_said_in_one_sentence() {
     let (origin, place) = (repository(), Place::new());
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     let branch = place.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
     assert_eq!(branch, "the repository has no branch named nope; it has only main");
     let repo = place.fetch(&host.url("other.git"), "main", None).unwrap_err();
@@ -304,7 +305,7 @@ fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
     fs::write(origin.path().join("shop/noise"), noise).unwrap();
     git(&origin.path().join("shop"), &["add", "."]);
     git(&origin.path().join("shop"), &["commit", "-q", "-m", "noise"]);
-    let host = Host::start(origin.path().to_owned(), OPEN);
+    let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let within = |limits| place.fetch_within(&url, "main", None, limits).unwrap_err();
     let small = Limits { bytes: 100_000, ..Limits::default() };
@@ -387,7 +388,7 @@ fn a_token_goes_to_its_host_and_decides() {
         let has = right.iter().any(|r| head.contains(&format!("Authorization: Basic {r}\r\n")));
         (!has).then_some("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"")
     };
-    let host = Host::start(origin.path().to_owned(), rule);
+    let host = GitHost::start(origin.path().to_owned(), rule);
     let (place, url) = (Place::new(), host.url("shop/.git"));
     assert!(place.fetch(&url, "main", Some("s3cret-token-value")).is_ok());
     assert!(place.fetch(&url, "main", Some("user:s3cret-token-value")).is_ok());
@@ -402,14 +403,14 @@ fn a_token_goes_to_its_host_and_decides() {
 #[test]
 fn a_redirect_is_not_followed_with_the_token_in_hand() {
     let origin = repository();
-    let other = Host::start(origin.path().to_owned(), OPEN);
+    let other = GitHost::start(origin.path().to_owned(), OPEN);
     static TARGET: std::sync::OnceLock<&'static str> = std::sync::OnceLock::new();
     let location = format!(
         "302 Found\r\nLocation: http://127.0.0.1:{}/shop/.git/info/refs?service=git-upload-pack",
         other.port
     );
     TARGET.set(location.leak()).unwrap();
-    let host = Host::start(origin.path().to_owned(), |_, _| TARGET.get().copied());
+    let host = GitHost::start(origin.path().to_owned(), |_, _| TARGET.get().copied());
     let place = Place::new();
     let moved = place.fetch(&host.url("shop"), "main", Some("s3cret-token-value")).unwrap_err();
     assert!(moved.contains("has moved"), "{moved}");
@@ -429,7 +430,7 @@ fn a_host_that_never_answers_can_be_cancelled() {
         std::thread::park_timeout(Duration::from_secs(20));
     });
     let fetch = Fetch {
-        machine: &place.machine,
+        host: &place.host,
         slot: 3,
         url: &RepoUrl::parse(&url).unwrap(),
         branch: &Branch::parse("main").unwrap(),

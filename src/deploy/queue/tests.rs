@@ -1,6 +1,7 @@
 //! Which deploy begins, which one builds, and what ends them.
 
 use super::*;
+use std::thread;
 
 fn app(name: &str) -> AppId {
     AppId::parse(name).unwrap()
@@ -92,7 +93,7 @@ fn a_rollback_waits_for_no_other_apps_build() {
 
 /// Waits until so many wait for their turn.
 fn until_awaited(queue: &Queue, count: usize) {
-    let waiting = |s: &State| s.current.iter().filter(|c| c.turn == Turn::Awaited).count();
+    let waiting = |s: &QueueState| s.current.iter().filter(|c| c.turn == Turn::Awaited).count();
     drop(wait_while(&queue.changed, queue.state(), |state| waiting(state) < count));
 }
 

@@ -1,0 +1,50 @@
+//! How a deploy has ended: noted in the database, and told in the server's log.
+
+use super::queue::Queue;
+use crate::model::DeployId;
+use crate::runtime::exit_reason::without_last_lines;
+use crate::store::Store;
+use std::time::Duration;
+
+/// Why a deploy of an app that is gone has ended.
+pub const REMOVED: &str = "cancelled, because the app was removed";
+
+/// Characters of a commit's hash that name it to people.
+const SHORT_COMMIT: usize = 10;
+
+/// Characters of a failed deploy's reason in the server's log, which keeps everybody's.
+const REASON: usize = 300;
+
+/// How long to wait when the database does not answer.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// Notes that a deploy has failed. As long as that cannot be written, it is tried again:
+/// otherwise the deploy would seem to go on for ever.
+pub fn note_failure(store: &Store, queue: &Queue, deploy: &DeployId, sentence: &str) {
+    let mut said = false;
+    queue.insist(TRY_AGAIN, || {
+        let noted = store.fail_deploy(deploy, sentence);
+        if let (Err(error), false) = (&noted, said) {
+            log::error!("deploy {deploy} failed ({sentence}), not noted yet: {error}");
+            said = true;
+        }
+        noted.is_ok()
+    });
+}
+
+/// One line for the operator, who may not look into the dashboard.
+pub fn tell_the_server(app: &str, id: &DeployId, commit: Option<&str>, error: Option<&str>) {
+    let commit = match commit.and_then(|commit| commit.get(..SHORT_COMMIT)) {
+        Some(short) => format!(" (commit {short})"),
+        None => String::new(),
+    };
+    match error {
+        None => log::info!("app {app}: deploy {id}{commit} is live"),
+        Some(sentence) => {
+            // The first line, not too long. The logger writes control characters out.
+            let first = without_last_lines(sentence).lines().next().unwrap_or_default();
+            let why: String = first.chars().take(REASON).collect();
+            log::info!("app {app}: deploy {id}{commit} failed: {why}");
+        }
+    }
+}

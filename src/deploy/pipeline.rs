@@ -1,0 +1,449 @@
+//! The pipeline as one page: what happens to a deploy, from the queue to its end.
+//!
+//! Nothing that comes from a repository runs outside a sandbox.
+
+use super::build::{self, Build};
+use super::error::{DeployFailure, StepFailure};
+use super::gc::GarbageCollector;
+use super::host_names::visit;
+use super::outcome::{REMOVED, note_failure, tell_the_server};
+use super::publish::publish;
+use super::queue::Queue;
+use crate::disk::layout::{Layout, StartSpec};
+use crate::disk::space::watched;
+use crate::disk::tree::Tree;
+use crate::journal::{Journal, Redactor, Writer};
+use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
+use crate::proc::Cancel;
+use crate::router::{Router, Target};
+use crate::runtime::environment::for_build;
+use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_lines};
+use crate::runtime::health_check::{HealthCheck, Verdict};
+use crate::runtime::launch::{Launched, Launcher};
+use crate::runtime::status_board::StatusBoard;
+use crate::runtime::supervisor::{Handle, Message};
+use crate::sandbox::host::Host;
+use crate::sandbox::host_watch::HostWatch;
+use crate::source::detect;
+use crate::source::error::{FetchError, TokenOf};
+use crate::source::fetch::{Commit, Fetch};
+use crate::source::limits::Limits;
+use crate::store::{App, Process, Store};
+use serde_json::json;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The step in which what was proved becomes what visitors get.
+const GOING_LIVE: &str = "going live";
+
+/// What deploys work with.
+pub struct Pipeline {
+    pub store: Arc<Store>,
+    pub journal: Arc<Journal>,
+    pub layout: Layout,
+    pub queue: Arc<Queue>,
+    pub router: Arc<Router>,
+    pub host: Arc<HostWatch>,
+    pub launcher: Arc<Launcher>,
+    pub supervisor: Arc<Handle>,
+    pub board: Arc<StatusBoard>,
+    pub gc: Arc<GarbageCollector>,
+}
+
+/// One deploy on its way.
+struct Attempt<'a> {
+    pipeline: &'a Pipeline,
+    app: App,
+    id: &'a DeployId,
+    /// The release that it uses, if it makes none: a rollback or a restart.
+    back_to: Option<DeployId>,
+    /// Whether that is the live one.
+    restarts: bool,
+    cancel: &'a Cancel,
+    log: Writer,
+    redactor: Redactor,
+    token: Option<Secret>,
+    env: Vec<(EnvName, Secret, bool)>,
+}
+
+impl Pipeline {
+    /// Runs one deploy from the queue to its end, whatever that is.
+    pub fn run(&self, app: &AppId, id: &DeployId, cancel: &Cancel) {
+        match self.begin(app, id, cancel) {
+            Ok(attempt) => attempt.run(),
+            Err(sentence) => {
+                tell_the_server(app.as_str(), id, None, Some(&sentence));
+                note_failure(&self.store, &self.queue, id, &sentence);
+            }
+        }
+        self.gc.prune(app);
+    }
+
+    fn begin<'a>(
+        &'a self,
+        app: &AppId,
+        id: &'a DeployId,
+        cancel: &'a Cancel,
+    ) -> Result<Attempt<'a>, String> {
+        let store = &self.store;
+        let app = store.app(app).map_err(|e| e.to_string())?.ok_or("the app is gone")?;
+        let mut deploy = store.deploy(id).map_err(|e| e.to_string())?;
+        let restarts = deploy.as_ref().is_some_and(|deploy| deploy.trigger == Trigger::Restart);
+        if restarts {
+            store.follow_live(id).map_err(|e| e.to_string())?;
+            deploy = store.deploy(id).map_err(|e| e.to_string())?;
+        }
+        let back_to = deploy.and_then(|deploy| deploy.release);
+        // Read once: what the log hides is then exactly what Git and the build get.
+        let token = store.git_credential(&app).map_err(|e| e.to_string())?;
+        let env = store.env_clear(&app.id).map_err(|e| e.to_string())?;
+        let secrets = env.iter().filter(|(_, _, secret)| *secret).map(|(_, value, _)| value);
+        // No build ever gets this one; one that does not open is no reason to stop.
+        let hook = store.webhook_secret(&app.id).ok().flatten();
+        let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
+        let log = self.journal.begin(id, redactor.clone());
+        let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
+        let pipeline = self;
+        Ok(Attempt { pipeline, app, id, back_to, restarts, cancel, log, redactor, token, env })
+    }
+}
+
+impl Attempt<'_> {
+    /// The steps, from the first to the last.
+    fn steps(&self) -> Result<(), StepFailure> {
+        let host = self.pipeline.host.wait()?;
+        let spec = match &self.back_to {
+            Some(release) => self.kept(release)?,
+            None => {
+                self.step(DeployStatus::Fetching, || self.fetch(&host))?;
+                self.step(DeployStatus::Building, || self.build(&host))?
+            }
+        };
+        let Some(start) = &spec.start else {
+            self.step(DeployStatus::Checking, || self.site_is_there())?;
+            return self.go_live_as_files().map_err(|failure| failure.at(GOING_LIVE));
+        };
+        let launched = self.step(DeployStatus::Starting, || self.launch(start))?;
+        let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;
+        self.go_live(proved).map_err(|failure| failure.at(GOING_LIVE))
+    }
+
+    /// Notes the step, then takes it.
+    fn step<T>(
+        &self,
+        step: DeployStatus,
+        work: impl FnOnce() -> Result<T, DeployFailure>,
+    ) -> Result<T, StepFailure> {
+        let noted = self.pipeline.store.set_step(self.id, step).map_err(|e| e.to_string())?;
+        if !noted || self.cancel.is_cancelled() {
+            return Err(DeployFailure::Cancelled.at(step.as_str()));
+        }
+        work().map_err(|failure| failure.at(step.as_str()))
+    }
+
+    /// How to start a release that was live before.
+    fn kept(&self, release: &DeployId) -> Result<StartSpec, DeployFailure> {
+        let what = if self.restarts { "Restarting" } else { "Going back to" };
+        self.say(&format!("{what} the release of deploy {release}"));
+        let spec = self.pipeline.layout.start_spec(&self.app.id, release);
+        Ok(spec.ok_or("the release's files are gone; deploy again")?)
+    }
+
+    /// Fetches the source into the release's directory, as long as there is room.
+    fn fetch(&self, host: &Host) -> Result<(), DeployFailure> {
+        self.has_room()?;
+        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let prepared = layout.prepare(host.users, &app.id, app.slot, self.id);
+        prepared.map_err(|e| format!("the app's directories could not be made: {e}"))?;
+        let branch = match app.settings.branch.as_str() {
+            "" => "the default branch".to_owned(),
+            name => format!("branch {name}"),
+        };
+        self.say(&format!("Fetching {branch} of {}", app.git_repo));
+        let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
+        let space = || layout.space().unwrap_or_default();
+        let fetch = Fetch {
+            host,
+            slot: app.slot,
+            url: &app.git_repo,
+            branch: &app.settings.branch,
+            token: self.token.clone().map(|token| (token, token_of)),
+            root: app.settings.root_dir.as_str(),
+            cache: &layout.repo(&app.id),
+            release: &layout.release(&app.id, self.id),
+            redactor: &self.redactor,
+            limits: Limits::default().within(space()),
+            space: &space,
+        };
+        let fetched = watched(self.cancel, &|| layout.no_room(), |stop| {
+            fetch.run(stop, &mut |l| self.say(l))
+        });
+        let Commit { hash, author, subject } = match fetched.map_err(|e| e.to_string())? {
+            (Ok(commit), _) => commit,
+            (Err(FetchError::Failed(sentence)), _) => return Err(sentence.into()),
+            (Err(FetchError::TooLarge(sentence)), _) => return Err(self.too_large(sentence)),
+            (Err(FetchError::Cancelled), Some(why)) => {
+                return Err(self.too_large(format!("the fetch was ended: {why}")));
+            }
+            (Err(FetchError::Cancelled), None) => return Err(DeployFailure::Cancelled),
+        };
+        self.say(&format!("Commit {hash} {subject}"));
+        let noted = self.pipeline.store.set_commit(self.id, &hash, &subject, &author);
+        Ok(noted.map_err(|e| e.to_string())?)
+    }
+
+    /// What was fetched of a repository for which there is no room serves nobody.
+    fn too_large(&self, sentence: String) -> DeployFailure {
+        if let Err(error) = self.pipeline.layout.discard_repo(&self.app.id) {
+            log::warn!("the Git cache of app {} could not be removed: {error}", self.app.id);
+        }
+        DeployFailure::Failed(sentence)
+    }
+
+    /// Finds out how the source is built, builds it, and keeps how it is started.
+    fn build(&self, host: &Host) -> Result<StartSpec, DeployFailure> {
+        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let release = layout.release(&app.id, self.id);
+        let root = app.settings.root_dir.as_str();
+        let tree = Tree::open(&release, root)
+            .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
+        let (build, start) = (&app.settings.build_command, &app.settings.start_command);
+        let plan = detect::detect(&tree, build, start, &detect::Installed)?;
+        self.say(&plan.found);
+        if let Some(command) = &plan.build {
+            self.run_build(host, command, &release)?;
+        }
+        if plan.start.is_none() {
+            self.publish(host, &release)?;
+        }
+        let spec = StartSpec { root: root.to_owned(), start: plan.start };
+        let kept = layout.keep_start_spec(&app.id, self.id, &spec);
+        kept.map_err(|e| format!("the release could not be completed: {e}"))?;
+        Ok(spec)
+    }
+
+    fn run_build(&self, host: &Host, command: &str, release: &Path) -> Result<(), DeployFailure> {
+        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let wait = || self.say("Waiting until another app's build has ended");
+        let turn = self.pipeline.queue.build_turn(self.id, self.cancel, wait);
+        let _turn = turn.ok_or(DeployFailure::Cancelled)?;
+        self.has_room()?;
+        self.say(&format!("Building: {command}"));
+        let root = app.settings.root_dir.as_str();
+        let sandbox = for_build(host, app.slot, root, self.env.clone())
+            // One call can take it all, before anybody looks.
+            .file_size(layout.space().map_err(|e| e.to_string())?.room())
+            .bind(release, "/app")
+            .bind(&layout.cache(&app.id), "/cache")
+            .bind(&layout.temporary(&app.id), "/var/tmp");
+        let no_room = || layout.no_room();
+        let (redactor, cancel, at_most) = (&self.redactor, self.cancel, build::DEADLINE);
+        let build =
+            Build { sandbox: &sandbox, command, redactor, cancel, no_room: &no_room, at_most };
+        let built = build.run(&mut |line| self.log.line(line));
+        if built.is_err() && no_room().is_some() {
+            // It may be its cache that it has filled, and then no deploy would have room.
+            layout.discard_cache(&app.id).map_err(|e| e.to_string())?;
+        }
+        built
+    }
+
+    /// Copies a static site's files to where the router serves them from.
+    fn publish(&self, host: &Host, release: &Path) -> Result<(), DeployFailure> {
+        let (app, layout) = (&self.app, &self.pipeline.layout);
+        self.needs_a_router()?;
+        self.has_room()?;
+        let site = layout.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
+        let open = host.users.open_up(release);
+        open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
+        // Looked for again: a build may have changed all of it.
+        let tree =
+            Tree::open(release, app.settings.root_dir.as_str()).map_err(|e| e.to_string())?;
+        let room = layout.space().map_err(|e| e.to_string())?.room();
+        let go_on = || !self.cancel.is_cancelled() && layout.no_room().is_none();
+        let published = publish(&tree, &site, room, &go_on);
+        if self.cancel.is_cancelled() {
+            return Err(DeployFailure::Cancelled);
+        }
+        let no_room = |failure| layout.no_room().map_or(failure, DeployFailure::Failed);
+        let published = published.map_err(no_room)?;
+        if !site.join("index.html").is_file() {
+            return Err("the build left no index.html".into());
+        }
+        let files = if published.files == 1 { "file" } else { "files" };
+        self.say(&format!("Published {} {files}", published.files));
+        if let Some(warning) = published.warning() {
+            self.say(&warning);
+        }
+        Ok(())
+    }
+
+    fn launch(&self, start: &str) -> Result<Launched, DeployFailure> {
+        self.say(&format!("Starting: {start}"));
+        Ok(self.pipeline.launcher.launch(&self.app, self.id, self.release())?)
+    }
+
+    /// Asks the app as a visitor would, until it answers well.
+    fn check(&self, host: &Host, mut launched: Launched) -> Result<Launched, DeployFailure> {
+        let (settings, pipeline) = (&self.app.settings, self.pipeline);
+        let port = launched.process().port;
+        let check = HealthCheck {
+            port,
+            uid: host.users.outside_uid(self.app.slot),
+            path: &settings.health_path,
+            timeout: settings.health_timeout,
+            visit: visit(&pipeline.router, &self.app, port),
+        };
+        let (seconds, path) = (settings.health_timeout.seconds(), settings.health_path.as_str());
+        let what = if path.is_empty() { "it answers" } else { "it answers well" };
+        let request = &check.visit.request(path);
+        self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
+        let instance = launched.instance().ok_or(DeployFailure::Cancelled)?;
+        match check.wait(instance, self.cancel, &|line| self.say(line)) {
+            Verdict::Well => Ok(launched),
+            Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
+            Verdict::Cancelled => Err(DeployFailure::Cancelled),
+            Verdict::Ended(exit) => {
+                let which = (&self.app.id, self.id);
+                let how = how_it_ended(&pipeline.store, &pipeline.journal, which, instance, exit);
+                Err(self.unproved(&format!("the app ended with {how} while it was being checked")))
+            }
+        }
+    }
+
+    /// Why an app has not proved itself, with what it wrote: in the log before the reason,
+    /// which is looked for at its end.
+    fn unproved(&self, sentence: &str) -> DeployFailure {
+        let Pipeline { store, journal, .. } = self.pipeline;
+        let (why, lines) = with_last_lines(store, journal, (&self.app.id, self.id), sentence);
+        if !lines.is_empty() {
+            self.say(&format!("The last lines of the app:\n{lines}"));
+        }
+        DeployFailure::Failed(why)
+    }
+
+    /// A process that has proved itself becomes the live one.
+    fn go_live(&self, launched: Launched) -> Result<(), DeployFailure> {
+        let process = launched.process().clone();
+        self.switch(&Target::Process(process.port), Some(&process))?;
+        self.say(&format!("Live on port {}", process.port));
+        if let Some(instance) = launched.keep() {
+            let message = Message::TakeOver(self.app.id.clone(), process, Box::new(instance));
+            self.pipeline.supervisor.send(message);
+        }
+        Ok(())
+    }
+
+    /// Whether a site can be served: a rollback publishes nothing.
+    fn site_is_there(&self) -> Result<(), DeployFailure> {
+        self.needs_a_router()?;
+        if !self.pipeline.layout.site(&self.app.id, self.release()).is_dir() {
+            return Err("the site's files are gone; deploy again".into());
+        }
+        Ok(())
+    }
+
+    /// Published files become what is live.
+    fn go_live_as_files(&self) -> Result<(), DeployFailure> {
+        let (app, release) = (self.app.id.clone(), self.release().clone());
+        self.switch(&Target::Files(app.clone(), release), None)?;
+        self.say("Live: the router serves the files");
+        self.pipeline.supervisor.send(Message::GiveUp(app));
+        Ok(())
+    }
+
+    /// The switch: the router confirms, then one transaction in the database makes it
+    /// final; after that the supervisor sends the process before it home.
+    fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
+        let (Pipeline { store, router, board, .. }, app) = (self.pipeline, &self.app.id);
+        let name = || match store.app(app) {
+            Ok(Some(app)) => Ok(app.name),
+            Ok(None) => Err("the app was removed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let routed = router.switch(app, &name, target, &|line| self.say(line))?;
+        // The database decides between this and a cancellation, which ends the deploy there.
+        let failure = match store.go_live(self.id, app, process) {
+            Ok(true) => {
+                // Whatever the process before did is over.
+                board.clear(app);
+                return Ok(());
+            }
+            Ok(false) => DeployFailure::Cancelled,
+            Err(error) => DeployFailure::Failed(error.to_string()),
+        };
+        routed.take_back();
+        Err(failure)
+    }
+
+    /// Whether anything could serve a static site.
+    fn needs_a_router(&self) -> Result<(), DeployFailure> {
+        self.pipeline.router.absent().map_or(Ok(()), |why| {
+            Err(DeployFailure::Failed(format!(
+                "the router serves static sites, and there is none ({why}); or give a start \
+                 command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
+            )))
+        })
+    }
+
+    fn has_room(&self) -> Result<(), DeployFailure> {
+        let why = self.pipeline.layout.no_room();
+        why.map_or(Ok(()), |sentence| Err(DeployFailure::Failed(sentence)))
+    }
+
+    /// The deploy whose release this one uses.
+    fn release(&self) -> &DeployId {
+        self.back_to.as_ref().unwrap_or(self.id)
+    }
+
+    /// Writes a line with the time. Not for what a build prints: a time within one of its
+    /// lines, which may come in pieces, would hide a secret from the redactor.
+    fn say(&self, line: &str) {
+        self.log.note(line);
+    }
+
+    /// Takes the steps, and notes how it ended.
+    fn run(self) {
+        let (status, error) = match self.steps() {
+            Ok(()) => ("live", None),
+            Err(failure) => {
+                // First of all: without space not even the failure could be noted.
+                self.pipeline.gc.clear_away(&self.app.id, self.id);
+                ("failed", Some(self.explain(failure)))
+            }
+        };
+        let noted = self.pipeline.store.deploy(self.release()).ok().flatten();
+        let commit = noted.and_then(|deploy| deploy.commit);
+        tell_the_server(self.app.name.as_str(), self.id, commit.as_deref(), error.as_deref());
+        if let Some(sentence) = &error {
+            let Pipeline { store, queue, .. } = self.pipeline;
+            note_failure(store, queue, self.id, sentence);
+        }
+        self.log.finish(&json!({"status": status, "error": error}).to_string());
+    }
+
+    /// Ends the log with the reason, and answers it with the step, which the log has above.
+    fn explain(&self, StepFailure { step, failure }: StepFailure) -> String {
+        let (step, sentence) = match failure {
+            DeployFailure::Failed(sentence) => (step, sentence),
+            DeployFailure::Cancelled => ("", self.why_cancelled()),
+        };
+        let sentence = self.redactor.redact(&sentence).into_owned();
+        let Pipeline { store, board, .. } = self.pipeline;
+        if store.app(&self.app.id).is_ok_and(|app| app.is_some_and(|app| board.serves(&app))) {
+            self.say("Nothing has changed for visitors: what was live before goes on serving");
+        }
+        self.say(&format!("Failed: {}", without_last_lines(&sentence)));
+        if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
+    }
+
+    /// Who cancels it notes why in the database; a server that stops does not.
+    fn why_cancelled(&self) -> String {
+        match self.pipeline.store.deploy(self.id) {
+            Ok(Some(deploy)) => deploy.error,
+            Ok(None) => Some(REMOVED.to_owned()),
+            Err(_) => None,
+        }
+        .unwrap_or_else(|| self.pipeline.queue.why_closed().unwrap_or("cancelled").to_owned())
+    }
+}

@@ -1,0 +1,262 @@
+//! What is being deployed: one deploy at a time of each app, the oldest request first, and one
+//! build at a time of all.
+
+use crate::model::{AppId, DeployId};
+use crate::proc::Cancel;
+use crate::store::Queued;
+use crate::sync::{lock, wait_until, wait_while};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Deploys that run beside one another, besides those that wait for their turn to build.
+/// Most of a deploy is waiting, for a Git host or for an app that starts; builds, which are
+/// work, go one after the other.
+const DEPLOYS: usize = 4;
+
+/// One more than that, for rollbacks and restarts: they neither fetch nor build, and whoever
+/// needs one has no time for the builds of others.
+const WITH_ROLLBACKS: usize = DEPLOYS + 1;
+
+/// An app that was taken out of the database while a deploy of it was on its way, or
+/// its process still ending.
+#[derive(Debug)]
+pub struct Removal {
+    /// The app.
+    pub app: AppId,
+    /// Whether its persistent data stays.
+    pub keep_data: bool,
+    /// Its deploys, for their logs.
+    pub deploys: Vec<DeployId>,
+}
+
+/// What is being deployed, and whether there is more.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct QueueState {
+    /// Counts the reasons to look for something to do.
+    wakes: u64,
+    /// Why no further deploy begins, once that is so.
+    closed: Option<&'static str>,
+    /// In the order in which they began, in which they build too.
+    current: Vec<Current>,
+    removals: Vec<Removal>,
+    garbage: bool,
+}
+
+struct Current {
+    app: AppId,
+    deploy: DeployId,
+    is_rollback: bool,
+    cancel: Cancel,
+    turn: Turn,
+}
+
+/// What a deploy has to do with the one build at a time.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    /// Nothing: it has not come so far, or is over it.
+    None,
+    Awaited,
+    Taken,
+}
+
+/// The right to build; given back when dropped.
+pub struct BuildTurn<'a>(&'a Queue, &'a DeployId);
+
+impl QueueState {
+    /// The deploys that work, which is all that do not wait for their turn to build.
+    fn working(&self) -> impl Iterator<Item = &Current> {
+        self.current.iter().filter(|c| c.turn != Turn::Awaited)
+    }
+
+    /// Whether there is room for so many more that are no rollbacks.
+    fn has_room_for(&self, more: usize) -> bool {
+        self.working().filter(|c| !c.is_rollback).count() + more <= DEPLOYS
+    }
+
+    /// The deploy that may build now: of those that wait, the one that began first.
+    fn next_to_build(&self) -> Option<&DeployId> {
+        let is_free = !self.current.iter().any(|c| c.turn == Turn::Taken) && self.has_room_for(1);
+        let mut waiting = self.current.iter().filter(|c| c.turn == Turn::Awaited);
+        if is_free { waiting.next().map(|c| &c.deploy) } else { None }
+    }
+}
+
+impl Queue {
+    /// Says that there may be something to do.
+    pub fn wake(&self) {
+        self.state().wakes += 1;
+        self.changed.notify_all();
+    }
+
+    /// Ends the deploys under way, and begins no other.
+    pub fn close(&self, why: &'static str) {
+        let mut state = self.state();
+        state.closed = Some(why);
+        state.current.iter().for_each(|c| c.cancel.cancel());
+        self.changed.notify_all();
+    }
+
+    /// Ends the work on a deploy that the database says has ended. That alone decides: a
+    /// deploy that has ended there does not go live, and a live one is not ended.
+    pub fn cancel(&self, deploy: &DeployId) {
+        let state = self.state();
+        state.current.iter().filter(|c| c.deploy == *deploy).for_each(|c| c.cancel.cancel());
+        // It may be waiting for its turn to build.
+        self.changed.notify_all();
+    }
+
+    /// Has the rest of an app's removal done, as soon as no deploy of it is under way.
+    pub fn remove_later(&self, removal: Removal) {
+        let mut state = self.state();
+        state.removals.push(removal);
+        state.garbage = true;
+        self.changed.notify_all();
+    }
+
+    /// Has what was put aside removed now.
+    pub fn tidy(&self) {
+        self.state().garbage = true;
+        self.changed.notify_all();
+    }
+
+    /// The removals that can be finished now.
+    pub fn removals(&self) -> Vec<Removal> {
+        let mut state = self.state();
+        let QueueState { removals, current, .. } = &mut *state;
+        let is_free = |r: &mut Removal| !current.iter().any(|c| c.app == r.app);
+        removals.extract_if(.., is_free).collect()
+    }
+
+    /// Waits for the turn to build, which the deploy that began first has first; `None` when
+    /// this one was cancelled meanwhile. `on_wait` is called once if it has to wait.
+    pub fn build_turn<'a>(
+        &'a self,
+        deploy: &'a DeployId,
+        cancel: &Cancel,
+        on_wait: impl FnOnce(),
+    ) -> Option<BuildTurn<'a>> {
+        self.set_turn(self.state(), deploy, Turn::Awaited);
+        if self.state().next_to_build() != Some(deploy) {
+            on_wait();
+        }
+        let waits =
+            |s: &mut QueueState| !cancel.is_cancelled() && s.next_to_build() != Some(deploy);
+        let state = wait_while(&self.changed, self.state(), waits);
+        let mine = state.next_to_build() == Some(deploy) && !cancel.is_cancelled();
+        self.set_turn(state, deploy, if mine { Turn::Taken } else { Turn::None });
+        mine.then_some(BuildTurn(self, deploy))
+    }
+
+    /// How many reasons there were so far to look for something to do.
+    pub fn wakes(&self) -> u64 {
+        self.state().wakes
+    }
+
+    /// Why no further deploy begins, once that is so.
+    pub fn why_closed(&self) -> Option<&'static str> {
+        self.state().closed
+    }
+
+    /// Whether the server stops.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed.is_some()
+    }
+
+    /// Waits until files may be there to remove; `false` when the server stops.
+    pub fn wait_for_garbage(&self, at_most: Duration) -> bool {
+        let mut state = self.wait_while(at_most, |state| !state.garbage);
+        state.garbage = false;
+        state.closed.is_none()
+    }
+
+    /// Takes the first of these requests, oldest first, whose app has no deploy under way;
+    /// only a rollback when as many others work as may.
+    pub fn begin<T>(
+        &self,
+        cancel: &Cancel,
+        requests: impl FnOnce() -> Result<Vec<Queued>, T>,
+    ) -> Result<Option<Queued>, T> {
+        let mut state = self.state();
+        if state.closed.is_some() {
+            return Ok(None);
+        }
+        // The next build has its place before anything that comes.
+        let has_room = state.has_room_for(1 + usize::from(state.next_to_build().is_some()));
+        let for_rollback = state.working().count() < WITH_ROLLBACKS;
+        let may = |request: &Queued| {
+            (if request.is_rollback { for_rollback } else { has_room })
+                && !state.current.iter().any(|c| c.app == request.app)
+        };
+        // Asked for while we hold the lock: none that ends meanwhile begins again.
+        let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
+        state.current.push(Current {
+            app: request.app.clone(),
+            deploy: request.deploy.clone(),
+            is_rollback: request.is_rollback,
+            cancel: cancel.clone(),
+            turn: Turn::None,
+        });
+        Ok(Some(request))
+    }
+
+    /// Takes note that a deploy has ended.
+    pub fn end(&self, deploy: &DeployId) {
+        let mut state = self.state();
+        state.current.retain(|c| c.deploy != *deploy);
+        // Another request of the same app may have waited for this.
+        state.wakes += 1;
+        state.garbage = true;
+        self.changed.notify_all();
+    }
+
+    /// Notes it, for who waits for a turn or for room.
+    fn set_turn(&self, mut state: MutexGuard<'_, QueueState>, deploy: &DeployId, turn: Turn) {
+        state.current.iter_mut().filter(|c| c.deploy == *deploy).for_each(|c| c.turn = turn);
+        state.wakes += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there may be something to do that was not there at `seen` wakes.
+    pub fn wait(&self, seen: u64, at_most: Duration) {
+        drop(self.wait_while(at_most, |state| state.wakes == seen));
+    }
+
+    /// Does `work` again and again until it succeeds; a server that stops leaves it to
+    /// the next one.
+    pub fn insist(&self, pause: Duration, mut work: impl FnMut() -> bool) {
+        while !work() && self.pause(pause) {}
+    }
+
+    /// Waits so long; `false` when the server stops.
+    pub fn pause(&self, pause: Duration) -> bool {
+        self.wait_while(pause, |_| true).closed.is_none()
+    }
+
+    fn wait_while(
+        &self,
+        at_most: Duration,
+        nothing: impl Fn(&QueueState) -> bool,
+    ) -> MutexGuard<'_, QueueState> {
+        let wants = |state: &mut QueueState| state.closed.is_none() && nothing(state);
+        wait_until(Instant::now() + at_most, &self.changed, self.state(), wants)
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        lock(&self.state)
+    }
+}
+
+impl Drop for BuildTurn<'_> {
+    fn drop(&mut self) {
+        self.0.set_turn(self.0.state(), self.1, Turn::None);
+    }
+}
+
+#[cfg(test)]
+mod tests;

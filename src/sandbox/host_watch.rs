@@ -1,0 +1,182 @@
+//! Probes the host, at the start and from time to time: one thread tries what it takes to run
+//! apps, all others read what it found last and wait for nothing.
+
+use super::etc_files::EtcFiles;
+use super::fences::{self, Fences};
+use super::host::Host;
+use super::host_probe::probe;
+use super::port_range::picked_by_kernel;
+use crate::proc::Cancel;
+use crate::sync::{lock, wait_until, wait_while};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Time between two looks at the machine when all is well.
+const WELL: Duration = Duration::from_secs(600);
+
+/// The same while apps cannot run: the owner may be installing what was missing.
+const WANTING: Duration = Duration::from_secs(15);
+
+/// Time between two looks at the fences, so that a change is seen within 30 s.
+const FENCES: Duration = Duration::from_secs(25);
+
+/// This program as it runs, also when its file was replaced.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// Time between two looks at who has our ports, where the kernel keeps apps from none.
+const GUARD: Duration = Duration::from_secs(2);
+
+/// What is known of the host.
+pub struct HostWatch {
+    /// Where the files are that stand in for the machine's own.
+    etc: PathBuf,
+    /// Where all apps are.
+    apps: PathBuf,
+    known: Mutex<Known>,
+    changed: Condvar,
+    stop: Cancel,
+}
+
+#[derive(Default)]
+struct Known {
+    host: Option<Result<Arc<Host>, String>>,
+    fences: Option<Fences>,
+    closed: bool,
+}
+
+impl HostWatch {
+    /// Nothing is known yet. `etc` is a directory for the files that stand in for the
+    /// machine's own, `apps` the one with all apps.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(etc: PathBuf, apps: PathBuf) -> io::Result<Self> {
+        let stop = Cancel::new()?;
+        Ok(Self { etc, apps, known: Mutex::default(), changed: Condvar::new(), stop })
+    }
+
+    /// What was found last; `None` before the first look has ended.
+    pub fn last(&self) -> Option<Result<Arc<Host>, String>> {
+        lock(&self.known).host.clone()
+    }
+
+    /// How apps are fenced off, as it was found last; `None` while that is not known.
+    pub fn fences(&self) -> Option<Fences> {
+        lock(&self.known).fences.clone()
+    }
+
+    /// Ends the look under way, and [`HostWatch::run`].
+    pub fn close(&self) {
+        lock(&self.known).closed = true;
+        self.stop.cancel();
+        self.changed.notify_all();
+    }
+
+    /// The host, for threads that may wait for the first look to end.
+    ///
+    /// # Errors
+    /// The sentence that says what is missing.
+    pub fn wait(&self) -> Result<Arc<Host>, String> {
+        let nothing_yet = |known: &mut Known| known.host.is_none() && !known.closed;
+        let known = wait_while(&self.changed, lock(&self.known), nothing_yet);
+        known.host.clone().unwrap_or_else(|| Err("the server is stopping".to_owned()))
+    }
+
+    /// Looks until the server stops. While an app could get one of the server's `own_ports`,
+    /// `take_back` is called for each of them every two seconds.
+    pub fn run(&self, own_ports: &dyn Fn() -> Vec<u16>, take_back: &dyn Fn(u16)) {
+        let (mut said, mut has_program) = (None, false);
+        loop {
+            let found = self.look(&mut has_program).map(Arc::new);
+            if self.stop.is_cancelled() {
+                return;
+            }
+            let problem = found.as_ref().err().cloned();
+            if let Some(why) = problem.as_ref().filter(|_| problem != said) {
+                log::warn!("apps cannot run: {why}");
+            }
+            said = problem;
+            self.note(|known| known.host = Some(found.clone()));
+            let goes_on = match found {
+                Ok(host) => {
+                    let until = Instant::now() + WELL;
+                    self.look_at_fences(&host, until, own_ports, take_back)
+                }
+                Err(_) => {
+                    self.note(|known| known.fences = None);
+                    self.pause(WANTING)
+                }
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    fn look(&self, has_program: &mut bool) -> Result<Host, String> {
+        if !*has_program {
+            EtcFiles::new(&self.etc).put_program(Path::new(THIS_PROGRAM))?;
+            *has_program = true;
+        }
+        probe(&self.etc, &self.apps, &self.stop)
+    }
+
+    /// Looks at the fences again and again until then; `false` when the server stops.
+    fn look_at_fences(
+        &self,
+        host: &Host,
+        until: Instant,
+        own_ports: &dyn Fn() -> Vec<u16>,
+        take_back: &dyn Fn(u16),
+    ) -> bool {
+        while Instant::now() < until {
+            let fences = fences::look(host, &self.stop);
+            let picked = picked_by_kernel();
+            let is_open =
+                fences.ports.is_err() || own_ports().iter().any(|port| picked.contains(port));
+            self.note(|known| known.fences = Some(fences));
+            let again = Instant::now() + FENCES;
+            while is_open && Instant::now() < again {
+                own_ports().into_iter().for_each(take_back);
+                if !self.pause(GUARD) {
+                    return false;
+                }
+            }
+            if !self.pause(again.saturating_duration_since(Instant::now())) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits, unless the server stops; `false` when it does.
+    fn pause(&self, at_most: Duration) -> bool {
+        let (until, known) = (Instant::now() + at_most, lock(&self.known));
+        !wait_until(until, &self.changed, known, |known| !known.closed).closed
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut lock(&self.known));
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
+        let watch = HostWatch::new(PathBuf::new(), PathBuf::new()).unwrap();
+        assert!(watch.last().is_none() && watch.fences().is_none());
+        watch.note(|known| known.host = Some(Err("nothing installed".into())));
+        assert!(matches!(watch.last(), Some(Err(why)) if why == "nothing installed"));
+        std::thread::scope(|scope| {
+            let pause = scope.spawn(|| watch.pause(Duration::from_secs(600)));
+            watch.close();
+            assert!(!pause.join().unwrap());
+        });
+    }
+}
