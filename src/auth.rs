@@ -21,7 +21,7 @@ use crate::model::{Client, Secret, UnixMillis, unix_millis};
 use crate::sync::lock;
 use clock::{Clock, Millis};
 use hook::Delivery;
-use notice::{Note, Notices};
+use notice::{Note, RateLimitedLog};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -84,9 +84,9 @@ pub struct Auth {
 
 struct Inner {
     force: InForce,
-    lockouts: lockout::Table,
+    lockouts: lockout::LockoutTable,
     tickets: Tickets,
-    notices: Notices,
+    notices: RateLimitedLog,
 }
 
 impl Auth {
@@ -115,9 +115,9 @@ impl Auth {
         };
         let inner = Inner {
             force: InForce::new(token),
-            lockouts: lockout::Table::new(lockout::CAPACITY),
+            lockouts: lockout::LockoutTable::new(lockout::CAPACITY),
             tickets: Tickets::default(),
-            notices: Notices::default(),
+            notices: RateLimitedLog::default(),
         };
         let auth = Self { data: data.clone(), pinned: is_pinned, clock, inner: Mutex::new(inner) };
         Ok((auth, fresh))

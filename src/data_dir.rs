@@ -99,7 +99,7 @@ impl DataDir {
         written.map_err(|error| {
             // Its content is a secret, so it must not stay; after the rename it is gone already.
             let _ = fs::remove_file(&temporary);
-            told("write", &target, &error)
+            explained("write", &target, &error)
         })
     }
 
@@ -130,7 +130,7 @@ impl DataDir {
                 return Err(outside(rel));
             };
             path.push(part);
-            make_private(&path).map_err(|error| told("make", &path, &error))?;
+            make_private(&path).map_err(|error| explained("make", &path, &error))?;
         }
         Ok(path)
     }
@@ -167,10 +167,11 @@ fn read_text(path: &Path, flags: rustix::fs::OFlags) -> io::Result<Option<Secret
     let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(told("read", path, &error)),
+        Err(error) => return Err(explained("read", path, &error)),
     };
-    let refused = |why: &str| told("read", path, &io::Error::new(io::ErrorKind::InvalidData, why));
-    let meta = file.metadata().map_err(|error| told("read", path, &error))?;
+    let refused =
+        |why: &str| explained("read", path, &io::Error::new(io::ErrorKind::InvalidData, why));
+    let meta = file.metadata().map_err(|error| explained("read", path, &error))?;
     if !meta.is_file() {
         return Err(refused("it is not a regular file"));
     }
@@ -179,7 +180,7 @@ fn read_text(path: &Path, flags: rustix::fs::OFlags) -> io::Result<Option<Secret
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
     let limit = MAX_SECRET_FILE + 1;
     let read = file.take(limit).read_to_end(&mut bytes);
-    read.map_err(|error| told("read", path, &error))?;
+    read.map_err(|error| explained("read", path, &error))?;
     if bytes.len() as u64 > MAX_SECRET_FILE {
         return Err(refused("it is longer than 64 KiB"));
     }
@@ -235,7 +236,7 @@ fn outside(rel: &str) -> io::Error {
 }
 
 /// The error with what was tried, where, and what to do if that is known.
-fn told(verb: &str, path: &Path, error: &io::Error) -> io::Error {
+fn explained(verb: &str, path: &Path, error: &io::Error) -> io::Error {
     let advice = advice(error);
     let text = format!("could not {verb} {}: {error}{advice}", path.display());
     io::Error::new(error.kind(), text)

@@ -39,7 +39,7 @@ pub use upgrade::Upgrade;
 
 use crate::model::Client;
 use accept::{Acceptor, Listener};
-use admission::{MAX_LEAVING, Seats};
+use admission::{Admission, MAX_LEAVING};
 use blocking_io::Task;
 use completions::{Completions, Stage};
 use event_loop::EventLoop;
@@ -119,7 +119,7 @@ pub struct Also {
 
 /// The bounds of a gate; tests make them tighter.
 #[derive(Debug, Clone)]
-pub(crate) struct Limits {
+pub(crate) struct GateLimits {
     /// Connections at a time.
     pub connections: usize,
     /// Connections of one client at a time; trusted proxies are exempt.
@@ -144,7 +144,7 @@ pub(crate) struct Limits {
     pub parked: Duration,
 }
 
-impl Limits {
+impl GateLimits {
     /// The bounds in force. Those without a comment are what the gate promises (P22).
     pub(crate) const DEFAULT: Self = Self {
         connections: 512,
@@ -177,7 +177,7 @@ fn affordable_connections() -> usize {
 
 /// What the event loop and the workers use.
 struct Context {
-    limits: Limits,
+    limits: GateLimits,
     resolve: Resolve,
     upgrade: Upgraded,
     generate: Generate,
@@ -188,7 +188,7 @@ struct Context {
 /// A running gate.
 pub struct Gate {
     addresses: Vec<SocketAddr>,
-    seats: Arc<Seats>,
+    seats: Arc<Admission>,
     workers: Arc<Workers<Task>>,
     context: Arc<Context>,
     event_loop: Option<JoinHandle<()>>,
@@ -201,10 +201,10 @@ impl Gate {
     /// # Errors
     /// When a listener cannot be used or the event loop cannot be started.
     pub fn start(settings: Settings) -> io::Result<Self> {
-        Self::start_with(settings, Limits::DEFAULT)
+        Self::start_with(settings, GateLimits::DEFAULT)
     }
 
-    pub(crate) fn start_with(settings: Settings, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn start_with(settings: Settings, limits: GateLimits) -> io::Result<Self> {
         let Settings { listeners, proxies, relay, resolve, upgrade, generate, also } = settings;
         let mut addresses = Vec::new();
         for listener in &listeners {
@@ -225,7 +225,7 @@ impl Gate {
                  raise the limit (LimitNOFILE= in systemd, ulimit -n in a shell) to 1024"
             );
         }
-        let seats = Seats::new(most, limits.per_client, limits.held_bytes);
+        let seats = Admission::new(most, limits.per_client, limits.held_bytes);
         let parked = limits.parked;
         let context = Arc::new(Context {
             limits,

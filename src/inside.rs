@@ -49,7 +49,7 @@ pub struct Inside<'a> {
     /// Its environment; of two values for one name the later one counts.
     pub env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// What each process may take.
-    pub limits: Limits,
+    pub limits: ResourceLimits,
     /// The one TCP port that it may listen on besides those that the kernel chooses.
     pub port: Option<u16>,
     /// Bytes of each of the two files of its log, which are standard output and standard error
@@ -57,9 +57,9 @@ pub struct Inside<'a> {
     pub log: Option<u64>,
 }
 
-/// Limits of a process (setrlimit(2)).
+/// ResourceLimits of a process (setrlimit(2)).
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Limits {
+pub struct ResourceLimits {
     /// Open files.
     pub open_files: Option<u64>,
     /// Bytes written into one file.
@@ -82,17 +82,17 @@ impl Inside<'_> {
 /// Runs what these words after the program's name ask for, if that is for a sandbox.
 pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     match words.next()?.to_str()? {
-        COMMAND => Some(told(begin())),
+        COMMAND => Some(exit_code(begin())),
         probe::COMMAND => {
             let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
             Some(probe::run(&words))
         }
-        UNBLOCKED => Some(told(become_unblocked(words.collect()))),
+        UNBLOCKED => Some(exit_code(become_unblocked(words.collect()))),
         _ => None,
     }
 }
 
-fn told(result: Result<u8, Box<dyn Error>>) -> ExitCode {
+fn exit_code(result: Result<u8, Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -133,7 +133,7 @@ fn begin() -> Result<u8, Box<dyn Error>> {
     }
 }
 
-impl Limits {
+impl ResourceLimits {
     fn set(&self) -> io::Result<()> {
         for (resource, value) in [
             (Resource::Nofile, self.open_files),

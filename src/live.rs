@@ -23,7 +23,7 @@ use handshake::Refusal;
 use log::debug;
 use logs::{AppFeed, DeployFeed};
 use session::Session;
-use session_limit::Seats;
+use session_limit::SessionLimit;
 use stats::{Stats, StatsFeed};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a shutdown waits for the sessions, which take [`Limits::farewell`] at most
+/// How long a shutdown waits for the sessions, which take [`LiveLimits::close_timeout`] at most
 /// unless the machine is very busy; a share of the 10 s that all of it may take.
 const SHUTDOWN: Duration = Duration::from_secs(3);
 
@@ -54,7 +54,7 @@ pub trait Facts: Send + Sync {
 
 /// How patient sessions are, and how many there may be.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct LiveLimits {
     /// Time between two pings.
     pub ping_every: Duration,
     /// Time to answer one.
@@ -65,14 +65,14 @@ pub struct Limits {
     /// in force; half of the second that P5 allows.
     pub tick: Duration,
     /// Time for a peer to answer a close frame.
-    pub farewell: Duration,
+    pub close_timeout: Duration,
     /// Sessions at once.
     pub sessions: usize,
     /// Sessions at once of one client.
     pub per_client: usize,
 }
 
-impl Default for Limits {
+impl Default for LiveLimits {
     fn default() -> Self {
         Self {
             // Often enough for proxies, many of which end what is silent for a minute.
@@ -81,7 +81,7 @@ impl Default for Limits {
             pong_within: Duration::from_secs(10),
             stalled_after: Duration::from_secs(10),
             tick: Duration::from_millis(500),
-            farewell: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(1),
             // Each has a thread. An open page has two, and few owners have more than a few pages;
             // nobody takes more than a quarter of all.
             sessions: 64,
@@ -107,8 +107,8 @@ pub struct Settings {
 /// All WebSocket sessions of the server. Share it by `Arc`.
 pub struct Live {
     settings: Settings,
-    limits: Limits,
-    seats: Seats,
+    limits: LiveLimits,
+    seats: SessionLimit,
     stats: Stats,
 }
 
@@ -118,15 +118,15 @@ impl Live {
     /// # Errors
     /// When the system has no descriptor left.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        Self::with_limits(settings, Limits::default())
+        Self::with_limits(settings, LiveLimits::default())
     }
 
     /// As [`Self::new`], with other limits than the usual ones.
     ///
     /// # Errors
     /// When the system has no descriptor left.
-    pub fn with_limits(settings: Settings, limits: Limits) -> io::Result<Self> {
-        let seats = Seats::new(limits.sessions, limits.per_client)?;
+    pub fn with_limits(settings: Settings, limits: LiveLimits) -> io::Result<Self> {
+        let seats = SessionLimit::new(limits.sessions, limits.per_client)?;
         Ok(Self { settings, limits, seats, stats: Stats::default() })
     }
 
@@ -160,7 +160,7 @@ impl Live {
     fn admit(
         &self,
         handshake: &Handshake,
-    ) -> Result<(auth::Session, Feed<'_>, String, session_limit::Seat<'_>), Refusal> {
+    ) -> Result<(auth::Session, Feed<'_>, String, session_limit::SessionSlot<'_>), Refusal> {
         handshake.check_lockout(&self.settings.auth)?;
         handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
         let owner = handshake.authenticate(&self.settings.auth)?;

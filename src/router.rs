@@ -31,7 +31,7 @@ use crate::sync::lock;
 use caddy_health::CaddyHealth;
 use caddy_supervisor::CaddySupervisor;
 use certificate_watch::{CertificateWatch, Names};
-use route_table::{Entry, RouteTable};
+use route_table::{RouteEntry, RouteTable};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -69,7 +69,7 @@ const SECRET: usize = 16;
 pub type TakeBack = Box<dyn Fn(u16) -> bool + Send + Sync>;
 
 /// A route that was changed and confirmed. It can be taken back.
-pub struct Changed<'a>(Option<(&'a RouteTable, Entry)>);
+pub struct Changed<'a>(Option<(&'a RouteTable, RouteEntry)>);
 
 impl Changed<'_> {
     /// Leads the app's requests to where they went before.

@@ -1,6 +1,6 @@
 //! Apps: list, create, show, change, remove, run.
 
-use super::fields::{Fields, token};
+use super::fields::{Fields, Nullable, token};
 use super::json::{self, Object};
 use super::query::Query;
 use super::{Answer, Api, ApiError, Peer, Request};
@@ -144,9 +144,9 @@ pub(super) fn create(api: &Api, _: &Session, request: &Request<'_>) -> Result<An
 
 fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
     Ok(match fields.nullable_text("gitToken", token)? {
-        None => TokenChange::Keep,
-        Some(None) => TokenChange::Remove,
-        Some(Some(token)) => TokenChange::Set(token),
+        Nullable::Absent => TokenChange::Keep,
+        Nullable::Null => TokenChange::Remove,
+        Nullable::Value(token) => TokenChange::Set(token),
     })
 }
 

@@ -145,7 +145,7 @@ pub(super) fn one_line(api: &Api, _: &Session, request: &Request<'_>) -> Result<
     let repo = fields.required("gitRepo", RepoUrl::read)?;
     let branch = fields.text("branch", Branch::parse)?.unwrap_or_default();
     let name = fields.text("name", AppName::parse)?;
-    let git_token = fields.nullable_text("gitToken", token)?.flatten();
+    let git_token = fields.nullable_text("gitToken", token)?.value();
     fields.finish()?;
     // Nothing is made or changed for a deploy that cannot be.
     api.deployer.check_runtime()?;

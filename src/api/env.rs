@@ -54,7 +54,7 @@ pub(super) fn replace(
 fn read_input(mut fields: Fields) -> Result<EnvInput, ApiError> {
     let input = EnvInput {
         name: fields.required("name", EnvName::parse)?,
-        value: fields.nullable_text("value", EnvValue::parse)?.flatten(),
+        value: fields.nullable_text("value", EnvValue::parse)?.value(),
         secret: fields.boolean("secret")?.unwrap_or(false),
     };
     fields.finish()?;

@@ -24,6 +24,26 @@ pub(super) struct Fields {
     place: String,
 }
 
+/// What a request says about a field that may be `null`.
+pub(super) enum Nullable<T> {
+    /// Nothing: it stays as it is.
+    Absent,
+    /// `null`: there is to be none.
+    Null,
+    /// This.
+    Value(T),
+}
+
+impl<T> Nullable<T> {
+    /// The value, where it makes no difference why there is none.
+    pub(super) fn value(self) -> Option<T> {
+        match self {
+            Self::Absent | Self::Null => None,
+            Self::Value(value) => Some(value),
+        }
+    }
+}
+
 impl Fields {
     /// Reads a body that must be a JSON object.
     pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
@@ -60,17 +80,17 @@ impl Fields {
         }
     }
 
-    /// A text that may be left out or `null`: `None`, `Some(None)`, `Some(Some(…))`.
+    /// A text that may be left out or `null`.
     pub(super) fn nullable_text<T, E: Display>(
         &mut self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<Option<Option<T>>, ApiError> {
+    ) -> Result<Nullable<T>, ApiError> {
         if self.map.get(name).is_some_and(Value::is_null) {
             self.map.remove(name);
-            return Ok(Some(None));
+            return Ok(Nullable::Null);
         }
-        Ok(self.text(name, parse)?.map(Some))
+        Ok(self.text(name, parse)?.map_or(Nullable::Absent, Nullable::Value))
     }
 
     /// A text that must be there.

@@ -117,9 +117,9 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
     }
     let push: Push = serde_json::from_slice(request.body)
         .map_err(|error| ApiError::body(format!("the body is not the JSON of a push: {error}")))?;
-    let branch = match pushed_branch(&app, &push)? {
-        Ok(branch) => branch,
-        Err(why) => return Ok(ignored(&why)),
+    let branch = match meaning(&app, &push)? {
+        Meaning::Deploys(branch) => branch,
+        Meaning::Nothing(why) => return Ok(ignored(&why)),
     };
     if !app.settings.auto_deploy {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
@@ -212,14 +212,22 @@ fn names(request: &Request<'_>) -> Vec<String> {
     names
 }
 
-/// The pushed branch when it is the app's; else why nothing is to be done.
-fn pushed_branch(app: &App, push: &Push) -> Result<Result<String, String>, ApiError> {
+/// What a push means for an app.
+enum Meaning {
+    /// It is to the app's branch, which is this one.
+    Deploys(String),
+    /// Nothing is to be done; why.
+    Nothing(String),
+}
+
+fn meaning(app: &App, push: &Push) -> Result<Meaning, ApiError> {
+    let nothing = |why: &str| Ok(Meaning::Nothing(why.to_owned()));
     let Some(pushed) = push.reference.strip_prefix("refs/heads/") else {
-        return Ok(Err("this is not a push to a branch".to_owned()));
+        return nothing("this is not a push to a branch");
     };
     let zeros = |commit: &String| !commit.is_empty() && commit.bytes().all(|b| b == b'0');
     if push.deleted || push.after.as_ref().is_some_and(zeros) {
-        return Ok(Err("the branch was removed; the app stays as it is".to_owned()));
+        return nothing("the branch was removed; the app stays as it is");
     }
     let default = || {
         let of = |r: &Option<Repository>| r.as_ref().and_then(|r| r.default_branch.clone());
@@ -234,9 +242,9 @@ fn pushed_branch(app: &App, push: &Push) -> Result<Result<String, String>, ApiEr
         chosen => chosen.to_owned(),
     };
     if pushed == wanted {
-        return Ok(Ok(wanted));
+        return Ok(Meaning::Deploys(wanted));
     }
-    Ok(Err(format!("the push is to another branch; the app is deployed from {wanted}")))
+    nothing(&format!("the push is to another branch; the app is deployed from {wanted}"))
 }
 
 /// GitHub can also send a form; everybody sends JSON when asked to.

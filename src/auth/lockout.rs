@@ -45,7 +45,7 @@ struct Record {
 /// clock: without a lockout before any lockout, then by the end of the lockout,
 /// which puts all that ran out before all that are in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Worth {
+struct EvictionOrder {
     until: Millis,
     failures: u32,
     last: Millis,
@@ -62,19 +62,19 @@ pub(super) struct Failure {
 }
 
 /// All records, found by client, by worth and by age.
-pub(super) struct Table {
+pub(super) struct LockoutTable {
     capacity: usize,
     records: HashMap<Client, Record>,
-    by_worth: BTreeSet<Worth>,
+    by_eviction_order: BTreeSet<EvictionOrder>,
     by_age: BTreeSet<(Millis, Client)>,
 }
 
-impl Table {
+impl LockoutTable {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
             capacity,
             records: HashMap::new(),
-            by_worth: BTreeSet::new(),
+            by_eviction_order: BTreeSet::new(),
             by_age: BTreeSet::new(),
         }
     }
@@ -112,18 +112,18 @@ impl Table {
     /// Clients that are locked out, their wrong tries, and the milliseconds
     /// left; the soonest to be free first.
     pub(super) fn in_force(&self, now: Millis) -> impl Iterator<Item = (Client, u32, Millis)> {
-        let first = Worth {
+        let first = EvictionOrder {
             until: now.saturating_add(1),
             failures: 0,
             last: 0,
             client: Client::V4([0; 4]),
         };
-        self.by_worth.range(first..).map(move |w| (w.client, w.failures, w.until - now))
+        self.by_eviction_order.range(first..).map(move |w| (w.client, w.failures, w.until - now))
     }
 
     fn insert(&mut self, client: Client, record: Record) {
         let Record { failures, until, last } = record;
-        self.by_worth.insert(Worth { until, failures, last, client });
+        self.by_eviction_order.insert(EvictionOrder { until, failures, last, client });
         self.by_age.insert((last, client));
         self.records.insert(client, record);
     }
@@ -131,7 +131,7 @@ impl Table {
     fn remove(&mut self, client: Client) -> Option<Record> {
         let record = self.records.remove(&client)?;
         let Record { failures, until, last } = record;
-        self.by_worth.remove(&Worth { until, failures, last, client });
+        self.by_eviction_order.remove(&EvictionOrder { until, failures, last, client });
         self.by_age.remove(&(last, client));
         Some(record)
     }
@@ -146,9 +146,9 @@ impl Table {
     }
 
     /// Drops the record that matters least (P12). No faded one is left when
-    /// this is called: [`Table::sweep`] would have made room already.
+    /// this is called: [`LockoutTable::sweep`] would have made room already.
     fn make_room(&mut self) {
-        if let Some(least) = self.by_worth.first().map(|worth| worth.client) {
+        if let Some(least) = self.by_eviction_order.first().map(|worth| worth.client) {
             self.remove(least);
         }
     }

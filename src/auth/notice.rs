@@ -41,13 +41,13 @@ impl Window {
 /// Decides which lines are written. Lockouts have their own window, so that
 /// single wrong tries cannot push them out of the log, and so have webhooks.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
+pub(super) struct RateLimitedLog {
     series: Window,
     lockouts: Window,
     hooks: Window,
 }
 
-impl Notices {
+impl RateLimitedLog {
     /// The line for a wrong try, if it deserves one.
     pub(super) fn failure(&mut self, client: Client, what: Failure, now: Millis) -> Option<Note> {
         let failures = what.failures;
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn p13_the_first_of_a_series_each_lockout_and_a_success_get_a_line() {
-        let mut notices = Notices::default();
+        let mut notices = RateLimitedLog::default();
         let mut line = |failures, lockout_seconds| {
             let what = Failure { failures, lockout_seconds };
             notices.failure(client(1), what, 0).map(|note| note.to_string())
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_million_attackers_do_not_flood_the_log() {
-        let mut notices = Notices::default();
+        let mut notices = RateLimitedLog::default();
         let (mut lines, mut hooks) = (0, 0);
         for n in 0..1_000_000 {
             let what = Failure { failures: 1, lockout_seconds: None };

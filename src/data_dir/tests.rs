@@ -12,7 +12,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-fn made() -> (TempDir, DataDir) {
+fn fresh() -> (TempDir, DataDir) {
     let top = tempdir().unwrap();
     let data = DataDir::open(&top.path().join("data")).unwrap();
     (top, data)
@@ -32,7 +32,7 @@ fn p25_a_new_directory_is_private_and_its_files_are_too() {
 
 #[test]
 fn p25_looser_modes_are_tightened_but_apps_keep_theirs() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     data.make_dir("logs/deploys").unwrap();
     data.make_dir("apps/a/releases").unwrap();
     for file in ["better-paas.db", "logs/deploys/x.log", "apps/a/releases/run.sh"] {
@@ -62,7 +62,7 @@ fn p25_looser_modes_are_tightened_but_apps_keep_theirs() {
 fn p25_what_belongs_to_another_user_is_refused() {
     // Only root can give a directory away; everybody else meets root's.
     let us = rustix::process::geteuid().as_raw();
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     let path = if us == 0 { data.path() } else { Path::new("/usr") };
     if us == 0 {
         chown(path, Some(4321), None).unwrap();
@@ -160,7 +160,7 @@ fn a_path_that_cannot_be_a_directory_is_one_sentence() {
 
 #[test]
 fn p1_a_secret_is_replaced_whole_and_leaves_nothing_behind() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     assert!(data.read_secret("t").unwrap().is_none());
     data.write_secret("t", b"one").unwrap();
     let inode = fs::metadata(data.join("t")).unwrap().ino();
@@ -172,7 +172,7 @@ fn p1_a_secret_is_replaced_whole_and_leaves_nothing_behind() {
 
 #[test]
 fn p1_a_reader_beside_a_writer_finds_one_value_or_the_other_whole() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     let values = ["a".repeat(70), "b".repeat(70)];
     let write = |value: &String| data.write_secret("t", value.as_bytes()).unwrap();
     write(&values[0]);
@@ -187,14 +187,14 @@ fn p1_a_reader_beside_a_writer_finds_one_value_or_the_other_whole() {
 
 #[test]
 fn a_write_that_fails_is_a_sentence_and_leaves_the_old_file_alone() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     fs::create_dir(data.join("taken")).unwrap();
     let error = data.write_secret("taken", b"secret words").unwrap_err().to_string();
     assert!(error.contains("could not write") && !error.contains("secret words"), "{error}");
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 1, "no temporary file stays");
     // A device that is always full stands for a full disk.
     let mut full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let error = told("write", Path::new("/x/t"), &full.write_all(b"x").unwrap_err());
+    let error = explained("write", Path::new("/x/t"), &full.write_all(b"x").unwrap_err());
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert!(error.to_string().ends_with("free some space there"), "{error}");
     fs::remove_dir_all(data.path()).unwrap();
@@ -204,7 +204,7 @@ fn a_write_that_fails_is_a_sentence_and_leaves_the_old_file_alone() {
 
 #[test]
 fn names_and_paths_cannot_lead_outside() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     for bad in ["", ".", "..", "../t", "a/b", "/etc/t", "t/"] {
         assert!(data.write_secret(bad, b"x").is_err(), "{bad}");
         assert!(data.read_secret(bad).is_err(), "{bad}");
@@ -220,7 +220,7 @@ fn names_and_paths_cannot_lead_outside() {
 
 #[test]
 fn what_is_not_a_small_text_file_is_not_a_secret() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     fs::create_dir(data.join("dir")).unwrap();
     fs::write(data.join("long"), vec![b'x'; 64 * 1024 + 1]).unwrap();
     fs::write(data.join("binary"), [0xff, 0xfe]).unwrap();
@@ -242,7 +242,7 @@ fn what_is_not_a_small_text_file_is_not_a_secret() {
 
 #[test]
 fn p26_a_second_server_is_refused_and_told_who_is_there() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     assert_eq!(data.holder(), None);
     let (one, other) = (Holder::this(true), Holder { pid: Some(17), pinned: false });
     let lock = data.lock(one).unwrap();
@@ -264,7 +264,7 @@ fn p26_a_second_server_is_refused_and_told_who_is_there() {
 
 #[test]
 fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     drop(data.lock(Holder::this(false)).unwrap());
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -282,7 +282,7 @@ fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
 
 #[test]
 fn p7_what_a_killed_writer_left_is_removed_and_a_writer_at_work_is_not_disturbed() {
-    let (_top, data) = made();
+    let (_top, data) = fresh();
     for name in [".admin_token.txt.00.tmp", ".secret.key.01.tmp"] {
         fs::write(data.join(name), "half a secr").unwrap();
     }

@@ -44,7 +44,7 @@ impl Build<'_> {
         // first half of a secret may be in the piece before.
         let mut is_rest = false;
         let exec =
-            sandbox.exec(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
+            sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
         let mut on_line = |line: &str| {
             if !line.trim().is_empty() && !is_rest {
                 // Hidden first, then cut: half of a secret would not be recognised.

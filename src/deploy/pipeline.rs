@@ -27,7 +27,7 @@ use crate::sandbox::host_watch::HostWatch;
 use crate::source::detect;
 use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::{Commit, Fetch};
-use crate::source::limits::Limits;
+use crate::source::limits::FetchLimits;
 use crate::store::{App, Process, Store};
 use serde_json::json;
 use std::path::Path;
@@ -172,7 +172,7 @@ impl Attempt<'_> {
             cache: &layout.repo(&app.id),
             release: &layout.release(&app.id, self.id),
             redactor: &self.redactor,
-            limits: Limits::default().within(space()),
+            limits: FetchLimits::default().within(space()),
             space: &space,
         };
         let fetched = watched(self.cancel, &|| layout.no_room(), |stop| {

@@ -64,7 +64,7 @@ pub fn publish(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Published, DeployFailure> {
     let most = MOST_BYTES.min(room);
-    let failed = |error: io::Error| NotCopied::from(error).told(most);
+    let failed = |error: io::Error| NotCopied::from(error).explain(most);
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
     let mut waiting = Waiting::top();
@@ -99,7 +99,7 @@ pub fn publish(
                 Ok(FileType::RegularFile) => match read(tree, &below) {
                     Some(file) => {
                         bytes += copy(file, &to.join(&below), most - bytes, go_on)
-                            .map_err(|e| e.told(most))?;
+                            .map_err(|e| e.explain(most))?;
                         published.files += 1;
                     }
                     None => published.leave_out(&below),
@@ -144,7 +144,7 @@ enum NotCopied {
 
 impl NotCopied {
     /// What the owner of a site hears that may have so many bytes.
-    fn told(self, most: u64) -> DeployFailure {
+    fn explain(self, most: u64) -> DeployFailure {
         DeployFailure::Failed(match self {
             Self::TooLarge if most < MOST_BYTES => {
                 format!("the site needs more than the {} MiB of disk that are left", most >> 20)
@@ -272,7 +272,7 @@ mod tests {
         let little = "the site needs more than the 3 MiB of disk that are left";
         assert_eq!(refused("b", 3 << 20, &|| true), DeployFailure::from(little));
         let large = DeployFailure::from("a site may have 1024 MiB at most");
-        assert_eq!(NotCopied::TooLarge.told(MOST_BYTES), large);
+        assert_eq!(NotCopied::TooLarge.explain(MOST_BYTES), large);
         let asked = std::cell::Cell::new(0);
         let once = || asked.replace(asked.get() + 1) == 0;
         assert_eq!(refused("c", u64::MAX, &once), DeployFailure::Cancelled, "within one file");

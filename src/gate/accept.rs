@@ -3,7 +3,7 @@
 
 use super::Context;
 use super::Peer;
-use super::admission::{NoSeat, Permit, Seats};
+use super::admission::{Admission, NoSlot, Permit};
 use super::poll::Poll;
 use super::refusal::Refusal;
 use std::collections::VecDeque;
@@ -72,7 +72,7 @@ impl AsFd for Listener {
 /// Accepts and seats.
 pub(super) struct Acceptor {
     context: Arc<Context>,
-    seats: Arc<Seats>,
+    seats: Arc<Admission>,
     /// The listeners, and whether somebody may wait there.
     listeners: Vec<(Listener, bool)>,
     /// Who waits for a seat that is being left, and how long at most.
@@ -85,7 +85,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub fn new(context: Arc<Context>, seats: Arc<Seats>, listeners: Vec<Listener>) -> Self {
+    pub fn new(context: Arc<Context>, seats: Arc<Admission>, listeners: Vec<Listener>) -> Self {
         Self {
             context,
             seats,
@@ -178,10 +178,10 @@ impl Acceptor {
         let source = (self.context.resolve)(peer, &[], None);
         match self.seats.admit(stream, source.client, !source.trusted_proxy) {
             Ok(permit) => seated.push((permit, peer)),
-            Err(NoSeat::Yet(stream)) if until > now => {
+            Err(NoSlot::Yet(stream)) if until > now => {
                 self.waiting = Some((stream, peer, until));
             }
-            Err(NoSeat::Yet(stream) | NoSeat::Free(stream)) => {
+            Err(NoSlot::Yet(stream) | NoSlot::Free(stream)) => {
                 turn_away(&stream);
                 if self.parting.len() >= MAX_PARTING {
                     self.parting.pop_front();

@@ -31,7 +31,7 @@ pub(super) enum Phase {
 }
 
 /// One connection's place.
-struct Seat {
+struct Slot {
     stream: TcpStream,
     /// Milliseconds since the gate started, times four, plus the [`Phase`].
     state: AtomicU64,
@@ -41,21 +41,21 @@ struct Seat {
     held: AtomicUsize,
 }
 
-struct Entry {
+struct Admitted {
     client: Client,
     counted: bool,
-    seat: Arc<Seat>,
+    seat: Arc<Slot>,
 }
 
 #[derive(Default)]
-struct Table {
-    entries: Vec<Entry>,
+struct Slots {
+    entries: Vec<Admitted>,
     leaving: usize,
 }
 
 /// Why a connection was not seated.
 #[derive(Debug)]
-pub(super) enum NoSeat {
+pub(super) enum NoSlot {
     /// Everybody who sits may stay.
     Free(TcpStream),
     /// Somebody could make room, but too many are on their way out already.
@@ -63,18 +63,18 @@ pub(super) enum NoSeat {
 }
 
 /// All the seats of a gate.
-pub(super) struct Seats {
+pub(super) struct Admission {
     most: usize,
     most_per_client: usize,
     most_held: usize,
     start: Instant,
     held: AtomicUsize,
     closed: AtomicBool,
-    table: Mutex<Table>,
+    table: Mutex<Slots>,
     left: Condvar,
 }
 
-impl Seats {
+impl Admission {
     pub fn new(most: usize, most_per_client: usize, most_held: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -88,7 +88,7 @@ impl Seats {
         })
     }
 
-    /// Seats a connection; one that idles makes room if need be. `counted` is
+    /// Admission a connection; one that idles makes room if need be. `counted` is
     /// false for a trusted proxy, which speaks for many clients.
     ///
     /// # Errors
@@ -98,25 +98,25 @@ impl Seats {
         stream: TcpStream,
         client: Client,
         counted: bool,
-    ) -> Result<Permit, NoSeat> {
+    ) -> Result<Permit, NoSlot> {
         let mut table = lock(&self.table);
         if !self.has_room(&mut table, client, counted) {
             let later = table.leaving >= MAX_LEAVING && !self.is_closed();
-            return Err(if later { NoSeat::Yet(stream) } else { NoSeat::Free(stream) });
+            return Err(if later { NoSlot::Yet(stream) } else { NoSlot::Free(stream) });
         }
-        let seat = Arc::new(Seat {
+        let seat = Arc::new(Slot {
             stream,
             state: AtomicU64::new(self.state(Phase::Waiting)),
             proved_until: AtomicU64::new(0),
             held: AtomicUsize::new(0),
         });
-        table.entries.push(Entry { client, counted, seat: Arc::clone(&seat) });
+        table.entries.push(Admitted { client, counted, seat: Arc::clone(&seat) });
         Ok(Permit { seats: Arc::clone(self), seat })
     }
 
     /// Whether there is room for one more connection of this client, made if need be.
-    fn has_room(&self, table: &mut Table, client: Client, counted: bool) -> bool {
-        let own = |e: &Entry| e.counted && e.client == client;
+    fn has_room(&self, table: &mut Slots, client: Client, counted: bool) -> bool {
+        let own = |e: &Admitted| e.counted && e.client == client;
         let share = if counted { table.entries.iter().filter(|e| own(e)).count() } else { 0 };
         if self.is_closed() {
             false
@@ -135,7 +135,7 @@ impl Seats {
 
     /// Frees one seat among those that `eligible` names. A connection whose request
     /// is with the handler goes only when there is no other.
-    fn vacate(&self, table: &mut Table, eligible: impl Fn(&Entry) -> bool) -> bool {
+    fn vacate(&self, table: &mut Slots, eligible: impl Fn(&Admitted) -> bool) -> bool {
         if table.leaving >= MAX_LEAVING {
             return false;
         }
@@ -176,14 +176,14 @@ impl Seats {
         }
     }
 
-    /// Whether [`Seats::close`] was called.
+    /// Whether [`Admission::close`] was called.
     pub fn is_closed(&self) -> bool {
         self.closed.load(SeqCst)
     }
 
     /// Waits until the last connection has gone; false when it has not by `until`.
     pub fn wait_until_empty(&self, until: Instant) -> bool {
-        let is_taken = |table: &mut Table| !table.entries.is_empty() || table.leaving > 0;
+        let is_taken = |table: &mut Slots| !table.entries.is_empty() || table.leaving > 0;
         !is_taken(&mut wait_until(until, &self.left, lock(&self.table), is_taken))
     }
 
@@ -224,7 +224,7 @@ fn phase_of(state: u64) -> Phase {
     }
 }
 
-impl Seat {
+impl Slot {
     fn phase(&self) -> Phase {
         phase_of(self.state.load(Relaxed))
     }
@@ -242,8 +242,8 @@ impl Seat {
 
 /// A connection's right to stay; its seat is free again when this is dropped.
 pub(super) struct Permit {
-    seats: Arc<Seats>,
-    seat: Arc<Seat>,
+    seats: Arc<Admission>,
+    seat: Arc<Slot>,
 }
 
 impl Permit {
@@ -325,7 +325,7 @@ impl Drop for Permit {
 /// Lets an upgraded session say that its client has proved the token. Until then
 /// the connection may have to make room for another.
 #[derive(Clone)]
-pub struct Proof(Arc<Seat>);
+pub struct Proof(Arc<Slot>);
 
 impl Proof {
     /// Notes that the client has proved the token. This proof does not run out: a

@@ -17,7 +17,7 @@ pub(super) enum Stage {
     End,
 }
 
-struct State {
+struct Pending {
     back: Vec<(Connection, Next)>,
     stage: Stage,
 }
@@ -26,12 +26,12 @@ struct State {
 pub(super) struct Completions {
     /// Rung when there is something to take.
     pub wake_up: EventFd,
-    state: Mutex<State>,
+    state: Mutex<Pending>,
 }
 
 impl Completions {
     pub fn new() -> io::Result<Self> {
-        let state = Mutex::new(State { back: Vec::new(), stage: Stage::Open });
+        let state = Mutex::new(Pending { back: Vec::new(), stage: Stage::Open });
         Ok(Self { wake_up: EventFd::new()?, state })
     }
 

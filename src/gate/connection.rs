@@ -9,7 +9,7 @@ use super::rewrite::{self, AnswerHead};
 use super::step::{Job, Step};
 use super::upgrade::Upgrade;
 use super::wire::{self, Stop};
-use super::{Context, Limits, Peer, Source};
+use super::{Context, GateLimits, Peer, Source};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use std::time::Instant;
@@ -54,7 +54,7 @@ pub(super) struct Connection {
 
 impl Connection {
     /// A fresh connection. Something may have come already.
-    pub fn new(permit: Permit, peer: Peer, limits: &Limits, now: Instant) -> Self {
+    pub fn new(permit: Permit, peer: Peer, limits: &GateLimits, now: Instant) -> Self {
         Self {
             permit,
             peer,

@@ -53,7 +53,7 @@ impl From<Trouble> for Refusal {
 }
 
 /// One request's place in the line.
-struct Place {
+struct Waiting {
     /// Whose request it is.
     id: u64,
     to_head: bool,
@@ -83,7 +83,7 @@ pub(super) struct Relay {
     patience: Duration,
     stream: Option<UnixStream>,
     /// The requests that have no answer yet, in their order.
-    waiting: VecDeque<Place>,
+    waiting: VecDeque<Waiting>,
     /// How many of them were sent whole, and bytes of the next one that were sent.
     sent: usize,
     begun: usize,
@@ -125,7 +125,7 @@ impl Relay {
     /// answer has no body.
     pub fn push(&mut self, id: u64, request: Vec<u8>, to_head: bool, now: Instant) {
         let until = now + self.patience;
-        self.waiting.push_back(Place { id, to_head, request, until, again: false });
+        self.waiting.push_back(Waiting { id, to_head, request, until, again: false });
     }
 
     /// Notes what the kernel told of the connection.

@@ -37,10 +37,10 @@ struct House {
 
 impl House {
     fn new() -> Self {
-        Self::with(Limits::DEFAULT)
+        Self::with(GateLimits::DEFAULT)
     }
 
-    fn with(limits: Limits) -> Self {
+    fn with(limits: GateLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("gate.sock");
         let server = Arc::new(tiny_http::Server::http_unix(&path).unwrap());

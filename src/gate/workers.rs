@@ -25,12 +25,12 @@ struct Shared<J> {
     work: Work<J>,
     parked: Duration,
     most: usize,
-    state: Mutex<State<J>>,
+    state: Mutex<Pool<J>>,
     wake: Condvar,
     ended: Condvar,
 }
 
-struct State<J> {
+struct Pool<J> {
     jobs: VecDeque<J>,
     parked: usize,
     threads: HashMap<ThreadId, JoinHandle<()>>,
@@ -42,7 +42,7 @@ impl<J: Send + 'static> Workers<J> {
     /// Threads that do `work` with each job, and stay `parked` for so long after it:
     /// at most `most`, which is at least as many as there are ever jobs.
     pub fn new(work: Work<J>, parked: Duration, most: usize) -> Self {
-        let state = State {
+        let state = Pool {
             jobs: VecDeque::new(),
             parked: 0,
             threads: HashMap::new(),
@@ -100,7 +100,7 @@ impl<J: Send + 'static> Workers<J> {
         let mut state = lock(&self.0.state);
         state.closed = true;
         self.0.wake.notify_all();
-        let wants = |state: &mut State<J>| {
+        let wants = |state: &mut Pool<J>| {
             state.reap();
             !state.threads.is_empty()
         };
@@ -114,7 +114,7 @@ impl<J: Send + 'static> Workers<J> {
     }
 }
 
-impl<J> State<J> {
+impl<J> Pool<J> {
     /// Joins the threads that are through; they hold no lock and end at once.
     fn reap(&mut self) {
         for id in std::mem::take(&mut self.ended) {

@@ -4,7 +4,7 @@ use super::clean::Cleaner;
 use super::create_private;
 use super::lines::Lines;
 use super::redact::Redactor;
-use super::rotating::{Place, Rotating};
+use super::rotating::{Position, Rotating};
 use crate::sync::lock;
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -31,7 +31,7 @@ pub(super) struct Last {
     pub log: Rotating,
     pub cleaner: Cleaner,
     pub lines: Lines,
-    pub end: Place,
+    pub end: Position,
 }
 
 impl AppLog {

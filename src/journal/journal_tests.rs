@@ -108,13 +108,16 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     assert_eq!(follower.read(1000), []);
     writer.finish("{\"status\":\"live\"}");
     assert!(woken(&follower, Duration::ZERO));
-    assert_eq!(drain(&mut follower), [Event::End(Some("{\"status\":\"live\"}".to_owned()))]);
+    assert_eq!(
+        drain(&mut follower),
+        [Event::End(LogEnd::Said("{\"status\":\"live\"}".to_owned()))]
+    );
     assert_eq!(follower.read(1000), []);
 
     let mut late = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
     let all = drain(&mut late);
     assert_eq!(all.len(), 7);
-    assert_eq!(all[6], Event::End(None));
+    assert_eq!(all[6], Event::End(LogEnd::Unsaid));
     let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
     assert_eq!(stored, "first\ntoken is [redacted]\na\nb\n\nc\n");
 }
@@ -126,7 +129,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
     writer.line("x");
     let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
     drop(writer);
-    assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End(None)]);
+    assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End(LogEnd::Unsaid)]);
     assert!(lock(&room.journal.shared.running).is_empty());
 }
 
@@ -309,7 +312,7 @@ fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
     let mut follower = follow(&room, 0, Redactor::default());
     room.journal.remove_app(&app(), &[deploy(), DeployId::from_random([1; 10])]);
     assert!(woken(&follower, Duration::from_secs(5)));
-    assert_eq!(drain(&mut follower), [Event::End(None)]);
+    assert_eq!(drain(&mut follower), [Event::End(LogEnd::Unsaid)]);
     for part in ["apps", "deploys"] {
         assert_eq!(fs::read_dir(room.folder.path().join(part)).unwrap().count(), 0);
     }
@@ -388,7 +391,10 @@ fn threads_write_and_follow_at_once_and_nothing_is_lost() {
                         match event {
                             Event::Line(line) => assert_eq!(line, format!("{seen}")),
                             Event::End(end) => {
-                                return assert_eq!((end.as_deref(), seen), (Some("e"), 3_000));
+                                return assert_eq!(
+                                    (end, seen),
+                                    (LogEnd::Said("e".to_owned()), 3_000)
+                                );
                             }
                         }
                         seen += 1;

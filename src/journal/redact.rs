@@ -43,7 +43,7 @@ const LONGEST_SPELLING: usize = 8;
 /// Knows the secrets of one app and removes them from lines. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    tables: Vec<Arc<Table>>,
+    tables: Vec<Arc<Needles>>,
 }
 
 impl Redactor {
@@ -52,7 +52,7 @@ impl Redactor {
     #[must_use]
     #[allow(clippy::needless_pass_by_value, reason = "the secrets are wiped when this returns")]
     pub fn new(secrets: Vec<Secret>) -> Self {
-        let table = Table::new(&secrets);
+        let table = Needles::new(&secrets);
         Self { tables: if table.needles.is_empty() { Vec::new() } else { vec![Arc::new(table)] } }
     }
 
@@ -144,7 +144,7 @@ struct Needle {
 }
 
 /// The spellings of one set of secrets, indexed by how they begin.
-struct Table {
+struct Needles {
     needles: Vec<Needle>,
     by_prefix: HashMap<[u8; PREFIX], Vec<usize>>,
     seen: Seen,
@@ -152,7 +152,7 @@ struct Table {
     folded: Folded,
 }
 
-impl Table {
+impl Needles {
     fn new(secrets: &[Secret]) -> Self {
         let mut needles = Vec::new();
         let mut folded = Folded::default();

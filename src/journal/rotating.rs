@@ -34,7 +34,7 @@ pub struct Rotating {
 
 /// A place in a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Position {
     number: u64,
     offset: u64,
 }
@@ -59,7 +59,7 @@ pub(super) struct Tail {
     /// They may begin inside a line.
     pub inside_line: bool,
     /// Where they end.
-    pub end: Place,
+    pub end: Position,
 }
 
 impl Rotating {
@@ -184,12 +184,12 @@ impl Rotating {
         }
         let same = self.numbers()? == numbers;
         parts.reverse();
-        let end = Place { number: numbers[current], offset: length };
+        let end = Position { number: numbers[current], offset: length };
         Ok(same.then(|| Tail { bytes: parts.concat(), inside_line, end }))
     }
 
     /// Reads on from a place.
-    pub(super) fn read(&self, place: &mut Place, buffer: &mut [u8]) -> io::Result<Read> {
+    pub(super) fn read(&self, place: &mut Position, buffer: &mut [u8]) -> io::Result<Read> {
         loop {
             let numbers = self.numbers()?;
             let Some(index) = numbers.iter().position(|n| *n == place.number) else {
@@ -213,20 +213,20 @@ impl Rotating {
             if numbers[1 - index] != place.number + 1 {
                 return Ok(Read::Nothing);
             }
-            *place = Place { number: place.number + 1, offset: 0 };
+            *place = Position { number: place.number + 1, offset: 0 };
         }
     }
 
     /// Goes to the oldest that is left and was not read; the end when that is nothing, the
     /// start when all was emptied.
-    fn lose(&self, place: &mut Place, numbers: [u64; 2]) -> io::Result<Read> {
+    fn lose(&self, place: &mut Position, numbers: [u64; 2]) -> io::Result<Read> {
         *place = match numbers.into_iter().filter(|n| *n > place.number).min() {
-            Some(number) => Place { number, offset: 0 },
-            None if numbers == [0, 0] => Place { number: 0, offset: 0 },
+            Some(number) => Position { number, offset: 0 },
+            None if numbers == [0, 0] => Position { number: 0, offset: 0 },
             None => {
                 let current = newer(numbers);
                 let offset = self.files[current].metadata()?.len();
-                Place { number: numbers[current], offset }
+                Position { number: numbers[current], offset }
             }
         };
         Ok(Read::Lost { inside_line: place.number > 1 })

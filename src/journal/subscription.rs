@@ -7,8 +7,8 @@ use super::app_log::{AppLog, Hidden, Last};
 use super::clean::Cleaner;
 use super::lines::Lines;
 use super::redact::Redactor;
-use super::rotating::{Place, Read, Rotating};
-use super::writer::Channel;
+use super::rotating::{Position, Read, Rotating};
+use super::writer::{Channel, LogEnd};
 use crate::sync::{EventFd, lock};
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,7 +31,7 @@ pub enum Event {
     Line(String),
     /// Nothing more will come. Inside, what [`super::Writer::finish`] was given, if the
     /// log ended while this process was running.
-    End(Option<String>),
+    End(LogEnd),
 }
 
 /// One follower's place in a log.
@@ -51,7 +51,7 @@ enum Source {
 struct AppSource {
     app: Arc<AppLog>,
     log: Rotating,
-    place: Place,
+    place: Position,
     hidden: Hidden,
     wake: Watch,
     /// The end of a line whose beginning was lost, and which may hold half of a secret.
@@ -143,7 +143,7 @@ impl Subscription {
                 }
                 Err(error) => {
                     warn!("cannot read a log: {error}; its followers are sent away");
-                    events.push(Event::End(None));
+                    events.push(Event::End(LogEnd::Unsaid));
                     self.over = true;
                     break;
                 }
@@ -152,11 +152,11 @@ impl Subscription {
         events
     }
 
-    fn end(&self) -> Option<Option<String>> {
+    fn end(&self) -> Option<LogEnd> {
         match &self.source {
             Source::Deploy { channel: Some(channel), .. } => channel.ended(),
-            Source::Deploy { channel: None, .. } => Some(None),
-            Source::App(app) => app.app.is_removed().then_some(None),
+            Source::Deploy { channel: None, .. } => Some(LogEnd::Unsaid),
+            Source::App(app) => app.app.is_removed().then_some(LogEnd::Unsaid),
         }
     }
 

@@ -88,10 +88,10 @@ impl Writer {
 
     /// Ends the log. `end` is told to those who follow it now; it is not stored.
     pub fn finish(self, end: &str) {
-        self.end(Some(end.to_owned()));
+        self.end(LogEnd::Said(end.to_owned()));
     }
 
-    fn end(&self, end: Option<String>) {
+    fn end(&self, end: LogEnd) {
         let mut output = lock(&self.output);
         output.write(true);
         drop(output);
@@ -103,7 +103,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if self.channel.ended().is_none() {
-            self.end(None);
+            self.end(LogEnd::Unsaid);
         }
     }
 }
@@ -143,16 +143,24 @@ impl Output {
     }
 }
 
+/// How a log has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEnd {
+    /// With this word about it.
+    Said(String),
+    /// Without one: its writer went away, or ended before this server.
+    Unsaid,
+}
+
 /// What a writer and those who follow it share.
 #[derive(Default)]
 pub(super) struct Channel {
-    state: Mutex<State>,
+    state: Mutex<ChannelState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// `Some` once the log has ended; inside, what was told about the end.
-    ended: Option<Option<String>>,
+struct ChannelState {
+    ended: Option<LogEnd>,
     listeners: Vec<Weak<EventFd>>,
 }
 
@@ -166,7 +174,7 @@ impl Channel {
         Ok(wake_up)
     }
 
-    pub(super) fn ended(&self) -> Option<Option<String>> {
+    pub(super) fn ended(&self) -> Option<LogEnd> {
         lock(&self.state).ended.clone()
     }
 
@@ -178,7 +186,7 @@ impl Channel {
             .for_each(|wake_up| wake_up.signal());
     }
 
-    fn end(&self, end: Option<String>) {
+    fn end(&self, end: LogEnd) {
         lock(&self.state).ended.get_or_insert(end);
         self.wake();
     }

@@ -1,6 +1,6 @@
 //! The request that opens a WebSocket: judged, then refused or accepted (RFC 6455, chapter 4).
 
-use super::Limits;
+use super::LiveLimits;
 use super::wire::Wire;
 use crate::auth::{Auth, Session, Verdict};
 use crate::model::{Client, Secret};
@@ -121,7 +121,7 @@ impl Handshake {
     }
 
     /// Accepts: from here on the socket speaks WebSocket.
-    pub(super) fn accept(self, key: &str, limits: &Limits) -> io::Result<(Wire, Vec<u8>)> {
+    pub(super) fn accept(self, key: &str, limits: &LiveLimits) -> io::Result<(Wire, Vec<u8>)> {
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {key}\r\n\r\n"
@@ -263,7 +263,7 @@ impl Refusal {
     }
 
     /// Answers with the refusal and ends the connection.
-    pub(super) fn send(&self, handshake: Handshake, limits: &Limits) -> io::Result<()> {
+    pub(super) fn send(&self, handshake: Handshake, limits: &LiveLimits) -> io::Result<()> {
         let mut stream = handshake.stream;
         let hsts =
             if handshake.secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };

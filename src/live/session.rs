@@ -1,7 +1,7 @@
 //! One session: sends what its feed has, answers pings, obeys close, drops a peer that is gone.
 
 use super::wire::Wire;
-use super::{Feed, Limits, Live, Next};
+use super::{Feed, Live, LiveLimits, Next};
 use crate::auth;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
@@ -40,7 +40,7 @@ pub(super) struct Session<'a> {
     socket: WebSocket<Wire>,
     feed: Feed<'a>,
     live: &'a Live,
-    limits: Limits,
+    limits: LiveLimits,
     owner: auth::Session,
     /// Not everything has gone out yet.
     waiting: bool,
@@ -96,13 +96,13 @@ impl<'a> Session<'a> {
                 Err(end) => break end,
             }
         };
-        let until = Instant::now() + self.limits.farewell;
+        let until = Instant::now() + self.limits.close_timeout;
         match end {
             End::Close(code, reason) => {
                 let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
-                self.farewell(until);
+                self.close(until);
             }
-            End::Closed => self.farewell(until),
+            End::Closed => self.close(until),
             End::Broken(code, reason) => {
                 let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
                 self.discard(until);
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
     }
 
     /// Drives the closing handshake to its end, or gives up at `until`.
-    fn farewell(&mut self, until: Instant) {
+    fn close(&mut self, until: Instant) {
         while Instant::now() < until {
             let flushed = match self.socket.flush() {
                 Ok(()) => true,

@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// The seats for sessions, and what ends them all.
-pub(super) struct Seats {
+pub(super) struct SessionLimit {
     most: usize,
     most_per_client: usize,
     taken: Mutex<HashMap<Client, usize>>,
@@ -20,14 +20,14 @@ pub(super) struct Seats {
     wake_up: EventFd,
 }
 
-impl Seats {
+impl SessionLimit {
     pub(super) fn new(most: usize, most_per_client: usize) -> io::Result<Self> {
         let wake_up = EventFd::new()?;
         let (taken, left, closing) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         Ok(Self { most, most_per_client, taken, left, closing, wake_up })
     }
 
-    pub(super) fn take(&self, client: Client) -> Result<Seat<'_>, Refusal> {
+    pub(super) fn take(&self, client: Client) -> Result<SessionSlot<'_>, Refusal> {
         let mut taken = lock(&self.taken);
         if self.is_closing() {
             return Err(Refusal::closing());
@@ -40,7 +40,7 @@ impl Seats {
             return Err(Refusal::too_many(self.most_per_client));
         }
         *own += 1;
-        Ok(Seat { seats: self, client })
+        Ok(SessionSlot { seats: self, client })
     }
 
     #[cfg(test)]
@@ -68,12 +68,12 @@ impl Seats {
 }
 
 /// A session's seat, given back when dropped.
-pub(super) struct Seat<'a> {
-    seats: &'a Seats,
+pub(super) struct SessionSlot<'a> {
+    seats: &'a SessionLimit,
     client: Client,
 }
 
-impl Drop for Seat<'_> {
+impl Drop for SessionSlot<'_> {
     fn drop(&mut self) {
         let mut taken = lock(&self.seats.taken);
         if let Some(own) = taken.get_mut(&self.client) {

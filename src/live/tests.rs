@@ -61,20 +61,20 @@ struct Server {
 /// Nobody waits that long unless something never comes.
 const FOREVER: Duration = Duration::from_secs(30);
 
-/// Limits under which a test need not wait, without pings: test clients answer
+/// LiveLimits under which a test need not wait, without pings: test clients answer
 /// them only while they read.
-fn quick() -> Limits {
-    Limits {
+fn quick() -> LiveLimits {
+    LiveLimits {
         ping_every: Duration::from_secs(60),
         stalled_after: Duration::from_millis(400),
         tick: Duration::from_millis(50),
-        farewell: Duration::from_millis(500),
-        ..Limits::default()
+        close_timeout: Duration::from_millis(500),
+        ..LiveLimits::default()
     }
 }
 
 impl Server {
-    fn start(limits: Limits) -> Self {
+    fn start(limits: LiveLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = DataDir::open(&folder.path().join("data")).unwrap();
         let auth = Arc::new(Auth::start(None, &data).unwrap().0);

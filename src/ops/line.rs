@@ -21,7 +21,8 @@ pub fn of(data: &Path, arguments: &str) -> String {
     let become_it = (!us.is_root() && !stderr().is_terminal()).then(|| us.as_raw());
     let program = env::current_exe().unwrap_or_else(|_| "server".into());
     let named = env::var_os(DATA_DIR).is_some_and(|dir| !dir.is_empty());
-    let place = if named { Place::Named(data) } else { Place::Here(env::current_dir().ok()) };
+    let place =
+        if named { DataPlace::Named(data) } else { DataPlace::Here(env::current_dir().ok()) };
     written(&program, &place, become_it, arguments)
 }
 
@@ -33,24 +34,24 @@ pub(super) fn as_user(number: u32) -> String {
 }
 
 /// How the data directory is found.
-enum Place<'a> {
+enum DataPlace<'a> {
     /// By `DATA_DIR`.
     Named(&'a Path),
     /// By the directory in which the server runs.
     Here(Option<PathBuf>),
 }
 
-fn written(program: &Path, place: &Place<'_>, user: Option<u32>, arguments: &str) -> String {
+fn written(program: &Path, place: &DataPlace<'_>, user: Option<u32>, arguments: &str) -> String {
     let shown = |path: &Path| quoted(&path.to_string_lossy());
     let as_user = user.map_or_else(String::new, |number| format!("{} ", as_user(number)));
     match place {
-        Place::Here(Some(dir)) => {
+        DataPlace::Here(Some(dir)) => {
             let below = program.strip_prefix(dir).map(|rest| Path::new(".").join(rest));
             let program = shown(below.as_deref().unwrap_or(program));
             format!("cd {} && {as_user}{program} {arguments}", shown(dir))
         }
-        Place::Here(None) => format!("{as_user}{} {arguments}", shown(program)),
-        Place::Named(data) => {
+        DataPlace::Here(None) => format!("{as_user}{} {arguments}", shown(program)),
+        DataPlace::Named(data) => {
             // sudo clears the environment, so it is set behind it.
             let set = if user.is_some() { "env " } else { "" };
             let (data, program) = (shown(data), shown(program));
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_line_runs_from_anywhere_as_the_right_user() {
-        let here = || Place::Here(Some("/opt/better-paas".into()));
+        let here = || DataPlace::Here(Some("/opt/better-paas".into()));
         let own = Path::new("/opt/better-paas/server");
         let nobody = Some(4_000_000_000);
         assert_eq!(
@@ -86,7 +87,7 @@ mod tests {
             written(Path::new("/usr/bin/server"), &here(), None, "token"),
             "cd /opt/better-paas && /usr/bin/server token"
         );
-        let place = Place::Named(Path::new("/srv/it's data"));
+        let place = DataPlace::Named(Path::new("/srv/it's data"));
         assert_eq!(
             written(own, &place, nobody, "lockouts"),
             "sudo -u '#4000000000' env DATA_DIR='/srv/it'\\''s data' /opt/better-paas/server lockouts"

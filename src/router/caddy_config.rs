@@ -186,7 +186,7 @@ impl CaddyConfig<'_> {
 
     fn first_routes(&self) -> Vec<Value> {
         let mut routes = vec![usual_host()];
-        routes.extend(client_headers::found(&self.settings.trust));
+        routes.extend(client_headers::find(&self.settings.trust));
         routes
     }
 
@@ -279,7 +279,7 @@ impl CaddyConfig<'_> {
         let mut proxy = json!({
             "handler": "reverse_proxy",
             "upstreams": [{"dial": dial}],
-            "headers": {"request": {"set": client_headers::told()}},
+            "headers": {"request": {"set": client_headers::set()}},
             "transport": {
                 "protocol": "http",
                 // What the client accepts is between it and the app.

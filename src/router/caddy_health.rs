@@ -1,7 +1,7 @@
 //! Watches Caddy: whether it is there, answers, and does what it was told.
 
 use super::caddy_config::CaddyConfig;
-use super::route_table::{Entry, RouteTable};
+use super::route_table::{RouteEntry, RouteTable};
 use super::{RouterState, admin_client, caddy};
 use crate::proc::{Cancel, Running, wait_any};
 use crate::sync::lock;
@@ -98,8 +98,8 @@ impl CaddyHealth {
         &self,
         table: &RouteTable,
         host: &dyn Fn() -> Result<String, String>,
-        entry: &mut Entry,
-        point: &dyn Fn() -> Result<Entry, String>,
+        entry: &mut RouteEntry,
+        point: &dyn Fn() -> Result<RouteEntry, String>,
     ) -> Result<Option<String>, String> {
         let until = Instant::now() + CONFIRMING;
         loop {

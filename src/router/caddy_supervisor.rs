@@ -46,7 +46,7 @@ const MAX_SOCKET_PATH: usize = 107;
 
 /// Where the router listens.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct Listening {
     ports: Ports,
     /// Why not where it should.
     lack: Option<String>,
@@ -125,7 +125,7 @@ impl CaddySupervisor {
                 None => caddy::end(running),
             }
         }
-        let (running, Place { ports, lack }, version) = match found {
+        let (running, Listening { ports, lack }, version) = match found {
             Some(found) => found,
             None => {
                 let (running, place) = self.launch(&installed)?;
@@ -163,7 +163,7 @@ impl CaddySupervisor {
     }
 
     /// Where a Caddy that was found listens, once it has the right configuration.
-    fn adopted(&self, version: &Version) -> Option<Place> {
+    fn adopted(&self, version: &Version) -> Option<Listening> {
         let runs = self.running_configuration()?;
         if !self.health.is_serving() {
             return None;
@@ -184,7 +184,7 @@ impl CaddySupervisor {
     }
 
     /// Starts Caddy and waits until it serves.
-    fn launch(&self, version: &Version) -> Result<(Running, Place), String> {
+    fn launch(&self, version: &Version) -> Result<(Running, Listening), String> {
         let last = fs::read_to_string(self.config()).ok();
         let place = self.place(None)?;
         let text = self.configuration(place.ports, version).to_string();
@@ -230,7 +230,7 @@ impl CaddySupervisor {
 
     /// Where to listen: as the owner says or as is usual, or else on another port. A Caddy
     /// of ours may listen somewhere `now`. Without HTTPS the rest still works.
-    fn place(&self, now: Option<Ports>) -> Result<Place, String> {
+    fn place(&self, now: Option<Ports>) -> Result<Listening, String> {
         let own = &self.settings;
         let (http, mut lack) =
             self.choose(own.http_port, now.map(|now| now.http), HTTP, "HTTP_PORT")?;
@@ -246,7 +246,7 @@ impl CaddySupervisor {
             }
         };
         let lack = (!lack.is_empty()).then(|| lack.join("; "));
-        Ok(Place { ports: Ports { http, https }, lack })
+        Ok(Listening { ports: Ports { http, https }, lack })
     }
 
     /// Whether Caddy lacks a port that it could have by now.

@@ -156,6 +156,14 @@ impl Names {
     }
 }
 
+/// Whether a name's certificate is to be asked for.
+enum Due {
+    /// Yes, in tries that began then.
+    Now((Instant, SystemTime)),
+    /// Not yet: it was given up a moment ago.
+    Later,
+}
+
 /// Looks after the names.
 pub struct CertificateWatch {
     /// What the owner has set.
@@ -193,7 +201,7 @@ impl CertificateWatch {
             return SOON;
         };
         let resolves = (!self.settings.is_own(host)).then(|| resolve(host, &self.stop));
-        let knock = self.names.change(host, |name| {
+        let due = self.names.change(host, |name| {
             let here = |ips: &Option<Vec<IpAddr>>| {
                 ips.as_ref().is_some_and(|ips| lead_here(ips, &[]) == Some(true))
             };
@@ -201,12 +209,12 @@ impl CertificateWatch {
             name.known.resolves = resolves;
             let rests = name.failed.is_some_and(|(at, pause)| at.elapsed() < pause);
             let began = (Instant::now(), SystemTime::now());
-            (moved || !rests).then(|| *name.began.get_or_insert(began))
+            if rests && !moved { Due::Later } else { Due::Now(*name.began.get_or_insert(began)) }
         });
-        match knock {
+        match due {
             None => SOON,
-            Some(None) => RESOLVED,
-            Some(Some(began)) => self.knock(host, port, began),
+            Some(Due::Later) => RESOLVED,
+            Some(Due::Now(began)) => self.knock(host, port, began),
         }
     }
 

@@ -119,7 +119,7 @@ const DIGIT_BITS: u32 = 4;
 const MAX_LIST: usize = 1024;
 
 /// Finds out who the visitor is, and forgets what else is said about him.
-pub fn found(trust: &Trust) -> Vec<Value> {
+pub fn find(trust: &Trust) -> Vec<Value> {
     let (client, scheme) = (client(trust), scheme(trust));
     let too_long = json!({
         "match": [{"expression": format!("size({{http.request.header.X-Forwarded-For}}) > {MAX_LIST}")}],
@@ -137,7 +137,7 @@ pub fn found(trust: &Trust) -> Vec<Value> {
 }
 
 /// What is told instead: one address and one scheme. Caddy itself adds X-Forwarded-Host.
-pub fn told() -> Value {
+pub fn set() -> Value {
     let client = format!("{{http.vars.{CLIENT}}}");
     json!({
         "X-Forwarded-For": [client],

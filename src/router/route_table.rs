@@ -64,7 +64,7 @@ impl Target {
 
 /// One change that was made, and can be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct RouteEntry {
     app: AppId,
     /// The file's name: what the router answers when it has seen the change.
     pub name: String,
@@ -104,12 +104,12 @@ impl RouteTable {
     ///
     /// # Errors
     /// When the file cannot be made; everything is then as it was.
-    pub fn point(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
+    pub fn point(&self, app: &AppId, target: &Target) -> io::Result<RouteEntry> {
         let _held = lock(&self.changing);
         self.point_now(app, target)
     }
 
-    fn point_now(&self, app: &AppId, target: &Target) -> io::Result<Entry> {
+    fn point_now(&self, app: &AppId, target: &Target) -> io::Result<RouteEntry> {
         let dir = self.apps.join(app.as_str());
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let names = sorted(&dir)?;
@@ -117,7 +117,7 @@ impl RouteTable {
         if let Some(name) = names.first()
             && name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
         {
-            return Ok(Entry { app: app.clone(), name: name.clone(), fresh: false });
+            return Ok(RouteEntry { app: app.clone(), name: name.clone(), fresh: false });
         }
         let last = names.first().and_then(|name| name.split('.').next()?.parse::<u64>().ok());
         let number = last.map_or(FIRST, |n| n.saturating_sub(1));
@@ -126,12 +126,12 @@ impl RouteTable {
         for old in names.iter().skip(KEPT - 1) {
             gone_is_fine(fs::remove_file(dir.join(old)))?;
         }
-        Ok(Entry { app: app.clone(), name, fresh: true })
+        Ok(RouteEntry { app: app.clone(), name, fresh: true })
     }
 
     /// Whether another change of the same app has come after this one.
     #[must_use]
-    pub fn is_overtaken(&self, entry: &Entry) -> bool {
+    pub fn is_overtaken(&self, entry: &RouteEntry) -> bool {
         let names = sorted(&self.apps.join(entry.app.as_str())).unwrap_or_default();
         names.first().is_some_and(|first| *first != entry.name)
     }
@@ -140,7 +140,7 @@ impl RouteTable {
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub fn take_back(&self, entry: &Entry) -> io::Result<()> {
+    pub fn take_back(&self, entry: &RouteEntry) -> io::Result<()> {
         if !entry.fresh {
             return Ok(());
         }

@@ -56,7 +56,7 @@ impl Instance {
         command: &str,
         [current, other]: &[File; 2],
     ) -> Result<Self, ProcError> {
-        let exec = sandbox.exec(&["/bin/sh", "-c", command]);
+        let exec = sandbox.prepare(&["/bin/sh", "-c", command]);
         let exit_file = sandbox.exit_file().map(Path::to_owned);
         // Whatever fails before the first program inside begins stands in the log too.
         let outer = exec.spawn_detached(other, current)?;

@@ -77,7 +77,7 @@ pub enum Purpose {
     Run,
 }
 
-/// A sandbox being described; [`Sandbox::exec`] turns it into a program to run.
+/// A sandbox being described; [`Sandbox::prepare`] turns it into a program to run.
 pub struct Sandbox<'a> {
     host: &'a Host,
     purpose: Purpose,
@@ -208,9 +208,10 @@ impl<'a> Sandbox<'a> {
         self
     }
 
-    /// The program that runs `command`, an argument list, inside.
+    /// Makes the cgroup and the files that it needs, and gives the program that runs `command`,
+    /// an argument list, inside.
     #[must_use]
-    pub fn exec(&self, command: &[&str]) -> Exec {
+    pub fn prepare(&self, command: &[&str]) -> Exec {
         let group = self.host.make_cgroup(&self.limits);
         let mut args = self.namespaces();
         if self.log.is_some() {
@@ -261,7 +262,7 @@ impl<'a> Sandbox<'a> {
             command: command.iter().map(|word| (*word).into()).collect(),
             dir: self.dir.as_str().into(),
             env: env.collect(),
-            limits: inside::Limits {
+            limits: inside::ResourceLimits {
                 open_files: Some(self.host.open_files),
                 file_size: self.file_size,
                 data: (!in_cgroup).then_some(self.limits.data),
@@ -347,7 +348,7 @@ impl<'a> Sandbox<'a> {
             let source = source.to_string_lossy();
             add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
         }
-        for (source, name) in self.host.etc.accounts(self.uid) {
+        for (source, name) in self.host.etc.make_accounts(self.uid) {
             add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
         }
         let program = self.host.etc.program();

@@ -139,7 +139,7 @@ impl EtcFiles {
     /// made when they are not there: with who lives on this machine left out, and
     /// with the sandbox's host name, which many programs look up.
     #[must_use]
-    pub fn accounts(&self, uid: u32) -> Vec<(PathBuf, &'static str)> {
+    pub fn make_accounts(&self, uid: u32) -> Vec<(PathBuf, &'static str)> {
         let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
         let passwd = format!(
             "root:x:0:0:root:/:/usr/sbin/nologin\n\
@@ -338,10 +338,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let etc = EtcFiles::new(dir.path());
         std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| etc.accounts(1007).len())).collect();
+            let all: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| etc.make_accounts(1007).len())).collect();
             assert!(all.into_iter().all(|one| one.join().unwrap() == 3));
         });
-        assert_eq!(etc.accounts(1008).len(), 3);
+        assert_eq!(etc.make_accounts(1008).len(), 3);
         let mut uids = etc.uids();
         uids.sort_unstable();
         assert_eq!(uids, [1007, 1008]);

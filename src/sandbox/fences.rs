@@ -127,7 +127,7 @@ fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
     let mut command = vec![inside::PLACE, inside::probe::COMMAND];
     command.extend(words.iter().map(String::as_str));
     let sandbox = Sandbox::new(host, Purpose::Fetch, slot);
-    let output = sandbox.exec(&command).deadline(TRYING).run_until(stop);
+    let output = sandbox.prepare(&command).deadline(TRYING).run_until(stop);
     let output = output.map_err(|e| e.to_string())?;
     match output.exit {
         Exit::Code(0) => serde_json::from_slice(&output.stdout).map_err(|e| e.to_string()),

@@ -37,7 +37,7 @@ pub fn probe(etc: &Path, apps: &Path, stop: &Cancel) -> Result<Host, String> {
 /// Makes one sandbox with everything that a real one has.
 fn try_out(host: &Host, stop: &Cancel) -> Result<(), String> {
     let sandbox = Sandbox::new(host, Purpose::Build, 0).env("TRIED", "yes\n");
-    let exec = sandbox.exec(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
+    let exec = sandbox.prepare(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
     let exec = exec.deadline(TRYING_OUT);
     let output = exec.run_until(stop).map_err(|e| e.to_string())?;
     if output.exit.is_success() && output.stdout == b"yes\n" {
@@ -101,7 +101,7 @@ pub fn here(etc: &Path) -> Host {
 #[cfg(test)]
 pub fn as_app(host: &Host, slot: u16, dir: &Path, script: &str) {
     let sandbox = Sandbox::new(host, Purpose::Build, slot).bind(dir, "/app").dir("/app");
-    let output = sandbox.exec(&["/bin/sh", "-c", script]).run().unwrap();
+    let output = sandbox.prepare(&["/bin/sh", "-c", script]).run().unwrap();
     assert!(output.exit.is_success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

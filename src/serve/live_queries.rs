@@ -32,12 +32,12 @@ pub(super) struct FromStore {
 
 impl Facts for FromStore {
     fn deploy_json(&self, id: &DeployId) -> Option<String> {
-        let deploy = told(self.store.deploy(id))??;
+        let deploy = log_error(self.store.deploy(id))??;
         serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
     }
 
     fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
-        match told(self.store.deploy(id)) {
+        match log_error(self.store.deploy(id)) {
             Some(deploy) => Some(deploy?.status.is_final()),
             // Without an answer the session keeps waiting, and asks again.
             None => Some(false),
@@ -45,7 +45,7 @@ impl Facts for FromStore {
     }
 
     fn app_exists(&self, id: &AppId) -> bool {
-        told(self.store.app(id)).flatten().is_some()
+        log_error(self.store.app(id)).flatten().is_some()
     }
 
     fn app_redactor(&self, id: &AppId) -> io::Result<Redactor> {
@@ -54,7 +54,7 @@ impl Facts for FromStore {
 
     fn app_states(&self) -> String {
         let mut states: Vec<String> = Vec::new();
-        told(self.store.show_apps(|app| {
+        log_error(self.store.show_apps(|app| {
             // A process that was started anew answers elsewhere, with the same status.
             let url = self.deployer.urls(app).into_iter().next();
             let status_board::AppState { status, restarts, next_start_at, .. } =
@@ -68,6 +68,6 @@ impl Facts for FromStore {
 }
 
 /// A session cannot act on a database error; the log can be read.
-fn told<T>(result: Result<T, StoreError>) -> Option<T> {
+fn log_error<T>(result: Result<T, StoreError>) -> Option<T> {
     result.inspect_err(|error| log::error!("{error}")).ok()
 }

@@ -5,7 +5,7 @@
 //! at the first limit.
 
 use super::error::shortened;
-use super::limits::Limits;
+use super::limits::FetchLimits;
 use std::ops::ControlFlow;
 
 /// The longest path that is checked out: the kernel takes 4,095 bytes (`PATH_MAX`),
@@ -42,7 +42,7 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Takes a piece of `git ls-tree -r -l -z`; `false` once it has seen enough.
-    pub(super) fn take(&mut self, piece: &[u8], limits: &Limits) -> bool {
+    pub(super) fn take(&mut self, piece: &[u8], limits: &FetchLimits) -> bool {
         for part in piece.split_inclusive(|b| *b == 0) {
             self.held.extend_from_slice(part);
             if self.held.last() == Some(&0) {
@@ -66,7 +66,7 @@ impl Survey {
 
     /// One entry: `<mode> <type> <hash> <size, right-aligned>\t<path>`; the size of a
     /// submodule is a dash.
-    fn entry(&mut self, entry: &[u8], limits: &Limits) -> ControlFlow<String> {
+    fn entry(&mut self, entry: &[u8], limits: &FetchLimits) -> ControlFlow<String> {
         let Some(tab) = entry.iter().position(|b| *b == b'\t') else {
             return ControlFlow::Break("Git listed the commit in a form that is not known".into());
         };
@@ -140,8 +140,8 @@ pub(super) fn overlap(path: &[u8], root: &str) -> bool {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { bytes: 10_000, files: 5, time: std::time::Duration::from_secs(1) };
+    const LIMITS: FetchLimits =
+        FetchLimits { bytes: 10_000, files: 5, time: std::time::Duration::from_secs(1) };
 
     fn entry(mode: &str, size: &str, path: &str) -> String {
         let kind = if mode == "160000" { "commit" } else { "blob" };

@@ -8,7 +8,7 @@ use super::error::{
 };
 use super::git_config::{CONFIG, authorization};
 use super::git_errors::{Case, no_branch};
-use super::limits::Limits;
+use super::limits::FetchLimits;
 use crate::disk::space::Space;
 use crate::disk::tree;
 use crate::journal::Redactor;
@@ -81,7 +81,7 @@ pub struct Fetch<'a> {
     /// What must not be told of what Git and the host say.
     pub redactor: &'a Redactor,
     /// What it may take.
-    pub limits: Limits,
+    pub limits: FetchLimits,
     /// What the disk has to give now: the pack takes of it, and so do other apps.
     pub space: &'a dyn Fn() -> Space,
 }
@@ -150,7 +150,7 @@ impl Fetch<'_> {
     /// Removes what a Git left that was killed: one deploy of an app runs at a time, so
     /// no lock in its cache is anybody's. Inside, since the files are the app's.
     fn remove_leftovers(&self, cancel: &Cancel) -> Result<(), Failure> {
-        let exec = self.sandbox(false).exec(&["/bin/sh", "-c", REMOVE_LEFTOVERS]);
+        let exec = self.sandbox(false).prepare(&["/bin/sh", "-c", REMOVE_LEFTOVERS]);
         run(exec.deadline(LOCAL_DEADLINE), cancel).map(drop)
     }
 
@@ -181,7 +181,7 @@ impl Fetch<'_> {
             self.url.as_str(),
             &refspec,
         ];
-        let exec = self.sandbox(true).exec(&command).deadline(self.limits.time);
+        let exec = self.sandbox(true).prepare(&command).deadline(self.limits.time);
         let output = run(exec, cancel)?;
         let text = self.said(&output);
         for line in text.lines().filter(|line| !line.trim().is_empty()).take(SAID) {
@@ -214,7 +214,7 @@ impl Fetch<'_> {
     /// The branches that the repository has.
     fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, Failure> {
         let command = ["git", REPO, "ls-remote", "--heads", "--", self.url.as_str()];
-        let output = run(self.sandbox(true).exec(&command).deadline(LOOK_DEADLINE), cancel)?;
+        let output = run(self.sandbox(true).prepare(&command).deadline(LOOK_DEADLINE), cancel)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         // A line that was cut off at the cap has no end.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -238,7 +238,7 @@ impl Fetch<'_> {
     /// Counts the commit's files before any of them is written.
     fn survey(&self, cancel: &Cancel) -> Result<Survey, Failure> {
         let command = ["git", REPO, "ls-tree", "-r", "-l", "-z", "--full-tree", FETCHED];
-        let exec = self.sandbox(false).exec(&command).deadline(LOCAL_DEADLINE);
+        let exec = self.sandbox(false).prepare(&command).deadline(LOCAL_DEADLINE);
         let mut survey = Survey::default();
         let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
@@ -293,7 +293,7 @@ impl Fetch<'_> {
     }
 
     fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), Failure> {
-        let exec = self.sandbox(false).exec(command).deadline(LOCAL_DEADLINE);
+        let exec = self.sandbox(false).prepare(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
         if output.exit.is_success() {
             return Ok(());

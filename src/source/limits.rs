@@ -8,7 +8,7 @@ const GIT_ITSELF: u64 = 1 << 20;
 
 /// What one fetch may take of the machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct FetchLimits {
     /// Bytes of the pack, and bytes of the files that are checked out.
     pub bytes: u64,
     /// Files that are checked out.
@@ -17,7 +17,7 @@ pub struct Limits {
     pub time: Duration,
 }
 
-impl Default for Limits {
+impl Default for FetchLimits {
     fn default() -> Self {
         Self {
             // Without history; hosts ask to stay below 1 GiB with all of it. Six
@@ -32,7 +32,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl FetchLimits {
     /// With no more than the disk has to give; but Git needs a few bytes before it can say
     /// that a repository does not fit.
     #[must_use]

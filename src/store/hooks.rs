@@ -5,7 +5,7 @@ use super::deploys::insert_queued;
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, Secret, Trigger};
 use crate::vault::Place;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 /// Names of deliveries that are remembered of one app: those of the last thousand
 /// pushes, at two names each. Who replays an older one must have kept it that long.
@@ -57,9 +57,9 @@ impl Store {
     ) -> Result<Option<Secret>, StoreError> {
         let mut statement =
             connection.prepare_cached("SELECT webhook_secret FROM apps WHERE id = ?1")?;
-        let stored: Option<Option<String>> =
-            statement.query_row([app.as_str()], |row| row.get(0)).optional()?;
-        stored.flatten().map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
+        let read = |row: &Row<'_>| row.get::<_, Option<String>>(0);
+        let stored = statement.query_row([app.as_str()], read).optional()?.flatten();
+        stored.map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
     }
 
     /// Queues a deploy for a delivery, unless one of its names is known: both or

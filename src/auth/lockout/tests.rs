@@ -8,7 +8,7 @@ fn v4(number: u32) -> Client {
 }
 
 /// Fails as soon as it may, `times` times; the time when the last one was.
-fn fail_often(table: &mut Table, client: Client, mut now: Millis, times: u32) -> Millis {
+fn fail_often(table: &mut LockoutTable, client: Client, mut now: Millis, times: u32) -> Millis {
     for _ in 0..times {
         if let Some(seconds) = table.locked(client, now) {
             now += u64::from(seconds) * 1_000;
@@ -20,7 +20,7 @@ fn fail_often(table: &mut Table, client: Client, mut now: Millis, times: u32) ->
 
 #[test]
 fn p8_five_free_tries_then_2_s_doubling_up_to_15_minutes() {
-    let mut table = Table::new(8);
+    let mut table = LockoutTable::new(8);
     let mut now = 10;
     let mut lockouts = Vec::new();
     for n in 1..=20 {
@@ -38,7 +38,7 @@ fn p8_five_free_tries_then_2_s_doubling_up_to_15_minutes() {
 
 #[test]
 fn p8_what_is_left_is_rounded_up_to_whole_seconds() {
-    let mut table = Table::new(8);
+    let mut table = LockoutTable::new(8);
     let now = fail_often(&mut table, v4(1), 0, 5);
     for (after, left) in [(0, Some(2)), (1, Some(2)), (999, Some(2)), (1_000, Some(1))] {
         assert_eq!(table.locked(v4(1), now + after), left);
@@ -49,7 +49,7 @@ fn p8_what_is_left_is_rounded_up_to_whole_seconds() {
 
 #[test]
 fn a_record_fades_after_a_day_without_a_wrong_try() {
-    let mut table = Table::new(8);
+    let mut table = LockoutTable::new(8);
     let now = fail_often(&mut table, v4(1), 0, 9);
     assert_eq!(table.fail(v4(1), now + FADE - 1).failures, 10);
     assert_eq!(table.fail(v4(1), now + FADE - 1 + FADE).failures, 1);
@@ -59,7 +59,7 @@ fn a_record_fades_after_a_day_without_a_wrong_try() {
 
 #[test]
 fn p12_a_lockout_in_force_outlives_every_new_face() {
-    let mut table = Table::new(4);
+    let mut table = LockoutTable::new(4);
     let now = fail_often(&mut table, v4(1), 0, 9);
     for n in 100..200 {
         let _ = table.fail(v4(n), now);
@@ -67,7 +67,7 @@ fn p12_a_lockout_in_force_outlives_every_new_face() {
     assert_eq!(table.records.len(), 4);
     assert_eq!(table.locked(v4(1), now), Some(32));
     // The record that matters least made room: a single wrong try goes before four.
-    let mut table = Table::new(2);
+    let mut table = LockoutTable::new(2);
     fail_often(&mut table, v4(1), 0, 4);
     for n in 100..200 {
         let _ = table.fail(v4(n), 1_000);
@@ -77,7 +77,7 @@ fn p12_a_lockout_in_force_outlives_every_new_face() {
 
 #[test]
 fn p12_a_million_clients_cost_at_most_16_mib() {
-    let mut table = Table::new(CAPACITY);
+    let mut table = LockoutTable::new(CAPACITY);
     let victim = Client::V6([0x20; 8]);
     let mut now = fail_often(&mut table, victim, 0, 14);
     for n in 0..1_000_000 {
@@ -89,7 +89,7 @@ fn p12_a_million_clients_cost_at_most_16_mib() {
         now += u64::from(n % 100 == 0);
     }
     assert_eq!(table.records.len(), CAPACITY);
-    assert_eq!(table.by_worth.len(), CAPACITY);
+    assert_eq!(table.by_eviction_order.len(), CAPACITY);
     assert_eq!(table.by_age.len(), CAPACITY);
     assert!(table.locked(victim, now).is_some());
     assert!(worst_case(&table) <= 16 * 1024 * 1024, "{} bytes", worst_case(&table));
@@ -99,12 +99,12 @@ fn p12_a_million_clients_cost_at_most_16_mib() {
 /// Bytes that the table can take at most: the hash table's buckets (seven of
 /// eight are used, and one byte goes with each), and two B-trees whose nodes
 /// have room for 11 keys and hold at least 5, with 12 pointers and a header.
-fn worst_case(table: &Table) -> usize {
+fn worst_case(table: &LockoutTable) -> usize {
     let buckets = (table.records.capacity() * 8 / 7).next_power_of_two();
     let hash = buckets * (size_of::<(Client, Record)>() + 1);
     let node = |key: usize| 11 * key + 12 * 8 + 16;
     let tree = |key: usize| table.capacity.div_ceil(5) * node(key);
-    hash + tree(size_of::<Worth>()) + tree(size_of::<(Millis, Client)>())
+    hash + tree(size_of::<EvictionOrder>()) + tree(size_of::<(Millis, Client)>())
 }
 
 /// The same promises, written so plainly that they can be checked by reading.
@@ -189,7 +189,7 @@ proptest! {
         capacity in 1usize..6,
         steps in proptest::collection::vec(step(), 1..300),
     ) {
-        let (mut table, mut model, mut now) = (Table::new(capacity), Model::default(), 0);
+        let (mut table, mut model, mut now) = (LockoutTable::new(capacity), Model::default(), 0);
         for step in steps {
             match step {
                 Step::Wait(length) => now += length,
@@ -214,7 +214,7 @@ proptest! {
             let mut ours: Vec<_> = table.records.iter().map(|(c, r)| (*c, *r)).collect();
             ours.sort_unstable_by_key(|(client, _)| *client);
             prop_assert_eq!(ours, known.clone());
-            prop_assert!(table.by_worth.len() == known.len() && table.by_age.len() == known.len());
+            prop_assert!(table.by_eviction_order.len() == known.len() && table.by_age.len() == known.len());
             known.retain(|(_, r)| r.until > now);
             prop_assert_eq!(table.in_force(now).count(), known.len());
         }

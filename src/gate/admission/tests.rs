@@ -17,9 +17,9 @@ fn client(n: u8) -> Client {
     Client::of([192, 0, 2, n].into())
 }
 
-/// Seats one connection of a client and waits until the clock of the seats ticks,
+/// Admission one connection of a client and waits until the clock of the seats ticks,
 /// so that the order of idleness is beyond doubt.
-fn seat(seats: &Arc<Seats>, n: u8) -> Option<(Permit, TcpStream)> {
+fn seat(seats: &Arc<Admission>, n: u8) -> Option<(Permit, TcpStream)> {
     let (ours, theirs) = pair();
     let now = seats.state(Phase::Waiting);
     while seats.state(Phase::Waiting) == now {
@@ -34,7 +34,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn a_proof_counts_for_its_time_and_a_sessions_proof_as_long_as_the_session() {
-    let seats = Seats::new(2, 2, 1 << 20);
+    let seats = Admission::new(2, 2, 1 << 20);
     let (old, mut old_end) = seat(&seats, 1).unwrap();
     let (session, _session_end) = seat(&seats, 2).unwrap();
     old.prove();
@@ -50,7 +50,7 @@ fn a_proof_counts_for_its_time_and_a_sessions_proof_as_long_as_the_session() {
 
 #[test]
 fn the_longest_idle_connection_that_has_not_proved_the_token_makes_room() {
-    let seats = Seats::new(3, 3, 1 << 20);
+    let seats = Admission::new(3, 3, 1 << 20);
     let (owner, _owner_end) = seat(&seats, 1).unwrap();
     owner.prove();
     let (oldest, mut oldest_end) = seat(&seats, 2).unwrap();
@@ -78,7 +78,7 @@ fn the_longest_idle_connection_that_has_not_proved_the_token_makes_room() {
 
 #[test]
 fn a_newcomer_is_turned_away_when_all_have_proved_the_token() {
-    let seats = Seats::new(2, 2, 1 << 20);
+    let seats = Admission::new(2, 2, 1 << 20);
     let kept: Vec<_> = (1..=2).map(|n| seat(&seats, n).unwrap()).collect();
     kept.iter().for_each(|(permit, _)| permit.prove());
     assert!(seat(&seats, 3).is_none());
@@ -90,7 +90,7 @@ fn a_newcomer_is_turned_away_when_all_have_proved_the_token() {
 
 #[test]
 fn a_client_beyond_its_share_pushes_out_its_own_connections_only() {
-    let seats = Seats::new(10, 2, 1 << 20);
+    let seats = Admission::new(10, 2, 1 << 20);
     let (_other, _other_end) = seat(&seats, 1).unwrap();
     let (_first, mut first_end) = seat(&seats, 2).unwrap();
     let (_second, _second_end) = seat(&seats, 2).unwrap();
@@ -109,7 +109,7 @@ fn a_client_beyond_its_share_pushes_out_its_own_connections_only() {
 
 #[test]
 fn who_waits_for_the_handler_goes_last() {
-    let seats = Seats::new(2, 2, 1 << 20);
+    let seats = Admission::new(2, 2, 1 << 20);
     let (relayed, mut relayed_end) = seat(&seats, 1).unwrap();
     assert!(relayed.enter(Phase::Relayed));
     let (_waiting, mut waiting_end) = seat(&seats, 2).unwrap();
@@ -122,7 +122,7 @@ fn who_waits_for_the_handler_goes_last() {
 
 #[test]
 fn the_bytes_that_strangers_hold_are_bounded() {
-    let seats = Seats::new(10, 10, 1000);
+    let seats = Admission::new(10, 10, 1000);
     let (first, mut first_end) = seat(&seats, 1).unwrap();
     let (second, _second_end) = seat(&seats, 2).unwrap();
     let (idle, _idle_end) = seat(&seats, 3).unwrap();
@@ -151,7 +151,7 @@ fn the_bytes_that_strangers_hold_are_bounded() {
 
 #[test]
 fn closing_ends_those_to_whom_nothing_is_owed_and_waits_for_the_others() {
-    let seats = Seats::new(10, 10, 1000);
+    let seats = Admission::new(10, 10, 1000);
     let (waiting, mut waiting_end) = seat(&seats, 1).unwrap();
     let (running, mut running_end) = seat(&seats, 2).unwrap();
     assert!(running.enter(Phase::Running));
@@ -169,7 +169,7 @@ fn closing_ends_those_to_whom_nothing_is_owed_and_waits_for_the_others() {
 
 #[test]
 fn a_newcomer_is_told_to_ask_again_while_many_are_on_their_way_out() {
-    let seats = Seats::new(MAX_LEAVING + 1, MAX_LEAVING + 1, 1000);
+    let seats = Admission::new(MAX_LEAVING + 1, MAX_LEAVING + 1, 1000);
     let mut sitting: Vec<_> = (0..=MAX_LEAVING).map(|_| seat(&seats, 1).unwrap()).collect();
     sitting[MAX_LEAVING].0.prove();
     for _ in 0..MAX_LEAVING {
@@ -177,7 +177,7 @@ fn a_newcomer_is_told_to_ask_again_while_many_are_on_their_way_out() {
     }
     let newcomers: Vec<_> = (0..MAX_LEAVING).map(|_| seat(&seats, 2).unwrap()).collect();
     let (ours, _theirs) = pair();
-    let Err(NoSeat::Yet(ours)) = seats.admit(ours, client(3), true) else {
+    let Err(NoSlot::Yet(ours)) = seats.admit(ours, client(3), true) else {
         panic!("somebody could make room");
     };
     drop(sitting.remove(0));
@@ -187,6 +187,6 @@ fn a_newcomer_is_told_to_ask_again_while_many_are_on_their_way_out() {
     newcomers.iter().for_each(|(permit, _)| permit.prove());
     late.prove();
     let (ours, _theirs) = pair();
-    assert!(matches!(seats.admit(ours, client(4), true), Err(NoSeat::Free(_))));
+    assert!(matches!(seats.admit(ours, client(4), true), Err(NoSlot::Free(_))));
     assert_eq!((newcomers.len(), sitting.len()), (MAX_LEAVING, MAX_LEAVING - 1));
 }

@@ -24,7 +24,7 @@ fn the_inside_sees_the_client_under_a_name_that_no_client_can_send() {
 
 #[test]
 fn a_proxy_of_our_own_comes_over_its_socket_and_is_believed() {
-    let house = House::with(Limits { per_client: 1, ..Limits::DEFAULT });
+    let house = House::with(GateLimits { per_client: 1, ..GateLimits::DEFAULT });
     let path = house.dir.path().join("proxy.sock");
     let mut callers: Vec<_> = (0..3)
         .map(|_| Caller::over(OwnedFd::from(UnixStream::connect(&path).unwrap()).into()))

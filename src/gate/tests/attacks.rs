@@ -90,7 +90,7 @@ fn one_client_gets_64_connections_and_pushes_out_nobody_but_itself() {
 
 #[test]
 fn when_all_have_proved_the_token_a_newcomer_reads_503() {
-    let house = House::with(Limits { connections: 3, ..Limits::DEFAULT });
+    let house = House::with(GateLimits { connections: 3, ..GateLimits::DEFAULT });
     let signed_in = format!("GET /hello HTTP/1.1\r\nHost: a\r\n{}\r\n", bearer());
     let mut owners: Vec<_> = (0..3).map(|_| house.connect()).collect();
     for owner in &mut owners {

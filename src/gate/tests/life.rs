@@ -63,7 +63,7 @@ fn what_only_looks_like_a_handshake_is_an_ordinary_request() {
 
 #[test]
 fn a_session_keeps_its_seat_once_it_has_proved_the_token() {
-    let house = House::with(Limits { connections: 2, ..Limits::DEFAULT });
+    let house = House::with(GateLimits { connections: 2, ..GateLimits::DEFAULT });
     let mut proved = house.connect_from(1);
     upgrade(&mut proved, "/ws?prove", "");
     let mut stranger = house.connect_from(2);
@@ -112,7 +112,7 @@ fn stopping_does_not_wait_longer_than_it_was_told() {
 #[test]
 fn no_thread_stays_behind() {
     let parked = Duration::from_millis(100);
-    let house = House::with(Limits { parked, ..Limits::DEFAULT });
+    let house = House::with(GateLimits { parked, ..GateLimits::DEFAULT });
     for _ in 0..3 {
         let mut callers: Vec<_> = (0..60).map(|_| house.connect()).collect();
         callers.iter_mut().for_each(Caller::hello);
@@ -125,10 +125,10 @@ fn no_thread_stays_behind() {
 
 #[test]
 fn who_waits_in_vain_is_told_so_without_anybody_elses_help() {
-    let house = House::with(Limits {
+    let house = House::with(GateLimits {
         answer: Duration::from_secs(1),
         head: Duration::from_millis(300),
-        ..Limits::DEFAULT
+        ..GateLimits::DEFAULT
     });
     let mut caller = house.connect();
     caller.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -140,9 +140,9 @@ fn who_waits_in_vain_is_told_so_without_anybody_elses_help() {
 #[test]
 fn the_times_in_force_are_those_that_are_promised() {
     // The tests above make them shorter, so they cannot see a number that is wrong.
-    let Limits { head, body, idle, stall, answer, linger, parked, .. } = Limits::DEFAULT;
+    let GateLimits { head, body, idle, stall, answer, linger, parked, .. } = GateLimits::DEFAULT;
     let seconds = [head, body, idle, stall, answer, linger, parked].map(|time| time.as_secs());
     assert_eq!(seconds, [10, 30, 75, 10, 60, 2, 5]);
-    let Limits { connections, per_client, held_bytes, body_bytes, .. } = Limits::DEFAULT;
+    let GateLimits { connections, per_client, held_bytes, body_bytes, .. } = GateLimits::DEFAULT;
     assert_eq!((connections, per_client, held_bytes, body_bytes), (512, 64, 4 << 20, 1 << 20));
 }

@@ -5,9 +5,9 @@ use super::*;
 const HOST: &str = "Host: a\r\n";
 
 /// Short deadlines; everything else as usual.
-fn hasty() -> Limits {
+fn hasty() -> GateLimits {
     let soon = Duration::from_millis(150);
-    Limits { head: soon, body: soon, idle: soon, stall: soon, ..Limits::DEFAULT }
+    GateLimits { head: soon, body: soon, idle: soon, stall: soon, ..GateLimits::DEFAULT }
 }
 
 /// Sends one request that must be refused: one answer, JSON, then the end.

@@ -37,7 +37,7 @@ fn pings_are_answered_and_close_is_obeyed() {
 
 #[test]
 fn a_peer_that_answers_pings_stays_and_one_that_does_not_is_dropped() {
-    let server = Server::start(Limits {
+    let server = Server::start(LiveLimits {
         ping_every: Duration::from_millis(200),
         // Long enough for a peer on a machine that is busy with something else.
         pong_within: Duration::from_secs(3),
@@ -147,7 +147,7 @@ fn a_frame_that_came_with_the_handshake_counts() {
 
 #[test]
 fn a_session_ends_with_the_token_that_opened_it_p5() {
-    let server = Server::start(Limits { tick: Limits::default().tick, ..quick() });
+    let server = Server::start(LiveLimits { tick: LiveLimits::default().tick, ..quick() });
     let id = server.deploy(1);
     let mut sockets = [server.open(&format!("/ws/deploys/{id}")), server.open("/ws/stats")];
     server.expect_sessions(2);
@@ -157,7 +157,7 @@ fn a_session_ends_with_the_token_that_opened_it_p5() {
         assert_eq!(close_of(socket), (1008, "token changed".to_owned()));
     }
     // At the next tick, long before the next ping.
-    assert!(start.elapsed() < Limits::default().ping_every / 2, "{:?}", start.elapsed());
+    assert!(start.elapsed() < LiveLimits::default().ping_every / 2, "{:?}", start.elapsed());
     server.expect_sessions(0);
     assert!(
         tungstenite::client(
@@ -186,7 +186,7 @@ fn one_who_never_stops_sending_is_sent_away_all_the_same() {
 
 #[test]
 fn shutdown_says_goodbye_refuses_newcomers_and_is_quick() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(LiveLimits::default());
     let id = server.deploy(1);
     let mut polite = server.open(&format!("/ws/deploys/{id}"));
     let _deaf = server.open("/ws/stats");

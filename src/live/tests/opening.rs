@@ -176,7 +176,7 @@ fn a_handshake_must_be_one() {
 
 #[test]
 fn there_are_only_so_many_sessions_and_places_become_free_again() {
-    let server = Server::start(Limits { sessions: 5, per_client: 3, ..quick() });
+    let server = Server::start(LiveLimits { sessions: 5, per_client: 3, ..quick() });
     let open = |client: &str| {
         let target = server.with_token(&format!("/ws/stats/as/{client}"));
         server.request(&target, &server.usual())

@@ -125,7 +125,7 @@ fn numbers_come_each_second_and_are_read_once_for_all_viewers() {
 #[test]
 fn a_slow_reader_gets_everything_in_the_end() {
     // It takes some bytes in each of the spans that end a stalled session.
-    let server = Server::start(Limits { stalled_after: Duration::from_secs(2), ..quick() });
+    let server = Server::start(LiveLimits { stalled_after: Duration::from_secs(2), ..quick() });
     let id = server.deploy(1);
     let writer = server.journal.begin(&id, Redactor::default()).unwrap();
     let (mut socket, text) = (server.open(&format!("/ws/deploys/{id}")), "x".repeat(1_000));

@@ -9,7 +9,7 @@ use crate::sandbox::host_probe;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-struct Place {
+struct Fixture {
     host: Host,
     dir: tempfile::TempDir,
     journal: Journal,
@@ -19,7 +19,7 @@ fn app() -> AppId {
     AppId::parse("aaaaaaaaaa").unwrap()
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["sandbox", "apps"] {
@@ -95,7 +95,7 @@ fn all_gone(processes: &[table::Entry]) {
 
 #[test]
 fn the_exit_code_or_the_signal_is_known() {
-    let place = Place::new();
+    let place = Fixture::new();
     assert_eq!(end_of(&mut place.start("exit 3")), Exit::Code(3));
     assert_eq!(end_of(&mut place.start("kill -SEGV $$")), Exit::Signal(11));
     assert_eq!(end_of(&mut place.start("no-such-program")), Exit::Code(127));
@@ -103,7 +103,7 @@ fn the_exit_code_or_the_signal_is_known() {
 
 #[test]
 fn asked_to_end_it_ends_with_all_its_processes() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut instance = place.start("sleep 60 & sleep 61 & echo up; wait");
     place.says("up");
     let processes = instance.processes();
@@ -116,7 +116,7 @@ fn asked_to_end_it_ends_with_all_its_processes() {
 
 #[test]
 fn asked_to_end_it_has_time_to_finish_its_work_below_a_shell() {
-    let place = Place::new();
+    let place = Fixture::new();
     // The shell that runs the command, one that a script of the owner is, and the app.
     let app = "trap 'sleep 0.3; echo finished; exit 0' TERM; echo up; while :; do sleep 0.01; done";
     let mut instance = place.start(&format!("/bin/sh -c \"{app}\" && echo not this"));
@@ -128,7 +128,7 @@ fn asked_to_end_it_has_time_to_finish_its_work_below_a_shell() {
 
 #[test]
 fn one_that_does_not_want_to_end_is_killed_with_everything() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut instance = place.start("trap '' TERM; (trap '' TERM; setsid sleep 60) & echo up; wait");
     place.says("up");
     let processes = instance.processes();
@@ -141,7 +141,7 @@ fn one_that_does_not_want_to_end_is_killed_with_everything() {
 
 #[test]
 fn what_an_app_leaves_behind_ends_with_it() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut instance = place.start(&format!("setsid sleep 60 & echo up; {}", held("exit 4")));
     place.says("up");
     let processes = instance.processes();
@@ -153,7 +153,7 @@ fn what_an_app_leaves_behind_ends_with_it() {
 
 #[test]
 fn an_adopted_app_is_held_and_ended_like_a_child() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut instance = place.start("echo up; exec sleep 60");
     place.says("up");
     let mut adopted = place.adopt(&instance).unwrap();
@@ -166,7 +166,7 @@ fn an_adopted_app_is_held_and_ended_like_a_child() {
 
 #[test]
 fn only_a_sandbox_of_the_same_app_is_adopted() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut instance = place.start("echo up; exec sleep 60");
     place.says("up");
     let (pid, ticks) = (instance.pid(), instance.start_ticks());
@@ -183,7 +183,7 @@ fn only_a_sandbox_of_the_same_app_is_adopted() {
 
 #[test]
 fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
-    let place = Place::new();
+    let place = Fixture::new();
     for (command, end) in [("exit 3", Exit::Code(3)), ("kill -SEGV $$", Exit::Signal(11))] {
         // Not before the start is over, which would read the note and remove it.
         let mut instance = place.start(&held(command));
@@ -207,7 +207,7 @@ fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
 
 #[test]
 fn a_sweep_finds_what_a_killed_server_left_also_without_its_outer_half() {
-    let place = Place::new();
+    let place = Fixture::new();
     let mut kept = place.start("echo one; exec sleep 60");
     place.says("one");
     let mut stray = place.start("echo two; exec sleep 60");

@@ -16,7 +16,7 @@ fn machine() -> (Host, tempfile::TempDir) {
 }
 
 fn run(sandbox: &Sandbox<'_>, script: &str) -> Output {
-    sandbox.exec(&["/bin/sh", "-c", script]).run().unwrap()
+    sandbox.prepare(&["/bin/sh", "-c", script]).run().unwrap()
 }
 
 fn out(sandbox: &Sandbox<'_>, script: &str) -> String {
@@ -188,7 +188,7 @@ fn values_arrive_exactly_and_only_in_the_environment() {
         has("EMPTY=") && has("TWICE=two") && !has("TWICE=one") && has("LD_PRELOAD=/nowhere.so")
     );
     assert_eq!(output.exit, Exit::Code(0), "standard input is at its end");
-    let visible = format!("{:?}", sandbox.exec(&["true"]).args_for_test());
+    let visible = format!("{:?}", sandbox.prepare(&["true"]).args_for_test());
     assert!(!visible.contains("nowhere") && !visible.contains("ODD"), "{visible}");
 }
 
@@ -203,7 +203,7 @@ fn nothing_runs_with_half_of_its_environment() {
         if half % 40 != 0 && half + 1 != whole.len() {
             continue;
         }
-        let exec = sandbox.exec(&["/bin/echo", "it runs"]).stdin_bytes(whole[..half].to_vec());
+        let exec = sandbox.prepare(&["/bin/echo", "it runs"]).stdin_bytes(whole[..half].to_vec());
         let output = exec.run().unwrap();
         assert_eq!((output.exit, output.stdout), (Exit::Code(125), Vec::new()), "{half:?}");
     }
@@ -305,7 +305,7 @@ fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
     };
     std::thread::scope(|scope| {
         let begin = |name: &'static str, sandbox: Sandbox<'_>, processes: u32| {
-            let exec = sandbox.exec(&["/bin/sh", "-c", &script(name, processes)]);
+            let exec = sandbox.prepare(&["/bin/sh", "-c", &script(name, processes)]);
             let running = scope.spawn(move || exec.deadline(Duration::from_secs(30)).run());
             let until = std::time::Instant::now() + Duration::from_secs(20);
             while !shared.join(name).exists() && !running.is_finished() {
@@ -334,7 +334,7 @@ fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
     assert_eq!(run(&build, "exit 7").exit, Exit::Code(7));
     assert_eq!(run(&build, "kill -9 $$").exit, Exit::Code(128 + 9));
     let marker = format!("{}.25", std::process::id());
-    let exec = build.exec(&["/bin/sh", "-c", &format!("sleep {marker} & sleep {marker}")]);
+    let exec = build.prepare(&["/bin/sh", "-c", &format!("sleep {marker} & sleep {marker}")]);
     assert_eq!(exec.deadline(Duration::from_secs(1)).run().unwrap().exit, Exit::TimedOut);
     let until = std::time::Instant::now() + Duration::from_secs(10);
     let alive = || {
@@ -353,7 +353,7 @@ fn an_app_has_no_signal_blocked_though_its_first_process_has() {
     let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
     let sandbox = Sandbox::new(&host, Purpose::Run, 7).log(1 << 20);
     // Not through a shell, which may let all signals through by itself.
-    let exec = sandbox.exec(&["/usr/bin/grep", "SigBlk", "/proc/self/status"]);
+    let exec = sandbox.prepare(&["/usr/bin/grep", "SigBlk", "/proc/self/status"]);
     let mut app = exec.spawn_detached(&files[0], &files[1]).unwrap();
     assert_eq!(app.wait(Duration::from_secs(30)), Some(Exit::Code(0)));
     let tail = crate::journal::Rotating::new(files, 1 << 20).unwrap().text();

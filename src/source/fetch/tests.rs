@@ -100,12 +100,12 @@ fn repository() -> tempfile::TempDir {
 const ENDLESS: Space = Space { free: u64::MAX, all: 0, free_files: 0, files: 0 };
 
 /// Directories of an app.
-struct Place {
+struct Fixture {
     host: crate::sandbox::host::Host,
     dir: tempfile::TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
@@ -126,7 +126,7 @@ impl Place {
     }
 
     fn fetch(&self, url: &RepoUrl, branch: &str, token: Option<&str>) -> Result<Commit, String> {
-        self.fetch_within(url, branch, token, Limits::default())
+        self.fetch_within(url, branch, token, FetchLimits::default())
     }
 
     fn fetch_within(
@@ -134,7 +134,7 @@ impl Place {
         url: &RepoUrl,
         branch: &str,
         token: Option<&str>,
-        limits: Limits,
+        limits: FetchLimits,
     ) -> Result<Commit, String> {
         let mut log = Vec::new();
         let result = Fetch {
@@ -176,10 +176,10 @@ impl Place {
             cache: &self.dir.path().join("repo"),
             release: &self.dir.path().join("release"),
             redactor: &Redactor::default(),
-            limits: Limits::default(),
+            limits: FetchLimits::default(),
             space: &|| ENDLESS,
         };
-        let output = fetch.sandbox(true).exec(&["/bin/sh", "-c", script]).run().unwrap();
+        let output = fetch.sandbox(true).prepare(&["/bin/sh", "-c", script]).run().unwrap();
         let all = [output.stdout, output.stderr].concat();
         (output.exit.is_success(), String::from_utf8_lossy(&all).trim_end().to_owned())
     }
@@ -193,7 +193,7 @@ const OPEN: Rule = |_, _| None;
 
 #[test]
 fn a_branch_is_checked_out_without_git_and_updates_arrive() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let first = place.fetch(&url, "main", None).unwrap();
@@ -215,7 +215,7 @@ fn a_branch_is_checked_out_without_git_and_updates_arrive() {
 
 #[test]
 fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     place.fetch(&url, "main", None).unwrap();
@@ -243,7 +243,7 @@ fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
 /// Two locks on one door: the list of protocols, and the configuration. Each holds alone.
 #[test]
 fn git_speaks_http_alone() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     place.fetch(&host.url("shop/.git"), "main", None).unwrap();
     let list = "git -c protocol.allow=always ls-remote";
@@ -260,7 +260,7 @@ fn git_speaks_http_alone() {
 
 #[test]
 fn a_broken_cache_is_made_anew_and_a_large_one_too() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let first = place.fetch(&url, "main", None).unwrap();
@@ -282,7 +282,7 @@ fn a_broken_cache_is_made_anew_and_a_large_one_too() {
 
 #[test]
 fn what_is_missing_is_said_in_one_sentence() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let branch = place.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
     assert_eq!(branch, "the repository has no branch named nope; it has only main");
@@ -299,7 +299,7 @@ fn what_is_missing_is_said_in_one_sentence() {
 
 #[test]
 fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
-    let (origin, place) = (repository(), Place::new());
+    let (origin, place) = (repository(), Fixture::new());
     let noise: Vec<u8> =
         (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(origin.path().join("shop/noise"), noise).unwrap();
@@ -308,10 +308,10 @@ fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
     let within = |limits| place.fetch_within(&url, "main", None, limits).unwrap_err();
-    let small = Limits { bytes: 100_000, ..Limits::default() };
+    let small = FetchLimits { bytes: 100_000, ..FetchLimits::default() };
     let pack = within(small);
     assert!(pack.contains("repository is larger than 0 MiB, for which the disk"), "{pack}");
-    let few = within(Limits { files: 3, ..Limits::default() });
+    let few = within(FetchLimits { files: 3, ..FetchLimits::default() });
     assert!(few.contains("more than 3 files"), "{few}");
     assert_eq!(fs::read_dir(place.release("")).unwrap().count(), 0, "nothing was checked out");
     assert!(place.fetch(&url, "main", None).is_ok());
@@ -325,8 +325,8 @@ fn a_host_that_never_answers_has_its_time() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let url = RepoUrl::parse(&format!("http://127.0.0.1:{port}/a/b")).unwrap();
-    let limits = Limits { time: Duration::from_millis(1500), ..Limits::default() };
-    let late = Place::new().fetch_within(&url, "main", None, limits).unwrap_err();
+    let limits = FetchLimits { time: Duration::from_millis(1500), ..FetchLimits::default() };
+    let late = Fixture::new().fetch_within(&url, "main", None, limits).unwrap_err();
     assert!(late.contains("took longer than 1 s"), "{late}");
 }
 
@@ -334,7 +334,7 @@ fn a_host_that_never_answers_has_its_time() {
 fn who_refused_what_is_said_with_the_remedy() {
     let said = |text: &str, token: Option<TokenOf>, known: bool| {
         let url = RepoUrl::parse("https://git.example/o/r").unwrap();
-        let largest = Limits::default().largest();
+        let largest = FetchLimits::default().largest();
         match (Case { url: &url, token, known, largest, text, exit: Exit::Code(128) }).explain() {
             Failure::Known(sentence) => sentence,
             Failure::TooLarge(sentence) => format!("too large: {sentence}"),
@@ -389,7 +389,7 @@ fn a_token_goes_to_its_host_and_decides() {
         (!has).then_some("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"")
     };
     let host = GitHost::start(origin.path().to_owned(), rule);
-    let (place, url) = (Place::new(), host.url("shop/.git"));
+    let (place, url) = (Fixture::new(), host.url("shop/.git"));
     assert!(place.fetch(&url, "main", Some("s3cret-token-value")).is_ok());
     assert!(place.fetch(&url, "main", Some("user:s3cret-token-value")).is_ok());
     let wrong = place.fetch(&url, "main", Some("wr0ng-token-value")).unwrap_err();
@@ -411,7 +411,7 @@ fn a_redirect_is_not_followed_with_the_token_in_hand() {
     );
     TARGET.set(location.leak()).unwrap();
     let host = GitHost::start(origin.path().to_owned(), |_, _| TARGET.get().copied());
-    let place = Place::new();
+    let place = Fixture::new();
     let moved = place.fetch(&host.url("shop"), "main", Some("s3cret-token-value")).unwrap_err();
     assert!(moved.contains("has moved"), "{moved}");
     assert!(other.requests.lock().unwrap().is_empty(), "the other host heard nothing");
@@ -421,7 +421,7 @@ fn a_redirect_is_not_followed_with_the_token_in_hand() {
 fn a_host_that_never_answers_can_be_cancelled() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://127.0.0.1:{}/a/b", silent.local_addr().unwrap().port());
-    let place = Place::new();
+    let place = Fixture::new();
     let cancel = Cancel::new().unwrap();
     let pull = cancel.clone();
     std::thread::spawn(move || {
@@ -439,7 +439,7 @@ fn a_host_that_never_answers_can_be_cancelled() {
         cache: &place.dir.path().join("repo"),
         release: &place.dir.path().join("release"),
         redactor: &Redactor::default(),
-        limits: Limits::default(),
+        limits: FetchLimits::default(),
         space: &|| ENDLESS,
     };
     assert_eq!(fetch.run(&cancel, &mut |_| {}), Err(FetchError::Cancelled));
