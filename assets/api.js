@@ -107,83 +107,94 @@ export const connection = Object.assign(new EventTarget(), {
 addEventListener("online", () => connection.retryNow());
 
 /**
- * Keeps a WebSocket open until `signal` aborts: a ticket for each, longer waits
+ * A WebSocket that stays open until `signal` aborts: a ticket for each, longer waits
  * after each failure. When tickets come but sockets do not open, `poll` is
  * called every few seconds instead. `start` is called before a socket's first message.
  * `message` returns true for the last one.
  */
-export function live(path, { signal, start = () => {}, message, poll }) {
-  if (signal.aborted) return;
-  const key = Symbol(path);
-  let failures = 0, socket, waiting, polling, done = false;
+export class LiveSocket {
+  #key;
+  #failures = 0;
+  #socket;
+  #waiting;
+  #polling;
+  #done = false;
+  #retry = () => {
+    if (this.#waiting !== undefined) this.#open();
+  };
 
-  async function open() {
-    clearTimeout(waiting);
-    waiting = undefined;
-    const url = new URL(path, location.href);
+  constructor(path, { signal, start = () => {}, message, poll }) {
+    Object.assign(this, { path, start, message, poll });
+    this.#key = Symbol(path);
+    if (signal.aborted) return;
+    connection.addEventListener("retry", this.#retry);
+    signal.addEventListener("abort", () => this.#stop());
+    this.#open();
+  }
+
+  async #open() {
+    clearTimeout(this.#waiting);
+    this.#waiting = undefined;
+    const url = new URL(this.path, location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    let openedAt = null;
     try {
       url.searchParams.set("ticket", (await post("/api/ws-ticket")).ticket);
-      if (done) return;
-      socket = new WebSocket(url);
     } catch (failure) {
-      if (!done && hasToken()) again("lost", failure.retryAfter);
+      if (!this.#done && hasToken()) this.#again("lost", failure.retryAfter);
       return;
     }
+    if (!this.#done) this.#listen(new WebSocket(url));
+  }
+
+  #listen(socket) {
+    let openedAt = null;
+    this.#socket = socket;
     socket.onopen = () => {
       openedAt = performance.now();
-      clearInterval(polling);
-      polling = undefined;
-      connection.set(key, null);
-      start();
+      clearInterval(this.#polling);
+      this.#polling = undefined;
+      connection.set(this.#key, null);
+      this.start();
     };
     socket.onmessage = (event) => {
-      if (!done && message(JSON.parse(event.data)) === true) stop();
+      if (!this.#done && this.message(JSON.parse(event.data)) === true) this.#stop();
     };
     socket.onclose = () => {
-      if (done) return;
-      if (openedAt !== null && performance.now() - openedAt > GOOD_SOCKET_MS) failures = 0;
-      again(openedAt === null && failures > 0 ? "polling" : "lost");
+      if (this.#done) return;
+      if (openedAt !== null && performance.now() - openedAt > GOOD_SOCKET_MS) this.#failures = 0;
+      this.#again(openedAt === null && this.#failures > 0 ? "polling" : "lost");
     };
   }
 
-  function again(state, retryAfter = 0) {
-    failures += 1;
+  #again(state, retryAfter = 0) {
+    this.#failures += 1;
     // The first broken connection is often healed at once; say nothing yet.
-    if (failures > 1) connection.set(key, state);
-    if (state === "polling" && polling === undefined) {
-      polling = setInterval(tick, POLL_MS);
-      tick();
+    if (this.#failures > 1) connection.set(this.#key, state);
+    if (state === "polling" && this.#polling === undefined) {
+      this.#polling = setInterval(() => this.#poll(), POLL_MS);
+      this.#poll();
     }
-    const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** failures) * (0.8 + 0.4 * Math.random());
-    waiting = setTimeout(open, Math.max(wait, retryAfter * 1000));
+    const wait = Math.min(LONGEST_WAIT_MS, 500 * 2 ** this.#failures) * (0.8 + 0.4 * Math.random());
+    this.#waiting = setTimeout(() => this.#open(), Math.max(wait, retryAfter * 1000));
   }
 
-  async function tick() {
+  async #poll() {
     try {
-      const last = await poll();
-      if (done) return;
-      if (last === true) stop();
-      else connection.set(key, "polling");
+      const last = await this.poll();
+      if (this.#done) return;
+      if (last === true) this.#stop();
+      else connection.set(this.#key, "polling");
     } catch (failure) {
-      if (!done && failure.status === 0) connection.set(key, "lost");
+      if (!this.#done && failure.status === 0) connection.set(this.#key, "lost");
     }
   }
 
-  function stop() {
-    done = true;
-    clearTimeout(waiting);
-    clearInterval(polling);
-    socket?.close();
-    connection.set(key, null);
-    connection.removeEventListener("retry", retry);
+  #stop() {
+    this.#done = true;
+    clearTimeout(this.#waiting);
+    clearInterval(this.#polling);
+    this.#socket?.close();
+    connection.set(this.#key, null);
+    connection.removeEventListener("retry", this.#retry);
   }
-
-  const retry = () => {
-    if (waiting !== undefined) open();
-  };
-  connection.addEventListener("retry", retry);
-  signal.addEventListener("abort", stop);
-  open();
 }

@@ -29,7 +29,8 @@ export function appFields() {
     const moved = kept && originOf(input("gitRepo").value) !== originOf(app.gitRepo);
     input("gitToken").placeholder = kept && !moved ? "saved" : "";
     hint.textContent = moved
-      ? `The saved token was given for ${originOf(app.gitRepo)} and is dropped when you save. Paste one for the new address if it needs one.`
+      ? `The saved token was given for ${originOf(app.gitRepo)} and is dropped when you save. ` +
+        "Paste one for the new address if it needs one."
       : kept ? "A token is saved. Leave this empty to keep it, or paste one to replace it." : plainHint;
   }
   root.addEventListener("input", ({ target }) => {
@@ -44,13 +45,15 @@ export function appFields() {
       app = shown;
       for (const name of TEXTS) input(name).value = app[name];
       for (const name of LISTS) input(name).value = app[name].join(" ");
-      for (const [name, usual] of Object.entries(NUMBERS)) input(name).value = app[name] === usual && usual === 0 ? "" : app[name];
+      for (const [name, usual] of Object.entries(NUMBERS)) {
+        input(name).value = app[name] === usual && usual === 0 ? "" : app[name];
+      }
       input("gitToken").value = "";
       input("removeToken").checked = false;
       part(root, "remove-token").hidden = !app.hasGitToken;
       for (const details of root.querySelectorAll("details")) {
-        const chosen = [...details.querySelectorAll("input")].some(({ value, defaultValue }) => value !== defaultValue);
-        if (chosen) details.open = true;
+        const inputs = [...details.querySelectorAll("input")];
+        if (inputs.some(({ value, defaultValue }) => value !== defaultValue)) details.open = true;
       }
       tellAboutToken();
     },

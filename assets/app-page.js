@@ -1,15 +1,18 @@
 // The page of one app: its head with the buttons, and the tab that the address names.
 
-import { get, getText, live, patch, post, remove } from "./api.js";
+import { get, getText, LiveSocket, patch, post, remove } from "./api.js";
 import { appFields } from "./app-fields.js";
 import { repoText, withoutScheme } from "./apps.js";
 import { deploysTab } from "./deploys.js";
 import { envTab } from "./env.js";
 import { onStats } from "./stats.js";
-import { copy, download, isCrashed, logBox, onClick, onSubmit, openDialog, part, reachOf, say, showLink, showStatus } from "./ui.js";
+import { copy, download, isCrashed, logBox, onClick, onSubmit, openDialog, part } from "./ui.js";
+import { reachOf, say, showLink, showStatus } from "./ui.js";
 import { bindWebhook } from "./webhook.js";
 
-const TABS = { "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab] };
+const TABS = {
+  "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab],
+};
 
 export async function appView({ signal, go, note, params: [id, tab = "", deployId] }) {
   const root = copy("view-app");
@@ -59,7 +62,8 @@ function showHead(root, app) {
 
 function whyOf({ statusDetail, lastExit, restarts, nextStartAt }) {
   if (!statusDetail) return "";
-  const why = statusDetail === lastExit ? `It ended with ${lastExit}` : statusDetail.charAt(0).toUpperCase() + statusDetail.slice(1);
+  const sentence = statusDetail.charAt(0).toUpperCase() + statusDetail.slice(1);
+  const why = statusDetail === lastExit ? `It ended with ${lastExit}` : sentence;
   const again = restarts > 0 ? ` It was started again ${restarts === 1 ? "once" : `${restarts} times`}.` : "";
   const next = nextStartAt === null ? "" : ` The next start is at ${new Date(nextStartAt).toLocaleTimeString()}.`;
   return ` ${why}.${again}${next}`;
@@ -70,7 +74,7 @@ function showAddresses(list, urls) {
   // Links that are there already keep the focus.
   if ([...list.querySelectorAll("a")].map((link) => link.getAttribute("href")).join() === urls.join()) return;
   list.replaceChildren(...urls.map((url, place) => {
-    const item = document.createElement("li"), link = document.createElement("a"), reach = document.createElement("small");
+    const [item, link, reach] = ["li", "a", "small"].map((name) => document.createElement(name));
     Object.assign(link, { target: "_blank", rel: "noopener noreferrer" });
     if (place === 0) link.dataset.test = "app-url";
     showLink(link, url, withoutScheme(url));
@@ -101,7 +105,8 @@ function watch(root, page) {
   let loading = false, gone = false;
   onStats(page.signal, async ({ apps }) => {
     const now = apps.find(({ id }) => id === page.id);
-    const known = now && ["status", "restarts", "nextStartAt", "url", "lastDeployId"].every((name) => now[name] === page.app[name]);
+    const told = ["status", "restarts", "nextStartAt", "url", "lastDeployId"];
+    const known = now && told.every((name) => now[name] === page.app[name]);
     if (loading || gone || page.deleting || known) return;
     loading = true;
     try {
@@ -118,11 +123,12 @@ function watch(root, page) {
 
 async function logTab(page) {
   const root = copy("tab-log");
-  const box = logBox("Log of the app", "app-log", `Earlier lines are on the server, in data/logs/apps/${page.id}.log.`);
+  const earlier = `Earlier lines are on the server, in data/logs/apps/${page.id}.log.`;
+  const box = logBox("Log of the app", "app-log", earlier);
   const load = () => getText(`${page.path}/log?lines=1000`);
   part(root, "log").replaceWith(box.root);
   onClick(part(root, "download"), part(root, "error"), async () => download(`${page.app.name}.log`, await load()));
-  live(`/ws/apps/${page.id}/log`, {
+  new LiveSocket(`/ws/apps/${page.id}/log`, {
     signal: page.signal,
     start: () => box.clear(),
     message: ({ lines = [] }) => box.add(lines),
@@ -132,7 +138,10 @@ async function logTab(page) {
 }
 
 const LIMITS = { memory: ["Memory", " MiB"], cpu: ["CPU", " % of a core"], processes: ["Processes", ""] };
-const HOLDERS = { cgroup: "for the app as a whole", process: "for each of its processes", user: "for all processes of the app's user", none: "" };
+const HOLDERS = {
+  cgroup: "for the app as a whole", process: "for each of its processes",
+  user: "for all processes of the app's user", none: "",
+};
 
 /** What is really in force; the kernel may hold less, or hold it otherwise, than was asked for. */
 async function showLimits(root, page) {
@@ -140,7 +149,8 @@ async function showLimits(root, page) {
   if (page.signal.aborted) return;
   // A server that has just started does not know its machine yet.
   clearTimeout(page.limitsTimer);
-  if (!limits) page.limitsTimer = setTimeout(() => page.signal.aborted || showLimits(root, page).catch(() => {}), 2000);
+  const again = () => page.signal.aborted || showLimits(root, page).catch(() => {});
+  if (!limits) page.limitsTimer = setTimeout(again, 2000);
   part(root, "limits-card").hidden = !limits;
   part(root, "limits").replaceChildren(...Object.entries(limits ?? {}).flatMap(([name, { value, by, note }]) => {
     const [word, unit] = LIMITS[name];
@@ -153,7 +163,9 @@ async function showLimits(root, page) {
   }));
 }
 
-const CERTIFICATES = { none: "HTTP, no certificate needed", waiting: "Getting a certificate…", valid: "HTTPS", missing: "No certificate" };
+const CERTIFICATES = {
+  none: "HTTP, no certificate needed", waiting: "Getting a certificate…", valid: "HTTPS", missing: "No certificate",
+};
 
 /** Where the app's names lead, and whether they have what they need; again for as long as one of them waits. */
 async function showDomains(root, page) {
@@ -171,7 +183,8 @@ async function showDomains(root, page) {
   }));
   const waits = domains.some(({ certificate }) => certificate === "waiting" || certificate === "missing");
   clearTimeout(page.domainsTimer);
-  if (waits) page.domainsTimer = setTimeout(() => page.signal.aborted || showDomains(root, page).catch(() => {}), 5000);
+  const again = () => page.signal.aborted || showDomains(root, page).catch(() => {});
+  if (waits) page.domainsTimer = setTimeout(again, 5000);
 }
 
 // What counts at once, and what the next start takes; the rest is for the next deploy.
@@ -180,7 +193,7 @@ const AT_ONCE = ["name", "domains"], AT_START = ["memoryMb", "cpuPercent", "maxP
 function savedText(changed) {
   const rest = changed.filter((name) => !AT_ONCE.includes(name));
   if (rest.length === 0) return "Saved.";
-  return rest.every((name) => AT_START.includes(name)) ? "Saved. The next start uses it." : "Saved. The next deploy uses it.";
+  return `Saved. The next ${rest.every((name) => AT_START.includes(name)) ? "start" : "deploy"} uses it.`;
 }
 
 async function settingsTab(page) {
@@ -207,11 +220,14 @@ async function settingsTab(page) {
   });
 
   part(root, "delete").addEventListener("click", () => {
-    say(dialog, { "dialog-place": `data/apps/${page.id}/data`, "dialog-name": page.app.name, "dialog-name-again": page.app.name });
+    const { id, app: { name } } = page;
+    say(dialog, { "dialog-place": `data/apps/${id}/data`, "dialog-name": name, "dialog-name-again": name });
     openDialog(dialog);
   });
   onSubmit(dialog.querySelector("form"), async ({ confirm, keepData }) => {
-    if (confirm.value !== page.app.name) throw Object.assign(new Error("This is not the app's name."), { field: "confirm" });
+    if (confirm.value !== page.app.name) {
+      throw Object.assign(new Error("This is not the app's name."), { field: "confirm" });
+    }
     // What goes away by this page's wish is nothing to look into.
     page.deleting = true;
     try {

@@ -35,64 +35,88 @@ function runShell({ hostName }, resumed) {
       for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
       ended(sentence);
     };
-    session.addEventListener("ended", () => end("You were signed out: the server no longer takes this token."), { signal });
+    const refused = "You were signed out: the server no longer takes this token.";
+    session.addEventListener("ended", () => end(refused), { signal });
     part(shell, "sign-out").addEventListener("click", () => end("You are signed out."), { signal });
     watchConnection(signal);
     watchStats(signal);
-    runRoutes(signal, resumed, (token) => {
+    new Router(signal, resumed, (token) => {
       end("");
       showNewToken(token);
     });
   });
 }
 
-function runRoutes(shellSignal, resumed, rotated) {
-  let current = { abort() {} }, loading = null, dirty = () => false, shown = "", note = "", quiet = resumed;
+/** Shows the view that the address names, and the next one when it changes. */
+class Router {
+  #shellSignal;
+  #rotated;
+  #current = { abort() {} };
+  #loading = null;
+  #dirty = () => false;
+  #shown = "";
+  #note = "";
+  #quiet;
 
-  async function route() {
+  /** `resumed` says that the page was just loaded; `rotated` gets a new token. */
+  constructor(shellSignal, resumed, rotated) {
+    this.#shellSignal = shellSignal;
+    this.#rotated = rotated;
+    this.#quiet = resumed;
+    const signal = shellSignal;
+    addEventListener("hashchange", () => this.#route(), { signal });
+    addEventListener("beforeunload", (event) => this.#dirty() && event.preventDefault(), { signal });
+    signal.addEventListener("abort", () => this.#current.abort());
+    this.#route();
+  }
+
+  async #route() {
     const hash = location.hash;
-    const known = ROUTES.map(([pattern, nav, view]) => ({ match: pattern.exec(hash), nav, view })).find(({ match }) => match);
+    const routes = ROUTES.map(([pattern, nav, view]) => ({ match: pattern.exec(hash), nav, view }));
+    const known = routes.find(({ match }) => match);
     if (!known) return location.replace("#/apps");
-    if (hash !== shown && dirty() && !confirm("Leave without saving your changes?")) {
-      history.pushState(null, "", shown);
-      note = "";
+    if (hash !== this.#shown && this.#dirty() && !confirm("Leave without saving your changes?")) {
+      history.pushState(null, "", this.#shown);
+      this.#note = "";
       return;
     }
-    loading?.abort();
-    const mine = (loading = new AbortController());
-    const signal = AbortSignal.any([shellSignal, mine.signal]);
+    this.#loading?.abort();
+    const mine = (this.#loading = new AbortController());
+    const signal = AbortSignal.any([this.#shellSignal, mine.signal]);
     main.ariaBusy = "true";
-    const screen = { signal, note, rotated, params: known.match.slice(1), go };
-    note = "";
-    const made = await known.view(screen).catch((failure) => trouble(failure, route));
+    const go = (...where) => this.#go(...where), params = known.match.slice(1);
+    const screen = { signal, note: this.#note, rotated: this.#rotated, params, go };
+    this.#note = "";
+    const view = await known.view(screen).catch((failure) => trouble(failure, () => this.#route()));
     if (signal.aborted) return;
-    current.abort();
-    current = mine;
-    loading = null;
-    shown = hash;
-    dirty = made.dirty ?? (() => false);
-    for (const link of shell.querySelectorAll("[data-nav]")) link.ariaCurrent = link.dataset.nav === known.nav ? "page" : null;
-    document.title = `${made.title} · Better-PaaS`;
-    main.replaceChildren(made.root);
+    this.#current.abort();
+    this.#current = mine;
+    this.#loading = null;
+    this.#shown = hash;
+    this.#dirty = view.dirty ?? (() => false);
+    this.#show(view, known.nav);
+  }
+
+  #show({ root, title }, nav) {
+    for (const link of shell.querySelectorAll("[data-nav]")) {
+      link.ariaCurrent = link.dataset.nav === nav ? "page" : null;
+    }
+    document.title = `${title} · Better-PaaS`;
+    main.replaceChildren(root);
     main.ariaBusy = null;
     // A page that was just loaded begins at its top, with the skip link.
     const focus = main.querySelector("[data-focus]");
     // The focus alone would leave a new page scrolled as far down as the one before.
-    if (!quiet && !focus) scrollTo({ top: 0, behavior: "instant" });
-    if (!quiet) (focus ?? main.querySelector("h1")).focus();
-    quiet = false;
+    if (!this.#quiet && !focus) scrollTo({ top: 0, behavior: "instant" });
+    if (!this.#quiet) (focus ?? main.querySelector("h1")).focus();
+    this.#quiet = false;
   }
 
-  function go(hash, text = "") {
-    note = text;
-    if (location.hash === hash) route();
+  #go(hash, text = "") {
+    this.#note = text;
+    if (location.hash === hash) this.#route();
     else location.hash = hash;
   }
-
-  addEventListener("hashchange", route, { signal: shellSignal });
-  addEventListener("beforeunload", (event) => dirty() && event.preventDefault(), { signal: shellSignal });
-  shellSignal.addEventListener("abort", () => current.abort());
-  route();
 }
 
 function trouble(failure, again) {

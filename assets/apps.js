@@ -71,7 +71,8 @@ export async function appsView({ signal }) {
   showRuntime(root, system.runtime);
   const sentences = advice(system), count = sentences.length;
   part(root, "could-be-better").hidden = count === 0;
-  say(root, { "advice-count": count === 1 ? "One thing could be better on this machine" : `${count} things could be better on this machine` });
+  const things = count === 1 ? "One thing" : `${count} things`;
+  say(root, { "advice-count": `${things} could be better on this machine` });
   showAdvice(part(root, "advice"), sentences);
   showMachine(root, { machine: system.machine, server: system });
   onStats(signal, (now) => {
@@ -84,7 +85,10 @@ export async function appsView({ signal }) {
       showStatus(part(row.root, "status"), status);
       announce(`${row.name}: ${statusWord(status)}`);
     }
-    const moved = now.apps.some(({ id, url, lastDeployId }) => rows.get(id)?.url !== url || rows.get(id)?.lastDeployId !== lastDeployId);
+    const moved = now.apps.some(({ id, url, lastDeployId }) => {
+      const row = rows.get(id);
+      return row?.url !== url || row?.lastDeployId !== lastDeployId;
+    });
     if (changed.length > 0 || moved || now.apps.length !== rows.size) reload();
   });
   return { root, title: "Apps" };

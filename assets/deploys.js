@@ -1,7 +1,8 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
-import { Failure, get, getText, live, post } from "./api.js";
-import { copy, download, duration, isCrashed, logBox, onClick, part, say, showStatus, showTime, statusWord } from "./ui.js";
+import { Failure, get, getText, LiveSocket, post } from "./api.js";
+import { copy, download, duration, isCrashed, logBox, onClick, part, say } from "./ui.js";
+import { showStatus, showTime, statusWord } from "./ui.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
 const PAGE = 20;
@@ -42,7 +43,8 @@ export async function deploysTab(page) {
     shown = deploy;
     part(root, "shown").hidden = false;
     showRollBack();
-    showAgain = showDeploy(page, part(root, "shown"), deploy, AbortSignal.any([page.signal, stopShown.signal]), (now) => {
+    const signal = AbortSignal.any([page.signal, stopShown.signal]);
+    showAgain = showDeploy(page, part(root, "shown"), deploy, signal, (now) => {
       if (known.has(now.id)) add([now]);
       shown = now;
       showList();
@@ -165,7 +167,7 @@ function showDeploy(page, root, deploy, signal, changed) {
     if (isFinal(deploy)) clearInterval(steps);
   }, STEP_POLL_MS);
   signal.addEventListener("abort", () => clearInterval(steps));
-  live(`/ws/deploys/${deploy.id}`, {
+  new LiveSocket(`/ws/deploys/${deploy.id}`, {
     signal,
     start: () => box.clear(),
     message({ lines, end }) {
@@ -184,7 +186,8 @@ function showDeploy(page, root, deploy, signal, changed) {
 function resultOf(deploy, crashed, app) {
   if (deploy.status === "failed") {
     const serving = app.liveDeployId !== null && app.status === "running";
-    return reasonOf(deploy) + (serving ? "\nNothing has changed for visitors: the release before it keeps running." : "");
+    const unchanged = "\nNothing has changed for visitors: the release before it keeps running.";
+    return reasonOf(deploy) + (serving ? unchanged : "");
   }
   if (crashed) return "Went live; the app has crashed since.";
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
@@ -199,7 +202,7 @@ export function reasonOf({ error }) {
   return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
-/** The steps with the time that each took; of a failed deploy those that it came to, the last one being where it ended. */
+/** The steps with the time that each took; of a failed deploy those that it came to, up to where it ended. */
 function showSteps(list, { status, steps }) {
   const failed = status === "failed";
   const shown = failed ? steps.map(({ step }) => step) : STEPS;

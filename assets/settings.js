@@ -79,7 +79,8 @@ function bindLockouts(root, first, signal) {
   function count() {
     for (const { lockout: { failures, lockedUntilAt }, row } of shown) {
       const left = (lockedUntilAt - Date.now()) / 1000;
-      say(row, { detail: `${failures} wrong tokens, ${left > 0 ? `locked out for ${duration(Math.ceil(left))}` : "may try again now"}` });
+      const until = left > 0 ? `locked out for ${duration(Math.ceil(left))}` : "may try again now";
+      say(row, { detail: `${failures} wrong tokens, ${until}` });
     }
   }
   show(first);

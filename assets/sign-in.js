@@ -17,7 +17,9 @@ part(screen, "plain-http").hidden = !isReadable;
 onSubmit(form, async () => {
   const candidate = input.value;
   // Sent exactly as it is; what cannot stand in a header never was a token.
-  if (!/^[!-~]+$/.test(candidate)) throw refuse("This is not a token: it holds a space or another character that no token has. Copy it again.");
+  if (!/^[!-~]+$/.test(candidate)) {
+    throw refuse("This is not a token: it holds a space or another character that no token has. Copy it again.");
+  }
   try {
     const answer = await request("GET", "/api/session", { bearer: candidate });
     setToken(candidate);

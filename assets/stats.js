@@ -1,6 +1,6 @@
 // What the server says each second about the machine and the apps, for every screen.
 
-import { get, live } from "./api.js";
+import { get, LiveSocket } from "./api.js";
 import { bytes, duration, inCode, part, say } from "./ui.js";
 
 // What the server says in its first moments is no advice yet.
@@ -8,7 +8,9 @@ const PENDING = /^it is being looked at/;
 
 /** What is not as it should be and how to mend it, in sentences. */
 export const advice = ({ router, identity, firewall, portFence, socketFence }) =>
-  [router, identity, firewall, portFence, socketFence].map(({ message, problem }) => message ?? problem).filter((sentence) => sentence && !PENDING.test(sentence))
+  [router, identity, firewall, portFence, socketFence]
+    .map(({ message, problem }) => message ?? problem)
+    .filter((sentence) => sentence && !PENDING.test(sentence))
     .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
 
 export function showAdvice(list, sentences) {
@@ -25,7 +27,7 @@ export const stats = new EventTarget();
 
 export function watchStats(signal) {
   const tell = (detail) => void stats.dispatchEvent(new CustomEvent("stats", { detail }));
-  live("/ws/stats", {
+  new LiveSocket("/ws/stats", {
     signal,
     message: tell,
     async poll() {
@@ -46,7 +48,9 @@ export function showMachine(root, { machine, server }) {
     disk: `${bytes(diskFreeBytes)} free of ${bytes(diskTotalBytes)}`,
     server: bytes(server.memoryBytes),
   });
-  if (loadAverage !== undefined) say(root, { load: `${loadAverage[0].toFixed(2)} of ${cores} ${cores === 1 ? "core" : "cores"}` });
+  if (loadAverage !== undefined) {
+    say(root, { load: `${loadAverage[0].toFixed(2)} of ${cores} ${cores === 1 ? "core" : "cores"}` });
+  }
   part(root, "memory-meter").value = 1 - memoryAvailableBytes / memoryTotalBytes;
   part(root, "disk-meter").value = 1 - diskFreeBytes / diskTotalBytes;
 }
@@ -79,6 +83,7 @@ export const systemFacts = (system) => [
   ["Port fence", fenceText(system.portFence)],
   ["Socket fence", fenceText(system.socketFence)],
   ["Server's memory", bytes(system.memoryBytes)],
-  ["Machine's memory", `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
+  ["Machine's memory",
+    `${bytes(system.machine.memoryAvailableBytes)} available of ${bytes(system.machine.memoryTotalBytes)}`],
   ["Disk", `${bytes(system.machine.diskFreeBytes)} free of ${bytes(system.machine.diskTotalBytes)}`],
 ];

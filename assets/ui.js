@@ -30,9 +30,11 @@ export function announce(text) {
 }
 
 const STATUS = {
-  new: "New", deploying: "Deploying", running: "Running", restarting: "Restarting", stopping: "Stopping", stopped: "Stopped",
+  new: "New", deploying: "Deploying", running: "Running", restarting: "Restarting", stopping: "Stopping",
+  stopped: "Stopped",
   "crash-looping": "Crash-looping", crashed: "Crashed", failed: "Failed",
-  queued: "Queued", fetching: "Fetching", building: "Building", starting: "Starting", checking: "Checking", live: "Live",
+  queued: "Queued", fetching: "Fetching", building: "Building", starting: "Starting", checking: "Checking",
+  live: "Live",
 };
 /** Whether an app should run and does not, or not for long. */
 export const isCrashed = ({ status }) => status === "crashed" || status === "crash-looping";
@@ -66,7 +68,8 @@ export function reachOf(url) {
   if (atHome || !URL.canParse(url ?? "")) return "";
   const { hostname } = new URL(url);
   if (!LOOPBACK.test(hostname)) return "";
-  return hostname.endsWith(".localhost") ? "opens only on the server itself; set BASE_DOMAIN or add a domain" : "opens only on the server itself";
+  const here = "opens only on the server itself";
+  return hostname.endsWith(".localhost") ? `${here}; set BASE_DOMAIN or add a domain` : here;
 }
 
 /** Copies the text of `output`, or selects it where the browser keeps the clipboard closed: without HTTPS. */
@@ -119,7 +122,8 @@ export function onSubmit(form, work) {
   }
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    await run(event.submitter ?? form.querySelector("button:not([type])"), (button) => work(form.elements, button), tell);
+    const pressed = event.submitter ?? form.querySelector("button:not([type])");
+    await run(pressed, (button) => work(form.elements, button), tell);
   });
 }
 
@@ -248,7 +252,9 @@ export function showTime(element, at) {
   element.textContent = ago(at);
 }
 setInterval(() => {
-  for (const element of document.querySelectorAll("time[datetime]")) element.textContent = ago(Date.parse(element.dateTime));
+  for (const element of document.querySelectorAll("time[datetime]")) {
+    element.textContent = ago(Date.parse(element.dateTime));
+  }
 }, 20_000);
 
 export const dateTime = (at) => absolute.format(at);
@@ -270,5 +276,6 @@ export function duration(seconds) {
 export function bytes(count) {
   let unit = 0, value = count;
   for (; value >= 1024 && unit < 4; unit += 1) value /= 1024;
-  return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)}${NBSP}${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
+  const number = value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1);
+  return `${number}${NBSP}${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
 }

@@ -16,7 +16,9 @@ export function bindWebhook(root, page) {
     part(root, "webhook-make").textContent = there ? "Make a new secret" : "Make a secret";
     say(root, {
       "webhook-url": new URL(`/api/hooks/${page.id}`, location.href).href,
-      "webhook-state": there ? "A secret is saved. Pushes signed with it are accepted." : "No secret, no webhook: nothing is accepted yet.",
+      "webhook-state": there
+        ? "A secret is saved. Pushes signed with it are accepted."
+        : "No secret, no webhook: nothing is accepted yet.",
     });
   }
   function showSecret(secret) {
@@ -36,7 +38,8 @@ export function bindWebhook(root, page) {
     page.show({ ...page.app, hasWebhookSecret: false });
     part(root, "webhook-make").focus();
   });
-  onClick(part(root, "webhook-copy"), place, () => copyText(part(root, "webhook-secret"), part(root, "webhook-copied")));
+  const [secret, copied] = ["webhook-secret", "webhook-copied"].map((name) => part(root, name));
+  onClick(part(root, "webhook-copy"), place, () => copyText(secret, copied));
   auto.addEventListener("change", async () => {
     place.textContent = "";
     try {

@@ -30,7 +30,7 @@ pub use ticket::LIFETIME as TICKET_LIFETIME;
 use ticket::Tickets;
 use token::InForce;
 
-/// Proof that somebody showed the token. It ends with the token that opened it.
+/// Proof that a client showed the token. It ends with the token that opened it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Which token opened it, counted since the start.

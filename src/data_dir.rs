@@ -152,7 +152,7 @@ impl DataDir {
     }
 }
 
-/// Reads a small secret text that somebody else put somewhere, such as a systemd
+/// Reads a small secret text that a program put somewhere, such as a systemd
 /// credential; links are followed. `None` when nothing is there.
 ///
 /// # Errors
@@ -273,7 +273,7 @@ pub enum DataDirError {
     },
     /// It, or a file in it, belongs to another user.
     Foreign {
-        /// What belongs to somebody else.
+        /// What belongs to another user.
         path: PathBuf,
         /// The user who owns it.
         owner: u32,

@@ -72,7 +72,7 @@ pub struct Source {
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// Whoever has this address.
+    /// The client with this address.
     Address(IpAddr),
     /// A proxy of our own, over a Unix socket that nobody else reaches.
     Proxy,

@@ -2,7 +2,7 @@
 //!
 //! It begins when every privilege is gone, reads from standard input what is to be run
 //! ([`Inside`]), sets the limits, fences the network ([`fence`]), and becomes the command. The
-//! first process of an app's sandbox stays ([`init`]): it hands signals on, takes notice of
+//! first process of an app's sandbox stays ([`init`]): it passes signals on, takes notice of
 //! ends, and writes the log.
 //!
 //! What stands in arguments can be read by everybody, and what stands in the environment acts

@@ -2,8 +2,8 @@
 //!
 //! A deploy's log is written here, line by line, clean and redacted
 //! ([`Writer`]). An app's log is written by the first process of its sandbox, which
-//! outlives this one ([`Rotating`]); it is cleaned and redacted when it is read. Whoever
-//! follows a log reads the file from a place of its own ([`Subscription`]), so
+//! outlives this one ([`Rotating`]); it is cleaned and redacted when it is read. A
+//! follower reads the file from a place of its own ([`Subscription`]), so
 //! a follower that sleeps costs nothing.
 
 mod app_log;
@@ -76,7 +76,7 @@ impl Journal {
     /// When the file cannot be made.
     pub fn begin(&self, deploy: &DeployId, redactor: Redactor) -> io::Result<Writer> {
         let channel = Arc::new(Channel::default());
-        // Known before the file is there: whoever finds the file finds its channel.
+        // Known before the file is there: a reader that finds the file finds its channel.
         lock(&self.shared.running).insert(deploy.clone(), Arc::clone(&channel));
         let options = &mut OpenOptions::new();
         let made = create_private(options.write(true).truncate(true), &self.deploy_log(deploy));

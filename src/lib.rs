@@ -2,7 +2,7 @@
 //!
 //! Better-PaaS is one synchronous program. A request lives like this: the
 //! [`gate`] accepts the connection, reads and judges the whole request and
-//! relays it over a Unix socket to `tiny_http`, where one thread hands those
+//! relays it over a Unix socket to `tiny_http`, where one thread gives those
 //! that read to [`api`], and another one those that change something: one match
 //! finds the handler, [`auth`] decides who asks, and the handler reads or changes
 //! the [`store`], whose secrets go through the [`vault`]. What takes long is the

@@ -4,7 +4,7 @@
 //! head to the last byte ([`Live::serve`]). It reads as well as it writes, and
 //! it holds no queue: what comes next is fetched only when everything before
 //! has gone out. What it needs to know of the database it asks
-//! through [`Facts`], which whoever builds the server provides.
+//! through [`Facts`], which the composition root provides.
 
 mod handshake;
 mod logs;
@@ -156,7 +156,7 @@ impl Live {
     }
 
     /// Judges a request, in this order: lockout, origin, token, path, the rest. A foreign
-    /// page's token does not count: it could lock out whoever looks at the page.
+    /// page's token does not count: it could lock out the owner who looks at the page.
     fn admit(
         &self,
         handshake: &Handshake,

@@ -1,4 +1,4 @@
-//! Values that cannot be made wrong: whoever holds one needs no further check.
+//! Values that cannot be made wrong: a function that gets one needs no further check.
 //!
 //! Parse, don't validate: text from outside becomes one of these types once, at
 //! the edge, or an [`Invalid`] that says what to write instead. This room uses

@@ -1,4 +1,4 @@
-//! The operator's commands, one file each, for whoever has a shell on the machine.
+//! The operator's commands, one file each, for an owner with a shell on the machine.
 
 pub mod line;
 pub mod lockouts;
@@ -37,7 +37,7 @@ impl fmt::Display for OpsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => write!(f, "{error}"),
-            // Whoever runs a command wants no other owner, which would stop the server.
+            // A command is not to give the data another owner, which would stop the server.
             Self::DataDir(DataDirError::Foreign { path, owner, .. }) => write!(
                 f,
                 "{} belongs to user {}; run this as that user: {} …",

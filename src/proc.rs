@@ -28,8 +28,8 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 /// Where programs are looked for. Not the server's own `PATH`: what that holds
-/// depends on how the server was started, and a directory in it that somebody
-/// else may write would choose our programs for us.
+/// depends on how the server was started, and a directory in it that another
+/// user may write would choose our programs for us.
 pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How long a program runs when its caller says nothing.

@@ -1,4 +1,4 @@
-//! The only place in which somebody else's code runs, and what the machine offers for it.
+//! The only place in which the code of others runs, and what the machine offers for it.
 //!
 //! A sandbox is bubblewrap ([`bwrap`]) with a filter of system calls ([`seccomp`]), [`limits`] held by a
 //! [`cgroup`] where there is one, and an `/etc` of its own ([`etc_files`]). All of it stands on what a

@@ -81,7 +81,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     log::info!("stopping ({signal}); apps keep running");
     running.stop();
     log::info!("stopped");
-    // Whoever said meanwhile that it is to end for good is heard too.
+    // A signal meanwhile to end for good counts too.
     let mut last = Some(signal);
     while last == Some(ANEW) {
         last = signals.pending()?;
@@ -289,7 +289,7 @@ fn routing(config: &Routing, trust: &Trust) -> Option<router::Settings> {
     })
 }
 
-/// What the gate hands over, as live sessions want it: neither knows the other.
+/// What the gate passes on, as live sessions want it: neither knows the other.
 fn handshake(upgrade: gate::Upgrade) -> live::Handshake {
     let proof = upgrade.proof();
     live::Handshake {

@@ -1,5 +1,5 @@
 //! What threads need of one another beyond the standard library: a lock and waits that a
-//! panic elsewhere does not spoil, and a wake_up that whoever waits with poll(2) hears.
+//! panic elsewhere does not spoil, and a wake-up that threads in poll(2) hear.
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Locks. Whoever panicked with the lock has ended one request, deploy or turn; for a lock
+/// Locks. A thread that panicked with the lock has ended one request, deploy or turn; for a lock
 /// that is taken by this, what it guards is whole at any point.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for `changed` while `wants` says so. The standard library's `wait_while` returns
-/// at the first wake, whatever it wants, once somebody has panicked with the lock.
+/// at the first wake, whatever it wants, once a thread has panicked with the lock.
 pub fn wait_while<'a, T>(
     changed: &Condvar,
     mut guard: MutexGuard<'a, T>,
@@ -87,7 +87,7 @@ mod tests {
     /// Far more than a wake takes.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A lock with whose guard somebody has panicked.
+    /// A lock with whose guard a thread has panicked.
     fn poisoned(value: u32) -> Mutex<u32> {
         let mutex = Mutex::new(value);
         let panic = || {

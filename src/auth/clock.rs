@@ -1,4 +1,4 @@
-//! The clock of lockouts: it never jumps when somebody sets the time.
+//! The clock of lockouts: it never jumps when the time is set.
 
 #[cfg(test)]
 use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering};

@@ -51,7 +51,7 @@ pub fn read(data: &DataDir) -> Result<Option<Secret>, AuthError> {
 }
 
 /// Makes a new token and saves it. A running server that does not pin its token
-/// honours it with the next request. Whoever calls this has made sure that
+/// honours it with the next request. The caller has made sure that
 /// nothing pins the token.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! A directory of ours is fine wherever it is, in a sticky `/tmp` too: nobody
 //! else can take its place while it exists. A link is another matter, since its
-//! target can be swapped by whoever may write above the target:
+//! target can be swapped by every user who may write above the target:
 //! - on the way to the data directory no link may lead below a directory that
 //!   others can write, unless that one is sticky;
 //! - when the data directory itself is a link, it must be ours or root's, its
@@ -36,7 +36,7 @@ const MAX_NAMED: usize = 5;
 const SEEN_BY_APPS: [&str; 6] = ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib64"];
 
 /// Finds the real directory behind a path, making it when there is none, and
-/// refuses it when somebody else has a say in it. Changes nothing else.
+/// refuses it when another user has a say in it. Changes nothing else.
 pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
     let unusable = |why| DataDirError::Unusable { path: path.to_owned(), why };
     // A slash at the end would make the system follow a link unseen.
@@ -122,7 +122,7 @@ fn judge_links(given: &Path, real: &Path, meta: &Metadata) -> Result<(), DataDir
     Ok(())
 }
 
-/// Whether somebody other than us and root owns it, and so can write it at will.
+/// Whether a user other than us and root owns it, and so can write it at will.
 fn foreign(meta: &Metadata) -> bool {
     meta.uid() != 0 && meta.uid() != geteuid().as_raw()
 }

@@ -125,7 +125,7 @@ fn unlock(file: &File) {
 
 fn note_in(file: &mut File) -> Holder {
     let mut note = Vec::new();
-    // An unreadable note is an empty one: that somebody holds the lock is known anyway.
+    // An unreadable note is an empty one: that the lock is held is known anyway.
     let _ = file.take(MAX_NOTE).read_to_end(&mut note);
     Holder::read(String::from_utf8_lossy(&note).trim_end())
 }

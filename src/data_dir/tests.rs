@@ -254,7 +254,7 @@ fn p26_a_second_server_is_refused_and_told_who_is_there() {
     assert_eq!(data.holder(), Some(one), "the note is still the holder's");
     fs::write(data.join("lock"), "").unwrap();
     let unknown = Holder { pid: None, pinned: false };
-    assert_eq!(data.holder(), Some(unknown), "that somebody is there is known anyway");
+    assert_eq!(data.holder(), Some(unknown), "that a server is there is known anyway");
     drop(lock);
     assert_eq!(data.holder(), None);
     let lock = data.lock(other).unwrap();

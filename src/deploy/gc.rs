@@ -1,4 +1,4 @@
-//! Garbage collection: what is no longer needed goes, what somebody needs stays.
+//! Garbage collection: what is no longer needed goes, what is still needed stays.
 //!
 //! A deploy prunes its own app. One thread does the rest: it removes for good what
 //! was put aside, finishes the removal of apps, and at the start looks for what the

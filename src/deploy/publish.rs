@@ -1,6 +1,6 @@
 //! Publishes a static site: copies what the router may serve out of a release.
 //!
-//! A repository is somebody else's. The router follows links and would serve whatever
+//! A repository is not ours. The router follows links and would serve whatever
 //! they lead to, so it never sees the release itself: it gets a copy with regular files
 //! and directories alone, none of them hidden, which nobody else can write to.
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// work, go one after the other.
 const DEPLOYS: usize = 4;
 
-/// One more than that, for rollbacks and restarts: they neither fetch nor build, and whoever
-/// needs one has no time for the builds of others.
+/// One more than that, for rollbacks and restarts: they neither fetch nor build, and the
+/// owner who needs one has no time for the builds of others.
 const WITH_ROLLBACKS: usize = DEPLOYS + 1;
 
 /// An app that was taken out of the database while a deploy of it was on its way, or

@@ -57,11 +57,11 @@ impl AppUsers {
     }
 
     /// Gives directories to an app's user, so that the app may write to them. What is
-    /// in them changes hands too when they were somebody else's: then the server ran
+    /// in them is given too when they were another user's: then the server ran
     /// under another user before, or without a range of uids.
     ///
     /// # Errors
-    /// When they belong to somebody who is out of reach; the error says what to do.
+    /// When they belong to a user who is out of reach; the error says what to do.
     pub fn give(self, slot: u16, paths: &[&Path]) -> io::Result<()> {
         let wanted = self.outside_uid(slot).unwrap_or(rustix::process::geteuid().as_raw());
         let mut others = Vec::new();

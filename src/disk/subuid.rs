@@ -121,7 +121,7 @@ impl Range {
     }
 
     /// A program that may do to the files of all apps what root may.
-    fn hands(self, program: &str) -> Exec {
+    fn as_root_of_range(self, program: &str) -> Exec {
         let mut words = words("unshare".into(), (self.uid, self.gid), 1, SLOTS).into_iter();
         let first = words.next().unwrap_or_default();
         Exec::new(&first).args(words).arg(program)
@@ -130,9 +130,9 @@ impl Range {
     /// Gives directories, with all that is in them, to an app's user.
     ///
     /// # Errors
-    /// When they belong to somebody who is neither the server's user nor of the range.
+    /// When they belong to a user who is neither the server's user nor of the range.
     pub fn give(self, paths: &[&Path], slot: u16) -> io::Result<()> {
-        give(self.hands("chown"), paths, 1 + u32::from(slot))
+        give(self.as_root_of_range("chown"), paths, 1 + u32::from(slot))
     }
 
     /// Moves a directory.
@@ -140,7 +140,8 @@ impl Range {
     /// # Errors
     /// When it cannot be moved.
     pub fn move_dir(self, from: &Path, to: &Path) -> io::Result<()> {
-        let exec = self.hands("mv").args(["--no-target-directory", "--"]).arg(from).arg(to);
+        let exec =
+            self.as_root_of_range("mv").args(["--no-target-directory", "--"]).arg(from).arg(to);
         finish(exec).map(drop)
     }
 
@@ -150,7 +151,12 @@ impl Range {
     /// When something cannot be removed, or it was interrupted.
     pub fn remove(self, path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
         while go_on() {
-            let exec = self.hands("rm").args(["--recursive", "--force", "--one-file-system", "--"]);
+            let exec = self.as_root_of_range("rm").args([
+                "--recursive",
+                "--force",
+                "--one-file-system",
+                "--",
+            ]);
             match finish(exec.arg(path).deadline(PART)) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 other => return other.map(drop),
@@ -165,7 +171,8 @@ impl Range {
     /// When it cannot be read; [`io::ErrorKind::TimedOut`] after a minute.
     pub fn size(self, path: &Path) -> io::Result<(u64, u64)> {
         let counted = |unit| {
-            let exec = self.hands("du").args(["--summarize", "--one-file-system", unit, "--"]);
+            let exec =
+                self.as_root_of_range("du").args(["--summarize", "--one-file-system", unit, "--"]);
             let text = finish(exec.arg(path).deadline(COUNTING))?;
             let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
             number.ok_or_else(|| io::Error::other("du said no number"))
@@ -179,7 +186,7 @@ impl Range {
     /// # Errors
     /// When that is not possible.
     pub fn open_up(self, path: &Path) -> io::Result<()> {
-        let exec = self.hands("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
+        let exec = self.as_root_of_range("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
         finish(exec.deadline(COUNTING)).map(drop)
     }
 }
@@ -360,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_name_one_user_for_a_sandbox_and_all_for_the_hands() {
+    fn the_words_name_one_user_for_a_sandbox_and_all_for_the_server() {
         let range = Range { uid: 100_000, gid: 300_000 };
         let around = range.around("/usr/bin/unshare".into(), 7).join(" ");
         assert_eq!(
@@ -368,7 +375,7 @@ mod tests {
             "/usr/bin/unshare --user --map-root-user --map-users=100007,1000,1 \
              --map-groups=300007,1000,1 --"
         );
-        let hands = format!("{:?}", range.hands("rm").args_for_test());
-        assert!(hands.contains("--map-users=100000,1,60000"), "{hands}");
+        let all = format!("{:?}", range.as_root_of_range("rm").args_for_test());
+        assert!(all.contains("--map-users=100000,1,60000"), "{all}");
     }
 }

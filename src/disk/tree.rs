@@ -1,4 +1,4 @@
-//! Directories that somebody else has filled: read, moved and removed without ever
+//! Directories that an app has filled: read, moved and removed without ever
 //! following one of their links, in memory that does not grow with them.
 
 mod remove;
@@ -66,7 +66,7 @@ impl Tree {
         self.read_path(name.as_bytes(), cap)
     }
 
-    /// [`Tree::read`] of a path that somebody else has chosen, of any bytes.
+    /// [`Tree::read`] of a path that others have chosen, of any bytes.
     #[must_use]
     pub fn read_path(&self, path: &[u8], cap: u64) -> Option<String> {
         // NONBLOCK: opening a named pipe would wait for its other end.

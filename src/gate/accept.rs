@@ -25,7 +25,7 @@ const EVICTED_AT_ONCE: usize = 16;
 /// Connections that are accepted at once, before others have their turn.
 const ROUND: usize = 64;
 
-/// How long a newcomer waits at most for somebody who leaves. The kernel keeps those
+/// How long a new connection waits at most for one that leaves. The kernel keeps those
 /// who come after it meanwhile.
 const LEAVING_TIME: Duration = Duration::from_millis(250);
 
@@ -73,7 +73,7 @@ impl AsFd for Listener {
 pub(super) struct Acceptor {
     context: Arc<Context>,
     seats: Arc<Admission>,
-    /// The listeners, and whether somebody may wait there.
+    /// The listeners, and whether connections may wait there.
     listeners: Vec<(Listener, bool)>,
     /// Who waits for a seat that is being left, and how long at most.
     waiting: Option<(TcpStream, Peer, Instant)>,
@@ -102,7 +102,7 @@ impl Acceptor {
         (first..).zip(&self.listeners).try_for_each(|(token, (l, _))| poll.watch(l, token))
     }
 
-    /// Notes that somebody waits at a listener.
+    /// Notes that a connection waits at a listener.
     pub fn note(&mut self, at: usize) {
         if let Some((_, waits)) = self.listeners.get_mut(at) {
             *waits = true;
@@ -127,7 +127,7 @@ impl Acceptor {
         next.into_iter().chain(self.parting.front().map(|(until, _)| *until)).min()
     }
 
-    /// Accepts those who wait, a round of them, and hands over who is seated.
+    /// Accepts those who wait, a round of them, and passes on those that get a slot.
     pub fn accept(&mut self, now: Instant, seated: &mut Vec<(Permit, Peer)>) {
         while self.parting.front().is_some_and(|(until, _)| *until <= now) {
             self.parting.pop_front();

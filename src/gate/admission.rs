@@ -58,7 +58,7 @@ struct Slots {
 pub(super) enum NoSlot {
     /// Everybody who sits may stay.
     Free(TcpStream),
-    /// Somebody could make room, but too many are on their way out already.
+    /// One could make room, but too many are on their way out already.
     Yet(TcpStream),
 }
 
@@ -166,7 +166,7 @@ impl Admission {
     /// Admits nobody any more and closes every connection to which nothing is owed.
     pub fn close(&self) {
         let table = lock(&self.table);
-        // First the flag, then the look: whoever begins to wait in between sees it.
+        // First the flag, then the look: a thread that begins to wait in between sees it.
         self.closed.store(true, SeqCst);
         for entry in &table.entries {
             let state = entry.seat.state.load(SeqCst);

@@ -132,7 +132,7 @@ fn send_file(wire: &Wire<'_>, file: &File, length: u64) -> Result<(), Stop> {
 }
 
 /// Opens the file of an answer and tells its length in bytes. Never waits, also if
-/// somebody put a FIFO there.
+/// a FIFO was put there.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);

@@ -5,7 +5,7 @@
 pub const CLIENT: &str = "X-Gate-Client";
 /// `1` when the client's own connection is encrypted.
 pub const SECURE: &str = "X-Gate-Secure";
-/// `1` in the answer to somebody who has proved the token.
+/// `1` in the answer to a client that has proved the token.
 pub const PROVED: &str = "X-Gate-Proved";
 /// In an answer: its body is the content of the file with this path, in hexadecimal.
 pub const FILE: &str = "X-Gate-File";

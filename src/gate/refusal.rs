@@ -86,7 +86,7 @@ impl Refusal {
     /// Nobody listens behind the gate, for example while the server stops.
     pub const NO_ANSWER: Self =
         refusal(503, "Service Unavailable", "unavailable", "the server cannot answer right now");
-    /// Every seat is taken by somebody who may keep it.
+    /// Every slot is taken by a client that may keep it.
     pub const FULL: Self =
         refusal(503, "Service Unavailable", "too_many_connections", "too many connections");
     /// The handler took too long.

@@ -61,7 +61,7 @@ pub(super) struct AnswerHead {
     pub received: usize,
     /// Bytes of body that follow it over the relay.
     pub body: usize,
-    /// [`internal_headers::PROVED`]: whoever sent the request has proved the token.
+    /// [`internal_headers::PROVED`]: the client that sent the request has proved the token.
     pub proved: bool,
     /// Where the body is, when it does not follow.
     pub elsewhere: Option<BodySource>,

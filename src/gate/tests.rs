@@ -132,7 +132,7 @@ fn bearer() -> String {
     format!("Authorization: Bearer {TOKEN}\r\n")
 }
 
-/// 127.1.9.9 is a trusted proxy here, and whoever comes over the Unix socket.
+/// 127.1.9.9 is a trusted proxy here, and every client that comes over the Unix socket.
 fn resolve(peer: Peer, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
     let (peer, own) = match peer {
         Peer::Address(peer) => (peer, false),

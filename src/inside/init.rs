@@ -63,7 +63,7 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
     let mut output = Some(output);
     loop {
         if family.has_ended(&signals)? {
-            // What is in the pipe; somebody who is given up may go on writing.
+            // What is in the pipe; a process that is given up may go on writing.
             for _ in 0..LAST_PIECES {
                 if !log.take(&mut output) {
                     break;

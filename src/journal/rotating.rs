@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::time::{Duration, Instant};
 
 /// Bytes of the line with the number: 16 hexadecimal digits and a line end. A file without
-/// one is of an older version, or was emptied by somebody else; its number is 0.
+/// one is of an older version, or was emptied by an operator; its number is 0.
 const HEAD: usize = 17;
 
 /// How long a writer waits for others, which take microseconds. One that was stopped with the
@@ -196,7 +196,7 @@ impl Rotating {
                 return self.lose(place, numbers);
             };
             if self.files[index].metadata()?.len() < place.offset {
-                // Emptied by somebody else, an operator perhaps.
+                // Emptied, by an operator perhaps.
                 place.offset = 0;
                 return Ok(Read::Lost { inside_line: place.number > 1 });
             }

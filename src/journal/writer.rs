@@ -17,7 +17,7 @@ pub const MAX_DEPLOY_LOG: u64 = 10 * 1024 * 1024;
 /// The last line of a log that reached [`MAX_DEPLOY_LOG`].
 const FULL: &str = "[this log has reached 10 MiB; what follows is not kept]";
 
-/// A line this long was probably cut by whoever read it from a process, so its
+/// A line this long was probably cut by the code that read it from a process, so its
 /// rest is awaited: a secret that the cut went through is still found. Three
 /// bytes less than the cut, because a cut goes between characters.
 const PROBABLY_CUT: usize = MAX_LINE - 3;

@@ -9,7 +9,7 @@ pub const MAX_HOST_SOCKETS: usize = 8;
 /// Bytes of such a directory's path; real ones have some 20.
 const MAX_SOCKET_DIR: usize = 200;
 
-/// Directories of `/run` that no app may see: whoever reaches a socket in them can start
+/// Directories of `/run` that no app may see: a process that reaches a socket in them can start
 /// programs outside of the sandbox, or reads other services' keys.
 const CONTROLS: [&str; 14] = [
     "systemd",

@@ -86,15 +86,15 @@ impl DeployStatus {
 words! {
     /// Who asked for a deploy.
     Trigger {
-        /// Somebody pressed the button.
+        /// The owner pressed the button.
         Manual = "manual",
         /// A script called `POST /api/deploy`.
         Api = "api",
         /// A Git host told of a push.
         Webhook = "webhook",
-        /// Somebody went back to an earlier release.
+        /// The owner went back to an earlier release.
         Rollback = "rollback",
-        /// Somebody wanted a new process of the live release.
+        /// The owner wanted a new process of the live release.
         Restart = "restart",
     }
 }

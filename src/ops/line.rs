@@ -13,8 +13,8 @@ const PLAIN: &[u8] = b"-_./:@%+,=";
 
 /// The line that runs this program with other arguments on the same data.
 ///
-/// Whoever reads a terminal is the server's user; a service's log is read by somebody
-/// who must become it first.
+/// The reader of a terminal is the server's user; the reader of a service's log must become it
+/// first.
 #[must_use]
 pub fn of(data: &Path, arguments: &str) -> String {
     let us = rustix::process::geteuid();

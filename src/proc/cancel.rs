@@ -1,4 +1,4 @@
-//! A change of mind that also wakes whoever waits.
+//! A change of mind that also wakes the threads that wait.
 
 use crate::sync::EventFd;
 use std::io;

@@ -1,4 +1,4 @@
-//! Keeps from our children what we were handed by whoever started us.
+//! Keeps from our children what we were given by the program that started us.
 //!
 //! A parent that opens files carelessly leaves them open in the server. Every
 //! file of our own is closed at exec; those are not, and an app, which lives

@@ -47,7 +47,7 @@ impl Running {
     #[must_use]
     pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
         let pidfd = open(pid).ok()?;
-        // Asked after the pidfd is held: from here on the pid cannot change hands unseen.
+        // Asked after the pidfd is held: from here on the pid cannot name another process unseen.
         let entry = table::entry(pid)?;
         let same = entry.start_ticks == start_ticks && !entry.has_ended();
         same.then_some(Self { pid, start_ticks, pidfd, child: None, exit: None })

@@ -15,7 +15,7 @@ pub const STOPS: &str = "the server stops";
 /// Bytes of an answer that are read; the router's configuration has a hundredth of it.
 const MOST: usize = 4 << 20;
 
-/// Time between two tries to be heard by a router whose hands are full.
+/// Time between two tries to be heard by a router that is busy.
 const FULL: Duration = Duration::from_millis(20);
 
 /// An answer.

@@ -109,7 +109,7 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
 }
 
 fn note(path: &Path, text: &str) -> io::Result<()> {
-    // Whole or not at all: who reads half of it takes the router for somebody else's.
+    // Whole or not at all: who reads half of it takes the router for a stranger's.
     let fresh = path.with_extension("new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

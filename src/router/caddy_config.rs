@@ -113,7 +113,7 @@ impl CaddyConfig<'_> {
         })
     }
 
-    /// Certificates. The dashboard's is had at the start; those of apps when somebody first
+    /// Certificates. The dashboard's is had at the start; those of apps when a visitor first
     /// asks for their host, if it is in the table at that moment. No name is in here, so
     /// none makes the router refuse its configuration, or change it.
     fn certificates(&self) -> Value {

@@ -19,7 +19,7 @@ const LAST_GRACE: Duration = Duration::from_secs(3);
 /// How long a process that was replaced is left alone at least: requests that the router
 /// had sent on their way to it get there.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How long at most, while somebody is connected to it: most requests come to their end in
+/// How long at most, while a client is connected to it: most requests come to their end in
 /// that time, and WebSockets need not have one.
 const DRAIN: Duration = Duration::from_secs(30);
 /// Time between two looks at who is connected; on a busy machine the list is long.
@@ -186,7 +186,7 @@ impl Draining {
         });
     }
 
-    /// The ports that somebody is connected to, where that matters and it is time to look;
+    /// The ports that clients are connected to, where that matters and it is time to look;
     /// otherwise as if nobody knew.
     fn busy(&mut self, now: Instant) -> Option<HashSet<u16>> {
         let matters = |l: &Ending| l.drain.as_ref().is_some_and(|drain| drain.has_settled(now));

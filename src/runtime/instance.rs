@@ -145,14 +145,14 @@ impl Instance {
         table::descendants(inner.pid())
     }
 
-    /// Asks every process inside to end (SIGTERM): the first one hands it on, and ends when
+    /// Asks every process inside to end (SIGTERM): the first one passes it on, and ends when
     /// the last of them has.
     pub fn terminate(&mut self) {
         self.find_inner();
         let Some(inner) = &self.inner else { return };
         inner.terminate();
         if table::arguments(inner.pid()).first().is_none_or(|first| first != inside::PLACE) {
-            // One that an older version has started: bubblewrap hands nothing on.
+            // One that an older version has started: bubblewrap passes nothing on.
             for entry in self.processes() {
                 if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
                     process.terminate();

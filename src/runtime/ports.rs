@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 
-/// Ports that are not given out again so soon: somebody may still be talking to
+/// Ports that are not given out again so soon: a client may still be talking to
 /// the app that had one.
 const RECENT: usize = 1000;
 

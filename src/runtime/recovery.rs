@@ -61,7 +61,7 @@ pub fn recover(
     Ok(found)
 }
 
-/// Finds the processes that were replaced and still answer somebody.
+/// Finds the processes that were replaced and still answer a client.
 fn recover_draining(
     store: &Store,
     layout: &Layout,

@@ -73,7 +73,7 @@ impl Known {
             // A deploy or its owner says more.
             (AppStatus::Running | AppStatus::Crashed, _) if self.loops() => AppStatus::CrashLooping,
             (AppStatus::Running | AppStatus::Crashed, Phase::Down) => AppStatus::Crashed,
-            // Whoever wanted it to stop wants it again by now.
+            // Its owner wants it again by now.
             (AppStatus::Running | AppStatus::Crashed, Phase::Starting | Phase::Stopping) => {
                 AppStatus::Starting
             }

@@ -1,4 +1,4 @@
-//! The only room in which somebody else's code runs: Git, builds and apps.
+//! The only room in which the code of others runs: Git, builds and apps.
 //!
 //! A sandbox is bubblewrap with its own mount, pid, ipc and uts namespaces, a
 //! read-only system, a private `/tmp`, no capabilities, no way to more

@@ -3,7 +3,7 @@
 //! The kernel wants processes in the leaves alone (cgroups(7), "no internal processes"), so
 //! the server itself must be in a leaf of its subtree. systemd puts it there with
 //! `Delegate=yes` and `DelegateSubgroup=`; without the second it could not start the server
-//! again while apps run in leaves beside it, so then we keep our hands off.
+//! again while apps run in leaves beside it, so then we leave it alone.
 
 use super::limits::Limits;
 use crate::proc::table;
@@ -145,7 +145,7 @@ impl Subtree {
         for entry in entries.flatten() {
             let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(LEAF));
             let made = entry.metadata().and_then(|meta| meta.modified()).ok();
-            // Somebody may be about to enter a new one.
+            // A sandbox may be about to enter a new one.
             let old = made.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > ENTERED);
             if ours && old {
                 let _ = fs::remove_dir(entry.path());
@@ -334,7 +334,7 @@ mod tests {
         fs::write(leaf.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
         let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
         assert_eq!(told.as_deref(), Some("over its memory limit of 64 MiB"));
-        assert!(leaf.exists(), "somebody may still be about to enter it");
+        assert!(leaf.exists(), "a sandbox may still be about to enter it");
     }
 
     #[test]

@@ -13,7 +13,7 @@ compile_error!("the numbers of system calls are known for x86-64 and 64-bit ARM 
 
 /// As on a kernel that is too old: programs fall back to something else.
 const NOT_THERE: u32 = 38; // ENOSYS
-/// As for somebody who may not.
+/// As for a process that may not.
 const NOT_ALLOWED: u32 = 1; // EPERM
 
 /// As on a kernel without that family, type or protocol of sockets.

@@ -80,8 +80,8 @@ fn open(listen: &Listen) -> Result<TcpListener, ListenError> {
 }
 
 /// Opens what the configuration names, also when an app of ours has taken it while no server
-/// ran. `apps` is where apps are; answers too which of them were ended for it. Whoever wants
-/// the server to end meanwhile has `stop` say so.
+/// ran. `apps` is where apps are; answers too which of them were ended for it. `stop`
+/// says when the server is to end meanwhile.
 ///
 /// # Errors
 /// As [`open`].

@@ -1,6 +1,6 @@
 //! Log lines on standard error, one each, with the time in UTC.
 //!
-//! Nobody waits for whoever reads them: a terminal that was stopped, or a connection
+//! Nothing waits for their reader: a terminal that was stopped, or a connection
 //! that hangs behind a pipe, would stop the thread that answers who reads, and with
 //! it everybody. Lines that find no room are counted instead.
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Bytes that a pipe takes whole once it has room at all (PIPE_BUF, pipe(7)).
 const PIECE: usize = 4096;
 
-/// What is known of whoever reads.
+/// What is known of the reader.
 #[derive(Debug, Default)]
 struct Outlet {
     /// Lines since the last one that was written.

@@ -13,7 +13,9 @@ use std::process::Command;
 const MAX_FILE_LINES: usize = 450;
 /// No function is longer without a reason.
 const MAX_FUNCTION_LINES: usize = 70;
-/// Every crate is somebody to trust.
+/// A line of a script is shorter: two of them fit beside one another.
+const MAX_COLUMNS: usize = 120;
+/// Every crate has an author to trust.
 const MAX_CRATES: usize = 70;
 
 fn top() -> &'static Path {
@@ -134,6 +136,19 @@ fn no_function_is_long_without_a_reason() {
         );
     }
     assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn no_line_of_the_dashboards_code_is_too_long() {
+    let is_script = |path: &PathBuf| path.extension().is_some_and(|e| e == "js");
+    let mut long = Vec::new();
+    for path in tracked().into_iter().filter(is_script) {
+        let text = fs::read_to_string(top().join(&path)).expect("a file");
+        let lines =
+            text.lines().enumerate().filter(|(_, line)| line.chars().count() >= MAX_COLUMNS);
+        long.extend(lines.map(|(number, _)| format!("{}:{}", path.display(), number + 1)));
+    }
+    assert!(long.is_empty(), "{MAX_COLUMNS} columns and more: {long:#?}");
 }
 
 #[test]

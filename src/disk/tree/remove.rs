@@ -1,4 +1,4 @@
-//! Removes trees that somebody else has filled, in memory that does not grow with them.
+//! Removes trees that an app has filled, in memory that does not grow with them.
 
 use super::{ENTER, enter, entries, or_by_other_hands};
 use rustix::fs::{AtFlags, Mode, RenameFlags, fstat, open, renameat_with, unlinkat};
@@ -122,7 +122,7 @@ fn unlink_or_enter(parent: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>>
         Err(error) => return Err(error.into()),
     };
     match enter(parent, name) {
-        // EPERM may also be somebody else's file in a sticky directory (unlink(2)).
+        // EPERM may also be another user's file in a sticky directory (unlink(2)).
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(refused.into()),
         entered => entered.map(Some),
     }

@@ -59,7 +59,7 @@ fn the_longest_idle_connection_that_has_not_proved_the_token_makes_room() {
     assert!(is_closed(&mut oldest_end));
     assert!(!oldest.enter(Phase::Running));
     drop(oldest);
-    // Whoever asks for something is not idle.
+    // A client that asks for something is not idle.
     assert!(newcomer.enter(Phase::Waiting));
     let (_last, _last_end) = {
         let now = seats.state(Phase::Waiting);
@@ -178,7 +178,7 @@ fn a_newcomer_is_told_to_ask_again_while_many_are_on_their_way_out() {
     let newcomers: Vec<_> = (0..MAX_LEAVING).map(|_| seat(&seats, 2).unwrap()).collect();
     let (ours, _theirs) = pair();
     let Err(NoSlot::Yet(ours)) = seats.admit(ours, client(3), true) else {
-        panic!("somebody could make room");
+        panic!("a client could make room");
     };
     drop(sitting.remove(0));
     let late = seats.admit(ours, client(3), true).expect("a seat");

@@ -192,7 +192,7 @@ fn how_an_app_ended_is_noted_for_a_server_that_comes_later_and_never_guessed() {
         assert_eq!(noted_exit(&place.exit_file()), end);
         assert_eq!(end_of(&mut instance), end);
     }
-    // Whoever kills bubblewrap itself leaves no note.
+    // A bubblewrap that is killed itself leaves no note.
     let instance = place.start("echo up; exec sleep 60");
     place.says("up");
     let mut adopted = place.adopt(&instance).unwrap();
