@@ -153,10 +153,21 @@ impl HealthCheck<'_> {
         let until = begun + Duration::from_secs(self.timeout.seconds().into());
         let mut elsewhere_at = Some(begun + ELSEWHERE);
         let mut there_since: Option<Instant> = None;
+        let mut answered: Option<(Instant, u16)> = None;
         loop {
             // Decided before the look, so that the last look has a sentence.
             let late = Instant::now() >= until;
             let look = self.look(late, &mut there_since, until, instance, cancel);
+            let look = match (look, answered) {
+                // What it has just answered says more than a last question that was cut short.
+                (Look::Silent(_), Some((at, status))) if late && at.elapsed() < ANSWER => {
+                    Look::Status(status)
+                }
+                (look, _) => look,
+            };
+            if let Look::Status(status) = look {
+                answered = Some((Instant::now(), status));
+            }
             if let Some(exit) = instance.try_wait() {
                 return Verdict::Ended(exit);
             }

@@ -101,6 +101,7 @@ fn a_health_path_decides_by_its_status() {
     assert!(unwell("127.0.0.1 $PORT HTTP/1.1_400_No", "/healthz").contains("ALLOWED_HOSTS"));
     assert!(unwell("127.0.0.1 $PORT garbage", "/").contains("was not HTTP"));
     assert!(unwell("127.0.0.1 $PORT slow", "/").contains("did not answer in time"));
+    assert!(unwell("127.0.0.1 $PORT HTTP/1.1_500_No,slow", "/").contains("answered 500"));
 }
 
 #[test]
