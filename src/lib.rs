@@ -6,10 +6,12 @@
 //! that read to [`api`], and another one those that change something: one match
 //! finds the handler, [`auth`] decides who asks, and the handler reads or changes
 //! the [`store`], whose secrets go through the [`vault`]. What takes long is the
-//! business of further threads: [`deploy`] runs the pipeline from Git to a running
-//! app and starts every program through [`proc`], in a sandbox whose first program
-//! is this one again ([`inside`]), [`journal`] keeps the log lines, and [`live`]
-//! streams them over WebSockets. [`serve`] builds all of this and takes it down
+//! business of further threads: [`deploy`] is the pipeline from Git to a running app, which
+//! gets its [`source`], builds it in a [`sandbox`], has it started and checked by the
+//! [`runtime`], which keeps it running from then on, and switches the [`router`] over to it.
+//! The files of apps are on the [`disk`]; every program is started through [`proc`], and the
+//! first one in a sandbox is this one again ([`inside`]). [`journal`] keeps the log lines, and
+//! [`live`] streams them over WebSockets. [`serve`] builds all of this and takes it down
 //! again; [`ops`] are the operator's commands.
 //!
 //! They speak in the values of [`model`]; how their threads wait for one another is
@@ -24,21 +26,21 @@ pub mod cli;
 pub mod config;
 pub mod data_dir;
 pub mod proc;
+
+pub mod gate;
 pub mod vault;
 
+pub mod auth;
 pub mod journal;
 pub mod store;
 
-pub mod inside;
-
 pub mod disk;
+pub mod inside;
 pub mod router;
-pub mod runtime;
 pub mod sandbox;
 pub mod source;
 
-pub mod auth;
-pub mod gate;
+pub mod runtime;
 
 pub mod deploy;
 

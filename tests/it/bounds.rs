@@ -1,6 +1,6 @@
 //! What a repository can make grow has a bound: the memory of the server, and of Git.
 
-use crate::deploy::{create, deploy, deploy_live, ended};
+use crate::harness::apps::{create, deploy, deploy_live, ended};
 use crate::harness::git::{FILE, LINK};
 use crate::harness::process::{all, arguments, status_kib};
 use crate::harness::{GitServer, Setup, until};

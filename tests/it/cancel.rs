@@ -1,8 +1,8 @@
 //! A deploy is cancelled alone: the app, its live release and its other deploys stay as they are.
 
-use crate::deploy::{deploy, deploy_live, ended, show};
+use crate::harness::apps::{deploy, deploy_live, ended, show};
+use crate::harness::site::{HELD_BUILD, LIMIT, Site, sandboxes};
 use crate::harness::until;
-use crate::supervision::{HELD_BUILD, LIMIT, Site, sandboxes};
 use serde_json::json;
 
 #[test]

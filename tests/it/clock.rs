@@ -1,6 +1,6 @@
 //! A system clock that jumps by years, back and ahead, under the running server.
 
-use crate::deploy::{create, deploy, deploy_live, ended, show, visitor};
+use crate::harness::apps::{create, deploy, deploy_live, ended, show, visitor};
 use crate::harness::{Answer, GitServer, Http, Server, Setup, until};
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! What an app can do to the others, to the server and to its own log, tried from inside.
 
-use crate::deploy::{PLAIN, create, deploy_live, show, visitor};
-use crate::firewall::{OBEDIENT, ask};
+use crate::harness::apps::{PLAIN, create, deploy_live, show, visitor};
+use crate::harness::obedient::{OBEDIENT, ask};
 use crate::harness::{
     GitServer, Http, Netns, Server, Setup, hex, process, random, until, until_some,
 };
@@ -333,8 +333,8 @@ fn takes_all_ports() {
         if os.fork() == 0: os.setsid(); os.close(1); os.close(2); time.sleep(600)\n";
     ask(&mut owner, &greedy.id, "/shell", &python(take));
     let other = create(&mut owner, &json!({"name": "other", "gitRepo": git.url("obedient")}));
-    let id = crate::deploy::deploy(&mut owner, &other);
-    let error = crate::deploy::ended(&mut owner, &id)["error"].to_string();
+    let id = crate::harness::apps::deploy(&mut owner, &other);
+    let error = crate::harness::apps::ended(&mut owner, &id)["error"].to_string();
     assert!(error.contains("the app greedy listens at") && error.contains("stop it"), "{error}");
 }
 

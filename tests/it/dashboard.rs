@@ -3,7 +3,7 @@
 mod app_page;
 mod page;
 
-use crate::deploy::{create, deploy, ended};
+use crate::harness::apps::{create, deploy, ended};
 use crate::harness::{GitServer, Http, Server, Setup, until};
 use page::Page;
 use serde_json::json;

@@ -1,93 +1,15 @@
 //! From a private Git repository to a running app, with real dependencies, in a real sandbox.
 
-use crate::harness::{GitServer, Http, Server, Setup, Ws, a_token, process, until_some};
+use crate::harness::apps::{
+    DEPLOY_LIMIT, NODE, PLAIN, PYTHON, create, deploy, deploy_live, ended, visitor,
+};
+use crate::harness::{GitServer, Http, Server, Setup, Ws, a_token, process};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
-
-/// A build installs from a package registry; a shared machine may take its time.
-const DEPLOY_LIMIT: Duration = Duration::from_secs(150);
-
-pub const PYTHON: [(&str, &str); 3] = [
-    ("requirements.txt", include_str!("fixtures/python/requirements.txt")),
-    ("Procfile", include_str!("fixtures/python/Procfile")),
-    ("app.py", include_str!("fixtures/python/app.py")),
-];
-pub const NODE: [(&str, &str); 2] = [
-    ("package.json", include_str!("fixtures/node/package.json")),
-    ("server.js", include_str!("fixtures/node/server.js")),
-];
-/// An app without dependencies, for what is not about building.
-pub const PLAIN: [(&str, &str); 2] = [
-    ("Procfile", "web: python3 -u main.py\n"),
-    (
-        "main.py",
-        "import http.server, os\n\
-         class H(http.server.BaseHTTPRequestHandler):\n\
-         \x20   def do_GET(self):\n\
-         \x20       self.send_response(200); self.end_headers(); self.wfile.write(b'VERSION one')\n\
-         print('plain app starting')\n\
-         http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()\n",
-    ),
-];
-
-/// Makes an app and returns its id.
-#[track_caller]
-pub fn create(owner: &mut Http, body: &Value) -> String {
-    owner.post("/api/apps", body).expect(201).json()["id"].as_str().expect("an id").to_owned()
-}
-
-/// Asks for a deploy and returns its id.
-#[track_caller]
-pub fn deploy(owner: &mut Http, app: &str) -> String {
-    let answer = owner.post(&format!("/api/apps/{app}/deploys"), &json!({})).expect(202);
-    answer.json()["id"].as_str().expect("an id").to_owned()
-}
-
-/// Waits until a deploy has ended and returns it.
-#[track_caller]
-pub fn ended(owner: &mut Http, deploy: &str) -> Value {
-    until_some("the deploy ends", DEPLOY_LIMIT, || {
-        let now = owner.get(&format!("/api/deploys/{deploy}")).expect(200).json();
-        matches!(now["status"].as_str(), Some("live" | "failed")).then_some(now)
-    })
-}
-
-/// Deploys and expects it to become live.
-#[track_caller]
-pub fn deploy_live(owner: &mut Http, app: &str) -> String {
-    let id = deploy(owner, app);
-    let result = ended(owner, &id);
-    let log = owner.get(&format!("/api/deploys/{id}/log")).text();
-    assert_eq!(result["status"], "live", "{result:#}\n{log}");
-    id
-}
-
-/// Restarts an app that is not stopped, and waits until that deploy has ended.
-#[track_caller]
-pub fn restart(owner: &mut Http, app: &str) -> Value {
-    let now = owner.post(&format!("/api/apps/{app}/restart"), &json!({})).expect(202).json();
-    assert_eq!(now["status"], "restarting", "{now:#}");
-    let end = ended(owner, now["lastDeployId"].as_str().expect("an id"));
-    assert_eq!(end["trigger"], "restart", "{end:#}");
-    end
-}
-
-#[track_caller]
-pub fn show(owner: &mut Http, app: &str) -> Value {
-    owner.get(&format!("/api/apps/{app}")).expect(200).json()
-}
-
-/// A client of the app itself, through its loopback port.
-#[track_caller]
-pub fn visitor(owner: &mut Http, app: &str) -> Http {
-    let url = show(owner, app)["url"].as_str().expect("a url").to_owned();
-    Http::new(url.trim_start_matches("http://").parse().expect("an address"))
-}
 
 /// Looks at the arguments of every process of the machine, all the time, for texts.
 struct ArgumentWatch {

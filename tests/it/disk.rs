@@ -1,9 +1,9 @@
 //! A machine that is left alone does not fill up: releases, caches and logs are bounded.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended, show, visitor};
 use crate::harness::git::FILE;
+use crate::harness::small_disk::SmallDisk;
 use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
-use crate::start_and_stop::SmallDisk;
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

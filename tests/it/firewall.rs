@@ -1,9 +1,10 @@
 //! What an app reaches of the machine's network, tried from inside an app, in a network of the test's own.
 
-use crate::deploy::{create, deploy_live, show, visitor};
+use crate::harness::apps::{create, deploy_live, show};
 use crate::harness::netns::{
     LINK_LOCAL, MACHINE_V4, MACHINE_V6, METADATA, OUTSIDER_V4, OUTSIDER_V6,
 };
+use crate::harness::obedient::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Netns, Server, Setup, hex, random, server, until};
 use serde_json::{Value, json};
 
@@ -13,17 +14,6 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
-
-/// An app on all addresses that does what a request says: connects, or runs a line of shell.
-pub const OBEDIENT: [(&str, &str); 2] =
-    [("Procfile", "web: python3 -u main.py\n"), ("main.py", include_str!("fixtures/obedient.py"))];
-
-/// Asks an app to do something.
-#[track_caller]
-pub fn ask(owner: &mut Http, app: &str, path: &str, text: &str) -> String {
-    let answer = visitor(owner, app).request("POST", path, Some(text.as_bytes()));
-    answer.expect(200).text()
-}
 
 /// A directory below `/run` with a socket in it.
 struct Socket {
@@ -156,7 +146,7 @@ fn from_inside(net: &Netns) {
     let (places, socket) = (Places::new(net), Socket::new());
     let server = Setup::new().as_user().start();
     // A second one, root's, for its router.
-    let root = crate::routing::start(Setup::routed());
+    let root = crate::harness::routed::start(Setup::routed());
     let router = root.setup().router("HTTP_PORT");
     let mut owner = server.owner();
     let mut make = |name: &str, sockets: Value| {
@@ -233,7 +223,7 @@ fn has_named_sockets_alone(owner: &mut Http, app: &str, other: &str, socket: &So
 /// Root's apps are always part of it, and the router reaches them.
 fn roots_apps_are_fenced_and_routed(root: Server, git: &GitServer, forbidden: &[String]) {
     let root = root.restart();
-    crate::routing::until_running(&root);
+    crate::harness::routed::until_running(&root);
     assert_eq!(firewall_becomes(&root, true), "");
     let body = json!({"name": "three", "gitRepo": git.url("obedient"), "healthPath": "/"});
     let three = create(&mut root.owner(), &body);
@@ -253,8 +243,8 @@ fn a_socket_directory_that_is_not_there_or_leads_elsewhere_fails_the_start_with_
         &mut owner,
         &json!({"name": "one", "gitRepo": git.url("obedient"), "hostSockets": ["/run/nothing-here"]}),
     );
-    let id = crate::deploy::deploy(&mut owner, &app);
-    let ended = crate::deploy::ended(&mut owner, &id);
+    let id = crate::harness::apps::deploy(&mut owner, &app);
+    let ended = crate::harness::apps::ended(&mut owner, &id);
     let error = ended["error"].as_str().expect("an error");
     assert!(error.contains("/run/nothing-here is not there"), "{error}");
 
@@ -268,8 +258,8 @@ fn a_socket_directory_that_is_not_there_or_leads_elsewhere_fails_the_start_with_
         std::os::unix::fs::symlink(target, &link).expect("a link");
         let sockets = json!({"hostSockets": [link]});
         owner.patch(&format!("/api/apps/{app}"), &sockets).expect(200);
-        let id = crate::deploy::deploy(&mut owner, &app);
-        let ended = crate::deploy::ended(&mut owner, &id);
+        let id = crate::harness::apps::deploy(&mut owner, &app);
+        let ended = crate::harness::apps::ended(&mut owner, &id);
         let error = ended["error"].as_str().expect("an error");
         assert!(error.contains("leads to where no app may look"), "{name}: {error}");
     }

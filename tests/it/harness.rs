@@ -1,17 +1,24 @@
 //! What the tests hold in their hands: the server as a process, clients for it, and the programs around it.
 
+pub mod apps;
 pub mod browser;
 pub mod caddy;
 pub mod front;
 pub mod git;
 pub mod http;
 pub mod netns;
+pub mod obedient;
 pub mod process;
 pub mod program;
 pub mod raw;
+pub mod routed;
 pub mod sealed;
 pub mod server;
+pub mod site;
+pub mod small_disk;
+pub mod spec;
 pub mod wait;
+pub mod webhook;
 pub mod ws;
 
 pub use git::GitServer;

@@ -1,10 +1,9 @@
 //! The harness proves itself: a test that fails should fail because of the server.
 
-use crate::harness::GitServer;
 use crate::harness::browser::Browser;
 use crate::harness::caddy::Caddy;
 use crate::harness::git::clone;
-use crate::harness::{Http, until};
+use crate::harness::{GitServer, Http, until};
 use std::time::Duration;
 
 #[test]

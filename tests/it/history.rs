@@ -1,8 +1,7 @@
 //! What is kept of deploys: their commits, their steps, and what can be gone back to.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended};
-use crate::harness::{GitServer, Http, Setup};
-use crate::routing;
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended};
+use crate::harness::{GitServer, Http, Setup, routed};
 use serde_json::{Value, json};
 
 /// The deploys of an app, the newest first.
@@ -16,7 +15,7 @@ fn a_deploy_says_that_it_can_be_gone_back_to_exactly_where_that_works() {
     let git = GitServer::start();
     git.commit("plain", &PLAIN);
     git.commit("site", &[("index.html", "a site")]);
-    let server = routing::start(Setup::routed().as_user());
+    let server = routed::start(Setup::routed().as_user());
     let mut owner = server.owner();
     let plain = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
     let site = create(&mut owner, &json!({"name": "site", "gitRepo": git.url("site")}));

@@ -1,9 +1,8 @@
 //! Repositories that were made to do harm: nothing outside the sandbox is read, written or run.
 
-use crate::deploy::create;
+use crate::harness::apps::{create, fails};
 use crate::harness::git::{FILE, FOLDER, LINK, PROGRAM, Plumbing, SUBMODULE};
 use crate::harness::{GitServer, Http, Setup, a_token};
-use crate::repositories::fails;
 use serde_json::{Value, json};
 use std::path::Path;
 

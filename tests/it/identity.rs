@@ -1,7 +1,7 @@
 //! Each app is a user of the machine of its own: whose its processes and files are, who may touch them, what stays.
 
-use crate::deploy::{create, deploy_live, show};
-use crate::firewall::{OBEDIENT, ask};
+use crate::harness::apps::{create, deploy_live, show};
+use crate::harness::obedient::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Server, Setup, process, until};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -186,7 +186,7 @@ fn without_a_range_of_uids_apps_share_the_servers_user_and_it_is_said() {
 fn a_static_site_whose_build_sealed_its_files_is_published_all_the_same() {
     let git = GitServer::start();
     git.commit("site", &[("index.html", "front"), ("page.html", "page")]);
-    let server = crate::routing::start(Setup::routed().as_user());
+    let server = crate::harness::routed::start(Setup::routed().as_user());
     let mut owner = server.owner();
     let app = create(
         &mut owner,

@@ -1,10 +1,9 @@
 //! What survives the end of the server, and what does not: apps and their answers do, half-done deploys do not.
 
-use crate::deploy::{deploy, deploy_live, ended};
+use crate::harness::apps::{deploy, deploy_live, ended};
+use crate::harness::routed::{self, Client, led_to};
+use crate::harness::site::{FRAGILE, HELD_BUILD, LIMIT, Site, WHOLE, files, names, sandboxes};
 use crate::harness::{Http, RawConn, Setup, until};
-use crate::routing::{self, led_to};
-use crate::supervision::{FRAGILE, HELD_BUILD, LIMIT, Site, WHOLE, files, names, sandboxes};
-use crate::zero_downtime::Client;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -57,14 +56,14 @@ fn has_leftovers(directory: &Path) -> bool {
 
 #[test]
 fn killed_at_any_step_of_a_deploy_it_starts_clean_and_running_apps_never_stop() {
-    let mut site = Site::with(routing::start(Setup::routed().as_user()));
+    let mut site = Site::with(routed::start(Setup::routed().as_user()));
     let steady = site.app("steady");
     deploy_live(&mut site.owner, &steady);
     let app = site.app("moving");
     site.set_env(&app, "STUBBORN", "yes");
     let live = deploy_live(&mut site.owner, &app);
     let router = site.server.setup().router("HTTP_PORT");
-    let caddy = routing::caddy(&site.server);
+    let caddy = routed::caddy(&site.server);
     let witnesses = ["steady.localhost", "moving.localhost"];
     let witnesses = witnesses.map(|host| Client::start(router, host, false));
     killed_while_fetching(&mut site, &app, &live);
@@ -77,7 +76,7 @@ fn killed_at_any_step_of_a_deploy_it_starts_clean_and_running_apps_never_stop() 
         assert_eq!(seen.failures, Vec::<String>::new());
         assert_eq!(seen.texts.keys().collect::<Vec<_>>(), texts);
     }
-    assert_eq!(routing::caddy(&site.server), caddy, "the router went on");
+    assert_eq!(routed::caddy(&site.server), caddy, "the router went on");
     assert_eq!(site.log(&steady).matches("Starting release").count(), 1, "it never stopped");
 }
 

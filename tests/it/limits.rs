@@ -1,7 +1,7 @@
 //! What an app may take of the machine: each limit bites, or the API says that it is not in force and why.
 
-use crate::deploy::{create, deploy, deploy_live, ended, restart, show, visitor};
-use crate::firewall::{OBEDIENT, ask};
+use crate::harness::apps::{create, deploy, deploy_live, ended, restart, show, visitor};
+use crate::harness::obedient::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Setup, until};
 use serde_json::{Value, json};
 use std::time::Duration;

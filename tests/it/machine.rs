@@ -1,8 +1,8 @@
 //! What the server finds out about its machine: by trying, in a thread of its own, so that nobody waits for it.
 
-use crate::deploy::create;
+use crate::harness::apps::create;
+use crate::harness::webhook::{GITHUB, an_app, deliver, github};
 use crate::harness::{GitServer, Setup};
-use crate::webhooks::{GITHUB, an_app, deliver, github};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

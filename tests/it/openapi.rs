@@ -1,17 +1,13 @@
 //! The API's description and the API are the same thing, and no request that follows from it breaks the server.
 
-use crate::deploy::{PLAIN, create, deploy_live};
+use crate::harness::apps::{PLAIN, create, deploy_live};
+use crate::harness::spec::{resolved, spec};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, a_token};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-const SPEC: &str = include_str!("../../assets/openapi.json");
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
-
-pub fn spec() -> Value {
-    serde_json::from_str(SPEC).expect("JSON")
-}
 
 /// The described operations: method and path with `{}` for each parameter.
 fn described() -> BTreeSet<(String, String)> {
@@ -264,13 +260,6 @@ fn anything(dice: &mut Dice) -> Value {
         6 => json!({"a": {"b": [1, null]}}),
         7 => json!([[[[["deep"]]]]]),
         _ => json!(hostile_text(dice)),
-    }
-}
-
-pub fn resolved<'a>(spec: &'a Value, schema: &'a Value) -> &'a Value {
-    match schema["$ref"].as_str() {
-        Some(reference) => resolved(spec, spec.pointer(&reference[1..]).expect("a target")),
-        None => schema,
     }
 }
 

@@ -1,9 +1,9 @@
 //! The API's description and the server draw the same line: what lies just inside of a schema is taken, and what lies
 //! just outside is refused.
 
-use crate::deploy::create;
+use crate::harness::apps::create;
+use crate::harness::spec::{resolved, spec};
 use crate::harness::{Answer, Http, Server};
-use crate::openapi::{resolved, spec};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::Write as _;

@@ -1,9 +1,9 @@
 //! On a kernel without Landlock, an app that takes a port of the server's, in a moment in which nobody has it, loses it
 //! and stays stopped.
 
-use crate::deploy::{PLAIN, create, deploy_live, show};
+use crate::harness::apps::{PLAIN, create, deploy_live, show};
+use crate::harness::routed::{STARTING, caddy, release, start};
 use crate::harness::{GitServer, Http, Setup, process, until};
-use crate::routing::{STARTING, caddy, release, start};
 use serde_json::json;
 
 /// Waits for a port to be free and then answers whoever asks. `HIDES` lets nobody see what it has open.

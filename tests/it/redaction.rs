@@ -1,8 +1,7 @@
 //! A secret that a build or an app prints, in whatever spelling, is in no log, no stream and no error.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, visitor};
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended, fails, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, hex, random, until};
-use crate::repositories::fails;
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL};
 use serde_json::{Value, json};
 use std::time::Duration;

@@ -1,28 +1,12 @@
 //! Repositories as people have them: monorepos, branches, submodules, large files, hosts that change their mind.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, visitor};
+use crate::harness::apps::{PLAIN, SHOW, create, deploy_live, fails, visitor};
 use crate::harness::git::{FILE, FOLDER, SUBMODULE};
 use crate::harness::server::run;
 use crate::harness::{GitServer, Http, Setup, a_token};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
-
-/// A build that shows what was checked out and then ends the deploy: nothing needs to be started to see that.
-pub const SHOW: &str = "echo \"VERSION $(cat VERSION)\"; exit 9";
-
-/// Deploys; the deploy has to fail. Returns its error and its log.
-#[track_caller]
-pub fn fails(owner: &mut Http, app: &str) -> (String, String) {
-    let id = deploy(owner, app);
-    let result = ended(owner, &id);
-    let log = owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
-    assert_eq!(result["status"], "failed", "{result:#}\n{log}");
-    let error = result["error"].as_str().expect("a sentence").to_owned();
-    // What goes wrong is one line, whatever a repository puts into it.
-    assert!(!error.contains(|c: char| c.is_control()), "{error:?}");
-    (error, log)
-}
 
 /// Which `VERSION` the app's repository has, as its build sees it.
 #[track_caller]

@@ -1,53 +1,14 @@
 //! Apps behind the router: a real Caddy that the server starts, finds again, and leaves running.
 
-use crate::deploy::{create, deploy, deploy_live, ended, restart, show, visitor};
+use crate::harness::apps::{create, deploy, deploy_live, ended, restart, roll_back, show, visitor};
+use crate::harness::routed::{STARTING, caddy, led_to, release, router, start, until_running};
+use crate::harness::site::sandboxes;
 use crate::harness::{GitServer, Http, Server, Setup, Ws, process, until, until_some};
-use crate::supervision::sandboxes;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-/// What the router may take to start on a busy machine.
-pub const STARTING: Duration = Duration::from_secs(30);
-
-/// An app that says its version and holds WebSockets.
-pub fn release(version: &str) -> Vec<(&str, &str)> {
-    vec![
-        ("Procfile", "web: python3 main.py\n"),
-        ("main.py", include_str!("fixtures/live/main.py")),
-        ("version", version),
-    ]
-}
-
-/// What the server says of its router.
-pub fn router(owner: &mut Http) -> Value {
-    owner.get("/api/system").expect(200).json()["router"].clone()
-}
-
-/// Starts a server and waits until its router serves.
-#[track_caller]
-pub fn start(setup: Setup) -> Server {
-    let server = setup.start();
-    until_running(&server);
-    server
-}
-
-#[track_caller]
-pub fn until_running(server: &Server) {
-    let mut owner = server.owner();
-    until("the router runs", STARTING, || router(&mut owner)["state"] == "running");
-}
-
-/// The pid of the server's Caddy.
-#[track_caller]
-pub fn caddy(server: &Server) -> u32 {
-    let file = server.data().join("router/caddy.pid");
-    let text = std::fs::read_to_string(file).expect("a pid file");
-    let value: Value = serde_json::from_str(&text).expect("JSON");
-    value["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("a pid")
-}
 
 fn a_route_outlives_caddy_and_the_server(setup: Setup) {
     let git = GitServer::start();
@@ -334,18 +295,6 @@ fn files_that_nobody_serves_take_nobodys_place(server: &Server, app: &str, as_fi
     assert_eq!(visitor(&mut owner, app).get("/").expect(200).text(), "process");
 }
 
-/// Goes back to a deploy and waits until that is done.
-#[track_caller]
-pub fn roll_back(owner: &mut Http, app: &str, to: &str) -> String {
-    let body = json!({"deployId": to});
-    let answer = owner.post(&format!("/api/apps/{app}/rollback"), &body).expect(202).json();
-    assert_eq!(answer["trigger"], "rollback");
-    let id = answer["id"].as_str().expect("an id").to_owned();
-    let end = ended(owner, &id);
-    assert_eq!(end["status"], "live", "{end:#}");
-    id
-}
-
 #[test]
 fn static_sites_have_no_process_and_a_rollback_brings_one_back_under_an_ordinary_user() {
     static_sites_have_no_process_and_a_rollback_brings_one_back(Setup::routed().as_user());
@@ -394,12 +343,4 @@ fn a_rollback_goes_to_a_release_that_was_live_and_is_kept() {
         assert_eq!(ended(&mut owner, &id)["status"], "failed");
     }
     assert_eq!(restart(&mut owner, &app)["status"], "live");
-}
-
-/// What the router finds first for an app.
-pub fn led_to(server: &Server, app: &str) -> String {
-    let dir = server.data().join("router/apps").join(app);
-    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let first = names.map(|e| e.file_name().to_string_lossy().into_owned()).min();
-    first.and_then(|name| Some(name.split_once('.')?.1.to_owned())).unwrap_or_default()
 }

@@ -1,10 +1,11 @@
 //! Certificates of names that come and go: nothing else changes with them, and what cannot be had is said.
 
-use crate::deploy::{create, deploy_live, show};
+use crate::harness::apps::{create, deploy_live, show};
 use crate::harness::netns::MACHINE_V4;
+use crate::harness::routed::{
+    STARTING, caddy, https, https_once, private, release, router, start, until_running,
+};
 use crate::harness::{GitServer, Http, Netns, Server, Setup, Ws, process, until};
-use crate::routing::{STARTING, caddy, release, router, start, until_running};
-use crate::routing_names::{https, https_once, private};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

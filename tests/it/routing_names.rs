@@ -1,43 +1,13 @@
 //! Names behind the router: an app's own domains, certificates, the dashboard's domain, and what is refused.
 
-use crate::deploy::{create, deploy_live, show};
-use crate::firewall::OBEDIENT;
-use crate::harness::{Answer, GitServer, Http, Netns, Server, Setup, until};
-use crate::routing::{STARTING, caddy, release, router, start, until_running};
+use crate::harness::apps::{create, deploy_live, show};
+use crate::harness::obedient::OBEDIENT;
+use crate::harness::routed::{
+    STARTING, caddy, https, private, release, router, start, until_running,
+};
+use crate::harness::{GitServer, Http, Netns, Server, Setup, until};
 use serde_json::json;
 use std::net::TcpListener;
-use std::process::Command;
-
-/// One request; nothing when there is no certificate.
-pub fn https_once(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Option<Answer> {
-    let port = server.setup().router("HTTPS_PORT").port();
-    let authority = server.data().join("router/storage/pki/authorities/local/root.crt");
-    let output = Command::new("curl")
-        .args(["-sS", "-i", "--http1.1", "--max-time", "3", "--resolve"])
-        .arg(format!("{host}:{port}:127.0.0.1"))
-        .arg("--cacert")
-        .arg(authority)
-        .args(arguments)
-        .arg(format!("https://{host}:{port}{path}"))
-        .output()
-        .expect("curl");
-    Answer::read(&mut output.stdout.as_slice(), false).ok()
-}
-
-/// The same once the certificate is there.
-#[track_caller]
-pub fn https(server: &Server, host: &str, path: &str, arguments: &[&str]) -> Answer {
-    let mut answer = None;
-    until(&format!("https://{host}{path}"), STARTING, || {
-        answer = https_once(server, host, path, arguments);
-        answer.is_some()
-    });
-    answer.expect("an answer")
-}
-
-pub fn private() -> Setup {
-    Setup::routed().env("PRIVATE_TLS", "true").env("DASHBOARD_DOMAIN", "paas.localhost")
-}
 
 /// The second one is what an app of the name `also` would get.
 const DOMAINS: [&str; 2] = ["shop.example.com", "also.localhost"];

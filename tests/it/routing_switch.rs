@@ -1,9 +1,9 @@
 //! The moment in which a route changes: what the router confirms, what crashes beside it, and who else may change it.
 
-use crate::deploy::{create, deploy, deploy_live, ended, restart, show};
+use crate::harness::apps::{create, deploy, deploy_live, ended, restart, show};
+use crate::harness::routed::{STARTING, caddy, led_to, release, start};
 use crate::harness::wait::let_pass;
 use crate::harness::{GitServer, Http, Server, Setup, process, until};
-use crate::routing::{STARTING, caddy, led_to, release, start};
 use rustix::process::Signal;
 use serde_json::json;
 use std::time::{Duration, Instant};

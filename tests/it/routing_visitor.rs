@@ -1,10 +1,9 @@
 //! What an app and the dashboard are told about a visitor, and what an app can do to the router with its answers.
 
-use crate::deploy::{create, deploy_live};
+use crate::harness::apps::{create, deploy_live};
 use crate::harness::raw::RawConn;
+use crate::harness::routed::{caddy, https, private, release, router, start, until_running};
 use crate::harness::{GitServer, Http, Server};
-use crate::routing::{caddy, release, router, start, until_running};
-use crate::routing_names::{https, private};
 use serde_json::{Value, json};
 use std::process::Command;
 

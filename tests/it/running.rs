@@ -1,6 +1,6 @@
 //! What runs after a deploy: the switch, stop and start, crashes, the server's own restart.
 
-use crate::deploy::{PLAIN, create, deploy, deploy_live, ended, restart, show, visitor};
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended, restart, show, visitor};
 use crate::harness::{GitServer, Http, Server, Setup, until};
 use serde_json::json;
 use std::net::SocketAddr;

@@ -1,9 +1,9 @@
 //! Who only wants to see something waits for nobody who changes something (P34).
 
-use crate::deploy::{create, deploy_live};
+use crate::harness::apps::{create, deploy_live};
+use crate::harness::routed::{caddy, start};
+use crate::harness::site::{LIMIT, Site};
 use crate::harness::{Answer, GitServer, Http, RawConn, Server, Setup, process, until};
-use crate::routing::{caddy, start};
-use crate::supervision::{LIMIT, Site};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs;

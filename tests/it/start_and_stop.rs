@@ -1,11 +1,11 @@
 //! Start and stop: the command line, bad values, signals, and what the server does with damaged data.
 
 use crate::harness::server::{free_port, run};
+use crate::harness::small_disk::SmallDisk;
 use crate::harness::{RawConn, Server, Setup, Ws, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -315,30 +315,6 @@ fn a_database_that_was_lost_is_not_made_anew_beside_its_apps() {
     // Without them nothing is lost, whatever token was made for the first start.
     std::fs::remove_dir(app).unwrap();
     setup.start().owner().get("/api/session").expect(200);
-}
-
-/// A small file system of its own; goes away with its value.
-pub struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts one; nothing when that is not allowed here.
-    pub fn at(place: PathBuf) -> Option<Self> {
-        std::fs::create_dir(&place).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs"]).arg(&place);
-        let mounted = mount.output().unwrap().status.success();
-        mounted.then_some(Self(place))
-    }
-
-    pub fn remount(&self, options: &str) {
-        run(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _left = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]

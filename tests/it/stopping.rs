@@ -1,8 +1,8 @@
 //! How an app ends: every process of it is asked, has its time, and is not there afterwards.
 
-use crate::deploy::{create, deploy_live, show, visitor};
+use crate::harness::apps::{create, deploy_live, show, visitor};
+use crate::harness::site::{LIMIT, Site, sandboxes};
 use crate::harness::{GitServer, process, until};
-use crate::supervision::{LIMIT, Site, sandboxes};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! What an app sees of the machine's system: what its programs need, and nothing of its people's.
 
-use crate::deploy::{create, deploy, ended};
+use crate::harness::apps::{create, deploy, ended};
 use crate::harness::{GitServer, Setup};
 use serde_json::json;
 use std::collections::BTreeSet;

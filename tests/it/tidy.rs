@@ -76,6 +76,25 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
+fn no_chapter_of_the_tests_uses_another() {
+    let mut used = Vec::new();
+    for (path, text) in rust_files("tests/it")
+        .into_iter()
+        .filter(|(path, _)| !path.to_string_lossy().contains("tidy"))
+    {
+        let code = code(&text);
+        let others = code.match_indices("crate::").map(|(at, word)| &code[at + word.len()..]);
+        let others = others.filter(|name| !name.starts_with("harness"));
+        used.extend(others.map(|name| {
+            let name: String =
+                name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            format!("{} uses {name}", path.display())
+        }));
+    }
+    assert!(used.is_empty(), "{used:#?}");
+}
+
+#[test]
 fn no_file_is_too_long_to_be_read_in_one_sitting() {
     let mut long = Vec::new();
     for (path, text) in ["src", "tests"].into_iter().flat_map(rust_files) {

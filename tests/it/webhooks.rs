@@ -1,33 +1,16 @@
 //! Webhooks: a Git host's push becomes a deploy, and nobody else's request does.
 
-use crate::deploy::{PLAIN, create, ended, show};
+use crate::harness::apps::{PLAIN, create, ended, show};
 use crate::harness::sealed::Database;
+use crate::harness::webhook::{GITHUB, Headers, NOWHERE, an_app, an_id, deliver, github, hmac};
 use crate::harness::{Answer, GitServer, Http, Server, Setup, a_token, hex, random};
 use data_encoding::BASE64;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub const GITHUB: &str = include_str!("fixtures/hooks/github.json");
 const PING: &str = include_str!("fixtures/hooks/github_ping.json");
 const GITEA: &str = include_str!("fixtures/hooks/gitea.json");
 const GITLAB: &str = include_str!("fixtures/hooks/gitlab.json");
-
-/// Nobody listens there: a deploy of it ends quickly.
-const NOWHERE: &str = "http://127.0.0.1:1/acme/shop.git";
-
-pub type Headers = Vec<(&'static str, String)>;
-
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
-    mac.update(message);
-    mac.finalize().into_bytes().to_vec()
-}
-
-fn an_id() -> String {
-    hex(&random::<16>())
-}
 
 /// How each host sends a push: its name, its payload, and the headers with its proof.
 fn hosts(secret: &str, id: &str) -> Vec<(&'static str, &'static str, Headers)> {
@@ -81,40 +64,9 @@ fn hosts(secret: &str, id: &str) -> Vec<(&'static str, &'static str, Headers)> {
     ]
 }
 
-/// As GitHub sends an event.
-pub fn github(secret: &str, event: &'static str, body: &str) -> Headers {
-    vec![
-        ("X-GitHub-Event", event.to_owned()),
-        ("X-GitHub-Delivery", an_id()),
-        (
-            "X-Hub-Signature-256",
-            format!("sha256={}", hex(&hmac(secret.as_bytes(), body.as_bytes()))),
-        ),
-    ]
-}
-
-pub fn deliver(mut host: Http, app: &str, headers: &Headers, body: &str) -> Answer {
-    for (name, value) in headers {
-        host = host.also(name, value);
-    }
-    host.request("POST", &format!("/api/hooks/{app}"), Some(body.as_bytes()))
-}
-
 /// A host at an address of its own, so that what it does wrong is nobody else's.
 fn host(server: &Server, number: u8) -> Http {
     server.stranger().coming_from([127, 0, 1, number])
-}
-
-pub fn an_app(owner: &mut Http, name: &str, fields: &Value) -> (String, String) {
-    let mut body = json!({"name": name, "gitRepo": NOWHERE, "branch": "main"});
-    body.as_object_mut()
-        .expect("an object")
-        .extend(fields.as_object().cloned().expect("an object"));
-    let app = create(owner, &body);
-    let answer =
-        owner.request("POST", &format!("/api/apps/{app}/webhook"), None).expect(200).json();
-    assert_eq!(answer["path"], format!("/api/hooks/{app}"));
-    (app, answer["secret"].as_str().expect("a secret").to_owned())
 }
 
 fn deploys(owner: &mut Http, app: &str) -> Vec<Value> {

@@ -1,22 +1,16 @@
 //! Deploys that never take an app down: good and bad ones in turn, under the eyes of clients of the router.
 
-use crate::deploy::{create, deploy, ended, restart, show};
-use crate::harness::wait::let_pass;
+use crate::harness::apps::{create, deploy, ended, restart, roll_back, show};
+use crate::harness::routed::{Client, ask, release, start};
 use crate::harness::{GitServer, Http, RawConn, Setup, Ws};
-use crate::routing::{release, roll_back, start};
 use serde_json::json;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 const HOST: &str = "shop.localhost";
 /// What a good release may take on a busy machine, and what the others get, in seconds.
 const PATIENCE: [u32; 2] = [60, 1];
-/// Between two connections of the second client, which shall not take the machine for itself.
-const NOW_AND_THEN: Duration = Duration::from_millis(10);
 /// How many replaced releases may wait for those that are connected to them.
 const DRAINING: usize = 3;
 /// A release that ends closes its WebSockets; on a busy machine it may take its time.
@@ -56,67 +50,6 @@ const BAD: [(&str, &str, &str, &str); 10] = [
     ("it ignores SIGTERM", "trap '' TERM; while :; do sleep 1; done", "", "nothing listened"),
     ("it listens elsewhere", "python3 -m http.server --bind 127.0.0.1 0", "", "instead"),
 ];
-
-/// A client that asks in a tight loop over one connection, or now and then over a new one.
-pub struct Client {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Seen>,
-}
-
-/// What it got: how often each text, and what was no good answer.
-#[derive(Debug, Default)]
-pub struct Seen {
-    pub texts: BTreeMap<String, usize>,
-    pub failures: Vec<String>,
-}
-
-impl Client {
-    pub fn start(router: SocketAddr, host: &str, keeps: bool) -> Self {
-        let host = host.to_owned();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut seen = Seen::default();
-            let mut connection = None;
-            while !stopped.load(Ordering::Relaxed) {
-                if !keeps {
-                    connection = None;
-                    let_pass(NOW_AND_THEN);
-                }
-                match ask(router, &host, &mut connection) {
-                    Ok(text) => *seen.texts.entry(text).or_default() += 1,
-                    Err(failure) => {
-                        seen.failures.push(failure);
-                        connection = None;
-                    }
-                }
-            }
-            seen
-        });
-        Self { stop, thread }
-    }
-
-    pub fn finish(self) -> Seen {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("the client")
-    }
-}
-
-/// One request; a connection that ends is a failure like any other.
-fn ask(router: SocketAddr, host: &str, connection: &mut Option<RawConn>) -> Result<String, String> {
-    let limit = Duration::from_secs(10);
-    if connection.is_none() {
-        *connection = Some(RawConn::open(router, None, limit).map_err(|e| e.to_string())?);
-    }
-    let open = connection.as_mut().expect("a connection");
-    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
-    open.try_send(request.as_bytes()).map_err(|e| e.to_string())?;
-    let answer = open.try_answer(false).map_err(|e| e.to_string())?;
-    match answer.status {
-        200 => Ok(answer.text()),
-        status => Err(format!("{status} {}", answer.text())),
-    }
-}
 
 /// The app, its owner, and a WebSocket to the release that is live.
 struct Story<'a> {

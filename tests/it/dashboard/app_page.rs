@@ -2,9 +2,8 @@
 
 use super::page::Page;
 use super::{GREETER, REFUSED, answer_of};
-use crate::deploy::{create, deploy, ended};
-use crate::harness::{GitServer, Server, Setup, until};
-use crate::routing;
+use crate::harness::apps::{create, deploy, ended};
+use crate::harness::{GitServer, Server, Setup, routed, until};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -72,7 +71,7 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
 fn seen_from_another_machine_over_plain_http_the_page_says_what_that_means() {
     let git = GitServer::start();
     git.commit("shop", &[("index.html", "the shop")]);
-    let server = routing::start(Setup::routed().as_user());
+    let server = routed::start(Setup::routed().as_user());
     let mut owner = server.owner();
     let app = json!({"name": "shop", "gitRepo": git.url("shop"), "domains": ["shop.internal"]});
     let app = create(&mut owner, &app);

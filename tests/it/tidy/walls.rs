@@ -170,10 +170,10 @@ fn a_circle_is_found_also_through_a_private_import_of_the_module_above() {
 
 #[test]
 fn an_arrow_up_and_one_through_a_wall_are_found() {
-    let up = ("src/store.rs", "use crate::api::Answer;");
+    let up = ("src/store.rs", "use crate::api::{Answer};");
     let api = ("src/api.rs", "pub struct Answer; use crate::sandbox::host::Host;");
     let room = ("src/sandbox.rs", "pub mod host;");
-    let host = ("src/sandbox/host.rs", "pub struct Host; use crate::store::Store;");
+    let host = ("src/sandbox/host.rs", "pub struct Host; use crate::store::{Store};");
     let store = ("src/store/app.rs", "pub struct App;");
     let found = crossed(&arrows_of(&[("src/lib.rs", ""), up, api, room, host, store]));
     assert_eq!(found, ["src/api.rs uses src/sandbox/host.rs", "src/store.rs uses src/api.rs"]);
