@@ -139,11 +139,10 @@ export class LiveSocket {
     url.protocol = url.protocol.replace("http", "ws");
     try {
       url.searchParams.set("ticket", (await post("/api/ws-ticket")).ticket);
+      if (!this.#done) this.#listen(new WebSocket(url));
     } catch (failure) {
       if (!this.#done && hasToken()) this.#again("lost", failure.retryAfter);
-      return;
     }
-    if (!this.#done) this.#listen(new WebSocket(url));
   }
 
   #listen(socket) {

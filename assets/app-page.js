@@ -144,13 +144,7 @@ const HOLDERS = {
 };
 
 /** What is really in force; the kernel may hold less, or hold it otherwise, than was asked for. */
-async function showLimits(root, page) {
-  const { limits } = await get(page.path);
-  if (page.signal.aborted) return;
-  // A server that has just started does not know its machine yet.
-  clearTimeout(page.limitsTimer);
-  const again = () => page.signal.aborted || showLimits(root, page).catch(() => {});
-  if (!limits) page.limitsTimer = setTimeout(again, 2000);
+function drawLimits(root, { limits }) {
   part(root, "limits-card").hidden = !limits;
   part(root, "limits").replaceChildren(...Object.entries(limits ?? {}).flatMap(([name, { value, by, note }]) => {
     const [word, unit] = LIMITS[name];
@@ -161,6 +155,15 @@ async function showLimits(root, page) {
     if (note) dd.append(document.createElement("br"), why);
     return [dt, dd];
   }));
+}
+
+/** Asks for them, and again while the server, which has just started, does not know its machine yet. */
+async function showLimits(root, page) {
+  const app = await get(page.path).catch(() => page.app);
+  if (page.signal.aborted) return;
+  drawLimits(root, app);
+  clearTimeout(page.limitsTimer);
+  if (!app.limits) page.limitsTimer = setTimeout(() => page.signal.aborted || showLimits(root, page), 2000);
 }
 
 const CERTIFICATES = {
@@ -201,6 +204,7 @@ async function settingsTab(page) {
   const form = root.querySelector("form"), dialog = part(root, "dialog");
   const fields = appFields();
   bindWebhook(root, page);
+  drawLimits(root, page.app);
   for (const show of [showLimits, showDomains]) {
     const again = () => show(root, page).catch(() => {});
     page.onChange(again);

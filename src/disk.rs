@@ -1,5 +1,6 @@
 //! Files of apps: where each of them is ([`layout`]), safe ways through what an app has put there
-//! ([`tree`]), whose they are ([`subuid`]), how much room there is ([`space`]), and what goes first
+//! ([`tree`]), whose they are ([`app_users`], by a range of
+//! [`subuid`]s), how much room there is ([`space`]), and what goes first
 //! when there is none ([`emergency_cleanup`]).
 
 pub mod app_users;

@@ -7,10 +7,10 @@
 //! that change something, which take a line of their own.
 //!
 //! The `event_loop` has a connection while only its next event is awaited: `accept`
-//! seats it in `permit`, `connection` reads a [`head`] and sends a small answer, and
+//! gives it a slot of the `admission`, `connection` reads a [`head`] and sends a small answer, and
 //! `rewrite` and `relay` pass on what goes in and out between. What takes longer, or
-//! may, is `slow`: one of the `workers` reads a `body` from the `wire`, sends a large
-//! answer or serves a WebSocket, and the connection comes back by `returns`. What is
+//! may, is `blocking_io`: one of the `workers` reads a `body` from the `wire`, sends a large
+//! answer or serves a WebSocket, and the connection comes back by `completions`. What is
 //! not let in gets a [`refusal`]. P22.
 
 mod accept;

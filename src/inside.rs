@@ -57,7 +57,7 @@ pub struct Inside<'a> {
     pub log: Option<u64>,
 }
 
-/// ResourceLimits of a process (setrlimit(2)).
+/// Limits of a process (setrlimit(2)).
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ResourceLimits {
     /// Open files.

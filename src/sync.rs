@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bell_is_heard_until_it_is_silenced_however_often_it_was_rung() {
+    fn a_signal_is_seen_until_it_is_cleared_however_often_it_was_rung() {
         let wake_up = EventFd::new().unwrap();
         let is_heard = || {
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

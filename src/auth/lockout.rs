@@ -61,7 +61,7 @@ pub(super) struct Failure {
     pub(super) lockout_seconds: Option<u32>,
 }
 
-/// All records, found by client, by worth and by age.
+/// All records, found by client, by eviction order and by age.
 pub(super) struct LockoutTable {
     capacity: usize,
     records: HashMap<Client, Record>,
@@ -148,7 +148,7 @@ impl LockoutTable {
     /// Drops the record that matters least (P12). No faded one is left when
     /// this is called: [`LockoutTable::sweep`] would have made room already.
     fn make_room(&mut self) {
-        if let Some(least) = self.by_eviction_order.first().map(|worth| worth.client) {
+        if let Some(least) = self.by_eviction_order.first().map(|least| least.client) {
             self.remove(least);
         }
     }

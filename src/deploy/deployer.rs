@@ -67,8 +67,7 @@ impl Deployer {
         let io = |what| move |error| DeployError::Io(what, error);
         let layout = Layout::new(data.clone());
         let (router, guard) = start_router(routing, &data, &store, &journal)?;
-        let etc = layout.etc().map_err(io("make the sandboxes' directory"))?;
-        let host = HostWatch::new(etc, layout.apps()).map_err(io("look at the machine"))?;
+        let host = HostWatch::new(layout.clone()).map_err(io("look at the machine"))?;
         let host = Arc::new(host);
         let launcher = Arc::new(Launcher::new(&store, &journal, &layout, &host));
         let found = recover(&store, &journal, &layout, &router, &launcher)?;
@@ -111,7 +110,7 @@ impl Deployer {
         let (watched, routed) = (Arc::clone(&host), Arc::clone(&router));
         let own_ports = move || [own_port].into_iter().chain(routed.ports()).collect();
         let threads = vec![
-            spawn("host", move || {
+            spawn("probe", move || {
                 watched.run(&own_ports, &|port| {
                     let _ = guard.take_back(port);
                 })

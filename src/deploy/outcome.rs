@@ -18,7 +18,7 @@ const REASON: usize = 300;
 /// How long to wait when the database does not answer.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
-/// Notes that a deploy has failed. As long as that cannot be written, it is tried again:
+/// Notes that a deploy has failed, with a sentence that holds no secret. As long as that cannot be written, it is tried again:
 /// otherwise the deploy would seem to go on for ever.
 pub fn note_failure(store: &Store, queue: &Queue, deploy: &DeployId, sentence: &str) {
     let mut said = false;

@@ -134,7 +134,8 @@ impl Attempt<'_> {
         step: DeployStatus,
         work: impl FnOnce() -> Result<T, DeployFailure>,
     ) -> Result<T, StepFailure> {
-        let noted = self.pipeline.store.set_step(self.id, step).map_err(|e| e.to_string())?;
+        let noted = self.pipeline.store.set_step(self.id, step);
+        let noted = noted.map_err(|e| DeployFailure::Failed(e.to_string()).at(step.as_str()))?;
         if !noted || self.cancel.is_cancelled() {
             return Err(DeployFailure::Cancelled.at(step.as_str()));
         }

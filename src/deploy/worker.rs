@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long to wait when the database does not answer, or the system has no thread left.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
-/// How long to wait when there is nothing to do; a request wakes the worker.
+/// How long to wait when there is nothing to do; requests, ends and build turns wake the worker.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// Takes deploys out of the queue and runs them.

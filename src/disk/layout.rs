@@ -42,14 +42,14 @@ pub fn apps_in(data: &DataDir) -> PathBuf {
     data.join(APPS)
 }
 
-/// The places in one data directory.
+/// The paths in one data directory.
 #[derive(Debug, Clone)]
 pub struct Layout {
     data: DataDir,
 }
 
 impl Layout {
-    /// The places in this data directory.
+    /// The paths in this data directory.
     #[must_use]
     pub const fn new(data: DataDir) -> Self {
         Self { data }

@@ -233,9 +233,9 @@ pub fn why_shared(why: &str, range: Range, apps: &Path) -> Result<String, String
 /// Whether a directory of an app belongs to a user out of the range.
 fn has_files_of(range: Range, apps: &Path) -> bool {
     let entries = fs::read_dir(apps).into_iter().flatten().flatten();
-    let layout =
+    let directories =
         entries.flat_map(|app| ["data", "cache", "repo"].map(|name| app.path().join(name)));
-    layout.into_iter().any(|p| fs::symlink_metadata(p).is_ok_and(|meta| range.has(meta.uid())))
+    directories.into_iter().any(|p| fs::symlink_metadata(p).is_ok_and(|meta| range.has(meta.uid())))
 }
 
 /// `unshare` with a mapping of `count` users from `outer` on to `inner` and up, and of

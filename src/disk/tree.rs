@@ -103,7 +103,7 @@ pub fn inside() -> ResolveFlags {
 }
 
 /// What an app owns cannot be changed by an ordinary user's server itself.
-fn or_by_other_hands<T>(
+fn or_as_root_of_range<T>(
     result: io::Result<T>,
     otherwise: impl FnOnce(Range) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -177,7 +177,7 @@ impl Waiting {
 /// # Errors
 /// When it cannot be moved.
 pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
-    or_by_other_hands(move_ours(from, to), |range| range.move_dir(from, to))
+    or_as_root_of_range(move_ours(from, to), |range| range.move_dir(from, to))
 }
 
 fn move_ours(from: &Path, to: &Path) -> io::Result<()> {
@@ -200,7 +200,7 @@ fn move_ours(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// When the directory cannot be opened; what lies too deep is not counted.
 pub fn is_larger(path: &Path, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
-    or_by_other_hands(is_ours_larger(path, cap, go_on), |range| match range.size(path) {
+    or_as_root_of_range(is_ours_larger(path, cap, go_on), |range| match range.size(path) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(true),
         size => {
             let (bytes, files) = size?;

@@ -88,7 +88,7 @@ impl Admission {
         })
     }
 
-    /// Admission a connection; one that idles makes room if need be. `counted` is
+    /// Admits a connection; one that idles makes room if need be. `counted` is
     /// false for a trusted proxy, which speaks for many clients.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ struct Pending {
 
 /// What others want of the event loop.
 pub(super) struct Completions {
-    /// Rung when there is something to take.
+    /// Signalled when there is something to take.
     pub wake_up: EventFd,
     state: Mutex<Pending>,
 }

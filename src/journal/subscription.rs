@@ -29,8 +29,7 @@ const MISSED: &str = "[better-paas] some output is left out here; it came too fa
 pub enum Event {
     /// One line, clean and redacted, without its line end.
     Line(String),
-    /// Nothing more will come. Inside, what [`super::Writer::finish`] was given, if the
-    /// log ended while this process was running.
+    /// Nothing more will come.
     End(LogEnd),
 }
 

@@ -146,9 +146,10 @@ impl Output {
 /// How a log has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogEnd {
-    /// With this word about it.
+    /// With what [`Writer::finish`] was given.
     Said(String),
-    /// Without one: its writer went away, or ended before this server.
+    /// Without a word: its writer went away, or ended before this server; its app was removed;
+    /// or it cannot be read.
     Unsaid,
 }
 

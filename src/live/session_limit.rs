@@ -16,7 +16,7 @@ pub(super) struct SessionLimit {
     taken: Mutex<HashMap<Client, usize>>,
     left: Condvar,
     closing: AtomicBool,
-    /// Rung once and never read, so that everybody who waits for it hears it.
+    /// Signalled once and never cleared, so that everybody who waits for it hears it.
     wake_up: EventFd,
 }
 

@@ -61,7 +61,7 @@ struct Server {
 /// Nobody waits that long unless something never comes.
 const FOREVER: Duration = Duration::from_secs(30);
 
-/// LiveLimits under which a test need not wait, without pings: test clients answer
+/// Limits under which a test need not wait, without pings: test clients answer
 /// them only while they read.
 fn quick() -> LiveLimits {
     LiveLimits {

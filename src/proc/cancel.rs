@@ -14,7 +14,7 @@ pub struct Cancel(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pulled: AtomicBool,
-    /// Never silenced, so that everybody who waits for it hears it.
+    /// Never cleared, so that everybody who waits for it hears it.
     wake_up: EventFd,
 }
 

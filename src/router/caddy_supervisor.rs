@@ -54,15 +54,23 @@ struct Listening {
 
 /// What keeps Caddy running, and its configuration right.
 pub struct CaddySupervisor {
+    /// What the owner has set.
     pub settings: Arc<Settings>,
+    /// The router's directory.
     pub dir: PathBuf,
+    /// Where published files are.
     pub sites: PathBuf,
+    /// The socket on which the dashboard answers.
     pub front: PathBuf,
+    /// Takes a port back from an app.
     pub take_back: TakeBack,
     /// The path at which the router asks itself for permission.
     pub secret: String,
+    /// Whether it serves.
     pub health: Arc<CaddyHealth>,
+    /// What it is doing.
     pub state: Arc<Mutex<RouterState>>,
+    /// Ends whatever waits.
     pub stop: Cancel,
 }
 

@@ -38,6 +38,9 @@ const FIRST_LINE: usize = 256;
 const REST: u64 = 64 << 10;
 const REST_TIME: Duration = Duration::from_millis(50);
 
+/// What is wrong with an app that takes its time.
+const LATE: &str = "it did not answer in time";
+
 /// The first status of those with which a server says that it has failed itself.
 const SERVER_ERROR: u16 = 500;
 
@@ -92,6 +95,8 @@ enum Look {
     Status(u16),
     /// It took the connection, and gave no such answer.
     Silent(String),
+    /// It took the connection, and its time was over before it answered.
+    Late,
 }
 
 /// What came of it.
@@ -158,16 +163,16 @@ impl HealthCheck<'_> {
             // Decided before the look, so that the last look has a sentence.
             let late = Instant::now() >= until;
             let look = self.look(late, &mut there_since, until, instance, cancel);
+            if let Look::Status(status) = look {
+                answered = Some((Instant::now(), status));
+            }
             let look = match (look, answered) {
                 // What it has just answered says more than a last question that was cut short.
-                (Look::Silent(_), Some((at, status))) if late && at.elapsed() < ANSWER => {
+                (Look::Late, Some((at, status))) if late && at.elapsed() < ANSWER => {
                     Look::Status(status)
                 }
                 (look, _) => look,
             };
-            if let Look::Status(status) = look {
-                answered = Some((Instant::now(), status));
-            }
             if let Some(exit) = instance.try_wait() {
                 return Verdict::Ended(exit);
             }
@@ -207,6 +212,7 @@ impl HealthCheck<'_> {
             Look::Status(200..400) => return Ok(()),
             Look::Status(status) => self.visit.answered(*status),
             Look::Silent(what) => what.clone(),
+            Look::Late => LATE.to_owned(),
         };
         let seconds = self.timeout.seconds();
         Err(Some(format!("GET {path} did not succeed within {seconds} seconds: {what}")))
@@ -223,6 +229,7 @@ impl HealthCheck<'_> {
                 say(&format!("GET /: {}", self.visit.answered(*status)))
             }
             Look::Silent(what) => say(&format!("GET /: {what}{alive}")),
+            Look::Late => say(&format!("GET /: {LATE}{alive}")),
             _ => {}
         }
     }
@@ -259,6 +266,7 @@ impl HealthCheck<'_> {
         let mut go_on = || instance.try_wait().is_none() && !cancel.is_cancelled();
         match get(stream, self.path.as_str(), &self.visit, until, &mut go_on) {
             Ok(status) => Look::Status(status),
+            Err(error) if error.kind() == ErrorKind::TimedOut => Look::Late,
             Err(error) => Look::Silent(error.to_string()),
         }
     }
@@ -331,7 +339,7 @@ fn get(
             Err(error) => return Err(error),
         }
         if Instant::now() >= until || !go_on() {
-            return Err(io::Error::new(ErrorKind::TimedOut, "it did not answer in time"));
+            return Err(ErrorKind::TimedOut.into());
         }
     }
     let status = std::str::from_utf8(&line).ok().and_then(read_status);

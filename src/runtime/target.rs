@@ -4,14 +4,14 @@ use crate::model::{AppId, DeployId, Wanted};
 use crate::router::Target;
 use crate::store::{App, AppText};
 
-/// Of an app.
+/// Where an app's requests go.
 #[must_use]
 pub fn target_of(app: &App) -> Target {
     let files = app.live_release.as_ref().filter(|_| app.is_static);
     target(app.wanted, files.map(|live| (app.id.clone(), live.clone())), app.port())
 }
 
-/// Of an app as it is shown.
+/// Where they go, of an app as it is shown.
 #[must_use]
 pub fn target_of_text(app: &AppText<'_>) -> Target {
     let files = app.live_release.filter(|_| app.is_static);

@@ -121,7 +121,7 @@ impl EtcFiles {
     }
 
     /// Puts that program there, a copy: this one as it runs, whatever becomes of its file,
-    /// and every user who may read that.
+    /// and no matter which users may read that.
     ///
     /// # Errors
     /// The sentence that says why it could not be put there.

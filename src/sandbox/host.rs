@@ -27,7 +27,7 @@ const NEEDED: [(&str, &str); 6] = [
 /// Programs that make things better.
 const OPTIONAL: [&str; 2] = ["ionice", "unshare"];
 
-/// The machine that we run on.
+/// The host that we run on.
 #[derive(Debug)]
 pub struct Host {
     /// Whose processes an app's are.

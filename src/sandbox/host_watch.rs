@@ -6,10 +6,11 @@ use super::fences::{self, Fences};
 use super::host::Host;
 use super::host_probe::probe;
 use super::port_range::picked_by_kernel;
+use crate::disk::layout::Layout;
 use crate::proc::Cancel;
 use crate::sync::{lock, wait_until, wait_while};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -30,10 +31,7 @@ const GUARD: Duration = Duration::from_secs(2);
 
 /// What is known of the host.
 pub struct HostWatch {
-    /// Where the files are that stand in for the machine's own.
-    etc: PathBuf,
-    /// Where all apps are.
-    apps: PathBuf,
+    layout: Layout,
     known: Mutex<Known>,
     changed: Condvar,
     stop: Cancel,
@@ -47,14 +45,13 @@ struct Known {
 }
 
 impl HostWatch {
-    /// Nothing is known yet. `etc` is a directory for the files that stand in for the
-    /// machine's own, `apps` the one with all apps.
+    /// Nothing is known yet.
     ///
     /// # Errors
     /// When the process has no descriptor left.
-    pub fn new(etc: PathBuf, apps: PathBuf) -> io::Result<Self> {
+    pub fn new(layout: Layout) -> io::Result<Self> {
         let stop = Cancel::new()?;
-        Ok(Self { etc, apps, known: Mutex::default(), changed: Condvar::new(), stop })
+        Ok(Self { layout, known: Mutex::default(), changed: Condvar::new(), stop })
     }
 
     /// What was found last; `None` before the first look has ended.
@@ -116,11 +113,13 @@ impl HostWatch {
     }
 
     fn look(&self, has_program: &mut bool) -> Result<Host, String> {
+        // Made again, should it have gone meanwhile.
+        let etc = self.layout.etc().map_err(|e| e.to_string())?;
         if !*has_program {
-            EtcFiles::new(&self.etc).put_program(Path::new(THIS_PROGRAM))?;
+            EtcFiles::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
             *has_program = true;
         }
-        probe(&self.etc, &self.apps, &self.stop)
+        probe(&etc, &self.layout.apps(), &self.stop)
     }
 
     /// Looks at the fences again and again until then; `false` when the server stops.
@@ -169,7 +168,9 @@ mod tests {
 
     #[test]
     fn nobody_who_asks_waits_and_a_stop_ends_the_pause() {
-        let watch = HostWatch::new(PathBuf::new(), PathBuf::new()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let data = crate::data_dir::DataDir::open(&dir.path().join("data")).unwrap();
+        let watch = HostWatch::new(Layout::new(data)).unwrap();
         assert!(watch.last().is_none() && watch.fences().is_none());
         watch.note(|known| known.host = Some(Err("nothing installed".into())));
         assert!(matches!(watch.last(), Some(Err(why)) if why == "nothing installed"));

@@ -1,4 +1,4 @@
-//! Why a Git did not do its part, told apart by what it said.
+//! Why there is no source, told apart by what Git said, in words that an owner can use.
 
 use crate::proc::Exit;
 use crate::sandbox::limits::FETCH_MEMORY;

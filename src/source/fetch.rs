@@ -62,7 +62,7 @@ pub struct Commit {
 
 /// What to fetch and where to.
 pub struct Fetch<'a> {
-    /// The machine.
+    /// What runs Git.
     pub host: &'a Host,
     /// The app's own number.
     pub slot: u16,

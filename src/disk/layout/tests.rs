@@ -3,15 +3,15 @@
 use super::*;
 use crate::sandbox::host_probe;
 
-fn places() -> (Layout, tempfile::TempDir) {
+fn layout() -> (Layout, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(&dir.path().join("data")).unwrap();
     (Layout::new(data), dir)
 }
 
 #[test]
-fn a_recipe_is_read_back_only_while_its_release_is_there() {
-    let (layout, _dir) = places();
+fn a_start_spec_is_read_back_only_while_its_release_is_there() {
+    let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
@@ -26,7 +26,7 @@ fn a_recipe_is_read_back_only_while_its_release_is_there() {
 
 #[test]
 fn what_a_build_planted_does_not_lead_a_removal_astray() {
-    let (layout, dir) = places();
+    let (layout, dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
@@ -45,7 +45,7 @@ fn what_a_build_planted_does_not_lead_a_removal_astray() {
 
 #[test]
 fn a_build_cache_is_given_up_when_it_has_grown_too_large() {
-    let (layout, _dir) = places();
+    let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
@@ -60,7 +60,7 @@ fn a_build_cache_is_given_up_when_it_has_grown_too_large() {
 
 #[test]
 fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
-    let (layout, _dir) = places();
+    let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
@@ -75,7 +75,7 @@ fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
 
 #[test]
 fn two_may_put_the_same_aside_at_once() {
-    let (layout, _dir) = places();
+    let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
@@ -97,7 +97,7 @@ fn two_may_put_the_same_aside_at_once() {
 
 #[test]
 fn an_app_is_removed_with_or_without_its_data() {
-    let (layout, _dir) = places();
+    let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();

@@ -1,6 +1,6 @@
 //! Removes trees that an app has filled, in memory that does not grow with them.
 
-use super::{ENTER, enter, entries, or_by_other_hands};
+use super::{ENTER, enter, entries, or_as_root_of_range};
 use rustix::fs::{AtFlags, Mode, RenameFlags, fstat, open, renameat_with, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -31,7 +31,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 /// # Errors
 /// Also when it was interrupted.
 pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-    or_by_other_hands(remove_ours(path, go_on).map(drop), |range| range.remove(path, go_on))
+    or_as_root_of_range(remove_ours(path, go_on).map(drop), |range| range.remove(path, go_on))
 }
 
 /// Answers how many names were kept at most.

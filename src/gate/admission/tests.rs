@@ -17,7 +17,7 @@ fn client(n: u8) -> Client {
     Client::of([192, 0, 2, n].into())
 }
 
-/// Admission one connection of a client and waits until the clock of the seats ticks,
+/// Admits one connection of a client and waits until the clock of the seats ticks,
 /// so that the order of idleness is beyond doubt.
 fn seat(seats: &Arc<Admission>, n: u8) -> Option<(Permit, TcpStream)> {
     let (ours, theirs) = pair();

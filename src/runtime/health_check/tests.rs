@@ -12,7 +12,7 @@ use std::net::TcpListener;
 /// What must not wait for a minute did not; no measure of speed.
 const LONG_BEFORE: Duration = Duration::from_secs(30);
 
-fn machine() -> (Host, tempfile::TempDir) {
+fn host() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     (host_probe::here(dir.path()), dir)
 }
@@ -54,7 +54,7 @@ fn visit() -> Visit {
 
 /// Starts `address port answers` with `PORT` in the place of the port, and checks it.
 fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let port = Ports::default().fresh().unwrap();
     let sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
@@ -139,7 +139,7 @@ fn it_is_asked_as_a_visitor_would() {
                      c, _ = s.accept(); lines = c.recv(4000).decode().split('\\r\\n')\n    \
                      good = all(line in lines for line in os.environ['LINES'].split('|'))\n    \
                      c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' if good else b'HTTP/1.1 500 No\\r\\n\\r\\n'); c.close()\n";
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let port = Ports::default().fresh().unwrap();
     let lines = "GET / HTTP/1.1|Host: shop.example.com|X-Forwarded-Host: shop.example.com|\
                  X-Forwarded-Proto: https|X-Forwarded-For: 127.0.0.1|X-Real-Ip: 127.0.0.1";
@@ -189,7 +189,7 @@ fn the_sentence_says_where_it_listens_instead() {
 
 #[test]
 fn somebody_elses_listener_proves_nothing() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 6).env("PATH", "/usr/bin:/bin").log(LOG);
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec sleep 60", &log).unwrap();
@@ -205,7 +205,7 @@ fn somebody_elses_listener_proves_nothing() {
 
 #[test]
 fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = foreign.local_addr().unwrap().port();
     // Of IPv6 alone, so that both can have it; a connection to 127.0.0.1 goes to the other.

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 /// A machine, and a directory that stands for the data directory.
-fn machine() -> (Host, tempfile::TempDir) {
+fn host() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let etc = dir.path().join("sandbox");
     fs::create_dir(&etc).unwrap();
@@ -28,7 +28,7 @@ fn out(sandbox: &Sandbox<'_>, script: &str) -> String {
 
 #[test]
 fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     for purpose in [Purpose::Fetch, Purpose::Build, Purpose::Run] {
         let sandbox = Sandbox::new(&host, purpose, 7);
         let status = out(&sandbox, "grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status");
@@ -53,7 +53,7 @@ fn it_has_no_capability_no_more_privileges_and_no_user_namespace() {
 
 #[test]
 fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     // Python's ctypes makes the call itself: io_uring_setup, keyctl (where x86-64 and
     // others differ, the number is asked of the architecture), unshare by name.
@@ -79,7 +79,7 @@ fn calls_that_no_app_needs_are_refused_and_threads_and_processes_are_not() {
 
 #[test]
 fn p32_of_sockets_there_are_unix_netlink_tcp_udp_and_pings_and_no_other() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     // All that is not refused, whether this kernel has it or not: an error of the kernel's own
     // counts as allowed. Twice: with the flags that a type may have, and as a pair.
@@ -121,7 +121,7 @@ fn p32_of_sockets_there_are_unix_netlink_tcp_udp_and_pings_and_no_other() {
 
 #[test]
 fn the_host_cannot_be_reached_through_open_files() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7);
     let script = "for fd in 0 1 2 3 4 5 6 7 8 9; do ls -d /proc/1/fd/$fd/../etc/.. ; done; \
                   ls /proc/1/root/root /proc/1/cwd/root; ls /proc/1/root/.. /proc/self/fd; true";
@@ -138,7 +138,7 @@ fn the_host_cannot_be_reached_through_open_files() {
 
 #[test]
 fn it_sees_the_system_and_what_was_bound_and_nothing_else() {
-    let (host, dir) = machine();
+    let (host, dir) = host();
     let secret = dir.path().join("admin_token.txt");
     fs::write(&secret, "bpaas_secret").unwrap();
     let data = dir.path().join("app");
@@ -169,7 +169,7 @@ fn it_sees_the_system_and_what_was_bound_and_nothing_else() {
 
 #[test]
 fn values_arrive_exactly_and_only_in_the_environment() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let odd = "a  b\n\\n\\\\ 'x' \"$HOME\" `id` $(id) %s %d * \t\r ä\n\n";
     let sandbox = Sandbox::new(&host, Purpose::Run, 7)
         .env("PATH", "/usr/bin:/bin")
@@ -194,7 +194,7 @@ fn values_arrive_exactly_and_only_in_the_environment() {
 
 #[test]
 fn nothing_runs_with_half_of_its_environment() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7);
     let whole = Inside { command: vec!["/bin/echo".into(), "it runs".into()], ..Inside::default() };
     let whole = whole.message();
@@ -211,7 +211,7 @@ fn nothing_runs_with_half_of_its_environment() {
 
 #[test]
 fn as_much_environment_as_is_allowed_arrives_in_time_that_grows_no_faster_than_it() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let arrives = |total: usize| {
         let mut sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
         for n in 0..MAX_ENV_VARS {
@@ -231,7 +231,7 @@ fn as_much_environment_as_is_allowed_arrives_in_time_that_grows_no_faster_than_i
 
 #[test]
 fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
-    let (host, dir) = machine();
+    let (host, dir) = host();
     let app = dir.path().join("app");
     fs::create_dir(&app).unwrap();
     fs::set_permissions(&app, fs::Permissions::from_mode(0o777)).unwrap();
@@ -249,7 +249,7 @@ fn a_library_of_the_owners_is_never_loaded_before_the_privileges_are_gone() {
 
 #[test]
 fn an_app_can_read_what_it_needs_of_the_system() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7).env("PATH", "/usr/bin:/bin");
     for path in ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/usr/bin/env"] {
         assert_ne!(out(&sandbox, &format!("wc -c <{path}")), "0", "{path}");
@@ -268,7 +268,7 @@ fn an_app_can_read_what_it_needs_of_the_system() {
 
 #[test]
 fn limits_are_in_force_inside() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let limits =
         "ulimit -c; ulimit -n; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
     let open = host.open_files;
@@ -289,7 +289,7 @@ fn limits_are_in_force_inside() {
 
 #[test]
 fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
-    let (host, dir) = machine();
+    let (host, dir) = host();
     let shared = dir.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
@@ -329,7 +329,7 @@ fn an_apps_releases_and_its_build_do_not_take_each_others_processes() {
 
 #[test]
 fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let build = Sandbox::new(&host, Purpose::Build, 7);
     assert_eq!(run(&build, "exit 7").exit, Exit::Code(7));
     assert_eq!(run(&build, "kill -9 $$").exit, Exit::Code(128 + 9));
@@ -349,7 +349,7 @@ fn a_build_dies_with_its_bubblewrap_and_reports_its_code() {
 
 #[test]
 fn an_app_has_no_signal_blocked_though_its_first_process_has() {
-    let (host, _dir) = machine();
+    let (host, _dir) = host();
     let files = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
     let sandbox = Sandbox::new(&host, Purpose::Run, 7).log(1 << 20);
     // Not through a shell, which may let all signals through by itself.

@@ -110,11 +110,11 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
         let host = host_probe::here(&dir.path().join("sandbox"));
-        let place = Self { host, dir };
+        let fixture = Self { host, dir };
         for name in ["repo", "release"] {
-            place.fresh(name);
+            fixture.fresh(name);
         }
-        place
+        fixture
     }
 
     fn fresh(&self, name: &str) -> PathBuf {
@@ -193,113 +193,113 @@ const OPEN: Rule = |_, _| None;
 
 #[test]
 fn a_branch_is_checked_out_without_git_and_updates_arrive() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
-    let first = place.fetch(&url, "main", None).unwrap();
+    let first = fixture.fetch(&url, "main", None).unwrap();
     assert_eq!((first.hash.len(), first.subject.as_str()), (40, "first commit"));
-    assert_eq!(fs::read_to_string(place.release("app.py")).unwrap(), "print(1)");
-    assert!(place.release("sub/--option").exists() && !place.release(".git").exists());
-    assert!(fs::symlink_metadata(place.release("link")).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(fixture.release("app.py")).unwrap(), "print(1)");
+    assert!(fixture.release("sub/--option").exists() && !fixture.release(".git").exists());
+    assert!(fs::symlink_metadata(fixture.release("link")).unwrap().is_symlink());
     let shop = origin.path().join("shop");
     fs::write(shop.join("new"), "x").unwrap();
     fs::remove_file(shop.join("app.py")).unwrap();
     git(&shop, &["add", "-A"]);
     git(&shop, &["commit", "-q", "--amend", "-m", "rewritten"]);
     // The remote's default branch, over a history that was rewritten.
-    let second = place.fetch(&url, "", None).unwrap();
+    let second = fixture.fetch(&url, "", None).unwrap();
     assert_ne!(first.hash, second.hash);
-    assert!(place.release("new").exists() && !place.release("app.py").exists());
-    assert_eq!(place.fetch(&url, "main", None).unwrap(), second, "nothing new is fine");
+    assert!(fixture.release("new").exists() && !fixture.release("app.py").exists());
+    assert_eq!(fixture.fetch(&url, "main", None).unwrap(), second, "nothing new is fine");
 }
 
 #[test]
 fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
-    place.fetch(&url, "main", None).unwrap();
-    let repo = place.dir.path().join("repo");
+    fixture.fetch(&url, "main", None).unwrap();
+    let repo = fixture.dir.path().join("repo");
     let plant = "printf '[user]\\n\\tname = x\\n' | tee system >.gitconfig; mkdir -p hooks; \
                  printf '#!/bin/sh\\ntouch /repo/ran\\n' >hooks/reference-transaction; \
                  chmod +x hooks/*";
-    host_probe::as_app(&place.host, 3, &repo, plant);
+    host_probe::as_app(&fixture.host, 3, &repo, plant);
     let scopes = "git config --list --show-scope | cut -f1 | sort -u";
     let found = format!("export HOME=/repo GIT_CONFIG_SYSTEM=/repo/system; {scopes}");
-    assert_eq!(place.beside_git(&found).1, "command\nlocal");
+    assert_eq!(fixture.beside_git(&found).1, "command\nlocal");
     let open = format!("unset GIT_CONFIG_NOSYSTEM GIT_CONFIG_GLOBAL; {found}");
-    assert_eq!(place.beside_git(&open).1, "command\nglobal\nlocal\nsystem", "they are there");
+    assert_eq!(fixture.beside_git(&open).1, "command\nglobal\nlocal\nsystem", "they are there");
 
     let shop = origin.path().join("shop");
     git(&shop, &["commit", "-q", "--allow-empty", "-m", "second"]);
-    assert_eq!(place.fetch(&url, "main", None).unwrap().subject, "second");
+    assert_eq!(fixture.fetch(&url, "main", None).unwrap().subject, "second");
     assert!(!repo.join("ran").exists(), "a hook ran");
     let write = "commit=$(git for-each-ref --count=1 --format='%(objectname)') && \
                  GIT_CONFIG_COUNT=0 git update-ref refs/x \"$commit\"";
-    assert_eq!(place.beside_git(write), (true, String::new()));
+    assert_eq!(fixture.beside_git(write), (true, String::new()));
     assert!(repo.join("ran").exists(), "it is a hook that runs where hooks do");
 }
 
 /// Two locks on one door: the list of protocols, and the configuration. Each holds alone.
 #[test]
 fn git_speaks_http_alone() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
-    place.fetch(&host.url("shop/.git"), "main", None).unwrap();
+    fixture.fetch(&host.url("shop/.git"), "main", None).unwrap();
     let list = "git -c protocol.allow=always ls-remote";
     for unlocked in ["", "GIT_CONFIG_COUNT=0", "-u GIT_ALLOW_PROTOCOL"] {
         for url in ["file:///repo", "/repo", "ext::sh -c touch% /repo/ran"] {
-            let (well, said) = place.beside_git(&format!("env {unlocked} {list} '{url}'"));
+            let (well, said) = fixture.beside_git(&format!("env {unlocked} {list} '{url}'"));
             assert!(!well && said.contains("not allowed"), "{unlocked} {url}: {said}");
         }
     }
     let both = format!("env -u GIT_ALLOW_PROTOCOL GIT_CONFIG_COUNT=0 {list} file:///repo");
-    assert!(place.beside_git(&both).0, "without either it would");
-    assert!(!place.dir.path().join("repo/ran").exists());
+    assert!(fixture.beside_git(&both).0, "without either it would");
+    assert!(!fixture.dir.path().join("repo/ran").exists());
 }
 
 #[test]
 fn a_broken_cache_is_made_anew_and_a_large_one_too() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
-    let first = place.fetch(&url, "main", None).unwrap();
-    let repo = place.dir.path().join("repo");
+    let first = fixture.fetch(&url, "main", None).unwrap();
+    let repo = fixture.dir.path().join("repo");
     // What a Git that was killed while it fetched, or while it checked out, leaves behind.
     for broken in ["shallow.lock", "config", "index.lock"] {
-        host_probe::as_app(&place.host, 3, &repo, &format!("echo '[broken' >{broken}"));
-        assert_eq!(place.fetch(&url, "main", None).unwrap(), first, "{broken}");
+        host_probe::as_app(&fixture.host, 3, &repo, &format!("echo '[broken' >{broken}"));
+        assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first, "{broken}");
     }
     let packs_in = format!("for n in $(seq {PACKS}); do : >objects/pack/pack-$n.pack; done");
-    host_probe::as_app(&place.host, 3, &repo, &packs_in);
-    assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
+    host_probe::as_app(&fixture.host, 3, &repo, &packs_in);
+    assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
     let large = "for n in 1 2 3 4; do truncate -s 200M objects/pack/pack-$n.pack; done";
-    host_probe::as_app(&place.host, 3, &repo, large);
-    assert_eq!(place.fetch(&url, "main", None).unwrap(), first);
+    host_probe::as_app(&fixture.host, 3, &repo, large);
+    assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
 }
 
 #[test]
 fn what_is_missing_is_said_in_one_sentence() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let host = GitHost::start(origin.path().to_owned(), OPEN);
-    let branch = place.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
+    let branch = fixture.fetch(&host.url("shop/.git"), "nope", None).unwrap_err();
     assert_eq!(branch, "the repository has no branch named nope; it has only main");
-    let repo = place.fetch(&host.url("other.git"), "main", None).unwrap_err();
+    let repo = fixture.fetch(&host.url("other.git"), "main", None).unwrap_err();
     assert!(repo.contains("was not found on http://127.0.0.1"), "{repo}");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = RepoUrl::parse(&format!("http://127.0.0.1:{nobody}/a/b")).unwrap();
-    let closed = place.fetch(&url, "main", None).unwrap_err();
+    let closed = fixture.fetch(&url, "main", None).unwrap_err();
     assert!(closed.contains("nothing answers there"), "{closed}");
     let url = RepoUrl::parse("http://no-such-host.invalid/a/b").unwrap();
-    let unknown = place.fetch(&url, "main", None).unwrap_err();
+    let unknown = fixture.fetch(&url, "main", None).unwrap_err();
     assert!(unknown.contains("could not be resolved"), "{unknown}");
 }
 
 #[test]
 fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
-    let (origin, place) = (repository(), Fixture::new());
+    let (origin, fixture) = (repository(), Fixture::new());
     let noise: Vec<u8> =
         (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(origin.path().join("shop/noise"), noise).unwrap();
@@ -307,14 +307,14 @@ fn a_repository_that_is_too_large_is_refused_before_it_fills_the_disk() {
     git(&origin.path().join("shop"), &["commit", "-q", "-m", "noise"]);
     let host = GitHost::start(origin.path().to_owned(), OPEN);
     let url = host.url("shop/.git");
-    let within = |limits| place.fetch_within(&url, "main", None, limits).unwrap_err();
+    let within = |limits| fixture.fetch_within(&url, "main", None, limits).unwrap_err();
     let small = FetchLimits { bytes: 100_000, ..FetchLimits::default() };
     let pack = within(small);
     assert!(pack.contains("repository is larger than 0 MiB, for which the disk"), "{pack}");
     let few = within(FetchLimits { files: 3, ..FetchLimits::default() });
     assert!(few.contains("more than 3 files"), "{few}");
-    assert_eq!(fs::read_dir(place.release("")).unwrap().count(), 0, "nothing was checked out");
-    assert!(place.fetch(&url, "main", None).is_ok());
+    assert_eq!(fs::read_dir(fixture.release("")).unwrap().count(), 0, "nothing was checked out");
+    assert!(fixture.fetch(&url, "main", None).is_ok());
     // The pack is there already, so now it is the files that are too large.
     let files = within(small);
     assert!(files.contains("files of the commit are larger than"), "{files}");
@@ -389,14 +389,14 @@ fn a_token_goes_to_its_host_and_decides() {
         (!has).then_some("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"")
     };
     let host = GitHost::start(origin.path().to_owned(), rule);
-    let (place, url) = (Fixture::new(), host.url("shop/.git"));
-    assert!(place.fetch(&url, "main", Some("s3cret-token-value")).is_ok());
-    assert!(place.fetch(&url, "main", Some("user:s3cret-token-value")).is_ok());
-    let wrong = place.fetch(&url, "main", Some("wr0ng-token-value")).unwrap_err();
+    let (fixture, url) = (Fixture::new(), host.url("shop/.git"));
+    assert!(fixture.fetch(&url, "main", Some("s3cret-token-value")).is_ok());
+    assert!(fixture.fetch(&url, "main", Some("user:s3cret-token-value")).is_ok());
+    let wrong = fixture.fetch(&url, "main", Some("wr0ng-token-value")).unwrap_err();
     assert!(wrong.contains("refused the token"), "{wrong}");
-    let none = place.fetch(&url, "main", None).unwrap_err();
+    let none = fixture.fetch(&url, "main", None).unwrap_err();
     assert!(none.contains("has no token"), "{none}");
-    let config = fs::read_to_string(place.dir.path().join("repo/config")).unwrap();
+    let config = fs::read_to_string(fixture.dir.path().join("repo/config")).unwrap();
     assert!(!config.contains("s3cret") && !config.to_lowercase().contains("header"), "{config}");
 }
 
@@ -411,8 +411,8 @@ fn a_redirect_is_not_followed_with_the_token_in_hand() {
     );
     TARGET.set(location.leak()).unwrap();
     let host = GitHost::start(origin.path().to_owned(), |_, _| TARGET.get().copied());
-    let place = Fixture::new();
-    let moved = place.fetch(&host.url("shop"), "main", Some("s3cret-token-value")).unwrap_err();
+    let fixture = Fixture::new();
+    let moved = fixture.fetch(&host.url("shop"), "main", Some("s3cret-token-value")).unwrap_err();
     assert!(moved.contains("has moved"), "{moved}");
     assert!(other.requests.lock().unwrap().is_empty(), "the other host heard nothing");
 }
@@ -421,7 +421,7 @@ fn a_redirect_is_not_followed_with_the_token_in_hand() {
 fn a_host_that_never_answers_can_be_cancelled() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://127.0.0.1:{}/a/b", silent.local_addr().unwrap().port());
-    let place = Fixture::new();
+    let fixture = Fixture::new();
     let cancel = Cancel::new().unwrap();
     let pull = cancel.clone();
     std::thread::spawn(move || {
@@ -430,14 +430,14 @@ fn a_host_that_never_answers_can_be_cancelled() {
         std::thread::park_timeout(Duration::from_secs(20));
     });
     let fetch = Fetch {
-        host: &place.host,
+        host: &fixture.host,
         slot: 3,
         url: &RepoUrl::parse(&url).unwrap(),
         branch: &Branch::parse("main").unwrap(),
         token: None,
         root: "",
-        cache: &place.dir.path().join("repo"),
-        release: &place.dir.path().join("release"),
+        cache: &fixture.dir.path().join("repo"),
+        release: &fixture.dir.path().join("release"),
         redactor: &Redactor::default(),
         limits: FetchLimits::default(),
         space: &|| ENDLESS,
