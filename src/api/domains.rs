@@ -1,7 +1,6 @@
 //! Where an app's host names lead, and how it is with their certificates.
 
-use super::{Answer, Api, ApiError};
-use crate::auth::Session;
+use super::{Answer, Answered, Call};
 use crate::deploy::HostName;
 use crate::router::Certificate;
 use serde::Serialize;
@@ -76,7 +75,7 @@ fn message(name: &HostName, own: &[IpAddr]) -> Option<String> {
     }
 }
 
-pub(super) fn list(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let (names, own) = api.deployer.host_names(&api.app(id)?);
     let domains: Vec<_> = names.into_iter().map(|name| DomainView::of(name, &own)).collect();
     Ok(Answer::json(200, &json!({"domains": domains})))

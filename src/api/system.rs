@@ -1,7 +1,6 @@
 //! Facts about this server and its machine.
 
-use super::{Answer, Api, ApiError, Request};
-use crate::auth::Session;
+use super::{Answer, Answered, Call};
 use crate::deploy::Runtime;
 use crate::router::RouterState;
 use crate::sandbox::fences::Fences;
@@ -47,12 +46,12 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub(super) fn session(_: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn session(_: &Call<'_>, _: &str) -> Answered {
     let answer = json!({"version": env!("CARGO_PKG_VERSION"), "hostName": host_name()});
     Ok(Answer::json(200, &answer))
 }
 
-pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let machine = (api.machine)();
     let (ready, message) = match api.deployer.runtime() {
         Runtime::Ready => (true, None),
