@@ -18,8 +18,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
 const DEFAULT_DATA_DIR: &str = "data";
 
-/// All variables that are read.
-const NAMES: [&str; 15] = [
+/// All variables that are read, besides those that mean nothing without a router.
+const NAMES: [&str; 9] = [
     "ADMIN_TOKEN",
     "LISTEN_ADDR",
     "TRUST_PROXY",
@@ -28,13 +28,7 @@ const NAMES: [&str; 15] = [
     "CREDENTIALS_DIRECTORY",
     "DATA_DIR",
     "ROUTER",
-    "BASE_DOMAIN",
-    "ROUTER_BIND",
-    "HTTP_PORT",
-    "HTTPS_PORT",
     "DASHBOARD_DOMAIN",
-    "ACME_EMAIL",
-    "PRIVATE_TLS",
 ];
 
 /// Different characters that a pinned token has at least. Of 32 random digits fewer come up

@@ -5,7 +5,7 @@ use super::fields::{Fields, token};
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::Deployer;
-use crate::model::{AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Secret, Trigger};
+use crate::model::{AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Trigger};
 use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
 use serde::Serialize;
 use serde_json::json;
@@ -96,8 +96,20 @@ pub(super) fn one_line(Call { api, request, .. }: &Call<'_>, _: &str) -> Answere
     // Nothing is made or changed for a deploy that cannot be.
     api.deployer.check_runtime()?;
     let app = match existing(api, &repo, &branch, name.as_ref())? {
-        Some(app) => with_token(api, app, git_token)?,
-        None => new_app(api, repo, branch, name, git_token)?,
+        Some(app) => {
+            if let Some(token) = git_token {
+                let draft = AppDraft { git_token: TokenChange::Set(token), ..app.draft() };
+                api.store.update_app(&app.id, &draft)?;
+                api.refresh_redactor(&app.id)?;
+            }
+            app
+        }
+        None => api.make(&AppDraft {
+            name: name.map_or_else(|| name_from(&repo), Ok)?,
+            git_repo: repo,
+            git_token: git_token.map_or(TokenChange::Keep, TokenChange::Set),
+            settings: AppSettings { branch, ..AppSettings::default() },
+        })?,
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
     let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
@@ -111,44 +123,16 @@ fn existing(
     branch: &Branch,
     name: Option<&AppName>,
 ) -> Result<Option<App>, ApiError> {
-    let Some(name) = name else {
-        let apps = api.store.apps()?;
-        return Ok(apps.into_iter().find(|a| a.git_repo == *repo && a.settings.branch == *branch));
-    };
+    let is_it = |app: &App| app.git_repo == *repo && app.settings.branch == *branch;
+    let Some(name) = name else { return Ok(api.store.apps()?.into_iter().find(is_it)) };
     match api.store.app_named(name)? {
-        Some(app) if app.git_repo != *repo || app.settings.branch != *branch => Err(ApiError::new(
+        Some(app) if !is_it(&app) => Err(ApiError::new(
             409,
             "name_taken",
             "name belongs to an app with another repository or branch; choose another name",
         )),
         found => Ok(found),
     }
-}
-
-fn with_token(api: &Api, app: App, token: Option<Secret>) -> Result<App, ApiError> {
-    if let Some(token) = token {
-        let draft = AppDraft { git_token: TokenChange::Set(token), ..app.draft() };
-        api.store.update_app(&app.id, &draft)?;
-        api.refresh_redactor(&app.id)?;
-    }
-    Ok(app)
-}
-
-fn new_app(
-    api: &Api,
-    repo: RepoUrl,
-    branch: Branch,
-    name: Option<AppName>,
-    git_token: Option<Secret>,
-) -> Result<App, ApiError> {
-    let name = name.map_or_else(|| name_from(&repo), Ok)?;
-    let draft = AppDraft {
-        name,
-        git_repo: repo,
-        git_token: git_token.map_or(TokenChange::Keep, TokenChange::Set),
-        settings: AppSettings { branch, ..AppSettings::default() },
-    };
-    api.make(&draft)
 }
 
 /// A name out of the repository's: lower case, other characters as dashes.

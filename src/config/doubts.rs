@@ -28,11 +28,12 @@ pub fn doubts(names: impl Iterator<Item = OsString>, routing: &Routing) -> Vec<S
 
 /// Which of our names a name that is none of them most likely stands for.
 fn meant(name: &str) -> Option<&'static str> {
-    if NAMES.contains(&name) {
+    let mut names = NAMES.into_iter().chain(OF_THE_ROUTER);
+    if names.clone().any(|ours| ours == name) {
         return None;
     }
     let bare = bare(name);
-    NAMES.into_iter().find(|ours| {
+    names.find(|ours| {
         let ours = self::bare(ours);
         let slips = ours.len().max(bare.len()) / FOR_ONE_SLIP;
         differences(&ours, &bare) <= slips || ours.len() >= LONG && bare.starts_with(&ours)
@@ -101,6 +102,7 @@ mod tests {
     #[test]
     fn settings_and_the_names_of_others_are_nothing_to_tell() {
         assert_eq!(said(&NAMES, true), [""; 0]);
+        assert_eq!(said(&OF_THE_ROUTER, true), [""; 0]);
         let others = [
             "HTTP_PROXY",
             "HTTPS_PROXY",
