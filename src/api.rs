@@ -13,7 +13,6 @@ mod env;
 mod error;
 mod fields;
 mod hooks;
-mod json;
 mod query;
 mod security;
 mod settings;
@@ -33,7 +32,7 @@ use crate::journal::Journal;
 use crate::model::Client;
 use crate::store::Store;
 use fields::no_body;
-use query::Query;
+use query::parameters;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,18 +87,17 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
-type OpenHandler<'a> = Box<dyn FnOnce(&Api, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
+type Answered = Result<Answer, ApiError>;
 
-type Handler<'a> = Box<dyn FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a>;
-
-/// A handler for signed-in owners, and what it reads of a request. What it does not read
-/// is refused: nobody shall believe that it did something.
-struct Route<'a> {
-    handler: Handler<'a>,
-    reads: Reads,
+/// What a handler for signed-in owners works with; nobody comes by one without a [`Session`].
+struct Call<'a> {
+    api: &'a Api,
+    session: &'a Session,
+    request: &'a Request<'a>,
 }
 
-/// What a handler reads besides the path.
+/// What a handler reads of a request besides the path. What it does not read is refused: nobody
+/// shall believe that it did something.
 #[derive(PartialEq)]
 enum Reads {
     Nothing,
@@ -107,88 +105,77 @@ enum Reads {
     Body,
 }
 
-impl Route<'_> {
-    fn with_query(self) -> Self {
-        Self { reads: Reads::Query, ..self }
-    }
-
-    fn with_body(self) -> Self {
-        Self { reads: Reads::Body, ..self }
-    }
-
+impl Reads {
     fn check(&self, request: &Request<'_>) -> Result<(), ApiError> {
-        if self.reads != Reads::Query {
-            Query::of(request.query)?.finish()?;
+        if *self != Self::Query {
+            parameters(request.query)?.finish()?;
         }
         // With other methods a body has no meaning (RFC 9110, 9.3).
-        if self.reads != Reads::Body && matches!(request.method, "POST" | "PUT" | "PATCH") {
+        if *self != Self::Body && matches!(request.method, "POST" | "PUT" | "PATCH") {
             no_body(request.body)?;
         }
         Ok(())
     }
 }
 
-/// Takes care of the closure's type: a route for signed-in owners, whose path says it all.
-fn owner<'a>(
-    handler: impl FnOnce(&Api, &Session, &Request<'_>) -> Result<Answer, ApiError> + 'a,
-) -> Route<'a> {
-    Route { handler: Box::new(handler), reads: Reads::Nothing }
+/// A handler, what it reads, and the part of the path that names what it is about.
+type Route<'a> = (Reads, fn(&Call<'_>, &str) -> Answered, &'a str);
+
+/// The app of a webhook's delivery, which proves itself otherwise than with the token (P3).
+fn hook<'a>(method: &str, path: &'a [String]) -> Option<&'a str> {
+    match (method, &borrowed(path)[..]) {
+        ("POST", ["hooks", id]) => Some(id),
+        _ => None,
+    }
 }
 
-/// The routes under `/api` that prove themselves otherwise than with the token (P3).
-fn open_route<'a>(method: &str, path: &[&'a str]) -> Option<OpenHandler<'a>> {
-    Some(match (method, path) {
-        ("POST", ["hooks", id]) => Box::new(|api, r| hooks::receive(api, r, id)),
-        _ => return None,
-    })
+fn borrowed(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
 }
 
 /// The route table: every other path under `/api`. All of it is behind the token (P3).
 fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
+    use Reads::{Body, Nothing, Query};
     Some(match (method, path) {
-        ("GET", ["session"]) => owner(system::session),
-        ("POST", ["ws-ticket"]) => owner(security::ws_ticket),
-        ("GET", ["apps"]) => owner(apps::list),
-        ("POST", ["apps"]) => owner(apps::create).with_body(),
-        ("GET", ["apps", id]) => owner(|api, s, _| apps::show(api, s, id)),
-        ("PATCH", ["apps", id]) => owner(|api, s, r| apps::change(api, s, r, id)).with_body(),
-        ("DELETE", ["apps", id]) => owner(|api, s, r| apps::remove(api, s, r, id)).with_query(),
-        ("GET", ["apps", id, "env"]) => owner(|api, s, _| env::show(api, s, id)),
-        ("GET", ["apps", id, "domains"]) => owner(|api, s, _| domains::list(api, s, id)),
-        ("PUT", ["apps", id, "env"]) => owner(|api, s, r| env::replace(api, s, r, id)).with_body(),
-        ("GET", ["apps", id, "deploys"]) => {
-            owner(|api, s, r| deploys::history(api, s, r, id)).with_query()
+        ("GET", ["session"]) => (Nothing, system::session, ""),
+        ("POST", ["ws-ticket"]) => {
+            (Nothing, |c, _| security::ws_ticket(c.api, c.session, c.request), "")
         }
-        ("POST", ["apps", id, "deploys"]) => owner(|api, s, _| deploys::create(api, s, id)),
-        ("POST", ["apps", id, "rollback"]) => {
-            owner(|api, s, r| deploys::roll_back(api, s, r, id)).with_body()
+        ("GET", ["apps"]) => (Nothing, apps::list, ""),
+        ("POST", ["apps"]) => (Body, apps::create, ""),
+        ("GET", ["apps", id]) => (Nothing, apps::show, id),
+        ("PATCH", ["apps", id]) => (Body, apps::change, id),
+        ("DELETE", ["apps", id]) => (Query, apps::remove, id),
+        ("GET", ["apps", id, "env"]) => (Nothing, env::show, id),
+        ("GET", ["apps", id, "domains"]) => (Nothing, domains::list, id),
+        ("PUT", ["apps", id, "env"]) => (Body, env::replace, id),
+        ("GET", ["apps", id, "deploys"]) => (Query, deploys::history, id),
+        ("POST", ["apps", id, "deploys"]) => (Nothing, deploys::create, id),
+        ("POST", ["apps", id, "rollback"]) => (Body, deploys::roll_back, id),
+        ("GET", ["apps", id, "log"]) => (Query, apps::log, id),
+        ("POST", ["apps", id, "webhook"]) => (Nothing, hooks::renew, id),
+        ("DELETE", ["apps", id, "webhook"]) => (Nothing, hooks::remove, id),
+        ("POST", ["apps", id, "stop"]) => (Nothing, apps::stop, id),
+        ("POST", ["apps", id, "start"]) => (Nothing, apps::start, id),
+        ("POST", ["apps", id, "restart"]) => (Nothing, apps::restart, id),
+        ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
+        ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
+        ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),
+        ("POST", ["deploy"]) => (Body, deploys::one_line, ""),
+        ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),
+        ("PUT", ["settings", "github-token"]) => (Body, settings::save_github_token, ""),
+        ("DELETE", ["settings", "github-token"]) => (Nothing, settings::delete_github_token, ""),
+        ("GET", ["security", "lockouts"]) => {
+            (Nothing, |c, _| security::lockouts(c.api, c.session, c.request), "")
         }
-        ("GET", ["apps", id, "log"]) => owner(|api, s, r| apps::log(api, s, r, id)).with_query(),
-        ("POST", ["apps", id, "webhook"]) => owner(|api, s, _| hooks::renew(api, s, id)),
-        ("DELETE", ["apps", id, "webhook"]) => owner(|api, s, _| hooks::remove(api, s, id)),
-        ("POST", ["apps", id, "stop"]) => {
-            owner(|api, s, _| apps::act(api, s, id, Deployer::stop_app))
-        }
-        ("POST", ["apps", id, "start"]) => {
-            owner(|api, s, _| apps::act(api, s, id, Deployer::start_app))
-        }
-        ("POST", ["apps", id, "restart"]) => {
-            owner(|api, s, _| apps::act(api, s, id, Deployer::restart_app))
-        }
-        ("GET", ["deploys", id]) => owner(|api, s, _| deploys::show(api, s, id)),
-        ("POST", ["deploys", id, "cancel"]) => owner(|api, s, _| deploys::cancel(api, s, id)),
-        ("GET", ["deploys", id, "log"]) => owner(|api, s, _| deploys::log(api, s, id)),
-        ("POST", ["deploy"]) => owner(deploys::one_line).with_body(),
-        ("GET", ["settings", "github-token"]) => owner(settings::github_token),
-        ("PUT", ["settings", "github-token"]) => owner(settings::save_github_token).with_body(),
-        ("DELETE", ["settings", "github-token"]) => owner(settings::delete_github_token),
-        ("GET", ["security", "lockouts"]) => owner(security::lockouts),
         ("DELETE", ["security", "lockouts", client]) => {
-            owner(|api, s, _| security::clear_lockout(api, s, client))
+            (Nothing, |c, client| security::clear_lockout(c.api, c.session, client), client)
         }
-        ("POST", ["security", "rotate-token"]) => owner(security::rotate_token),
-        ("GET", ["system"]) => owner(system::system),
-        ("GET", ["openapi.json"]) => owner(assets::openapi),
+        ("POST", ["security", "rotate-token"]) => {
+            (Nothing, |c, _| security::rotate_token(c.api, c.session, c.request), "")
+        }
+        ("GET", ["system"]) => (Nothing, system::system, ""),
+        ("GET", ["openapi.json"]) => (Nothing, assets::openapi, ""),
         _ => return None,
     })
 }
@@ -200,7 +187,7 @@ impl Api {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
         let mut answer = match path.split_once('/') {
             Some(("api", rest)) => self.under_api(request, rest),
-            _ if path == "api" => self.behind_the_token(request, ""),
+            _ if path == "api" => self.under_api(request, ""),
             Some(("ws", _)) => self.without_upgrade(request),
             _ if path == "ws" => self.without_upgrade(request),
             _ => match self.locked_out(request) {
@@ -216,36 +203,24 @@ impl Api {
 
     /// Everything under `/api`.
     fn under_api(&self, request: &Request<'_>, path: &str) -> Answer {
-        if let Ok(decoded) = decoded(path)
-            && let Some(handler) = open_route(request.method, &borrowed(&decoded))
-        {
-            return handler(self, request).unwrap_or_else(Answer::from);
+        let decoded = path.split('/').map(query::decode_segment).collect::<Result<Vec<_>, _>>();
+        if let Some(app) = decoded.as_ref().ok().and_then(|path| hook(request.method, path)) {
+            return hooks::receive(self, request, app).unwrap_or_else(Answer::from);
         }
-        self.behind_the_token(request, path)
-    }
-
-    fn behind_the_token(&self, request: &Request<'_>, path: &str) -> Answer {
-        match self.verdict(request) {
-            Verdict::Allowed(session) => {
-                let mut answer = self.routed(request, path, &session).unwrap_or_else(Answer::from);
+        match self.enter(request) {
+            Ok(session) => {
+                let answer = decoded.and_then(|path| self.routed(request, &path, &session));
+                let mut answer = answer.unwrap_or_else(Answer::from);
                 answer.proved = true;
                 answer
             }
-            Verdict::Locked { retry_after_seconds } => ApiError::locked(retry_after_seconds).into(),
-            Verdict::Refused => ApiError::wrong_token().into(),
-            Verdict::Anonymous => ApiError::no_token().into(),
+            Err(error) => error.into(),
         }
     }
 
     /// A plain request where only WebSockets are: the token counts here too.
     fn without_upgrade(&self, request: &Request<'_>) -> Answer {
-        match self.verdict(request) {
-            Verdict::Allowed(_) => ApiError::upgrade_required(),
-            Verdict::Locked { retry_after_seconds } => ApiError::locked(retry_after_seconds),
-            Verdict::Refused => ApiError::wrong_token(),
-            Verdict::Anonymous => ApiError::no_token(),
-        }
-        .into()
+        self.enter(request).map_or_else(|error| error, |_| ApiError::upgrade_required()).into()
     }
 
     /// P8: during a lockout a token is refused everywhere, also where it does not count.
@@ -257,44 +232,38 @@ impl Api {
         }
     }
 
-    fn verdict(&self, request: &Request<'_>) -> Verdict {
+    /// Who may come in.
+    fn enter(&self, request: &Request<'_>) -> Result<Session, ApiError> {
         let presented = request.authorization.and_then(bearer);
-        match request.peer {
+        let verdict = match request.peer {
             Peer::Remote(client) => self.auth.decide(presented, client),
             Peer::Local => self.auth.decide_local(presented),
+        };
+        match verdict {
+            Verdict::Allowed(session) => Ok(session),
+            Verdict::Locked { retry_after_seconds } => Err(ApiError::locked(retry_after_seconds)),
+            Verdict::Refused => Err(ApiError::wrong_token()),
+            Verdict::Anonymous => Err(ApiError::no_token()),
         }
     }
 
     fn routed(
         &self,
         request: &Request<'_>,
-        path: &str,
+        path: &[String],
         session: &Session,
     ) -> Result<Answer, ApiError> {
-        let decoded = decoded(path)?;
-        let segments = borrowed(&decoded);
+        let segments = borrowed(path);
         // HEAD is GET whose body is left out on the way.
         let method = if request.method == "HEAD" { "GET" } else { request.method };
-        if let Some(route) = route(method, &segments) {
-            route.check(request)?;
-            return (route.handler)(self, session, request);
+        if let Some((reads, handler, subject)) = route(method, &segments) {
+            reads.check(request)?;
+            return handler(&Call { api: self, session, request }, subject);
         }
-        let allowed: Vec<&str> = METHODS.into_iter().filter(|m| exists(m, &segments)).collect();
+        let exists = |m: &&str| hook(m, path).is_some() || route(m, &segments).is_some();
+        let allowed: Vec<&str> = METHODS.into_iter().filter(exists).collect();
         Err(if allowed.is_empty() { ApiError::no_route() } else { ApiError::method(&allowed) })
     }
-}
-
-fn exists(method: &str, path: &[&str]) -> bool {
-    open_route(method, path).is_some() || route(method, path).is_some()
-}
-
-/// The segments of a path, percent-decoded.
-fn decoded(path: &str) -> Result<Vec<String>, ApiError> {
-    path.split('/').map(query::decode_segment).collect()
-}
-
-fn borrowed(segments: &[String]) -> Vec<&str> {
-    segments.iter().map(String::as_str).collect()
 }
 
 /// The token in an `Authorization` header: the scheme in any case, one space,

@@ -5,7 +5,6 @@
 //! counts (P8).
 
 pub mod client;
-mod clock;
 pub mod hook;
 mod lockout;
 mod notice;
@@ -13,22 +12,25 @@ mod notice;
 mod tests;
 mod ticket;
 #[cfg(test)]
-mod timing;
+mod timing_tests;
 pub mod token;
 
 use crate::data_dir::DataDir;
 use crate::model::{Client, Secret, UnixMillis, unix_millis};
 use crate::sync::lock;
-use clock::{Clock, Millis};
 use hook::Delivery;
-use notice::{Note, RateLimitedLog};
+use notice::{Line, RateLimitedLog};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 pub use ticket::LIFETIME as TICKET_LIFETIME;
 use ticket::Tickets;
 use token::InForce;
+
+/// Milliseconds since the start, by a clock that never jumps when the time is set.
+type Millis = u64;
 
 /// Proof that a client showed the token. It ends with the token that opened it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +80,7 @@ pub struct Lockout {
 pub struct Auth {
     data: DataDir,
     pinned: bool,
-    clock: Clock,
+    clock: Box<dyn Fn() -> Millis + Send + Sync>,
     inner: Mutex<Inner>,
 }
 
@@ -97,13 +99,15 @@ impl Auth {
     /// # Errors
     /// [`AuthError`] when the file is unreadable, holds no token, or cannot be written.
     pub fn start(pinned: Option<Secret>, data: &DataDir) -> Result<(Self, Fresh), AuthError> {
-        Self::start_at(pinned, data, Clock::running())
+        let start = Instant::now();
+        let clock = move || Millis::try_from(start.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        Self::start_at(pinned, data, clock)
     }
 
     fn start_at(
         pinned: Option<Secret>,
         data: &DataDir,
-        clock: Clock,
+        clock: impl Fn() -> Millis + Send + Sync + 'static,
     ) -> Result<(Self, Fresh), AuthError> {
         let is_pinned = pinned.is_some();
         let (token, fresh) = match pinned {
@@ -119,8 +123,8 @@ impl Auth {
             tickets: Tickets::default(),
             notices: RateLimitedLog::default(),
         };
-        let auth = Self { data: data.clone(), pinned: is_pinned, clock, inner: Mutex::new(inner) };
-        Ok((auth, fresh))
+        let (clock, inner) = (Box::new(clock), Mutex::new(inner));
+        Ok((Self { data: data.clone(), pinned: is_pinned, clock, inner }, fresh))
     }
 
     /// The token in force.
@@ -146,7 +150,7 @@ impl Auth {
     /// For how many seconds more a client is locked out, rounded up (P8).
     #[must_use]
     pub fn locked_out(&self, client: Client) -> Option<u32> {
-        self.lock().lockouts.locked(client, self.clock.now())
+        self.lock().lockouts.locked(client, (self.clock)())
     }
 
     /// Decides about a request over the Unix socket in the data directory.
@@ -171,10 +175,8 @@ impl Auth {
     pub fn is_genuine(&self, delivery: &Delivery<'_>, client: Option<Client>) -> bool {
         let genuine = delivery.is_genuine(unix_millis());
         if !genuine && let Some(client) = client {
-            let note = self.lock().notices.hook(client, self.clock.now());
-            if let Some(note) = note {
-                note.write();
-            }
+            let line = self.lock().notices.hook(client, (self.clock)());
+            write(line);
         }
         genuine
     }
@@ -184,7 +186,7 @@ impl Auth {
     /// # Errors
     /// [`AuthError::NoRandomness`].
     pub fn open_ticket(&self, session: &Session) -> Result<Secret, AuthError> {
-        self.lock().tickets.open(session, self.clock.now())
+        self.lock().tickets.open(session, (self.clock)())
     }
 
     /// Decides about a WebSocket that shows this ticket. A bad ticket counts
@@ -222,16 +224,13 @@ impl Auth {
     /// Who is locked out now, the soonest to be free first.
     #[must_use]
     pub fn lockouts(&self) -> Vec<Lockout> {
-        let now = self.clock.now();
+        let in_force = self.lock().lockouts.in_force((self.clock)());
         let wall = unix_millis();
-        let inner = self.lock();
-        let in_force = inner.lockouts.in_force(now);
-        in_force
-            .map(|(client, failures, left)| {
-                let left = UnixMillis::try_from(left).unwrap_or(UnixMillis::MAX);
-                Lockout { client, failures, until: wall.saturating_add(left) }
-            })
-            .collect()
+        let lockout = |(client, failures, left)| {
+            let left = UnixMillis::try_from(left).unwrap_or(UnixMillis::MAX);
+            Lockout { client, failures, until: wall.saturating_add(left) }
+        };
+        in_force.into_iter().map(lockout).collect()
     }
 
     /// Forgets what a client did wrong; false when there was nothing.
@@ -245,11 +244,8 @@ impl Auth {
         client: Client,
         check: impl FnOnce(&mut Inner, Millis) -> Option<Session>,
     ) -> Verdict {
-        let (verdict, note) = self.lock().judge(client, self.clock.now(), check);
-        // Written after the lock is free: a log that stalls must not stall sign-ins.
-        if let Some(note) = note {
-            note.write();
-        }
+        let (verdict, line) = self.lock().judge(client, (self.clock)(), check);
+        write(line);
         verdict
     }
 
@@ -269,18 +265,25 @@ impl Inner {
         client: Client,
         now: Millis,
         check: impl FnOnce(&mut Self, Millis) -> Option<Session>,
-    ) -> (Verdict, Option<Note>) {
+    ) -> (Verdict, Option<Line>) {
         // First, so that during a lockout even the right token learns nothing.
         if let Some(retry_after_seconds) = self.lockouts.locked(client, now) {
             return (Verdict::Locked { retry_after_seconds }, None);
         }
         if let Some(session) = check(self, now) {
             let forgiven = self.lockouts.forgive(client);
-            let note = forgiven.and_then(|failures| self.notices.success(client, failures, now));
-            return (Verdict::Allowed(session), note);
+            let line = forgiven.and_then(|failures| self.notices.success(client, failures, now));
+            return (Verdict::Allowed(session), line);
         }
         let failure = self.lockouts.fail(client, now);
         (Verdict::Refused, self.notices.failure(client, failure, now))
+    }
+}
+
+/// Called when the lock is free: a log that stalls must not stall sign-ins.
+fn write(line: Option<Line>) {
+    if let Some((level, text)) = line {
+        log::log!(level, "{text}");
     }
 }
 
@@ -330,4 +333,11 @@ impl fmt::Display for AuthError {
     }
 }
 
-impl std::error::Error for AuthError {}
+impl std::error::Error for AuthError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(why) | Self::Unwritable(why) => Some(why),
+            Self::Pinned | Self::Malformed { .. } | Self::NoRandomness => None,
+        }
+    }
+}

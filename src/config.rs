@@ -18,8 +18,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
 const DEFAULT_DATA_DIR: &str = "data";
 
-/// All variables that are read.
-const NAMES: [&str; 15] = [
+/// All variables that are read, besides those that mean nothing without a router.
+const NAMES: [&str; 9] = [
     "ADMIN_TOKEN",
     "LISTEN_ADDR",
     "TRUST_PROXY",
@@ -28,13 +28,7 @@ const NAMES: [&str; 15] = [
     "CREDENTIALS_DIRECTORY",
     "DATA_DIR",
     "ROUTER",
-    "BASE_DOMAIN",
-    "ROUTER_BIND",
-    "HTTP_PORT",
-    "HTTPS_PORT",
     "DASHBOARD_DOMAIN",
-    "ACME_EMAIL",
-    "PRIVATE_TLS",
 ];
 
 /// Different characters that a pinned token has at least. Of 32 random digits fewer come up
@@ -83,34 +77,46 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for the first value that is not what it should be.
     pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
-        let filled = |name| get(name).filter(|value| !value.is_empty());
-        let text = |name: &'static str| filled(name).map(|value| utf8(name, value)).transpose();
-        let admin_token = get("ADMIN_TOKEN").map(admin_token).transpose()?;
-        let listen = text("LISTEN_ADDR")?.map(|v| listen(&v)).transpose()?;
-        let trust_proxy = text("TRUST_PROXY")?.map(|v| trust_proxy(&v)).transpose()?;
+        let filled = |name: &str| get(name).filter(|value| !value.is_empty());
+        let variables = Variables(&filled);
+        // In custody first, so that it is wiped from memory when it is refused.
+        let admin_token = Variables(&get).read("ADMIN_TOKEN", |v| admin_token(Secret::new(v)))?;
+        let listen = variables.read("LISTEN_ADDR", |v| listen(&v))?;
+        let trust_proxy = variables.read("TRUST_PROXY", |v| trust_proxy(&v))?;
         Ok(Self {
             admin_token,
             listen: listen.unwrap_or(Listen::All { port: DEFAULT_PORT }),
             trust_proxy: trust_proxy.unwrap_or(Trust::Off),
-            dashboard_origin: text("DASHBOARD_ORIGIN")?.map(|v| origin(&v)).transpose()?,
-            secret_key: text("BETTER_PAAS_SECRET_KEY")?.map(Secret::new),
+            dashboard_origin: variables
+                .read("DASHBOARD_ORIGIN", |v| origin(&v).ok_or(NO_ORIGIN))?,
+            secret_key: variables.read("BETTER_PAAS_SECRET_KEY", |v| Ok(Secret::new(v)))?,
             credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             data_dir: filled("DATA_DIR").unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into(),
-            routing: Routing::read(text)?,
+            routing: Routing::read(variables)?,
         })
     }
 }
 
-fn utf8(name: &'static str, value: OsString) -> Result<String, ConfigError> {
-    value.into_string().map_err(|_| ConfigError { name, problem: "is not valid text (UTF-8)" })
+/// What looks up one variable.
+#[derive(Clone, Copy)]
+struct Variables<'a>(&'a dyn Fn(&str) -> Option<OsString>);
+
+impl Variables<'_> {
+    /// A variable that may be missing, read by a function that says what is wrong with it.
+    fn read<T>(
+        self,
+        name: &'static str,
+        parse: impl FnOnce(String) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(value) = (self.0)(name) else { return Ok(None) };
+        let text = value.into_string().map_err(|_| "is not valid text (UTF-8)");
+        text.and_then(parse).map(Some).map_err(|problem| ConfigError { name, problem })
+    }
 }
 
-fn admin_token(value: OsString) -> Result<Secret, ConfigError> {
-    const NAME: &str = "ADMIN_TOKEN";
-    // In custody first, so that it is wiped from memory when it is refused.
-    let token = Secret::new(utf8(NAME, value)?);
+fn admin_token(token: Secret) -> Result<Secret, &'static str> {
     let text = token.expose();
-    let problem = if text.is_empty() {
+    Err(if text.is_empty() {
         "is empty; unset it to use the token in data/admin_token.txt, or pin at least 32 \
          random characters, for example from: openssl rand -hex 32"
     } else if text.chars().any(char::is_whitespace) {
@@ -129,18 +135,16 @@ fn admin_token(value: OsString) -> Result<Secret, ConfigError> {
          random characters, for example from: openssl rand -hex 32"
     } else {
         return Ok(token);
-    };
-    Err(ConfigError { name: NAME, problem })
+    })
 }
 
-fn listen(text: &str) -> Result<Listen, ConfigError> {
+fn listen(text: &str) -> Result<Listen, &'static str> {
     if let Some(port) = text.strip_prefix(':').and_then(port) {
         return Ok(Listen::All { port });
     }
-    text.parse().map(Listen::One).map_err(|_| ConfigError {
-        name: "LISTEN_ADDR",
-        problem: "is not an address to listen on; write :8080 for all interfaces, \
-                  127.0.0.1:8080 or [::1]:8080 for one",
+    text.parse().map(Listen::One).map_err(|_| {
+        "is not an address to listen on; write :8080 for all interfaces, \
+         127.0.0.1:8080 or [::1]:8080 for one"
     })
 }
 
@@ -149,47 +153,41 @@ fn port(text: &str) -> Option<u16> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn trust_proxy(text: &str) -> Result<Trust, ConfigError> {
-    if text.eq_ignore_ascii_case("true") {
-        return Ok(Trust::Private);
-    }
-    if text.eq_ignore_ascii_case("false") {
-        return Ok(Trust::Off);
+fn trust_proxy(text: &str) -> Result<Trust, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => return Ok(Trust::Private),
+        "false" => return Ok(Trust::Off),
+        _ => {}
     }
     let ranges: Result<Vec<_>, _> = text.split(',').map(|r| Cidr::parse(r.trim())).collect();
-    ranges.map(Trust::Ranges).map_err(|_| ConfigError {
-        name: "TRUST_PROXY",
-        problem: "is neither true nor a list of address ranges; write true to believe proxies \
-                  at loopback and private addresses, or name yours: 192.0.2.7,2001:db8::/64",
+    ranges.map(Trust::Ranges).map_err(|_| {
+        "is neither true nor a list of address ranges; write true to believe proxies \
+         at loopback and private addresses, or name yours: 192.0.2.7,2001:db8::/64"
     })
 }
 
-fn origin(text: &str) -> Result<String, ConfigError> {
-    const BAD: ConfigError = ConfigError {
-        name: "DASHBOARD_ORIGIN",
-        problem: "is not an origin; write scheme, host and, if it is not the usual one, the port, \
-                  with nothing after it: https://paas.example.com",
-    };
+const NO_ORIGIN: &str = "is not an origin; write scheme, host and, if it is not the usual one, \
+     the port, with nothing after it: https://paas.example.com";
+
+fn origin(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('/').unwrap_or(&lower);
-    let (scheme, rest, usual) = if let Some(rest) = lower.strip_prefix("https://") {
-        ("https", rest, 443)
-    } else if let Some(rest) = lower.strip_prefix("http://") {
-        ("http", rest, 80)
-    } else {
-        return Err(BAD);
+    let (scheme, rest) = lower.strip_suffix('/').unwrap_or(&lower).split_once("://")?;
+    let usual = match scheme {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
     };
-    let split = if rest.starts_with('[') { rest.find(']').ok_or(BAD)? + 1 } else { 0 };
-    let colon = rest[split..].find(':').map_or(rest.len(), |at| split + at);
+    let end_of_host = if rest.starts_with('[') { rest.find(']')? + 1 } else { 0 };
+    let colon = rest[end_of_host..].find(':').map_or(rest.len(), |at| end_of_host + at);
     let (host, after) = rest.split_at(colon);
-    let host = origin_host(host).ok_or(BAD)?;
+    let host = origin_host(host)?;
     let number = match after.strip_prefix(':') {
         None => usual,
-        Some(digits) => port(digits).filter(|p| *p > 0).ok_or(BAD)?,
+        Some(digits) => port(digits).filter(|p| *p > 0)?,
     };
     // A browser leaves the usual port away, so the comparison must do without it too.
     let tail = if number == usual { String::new() } else { format!(":{number}") };
-    Ok(format!("{scheme}://{host}{tail}"))
+    Some(format!("{scheme}://{host}{tail}"))
 }
 
 fn origin_host(host: &str) -> Option<String> {
@@ -246,7 +244,7 @@ mod tests {
             secret_key: None,
             credentials_directory: None,
             data_dir: "data".into(),
-            routing: Routing::read(|_| Ok(None)).unwrap(),
+            routing: Routing::read(Variables(&|_| None)).unwrap(),
         };
         assert_eq!(with(&[]), Ok(expected.clone()));
         let names = [

@@ -4,6 +4,44 @@
 //! the edge, or an [`Invalid`] that says what to write instead. This room uses
 //! nothing of ours and does no I/O.
 
+/// A text that keeps a rule: what its check makes of it is kept.
+macro_rules! text_value {
+    ($(#[$doc:meta])* $name:ident, $read:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Reads the value.
+            ///
+            /// # Errors
+            /// [`Invalid`](crate::model::Invalid) with the rule that was broken.
+            pub fn parse(text: &str) -> Result<Self, $crate::model::Invalid> {
+                let read: fn(&str) -> Result<String, $crate::model::Invalid> = $read;
+                read(text).map(Self)
+            }
+
+            /// The value as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                $crate::model::checked(from, "must be a text", |text: String| Self::parse(&text))
+            }
+        }
+    };
+}
+
 mod client;
 mod domain;
 mod fields;
@@ -16,15 +54,16 @@ mod utc;
 pub use client::{Cidr, Client, Trust};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{
-    AppName, EnvName, EnvValue, HealthPath, HealthTimeout, MAX_APP_NAME, MAX_ENV_TOTAL,
-    MAX_ENV_VARS, RootDir, ShellCommand,
+    AppName, EnvName, EnvValue, HealthPath, MAX_APP_NAME, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
+    ShellCommand,
 };
-pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
+pub use limits::{CpuPercent, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use repo::{Branch, RepoUrl};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
 pub use utc::Utc;
 
+use serde::{Deserialize, Deserializer, de::Error as _};
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -49,53 +88,52 @@ const ID_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// secrets and few enough to read aloud.
 const ID_LENGTH: usize = 10;
 
-macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(String);
-
-        impl $name {
-            /// Makes an identifier out of ten random bytes.
-            #[must_use]
-            pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
-                Self(bytes.iter().map(|b| char::from(ID_ALPHABET[usize::from(b & 31)])).collect())
-            }
-
-            /// Reads an identifier.
-            ///
-            /// # Errors
-            /// [`Invalid`] unless it is ten characters of the identifiers' alphabet.
-            pub fn parse(text: &str) -> Result<Self, Invalid> {
-                if text.len() == ID_LENGTH && text.bytes().all(|b| ID_ALPHABET.contains(&b)) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(Invalid("is not an identifier: ten lower-case letters and digits"))
-                }
-            }
-
-            /// The identifier as text; safe in paths and URLs.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-identifier! {
+text_value! {
     /// Names an app for ever, also when its owner renames it.
-    AppId
+    AppId, identifier
 }
-identifier! {
+
+text_value! {
     /// Names one deploy, and the release that it makes.
-    DeployId
+    DeployId, identifier
+}
+
+fn identifier(text: &str) -> Result<String, Invalid> {
+    if text.len() == ID_LENGTH && text.bytes().all(|b| ID_ALPHABET.contains(&b)) {
+        Ok(text.to_owned())
+    } else {
+        Err(Invalid("is not an identifier: ten lower-case letters and digits"))
+    }
+}
+
+impl AppId {
+    /// Makes an identifier out of ten random bytes.
+    #[must_use]
+    pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
+        Self(characters(bytes))
+    }
+}
+
+impl DeployId {
+    /// Makes an identifier out of ten random bytes.
+    #[must_use]
+    pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
+        Self(characters(bytes))
+    }
+}
+
+fn characters(bytes: [u8; ID_LENGTH]) -> String {
+    bytes.iter().map(|b| char::from(ID_ALPHABET[usize::from(b & 31)])).collect()
+}
+
+/// Reads a stored or sent value of a basic type `B`, then judges it.
+fn checked<'de, B: Deserialize<'de>, T, D: Deserializer<'de>>(
+    from: D,
+    kind: &'static str,
+    judge: impl FnOnce(B) -> Result<T, Invalid>,
+) -> Result<T, D::Error> {
+    let basic = B::deserialize(from).map_err(|_| D::Error::custom(kind))?;
+    judge(basic).map_err(D::Error::custom)
 }
 
 /// Milliseconds since 1970 UTC, as the API and the database write times.

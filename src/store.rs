@@ -7,6 +7,7 @@
 mod app;
 mod app_row;
 mod apps;
+mod columns;
 mod deploy_row;
 mod deploys;
 mod draft;
@@ -18,7 +19,6 @@ mod secrets;
 mod settings;
 
 pub use app::{App, Process};
-pub use app_row::AppText;
 pub use deploy_row::{Deploy, Step};
 pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};
@@ -28,18 +28,20 @@ pub use error::StoreError;
 pub use hooks::Delivered;
 
 use crate::sync::lock;
-use crate::vault::{Place, Vault};
+use crate::vault::{Form, Place, Vault};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Params, Transaction, TransactionBehavior,
+};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
@@ -47,6 +49,7 @@ const STEPS: [&str; SCHEMA_VERSION as usize] = [
     include_str!("store/schema_1.sql"),
     include_str!("store/schema_2.sql"),
     include_str!("store/schema_3.sql"),
+    include_str!("store/schema_4.sql"),
 ];
 
 /// A known text, sealed. If it opens, the key is right (P18).
@@ -59,7 +62,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Store {
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
+    known_apps: Mutex<KnownApps>,
     vault: Vault,
+}
+
+/// All apps as they were at a version of the database, by the reader's count.
+#[derive(Default)]
+struct KnownApps {
+    version: Option<i64>,
+    apps: Arc<[App]>,
 }
 
 impl Store {
@@ -71,13 +82,19 @@ impl Store {
     /// written; nothing was changed then.
     pub fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
         if path.exists() {
-            judge(|| inspect(path, &vault), || read_whole(path))?;
+            // First, for SQLite calls a file corrupt as well that the disk failed to read (EIO).
+            read_whole(path).map_err(StoreError::Io)?;
+            inspect(path, &vault).map_err(|error| match error {
+                StoreError::Unread(_) => StoreError::Corrupt,
+                other => other,
+            })?;
         }
         let mut writer = connect(path)?;
         migrate(&mut writer, &vault)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { reader: Mutex::new(reader), writer: Mutex::new(writer), vault })
+        let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
+        Ok(Self { reader, writer, known_apps: Mutex::default(), vault })
     }
 
     fn read(&self) -> MutexGuard<'_, Connection> {
@@ -97,21 +114,21 @@ impl Store {
         transaction.commit()?;
         Ok(value)
     }
-}
 
-/// SQLite calls a file corrupt that the disk failed to read (EIO) as well. Damaged is only
-/// what it finds twice, with the whole file read in between.
-fn judge(
-    look: impl Fn() -> Result<(), StoreError>,
-    read: impl FnOnce() -> io::Result<()>,
-) -> Result<(), StoreError> {
-    let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt | StoreError::Unread(_));
-    match look() {
-        Err(error) if damaged(&error) => {
-            read().map_err(StoreError::Io)?;
-            look().map_err(|error| if damaged(&error) { StoreError::Corrupt } else { error })
-        }
-        seen => seen,
+    /// Runs one statement in a transaction of its own; `false` when it found nothing to change.
+    fn change(&self, sql: &str, params: impl Params) -> Result<bool, StoreError> {
+        self.write(|tx| Ok(tx.execute(sql, params)? > 0))
+    }
+
+    /// What is written back of a value that stays: an older form is upgraded by this write
+    /// (P17); what does not open stays as it is, it is not ours to lose (P18).
+    fn kept(&self, place: &Place<'_>, stored: String) -> Result<String, StoreError> {
+        Ok(match self.vault.open(place, &stored) {
+            Ok(opened) if opened.form != Form::V2 => {
+                self.vault.seal(place, opened.secret.expose())?
+            }
+            _ => stored,
+        })
     }
 }
 
@@ -216,15 +233,6 @@ fn random_id() -> Result<[u8; 10], StoreError> {
     Ok(bytes)
 }
 
-/// Reads a stored word or identifier back into its type; a value that does not
-/// parse means that the database was changed by another hand.
-fn parsed<T>(
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, crate::model::Invalid>,
-) -> Result<T, StoreError> {
-    parse(text).map_err(|_| StoreError::Corrupt)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,9 +244,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let vault = Vault::new(Key::parse(&"07".repeat(32)).unwrap());
         let store = Store::open(&dir.path().join("db"), vault).unwrap();
-        let sql = "INSERT INTO apps (id, name, slot, git_repo, branch, root_dir, build_command, \
-                   start_command, health_path, health_timeout_seconds, wanted, created_at) VALUES \
-                   ('aaaaaaaaaa', 'shop', 5, 'https://h.example/o/r', '', '', '', '', '', 60, 'running', 1)";
+        let sql = "INSERT INTO apps (id, name, slot, git_repo, wanted, created_at) VALUES \
+                   ('aaaaaaaaaa', 'shop', 5, 'https://h.example/o/r', 'running', 1)";
         store.write(|tx| Ok(tx.execute(sql, [])?)).unwrap();
         (store, AppId::parse("aaaaaaaaaa").unwrap(), dir)
     }
@@ -271,21 +278,67 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_fails_once_or_for_good_is_not_called_damage() {
-        let code = |code| {
-            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into())
-        };
-        // As SQLite answers a read that fails with EIO.
-        let corrupt = || -> Result<(), StoreError> { code(rusqlite::ffi::SQLITE_CORRUPT) };
-        let seen = std::cell::Cell::new(0);
-        let once = || if seen.replace(seen.get() + 1) == 0 { corrupt() } else { Ok(()) };
-        assert!(judge(once, || Ok(())).is_ok());
-        let broken = || Err(io::Error::from_raw_os_error(5));
-        let error = judge(corrupt, broken).unwrap_err().to_string();
-        assert!(error.contains("Input/output error") && !error.contains("backup"), "{error}");
-        assert!(matches!(judge(corrupt, || Ok(())), Err(StoreError::Corrupt)));
-        let error = corrupt().unwrap_err().to_string();
+    fn a_database_of_version_3_keeps_what_every_owner_chose() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let vault = || Vault::new(Key::parse(&"07".repeat(32)).unwrap());
+        let old = connect(&path).unwrap();
+        STEPS[..3].iter().for_each(|step| old.execute_batch(step).unwrap());
+        let canary = vault().seal(&Place::CANARY, CANARY_TEXT).unwrap();
+        old.execute("INSERT INTO meta VALUES ('canary', ?1)", [canary]).unwrap();
+        old.execute_batch(
+            "INSERT INTO apps (id, name, slot, git_repo, branch, root_dir, build_command, \
+             start_command, health_path, health_timeout_seconds, wanted, created_at, memory_mb, \
+             cpu_percent, max_processes, host_sockets, auto_deploy) VALUES \
+             ('aaaaaaaaaa', 'shop', 5, 'https://h.example/o/r', 'main', 'apps/web', 'say \"a\\b\"', \
+              'ä', '/ok?x=1', 7, 'running', 1, 64, 50, 9, '/run/a' || char(10) || '/run/b', 0), \
+             ('bbbbbbbbbb', 'bare', 6, 'https://h.example/o/r', '', '', '', '', '', 60, 'stopped', \
+              2, 0, 0, 0, '', 1);\
+             INSERT INTO domains VALUES ('z.example', 'aaaaaaaaaa', 0), \
+             ('a.example', 'aaaaaaaaaa', 1)",
+        )
+        .unwrap();
+        old.pragma_update(None, "user_version", 3).unwrap();
+        drop(old);
+        let store = Store::open(&path, vault()).unwrap();
+        let apps = store.apps().unwrap();
+        assert_eq!(apps[0].settings, AppSettings::default());
+        let expected = serde_json::json!({
+            "branch": "main", "rootDir": "apps/web", "buildCommand": "say \"a\\b\"",
+            "startCommand": "ä", "healthPath": "/ok?x=1", "healthTimeoutSeconds": 7,
+            "domains": ["z.example", "a.example"], "memoryMb": 64, "cpuPercent": 50,
+            "maxProcesses": 9, "hostSockets": ["/run/a", "/run/b"], "autoDeploy": false
+        });
+        assert_eq!(serde_json::to_value(&apps[1].settings).unwrap(), expected);
+        // One domain still belongs to one app.
+        let taken = AppDraft { settings: apps[1].settings.clone(), ..apps[0].draft() };
+        let refused = store.update_app(&apps[0].id, &taken);
+        assert!(matches!(refused, Err(StoreError::DomainTaken(d)) if d.as_str() == "z.example"));
+        assert!(store.update_app(&apps[1].id, &apps[1].draft()).unwrap(), "its own");
+    }
+
+    #[test]
+    fn a_disk_that_gives_nothing_back_is_not_called_damage() {
+        // A directory gives nothing back either.
+        let error = StoreError::Io(read_whole(Path::new("/")).unwrap_err()).to_string();
+        assert!(error.contains("does not give") && !error.contains("backup"), "{error}");
+        // As SQLite answers a read that fails with EIO while it runs.
+        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        let error = StoreError::from(rusqlite::Error::SqliteFailure(corrupt, None)).to_string();
         assert!(error.contains("the disk has failed, or") && !error.contains("backup"), "{error}");
+    }
+
+    #[test]
+    fn what_any_connection_writes_is_seen_with_the_next_question() {
+        let (store, app, dir) = with_an_app();
+        let before = store.shared_apps().unwrap();
+        assert!(Arc::ptr_eq(&before, &store.shared_apps().unwrap()), "nothing was written");
+        store.set_wanted(&app, crate::model::Wanted::Stopped).unwrap();
+        assert_eq!(store.apps().unwrap()[0].wanted, crate::model::Wanted::Stopped);
+        let other = Connection::open(dir.path().join("db")).unwrap();
+        other.execute("UPDATE apps SET name = 'other'", []).unwrap();
+        assert_eq!(store.apps().unwrap()[0].name.as_str(), "other");
+        assert!(store.delete_app(&app).unwrap() && store.apps().unwrap().is_empty());
     }
 
     #[test]

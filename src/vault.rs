@@ -12,7 +12,7 @@ mod tests;
 
 use crate::model::Secret;
 use aes_gcm::{Aes256Gcm, KeyInit};
-use envelope::Parsed;
+use envelope::Envelope;
 use key::Key;
 use std::fmt;
 
@@ -98,18 +98,14 @@ impl Vault {
     /// [`VaultError`] when it claims to be encrypted and does not open.
     pub fn open(&self, place: &Place<'_>, stored: &str) -> Result<Opened, VaultError> {
         let refuse = |why| VaultError::new(place, why);
-        let (sealed, aad, form) = match envelope::parse(stored) {
-            Parsed::V2 { key_id, sealed } if key_id == self.key_id => {
-                (sealed, envelope::place_bytes(place), Form::V2)
-            }
-            Parsed::V2 { key_id, .. } => return Err(refuse(Why::OtherKey(key_id.to_owned()))),
-            Parsed::V1 { sealed } => (sealed, Vec::new(), Form::V1),
-            Parsed::Cleartext => {
-                let secret = Secret::new(stored.to_owned());
-                return Ok(Opened { secret, form: Form::Cleartext });
-            }
-            Parsed::Damaged => return Err(refuse(Why::NotOpened)),
-            Parsed::Unknown => return Err(refuse(Why::UnknownForm)),
+        let Some(Envelope { key_id, sealed }) = envelope::parse(stored).map_err(refuse)? else {
+            let secret = Secret::new(stored.to_owned());
+            return Ok(Opened { secret, form: Form::Cleartext });
+        };
+        let (aad, form) = match key_id {
+            Some(id) if id != self.key_id => return Err(refuse(Why::OtherKey(id.to_owned()))),
+            Some(_) => (envelope::place_bytes(place), Form::V2),
+            None => (Vec::new(), Form::V1),
         };
         let clear = envelope::open(&self.cipher, &aad, &sealed);
         let secret = clear.and_then(envelope::text).ok_or_else(|| refuse(Why::NotOpened))?;
@@ -164,27 +160,23 @@ impl VaultError {
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { table, column, row, why } = self;
-        let row = row.escape_debug();
+        write!(f, "column {column} of table {table}, row {}, ", row.escape_debug())?;
         match why {
             Why::OtherKey(id) => write!(
                 f,
-                "column {column} of table {table}, row {row}, is encrypted with the key {id}, which \
-                 is not the one in use; give the server that key"
+                "is encrypted with the key {id}, which is not the one in use; give the server that key"
             ),
-            Why::NotOpened => write!(
-                f,
-                "column {column} of table {table}, row {row}, does not open: it was changed or moved, \
-                 or is encrypted with another key; enter the value again or restore a backup"
+            Why::NotOpened => f.write_str(
+                "does not open: it was changed or moved, or is encrypted with another key; enter \
+                 the value again or restore a backup",
             ),
-            Why::UnknownForm => write!(
-                f,
-                "column {column} of table {table}, row {row}, is encrypted in a form that this version \
-                 does not know; use the version that wrote it, or enter the value again"
+            Why::UnknownForm => f.write_str(
+                "is encrypted in a form that this version does not know; use the version that \
+                 wrote it, or enter the value again",
             ),
-            Why::NotSealed => write!(
-                f,
-                "column {column} of table {table}, row {row}, was not saved: the system gave no random \
-                 bytes to encrypt it with; try again in a moment"
+            Why::NotSealed => f.write_str(
+                "was not saved: the system gave no random bytes to encrypt it with; try again in \
+                 a moment",
             ),
         }
     }

@@ -2,8 +2,7 @@
 //!
 //! These are the doors without a token (P3). Browsers are told to be strict (P23).
 
-use super::{Answer, Api, ApiError, Request};
-use crate::auth::Session;
+use super::{Answer, Answered, ApiError, Call};
 use std::borrow::Cow;
 
 /// What the dashboard may do in a browser: its own scripts, styles and
@@ -66,6 +65,6 @@ pub(super) fn answer(method: &str, path: &str) -> Answer {
     Answer::page(200, headers, bytes)
 }
 
-pub(super) fn openapi(_: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn openapi(_: &Call<'_>, _: &str) -> Answered {
     Ok(Answer::static_json(include_bytes!("../../assets/openapi.json")))
 }

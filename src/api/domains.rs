@@ -1,52 +1,30 @@
 //! Where an app's host names lead, and how it is with their certificates.
 
-use super::{Answer, Api, ApiError};
-use crate::auth::Session;
+use super::{Answer, Answered, Call};
 use crate::deploy::HostName;
 use crate::router::Certificate;
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::IpAddr;
 
-/// An entry of the name service.
-#[derive(Serialize)]
-struct Record {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    value: IpAddr,
-}
-
 /// A host name as the API shows it.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct DomainView {
-    domain: String,
-    records: Vec<Record>,
-    resolves_to: Option<Vec<IpAddr>>,
-    points_here: Option<bool>,
-    certificate: &'static str,
-    message: Option<String>,
-}
-
-impl DomainView {
-    fn of(name: HostName, own: &[IpAddr]) -> Self {
-        // Every machine takes these for itself.
-        let local = name.host.ends_with(".localhost");
-        let record = |ip: &IpAddr| Record { kind: kind(ip), value: *ip };
-        Self {
-            records: own.iter().filter(|_| !local).map(record).collect(),
-            certificate: match &name.certificate {
-                None => "none",
-                Some(Certificate::Waiting) => "waiting",
-                Some(Certificate::There) => "valid",
-                Some(Certificate::Missing(_)) => "missing",
-            },
-            message: message(&name, own),
-            domain: name.host,
-            resolves_to: name.resolves,
-            points_here: name.here,
-        }
-    }
+fn view(name: HostName, own: &[IpAddr]) -> Value {
+    // Every machine takes these for itself.
+    let local = name.host.ends_with(".localhost");
+    let record = |ip: &IpAddr| json!({"type": kind(ip), "value": ip});
+    let certificate = match &name.certificate {
+        None => "none",
+        Some(Certificate::Waiting) => "waiting",
+        Some(Certificate::There) => "valid",
+        Some(Certificate::Missing(_)) => "missing",
+    };
+    json!({
+        "records": own.iter().filter(|_| !local).map(record).collect::<Vec<_>>(),
+        "certificate": certificate,
+        "message": message(&name, own),
+        "domain": name.host,
+        "resolvesTo": name.resolves,
+        "pointsHere": name.here,
+    })
 }
 
 fn kind(ip: &IpAddr) -> &'static str {
@@ -76,9 +54,9 @@ fn message(name: &HostName, own: &[IpAddr]) -> Option<String> {
     }
 }
 
-pub(super) fn list(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let (names, own) = api.deployer.host_names(&api.app(id)?);
-    let domains: Vec<_> = names.into_iter().map(|name| DomainView::of(name, &own)).collect();
+    let domains: Vec<_> = names.into_iter().map(|name| view(name, &own)).collect();
     Ok(Answer::json(200, &json!({"domains": domains})))
 }
 

@@ -1,36 +1,18 @@
 //! An app's environment; secret values go in and never come out.
 
 use super::fields::Fields;
-use super::{Answer, Api, ApiError, Request};
-use crate::auth::Session;
+use super::{Answer, Answered, Api, ApiError, Call};
+use crate::journal::Redactor;
 use crate::model::{AppId, EnvName, EnvValue, Invalid, MAX_ENV_TOTAL, MAX_ENV_VARS};
-use crate::store::{App, EnvInput};
-use serde::Serialize;
+use crate::store::{App, EnvEntry, EnvInput};
+use serde_json::json;
 use std::collections::HashSet;
 
-#[derive(Serialize)]
-struct EnvList<'a> {
-    env: Vec<EnvView<'a>>,
-}
-
-#[derive(Serialize)]
-struct EnvView<'a> {
-    name: &'a str,
-    secret: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a str>,
-}
-
-pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     listed(api, &api.app(id)?)
 }
 
-pub(super) fn replace(
-    api: &Api,
-    _: &Session,
-    request: &Request<'_>,
-    id: &str,
-) -> Result<Answer, ApiError> {
+pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut fields = Fields::of(request.body)?;
     let entries = fields.list("env")?;
@@ -54,7 +36,7 @@ pub(super) fn replace(
 fn read_input(mut fields: Fields) -> Result<EnvInput, ApiError> {
     let input = EnvInput {
         name: fields.required("name", EnvName::parse)?,
-        value: fields.nullable_text("value", EnvValue::parse)?.value(),
+        value: fields.nullable_text("value", EnvValue::parse)?.flatten(),
         secret: fields.boolean("secret")?.unwrap_or(false),
     };
     fields.finish()?;
@@ -78,22 +60,21 @@ fn check_together(inputs: &[EnvInput]) -> Result<(), ApiError> {
 
 fn listed(api: &Api, app: &App) -> Result<Answer, ApiError> {
     let entries = api.store.env(&app.id)?;
-    let env = entries
-        .iter()
-        .map(|e| EnvView {
-            name: e.name.as_str(),
-            secret: e.secret,
-            value: e.value.as_ref().map(crate::model::Secret::expose),
-        })
-        .collect();
-    Ok(Answer::json(200, &EnvList { env }))
+    let view = |entry: &EnvEntry| match &entry.value {
+        Some(value) => {
+            json!({"name": entry.name, "secret": entry.secret, "value": value.expose()})
+        }
+        None => json!({"name": entry.name, "secret": entry.secret}),
+    };
+    let env: Vec<_> = entries.iter().map(view).collect();
+    Ok(Answer::json(200, &json!({"env": env})))
 }
 
 impl Api {
     /// Tells those who follow an app's log what they must not see from now on.
     pub(super) fn refresh_redactor(&self, id: &AppId) -> Result<(), ApiError> {
         let secrets = self.store.secrets_of(id)?;
-        self.journal.hide_also(id, &crate::journal::Redactor::new(secrets));
+        self.journal.hide_also(id, &Redactor::new(secrets));
         Ok(())
     }
 }

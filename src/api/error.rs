@@ -3,7 +3,7 @@
 use crate::auth::AuthError;
 use crate::deploy::DeployError;
 use crate::store::StoreError;
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -17,19 +17,6 @@ pub struct ApiError {
     message: Cow<'static, str>,
     field: Option<String>,
     pub(super) header: Option<(&'static str, String)>,
-}
-
-#[derive(Serialize)]
-struct Shape<'a> {
-    error: Inner<'a>,
-}
-
-#[derive(Serialize)]
-struct Inner<'a> {
-    code: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
 }
 
 impl ApiError {
@@ -46,18 +33,18 @@ impl ApiError {
         self
     }
 
-    /// A field that is not what it should be.
+    /// A field that is not what it should be, or an entry of it.
     pub(super) fn field(name: &str, problem: impl Display) -> Self {
-        let message = format!("{name} {problem}");
+        let problem = problem.to_string();
+        let colon = if problem.starts_with("entry ") { ":" } else { "" };
+        let message = format!("{name}{colon} {problem}");
         Self { field: Some(name.to_owned()), ..Self::new(400, "invalid_field", message) }
     }
 
-    /// Says which entry of a list it is about, counted from 1.
-    pub(super) fn of_entry(mut self, number: usize) -> Self {
-        if let Some((name, rest)) = self.message.split_once(' ') {
-            self.message = format!("{name}: entry {number} {rest}").into();
-        }
-        self
+    /// A refusal for what is already there, which a field brought about.
+    fn about(field: &str, status: u16, code: &'static str, problem: impl Display) -> Self {
+        let message = format!("{field}: {problem}");
+        Self { field: Some(field.to_owned()), ..Self::new(status, code, message) }
     }
 
     /// A body that is not the JSON object it should be.
@@ -121,27 +108,21 @@ impl ApiError {
     }
 
     /// What the client is told.
-    pub(super) fn as_json(&self) -> impl Serialize {
+    pub(super) fn as_json(&self) -> Value {
         let Self { code, message, field, .. } = self;
-        Shape { error: Inner { code, message, field: field.as_deref() } }
+        match field {
+            Some(field) => json!({"error": {"code": code, "message": message, "field": field}}),
+            None => json!({"error": {"code": code, "message": message}}),
+        }
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        match &error {
-            StoreError::NameTaken => Self {
-                field: Some("name".to_owned()),
-                ..Self::new(409, "name_taken", format!("name: {error}"))
-            },
-            StoreError::DomainTaken(_) => Self {
-                field: Some("domains".to_owned()),
-                ..Self::new(409, "domain_taken", format!("domains: {error}"))
-            },
-            StoreError::NothingToKeep(_) => Self {
-                field: Some("env".to_owned()),
-                ..Self::new(400, "invalid_field", format!("env: {error}"))
-            },
+        match error {
+            StoreError::NameTaken => Self::about("name", 409, "name_taken", error),
+            StoreError::DomainTaken(_) => Self::about("domains", 409, "domain_taken", error),
+            StoreError::NothingToKeep(_) => Self::about("env", 400, "invalid_field", error),
             StoreError::TooManyApps => Self::new(409, "too_many_apps", error.to_string()),
             StoreError::Full => Self::new(507, "disk_full", error.to_string()),
             StoreError::ReadOnly => Self::new(503, "read_only", error.to_string()),
@@ -185,14 +166,10 @@ impl From<DeployError> for ApiError {
             DeployError::Store(error) => error.into(),
             DeployError::NothingToStart => Self::new(409, "nothing_to_start", error.to_string()),
             DeployError::Ended => Self::new(409, "deploy_ended", error.to_string()),
-            DeployError::NoRelease => Self {
-                field: Some("deployId".to_owned()),
-                ..Self::new(409, "no_release", format!("deployId: {error}"))
-            },
-            DeployError::Host { field, sentence } => Self {
-                field: Some(field.to_owned()),
-                ..Self::new(409, "host_refused", format!("{field}: {sentence}"))
-            },
+            DeployError::NoRelease => Self::about("deployId", 409, "no_release", error),
+            DeployError::Host { field, sentence } => {
+                Self::about(field, 409, "host_refused", sentence)
+            }
             DeployError::Runtime(sentence) => Self::new(503, "runtime_missing", sentence),
             other => {
                 log::error!("{other}");

@@ -3,6 +3,8 @@
 use super::ApiError;
 use super::unique::Unique;
 use crate::model::{Invalid, Secret};
+use crate::store::AppSettings;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::fmt::Display;
 
@@ -17,38 +19,26 @@ pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(SHOWN).collect()
 }
 
-/// A JSON object from a request.
+/// A JSON object from a request, or the parameters after its question mark.
 pub(super) struct Fields {
     map: Map<String, Value>,
     /// Where the object stands in the body: empty, or such as `env[3].`.
     place: String,
+    /// What is said of one that nobody takes.
+    unknown: Invalid,
 }
 
-/// What a request says about a field that may be `null`.
-pub(super) enum Nullable<T> {
-    /// Nothing: it stays as it is.
-    Absent,
-    /// `null`: there is to be none.
-    Null,
-    /// This.
-    Value(T),
-}
-
-impl<T> Nullable<T> {
-    /// The value, where it makes no difference why there is none.
-    pub(super) fn value(self) -> Option<T> {
-        match self {
-            Self::Absent | Self::Null => None,
-            Self::Value(value) => Some(value),
-        }
-    }
-}
+const NO_FIELD: Invalid = Invalid("is not a field of this request");
 
 impl Fields {
+    pub(super) fn new(map: Map<String, Value>, unknown: Invalid) -> Self {
+        Self { map, place: String::new(), unknown }
+    }
+
     /// Reads a body that must be a JSON object.
     pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body).map(|Unique(value)| value) {
-            Ok(Value::Object(map)) => Ok(Self { map, place: String::new() }),
+            Ok(Value::Object(map)) => Ok(Self::new(map, NO_FIELD)),
             Ok(_) => Err(ApiError::body("the body must be a JSON object")),
             // serde_json's own text names line and column, never content.
             Err(error) => Err(ApiError::body(format!("the body is not valid JSON: {error}"))),
@@ -58,7 +48,7 @@ impl Fields {
     /// An object inside the body.
     pub(super) fn nested(value: Value, name: &str) -> Result<Self, ApiError> {
         match value {
-            Value::Object(map) => Ok(Self { map, place: format!("{name}.") }),
+            Value::Object(map) => Ok(Self { map, place: format!("{name}."), unknown: NO_FIELD }),
             _ => Err(ApiError::field(name, Invalid("must be a JSON object"))),
         }
     }
@@ -80,17 +70,17 @@ impl Fields {
         }
     }
 
-    /// A text that may be left out or `null`.
+    /// A text that may be left out, which is `None`, or `null`, which is `Some(None)`.
     pub(super) fn nullable_text<T, E: Display>(
         &mut self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<Nullable<T>, ApiError> {
+    ) -> Result<Option<Option<T>>, ApiError> {
         if self.map.get(name).is_some_and(Value::is_null) {
             self.map.remove(name);
-            return Ok(Nullable::Null);
+            return Ok(Some(None));
         }
-        Ok(self.text(name, parse)?.map_or(Nullable::Absent, Nullable::Value))
+        Ok(self.text(name, parse)?.map(Some))
     }
 
     /// A text that must be there.
@@ -102,21 +92,21 @@ impl Fields {
         self.text(name, parse)?.ok_or_else(|| self.error(name, Invalid("is missing")))
     }
 
-    /// A whole number that may be left out, read into its type.
-    pub(super) fn integer<T>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(i64) -> Result<T, Invalid>,
-    ) -> Result<Option<T>, ApiError> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(value) => value
-                .as_i64()
-                .ok_or(Invalid("must be a whole number"))
-                .and_then(parse)
-                .map(Some)
-                .map_err(|e| self.error(name, e)),
-        }
+    /// A parameter that is a whole number from 1 to `max`.
+    pub(super) fn count(&mut self, name: &str, default: u32, max: u32) -> Result<u32, ApiError> {
+        let number = self.text(name, |text| {
+            let digits = text.bytes().all(|b| b.is_ascii_digit());
+            let number = text.parse::<u32>().ok().filter(|n| digits && (1..=max).contains(n));
+            number.ok_or(Invalid("is out of range; GET /api/openapi.json says what it takes"))
+        })?;
+        Ok(number.unwrap_or(default))
+    }
+
+    /// A parameter that is `true` or `false`.
+    pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
+        let flag =
+            self.text(name, |text| text.parse().map_err(|_| Invalid("must be true or false")))?;
+        Ok(flag.unwrap_or(false))
     }
 
     /// A boolean that may be left out.
@@ -128,34 +118,16 @@ impl Fields {
         }
     }
 
-    /// A list of texts that may be left out, each read into its type; none may
-    /// stand there twice.
-    pub(super) fn texts<T: PartialEq>(
-        &mut self,
-        name: &str,
-        most: usize,
-        parse: impl Fn(&str) -> Result<T, Invalid>,
-    ) -> Result<Option<Vec<T>>, ApiError> {
-        let values = match self.map.remove(name) {
-            None => return Ok(None),
-            Some(Value::Array(values)) => values,
-            Some(_) => return Err(self.error(name, Invalid("must be a list of texts"))),
-        };
-        if values.len() > most {
-            return Err(self.error(name, Invalid("has too many entries")));
+    /// The settings of an app, those changed that are named here.
+    pub(super) fn settings(&mut self, mut settings: AppSettings) -> Result<AppSettings, ApiError> {
+        let mut all = serde_json::to_value(&settings).map_err(|_| ApiError::internal())?;
+        let names = all.as_object().into_iter().flat_map(Map::keys);
+        for name in names.cloned().collect::<Vec<_>>() {
+            let Some(given) = self.map.remove(&name) else { continue };
+            all[name.as_str()] = given;
+            settings = AppSettings::deserialize(&all).map_err(|e| self.error(&name, e))?;
         }
-        let mut read = Vec::with_capacity(values.len());
-        for (at, value) in values.into_iter().enumerate() {
-            let Value::String(text) = value else {
-                return Err(self.error(name, Invalid("must be a list of texts")));
-            };
-            let value = parse(&text).map_err(|e| self.error(name, e).of_entry(at + 1))?;
-            if read.contains(&value) {
-                return Err(self.error(name, Invalid("holds the same entry twice")));
-            }
-            read.push(value);
-        }
-        Ok(Some(read))
+        Ok(settings)
     }
 
     /// A list that must be there.
@@ -172,7 +144,7 @@ impl Fields {
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.map.keys().next() {
             None => Ok(()),
-            Some(name) => Err(self.error(&shown(name), Invalid("is not a field of this request"))),
+            Some(name) => Err(self.error(&shown(name), &self.unknown)),
         }
     }
 }

@@ -5,9 +5,8 @@
 //! knows the app's secret.
 
 use super::fields::shown;
-use super::query::Query;
-use super::{Answer, Api, ApiError, Peer, Request};
-use crate::auth::Session;
+use super::query::parameters;
+use super::{Answer, Answered, Api, ApiError, Call, Peer, Request};
 use crate::auth::hook::{self, Claim, Delivery, fingerprint};
 use crate::model::{AppId, Secret, Wanted};
 use crate::store::App;
@@ -17,19 +16,18 @@ use serde_json::json;
 /// Where deliveries arrive, each at its app's identifier.
 pub const HOOKS: &str = "/api/hooks/";
 
-/// Headers with the HMAC of the body in hexadecimal: Gitea, Forgejo. GitHub's has a prefix.
-const HEX: [&str; 2] = ["x-gitea-signature", "x-forgejo-signature"];
+/// The headers that prove something: of Gitea, Forgejo, GitHub, and the two kinds of GitLab.
+const PROOFS: [&str; 5] = [
+    "x-gitea-signature",
+    "x-forgejo-signature",
+    "x-hub-signature-256",
+    "x-gitlab-token",
+    "webhook-signature",
+];
 
-/// The same from GitHub, after `sha256=`.
-const GITHUB: &str = "x-hub-signature-256";
-
-/// The header with GitLab's secret token, which is the secret itself.
-const TOKEN: &str = "x-gitlab-token";
-
-/// The headers of Standard Webhooks: GitLab's signing token.
+/// What else is signed with `webhook-signature`.
 const ID: &str = "webhook-id";
 const TIME: &str = "webhook-timestamp";
-const SIGNATURES: &str = "webhook-signature";
 
 /// Headers that name the event, of which a host sends one or several alike.
 const EVENTS: [&str; 4] = ["x-github-event", "x-gitea-event", "x-forgejo-event", "x-gitlab-event"];
@@ -44,8 +42,7 @@ const GITLAB_DELIVERIES: [&str; 2] = ["idempotency-key", "x-gitlab-event-uuid"];
 /// The headers that a delivery is judged by; no other request needs them.
 #[must_use]
 pub fn hook_fields() -> Vec<&'static str> {
-    let proofs = [GITHUB, TOKEN, ID, TIME, SIGNATURES];
-    [&HEX[..], &proofs, &EVENTS, &DELIVERIES, &GITLAB_DELIVERIES].concat()
+    [&PROOFS[..], &[ID, TIME], &EVENTS, &DELIVERIES, &GITLAB_DELIVERIES].concat()
 }
 
 /// The part of a push that counts; GitHub, Gitea, Forgejo and GitLab agree on it.
@@ -74,7 +71,7 @@ struct Repository {
 }
 
 /// `POST /api/apps/{id}/webhook`: makes a secret, in place of any before it, and shows it once.
-pub(super) fn renew(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let secret = hook::generate()?;
     if !api.store.save_webhook_secret(&app.id, &secret)? {
@@ -86,7 +83,7 @@ pub(super) fn renew(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError
 }
 
 /// `DELETE /api/apps/{id}/webhook`: from now on no delivery is believed.
-pub(super) fn remove(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
+pub(super) fn remove(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     api.store.delete_webhook_secret(&app.id)?;
     api.refresh_redactor(&app.id)?;
@@ -96,7 +93,7 @@ pub(super) fn remove(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiErro
 /// `POST /api/hooks/{id}`: a delivery.
 pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answer, ApiError> {
     let app = prove(api, request, id)?;
-    Query::of(request.query)?.finish()?;
+    parameters(request.query)?.finish()?;
     is_json(request)?;
     let event = EVENTS.iter().find_map(|name| text(request, name)).ok_or_else(|| {
         ApiError::body(
@@ -117,9 +114,9 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
     }
     let push: Push = serde_json::from_slice(request.body)
         .map_err(|error| ApiError::body(format!("the body is not the JSON of a push: {error}")))?;
-    let branch = match meaning(&app, &push)? {
-        Meaning::Deploys(branch) => branch,
-        Meaning::Nothing(why) => return Ok(ignored(&why)),
+    let branch = match branch_to_deploy(&app, &push) {
+        Ok(branch) => branch,
+        Err(answer) => return Ok(answer),
     };
     if !app.settings.auto_deploy {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
@@ -167,24 +164,22 @@ fn secret_of(api: &Api, id: &AppId) -> Option<Secret> {
 /// Everything that the delivery shows as proof. Nothing when it shows one thing twice,
 /// which no host does: each may cost a look at the whole body.
 fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
-    let mut claims: Vec<Claim<'a>> = Vec::new();
-    for (at, (name, value)) in request.hook.iter().enumerate() {
-        let before = claims.len();
-        if HEX.iter().any(|hex| hex.eq_ignore_ascii_case(name)) {
-            claims.push(Claim::Hex(value));
-        } else if name.eq_ignore_ascii_case(GITHUB) {
-            claims.push(Claim::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()));
-        } else if name.eq_ignore_ascii_case(TOKEN) {
-            claims.push(Claim::Plain(value));
-        } else if name.eq_ignore_ascii_case(SIGNATURES) {
-            let other = |name| field(request, name).unwrap_or_default();
-            let (id, time) = (other(ID), other(TIME));
-            claims.push(Claim::Signed { id, time, signatures: value });
-        }
-        let again = || request.hook[..at].iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        if claims.len() > before && again() {
+    let mut claims = Vec::new();
+    for name in PROOFS {
+        let mut shown = request.hook.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let Some((_, value)) = shown.next() else { continue };
+        if shown.next().is_some() {
             return Vec::new();
         }
+        let other = |name| field(request, name).unwrap_or_default();
+        claims.push(match name {
+            "webhook-signature" => {
+                Claim::Signed { id: other(ID), time: other(TIME), signatures: value }
+            }
+            "x-gitlab-token" => Claim::Plain(value),
+            "x-hub-signature-256" => Claim::Hex(value.strip_prefix(b"sha256=").unwrap_or_default()),
+            _ => Claim::Hex(value),
+        });
     }
     claims
 }
@@ -212,22 +207,14 @@ fn names(request: &Request<'_>) -> Vec<String> {
     names
 }
 
-/// What a push means for an app.
-enum Meaning {
-    /// It is to the app's branch, which is this one.
-    Deploys(String),
-    /// Nothing is to be done; why.
-    Nothing(String),
-}
-
-fn meaning(app: &App, push: &Push) -> Result<Meaning, ApiError> {
-    let nothing = |why: &str| Ok(Meaning::Nothing(why.to_owned()));
+/// The app's branch, when it is the one that was pushed to; else the answer.
+fn branch_to_deploy(app: &App, push: &Push) -> Result<String, Answer> {
     let Some(pushed) = push.reference.strip_prefix("refs/heads/") else {
-        return nothing("this is not a push to a branch");
+        return Err(ignored("this is not a push to a branch"));
     };
     let zeros = |commit: &String| !commit.is_empty() && commit.bytes().all(|b| b == b'0');
     if push.deleted || push.after.as_ref().is_some_and(zeros) {
-        return nothing("the branch was removed; the app stays as it is");
+        return Err(ignored("the branch was removed; the app stays as it is"));
     }
     let default = || {
         let of = |r: &Option<Repository>| r.as_ref().and_then(|r| r.default_branch.clone());
@@ -242,9 +229,9 @@ fn meaning(app: &App, push: &Push) -> Result<Meaning, ApiError> {
         chosen => chosen.to_owned(),
     };
     if pushed == wanted {
-        return Ok(Meaning::Deploys(wanted));
+        return Ok(wanted);
     }
-    nothing(&format!("the push is to another branch; the app is deployed from {wanted}"))
+    Err(ignored(&format!("the push is to another branch; the app is deployed from {wanted}")))
 }
 
 /// GitHub can also send a form; everybody sends JSON when asked to.

@@ -1,8 +1,12 @@
 //! Percent-encoding in paths, and the parameters after the question mark.
 
 use super::ApiError;
-use super::fields::shown;
+use super::fields::{Fields, shown};
 use crate::model::Invalid;
+use serde_json::Map;
+
+/// What is said of a parameter that nobody takes, or that stands there twice.
+const NO_PARAMETER: Invalid = Invalid("is not a parameter of this path");
 
 /// Decodes percent-encoding (RFC 3986, section 2.1); `None` when it is broken or
 /// the result is not UTF-8.
@@ -28,61 +32,19 @@ pub(super) fn decode_segment(segment: &str) -> Result<String, ApiError> {
     })
 }
 
-/// The query's parameters, taken out one by one; what is left over is an error.
-pub(super) struct Query(Vec<(String, String)>);
-
-impl Query {
-    pub(super) fn of(query: Option<&str>) -> Result<Self, ApiError> {
-        let pairs = query.unwrap_or("").split('&').filter(|pair| !pair.is_empty());
-        pairs
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                decode(name).zip(decode(value)).ok_or_else(|| {
-                    ApiError::new(400, "invalid_query", "the query holds a broken percent-encoding")
-                })
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-
-    pub(super) fn text<T>(
-        &mut self,
-        name: &str,
-        parse: impl FnOnce(&str) -> Result<T, Invalid>,
-    ) -> Result<Option<T>, ApiError> {
-        let Some(at) = self.0.iter().position(|(n, _)| n == name) else { return Ok(None) };
-        let (_, value) = self.0.swap_remove(at);
-        parse(&value).map(Some).map_err(|e| ApiError::field(name, e))
-    }
-
-    /// A whole number from 1 to `max`.
-    pub(super) fn count(&mut self, name: &str, default: u32, max: u32) -> Result<u32, ApiError> {
-        let number = self.text(name, |text| {
-            let digits = text.bytes().all(|b| b.is_ascii_digit());
-            let number = text.parse::<u32>().ok().filter(|n| digits && (1..=max).contains(n));
-            number.ok_or(Invalid("is out of range; GET /api/openapi.json says what it takes"))
+/// The parameters after the question mark, each a text.
+pub(super) fn parameters(query: Option<&str>) -> Result<Fields, ApiError> {
+    let mut map = Map::new();
+    for pair in query.unwrap_or("").split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = decode(name).zip(decode(value)).ok_or_else(|| {
+            ApiError::new(400, "invalid_query", "the query holds a broken percent-encoding")
         })?;
-        Ok(number.unwrap_or(default))
-    }
-
-    /// `true` or `false`.
-    pub(super) fn flag(&mut self, name: &str) -> Result<bool, ApiError> {
-        let flag = self.text(name, |text| match text {
-            "true" => Ok(true),
-            "false" => Ok(false),
-            _ => Err(Invalid("must be true or false")),
-        })?;
-        Ok(flag.unwrap_or(false))
-    }
-
-    pub(super) fn finish(self) -> Result<(), ApiError> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((name, _)) => {
-                Err(ApiError::field(&shown(name), Invalid("is not a parameter of this path")))
-            }
+        if map.insert(name.clone(), value.into()).is_some() {
+            return Err(ApiError::field(&shown(&name), NO_PARAMETER));
         }
     }
+    Ok(Fields::new(map, NO_PARAMETER))
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Facts about this server and its machine.
 
-use super::{Answer, Api, ApiError, Request};
-use crate::auth::Session;
-use crate::deploy::Runtime;
+use super::{Answer, Answered, Call};
+use crate::deploy::{Deployer, Runtime};
 use crate::router::RouterState;
 use crate::sandbox::fences::Fences;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The machine's numbers, in bytes.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -26,20 +25,22 @@ pub struct MachineFacts {
 }
 
 /// The router as the API shows it.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct RouterView {
-    state: &'static str,
-    message: Option<String>,
-    version: Option<String>,
-    http_port: Option<u16>,
-    https_port: Option<u16>,
-}
-
-impl RouterView {
-    fn of(state: &'static str) -> Self {
-        Self { state, ..Self::default() }
-    }
+fn router(deployer: &Deployer) -> Value {
+    let (state, message, version, ports) = match deployer.router() {
+        RouterState::Off => ("off", None, None, None),
+        RouterState::Starting => ("starting", None, None, None),
+        RouterState::Missing(why) => ("missing", Some(why), None, None),
+        RouterState::Running { version, ports, .. } => {
+            ("running", deployer.router_trouble(), Some(version), Some(ports))
+        }
+    };
+    json!({
+        "state": state,
+        "message": message,
+        "version": version,
+        "httpPort": ports.map(|ports| ports.http),
+        "httpsPort": ports.and_then(|ports| ports.https),
+    })
 }
 
 /// The machine's host name.
@@ -47,29 +48,17 @@ fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub(super) fn session(_: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn session(_: &Call<'_>, _: &str) -> Answered {
     let answer = json!({"version": env!("CARGO_PKG_VERSION"), "hostName": host_name()});
     Ok(Answer::json(200, &answer))
 }
 
-pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let machine = (api.machine)();
     let (ready, message) = match api.deployer.runtime() {
         Runtime::Ready => (true, None),
         Runtime::Missing(sentence) => (false, Some(sentence)),
         Runtime::Unknown => (false, Some("It is being looked at; that takes a moment.".to_owned())),
-    };
-    let router = match api.deployer.router() {
-        RouterState::Off => RouterView::of("off"),
-        RouterState::Starting => RouterView::of("starting"),
-        RouterState::Missing(why) => RouterView { message: Some(why), ..RouterView::of("missing") },
-        RouterState::Running { version, ports, .. } => RouterView {
-            version: Some(version),
-            http_port: Some(ports.http),
-            https_port: ports.https,
-            message: api.deployer.router_trouble(),
-            ..RouterView::of("running")
-        },
     };
     let fences = api.deployer.fences();
     let fence = |of: fn(&Fences) -> &Result<(), String>| {
@@ -86,7 +75,7 @@ pub(super) fn system(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, 
         "uptimeSeconds": api.started.elapsed().as_secs(),
         "memoryBytes": machine.server_memory_bytes,
         "machine": machine,
-        "router": router,
+        "router": router(&api.deployer),
         "runtime": {"ready": ready, "message": message},
         "identity": {"perApp": ready && shared.is_none(), "problem": shared},
         "firewall": fence(|fences| &fences.firewall),

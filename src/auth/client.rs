@@ -1,7 +1,7 @@
 //! Finds the client behind a connection, past the proxies that are trusted (P10, P11).
 
 use crate::model::{Client, Trust};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +32,11 @@ pub fn resolve(
     forwarded_for: &[&[u8]],
     forwarded_proto: Option<&[u8]>,
 ) -> Origin {
-    let peer = peer.to_canonical();
-    if !trust.trusts(peer) {
-        return Origin {
-            client: Client::of(peer),
-            address: peer,
-            trusted_proxy: false,
-            https: false,
-        };
+    let address = peer.to_canonical();
+    if trust.trusts(address) {
+        return behind(trust, address, forwarded_for, forwarded_proto);
     }
-    behind(trust, peer, forwarded_for, forwarded_proto)
+    Origin { client: Client::of(address), address, trusted_proxy: false, https: false }
 }
 
 /// Finds the client behind a proxy of our own, which is trusted whatever its address.
@@ -78,28 +73,13 @@ fn behind(
 /// One entry: an address, alone or with a port as some proxies write it; IPv6
 /// with brackets or, when it has no port, without.
 fn entry_address(entry: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(entry).ok()?;
-    let address = if let Some(rest) = text.strip_prefix('[') {
-        let (inside, after) = rest.split_once(']')?;
-        port_or_nothing(after)?;
-        IpAddr::V6(inside.parse::<Ipv6Addr>().ok()?)
-    } else if text.bytes().filter(|b| *b == b':').count() == 1 {
-        let colon = text.find(':')?;
-        port_or_nothing(&text[colon..])?;
-        IpAddr::V4(text[..colon].parse().ok()?)
-    } else {
-        text.parse().ok()?
+    let text = std::str::from_utf8(entry).ok().filter(|text| !text.contains('%'))?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = match bare {
+        Some(inside) => inside.parse::<Ipv6Addr>().ok()?.into(),
+        None => text.parse().or_else(|_| text.parse().map(|at: SocketAddr| at.ip())).ok()?,
     };
     Some(address.to_canonical())
-}
-
-fn port_or_nothing(text: &str) -> Option<()> {
-    if text.is_empty() {
-        return Some(());
-    }
-    let digits = text.strip_prefix(':')?;
-    let fine = digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok();
-    fine.then_some(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! host it is just a text. Nothing here knows the names of headers.
 
 use super::AuthError;
-use super::token::equal;
+use super::token::{equal, random};
 use crate::model::{Secret, UnixMillis};
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,8 +15,6 @@ use zeroize::Zeroizing;
 
 /// What a secret begins with.
 const PREFIX: &str = "whsec_";
-/// Random bytes in a secret: 256 bits, which GitLab demands.
-const RANDOM: usize = 32;
 /// How far the time in a signature may be from ours, in seconds: what Standard
 /// Webhooks proposes. A delivery that was held back longer is sent again by its host.
 const TOLERANCE: u64 = 300;
@@ -57,18 +55,12 @@ pub struct Delivery<'a> {
     pub body: &'a [u8],
 }
 
-/// Makes a secret.
+/// Makes a secret, of 256 random bits, which GitLab demands.
 ///
 /// # Errors
 /// [`AuthError::NoRandomness`].
 pub fn generate() -> Result<Secret, AuthError> {
-    let mut random = Zeroizing::new([0; RANDOM]);
-    getrandom::fill(&mut *random).map_err(|_| AuthError::NoRandomness)?;
-    // Room for all of it, so that growing leaves no copies in memory.
-    let mut text = String::with_capacity(PREFIX.len() + BASE64.encode_len(RANDOM));
-    text.push_str(PREFIX);
-    BASE64.encode_append(&*random, &mut text);
-    Ok(Secret::new(text))
+    random(PREFIX, &BASE64)
 }
 
 /// A short name for something of any length: two different things have two names.
@@ -149,6 +141,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::token::RANDOM;
 
     const NOW: UnixMillis = 1_700_000_000_000;
     const BODY: &[u8] = b"{\"ref\":\"refs/heads/main\"}";

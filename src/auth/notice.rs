@@ -4,10 +4,10 @@
 //! the owner gets in after wrong tries. What is left out in a minute with too
 //! many of them is counted in the next line.
 
-use super::clock::Millis;
+use super::Millis;
 use super::lockout::Failure;
 use crate::model::Client;
-use std::fmt;
+use log::Level;
 
 /// How long a window is.
 const WINDOW: Millis = 60_000;
@@ -23,9 +23,12 @@ struct Window {
     left_out: u32,
 }
 
+/// A line to write.
+pub(super) type Line = (Level, String);
+
 impl Window {
-    /// Whether one more line fits, and how many were left out before it.
-    fn admit(&mut self, now: Millis) -> Option<u32> {
+    /// The line, if one more fits, with how many were left out before it.
+    fn line(&mut self, now: Millis, level: Level, text: impl FnOnce() -> String) -> Option<Line> {
         if now.saturating_sub(self.begun) >= WINDOW {
             (self.begun, self.lines) = (now, 0);
         }
@@ -34,7 +37,11 @@ impl Window {
             return None;
         }
         self.lines += 1;
-        Some(std::mem::take(&mut self.left_out))
+        let mut text = text();
+        if let left_out @ 1.. = std::mem::take(&mut self.left_out) {
+            text += &format!(" ({left_out} more lines like this were left out before it)");
+        }
+        Some((level, text))
     }
 }
 
@@ -49,74 +56,29 @@ pub(super) struct RateLimitedLog {
 
 impl RateLimitedLog {
     /// The line for a wrong try, if it deserves one.
-    pub(super) fn failure(&mut self, client: Client, what: Failure, now: Millis) -> Option<Note> {
-        let failures = what.failures;
-        let (kind, window) = match what.lockout_seconds {
-            Some(seconds) => (Kind::Lockout { seconds, failures }, &mut self.lockouts),
-            None if failures == 1 => (Kind::First, &mut self.series),
-            None => return None,
-        };
-        window.admit(now).map(|left_out| Note { client, kind, left_out })
+    pub(super) fn failure(&mut self, client: Client, what: Failure, now: Millis) -> Option<Line> {
+        match (what.lockout_seconds, what.failures) {
+            (Some(seconds), failures) => self.lockouts.line(now, Level::Warn, || {
+                format!("locked out {client} for {seconds} s after {failures} wrong admin tokens")
+            }),
+            (None, 1) => {
+                self.series.line(now, Level::Warn, || format!("wrong admin token from {client}"))
+            }
+            (None, _) => None,
+        }
     }
 
     /// The line for a webhook's delivery that proves nothing: its secret may have been
     /// changed at one end only.
-    pub(super) fn hook(&mut self, client: Client, now: Millis) -> Option<Note> {
-        self.hooks.admit(now).map(|left_out| Note { client, kind: Kind::Hook, left_out })
+    pub(super) fn hook(&mut self, client: Client, now: Millis) -> Option<Line> {
+        let text = || format!("a webhook without the app's signature from {client}");
+        self.hooks.line(now, Level::Warn, text)
     }
 
     /// The line for a sign-in after wrong tries.
-    pub(super) fn success(&mut self, client: Client, failures: u32, now: Millis) -> Option<Note> {
-        let kind = Kind::Success { failures };
-        self.series.admit(now).map(|left_out| Note { client, kind, left_out })
-    }
-}
-
-#[derive(Debug)]
-enum Kind {
-    First,
-    Lockout { seconds: u32, failures: u32 },
-    Hook,
-    Success { failures: u32 },
-}
-
-/// One line to write.
-#[derive(Debug)]
-pub(super) struct Note {
-    client: Client,
-    kind: Kind,
-    left_out: u32,
-}
-
-impl Note {
-    pub(super) fn write(&self) {
-        match self.kind {
-            Kind::Success { .. } => log::info!("{self}"),
-            Kind::First | Kind::Lockout { .. } | Kind::Hook => log::warn!("{self}"),
-        }
-    }
-}
-
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let client = self.client;
-        match self.kind {
-            Kind::First => write!(f, "wrong admin token from {client}")?,
-            Kind::Hook => {
-                write!(f, "a webhook without the app's signature from {client}")?;
-            }
-            Kind::Lockout { seconds, failures } => write!(
-                f,
-                "locked out {client} for {seconds} s after {failures} wrong admin tokens"
-            )?,
-            Kind::Success { failures } => {
-                write!(f, "right admin token from {client} after {failures} wrong ones")?;
-            }
-        }
-        if self.left_out > 0 {
-            write!(f, " ({} more lines like this were left out before it)", self.left_out)?;
-        }
-        Ok(())
+    pub(super) fn success(&mut self, client: Client, failures: u32, now: Millis) -> Option<Line> {
+        let text = || format!("right admin token from {client} after {failures} wrong ones");
+        self.series.line(now, Level::Info, text)
     }
 }
 
@@ -133,13 +95,13 @@ mod tests {
         let mut notices = RateLimitedLog::default();
         let mut line = |failures, lockout_seconds| {
             let what = Failure { failures, lockout_seconds };
-            notices.failure(client(1), what, 0).map(|note| note.to_string())
+            notices.failure(client(1), what, 0).map(|(_, line)| line)
         };
         assert_eq!(line(1, None).as_deref(), Some("wrong admin token from 0.0.0.1"));
         assert_eq!(line(2, None), None);
         let lockout = "locked out 0.0.0.1 for 2 s after 5 wrong admin tokens";
         assert_eq!(line(5, Some(2)).as_deref(), Some(lockout));
-        let success = notices.success(client(1), 5, 0).unwrap().to_string();
+        let success = notices.success(client(1), 5, 0).unwrap().1;
         assert_eq!(success, "right admin token from 0.0.0.1 after 5 wrong ones");
     }
 
@@ -156,7 +118,7 @@ mod tests {
         let lockout = Failure { failures: 5, lockout_seconds: Some(2) };
         assert!(notices.failure(client(1), lockout, 5).is_some(), "lockouts are still told");
         let first = Failure { failures: 1, lockout_seconds: None };
-        let next = notices.failure(client(1), first, 5 + WINDOW).unwrap().to_string();
+        let next = notices.failure(client(1), first, 5 + WINDOW).unwrap().1;
         assert!(next.contains("(999980 more lines"), "{next}");
     }
 }

@@ -21,7 +21,9 @@ impl Fixture {
         let data = DataDir::open(&top.path().join("data")).unwrap();
         let clock = Arc::new(AtomicU64::new(0));
         let pinned = pinned.map(|t| Secret::new(t.to_owned()));
-        let (auth, _) = Auth::start_at(pinned, &data, Clock::Set(Arc::clone(&clock))).unwrap();
+        let seen = Arc::clone(&clock);
+        let reads = move || seen.load(Ordering::Relaxed);
+        let (auth, _) = Auth::start_at(pinned, &data, reads).unwrap();
         Self { _top: top, data, clock, auth }
     }
 

@@ -1,20 +1,16 @@
 //! Tickets: each opens one WebSocket once, so that the token stays out of URLs.
 
-use super::clock::Millis;
-use super::token::Digest;
-use super::{AuthError, Session};
+use super::token::{Digest, random};
+use super::{AuthError, Millis, Session};
 use crate::model::Secret;
 use data_encoding::HEXLOWER;
 use std::collections::VecDeque;
-use zeroize::Zeroizing;
 
 /// How long a ticket is good, in milliseconds: a page load, not a bookmark.
 pub const LIFETIME: Millis = 60_000;
 /// Tickets kept at most; the oldest goes first. Far more than the dashboard
 /// opens in a minute, and 64 KiB of memory.
 const CAPACITY: usize = 1024;
-/// Random bytes in a ticket: 256 bits.
-const RANDOM: usize = 32;
 
 struct Ticket {
     /// Only the digest is kept: who reads this memory can open nothing with it.
@@ -29,9 +25,7 @@ pub(super) struct Tickets(VecDeque<Ticket>);
 
 impl Tickets {
     pub(super) fn open(&mut self, session: &Session, now: Millis) -> Result<Secret, AuthError> {
-        let mut random = Zeroizing::new([0; RANDOM]);
-        getrandom::fill(&mut *random).map_err(|_| AuthError::NoRandomness)?;
-        let ticket = Secret::new(HEXLOWER.encode(&*random));
+        let ticket = random("", &HEXLOWER)?;
         self.drop_ended(now);
         if self.0.len() >= CAPACITY {
             self.0.pop_front();

@@ -3,7 +3,7 @@
 use super::AuthError;
 use crate::data_dir::DataDir;
 use crate::model::{ADMIN_TOKEN_LENGTH, Secret};
-use data_encoding::HEXLOWER;
+use data_encoding::{Encoding, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::hint::black_box;
@@ -15,20 +15,25 @@ use zeroize::Zeroizing;
 pub const FILE: &str = "admin_token.txt";
 /// What a generated token begins with, so that secret scanners can know it.
 const PREFIX: &str = "bpaas_";
-/// Random bytes in a token: 256 bits.
-const RANDOM: usize = 32;
+/// Random bytes in a token, a ticket, a webhook's secret: 256 bits.
+pub(super) const RANDOM: usize = 32;
 
 /// Makes a token: `bpaas_` and 64 hex digits.
 ///
 /// # Errors
 /// [`AuthError::NoRandomness`].
 pub fn generate() -> Result<Secret, AuthError> {
+    random(PREFIX, &HEXLOWER)
+}
+
+/// A prefix and [`RANDOM`] random bytes in an encoding.
+pub(super) fn random(prefix: &str, encoding: &Encoding) -> Result<Secret, AuthError> {
     let mut random = Zeroizing::new([0; RANDOM]);
     getrandom::fill(&mut *random).map_err(|_| AuthError::NoRandomness)?;
     // Room for all of it, so that growing leaves no copies in memory.
-    let mut text = String::with_capacity(PREFIX.len() + 2 * RANDOM);
-    text.push_str(PREFIX);
-    HEXLOWER.encode_append(&*random, &mut text);
+    let mut text = String::with_capacity(prefix.len() + encoding.encode_len(RANDOM));
+    text.push_str(prefix);
+    encoding.encode_append(&*random, &mut text);
     Ok(Secret::new(text))
 }
 
@@ -140,7 +145,7 @@ impl InForce {
     /// not: refusing it would lock the owner out for a slip of an editor, and
     /// an empty token must never open anything.
     pub(super) fn refresh(&mut self, data: &DataDir) {
-        let stamp = match Stamp::of(data) {
+        let stamp = match stamp(data) {
             Ok(stamp) if self.seen.as_ref() == Some(&stamp) => return,
             Ok(stamp) => stamp,
             Err(error) => {
@@ -181,26 +186,13 @@ impl InForce {
     }
 }
 
-/// Tells one version of the token file from the next. A rotation gives the name
-/// to another inode; the rest notices an editor that writes in place.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+/// Tells one version of the token file from the next: device, inode, length, when its content
+/// and when anything of it changed. A rotation gives the name to another inode; the rest
+/// notices an editor that writes in place.
+type Stamp = (u64, u64, u64, [i64; 4]);
 
-impl Stamp {
-    fn of(data: &DataDir) -> io::Result<Self> {
-        let meta = fs::symlink_metadata(data.join(FILE))?;
-        Ok(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            length: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        })
-    }
+fn stamp(data: &DataDir) -> io::Result<Stamp> {
+    let meta = fs::symlink_metadata(data.join(FILE))?;
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+    Ok((meta.dev(), meta.ino(), meta.len(), times))
 }

@@ -28,16 +28,15 @@ pub fn doubts(names: impl Iterator<Item = OsString>, routing: &Routing) -> Vec<S
 
 /// Which of our names a name that is none of them most likely stands for.
 fn meant(name: &str) -> Option<&'static str> {
-    if NAMES.contains(&name) {
+    let mut names = NAMES.into_iter().chain(OF_THE_ROUTER);
+    if names.clone().any(|ours| ours == name) {
         return None;
     }
     let bare = bare(name);
-    NAMES.into_iter().find(|ours| {
+    names.find(|ours| {
         let ours = self::bare(ours);
         let slips = ours.len().max(bare.len()) / FOR_ONE_SLIP;
-        // Not every variable is compared at length.
-        ours.len().abs_diff(bare.len()) <= slips && distance(&ours, &bare) <= slips
-            || ours.len() >= LONG && bare.starts_with(&ours)
+        differences(&ours, &bare) <= slips || ours.len() >= LONG && bare.starts_with(&ours)
     })
 }
 
@@ -52,31 +51,27 @@ fn bare(name: &str) -> Vec<u8> {
     bare
 }
 
-/// Letters that were left out, added, replaced, or swapped with the next one (the optimal
-/// string alignment distance).
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
+/// Letters that only one of the two has; where they stand makes no difference, for swapped
+/// ones are a slip as well.
+fn differences(a: &[u8], b: &[u8]) -> usize {
+    let mut left = b.to_vec();
+    let mut only_in_a = 0;
+    for letter in a {
+        match left.iter().position(|other| other == letter) {
+            Some(at) => drop(left.swap_remove(at)),
+            None => only_in_a += 1,
         }
-        rows.push(row);
     }
-    rows[a.len()][b.len()]
+    only_in_a + left.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Variables;
 
     fn said(names: &[&str], on: bool) -> Vec<String> {
-        let routing = Routing { on, ..Routing::read(|_| Ok(None)).unwrap() };
+        let routing = Routing { on, ..Routing::read(Variables(&|_| None)).unwrap() };
         doubts(names.iter().map(OsString::from), &routing)
     }
 
@@ -107,6 +102,7 @@ mod tests {
     #[test]
     fn settings_and_the_names_of_others_are_nothing_to_tell() {
         assert_eq!(said(&NAMES, true), [""; 0]);
+        assert_eq!(said(&OF_THE_ROUTER, true), [""; 0]);
         let others = [
             "HTTP_PROXY",
             "HTTPS_PROXY",

@@ -1,6 +1,6 @@
 //! Where apps answer: the variables that the router goes by.
 
-use super::{ConfigError, port};
+use super::{ConfigError, Variables, port};
 use crate::model::Domain;
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
@@ -39,21 +39,37 @@ pub struct Routing {
 }
 
 impl Routing {
-    /// Reads the variables, each through `text`.
-    pub(super) fn read(
-        text: impl Fn(&'static str) -> Result<Option<String>, ConfigError>,
-    ) -> Result<Self, ConfigError> {
-        let base = text("BASE_DOMAIN")?.map(|v| base_domain(&v)).transpose()?;
+    /// Reads the variables.
+    pub(super) fn read(variables: Variables<'_>) -> Result<Self, ConfigError> {
+        let base = variables.read("BASE_DOMAIN", |v| base_domain(&v))?;
+        let on = variables.read("ROUTER", |v| {
+            switch(&v, ["on", "off"])
+                .ok_or("is neither on nor off; write off if you run a reverse proxy of your own")
+        })?;
+        let private_tls = variables.read("PRIVATE_TLS", |v| {
+            switch(&v, ["true", "false"]).ok_or(
+                "is neither true nor false; write true if no public authority can reach this machine",
+            )
+        })?;
         let routing = Self {
-            on: switch("ROUTER", text("ROUTER")?, ["on", "off"])?.unwrap_or(true),
+            on: on.unwrap_or(true),
             base_domain: base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),
-            bind: text("ROUTER_BIND")?.map(|v| address(&v)).transpose()?,
-            http_port: own_port("HTTP_PORT", text("HTTP_PORT")?)?,
-            https_port: own_port("HTTPS_PORT", text("HTTPS_PORT")?)?,
-            dashboard_domain: text("DASHBOARD_DOMAIN")?.map(|v| dashboard(&v)).transpose()?,
-            acme_email: text("ACME_EMAIL")?.map(email).transpose()?,
-            private_tls: switch("PRIVATE_TLS", text("PRIVATE_TLS")?, ["true", "false"])?
-                .unwrap_or(false),
+            bind: variables.read("ROUTER_BIND", |v| {
+                ip(&v).ok_or(
+                    "is not an address; write one of this machine's, such as 192.0.2.7 or ::1, or \
+                     unset it to listen on all of them",
+                )
+            })?,
+            http_port: variables.read("HTTP_PORT", own_port)?,
+            https_port: variables.read("HTTPS_PORT", own_port)?,
+            dashboard_domain: variables.read("DASHBOARD_DOMAIN", |v| {
+                Domain::parse(&v).map_err(|_| {
+                    "is not a host name; write the name that the dashboard shall answer at, \
+                     without scheme, port or path: paas.example.com"
+                })
+            })?,
+            acme_email: variables.read("ACME_EMAIL", email)?,
+            private_tls: private_tls.unwrap_or(false),
         };
         if routing.http_port.is_some() && routing.http_port == routing.https_port {
             return Err(ConfigError {
@@ -90,85 +106,48 @@ impl Routing {
 }
 
 /// One of two words, in any case: whether it is the first.
-fn switch(
-    name: &'static str,
-    value: Option<String>,
-    words: [&'static str; 2],
-) -> Result<Option<bool>, ConfigError> {
-    let Some(value) = value else { return Ok(None) };
-    match words.iter().position(|word| value.eq_ignore_ascii_case(word)) {
-        Some(at) => Ok(Some(at == 0)),
-        None => Err(ConfigError {
-            name,
-            problem: if words[0] == "on" {
-                "is neither on nor off; write off if you run a reverse proxy of your own"
-            } else {
-                "is neither true nor false; write true if no public authority can reach this machine"
-            },
-        }),
-    }
+fn switch(value: &str, words: [&str; 2]) -> Option<bool> {
+    words.iter().position(|word| value.eq_ignore_ascii_case(word)).map(|at| at == 0)
 }
 
-fn base_domain(text: &str) -> Result<String, ConfigError> {
+/// An IPv6 address may have the brackets that it has in a URL.
+fn ip(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok()
+}
+
+fn base_domain(text: &str) -> Result<String, &'static str> {
     let lower = text.to_ascii_lowercase();
     if lower == DEFAULT_BASE {
         return Ok(lower);
     }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    if bare.parse::<IpAddr>().is_ok() {
-        return Err(ConfigError {
-            name: "BASE_DOMAIN",
-            problem: "is an address, and there are no names below an address; write a name of \
-                      yours whose wildcard record leads to this machine: apps.example.com with \
-                      *.apps.example.com",
-        });
+    if ip(text).is_some() {
+        return Err("is an address, and there are no names below an address; write a name of \
+             yours whose wildcard record leads to this machine: apps.example.com with \
+             *.apps.example.com");
     }
-    Domain::parse(&lower).map(|domain| domain.as_str().to_owned()).map_err(|_| ConfigError {
-        name: "BASE_DOMAIN",
-        problem: "is not a host name; write the name below which apps shall answer, without scheme, \
-                  port or wildcard: apps.example.com",
+    Domain::parse(&lower).map(|domain| domain.as_str().to_owned()).map_err(|_| {
+        "is not a host name; write the name below which apps shall answer, without scheme, \
+         port or wildcard: apps.example.com"
     })
 }
 
-fn dashboard(text: &str) -> Result<Domain, ConfigError> {
-    Domain::parse(text).map_err(|_| ConfigError {
-        name: "DASHBOARD_DOMAIN",
-        problem: "is not a host name; write the name that the dashboard shall answer at, without \
-                  scheme, port or path: paas.example.com",
-    })
-}
-
-fn address(text: &str) -> Result<IpAddr, ConfigError> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| ConfigError {
-        name: "ROUTER_BIND",
-        problem: "is not an address; write one of this machine's, such as 192.0.2.7 or ::1, or \
-                  unset it to listen on all of them",
-    })
-}
-
-fn own_port(name: &'static str, value: Option<String>) -> Result<Option<u16>, ConfigError> {
-    let Some(value) = value else { return Ok(None) };
-    let problem = "is not a port; write a number from 1 to 65535";
-    port(&value).filter(|p| *p > 0).map(Some).ok_or(ConfigError { name, problem })
+fn own_port(text: String) -> Result<u16, &'static str> {
+    port(&text).filter(|p| *p > 0).ok_or("is not a port; write a number from 1 to 65535")
 }
 
 /// Only what an address must have: the authority itself writes to it.
-fn email(text: String) -> Result<String, ConfigError> {
+fn email(text: String) -> Result<String, &'static str> {
     let plain = text.len() <= MAX_EMAIL && text.bytes().all(|b| b.is_ascii_graphic());
-    let parts = text.split_once('@');
-    let whole = parts.is_some_and(|(user, host)| {
+    let whole = text.split_once('@').is_some_and(|(user, host)| {
         !user.is_empty() && host.contains('.') && Domain::parse(host).is_ok()
     });
     // Braces would be a placeholder of the router's.
     if plain && whole && !text.contains(['{', '}', '<', '>', ',']) {
         return Ok(text);
     }
-    Err(ConfigError {
-        name: "ACME_EMAIL",
-        problem: "is not an e-mail address; write the one that the certificate authority may warn: \
-                  admin@example.com",
-    })
+    Err("is not an e-mail address; write the one that the certificate authority may warn: \
+         admin@example.com")
 }
 
 #[cfg(test)]
@@ -176,8 +155,8 @@ mod tests {
     use super::*;
 
     fn with(pairs: &[(&str, &str)]) -> Result<Routing, ConfigError> {
-        let found = |name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-        Routing::read(|name| Ok(found(name)))
+        let found = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
+        Routing::read(Variables(&found))
     }
 
     #[test]

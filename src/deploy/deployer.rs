@@ -21,7 +21,7 @@ use crate::runtime::target::target_of;
 use crate::sandbox::fences::Fences;
 use crate::sandbox::host_watch::HostWatch;
 use crate::sandbox::limits_report::{self, Report as LimitsReport};
-use crate::store::{App, AppText, Delivered, Deploy, Store, StoreError};
+use crate::store::{App, Delivered, Deploy, Store, StoreError};
 use crate::sync::lock;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
@@ -298,7 +298,7 @@ impl Deployer {
 
     /// An app as it is now.
     #[must_use]
-    pub fn state(&self, app: &AppText<'_>) -> AppState {
+    pub fn state(&self, app: &App) -> AppState {
         self.board.state(app)
     }
 
@@ -323,7 +323,7 @@ impl Deployer {
 
     /// Everywhere an app answers, while it runs; the best first.
     #[must_use]
-    pub fn urls(&self, app: &AppText<'_>) -> Vec<String> {
+    pub fn urls(&self, app: &App) -> Vec<String> {
         host_names::urls(&self.router, app)
     }
 

@@ -4,8 +4,8 @@ use super::error::DeployError;
 use crate::model::{AppId, AppName, Domain};
 use crate::router::{Certificate, Router, Target, lead_here};
 use crate::runtime::health_check::Visit;
-use crate::runtime::target::target_of_text;
-use crate::store::{App, AppText, Store};
+use crate::runtime::target::target_of;
+use crate::store::{App, Store};
 use std::net::IpAddr;
 
 /// A host name of an app.
@@ -56,14 +56,14 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
 /// Everywhere an app answers, while it runs: through the router at its own domains, then
 /// at the host name that follows from its name; or else at its port.
 #[must_use]
-pub fn urls(router: &Router, app: &AppText<'_>) -> Vec<String> {
-    let at_port = match target_of_text(app) {
+pub fn urls(router: &Router, app: &App) -> Vec<String> {
+    let at_port = match target_of(app) {
         Target::Down => return Vec::new(),
         Target::Files(..) => None,
         Target::Process(port) => Some(format!("http://127.0.0.1:{port}")),
     };
-    let hosts = app.domains.iter().copied().map(Some).chain([None]);
-    let routed: Option<Vec<_>> = hosts.map(|domain| router.url(app.name, domain)).collect();
+    let hosts = app.settings.domains.iter().map(|domain| Some(domain.as_str())).chain([None]);
+    let routed: Option<Vec<_>> = hosts.map(|host| router.url(app.name.as_str(), host)).collect();
     routed.unwrap_or_else(|| at_port.into_iter().collect())
 }
 

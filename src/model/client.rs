@@ -18,7 +18,7 @@ impl Client {
     /// The client behind an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
-        match unmapped(address) {
+        match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.octets()),
             IpAddr::V6(v6) => {
                 let o = v6.octets();
@@ -58,20 +58,13 @@ impl fmt::Display for Client {
     }
 }
 
-/// An IPv4-mapped IPv6 address as the IPv4 address that it is.
-pub(super) fn unmapped(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    }
-}
-
 /// A range of addresses in CIDR form (RFC 4632, RFC 4291).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
     network: u128,
-    mask: u128,
-    v4: bool,
+    /// Leading bits that all its addresses share, of `width`.
+    length: u32,
+    width: u32,
 }
 
 impl Cidr {
@@ -88,37 +81,36 @@ impl Cidr {
             None => (text, None),
         };
         let address: IpAddr = address.parse().map_err(|_| BAD)?;
-        let (bits, width) = match address {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
-            IpAddr::V6(v6) => (u128::from(v6), 128),
-        };
+        let (network, width) = bits(address);
         let length = length.map_or(Ok(width), str::parse::<u32>).map_err(|_| BAD)?;
-        if length > width {
-            return Err(BAD);
-        }
-        let all: u128 = if width == 32 { u128::from(u32::MAX) } else { u128::MAX };
-        let host = if length == 0 { all } else { all.checked_shr(length).unwrap_or(0) };
-        let mask = all & !host;
-        Ok(Self { network: bits & mask, mask, v4: width == 32 })
+        let host_bits = width.checked_sub(length).ok_or(BAD)?;
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        Ok(Self { network: network & mask, length, width })
     }
 
     /// The first address of the range, and how many of its leading bits all others share.
     #[must_use]
     pub fn parts(&self) -> (IpAddr, u32) {
-        let bits = self.mask.count_ones();
         match u32::try_from(self.network) {
-            Ok(network) if self.v4 => (Ipv4Addr::from(network).into(), bits),
-            _ => (Ipv6Addr::from(self.network).into(), bits),
+            Ok(network) if self.width == 32 => (Ipv4Addr::from(network).into(), self.length),
+            _ => (Ipv6Addr::from(self.network).into(), self.length),
         }
     }
 
     /// Whether the address lies in the range; an IPv4-mapped address counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match unmapped(address) {
-            IpAddr::V4(v4) => self.v4 && u128::from(u32::from(v4)) & self.mask == self.network,
-            IpAddr::V6(v6) => !self.v4 && u128::from(v6) & self.mask == self.network,
-        }
+        let (bits, width) = bits(address.to_canonical());
+        let differs = (bits ^ self.network).checked_shr(self.width - self.length);
+        width == self.width && differs.unwrap_or(0) == 0
+    }
+}
+
+/// An address as a number, and how many bits that has.
+fn bits(address: IpAddr) -> (u128, u32) {
+    match address {
+        IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
+        IpAddr::V6(v6) => (u128::from(v6), 128),
     }
 }
 
@@ -151,7 +143,7 @@ impl Trust {
     /// Whether the address is a trusted proxy's.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
-        match (self, unmapped(address)) {
+        match (self, address.to_canonical()) {
             (Self::Off, _) => false,
             (Self::Private, IpAddr::V4(v4)) => v4.is_loopback() || v4.is_private(),
             (Self::Private, IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local(),

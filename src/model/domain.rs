@@ -9,58 +9,47 @@ pub const MAX_DOMAINS: usize = 50;
 /// Bytes in a host name (RFC 1035 §2.3.4, without the root's dot).
 pub(super) const MAX_LENGTH: usize = 253;
 /// Bytes in one label of it.
-pub(super) const MAX_LABEL: usize = 63;
+const MAX_LABEL: usize = 63;
 
-/// A host name of at least two labels, in lower case (RFC 1123 §2.1).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Domain(String);
-
-impl Domain {
-    /// Reads a host name; upper case becomes lower case.
-    ///
-    /// # Errors
-    /// [`Invalid`] with the rule that was broken.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        if text.is_empty() || text.len() > MAX_LENGTH {
-            return Err(Invalid("must be a host name of 1 to 253 characters"));
-        }
-        if !text.is_ascii() {
-            return Err(Invalid("must be in ASCII; write an international name as xn--…"));
-        }
-        if text.contains('*') {
-            return Err(Invalid("must not be a wildcard; name each host"));
-        }
-        if text.contains([':', '/']) {
-            return Err(Invalid("must be a host name alone, without scheme, port or path"));
-        }
-        let lower = text.to_ascii_lowercase();
-        if !lower.split('.').all(is_label) {
-            return Err(Invalid(
-                "must be labels of letters, digits and dashes with dots between, such as www.example.com",
-            ));
-        }
-        // What ends in a number is read as an address (WHATWG URL, "ends in a number").
-        let last = lower.rsplit('.').next().unwrap_or_default();
-        if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
-            return Err(Invalid("must be a host name, not an address"));
-        }
-        if !lower.contains('.') {
-            return Err(Invalid("must have a dot, such as www.example.com"));
-        }
-        Ok(Self(lower))
-    }
-
-    /// The host name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+text_value! {
+    /// A host name of at least two labels (RFC 1123 §2.1); upper case becomes lower case.
+    Domain, host_name
 }
 
-fn is_label(label: &str) -> bool {
-    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+fn host_name(text: &str) -> Result<String, Invalid> {
+    if text.is_empty() || text.len() > MAX_LENGTH {
+        return Err(Invalid("must be a host name of 1 to 253 characters"));
+    }
+    if !text.is_ascii() {
+        return Err(Invalid("must be in ASCII; write an international name as xn--…"));
+    }
+    if text.contains('*') {
+        return Err(Invalid("must not be a wildcard; name each host"));
+    }
+    if text.contains([':', '/']) {
+        return Err(Invalid("must be a host name alone, without scheme, port or path"));
+    }
+    let lower = text.to_ascii_lowercase();
+    if !lower.split('.').all(|l| is_label(l) && !l.contains('_')) {
+        return Err(Invalid(
+            "must be labels of letters, digits and dashes with dots between, such as www.example.com",
+        ));
+    }
+    // What ends in a number is read as an address (WHATWG URL, "ends in a number").
+    let last = lower.rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|b| b.is_ascii_digit()) || last.starts_with("0x") {
+        return Err(Invalid("must be a host name, not an address"));
+    }
+    if !lower.contains('.') {
+        return Err(Invalid("must have a dot, such as www.example.com"));
+    }
+    Ok(lower)
+}
+
+/// A label of a host name; an underscore, which some machines have, is for the caller to judge.
+pub(super) fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL).contains(&label.len())
-        && label.bytes().all(word)
+        && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }

@@ -15,42 +15,15 @@ const MAX_ENV_NAME: usize = 128;
 /// Bytes of one variable's value: room for a chain of certificates in PEM form.
 const MAX_ENV_VALUE: usize = 32 * 1024;
 
-macro_rules! text_value {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-        pub struct $name(String);
-
-        impl $name {
-            /// Reads the value.
-            ///
-            /// # Errors
-            /// [`Invalid`] with the rule that was broken.
-            pub fn parse(text: &str) -> Result<Self, Invalid> {
-                let check: fn(&str) -> Result<(), Invalid> = $check;
-                check(text).map(|()| Self(text.to_owned()))
-            }
-
-            /// The value as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-    };
-}
-
-/// One line of at most so many bytes, a literal, without control characters.
-macro_rules! plain {
-    ($text:expr, $most:literal) => {
-        if $text.len() > $most {
-            Err(Invalid(concat!("is too long: at most ", $most, " bytes")))
-        } else if $text.chars().any(char::is_control) {
-            Err(Invalid("must not hold control characters or line ends"))
-        } else {
-            Ok(())
-        }
-    };
+/// One line of at most `most` bytes, without control characters.
+fn plain(text: &str, most: usize, too_long: &'static str) -> Result<String, Invalid> {
+    if text.len() > most {
+        Err(Invalid(too_long))
+    } else if text.chars().any(char::is_control) {
+        Err(Invalid("must not hold control characters or line ends"))
+    } else {
+        Ok(text.to_owned())
+    }
 }
 
 text_value! {
@@ -62,45 +35,43 @@ text_value! {
         } else if !text.bytes().all(dash_or_word) || text.starts_with('-') || text.ends_with('-') {
             Err(Invalid("may hold only lower-case letters, digits and dashes, with no dash at either end"))
         } else {
-            Ok(())
+            Ok(text.to_owned())
         }
     }
 }
 
 text_value! {
-    /// The directory of the repository that holds the app; empty is the top.
+    /// The directory of the repository that holds the app; empty is the top. `/apps/web/` is as
+    /// often written as `apps/web`, and can mean nothing else.
     #[derive(Default)]
     RootDir, |text| {
-        plain!(text, 200)?;
+        let text = text.strip_prefix('/').unwrap_or(text);
+        let text = text.strip_suffix('/').unwrap_or(text);
         let bad_part = |p: &str| p.is_empty() || p == "." || p == ".." || p == ".git";
-        if text.is_empty() {
-            Ok(())
-        } else if text.starts_with(['/', '-']) || text.split('/').any(bad_part) {
-            Err(Invalid("must be a path inside the repository such as apps/web, without . or .."))
-        } else {
-            Ok(())
+        let kept = plain(text, 200, "is too long: at most 200 bytes")?;
+        if text.is_empty() || !text.starts_with('-') && !text.split('/').any(bad_part) {
+            return Ok(kept);
         }
+        Err(Invalid("must be a path inside the repository such as apps/web, without . or .."))
     }
 }
 
 text_value! {
     /// A command for the sandbox's shell; empty means detected.
     #[derive(Default)]
-    ShellCommand, |text| plain!(text, 2000)
+    ShellCommand, |text| plain(text, 2000, "is too long: at most 2000 bytes")
 }
 
 text_value! {
     /// Where an app says that it is well; empty means a TCP connect is enough.
     #[derive(Default)]
     HealthPath, |text| {
-        plain!(text, 500)?;
-        if text.is_empty() {
-            Ok(())
-        } else if !text.starts_with('/') || text.contains('#') || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            Err(Invalid("must be a path such as /healthz, in ASCII without spaces or #"))
-        } else {
-            Ok(())
+        let kept = plain(text, 500, "is too long: at most 500 bytes")?;
+        let visible = text.bytes().all(|b| b.is_ascii_graphic());
+        if text.is_empty() || text.starts_with('/') && visible && !text.contains('#') {
+            return Ok(kept);
         }
+        Err(Invalid("must be a path such as /healthz, in ASCII without spaces or #"))
     }
 }
 
@@ -115,7 +86,7 @@ text_value! {
         } else if text == "PORT" {
             Err(Invalid("is PORT, which the platform sets; the app must listen on it"))
         } else {
-            Ok(())
+            Ok(text.to_owned())
         }
     }
 }
@@ -128,38 +99,8 @@ text_value! {
         } else if text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
             Err(Invalid("must not hold control characters other than line ends and tabs"))
         } else {
-            Ok(())
+            Ok(text.to_owned())
         }
-    }
-}
-
-/// How long a release may take to prove itself, in seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HealthTimeout(u32);
-
-impl Default for HealthTimeout {
-    /// A minute: slow frameworks need half of it on a small machine.
-    fn default() -> Self {
-        Self(60)
-    }
-}
-
-impl HealthTimeout {
-    /// Reads a number of seconds.
-    ///
-    /// # Errors
-    /// [`Invalid`] unless it is 1 to 600.
-    pub fn new(seconds: i64) -> Result<Self, Invalid> {
-        match u32::try_from(seconds) {
-            Ok(s @ 1..=600) => Ok(Self(s)),
-            _ => Err(Invalid("must be a whole number of seconds from 1 to 600")),
-        }
-    }
-
-    /// The number of seconds.
-    #[must_use]
-    pub const fn seconds(self) -> u32 {
-        self.0
     }
 }
 
@@ -180,11 +121,14 @@ mod tests {
     #[test]
     fn a_root_directory_stays_inside_the_repository() {
         for good in ["", "web", "apps/web", "a b"] {
-            assert!(RootDir::parse(good).is_ok(), "{good}");
+            for written in [good, &format!("/{good}"), &format!("{good}/")] {
+                assert_eq!(RootDir::parse(written).unwrap().as_str(), good);
+            }
         }
-        for bad in
-            ["/etc", "..", "a/../b", "a//b", "./a", "a/", "-x", ".git", "a\0b", "a\nb", "a\u{85}b"]
-        {
+        for bad in [
+            "//etc", "/..", "a/../b", "a//b", "./a", "a//", "-x", ".git", "a\0b", "a\nb",
+            "a\u{85}b",
+        ] {
             assert!(RootDir::parse(bad).is_err(), "{bad}");
         }
     }
@@ -199,7 +143,6 @@ mod tests {
         assert!(EnvValue::parse("a\0b").is_err() && EnvValue::parse("\u{1b}[0m").is_err());
         assert!(HealthPath::parse("/ok?x=1").is_ok() && HealthPath::parse("ok").is_err());
         assert!(HealthPath::parse("/a b").is_err() && HealthPath::parse("/a\r\nX: y").is_err());
-        assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
     }
 
     #[test]

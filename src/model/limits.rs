@@ -1,6 +1,7 @@
 //! What an app may take of the machine, and what of the machine it may see.
 
-use super::Invalid;
+use super::{Invalid, checked};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Directories with sockets that one app may see; few apps have more than a
 /// database and a cache.
@@ -29,9 +30,9 @@ const CONTROLS: [&str; 14] = [
 ];
 
 macro_rules! number_value {
-    ($(#[$doc:meta])* $name:ident, $allowed:pat, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $get:ident, $allowed:pat, $rule:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
         pub struct $name(u32);
 
         impl $name {
@@ -46,10 +47,16 @@ macro_rules! number_value {
                 }
             }
 
-            /// The number; 0 is the platform's default.
+            /// The number.
             #[must_use]
-            pub const fn get(self) -> u32 {
+            pub const fn $get(self) -> u32 {
                 self.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                checked(from, "must be a whole number", Self::new)
             }
         }
     };
@@ -57,34 +64,43 @@ macro_rules! number_value {
 
 number_value! {
     /// Memory that an app may take, in MiB; 0 is the platform's default.
-    MemoryMb, 0 | 32..=1_048_576,
+    #[derive(Default)]
+    MemoryMb, get, 0 | 32..=1_048_576,
     "must be a whole number of MiB from 32 to 1048576, or 0 for the default"
 }
 
 number_value! {
     /// CPU time that an app may take, in percent of one core; 0 is the platform's default.
-    CpuPercent, 0..=6400,
+    #[derive(Default)]
+    CpuPercent, get, 0..=6400,
     "must be a whole number from 1 to 6400 (percent of one core), or 0 for the default"
 }
 
 number_value! {
     /// Processes and threads that an app may have at once; 0 is the platform's default.
-    MaxProcesses, 0..=10_000,
+    #[derive(Default)]
+    MaxProcesses, get, 0..=10_000,
     "must be a whole number from 1 to 10000, or 0 for the default"
 }
 
-/// A directory of the machine with sockets in it that an app may use, such as
-/// `/run/postgresql`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HostSocket(String);
+number_value! {
+    /// How long a release may take to prove itself, in seconds.
+    HealthTimeout, seconds, 1..=600,
+    "must be a whole number of seconds from 1 to 600"
+}
 
-impl HostSocket {
-    /// Reads a path.
-    ///
-    /// # Errors
-    /// [`Invalid`] unless it is a directory below `/run` or `/var/run`, where
-    /// programs keep their sockets and nothing else.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
+impl Default for HealthTimeout {
+    /// A minute: slow frameworks need half of it on a small machine.
+    fn default() -> Self {
+        Self(60)
+    }
+}
+
+text_value! {
+    /// A directory of the machine with sockets in it that an app may use, such as
+    /// `/run/postgresql`: one below `/run` or `/var/run`, where programs keep their sockets and
+    /// nothing else.
+    HostSocket, |text| {
         let rest = text.strip_prefix("/run/").or_else(|| text.strip_prefix("/var/run/"));
         let Some(rest) = rest else {
             return Err(Invalid("must be a directory below /run, such as /run/postgresql"));
@@ -100,13 +116,7 @@ impl HostSocket {
         if CONTROLS.contains(&top) {
             return Err(Invalid("is a way to control the machine, which no app may have"));
         }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
+        Ok(text.to_owned())
     }
 }
 
@@ -120,6 +130,7 @@ mod tests {
         assert_eq!(MemoryMb::new(128).map(MemoryMb::get), Ok(128));
         assert!(MemoryMb::new(31).is_err() && MemoryMb::new(-1).is_err());
         assert!(CpuPercent::new(6400).is_ok() && CpuPercent::new(6401).is_err());
+        assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
         assert!(MaxProcesses::new(1).is_ok() && MaxProcesses::new(i64::MAX).is_err());
     }
 

@@ -1,8 +1,7 @@
 //! Where source comes from: a repository's address and a branch.
 
 use super::Invalid;
-use super::domain::{MAX_LABEL, MAX_LENGTH};
-use std::fmt;
+use super::domain::{MAX_LENGTH, is_label};
 
 /// The longest address taken; Git hosts stay far below.
 const MAX_URL: usize = 1024;
@@ -10,23 +9,14 @@ const MAX_URL: usize = 1024;
 /// Bytes of a branch's name: Git keeps it as a file, whose name may have 255, behind its own endings.
 const MAX_BRANCH: usize = 200;
 
-/// A repository's address over HTTP or HTTPS, without credentials, safe to give to Git.
-///
-/// Only these two schemes: `ext::`, `file://` and friends make Git run commands
-/// or read local files, and a user name or password in an address ends up in
-/// process lists and logs.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RepoUrl {
-    url: String,
-    origin_end: usize,
-}
-
-impl RepoUrl {
-    /// Reads an address. Host and scheme are taken in lower case.
+text_value! {
+    /// A repository's address over HTTP or HTTPS, without credentials, safe to give to Git; host
+    /// and scheme in lower case.
     ///
-    /// # Errors
-    /// [`Invalid`] with the form to write instead.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
+    /// Only these two schemes: `ext::`, `file://` and friends make Git run commands
+    /// or read local files, and a user name or password in an address ends up in
+    /// process lists and logs.
+    RepoUrl, |text| {
         if text.is_empty() {
             return Err(Invalid("is empty: write https://host/owner/repository.git"));
         }
@@ -38,7 +28,7 @@ impl RepoUrl {
                 "holds a space, a control character or a letter outside ASCII; percent-encode it",
             ));
         }
-        let (scheme, rest) = Self::split_scheme(text)?;
+        let (scheme, rest) = split_scheme(text)?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.contains('@') {
             return Err(Invalid(
@@ -47,11 +37,11 @@ impl RepoUrl {
         }
         check_authority(authority)?;
         check_path(path)?;
-        let origin = format!("{scheme}://{}", authority.to_ascii_lowercase());
-        let origin_end = origin.len();
-        Ok(Self { url: format!("{origin}/{path}"), origin_end })
+        Ok(format!("{scheme}://{}/{path}", authority.to_ascii_lowercase()))
     }
+}
 
+impl RepoUrl {
     /// As [`RepoUrl::parse`], for what a person has written: an address for SSH, which Git
     /// hosts offer first, is answered with the same one for HTTPS.
     ///
@@ -79,78 +69,55 @@ impl RepoUrl {
         Self::parse(&format!("https://{host}/{path}")).ok()
     }
 
-    fn split_scheme(text: &str) -> Result<(&'static str, &str), Invalid> {
-        let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
-        if lower.starts_with("https://") {
-            Ok(("https", &text[8..]))
-        } else if lower.starts_with("http://") {
-            Ok(("http", &text[7..]))
-        } else if lower.starts_with("ssh://") || text.starts_with("git@") {
-            Err(Invalid("is an SSH address: write the https:// one and give a token as gitToken"))
-        } else {
-            Err(Invalid("must begin with https:// or http://"))
-        }
-    }
-
-    /// The whole address, as Git gets it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.url
-    }
-
     /// Scheme, host and port: what a token is given for (P16). A token never
     /// moves to another origin, so it is not sent over `http` either when it
     /// was given for `https`.
     #[must_use]
     pub fn origin(&self) -> &str {
-        &self.url[..self.origin_end]
+        let end = self.0.match_indices('/').nth(2).map_or(self.0.len(), |(at, _)| at);
+        &self.0[..end]
     }
 
     /// The last part of the path without `.git`: a proposal for an app's name.
     #[must_use]
     pub fn repository(&self) -> &str {
-        let last = self.url.trim_end_matches('/').rsplit('/').next().unwrap_or("");
+        let last = self.0.trim_end_matches('/').rsplit('/').next().unwrap_or("");
         last.strip_suffix(".git").unwrap_or(last)
     }
 }
 
-impl fmt::Display for RepoUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
+fn split_scheme(text: &str) -> Result<(&'static str, &str), Invalid> {
+    let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
+    if lower.starts_with("https://") {
+        Ok(("https", &text[8..]))
+    } else if lower.starts_with("http://") {
+        Ok(("http", &text[7..]))
+    } else if lower.starts_with("ssh://") || text.starts_with("git@") {
+        Err(Invalid("is an SSH address: write the https:// one and give a token as gitToken"))
+    } else {
+        Err(Invalid("must begin with https:// or http://"))
     }
 }
 
 fn check_authority(authority: &str) -> Result<(), Invalid> {
-    const BAD: Invalid = Invalid("has no valid host name after the scheme");
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or(BAD)?;
-            address.parse::<std::net::Ipv6Addr>().map_err(|_| BAD)?;
-            ("v6", port.strip_prefix(':').or(if port.is_empty() { None } else { Some("x") }))
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
+    let colon = authority.rfind(':').filter(|&at| !authority[at..].contains(']'));
+    let (host, port) = authority.split_at(colon.unwrap_or(authority.len()));
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.len() <= MAX_LENGTH && host.split('.').all(is_label),
     };
-    let label = |l: &str| {
-        !l.is_empty()
-            && l.len() <= MAX_LABEL
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    if host.len() > MAX_LENGTH || !host.split('.').all(label) {
-        return Err(BAD);
+    if !is_host {
+        return Err(Invalid("has no valid host name after the scheme"));
     }
-    match port {
-        None => Ok(()),
-        Some(p)
-            if p.bytes().all(|b| b.is_ascii_digit()) && p.parse::<u16>().is_ok_and(|p| p > 0) =>
-        {
-            Ok(())
+    let is_port = |digits: &str| {
+        digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|p| p > 0)
+    };
+    match port.strip_prefix(':') {
+        Some(digits) if !is_port(digits) => {
+            Err(Invalid("has a port that is not a number from 1 to 65535"))
         }
-        Some(_) => Err(Invalid("has a port that is not a number from 1 to 65535")),
+        _ => Ok(()),
     }
 }
 
@@ -170,16 +137,11 @@ fn check_path(path: &str) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// A branch's name by Git's own rules (git-check-ref-format), never an option.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Branch(String);
-
-impl Branch {
-    /// Reads a branch's name; empty means the remote's default branch.
-    ///
-    /// # Errors
-    /// [`Invalid`] with the rule that was broken.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
+text_value! {
+    /// A branch's name by Git's own rules (git-check-ref-format), never an option; empty means
+    /// the remote's default branch.
+    #[derive(Default)]
+    Branch, |text| {
         if text.len() > MAX_BRANCH {
             return Err(Invalid("is too long: at most 200 bytes"));
         }
@@ -189,28 +151,20 @@ impl Branch {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(Invalid("must not hold spaces or control characters"));
         }
+        let bad_part = |p: &str| p.is_empty() || p.starts_with('.') || p.ends_with(".lock");
         let forbidden = text.contains(['~', '^', ':', '?', '*', '[', '\\'])
-            || text.contains("..")
-            || text.contains("@{")
+            || ["..", "@{"].iter().any(|bad| text.contains(bad))
             || text == "@"
             || text.ends_with('.')
-            || text.split('/').any(|p| {
-                p.starts_with('.')
-                    || std::path::Path::new(p).extension().is_some_and(|e| e == "lock")
-            });
-        let empty_part = !text.is_empty() && text.split('/').any(str::is_empty);
-        if forbidden || empty_part {
+            || text.split('/').any(bad_part);
+        if forbidden && !text.is_empty() {
             return Err(Invalid("is not a name that Git allows for a branch"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(text.to_owned())
     }
+}
 
-    /// The name; empty for the remote's default branch.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
+impl Branch {
     /// The ref to fetch.
     #[must_use]
     pub fn to_ref(&self) -> String {

@@ -3,15 +3,9 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Date and time in UTC, to the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Utc {
-    year: u64,
-    month: u64,
-    day: u64,
-    /// Seconds since midnight.
-    clock: u64,
-}
+/// Date and time in UTC, to the second, as RFC 3339 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Utc(String);
 
 impl Utc {
     /// Now, by the system's clock.
@@ -34,29 +28,22 @@ impl Utc {
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
         let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        Self { year: year_of_era + era * 400 + u64::from(month <= 2), month, day, clock }
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+        Self(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
     }
 
-    /// As RFC 3339 has it, for programs: `2026-11-21T17:05:33Z`.
+    /// For programs: `2026-11-21T17:05:33Z`.
     #[must_use]
     pub fn rfc_3339(self) -> String {
-        format!("{}T{}Z", self.date(), self.time())
-    }
-
-    fn date(self) -> String {
-        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
-    }
-
-    fn time(self) -> String {
-        let Self { clock, .. } = self;
-        format!("{:02}:{:02}:{:02}", clock / 3600, clock / 60 % 60, clock % 60)
+        self.0
     }
 }
 
 impl fmt::Display for Utc {
     /// For people: `2026-11-21 17:05:33 UTC`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} UTC", self.date(), self.time())
+        f.write_str(&self.0.replace('T', " ").replace('Z', " UTC"))
     }
 }
 
@@ -76,8 +63,8 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ] {
             let utc = Utc::at(UNIX_EPOCH + Duration::from_secs(seconds));
-            assert_eq!(utc.rfc_3339(), text);
             assert_eq!(utc.to_string(), text.replace('T', " ").replace('Z', " UTC"));
+            assert_eq!(utc.rfc_3339(), text);
         }
     }
 }

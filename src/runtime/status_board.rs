@@ -4,7 +4,7 @@
 //! started anew, which starts what should run at once.
 
 use crate::model::{AppId, AppStatus, UnixMillis, Wanted, unix_millis};
-use crate::store::{App, AppText};
+use crate::store::App;
 use crate::sync::lock;
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -134,11 +134,10 @@ impl StatusBoard {
 
     /// An app as it is now.
     #[must_use]
-    pub fn state(&self, app: &AppText<'_>) -> AppState {
-        let known = AppId::parse(app.id).map(|id| self.known(&id));
+    pub fn state(&self, app: &App) -> AppState {
         // Files neither start nor end.
-        let known = known.ok().filter(|_| !app.is_static && app.wanted == Wanted::Running);
-        let known = known.unwrap_or_default();
+        let has_process = !app.is_static && app.wanted == Wanted::Running;
+        let known = if has_process { self.known(&app.id) } else { Known::default() };
         let status = if app.is_static { app.status } else { known.refine(app.status) };
         let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
         let why = || known.not_started.clone().or_else(|| known.last_exit.clone());

@@ -4,7 +4,7 @@ use crate::api::DeployView;
 use crate::deploy::Deployer;
 use crate::journal::Redactor;
 use crate::live::Facts;
-use crate::model::{AppId, DeployId, UnixMillis};
+use crate::model::{AppId, AppStatus, DeployId, UnixMillis};
 use crate::runtime::status_board;
 use crate::store::{Store, StoreError};
 use serde::Serialize;
@@ -15,13 +15,13 @@ use std::sync::Arc;
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AppState<'a> {
-    id: &'a str,
-    status: &'static str,
+    id: &'a AppId,
+    status: AppStatus,
     restarts: u32,
     next_start_at: Option<UnixMillis>,
     url: Option<String>,
     /// A deploy may come and fail between two messages; a viewer knows by this.
-    last_deploy_id: Option<&'a str>,
+    last_deploy_id: Option<&'a DeployId>,
 }
 
 /// Answers the questions of live sessions.
@@ -53,17 +53,16 @@ impl Facts for FromStore {
     }
 
     fn app_states(&self) -> String {
-        let mut states: Vec<String> = Vec::new();
-        log_error(self.store.show_apps(|app| {
+        let apps = log_error(self.store.shared_apps()).unwrap_or_default();
+        let states = apps.iter().map(|app| {
             // A process that was started anew answers elsewhere, with the same status.
             let url = self.deployer.urls(app).into_iter().next();
             let status_board::AppState { status, restarts, next_start_at, .. } =
                 self.deployer.state(app);
-            let (id, status, last_deploy_id) = (app.id, status.as_str(), app.last_deploy);
-            let state = AppState { id, status, restarts, next_start_at, url, last_deploy_id };
-            states.extend(serde_json::to_string(&state));
-        }));
-        format!("[{}]", states.join(","))
+            let (id, last_deploy_id) = (&app.id, app.last_deploy.as_ref());
+            AppState { id, status, restarts, next_start_at, url, last_deploy_id }
+        });
+        serde_json::to_string(&states.collect::<Vec<_>>()).unwrap_or_default()
     }
 }
 

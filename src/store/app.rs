@@ -28,9 +28,12 @@ pub struct App {
     pub live_deploy: Option<DeployId>,
     /// The deploy whose release it runs: itself, or after a rollback an earlier one.
     pub live_release: Option<DeployId>,
+    /// Its newest deploy, however that ended or will end.
+    pub last_deploy: Option<DeployId>,
     /// The process of the live release, running or ended.
     pub process: Option<Process>,
-    /// What it is doing now; follows from the fields above and its last deploy.
+    /// What it is doing now as far as the database knows it; its supervisor knows more. It
+    /// follows from the fields above and its last deploy.
     pub status: AppStatus,
     /// When it was made.
     pub created_at: UnixMillis,

@@ -1,13 +1,16 @@
 //! Apps as they are stored, and what their owner may change of them.
 
 use super::app::{App, Process};
-use super::app_row::{AppText, read_app, select_app};
+use super::app_row::{SELECT, read_app};
+use super::columns::{first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
-use super::{Store, StoreError, parsed, random_id};
-use crate::model::{AppId, AppName, Domain, HostSocket, RepoUrl, Secret, Wanted, unix_millis};
-use crate::vault::{Form, Place};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use super::{Store, StoreError, random_id};
+use crate::model::{AppId, AppName, Domain, RepoUrl, Secret, Wanted, unix_millis};
+use crate::sync::lock;
+use crate::vault::Place;
+use rusqlite::{Connection, Transaction, params};
+use std::sync::Arc;
 
 /// Slots are the numbers 0 to 59,999: what fits into a usual range of
 /// subordinate uids (65,536) with room at its end.
@@ -19,45 +22,25 @@ impl Store {
     /// # Errors
     /// When the database does not answer or holds something that is no app.
     pub fn apps(&self) -> Result<Vec<App>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(select_app!("ORDER BY a.name"))?;
-        let mut rows = statement.query([])?;
-        let mut apps = Vec::new();
-        while let Some(row) = rows.next()? {
-            apps.push(read_app(row)?);
-        }
-        Ok(apps)
+        Ok(self.shared_apps()?.to_vec())
     }
 
-    /// Shows all apps, by name, one after the other as they are read. Others read the
-    /// database only when this is over.
-    ///
-    /// # Errors
-    /// As [`Store::apps`]; some may have been shown then.
-    pub fn show_apps(&self, mut show: impl FnMut(&AppText<'_>)) -> Result<(), StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(select_app!("ORDER BY a.name"))?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            show(&AppText::of(row)?);
-        }
-        Ok(())
-    }
-
-    /// Shows one app; `None` when it does not exist. Others read the database only when
-    /// this is over.
+    /// The same without a copy. They are read again only when another connection, in this
+    /// process or not, has written since: the list is what is asked for all the time.
     ///
     /// # Errors
     /// As [`Store::apps`].
-    pub fn show_app<T>(
-        &self,
-        id: &AppId,
-        show: impl FnOnce(&AppText<'_>) -> T,
-    ) -> Result<Option<T>, StoreError> {
+    pub fn shared_apps(&self) -> Result<Arc<[App]>, StoreError> {
         let connection = self.read();
-        let mut statement = connection.prepare_cached(select_app!("WHERE a.id = ?1"))?;
-        let mut rows = statement.query([id.as_str()])?;
-        rows.next()?.map(|row| Ok(show(&AppText::of(row)?))).transpose()
+        // Asked before the apps are read: what is written in between is seen the next time.
+        let version = first(&connection, "PRAGMA data_version", [], |row| Ok(row.get(0)?))?;
+        let mut known = lock(&self.known_apps);
+        if known.version != version {
+            let sql = format!("{SELECT} ORDER BY a.name");
+            known.apps = rows(&connection, &sql, [], read_app)?.into();
+            known.version = version;
+        }
+        Ok(Arc::clone(&known.apps))
     }
 
     /// One app, or `None`.
@@ -65,7 +48,7 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app(&self, id: &AppId) -> Result<Option<App>, StoreError> {
-        self.one_app(select_app!("WHERE a.id = ?1"), id.as_str())
+        first(&self.read(), &format!("{SELECT} WHERE a.id = ?1"), [id], read_app)
     }
 
     /// The app of a name, or `None`.
@@ -73,14 +56,7 @@ impl Store {
     /// # Errors
     /// As [`Store::apps`].
     pub fn app_named(&self, name: &AppName) -> Result<Option<App>, StoreError> {
-        self.one_app(select_app!("WHERE a.name = ?1"), name.as_str())
-    }
-
-    fn one_app(&self, sql: &'static str, value: &str) -> Result<Option<App>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([value])?;
-        rows.next()?.map(read_app).transpose()
+        first(&self.read(), &format!("{SELECT} WHERE a.name = ?1"), [name], read_app)
     }
 
     /// Stores a new app.
@@ -89,21 +65,14 @@ impl Store {
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn create_app(&self, draft: &AppDraft) -> Result<AppId, StoreError> {
         let id = AppId::from_random(random_id()?);
-        let token = match &draft.git_token {
-            TokenChange::Set(token) => {
-                Some(self.vault.seal(&token_place(&id, &draft.git_repo), token.expose())?)
-            }
-            TokenChange::Keep | TokenChange::Remove => None,
-        };
         self.write(|tx| {
-            // Blank but for what its owner has no say in: `write_draft` fills it.
+            // Blank but for what its owner has no say in.
             tx.execute(
-                "INSERT INTO apps (id, name, slot, git_repo, branch, root_dir, build_command, \
-                 start_command, health_path, health_timeout_seconds, wanted, created_at) \
-                 VALUES (?1, ?1, ?2, '', '', '', '', '', '', 0, ?3, ?4)",
-                params![id.as_str(), free_slot(tx)?, Wanted::Running.as_str(), unix_millis()],
+                "INSERT INTO apps (id, name, git_repo, slot, wanted, created_at) \
+                 VALUES (?1, ?1, '', ?2, ?3, ?4)",
+                params![id, free_slot(tx)?, Wanted::Running, unix_millis()],
             )?;
-            write_draft(tx, &id, draft, token.as_deref())
+            self.write_draft(tx, &id, &draft.git_repo, draft)
         })?;
         Ok(id)
     }
@@ -117,39 +86,32 @@ impl Store {
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn update_app(&self, id: &AppId, draft: &AppDraft) -> Result<bool, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(false) };
-        self.write_secrets(Some(id), |tx| {
-            let token = self.token_after(tx, &app, &draft.git_repo, &draft.git_token)?;
-            write_draft(tx, id, draft, token.as_deref())
-        })
+        self.write_secrets(Some(id), |tx| self.write_draft(tx, id, &app.git_repo, draft))
     }
 
-    /// The envelope that `git_token` holds after a change.
-    fn token_after(
+    /// Writes all that an owner chooses; `false` when the app does not exist. `before` is the
+    /// repository that a stored token is for.
+    fn write_draft(
         &self,
         tx: &Transaction<'_>,
-        app: &App,
-        repo: &RepoUrl,
-        change: &TokenChange,
-    ) -> Result<Option<String>, StoreError> {
-        match change {
-            TokenChange::Remove => Ok(None),
-            TokenChange::Set(token) => {
-                Ok(Some(self.vault.seal(&token_place(&app.id, repo), token.expose())?))
-            }
-            TokenChange::Keep if repo.origin() != app.git_repo.origin() => Ok(None),
+        id: &AppId,
+        before: &RepoUrl,
+        draft: &AppDraft,
+    ) -> Result<bool, StoreError> {
+        refuse_taken(tx, id, draft)?;
+        let AppDraft { name, git_repo, settings, git_token } = draft;
+        let place = token_place(id, git_repo);
+        let token = match git_token {
+            TokenChange::Remove => None,
+            TokenChange::Set(token) => Some(self.vault.seal(&place, token.expose())?),
+            TokenChange::Keep if git_repo.origin() != before.origin() => None,
             TokenChange::Keep => {
-                let stored = stored_token(tx, &app.id)?;
-                let place = token_place(&app.id, repo);
-                // A value of an older form is upgraded by this write (P17); one that
-                // does not open stays as it is, it is not ours to lose (P18).
-                Ok(match stored.as_deref().map(|s| self.vault.open(&place, s)) {
-                    Some(Ok(opened)) if opened.form != Form::V2 => {
-                        Some(self.vault.seal(&place, opened.secret.expose())?)
-                    }
-                    _ => stored,
-                })
+                stored_token(tx, id)?.map(|stored| self.kept(&place, stored)).transpose()?
             }
-        }
+        };
+        let sql = "UPDATE apps SET name = ?2, git_repo = ?3, git_token = ?4, settings = ?5 \
+                   WHERE id = ?1";
+        Ok(tx.execute(sql, params![id, name, git_repo, token, settings])? == 1)
     }
 
     /// The token for an app's repository: its own, else the saved GitHub token
@@ -167,11 +129,11 @@ impl Store {
         connection: &Connection,
         id: &AppId,
     ) -> Result<Option<Secret>, StoreError> {
-        let mut statement = connection.prepare_cached("SELECT git_repo FROM apps WHERE id = ?1")?;
-        let repo: Option<String> =
-            statement.query_row([id.as_str()], |row| row.get(0)).optional()?;
-        let Some(repo) = repo else { return Ok(None) };
-        self.credential_for(connection, id, &parsed(&repo, RepoUrl::parse)?)
+        let sql = "SELECT git_repo FROM apps WHERE id = ?1";
+        let Some(repo) = first(connection, sql, [id], |row| Ok(row.get(0)?))? else {
+            return Ok(None);
+        };
+        self.credential_for(connection, id, &repo)
     }
 
     fn credential_for(
@@ -192,10 +154,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn set_wanted(&self, id: &AppId, wanted: Wanted) -> Result<bool, StoreError> {
-        self.write(|tx| {
-            let sql = "UPDATE apps SET wanted = ?2 WHERE id = ?1";
-            Ok(tx.execute(sql, params![id.as_str(), wanted.as_str()])? == 1)
-        })
+        self.change("UPDATE apps SET wanted = ?2 WHERE id = ?1", params![id, wanted])
     }
 
     /// Notes the process of an app's live release, or that there is none. One that ran
@@ -212,11 +171,8 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn process_ended(&self, id: &AppId, pid: u32, how: &str) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let sql = "UPDATE processes SET ended = ?3 WHERE app_id = ?1 AND pid = ?2";
-            tx.execute(sql, params![id.as_str(), pid, how])?;
-            Ok(())
-        })
+        let sql = "UPDATE processes SET ended = ?3 WHERE app_id = ?1 AND pid = ?2";
+        self.change(sql, params![id, pid, how]).map(drop)
     }
 
     /// Removes an app with its environment and its history; `false` when it does not exist.
@@ -224,7 +180,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn delete_app(&self, id: &AppId) -> Result<bool, StoreError> {
-        self.write(|tx| Ok(tx.execute("DELETE FROM apps WHERE id = ?1", [id.as_str()])? == 1))
+        self.change("DELETE FROM apps WHERE id = ?1", [id])
     }
 }
 
@@ -235,7 +191,7 @@ pub(super) fn write_process(
 ) -> Result<(), StoreError> {
     replaced(tx, id, process)?;
     let Some(p) = process else {
-        tx.execute("DELETE FROM processes WHERE app_id = ?1", [id.as_str()])?;
+        tx.execute("DELETE FROM processes WHERE app_id = ?1", [id])?;
         return Ok(());
     };
     let ticks = i64::try_from(p.start_ticks).unwrap_or(i64::MAX);
@@ -244,7 +200,7 @@ pub(super) fn write_process(
          SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM apps WHERE id = ?1) \
          ON CONFLICT (app_id) DO UPDATE SET deploy_id = excluded.deploy_id, pid = excluded.pid, \
          start_ticks = excluded.start_ticks, port = excluded.port, ended = excluded.ended",
-        params![id.as_str(), p.deploy.as_str(), p.pid, ticks, p.port, p.ended],
+        params![id, p.deploy, p.pid, ticks, p.port, p.ended],
     )?;
     Ok(())
 }
@@ -254,74 +210,23 @@ fn token_place<'a>(id: &'a AppId, repo: &'a RepoUrl) -> Place<'a> {
 }
 
 fn stored_token(c: &Connection, id: &AppId) -> Result<Option<String>, StoreError> {
-    let mut statement = c.prepare_cached("SELECT git_token FROM apps WHERE id = ?1")?;
-    Ok(statement.query_row([id.as_str()], |row| row.get(0)).optional()?.flatten())
+    let sql = "SELECT git_token FROM apps WHERE id = ?1";
+    Ok(first(c, sql, [id], |row| Ok(row.get(0)?))?.flatten())
 }
 
-fn refuse_taken_name(tx: &Transaction<'_>, name: &AppName, id: &AppId) -> Result<(), StoreError> {
+/// A name belongs to one app, and so does a domain.
+fn refuse_taken(tx: &Transaction<'_>, id: &AppId, draft: &AppDraft) -> Result<(), StoreError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE name = ?1 AND id <> ?2)";
-    let taken: bool = tx.query_row(sql, [name.as_str(), id.as_str()], |row| row.get(0))?;
-    if taken { Err(StoreError::NameTaken) } else { Ok(()) }
-}
-
-/// Writes all that an owner chooses; `false` when the app does not exist.
-fn write_draft(
-    tx: &Transaction<'_>,
-    id: &AppId,
-    draft: &AppDraft,
-    token: Option<&str>,
-) -> Result<bool, StoreError> {
-    refuse_taken_name(tx, &draft.name, id)?;
-    let settings = &draft.settings;
-    let written = tx.execute(
-        "UPDATE apps SET name = ?2, git_repo = ?3, branch = ?4, git_token = ?5, root_dir = ?6, \
-         build_command = ?7, start_command = ?8, health_path = ?9, health_timeout_seconds = ?10, \
-         memory_mb = ?11, cpu_percent = ?12, max_processes = ?13, host_sockets = ?14, \
-         auto_deploy = ?15 \
-         WHERE id = ?1",
-        params![
-            id.as_str(),
-            draft.name.as_str(),
-            draft.git_repo.as_str(),
-            settings.branch.as_str(),
-            token,
-            settings.root_dir.as_str(),
-            settings.build_command.as_str(),
-            settings.start_command.as_str(),
-            settings.health_path.as_str(),
-            settings.health_timeout.seconds(),
-            settings.memory.get(),
-            settings.cpu.get(),
-            settings.max_processes.get(),
-            joined(&settings.host_sockets),
-            settings.auto_deploy,
-        ],
-    )?;
-    if written == 1 {
-        write_domains(tx, id, &settings.domains)?;
+    if tx.query_row(sql, params![draft.name, id], |row| row.get(0))? {
+        return Err(StoreError::NameTaken);
     }
-    Ok(written == 1)
-}
-
-/// Replaces an app's domains; one belongs to one app.
-fn write_domains(tx: &Transaction<'_>, id: &AppId, domains: &[Domain]) -> Result<(), StoreError> {
-    tx.execute("DELETE FROM domains WHERE app_id = ?1", [id.as_str()])?;
-    for (position, domain) in domains.iter().enumerate() {
-        let position = i64::try_from(position).unwrap_or(i64::MAX);
-        let written = tx.execute(
-            "INSERT INTO domains (domain, app_id, position) VALUES (?1, ?2, ?3) \
-             ON CONFLICT (domain) DO NOTHING",
-            params![domain.as_str(), id.as_str(), position],
-        )?;
-        if written == 0 {
-            return Err(StoreError::DomainTaken(domain.clone()));
-        }
+    let sql = "SELECT value FROM apps, json_each(settings, '$.domains') WHERE apps.id <> ?1";
+    let others = rows(tx, sql, [id], |row| Ok(row.get::<_, String>(0)?))?;
+    let taken = |domain: &&Domain| others.iter().any(|other| other == domain.as_str());
+    match draft.settings.domains.iter().find(taken) {
+        Some(domain) => Err(StoreError::DomainTaken(domain.clone())),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-fn joined(sockets: &[HostSocket]) -> String {
-    sockets.iter().map(HostSocket::as_str).collect::<Vec<_>>().join("\n")
 }
 
 /// A number that no app has, by chance: the host uid of an app that was removed a

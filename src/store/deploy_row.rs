@@ -1,11 +1,13 @@
 //! A deploy as its row of the database holds it.
 
-use super::{StoreError, parsed};
+use super::StoreError;
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, UnixMillis};
 use rusqlite::Row;
+use serde::Serialize;
 
 /// A step that a deploy has taken or is taking.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Which one.
     pub step: DeployStatus,
@@ -15,12 +17,14 @@ pub struct Step {
     pub finished_at: Option<UnixMillis>,
 }
 
-/// One deploy.
-#[derive(Debug, Clone)]
+/// One deploy; as JSON it is what the API shows of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Deploy {
     /// Its identifier.
     pub id: DeployId,
     /// The app that it deploys.
+    #[serde(rename = "appId")]
     pub app: AppId,
     /// How far it has come.
     pub status: DeployStatus,
@@ -37,6 +41,7 @@ pub struct Deploy {
     /// Why it failed, in one sentence.
     pub error: Option<String>,
     /// The deploy whose release it uses, when that is not its own: a rollback.
+    #[serde(skip)]
     pub release: Option<DeployId>,
     /// When it was asked for.
     pub created_at: UnixMillis,
@@ -46,48 +51,43 @@ pub struct Deploy {
     pub finished_at: Option<UnixMillis>,
 }
 
-pub(super) const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, error, \
-     created_at, started_at, finished_at, release, commit_author, \
+pub(super) const SELECT: &str = "SELECT id, app_id, status, trigger, commit_hash, commit_message, \
+     commit_author, error, release, created_at, started_at, finished_at, \
      fetching_at, building_at, starting_at, checking_at FROM deploys";
 
-/// The steps that take time, in the order of their columns in [`SELECT`], which begin there.
+/// The steps that take time, in their order.
 const STEPS: [DeployStatus; 4] = [
     DeployStatus::Fetching,
     DeployStatus::Building,
     DeployStatus::Starting,
     DeployStatus::Checking,
 ];
-const FIRST_STEP: usize = 12;
 
 /// Reads a row that [`SELECT`] has found.
 pub(super) fn read_deploy(row: &Row<'_>) -> Result<Deploy, StoreError> {
-    let text = |i: usize| row.get::<_, String>(i);
-    let finished_at = row.get(9)?;
+    let finished_at = row.get("finished_at")?;
     let mut steps: Vec<Step> = Vec::new();
     // From the last, which ends with the deploy.
-    for (n, step) in STEPS.into_iter().enumerate().rev() {
-        if let Some(started_at) = row.get(FIRST_STEP + n)? {
+    for step in STEPS.into_iter().rev() {
+        if let Some(started_at) = row.get(format!("{}_at", step.as_str()).as_str())? {
             let finished_at = steps.last().map_or(finished_at, |next| Some(next.started_at));
             steps.push(Step { step, started_at, finished_at });
         }
     }
     steps.reverse();
     Ok(Deploy {
-        id: parsed(&text(0)?, DeployId::parse)?,
-        app: parsed(&text(1)?, AppId::parse)?,
-        status: parsed(&text(2)?, DeployStatus::parse)?,
-        trigger: parsed(&text(3)?, Trigger::parse)?,
-        commit: row.get(4)?,
-        commit_message: row.get(5)?,
-        error: row.get(6)?,
-        created_at: row.get(7)?,
-        started_at: row.get(8)?,
-        finished_at,
-        commit_author: row.get(11)?,
+        id: row.get("id")?,
+        app: row.get("app_id")?,
+        status: row.get("status")?,
+        trigger: row.get("trigger")?,
+        commit: row.get("commit_hash")?,
+        commit_message: row.get("commit_message")?,
+        commit_author: row.get("commit_author")?,
         steps,
-        release: row
-            .get::<_, Option<String>>(10)?
-            .map(|id| parsed(&id, DeployId::parse))
-            .transpose()?,
+        error: row.get("error")?,
+        release: row.get("release")?,
+        created_at: row.get("created_at")?,
+        started_at: row.get("started_at")?,
+        finished_at,
     })
 }

@@ -2,10 +2,11 @@
 
 use super::app::Process;
 use super::apps::write_process;
+use super::columns::{first, rows};
 use super::deploy_row::{Deploy, SELECT, read_deploy};
-use super::{Store, StoreError, parsed, random_id};
+use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted, unix_millis};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 
 /// A deploy that waits to begin.
 #[derive(Debug, Clone)]
@@ -31,16 +32,9 @@ const BEGUN: &str = "status NOT IN ('live', 'failed', 'queued')";
 const NOW: &str = "max(?1, created_at, COALESCE(started_at, 0), COALESCE(fetching_at, 0), \
      COALESCE(building_at, 0), COALESCE(starting_at, 0), COALESCE(checking_at, 0))";
 
-/// Ends the deploy of an app that waits in the queue.
-fn fail_waiting(tx: &Transaction<'_>, app: &AppId, why: &str) -> Result<(), StoreError> {
-    tx.execute(
-        &format!(
-            "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
-             WHERE app_id = ?2 AND status = 'queued'"
-        ),
-        params![unix_millis(), app.as_str(), why],
-    )?;
-    Ok(())
+/// The first column of a row, which names a deploy.
+fn read_id(row: &Row<'_>) -> Result<DeployId, StoreError> {
+    Ok(row.get(0)?)
 }
 
 /// Queues a deploy in place of one that waits; `false` when the app does not exist.
@@ -50,25 +44,40 @@ pub(super) fn insert_queued(
     app: &AppId,
     trigger: Trigger,
 ) -> Result<bool, StoreError> {
-    fail_waiting(tx, app, "replaced by a newer request before it began")?;
+    tx.execute(
+        &format!(
+            "UPDATE deploys SET status = 'failed', finished_at = {NOW}, \
+             error = 'replaced by a newer request before it began' \
+             WHERE app_id = ?2 AND status = 'queued'"
+        ),
+        params![unix_millis(), app],
+    )?;
     let inserted = tx.execute(
         "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
          SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
-        params![id.as_str(), app.as_str(), trigger.as_str(), unix_millis()],
+        params![id, app, trigger, unix_millis()],
     )?;
     Ok(inserted == 1)
 }
 
-/// Gives a restart the release of what is live, and its commit.
-fn follow_live(tx: &Transaction<'_>, restart: &DeployId) -> Result<(), StoreError> {
+/// Gives a deploy the release of another, and its commit.
+fn use_release_of(
+    tx: &Transaction<'_>,
+    deploy: &DeployId,
+    other: &DeployId,
+) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE deploys SET (release, commit_hash, commit_message, commit_author) = \
-         (SELECT COALESCE(d.release, d.id), d.commit_hash, d.commit_message, d.commit_author \
-          FROM apps JOIN deploys d ON d.id = live_deploy WHERE apps.id = deploys.app_id) \
-         WHERE id = ?1",
-        [restart.as_str()],
+         (SELECT COALESCE(release, id), commit_hash, commit_message, commit_author \
+          FROM deploys WHERE id = ?2) WHERE id = ?1",
+        [deploy, other],
     )?;
     Ok(())
+}
+
+fn live_deploy(tx: &Transaction<'_>, app: &AppId) -> Result<Option<DeployId>, StoreError> {
+    let sql = "SELECT live_deploy FROM apps WHERE id = ?1";
+    Ok(first(tx, sql, [app], |row| Ok(row.get(0)?))?.flatten())
 }
 
 impl Store {
@@ -95,7 +104,7 @@ impl Store {
         if to.app != *app || to.status != DeployStatus::Live {
             return Ok(None);
         }
-        self.queue(app, Trigger::Rollback, Some(&to))
+        self.queue(app, Trigger::Rollback, Some(&to.id))
     }
 
     /// Puts a restart into the queue: a deploy of the release that is live. One that waits
@@ -107,17 +116,14 @@ impl Store {
     pub fn queue_restart(&self, app: &AppId) -> Result<bool, StoreError> {
         let id = DeployId::from_random(random_id()?);
         self.write(|tx| {
-            let live = "SELECT live_deploy IS NOT NULL FROM apps WHERE id = ?1";
-            if !tx.query_row(live, [app.as_str()], |row| row.get(0)).optional()?.unwrap_or(false) {
-                return Ok(false);
-            }
+            let Some(live) = live_deploy(tx, app)? else { return Ok(false) };
             let waits =
                 "SELECT EXISTS (SELECT 1 FROM deploys WHERE app_id = ?1 AND status = 'queued')";
-            if tx.query_row(waits, [app.as_str()], |row| row.get(0))? {
+            if tx.query_row(waits, [app], |row| row.get(0))? {
                 return Ok(true);
             }
             insert_queued(tx, &id, app, Trigger::Restart)?;
-            follow_live(tx, &id)?;
+            use_release_of(tx, &id, &live)?;
             Ok(true)
         })
     }
@@ -128,25 +134,24 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn follow_live(&self, restart: &DeployId) -> Result<(), StoreError> {
-        self.write(|tx| follow_live(tx, restart))
+        let Some(Deploy { app, .. }) = self.deploy(restart)? else { return Ok(()) };
+        self.write(|tx| match live_deploy(tx, &app)? {
+            Some(live) => use_release_of(tx, restart, &live),
+            None => Ok(()),
+        })
     }
 
     fn queue(
         &self,
         app: &AppId,
         trigger: Trigger,
-        to: Option<&Deploy>,
+        to: Option<&DeployId>,
     ) -> Result<Option<Deploy>, StoreError> {
         let id = DeployId::from_random(random_id()?);
         let queued = self.write(|tx| {
             let queued = insert_queued(tx, &id, app, trigger)?;
             if let Some(to) = to {
-                let release = to.release.as_ref().unwrap_or(&to.id).as_str();
-                tx.execute(
-                    "UPDATE deploys SET release = ?2, commit_hash = ?3, commit_message = ?4, \
-                     commit_author = ?5 WHERE id = ?1",
-                    params![id.as_str(), release, to.commit, to.commit_message, to.commit_author],
-                )?;
+                use_release_of(tx, &id, to)?;
             }
             Ok(queued)
         })?;
@@ -166,20 +171,15 @@ impl Store {
         releases: u32,
     ) -> Result<Vec<DeployId>, StoreError> {
         self.write(|tx| {
-            let mut statement = tx.prepare(&format!(
+            let sql = format!(
                 "DELETE FROM deploys WHERE app_id = ?1 AND {ENDED} \
                  AND id IS NOT (SELECT live_deploy FROM apps WHERE id = ?1) \
                  AND id NOT IN (SELECT release FROM deploys WHERE app_id = ?1 AND release NOT NULL) \
                  AND id NOT IN ({KEPT_BESIDES}) AND seq <= \
                  (SELECT seq FROM deploys WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?3) \
                  RETURNING id"
-            ))?;
-            let mut rows = statement.query(params![app.as_str(), releases, keep])?;
-            let mut pruned = Vec::new();
-            while let Some(row) = rows.next()? {
-                pruned.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
-            }
-            Ok(pruned)
+            );
+            rows(tx, &sql, params![app, releases, keep], read_id)
         })
     }
 
@@ -188,22 +188,11 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn queued(&self) -> Result<Vec<Queued>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(
-            "SELECT app_id, id, release IS NOT NULL FROM deploys WHERE status = 'queued' \
-             ORDER BY seq",
-        )?;
-        let mut rows = statement.query([])?;
-        let mut queued = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (app, id): (String, String) = (row.get(0)?, row.get(1)?);
-            queued.push(Queued {
-                app: parsed(&app, AppId::parse)?,
-                deploy: parsed(&id, DeployId::parse)?,
-                is_rollback: row.get(2)?,
-            });
-        }
-        Ok(queued)
+        let sql = "SELECT app_id, id, release IS NOT NULL FROM deploys WHERE status = 'queued' \
+                   ORDER BY seq";
+        rows(&self.read(), sql, [], |row| {
+            Ok(Queued { app: row.get(0)?, deploy: row.get(1)?, is_rollback: row.get(2)? })
+        })
     }
 
     /// One deploy, or `None`.
@@ -211,10 +200,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn deploy(&self, id: &DeployId) -> Result<Option<Deploy>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE id = ?1"))?;
-        let mut rows = statement.query([id.as_str()])?;
-        rows.next()?.map(read_deploy).transpose()
+        first(&self.read(), &format!("{SELECT} WHERE id = ?1"), [id], read_deploy)
     }
 
     /// An app's deploys, newest first: at most `limit`, and only those older
@@ -232,15 +218,7 @@ impl Store {
             "{SELECT} WHERE app_id = ?1 AND (?2 IS NULL OR seq < (SELECT seq FROM deploys WHERE id = ?2)) \
              ORDER BY seq DESC LIMIT ?3"
         );
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(&sql)?;
-        let mut rows =
-            statement.query(params![app.as_str(), before.map(DeployId::as_str), limit])?;
-        let mut deploys = Vec::new();
-        while let Some(row) = rows.next()? {
-            deploys.push(read_deploy(row)?);
-        }
-        Ok(deploys)
+        rows(&self.read(), &sql, params![app, before, limit], read_deploy)
     }
 
     /// The identifiers of all of an app's deploys, for the removal of their logs.
@@ -248,15 +226,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn deploy_ids(&self, app: &AppId) -> Result<Vec<DeployId>, StoreError> {
-        let connection = self.read();
-        let mut statement =
-            connection.prepare_cached("SELECT id FROM deploys WHERE app_id = ?1")?;
-        let mut rows = statement.query([app.as_str()])?;
-        let mut ids = Vec::new();
-        while let Some(row) = rows.next()? {
-            ids.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
-        }
-        Ok(ids)
+        rows(&self.read(), "SELECT id FROM deploys WHERE app_id = ?1", [app], read_id)
     }
 
     /// Notes the step that a deploy has reached, one of those that take time; the first one starts its
@@ -266,17 +236,12 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn set_step(&self, id: &DeployId, step: DeployStatus) -> Result<bool, StoreError> {
-        self.write(|tx| {
-            let changed = tx.execute(
-                &format!(
-                    "UPDATE deploys SET status = ?3, {step}_at = {NOW}, \
-                     started_at = COALESCE(started_at, {NOW}) WHERE id = ?2 AND {NOT_ENDED}",
-                    step = step.as_str()
-                ),
-                params![unix_millis(), id.as_str(), step.as_str()],
-            )?;
-            Ok(changed == 1)
-        })
+        let sql = format!(
+            "UPDATE deploys SET status = ?3, {step}_at = {NOW}, \
+             started_at = COALESCE(started_at, {NOW}) WHERE id = ?2 AND {NOT_ENDED}",
+            step = step.as_str()
+        );
+        self.change(&sql, params![unix_millis(), id, step])
     }
 
     /// Notes which commit a deploy builds.
@@ -290,12 +255,9 @@ impl Store {
         message: &str,
         author: &str,
     ) -> Result<(), StoreError> {
-        self.write(|tx| {
-            let sql = "UPDATE deploys SET commit_hash = ?2, commit_message = ?3, \
-                       commit_author = ?4 WHERE id = ?1";
-            tx.execute(sql, [id.as_str(), hash, message, author])?;
-            Ok(())
-        })
+        let sql = "UPDATE deploys SET commit_hash = ?2, commit_message = ?3, commit_author = ?4 \
+                   WHERE id = ?1";
+        self.change(sql, params![id, hash, message, author]).map(drop)
     }
 
     /// Ends a deploy with the reason why it failed; `false` when it has ended already or is
@@ -304,16 +266,11 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<bool, StoreError> {
-        self.write(|tx| {
-            let changed = tx.execute(
-                &format!(
-                    "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
-                     WHERE id = ?2 AND {NOT_ENDED}"
-                ),
-                params![unix_millis(), id.as_str(), error],
-            )?;
-            Ok(changed == 1)
-        })
+        let sql = format!(
+            "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
+             WHERE id = ?2 AND {NOT_ENDED}"
+        );
+        self.change(&sql, params![unix_millis(), id, error])
     }
 
     /// Ends the deploys of an app that wait or are under way, and answers which these are.
@@ -323,16 +280,11 @@ impl Store {
     /// When it could not be written.
     pub fn fail_deploys(&self, app: &AppId, why: &str) -> Result<Vec<DeployId>, StoreError> {
         self.write(|tx| {
-            let mut statement = tx.prepare(&format!(
+            let sql = format!(
                 "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
                  WHERE app_id = ?2 AND {NOT_ENDED} RETURNING id"
-            ))?;
-            let mut rows = statement.query(params![unix_millis(), app.as_str(), why])?;
-            let mut ended = Vec::new();
-            while let Some(row) = rows.next()? {
-                ended.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
-            }
-            Ok(ended)
+            );
+            rows(tx, &sql, params![unix_millis(), app, why], read_id)
         })
     }
 
@@ -354,14 +306,14 @@ impl Store {
                 &format!(
                     "UPDATE deploys SET status = 'live', finished_at = {NOW} WHERE id = ?2 AND {NOT_ENDED}"
                 ),
-                params![unix_millis(), id.as_str()],
+                params![unix_millis(), id],
             )?;
             if changed == 0 {
                 return Ok(false);
             }
             tx.execute(
                 "UPDATE apps SET live_deploy = ?2, wanted = ?3, is_static = ?4 WHERE id = ?1",
-                params![app.as_str(), id.as_str(), Wanted::Running.as_str(), process.is_none()],
+                params![app, id, Wanted::Running, process.is_none()],
             )?;
             write_process(tx, app, process)?;
             Ok(true)
@@ -375,12 +327,7 @@ impl Store {
     /// When it could not be written.
     pub fn fail_interrupted(&self) -> Result<Vec<Deploy>, StoreError> {
         self.write(|tx| {
-            let mut statement = tx.prepare(&format!("{SELECT} WHERE {BEGUN}"))?;
-            let mut rows = statement.query([])?;
-            let mut interrupted = Vec::new();
-            while let Some(row) = rows.next()? {
-                interrupted.push(read_deploy(row)?);
-            }
+            let interrupted = rows(tx, &format!("{SELECT} WHERE {BEGUN}"), [], read_deploy)?;
             tx.execute(
                 &format!(
                     "UPDATE deploys SET status = 'failed', finished_at = {NOW}, error = \
@@ -399,20 +346,14 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn old_releases(&self, app: &AppId, keep: u32) -> Result<Vec<DeployId>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection.prepare_cached(&format!(
+        let sql = format!(
             "SELECT id FROM deploys WHERE app_id = ?1 AND {ENDED} \
              AND id NOT IN (SELECT COALESCE(release, id) FROM deploys WHERE app_id = ?1 \
                             AND ({NOT_ENDED} \
                                  OR id IS (SELECT live_deploy FROM apps WHERE id = ?1))) \
              AND id NOT IN ({KEPT_BESIDES})"
-        ))?;
-        let mut rows = statement.query(params![app.as_str(), keep])?;
-        let mut old = Vec::new();
-        while let Some(row) = rows.next()? {
-            old.push(parsed(&row.get::<_, String>(0)?, DeployId::parse)?);
-        }
-        Ok(old)
+        );
+        rows(&self.read(), &sql, params![app, keep], read_id)
     }
 }
 

@@ -1,12 +1,17 @@
 //! What an owner writes about an app: a new one, or what one shall be from now on.
 
 use crate::model::{
-    AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MaxProcesses,
-    MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
+    AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
+    MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
 };
+use serde::de::{Error as _, IntoDeserializer, value};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// What an owner chooses for an app and may as well leave to the platform.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an owner chooses for an app and may as well leave to the platform. As JSON it is what
+/// the API takes and shows, and what the database keeps: a new setting is written here, in its
+/// type and in the API's description, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct AppSettings {
     /// The branch that is deployed.
     pub branch: Branch,
@@ -19,18 +24,24 @@ pub struct AppSettings {
     /// Where it says that it is well.
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
+    #[serde(rename = "healthTimeoutSeconds")]
     pub health_timeout: HealthTimeout,
     /// Host names besides the one that follows from its name, in its owner's order.
+    #[serde(deserialize_with = "texts::<MAX_DOMAINS, _, _>")]
     pub domains: Vec<Domain>,
     /// Memory that it may take.
+    #[serde(rename = "memoryMb")]
     pub memory: MemoryMb,
     /// CPU time that it may take.
+    #[serde(rename = "cpuPercent")]
     pub cpu: CpuPercent,
     /// Processes that it may have.
     pub max_processes: MaxProcesses,
     /// Directories with sockets of the machine that it may use.
+    #[serde(deserialize_with = "texts::<MAX_HOST_SOCKETS, _, _>")]
     pub host_sockets: Vec<HostSocket>,
     /// Whether a push that a webhook tells of is deployed.
+    #[serde(deserialize_with = "flag")]
     pub auto_deploy: bool,
 }
 
@@ -51,6 +62,31 @@ impl Default for AppSettings {
             auto_deploy: true,
         }
     }
+}
+
+/// A list of at most `MOST` texts, none of them twice.
+fn texts<'de, const MOST: usize, T: Deserialize<'de> + PartialEq, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
+    let texts = Vec::<String>::deserialize(from);
+    let texts = texts.map_err(|_| D::Error::custom("must be a list of texts"))?;
+    if texts.len() > MOST {
+        return Err(D::Error::custom("has too many entries"));
+    }
+    let mut read = Vec::with_capacity(texts.len());
+    for (at, text) in texts.into_iter().enumerate() {
+        let value = T::deserialize(text.into_deserializer())
+            .map_err(|e: value::Error| D::Error::custom(format!("entry {} {e}", at + 1)))?;
+        if read.contains(&value) {
+            return Err(D::Error::custom("holds the same entry twice"));
+        }
+        read.push(value);
+    }
+    Ok(read)
+}
+
+fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    bool::deserialize(from).map_err(|_| D::Error::custom("must be true or false"))
 }
 
 /// What becomes of the stored Git token.

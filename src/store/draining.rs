@@ -2,7 +2,9 @@
 //! restart of the server cuts nobody off.
 
 use super::app::Process;
-use super::{Store, StoreError, parsed};
+use super::app_row::read_ticks;
+use super::columns::rows;
+use super::{Store, StoreError};
 use crate::model::AppId;
 use rusqlite::{Transaction, params};
 
@@ -25,21 +27,15 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn draining(&self) -> Result<Vec<DrainingProcess>, StoreError> {
-        let connection = self.read();
-        let mut statement = connection
-            .prepare_cached("SELECT app_id, pid, start_ticks, port FROM draining ORDER BY seq")?;
-        let mut rows = statement.query([])?;
-        let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            let (app, ticks): (String, i64) = (row.get(0)?, row.get(2)?);
-            all.push(DrainingProcess {
-                app: parsed(&app, AppId::parse)?,
+        let sql = "SELECT app_id, pid, start_ticks, port FROM draining ORDER BY seq";
+        rows(&self.read(), sql, [], |row| {
+            Ok(DrainingProcess {
+                app: row.get(0)?,
                 pid: row.get(1)?,
-                start_ticks: u64::try_from(ticks).map_err(|_| StoreError::Corrupt)?,
+                start_ticks: read_ticks(row)?,
                 port: row.get(3)?,
-            });
-        }
-        Ok(all)
+            })
+        })
     }
 
     /// Forgets a process that was replaced and has gone; does nothing when it is not known.
@@ -60,7 +56,7 @@ pub(super) fn replaced(
     tx.execute(
         "INSERT OR REPLACE INTO draining (app_id, pid, start_ticks, port) \
          SELECT app_id, pid, start_ticks, port FROM processes WHERE app_id = ?1 AND ended IS NULL",
-        [app.as_str()],
+        [app],
     )?;
     // Written a second time, or the one that takes over from its own stand-in.
     by.map_or(Ok(()), |process| forget(tx, process.pid, process.start_ticks))

@@ -98,7 +98,16 @@ impl fmt::Display for StoreError {
     }
 }
 
-impl std::error::Error for StoreError {}
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unread(error) | Self::Sqlite(error) => Some(error),
+            Self::Io(error) => Some(error),
+            Self::Vault(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<VaultError> for StoreError {
     fn from(error: VaultError) -> Self {
@@ -108,6 +117,14 @@ impl From<VaultError> for StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error::{
+            FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType,
+        };
+        if let FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) =
+            error
+        {
+            return Self::Corrupt;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {

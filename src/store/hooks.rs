@@ -1,11 +1,12 @@
 //! Webhooks: the secret of each app, sealed, and the deliveries that were taken.
 
+use super::columns::first;
 use super::deploy_row::Deploy;
 use super::deploys::insert_queued;
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, Secret, Trigger};
 use crate::vault::Place;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 /// Names of deliveries that are remembered of one app: those of the last thousand
 /// pushes, at two names each. Who replays an older one must have kept it that long.
@@ -31,7 +32,7 @@ impl Store {
     /// When it could not be written.
     pub fn save_webhook_secret(&self, app: &AppId, secret: &Secret) -> Result<bool, StoreError> {
         let sealed = self.vault.seal(&place(app), secret.expose())?;
-        self.write_secrets(Some(app), |tx| write_secret(tx, app, Some(&sealed)))
+        self.write_secret(app, Some(&sealed))
     }
 
     /// Removes an app's webhook secret; `false` when the app does not exist.
@@ -39,7 +40,12 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn delete_webhook_secret(&self, app: &AppId) -> Result<bool, StoreError> {
-        self.write_secrets(Some(app), |tx| write_secret(tx, app, None))
+        self.write_secret(app, None)
+    }
+
+    fn write_secret(&self, app: &AppId, sealed: Option<&str>) -> Result<bool, StoreError> {
+        let sql = "UPDATE apps SET webhook_secret = ?2 WHERE id = ?1";
+        self.write_secrets(Some(app), |tx| Ok(tx.execute(sql, params![app, sealed])? == 1))
     }
 
     /// An app's webhook secret; `None` when it has none or does not exist.
@@ -55,11 +61,9 @@ impl Store {
         connection: &Connection,
         app: &AppId,
     ) -> Result<Option<Secret>, StoreError> {
-        let mut statement =
-            connection.prepare_cached("SELECT webhook_secret FROM apps WHERE id = ?1")?;
-        let read = |row: &Row<'_>| row.get::<_, Option<String>>(0);
-        let stored = statement.query_row([app.as_str()], read).optional()?.flatten();
-        stored.map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
+        let sql = "SELECT webhook_secret FROM apps WHERE id = ?1";
+        let stored = first(connection, sql, [app], |row| Ok(row.get::<_, Option<String>>(0)?))?;
+        stored.flatten().map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
     }
 
     /// Queues a deploy for a delivery, unless one of its names is known: both or
@@ -69,33 +73,30 @@ impl Store {
     /// When it could not be written.
     pub fn queue_delivered(&self, app: &AppId, names: &[String]) -> Result<Delivered, StoreError> {
         let id = DeployId::from_random(random_id()?);
-        let queued = self.write(|tx| {
+        let nothing = self.write(|tx| {
             forget(tx, app)?;
             for name in names {
                 if is_known(tx, app, name)? {
-                    return Ok(None);
+                    return Ok(Some(Delivered::Before));
                 }
             }
             if !insert_queued(tx, &id, app, Trigger::Webhook)? {
-                return Ok(Some(false));
+                return Ok(Some(Delivered::NoApp));
             }
             for name in names {
                 tx.execute(
                     "INSERT INTO hook_deliveries (app_id, delivery) VALUES (?1, ?2) \
                      ON CONFLICT DO NOTHING",
-                    params![app.as_str(), name],
+                    params![app, name],
                 )?;
             }
-            Ok(Some(true))
+            Ok(None)
         })?;
-        Ok(match queued {
-            None => Delivered::Before,
-            Some(false) => Delivered::NoApp,
-            Some(true) => match self.deploy(&id)? {
-                Some(deploy) => Delivered::Queued(Box::new(deploy)),
-                None => Delivered::NoApp,
-            },
-        })
+        if let Some(nothing) = nothing {
+            return Ok(nothing);
+        }
+        let deploy = self.deploy(&id)?;
+        Ok(deploy.map_or(Delivered::NoApp, |deploy| Delivered::Queued(Box::new(deploy))))
     }
 }
 
@@ -103,19 +104,10 @@ fn place(app: &AppId) -> Place<'_> {
     Place { table: "apps", column: "webhook_secret", row: app.as_str(), context: "" }
 }
 
-fn write_secret(
-    tx: &Transaction<'_>,
-    app: &AppId,
-    sealed: Option<&str>,
-) -> Result<bool, StoreError> {
-    let sql = "UPDATE apps SET webhook_secret = ?2 WHERE id = ?1";
-    Ok(tx.execute(sql, params![app.as_str(), sealed])? == 1)
-}
-
 fn is_known(tx: &Transaction<'_>, app: &AppId, name: &str) -> Result<bool, StoreError> {
     let mut statement =
         tx.prepare_cached("SELECT 1 FROM hook_deliveries WHERE app_id = ?1 AND delivery = ?2")?;
-    Ok(statement.exists(params![app.as_str(), name])?)
+    Ok(statement.exists(params![app, name])?)
 }
 
 /// Keeps the table small: all but the newest go.
@@ -123,7 +115,7 @@ fn forget(tx: &Transaction<'_>, app: &AppId) -> Result<(), StoreError> {
     tx.execute(
         "DELETE FROM hook_deliveries WHERE app_id = ?1 AND seq <= \
          (SELECT seq FROM hook_deliveries WHERE app_id = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-        params![app.as_str(), KEPT],
+        params![app, KEPT],
     )?;
     Ok(())
 }
@@ -164,7 +156,7 @@ mod tests {
             .write(|tx| {
                 for n in 0..KEPT - 1 {
                     let sql = "INSERT INTO hook_deliveries (app_id, delivery) VALUES (?1, ?2)";
-                    tx.execute(sql, params![app.as_str(), format!("many {n}")])?;
+                    tx.execute(sql, params![app, format!("many {n}")])?;
                 }
                 Ok(())
             })

@@ -4,7 +4,8 @@
 //! lines from before, also after the next start of the server. So whatever is
 //! replaced or removed stays known, sealed like the rest, until the app goes.
 
-use super::{Store, StoreError, parsed};
+use super::columns::rows;
+use super::{Store, StoreError};
 use crate::model::{AppId, Secret};
 use crate::vault::Place;
 use rusqlite::{Connection, Transaction, params};
@@ -40,7 +41,7 @@ impl Store {
         self.write(|tx| {
             let apps = match app {
                 Some(app) => vec![app.clone()],
-                None => all_ids(tx)?,
+                None => rows(tx, "SELECT id FROM apps", [], |row| Ok(row.get(0)?))?,
             };
             let before = apps.iter().map(|app| self.secrets_now(tx, app));
             let before: Vec<_> = before.collect::<Result<_, _>>()?;
@@ -66,7 +67,7 @@ impl Store {
                 let sealed = self.vault.seal(&place(app), secret.expose())?;
                 let sql = "INSERT INTO replaced_secrets (app_id, value) \
                            SELECT id, ?2 FROM apps WHERE id = ?1";
-                tx.execute(sql, params![app.as_str(), sealed])?;
+                tx.execute(sql, params![app, sealed])?;
             }
         }
         tx.execute(
@@ -74,7 +75,7 @@ impl Store {
              seq, count(*) OVER newest AS ones, sum(length(value)) OVER newest AS characters \
              FROM replaced_secrets WHERE app_id = ?1 WINDOW newest AS (ORDER BY seq DESC)) \
              WHERE ones > ?2 OR characters > ?3)",
-            params![app.as_str(), REMEMBERED, REMEMBERED_CHARACTERS],
+            params![app, REMEMBERED, REMEMBERED_CHARACTERS],
         )?;
         Ok(())
     }
@@ -92,27 +93,13 @@ impl Store {
 
     fn replaced(&self, connection: &Connection, app: &AppId) -> Result<Vec<Secret>, StoreError> {
         let sql = "SELECT value FROM replaced_secrets WHERE app_id = ?1";
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([app.as_str()])?;
-        let mut secrets = Vec::new();
-        while let Some(row) = rows.next()? {
-            match self.vault.open(&place(app), &row.get::<_, String>(0)?) {
-                Ok(opened) => secrets.push(opened.secret),
-                Err(error) => log::error!("{error}"),
-            }
-        }
-        Ok(secrets)
+        let stored = rows(connection, sql, [app], |row| Ok(row.get::<_, String>(0)?))?;
+        let open = |stored: String| {
+            let opened = self.vault.open(&place(app), &stored);
+            opened.map(|opened| opened.secret).inspect_err(|error| log::error!("{error}")).ok()
+        };
+        Ok(stored.into_iter().filter_map(open).collect())
     }
-}
-
-fn all_ids(tx: &Transaction<'_>) -> Result<Vec<AppId>, StoreError> {
-    let mut statement = tx.prepare_cached("SELECT id FROM apps")?;
-    let mut rows = statement.query([])?;
-    let mut ids = Vec::new();
-    while let Some(row) = rows.next()? {
-        ids.push(parsed(&row.get::<_, String>(0)?, AppId::parse)?);
-    }
-    Ok(ids)
 }
 
 fn place(app: &AppId) -> Place<'_> {

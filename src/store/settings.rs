@@ -1,9 +1,10 @@
 //! The saved GitHub token.
 
+use super::columns::first;
 use super::{Store, StoreError};
 use crate::model::{Secret, UnixMillis, unix_millis};
 use crate::vault::Place;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 const GITHUB_TOKEN: Place<'static> =
     Place { table: "settings", column: "value", row: "github_token", context: "" };
@@ -30,10 +31,8 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn github_token_saved_at(&self) -> Result<Option<UnixMillis>, StoreError> {
-        let connection = self.read();
-        let mut statement =
-            connection.prepare_cached("SELECT saved_at FROM settings WHERE name = ?1")?;
-        Ok(statement.query_row([GITHUB_TOKEN.row], |row| row.get(0)).optional()?)
+        let sql = "SELECT saved_at FROM settings WHERE name = ?1";
+        first(&self.read(), sql, [GITHUB_TOKEN.row], |row| Ok(row.get(0)?))
     }
 
     /// Removes the GitHub token; `false` when there was none.
@@ -50,10 +49,9 @@ impl Store {
         &self,
         connection: &Connection,
     ) -> Result<Option<Secret>, StoreError> {
-        let mut statement =
-            connection.prepare_cached("SELECT value FROM settings WHERE name = ?1")?;
-        let stored: Option<String> =
-            statement.query_row([GITHUB_TOKEN.row], |row| row.get(0)).optional()?;
+        let sql = "SELECT value FROM settings WHERE name = ?1";
+        let stored =
+            first(connection, sql, [GITHUB_TOKEN.row], |row| Ok(row.get::<_, String>(0)?))?;
         stored.map(|s| Ok(self.vault.open(&GITHUB_TOKEN, &s)?.secret)).transpose()
     }
 }

@@ -1,7 +1,7 @@
 //! The stored form of an encrypted value: its text around nonce, ciphertext, tag (P16, P17).
 
-use super::Place;
 use super::key::is_id;
+use super::{Place, Why};
 use crate::model::Secret;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use data_encoding::BASE64;
@@ -21,36 +21,28 @@ const V2: &str = "v2:";
 /// for what another version, or another program with this key, authenticates.
 const DOMAIN: &[u8] = b"better-paas enc:v2";
 
-/// What a stored text says that it is.
-pub(super) enum Parsed<'a> {
-    V2 {
-        key_id: &'a str,
-        sealed: Vec<u8>,
-    },
-    V1 {
-        sealed: Vec<u8>,
-    },
-    Cleartext,
-    /// It claims a known version and is not of its form.
-    Damaged,
-    /// It claims a version that is not known.
-    Unknown,
+/// A stored text that was taken apart.
+pub(super) struct Envelope<'a> {
+    /// The key that sealed it, and the place with it; earlier installs named neither.
+    pub(super) key_id: Option<&'a str>,
+    /// Nonce, ciphertext and tag.
+    pub(super) sealed: Vec<u8>,
 }
 
-/// Takes a stored text apart. Only what does not begin with `enc:` is cleartext:
-/// a damaged envelope must not turn into a value.
-pub(super) fn parse(stored: &str) -> Parsed<'_> {
-    let Some(rest) = stored.strip_prefix(PREFIX) else { return Parsed::Cleartext };
-    let decode = |text: &str| BASE64.decode(text.as_bytes()).ok();
-    let parsed = if let Some(text) = rest.strip_prefix(V1) {
-        decode(text).map(|sealed| Parsed::V1 { sealed })
-    } else if let Some(rest) = rest.strip_prefix(V2) {
-        let parts = rest.split_once(':').filter(|(key_id, _)| is_id(key_id));
-        parts.and_then(|(key_id, text)| Some(Parsed::V2 { key_id, sealed: decode(text)? }))
+/// Takes a stored text apart; `None` is cleartext. Only what does not begin with `enc:` is
+/// cleartext: a damaged envelope must not turn into a value.
+pub(super) fn parse(stored: &str) -> Result<Option<Envelope<'_>>, Why> {
+    let Some(rest) = stored.strip_prefix(PREFIX) else { return Ok(None) };
+    let (key_id, text) = if let Some(text) = rest.strip_prefix(V1) {
+        (None, text)
     } else {
-        Some(Parsed::Unknown)
+        let rest = rest.strip_prefix(V2).ok_or(Why::UnknownForm)?;
+        let parts = rest.split_once(':').filter(|(key_id, _)| is_id(key_id));
+        let (key_id, text) = parts.ok_or(Why::NotOpened)?;
+        (Some(key_id), text)
     };
-    parsed.unwrap_or(Parsed::Damaged)
+    let sealed = BASE64.decode(text.as_bytes()).map_err(|_| Why::NotOpened)?;
+    Ok(Some(Envelope { key_id, sealed }))
 }
 
 /// The stored text of a sealed value.

@@ -141,37 +141,28 @@ pub fn load(
     data: &DataDir,
     may_create: bool,
 ) -> Result<(Key, KeySource), KeyError> {
-    if let Some(text) = secret_key {
-        return read(text, KeySource::Environment);
-    }
-    if let Some(directory) = credentials_directory {
-        let source = KeySource::Credential;
-        match read_secret_at(&directory.join(CREDENTIAL)) {
-            Ok(Some(text)) => return read(&text, source),
-            // A unit may have other credentials and no key among them.
-            Ok(None) => {}
-            Err(why) => return Err(KeyError::Unreadable { source, why }),
-        }
-    }
     let path = data.join(FILE);
-    let source = KeySource::File(path.clone());
-    match data.read_secret(FILE) {
-        Ok(Some(text)) => read(&text, source),
-        Ok(None) if may_create => {
-            let key = Key::generate()?;
-            key.save(data)?;
-            Ok((key, source))
-        }
-        Ok(None) => Err(KeyError::Lost { path }),
-        Err(why) => Err(KeyError::Unreadable { source, why }),
+    // A unit may have other credentials and no key among them.
+    let credential = credentials_directory.map(|at| read_secret_at(&at.join(CREDENTIAL)));
+    let found = match (secret_key, credential) {
+        (Some(text), _) => (KeySource::Environment, Ok(Some(text.clone()))),
+        (None, Some(text @ (Ok(Some(_)) | Err(_)))) => (KeySource::Credential, text),
+        (None, Some(Ok(None)) | None) => (KeySource::File(path.clone()), data.read_secret(FILE)),
+    };
+    match found {
+        (source, Ok(Some(text))) => match Key::parse(text.expose()) {
+            Some(key) => return Ok((key, source)),
+            None => return Err(KeyError::Malformed { source }),
+        },
+        (source, Err(why)) => return Err(KeyError::Unreadable { source, why }),
+        (_, Ok(None)) => {}
     }
-}
-
-fn read(text: &Secret, source: KeySource) -> Result<(Key, KeySource), KeyError> {
-    match Key::parse(text.expose()) {
-        Some(key) => Ok((key, source)),
-        None => Err(KeyError::Malformed { source }),
+    if !may_create {
+        return Err(KeyError::Lost { path });
     }
+    let key = Key::generate()?;
+    key.save(data)?;
+    Ok((key, KeySource::File(path)))
 }
 
 /// Why there is no key.
@@ -226,4 +217,11 @@ impl fmt::Display for KeyError {
     }
 }
 
-impl std::error::Error for KeyError {}
+impl std::error::Error for KeyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable { why, .. } | Self::Unwritable(why) => Some(why),
+            Self::Malformed { .. } | Self::Lost { .. } | Self::NoRandomness => None,
+        }
+    }
+}
