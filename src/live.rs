@@ -249,7 +249,7 @@ impl Feed<'_> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Deploy(feed) => feed.fd(),
-            Self::App(feed) => Some(feed.fd()),
+            Self::App(feed) => feed.fd(),
             Self::Stats(_) => None,
         }
     }

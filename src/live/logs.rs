@@ -42,7 +42,7 @@ impl<'a> DeployFeed<'a> {
 
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.log {
-            Log::Open(subscription) => Some(subscription.fd()),
+            Log::Open(subscription) => subscription.fd(),
             _ => None,
         }
     }
@@ -113,7 +113,7 @@ impl<'a> AppFeed<'a> {
         Ok(Self { id, facts, subscription })
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.subscription.fd()
     }
 
@@ -136,7 +136,7 @@ fn batch(events: Vec<Event>) -> (Option<String>, bool) {
     for event in events {
         match event {
             Event::Line(line) => lines.push(line),
-            Event::End(_) => ended = true,
+            Event::End => ended = true,
         }
     }
     ((!lines.is_empty()).then(|| json!({ "lines": lines }).to_string()), ended)
