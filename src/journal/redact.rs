@@ -107,6 +107,8 @@ pub(super) fn mark(text: &str, spans: &[Range<usize>]) -> String {
 struct Needles {
     /// By how they begin.
     beginning: HashMap<[u8; SHORTEST], Vec<Zeroizing<String>>>,
+    /// Which first two bytes there are: rules out nearly every place without a hash.
+    first_two: Vec<bool>,
     longest: usize,
 }
 
@@ -117,11 +119,13 @@ impl Needles {
         let parts = secrets.iter().flat_map(|secret| lines(secret.expose()));
         let texts: BTreeSet<&str> = parts.flat_map(|part| [part, part.trim()]).collect();
         let long_enough = texts.into_iter().filter(|text| text.chars().count() >= SHORTEST);
-        let mut needles = Self { beginning: HashMap::new(), longest: 0 };
+        let mut needles =
+            Self { beginning: HashMap::new(), first_two: vec![false; 1 << 16], longest: 0 };
         // A part of the mark itself cannot be hidden by the mark.
         for needle in long_enough.flat_map(spellings).filter(|n| !MARK.contains(n.as_str())) {
             if let Some(beginning) = needle.as_bytes().first_chunk() {
                 needles.longest = needles.longest.max(needle.len());
+                needles.first_two[first_two(beginning)] = true;
                 needles.beginning.entry(*beginning).or_default().push(needle);
             }
         }
@@ -131,7 +135,8 @@ impl Needles {
     /// Finds every place where a spelling stands, or as much of one that the line ends within
     /// it, as where a program has ended in the middle of a block.
     fn find(&self, line: &str, found: &mut Vec<Range<usize>>) {
-        for (at, beginning) in line.as_bytes().windows(SHORTEST).enumerate() {
+        let windows = line.as_bytes().windows(SHORTEST).enumerate();
+        for (at, beginning) in windows.filter(|(_, window)| self.first_two[first_two(window)]) {
             let rest = &line.as_bytes()[at..];
             for needle in self.beginning.get(beginning).into_iter().flatten() {
                 let is_much = rest.len() >= needle.len() / MUCH;
@@ -143,6 +148,10 @@ impl Needles {
             }
         }
     }
+}
+
+fn first_two(bytes: &[u8]) -> usize {
+    usize::from(bytes[0]) << 8 | usize::from(bytes[1])
 }
 
 #[cfg(test)]

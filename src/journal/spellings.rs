@@ -18,34 +18,37 @@ const PERCENT: [(&str, &str); 7] = [
     ("-._*", "+"),
 ];
 
-/// What gets a backslash besides the backslash itself. In programs: nothing; JSON, C, Rust;
-/// Python, `$''` of bash; both quotes; JSON by PHP. In shells: between double quotes; `%q` of
-/// bash; Ruby's `shellescape`; all that is no letter and no digit.
-const BACKSLASHED: [&str; 9] = [
-    "",
-    "\"",
-    "'",
-    "\"'",
-    "\"/",
-    "\"$`",
-    " !\"$&'()*,;<>?[]^`{|}",
-    " !\"#$%&'()*;<=>?[]^`{|}~",
-    " !\"#$%&'()*+,-./:;<=>?@[]^_`{|}~",
-];
+/// Programs that write with backslashes: which characters are numbers, how those are written,
+/// and what else gets a backslash besides the backslash itself.
+type Backslashes = (fn(char) -> bool, fn(char) -> String, &'static [&'static str]);
 
-/// Which characters are numbers behind a backslash, and how they are written.
-type Numbered = (fn(char) -> bool, fn(char) -> String);
-
-/// Characters as numbers: JSON; the same in ASCII; JSON by Go
-/// and by .NET; Python's `ascii` and `bytes`; `%q` of bash in the C locale.
-const NUMBERED: [Numbered; 7] = [
-    (char::is_control, json),
-    (|c| !is_printable(c), json),
-    (|c| c.is_control() || "<>&".contains(c), json),
-    (|c| !is_printable(c) || "\"'<>&+`".contains(c), |c| json(c).to_uppercase().replace('U', "u")),
-    (|c| !is_printable(c), python),
-    (|c| !is_printable(c), |c| bytes(c, |b| format!("\\x{b:02x}"))),
-    (|c| !is_printable(c), |c| bytes(c, |b| format!("\\{b:03o}"))),
+const BACKSLASHES: [Backslashes; 7] = [
+    // In programs: nothing; JSON, C, Rust; Python, `$''` of bash; both quotes; JSON by PHP. In
+    // shells: between double quotes; `%q` of bash; Ruby's `shellescape`; all that is no letter
+    // and no digit.
+    (
+        char::is_control,
+        json,
+        &[
+            "",
+            "\"",
+            "'",
+            "\"'",
+            "\"/",
+            "\"$`",
+            " !\"$&'()*,;<>?[]^`{|}",
+            " !\"#$%&'()*;<=>?[]^`{|}~",
+            " !\"#$%&'()*+,-./:;<=>?@[]^_`{|}~",
+        ],
+    ),
+    // JSON in ASCII, also by PHP; by Go; by .NET.
+    (|c| !is_printable(c), json, &["\"", "\"/"]),
+    (|c| c.is_control() || "<>&".contains(c), json, &["\""]),
+    (|c| !is_printable(c) || "\"'<>&+`".contains(c), upper_json, &[""]),
+    // Python's `ascii` and `bytes`; `%q` of bash in the C locale, C.
+    (|c| !is_printable(c), python, &["", "'", "\"'"]),
+    (|c| !is_printable(c), |c| bytes(c, |b| format!("\\x{b:02x}")), &["", "'", "\""]),
+    (|c| !is_printable(c), |c| bytes(c, |b| format!("\\{b:03o}")), &["'", "\""]),
 ];
 
 /// All spellings of a text, each once. Base64 is there as it is in the middle of something
@@ -79,8 +82,8 @@ pub(super) fn spellings(text: &str) -> Vec<Zeroizing<String>> {
         all.extend([r"'\''", r#"'"'"'"#].map(|quote| {
             spelled(text, |c, out| if c == '\'' { out.push_str(quote) } else { out.push(c) })
         }));
-        for backslashed in BACKSLASHED {
-            for (is_numbered, number) in NUMBERED {
+        for (is_numbered, number, all_backslashed) in BACKSLASHES {
+            for backslashed in all_backslashed {
                 all.push(spelled(text, |c, out| match c {
                     '\n' => out.push_str("\\n"),
                     '\r' => out.push_str("\\r"),
@@ -115,6 +118,10 @@ fn bytes(c: char, write: impl Fn(u8) -> String) -> String {
 
 fn json(c: char) -> String {
     c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+}
+
+fn upper_json(c: char) -> String {
+    json(c).to_uppercase().replace('U', "u")
 }
 
 fn python(c: char) -> String {
