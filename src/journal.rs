@@ -8,19 +8,18 @@
 
 mod app_log;
 mod clean;
-mod encodings;
 mod lines;
 mod redact;
 mod rotating;
+mod spellings;
 mod subscription;
-mod wrapped_encodings;
 mod writer;
 
 pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
-pub use writer::{LogEnd, MAX_DEPLOY_LOG, Writer, was_cut};
+pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};
@@ -34,7 +33,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use writer::Channel;
+use writer::Running;
 
 /// Bytes of each of the two files of an app's log: 10 MiB in all (`deploys.md`).
 pub const HALF_APP_LOG: u64 = 5 * 1024 * 1024;
@@ -44,15 +43,10 @@ pub const MAX_TAIL: usize = 5_000;
 
 /// Keeps the logs of one data directory.
 pub struct Journal {
-    shared: Arc<Shared>,
-}
-
-/// What writers and followers share.
-struct Shared {
     deploys: PathBuf,
     apps: PathBuf,
     half_app_log: u64,
-    running: Mutex<HashMap<DeployId, Arc<Channel>>>,
+    running: Running,
     known: Mutex<HashMap<AppId, Arc<AppLog>>>,
 }
 
@@ -66,8 +60,7 @@ impl Journal {
     }
 
     fn at(deploys: PathBuf, apps: PathBuf, half_app_log: u64) -> Self {
-        let (running, known) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { deploys, apps, half_app_log, running, known }) }
+        Self { deploys, apps, half_app_log, running: Running::default(), known: Mutex::default() }
     }
 
     /// Begins a deploy's log, `logs/deploys/<id>.log`.
@@ -75,37 +68,36 @@ impl Journal {
     /// # Errors
     /// When the file cannot be made.
     pub fn begin(&self, deploy: &DeployId, redactor: Redactor) -> io::Result<Writer> {
-        let channel = Arc::new(Channel::default());
-        // Known before the file is there: a reader that finds the file finds its channel.
-        lock(&self.shared.running).insert(deploy.clone(), Arc::clone(&channel));
+        // Known before the file is there: a reader that finds the file finds it running.
+        lock(&self.running).insert(deploy.clone());
         let options = &mut OpenOptions::new();
         let made = create_private(options.write(true).truncate(true), &self.deploy_log(deploy));
         let file = made.inspect_err(|_| {
-            lock(&self.shared.running).remove(deploy);
+            lock(&self.running).remove(deploy);
         })?;
-        Ok(Writer::new(deploy.clone(), Arc::clone(&self.shared), channel, file, redactor))
+        Ok(Writer::new(deploy.clone(), Arc::clone(&self.running), file, redactor))
     }
 
     /// Follows a deploy's log from its first line. `None` when it has none (yet).
     ///
     /// # Errors
-    /// When the file cannot be opened, or the system has no descriptor left.
+    /// When the file cannot be opened.
     pub fn follow_deploy(&self, id: &DeployId) -> io::Result<Option<Subscription>> {
-        let file = match open_to_read(&self.deploy_log(id)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        // Asked after opening: without a channel the log has ended, and the file is
-        // complete.
-        let channel = lock(&self.shared.running).get(id).cloned();
-        Subscription::deploy(file, channel).map(Some)
+        let path = self.deploy_log(id);
+        match open_to_read(&path) {
+            Ok(file) => {
+                let running = Arc::clone(&self.running);
+                Ok(Some(Subscription::deploy(id, running, path, file)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where a deploy's log is, or will be: plain text, clean and redacted.
     #[must_use]
     pub fn deploy_log(&self, id: &DeployId) -> PathBuf {
-        self.shared.deploys.join(format!("{id}.log"))
+        self.deploys.join(format!("{id}.log"))
     }
 
     /// The two files for an app's process to write its output to, as [`Rotating`] does; that
@@ -114,13 +106,13 @@ impl Journal {
     /// # Errors
     /// When they cannot be opened or made.
     pub fn app_log_files(&self, app: &AppId) -> io::Result<[File; 2]> {
-        self.shared.app(app).open()?.into_files()
+        self.app(app).open()?.into_files()
     }
 
     /// Writes a line of the platform's own into an app's log, with the time.
     pub fn note_app(&self, app: &AppId, line: &str) {
         let line = own_line(line);
-        let log = self.shared.app(app).open();
+        let log = self.app(app).open();
         if let Err(error) = log.and_then(|log| log.append_line(&line)) {
             warn!("cannot write to the log of app {app}: {error}");
         }
@@ -137,9 +129,8 @@ impl Journal {
         redactor: &Redactor,
     ) -> io::Result<Vec<String>> {
         let lines = lines.min(MAX_TAIL);
-        let mut last = self.shared.app(app).last(lines, redactor)?;
-        last.cleaner.finish(last.lines.buffer());
-        let mut found: Vec<_> = std::iter::from_fn(|| last.lines.last(redactor)).collect();
+        let (mut last, ..) = self.app(app).last(lines)?;
+        let mut found: Vec<_> = std::iter::from_fn(|| last.last(redactor)).collect();
         // One that is too long has become several.
         found.drain(..found.len().saturating_sub(lines));
         Ok(found)
@@ -149,42 +140,42 @@ impl Journal {
     /// which on [`Journal::hide_also`] is heard.
     ///
     /// # Errors
-    /// When the log cannot be read, or the system has no descriptor left; those of `redactor`.
+    /// When the log cannot be read; those of `redactor`.
     pub fn follow_app(
         &self,
         app: &AppId,
         last_lines: usize,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Subscription> {
-        Subscription::app(self.shared.app(app), last_lines, redactor)
+        Subscription::app(&self.app(app), last_lines, redactor)
     }
 
     /// Keeps more out of an app's log for those who follow it already. What was replaced
     /// stays hidden too: the lines from before hold it.
     pub fn hide_also(&self, app: &AppId, redactor: &Redactor) {
-        self.shared.app(app).hide_also(redactor);
+        self.app(app).hide_also(redactor);
     }
 
     /// Deletes an app's log and the logs of these deploys of it.
     pub fn remove_app(&self, app: &AppId, deploys: &[DeployId]) {
-        let log = self.shared.app(app);
+        let log = self.app(app);
         if let Err(error) = log.remove() {
             warn!("cannot remove the log of app {app}: {error}");
         }
-        lock(&self.shared.known).remove(app);
+        lock(&self.known).remove(app);
         self.remove_deploys(deploys);
     }
 
     /// The apps that have a log.
     #[must_use]
     pub fn all_apps(&self) -> Vec<AppId> {
-        named(&self.shared.apps, |name| AppId::parse(name).ok())
+        named(&self.apps, |name| AppId::parse(name).ok())
     }
 
     /// The deploys that have a log.
     #[must_use]
     pub fn all_deploys(&self) -> Vec<DeployId> {
-        named(&self.shared.deploys, |name| DeployId::parse(name).ok())
+        named(&self.deploys, |name| DeployId::parse(name).ok())
     }
 
     /// Deletes the logs of these deploys; those that have none are passed over.
@@ -198,9 +189,7 @@ impl Journal {
             }
         }
     }
-}
 
-impl Shared {
     fn app(&self, app: &AppId) -> Arc<AppLog> {
         let path = || self.apps.join(format!("{app}.log"));
         let new = || Arc::new(AppLog::new(path(), self.half_app_log));

@@ -11,7 +11,6 @@ mod logs;
 mod session;
 mod session_limit;
 mod stats;
-mod wire;
 
 pub use handshake::Handshake;
 pub use stats::{Machine, own_memory};
@@ -20,10 +19,10 @@ use crate::auth::{self, Auth};
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, DeployId};
 use handshake::Refusal;
-use log::debug;
+use log::{debug, error};
 use logs::{AppFeed, DeployFeed};
 use session::Session;
-use session_limit::SessionLimit;
+use session_limit::{SessionLimit, SessionSlot};
 use stats::{Stats, StatsFeed};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -118,29 +117,18 @@ impl Live {
     /// # Errors
     /// When the system has no descriptor left.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        Self::with_limits(settings, LiveLimits::default())
-    }
-
-    /// As [`Self::new`], with other limits than the usual ones.
-    ///
-    /// # Errors
-    /// When the system has no descriptor left.
-    pub fn with_limits(settings: Settings, limits: LiveLimits) -> io::Result<Self> {
-        let seats = SessionLimit::new(limits.sessions, limits.per_client)?;
-        Ok(Self { settings, limits, seats, stats: Stats::default() })
+        let (limits, seats, stats) =
+            (LiveLimits::default(), SessionLimit::new()?, Stats::default());
+        Ok(Self { settings, limits, seats, stats })
     }
 
     /// Serves one request for a WebSocket: answers with a refusal, or holds the
     /// session until it ends. Returns when the connection is over.
     pub fn serve(&self, handshake: Handshake) {
         let served = match self.admit(&handshake) {
-            Ok((owner, feed, accept, seat)) => {
-                let upgraded = handshake.accept(&accept, &self.limits);
-                upgraded.map(|wire| {
-                    Session::new(wire, feed, self, owner).run();
-                    drop(seat);
-                })
-            }
+            Ok((owner, feed, accept, _seat)) => handshake
+                .accept(&accept, &self.limits)
+                .map(|(stream, leftover)| Session::new(stream, leftover, feed, self, owner).run()),
             Err(refusal) => refusal.send(handshake, &self.limits),
         };
         if let Err(error) = served {
@@ -155,72 +143,69 @@ impl Live {
         self.seats.close(SHUTDOWN)
     }
 
-    /// Judges a request, in this order: lockout, origin, token, path, the rest. A foreign
+    /// Judges a request, in this order: lockout, origin, token, seat, path, the rest. A foreign
     /// page's token does not count: it could lock out the owner who looks at the page.
     fn admit(
         &self,
         handshake: &Handshake,
-    ) -> Result<(auth::Session, Feed<'_>, String, session_limit::SessionSlot<'_>), Refusal> {
+    ) -> Result<(auth::Session, Box<dyn Feed + '_>, String, SessionSlot<'_>), Refusal> {
         handshake.check_lockout(&self.settings.auth)?;
         handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
         let owner = handshake.authenticate(&self.settings.auth)?;
         (handshake.proved)();
-        let route = Route::of(&handshake.path)?;
-        route.check(&*self.settings.facts)?;
+        // Before the path: a feed reads the end of a log.
+        let seat = self.seats.take(handshake.client, &self.limits)?;
+        let feed = self.feed(&handshake.path)?;
         let accept = handshake.accept_key()?;
-        let seat = self.seats.take(handshake.client)?;
-        let feed = self.feed(route).map_err(|error| Refusal::internal(&error))?;
         Ok((owner, feed, accept, seat))
     }
 
-    fn feed(&self, route: Route) -> io::Result<Feed<'_>> {
-        let (journal, facts) = (&*self.settings.journal, &*self.settings.facts);
-        Ok(match route {
-            Route::Deploy(id) => Feed::Deploy(DeployFeed::new(id, journal, facts)),
-            Route::App(id) => Feed::App(AppFeed::new(id, journal, facts)?),
-            Route::Stats => {
-                Feed::Stats(StatsFeed::new(&self.stats, &self.settings.data_dir, facts))
+    /// What is sent at each of the three paths.
+    fn feed(&self, path: &str) -> Result<Box<dyn Feed + '_>, Refusal> {
+        let Settings { journal, facts, data_dir, .. } = &self.settings;
+        let absent = |code, text| Refusal::new("404 Not Found", code, text);
+        let segments: Vec<&str> = path.split('/').collect();
+        Ok(match segments[..] {
+            ["", "ws", "stats"] => Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)),
+            ["", "ws", "deploys", id] => {
+                let text =
+                    "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
+                let id = DeployId::parse(id).ok().filter(|id| facts.deploy_ended(id).is_some());
+                let id = id.ok_or_else(|| absent("deploy_not_found", text))?;
+                Box::new(DeployFeed::new(id, journal, &**facts))
+            }
+            ["", "ws", "apps", id, "log"] => {
+                let text = "there is no app with this id; GET /api/apps lists them";
+                let id = AppId::parse(id).ok().filter(|id| facts.app_exists(id));
+                let id = id.ok_or_else(|| absent("app_not_found", text))?;
+                Box::new(AppFeed::new(id, journal, &**facts).map_err(|why| {
+                    error!("cannot open a live log: {why}");
+                    let text = "this failed inside the server; its log says why";
+                    Refusal::new("500 Internal Server Error", "internal", text)
+                })?)
+            }
+            _ => {
+                let text = "there is no WebSocket at this path; GET /api/openapi.json names those there are";
+                return Err(absent("not_found", text));
             }
         })
     }
 }
 
-/// The three paths.
-enum Route {
-    Deploy(DeployId),
-    App(AppId),
-    Stats,
-}
-
-impl Route {
-    fn of(path: &str) -> Result<Self, Refusal> {
-        let segments: Vec<&str> = path.split('/').collect();
-        match segments[..] {
-            ["", "ws", "stats"] => Ok(Self::Stats),
-            ["", "ws", "deploys", id] => {
-                DeployId::parse(id).map(Self::Deploy).map_err(|_| Refusal::no_deploy())
-            }
-            ["", "ws", "apps", id, "log"] => {
-                AppId::parse(id).map(Self::App).map_err(|_| Refusal::no_app())
-            }
-            _ => Err(Refusal::no_route()),
-        }
-    }
-
-    fn check(&self, facts: &dyn Facts) -> Result<(), Refusal> {
-        match self {
-            Self::Deploy(id) if facts.deploy_ended(id).is_none() => Err(Refusal::no_deploy()),
-            Self::App(id) if !facts.app_exists(id) => Err(Refusal::no_app()),
-            _ => Ok(()),
-        }
-    }
-}
-
 /// What a session sends.
-enum Feed<'a> {
-    Deploy(DeployFeed<'a>),
-    App(AppFeed<'a>),
-    Stats(StatsFeed<'a>),
+trait Feed {
+    /// The next message; `tick` says that it is time for a look at the facts.
+    fn next(&mut self, now: Instant, tick: bool) -> Next;
+
+    /// Readable when there may be a next message.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// When there will be one for certain.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// What a feed has to say now.
@@ -229,38 +214,10 @@ enum Next {
     Nothing,
     /// One message, a JSON text.
     Message(String),
-    /// A last message perhaps, and then the end, with the reason for it.
-    Over(Option<String>, &'static str),
+    /// The end, with the reason for it.
+    Over(&'static str),
     /// Something failed in here.
     Failed,
-}
-
-impl Feed<'_> {
-    /// The next message; `tick` says that it is time for a look at the facts.
-    fn next(&mut self, now: Instant, tick: bool) -> Next {
-        match self {
-            Self::Deploy(feed) => feed.next(tick),
-            Self::App(feed) => feed.next(tick),
-            Self::Stats(feed) => feed.next(now),
-        }
-    }
-
-    /// Readable when there may be a next message.
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Deploy(feed) => feed.fd(),
-            Self::App(feed) => Some(feed.fd()),
-            Self::Stats(_) => None,
-        }
-    }
-
-    /// When there will be one for certain.
-    fn due(&self) -> Option<Instant> {
-        match self {
-            Self::Stats(feed) => Some(feed.due()),
-            _ => None,
-        }
-    }
 }
 
 #[cfg(test)]

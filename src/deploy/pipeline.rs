@@ -29,7 +29,6 @@ use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::{Commit, Fetch};
 use crate::source::limits::FetchLimits;
 use crate::store::{App, Process, Store};
-use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -405,12 +404,12 @@ impl Attempt<'_> {
 
     /// Takes the steps, and notes how it ended.
     fn run(self) {
-        let (status, error) = match self.steps() {
-            Ok(()) => ("live", None),
+        let error = match self.steps() {
+            Ok(()) => None,
             Err(failure) => {
                 // First of all: without space not even the failure could be noted.
                 self.pipeline.gc.clear_away(&self.app.id, self.id);
-                ("failed", Some(self.explain(failure)))
+                Some(self.explain(failure))
             }
         };
         let noted = self.pipeline.store.deploy(self.release()).ok().flatten();
@@ -420,7 +419,6 @@ impl Attempt<'_> {
             let Pipeline { store, queue, .. } = self.pipeline;
             note_failure(store, queue, self.id, sentence);
         }
-        self.log.finish(&json!({"status": status, "error": error}).to_string());
     }
 
     /// Ends the log with the reason, and answers it with the step, which the log has above.

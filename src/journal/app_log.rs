@@ -1,6 +1,5 @@
-//! One app's log: where its two files are, and who follows it.
+//! One app's log: where its two files are, and what its followers must not see.
 
-use super::clean::Cleaner;
 use super::create_private;
 use super::lines::Lines;
 use super::redact::Redactor;
@@ -9,34 +8,28 @@ use crate::sync::lock;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
 
-/// What a follower keeps out of what it reads.
+/// The line in place of one that begins farther back and has not ended.
+const TOO_LONG: &str = "[better-paas] the last line has over 2 MiB; it is not shown";
+
+/// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
 
 /// The log of one app, shared by all who read and follow it.
 pub(super) struct AppLog {
     path: PathBuf,
     half: u64,
-    followers: Mutex<Vec<Weak<Mutex<Redactor>>>>,
-    removed: AtomicBool,
-}
-
-/// The last lines of a log, and where and how to read on behind them.
-pub(super) struct Last {
-    pub log: Rotating,
-    pub cleaner: Cleaner,
-    pub lines: Lines,
-    pub end: Position,
+    /// Is there while somebody follows: an app that nobody looks at takes no memory.
+    hidden: Mutex<Weak<Mutex<Redactor>>>,
 }
 
 impl AppLog {
     pub(super) fn new(path: PathBuf, half: u64) -> Self {
-        Self { path, half, followers: Mutex::default(), removed: AtomicBool::new(false) }
+        Self { path, half, hidden: Mutex::default() }
     }
 
     /// Its files.
@@ -48,48 +41,43 @@ impl AppLog {
     pub(super) fn open(&self) -> io::Result<Rotating> {
         let open = |path: &Path| create_private(OpenOptions::new().read(true).append(true), path);
         let [first, second] = self.paths();
-        let (first, second) = (open(&first)?, open(&second)?);
-        let same = first.try_clone()?;
-        let log = Rotating::new([first, second], self.half)?;
-        log.begin(&same)?;
-        Ok(log)
+        Rotating::new([open(&first)?, open(&second)?], self.half)
     }
 
-    /// What a new follower keeps out: nothing until [`AppLog::hide_also`].
-    pub(super) fn follower(&self) -> Hidden {
-        let hidden = Hidden::default();
-        let mut followers = lock(&self.followers);
-        followers.retain(|follower| follower.strong_count() > 0);
-        followers.push(Arc::downgrade(&hidden));
-        hidden
+    /// What a new follower keeps out: what the others do, and [`AppLog::hide_also`].
+    pub(super) fn hidden(&self) -> Hidden {
+        let mut hidden = lock(&self.hidden);
+        hidden.upgrade().unwrap_or_else(|| {
+            let new = Hidden::default();
+            *hidden = Arc::downgrade(&new);
+            new
+        })
     }
 
     /// Keeps more out of what those read who follow it already.
     pub(super) fn hide_also(&self, more: &Redactor) {
-        for hidden in lock(&self.followers).iter().filter_map(Weak::upgrade) {
+        if let Some(hidden) = lock(&self.hidden).upgrade() {
             let mut hidden = lock(&hidden);
             *hidden = hidden.and(more);
         }
     }
 
-    pub(super) fn is_removed(&self) -> bool {
-        self.removed.load(Ordering::Acquire)
-    }
-
-    /// The last `lines` lines. Of a line that begins too far back only the end is there,
-    /// and of that nothing in which half of a secret could stand.
-    pub(super) fn last(&self, lines: usize, redactor: &Redactor) -> io::Result<Last> {
+    /// The last `lines` lines, and where and how to read on behind them. Of a line that begins
+    /// too far back nothing is there: half of a secret could stand in its end.
+    pub(super) fn last(&self, lines: usize) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
-        let tail = log.tail(if lines == 0 { 0 } else { FARTHEST })?;
-        let (mut cleaner, mut waiting) = (Cleaner::new(), Lines::default());
-        cleaner.push(&tail.bytes, waiting.buffer());
-        waiting.keep_last(lines, tail.inside_line, redactor);
-        Ok(Last { log, cleaner, lines: waiting, end: tail.end })
+        let tail = log.tail(FARTHEST)?;
+        let mut last = Lines::new(tail.inside_line);
+        last.push(&tail.bytes);
+        if last.is_inside_line() {
+            last.note(TOO_LONG);
+        }
+        last.keep_last(lines);
+        Ok((last, log, tail.end))
     }
 
-    /// Deletes the files and sends the followers away.
+    /// Deletes the files, by which followers see that nothing more will come.
     pub(super) fn remove(&self) -> io::Result<()> {
-        self.removed.store(true, Ordering::Release);
         for path in self.paths() {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -7,9 +7,10 @@
 //! are written out, and bytes that are not UTF-8 become U+FFFD.
 
 /// Where in an escape sequence the stream stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default)]
 enum At {
     /// In ordinary text.
+    #[default]
     Text,
     /// After ESC, and after intermediate bytes that follow it.
     Escape,
@@ -25,45 +26,29 @@ enum At {
 ///
 /// A carriage return ends a line too, so that a progress bar is a few lines
 /// instead of one endless line; the line end of Windows counts once.
-#[derive(Debug)]
+#[derive(Default)]
 pub(super) struct Cleaner {
     at: At,
     /// Bytes of a character whose rest has not come yet, at most three.
     tail: Vec<u8>,
     after_return: bool,
-    line_empty: bool,
+    line_has_text: bool,
 }
 
 impl Cleaner {
-    pub(super) fn new() -> Self {
-        Self { at: At::Text, tail: Vec::new(), after_return: false, line_empty: true }
-    }
-
     /// Cleans the next bytes of the stream and appends the text to `out`.
     pub(super) fn push(&mut self, bytes: &[u8], out: &mut String) {
-        let joined;
-        let mut rest = if self.tail.is_empty() {
-            bytes
-        } else {
-            joined = [&self.tail, bytes].concat();
-            self.tail.clear();
-            joined.as_slice()
-        };
-        loop {
-            match std::str::from_utf8(rest) {
-                Ok(text) => return self.text(text, out),
-                Err(error) => {
-                    let (good, bad) = rest.split_at(error.valid_up_to());
-                    if let Ok(text) = std::str::from_utf8(good) {
-                        self.text(text, out);
-                    }
-                    let Some(length) = error.error_len() else {
-                        self.tail.extend_from_slice(bad);
-                        return;
-                    };
-                    self.character('\u{fffd}', out);
-                    rest = &bad[length..];
+        let bytes = [&std::mem::take(&mut self.tail)[..], bytes].concat();
+        let mut rest = bytes.len();
+        for chunk in bytes.utf8_chunks() {
+            chunk.valid().chars().for_each(|c| self.character(c, out));
+            rest -= chunk.valid().len() + chunk.invalid().len();
+            match std::str::from_utf8(chunk.invalid()) {
+                Err(error) if rest == 0 && error.error_len().is_none() => {
+                    self.tail = chunk.invalid().to_vec();
                 }
+                Err(_) => self.character('\u{fffd}', out),
+                Ok(_) => {}
             }
         }
     }
@@ -73,26 +58,6 @@ impl Cleaner {
         if !self.tail.is_empty() {
             self.tail.clear();
             self.character('\u{fffd}', out);
-        }
-    }
-
-    fn text(&mut self, text: &str, out: &mut String) {
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            // Most of a log is plain ASCII: that is copied in one go.
-            let plain = if self.at == At::Text {
-                rest.bytes().take_while(|b| matches!(b, b' '..=b'~')).count()
-            } else {
-                0
-            };
-            if plain > 0 {
-                out.push_str(&rest[..plain]);
-                (self.line_empty, self.after_return) = (false, false);
-                rest = &rest[plain..];
-            } else {
-                self.character(first, out);
-                rest = &rest[first.len_utf8()..];
-            }
         }
     }
 
@@ -130,16 +95,16 @@ impl Cleaner {
 
     fn line_end(&mut self, c: char, out: &mut String) {
         let second_half = c == '\n' && self.after_return;
-        let lone_return = c == '\r' && self.line_empty;
+        let lone_return = c == '\r' && !self.line_has_text;
         if !second_half && !lone_return {
             out.push('\n');
         }
         self.after_return = c == '\r' && !lone_return;
-        self.line_empty = true;
+        self.line_has_text = false;
     }
 
     fn show(&mut self, c: char, out: &mut String) {
-        self.line_empty = false;
+        self.line_has_text = true;
         if c != '\t' && must_be_written_out(c) {
             out.extend(c.escape_unicode());
         } else {
@@ -157,7 +122,7 @@ fn must_be_written_out(c: char) -> bool {
 /// One clean line out of one text, for what the platform writes itself.
 pub(super) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut cleaner = Cleaner::new();
+    let mut cleaner = Cleaner::default();
     cleaner.push(text.as_bytes(), &mut out);
     cleaner.finish(&mut out);
     out
@@ -202,7 +167,7 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text_become_a_mark() {
         let mut out = String::new();
-        let mut cleaner = Cleaner::new();
+        let mut cleaner = Cleaner::default();
         cleaner.push(b"a\xffb\xe2\x82", &mut out);
         assert_eq!(out, "a\u{fffd}b");
         cleaner.push(b"\xac", &mut out);
@@ -220,10 +185,10 @@ mod tests {
         ) {
             let cut = cut.min(bytes.len());
             let (mut whole, mut parts) = (String::new(), String::new());
-            let mut one = Cleaner::new();
+            let mut one = Cleaner::default();
             one.push(&bytes, &mut whole);
             one.finish(&mut whole);
-            let mut two = Cleaner::new();
+            let mut two = Cleaner::default();
             two.push(&bytes[..cut], &mut parts);
             two.push(&bytes[cut..], &mut parts);
             two.finish(&mut parts);

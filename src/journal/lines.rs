@@ -1,5 +1,6 @@
-//! Cuts clean text into redacted lines of bounded length.
+//! Makes redacted lines of bounded length out of what a program writes.
 
+use super::clean::Cleaner;
 use super::redact::{Redactor, mark};
 
 /// Bytes that one line may have; a longer one continues as the next. Far above
@@ -8,54 +9,69 @@ pub const MAX_LINE: usize = 8 * 1024;
 
 /// Text that waits to become lines. A cut never goes through a secret: a long
 /// line is looked at beyond the cut by as much as the longest secret takes.
-#[derive(Debug, Default)]
 pub(super) struct Lines {
+    cleaner: Cleaner,
     text: String,
     /// Up to here the text was handed out.
     start: usize,
-    /// Up to here there is no line end.
-    searched: usize,
     /// The line before was cut, and this is its rest.
     continued: bool,
+    /// The end of a line whose beginning is lost: half of a secret may be in it.
+    skips: bool,
 }
 
 impl Lines {
-    /// Where more text is appended.
-    pub(super) fn buffer(&mut self) -> &mut String {
-        // Handed-out text is dropped in one go now and then, not line by line.
-        if self.start > 0 && self.start * 2 >= self.text.len() {
-            self.text.drain(..self.start);
-            self.searched = self.searched.saturating_sub(self.start);
-            self.start = 0;
+    /// `inside_line`: what is pushed first may be the end of a line whose beginning is lost.
+    /// It is left out.
+    pub(super) fn new(inside_line: bool) -> Self {
+        let (cleaner, text) = (Cleaner::default(), String::new());
+        Self { cleaner, text, start: 0, continued: false, skips: inside_line }
+    }
+
+    /// Takes the next bytes that a program has written.
+    pub(super) fn push(&mut self, mut bytes: &[u8]) {
+        if self.skips {
+            let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return };
+            self.skips = false;
+            bytes = &bytes[end + 1..];
         }
-        &mut self.text
+        self.text.drain(..std::mem::take(&mut self.start));
+        self.cleaner.push(bytes, &mut self.text);
+    }
+
+    /// Adds a line of the platform's own.
+    pub(super) fn note(&mut self, line: &str) {
+        self.text.extend([line, "\n"]);
+    }
+
+    /// Whether all of what was pushed is the end of a line whose beginning is lost.
+    pub(super) fn is_inside_line(&self) -> bool {
+        self.skips
     }
 
     /// The next line that is complete, or the next piece of one that is too long.
     pub(super) fn next(&mut self, redactor: &Redactor) -> Option<String> {
         loop {
-            let from = self.searched.max(self.start);
-            let end = self.text[from..].find('\n').map(|i| from + i);
-            self.searched = end.unwrap_or(self.text.len());
-            let length = self.searched - self.start;
-            match end {
-                Some(end) if length <= MAX_LINE => {
-                    let line = self.text[self.start..end].to_owned();
-                    self.start = end + 1;
-                    let rest_is_empty = std::mem::take(&mut self.continued) && line.is_empty();
-                    if !rest_is_empty {
-                        return Some(redactor.redact(&line).into_owned());
-                    }
-                }
-                Some(_) => return Some(self.cut(redactor)),
-                None if length > MAX_LINE + redactor.reach() => return Some(self.cut(redactor)),
-                None => return None,
+            let rest = &self.text[self.start..];
+            // A character more than that, so that a line of just this length has its end in it.
+            let ahead = &rest[..floor_boundary(rest, MAX_LINE + redactor.reach() + 4)];
+            let end = ahead.find('\n');
+            let window = &ahead[..end.unwrap_or(ahead.len())];
+            if window.len() > MAX_LINE && (end.is_some() || ahead.len() < rest.len()) {
+                return Some(self.cut(window.len(), redactor));
+            }
+            let line = redactor.redact(&rest[..end?]).into_owned();
+            self.start += window.len() + 1;
+            let rest_is_empty = std::mem::take(&mut self.continued) && line.is_empty();
+            if !rest_is_empty {
+                return Some(line);
             }
         }
     }
 
     /// What is left when nothing more comes: a last line without a line end.
     pub(super) fn last(&mut self, redactor: &Redactor) -> Option<String> {
+        self.cleaner.finish(&mut self.text);
         if let Some(line) = self.next(redactor) {
             return Some(line);
         }
@@ -66,44 +82,15 @@ impl Lines {
         self.next(redactor)
     }
 
-    /// Forgets all but the last `lines` lines. When the text may begin inside a line, the
-    /// part in which the end of a secret could stand that began before it goes too.
-    pub(super) fn keep_last(&mut self, lines: usize, inside_line: bool, redactor: &Redactor) {
-        let whole = self.text.strip_suffix('\n').unwrap_or(&self.text);
-        let last = match lines.checked_sub(1) {
-            Some(before) => whole.rmatch_indices('\n').nth(before).map(|(at, _)| at + 1),
-            None => Some(self.text.len()),
-        };
-        self.start = match last {
-            Some(start) => start,
-            None if inside_line => self.beyond_half_a_secret(redactor),
-            None => 0,
-        };
-        self.searched = self.start;
+    /// Forgets all but the last `lines` lines, and one that is not complete.
+    pub(super) fn keep_last(&mut self, lines: usize) {
+        let before = self.text.rmatch_indices('\n').nth(lines);
+        self.start = before.map_or(0, |(at, _)| at + 1);
     }
 
-    /// The place behind whatever could be the end of a secret that began before the text.
-    fn beyond_half_a_secret(&self, redactor: &Redactor) -> usize {
-        let reach = redactor.reach();
-        let line_end = self.text.find('\n').map(|at| at + 1);
-        if let Some(line_end) = line_end.filter(|end| *end <= reach) {
-            return line_end;
-        }
-        let window = &self.text[..floor_boundary(&self.text, 2 * reach)];
-        let cut = floor_boundary(&self.text, reach);
-        let spans = redactor.spans(window);
-        spans.iter().find(|s| s.start < cut && cut < s.end).map_or(cut, |across| across.end)
-    }
-
-    /// Forgets what waits.
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Takes a piece off the front of a line that is longer than [`MAX_LINE`].
-    fn cut(&mut self, redactor: &Redactor) -> String {
-        let ahead = (self.start + MAX_LINE + redactor.reach()).min(self.searched);
-        let window = &self.text[self.start..floor_boundary(&self.text, ahead)];
+    /// Takes a piece off the front of a line of which `length` bytes are looked at.
+    fn cut(&mut self, length: usize, redactor: &Redactor) -> String {
+        let window = &self.text[self.start..self.start + length];
         let mut cut = floor_boundary(window, MAX_LINE);
         let mut spans = redactor.spans(window);
         if let Some(across) = spans.iter().find(|s| s.start < cut && cut < s.end) {
@@ -114,7 +101,6 @@ impl Lines {
         spans.retain(|s| s.end <= cut);
         let piece = mark(&window[..cut], &spans);
         self.start += cut;
-        self.searched = self.searched.max(self.start);
         self.continued = true;
         piece
     }
@@ -141,17 +127,17 @@ mod tests {
 
     #[test]
     fn a_line_waits_until_it_is_complete_or_too_long() {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(false);
         let none = Redactor::default();
-        lines.buffer().push_str("one\ntw");
+        lines.push(b"one\ntw");
         assert_eq!(all(&mut lines, &none), ["one"]);
-        lines.buffer().push_str("o\n\nthree");
+        lines.push(b"o\n\nthree");
         assert_eq!(all(&mut lines, &none), ["two", ""]);
         assert_eq!(lines.last(&none).as_deref(), Some("three"));
         assert_eq!(lines.last(&none), None);
-        lines.buffer().push_str(&"é".repeat(MAX_LINE));
+        lines.push("é".repeat(MAX_LINE).as_bytes());
         assert_eq!(all(&mut lines, &none), ["é".repeat(MAX_LINE / 2)]);
-        lines.buffer().push('\n');
+        lines.push(b"\n");
         assert_eq!(all(&mut lines, &none), ["é".repeat(MAX_LINE / 2)]);
         assert_eq!(lines.last(&none), None);
     }
@@ -161,11 +147,11 @@ mod tests {
         let secret = "0123456789abcdefghij";
         let redactor = Redactor::new(vec![Secret::new(secret.to_owned())]);
         for before in MAX_LINE - 25..MAX_LINE + 5 {
-            let mut lines = Lines::default();
+            let mut lines = Lines::new(false);
             let mut out = Vec::new();
             let text = format!("{}{secret}{}", "x".repeat(before), "y".repeat(300));
             for part in text.as_bytes().chunks(7) {
-                lines.buffer().push_str(std::str::from_utf8(part).unwrap());
+                lines.push(part);
                 out.extend(all(&mut lines, &redactor));
             }
             out.extend(std::iter::from_fn(|| lines.last(&redactor)));
@@ -182,9 +168,9 @@ mod tests {
             step in 1usize..9_000,
         ) {
             let text: String = lengths.iter().map(|n| "a".repeat(*n) + "\n").collect();
-            let (mut lines, mut out, none) = (Lines::default(), Vec::new(), Redactor::default());
+            let (mut lines, mut out, none) = (Lines::new(false), Vec::new(), Redactor::default());
             for part in text.as_bytes().chunks(step) {
-                lines.buffer().push_str(std::str::from_utf8(part).unwrap());
+                lines.push(part);
                 while let Some(line) = lines.next(&none) {
                     out.push(line);
                 }

@@ -1,7 +1,7 @@
 //! What must hold of redaction: no spelling of a secret survives.
 
 use super::*;
-use data_encoding::{BASE64_NOPAD, HEXLOWER, HEXUPPER};
+use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL, HEXLOWER, HEXUPPER};
 use proptest::prelude::*;
 
 fn redactor(secrets: &[&str]) -> Redactor {
@@ -23,13 +23,22 @@ fn json(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
+/// As Python's `json.dumps` writes it.
 fn json_ascii(text: &str) -> String {
-    text.encode_utf16().map(|u| format!("\\u{u:04x}")).collect()
+    let one = |c: char| match c {
+        ' '..='~' => c.to_string(),
+        c => c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect(),
+    };
+    json(text).chars().map(one).collect()
 }
 
-/// As `printf %q` writes it.
+/// With a backslash before all that could mean something to a shell.
 fn shell_escaped(text: &str) -> String {
-    let one = |c: char| if c.is_alphanumeric() { c.to_string() } else { format!("\\{c}") };
+    let one = |c: char| match c {
+        '\n' => "\\n".to_owned(),
+        c if c.is_alphanumeric() || !c.is_ascii() => c.to_string(),
+        c => format!("\\{c}"),
+    };
     text.chars().map(one).collect()
 }
 
@@ -38,29 +47,10 @@ fn octal_escaped(text: &str) -> String {
     let one = |b: u8| match b {
         b'\'' | b'\\' => format!("\\{}", char::from(b)),
         b' '..=b'~' => char::from(b).to_string(),
+        b'\n' => "\\n".to_owned(),
         _ => format!("\\{b:03o}"),
     };
     text.bytes().map(one).collect()
-}
-
-/// As `ls --quoting-style=shell-escape` writes it.
-fn quoted_by_ls(text: &str) -> String {
-    let mut out = String::new();
-    let mut escaping = false;
-    for b in text.bytes() {
-        let escaped = !matches!(b, b' '..=b'~');
-        if escaped != escaping {
-            out.push_str(if escaped { "'$'" } else { "''" });
-            escaping = escaped;
-        }
-        match b {
-            b'\'' => out.push_str(r"'\''"),
-            b'\n' => out.push_str("\\n"),
-            _ if escaped => out.push_str(&format!("\\{b:03o}")),
-            _ => out.push(char::from(b)),
-        }
-    }
-    out + if escaping { "''" } else { "" }
 }
 
 /// As Python's `ascii` writes it.
@@ -75,42 +65,37 @@ fn ascii(text: &str) -> String {
     text.chars().map(one).collect()
 }
 
-/// As zsh's `${(q)…}` writes it.
-fn quoted_by_zsh(text: &str) -> String {
-    let one = |c: char| match c {
-        '\n' => "$'\\n'".to_owned(),
-        c if c.is_alphanumeric() || !c.is_ascii() => c.to_string(),
-        c => format!("\\{c}"),
-    };
-    text.chars().map(one).collect()
-}
-
-/// Every spelling that is promised, and some more.
+/// Every spelling that is promised, of one line each.
 fn spelled(secret: &str) -> Vec<String> {
-    vec![
+    let mut all = vec![
         secret.to_owned(),
-        data_encoding::BASE64.encode(secret.as_bytes()),
-        data_encoding::BASE64URL.encode(secret.as_bytes()),
-        BASE64_NOPAD.encode(secret.as_bytes()),
         percent_encoded(secret, true),
         percent_encoded(secret, false),
         percent_encoded(secret, true).replace("%20", "+"),
         secret.replace('\'', r"'\''"),
         secret.replace('\'', r#"'"'"'"#),
-        quoted_by_ls(secret),
-        quoted_by_zsh(secret),
         shell_escaped(secret),
         octal_escaped(secret),
         json(secret),
-        json(&json(secret)),
+        json_ascii(secret),
         ascii(secret),
-        percent_encoded(&percent_encoded(secret, true), false),
-        percent_encoded(&json(secret), false),
         HEXLOWER.encode(secret.as_bytes()),
         HEXUPPER.encode(secret.as_bytes()),
-        json_ascii(secret),
         secret.escape_debug().to_string(),
-    ]
+    ];
+    for encoding in [&BASE64, &BASE64URL, &BASE64_NOPAD] {
+        all.push(encoding.encode(secret.as_bytes()));
+    }
+    all.retain(|spelling| !spelling.contains('\n'));
+    all
+}
+
+/// As many characters of base64 around a secret say something of it.
+fn left_of_base64(redactor: &Redactor, before: &str, secret: &str, after: &str) -> [usize; 2] {
+    let line = BASE64.encode(format!("{before}{secret}{after}").as_bytes());
+    let clean = redactor.redact(&line);
+    let (left, right) = clean.split_once(MARK).unwrap_or((&line, &line));
+    [left, right].map(str::len)
 }
 
 #[test]
@@ -132,94 +117,11 @@ fn a_secret_is_found_inside_a_longer_base64_text() {
     let redactor = redactor(&["ghp_0123456789abcdef"]);
     for before in ["", "x", "xx", "x-access-token:", "user:", "me:"] {
         for after in ["", "y", "yy", "yyy"] {
-            let basic = data_encoding::BASE64
-                .encode(format!("{before}ghp_0123456789abcdef{after}").as_bytes());
-            let line = format!("Authorization: Basic {basic}");
-            let clean = redactor.redact(&line);
-            let (left, right) = clean["Authorization: Basic ".len()..].split_once(MARK).unwrap();
+            let [left, right] = left_of_base64(&redactor, before, "ghp_0123456789abcdef", after);
             // A character at either edge holds bits of a neighbour as well.
-            assert!(left.len() <= before.len() * 8 / 6 + 1, "{clean}");
-            assert!(right.len() <= after.len() * 8 / 6 + 4, "{clean}");
+            assert!(left <= before.len() * 8 / 6 + 1, "{before} {left}");
+            assert!(right <= after.len() * 8 / 6 + 4, "{after} {right}");
         }
-    }
-}
-
-/// Characters of an encoded secret that are left somewhere in a line.
-fn left(redactor: &Redactor, line: &str, own: Range<usize>) -> usize {
-    let mut hidden = vec![false; line.len()];
-    redactor.spans(line).into_iter().for_each(|span| hidden[span].fill(true));
-    hidden[own].iter().filter(|h| !**h).count()
-}
-
-/// The most characters of a secret that are left in a line, when a text with it is
-/// encoded and broken into lines.
-fn most_left(secret: &str, width: usize, code: Code, around: (&str, &str)) -> usize {
-    let redactor = redactor(&[secret]);
-    let mut most = 0;
-    for before in 0..width {
-        let text = format!("{}{secret}\nand more", "x".repeat(before));
-        let end = before + secret.len();
-        let (coded, own) = match code {
-            Code::Base64 => (
-                data_encoding::BASE64.encode(text.as_bytes()),
-                (before * 4).div_ceil(3)..end * 4 / 3,
-            ),
-            Code::Hex => (HEXLOWER.encode(text.as_bytes()), before * 2..end * 2),
-        };
-        for (number, line) in coded.as_bytes().chunks(width).enumerate() {
-            let at = number * width;
-            let own = own.start.clamp(at, at + line.len())..own.end.clamp(at, at + line.len());
-            let line = std::str::from_utf8(line).unwrap();
-            let own = own.start - at + around.0.len()..own.end - at + around.0.len();
-            most = most.max(left(&redactor, &format!("{}{line}{}", around.0, around.1), own));
-        }
-    }
-    most
-}
-
-#[test]
-fn of_a_secret_in_base64_that_is_broken_into_lines_two_bytes_are_left_at_most() {
-    for secret in [
-        "hunter",
-        "hunter2",
-        "Tr0ub4dor&3x",
-        "thirteen-char",
-        "correct-horse-battery-staple-0123456789",
-        "bpaas-9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c5b4a39281706f5e4d3c2b1a0-tail-of-it",
-    ] {
-        for width in [12, 13, 16, 20, 60, 64, 76] {
-            let most = most_left(secret, width, Code::Base64, ("", ""));
-            assert!(most < Code::Base64.least(true), "{most} of {secret} in {width}");
-            let most = most_left(secret, width, Code::Base64, ("#8 0.123 ", "\\n' +"));
-            assert!(most < Code::Base64.least(false), "{most} of {secret} in {width}");
-        }
-        // As `xxd -p` breaks it.
-        let most = most_left(secret, 60, Code::Hex, ("", ""));
-        assert!(most < Code::Hex.least(true), "{most} of {secret} in hexadecimal");
-    }
-    // Both halves of a secret that ends the text, with what the last character says of it.
-    let redactor = redactor(&["Tr0ub4dor&3x!"]);
-    let coded = data_encoding::BASE64.encode(b"Tr0ub4dor&3x!");
-    for cut in 4..=BASE64_NOPAD.encode_len(13) - 4 {
-        assert_eq!(redactor.redact(&coded[..cut]), MARK);
-        assert_eq!(redactor.redact(&coded[cut..]), MARK, "{}", &coded[cut..]);
-    }
-}
-
-#[test]
-fn words_beside_a_break_stay_as_they_are() {
-    let redactor = redactor(&["Tr0ub4dor&3x", "correct-horse-battery-staple-0123456789"]);
-    let coded = data_encoding::BASE64.encode(b"Tr0ub4dor&3x");
-    // Not at the edge of a run, or too little of it in a line that holds more.
-    for line in [
-        format!("{}x and so on", &coded[..9]),
-        format!("x{}", &coded[9..]),
-        format!("ends with {}", &coded[..5]),
-        format!("{} it begins", &coded[11..]),
-        "SGVsbG8sIHdvcmxkLCB0aGlzIGlzIG5vdGhpbmcgc2VjcmV0IGF0IGFsbCwganVzdCBhIHRleHQgdGhh"
-            .to_owned(),
-    ] {
-        assert_eq!(redactor.redact(&line), line);
     }
 }
 
@@ -302,25 +204,25 @@ fn secret() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
     #[test]
-    fn no_spelling_of_any_secret_survives(
+    fn of_a_thousand_random_secrets_no_spelling_survives(
         secrets in proptest::collection::vec(secret(), 1..4),
-        which in 0usize..4,
-        form in 0usize..22,
         around in "[a-z ]{0,12}",
     ) {
-        let which = which % secrets.len();
-        let redactor = Redactor::new(secrets.iter().map(|s| Secret::new(s.clone())).collect());
-        let secret = &secrets[which];
+        let secret = &secrets[0];
         prop_assume!(secret.chars().count() >= SHORTEST);
-        // A raw line end never reaches a redactor: lines are split before.
-        let hidden = &spelled(secret)[form];
-        prop_assume!(!hidden.contains('\n'));
-        let line = format!("{around}{hidden}{around}");
-        let clean = redactor.redact(&line);
-        prop_assert!(!clean.contains(hidden.as_str()), "{:?} in {:?}", hidden, clean);
-        prop_assert!(!clean.contains(secret.as_str()));
-        prop_assert!(clean.contains(MARK));
+        let redactor = Redactor::new(secrets.iter().map(|s| Secret::new(s.clone())).collect());
+        for hidden in spelled(secret) {
+            let clean = redactor.redact(&format!("{around}{hidden}{around}")).into_owned();
+            prop_assert!(!clean.contains(hidden.as_str()), "{:?} in {:?}", hidden, clean);
+            prop_assert!(!clean.contains(secret.as_str()));
+            prop_assert!(clean.contains(MARK));
+        }
+        let [left, right] = left_of_base64(&redactor, &around, secret, &around);
+        let most = around.len() * 8 / 6 + 4;
+        prop_assert!(left <= most && right <= most, "{} and {} of {}", left, right, most);
     }
 
     #[test]

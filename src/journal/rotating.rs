@@ -75,20 +75,6 @@ impl Rotating {
         Ok(Self { files, half })
     }
 
-    /// Numbers one of the files, unless that was done: `first`, which is to be written to
-    /// first, or the other one when an older version has written to that.
-    pub(super) fn begin(&self, first: &File) -> io::Result<()> {
-        if self.numbers()? != [0, 0] {
-            return Ok(());
-        }
-        let _lock = Lock::take(&self.files[0])?;
-        let about = first.metadata()?;
-        let same = self.files[0].metadata()?.ino() == about.ino();
-        let index = usize::from(same == (about.len() > 0));
-        self.files[index].set_len(0)?;
-        self.files[index].write_all_at(head(1).as_bytes(), 0)
-    }
-
     /// Appends bytes as a whole, or nothing.
     ///
     /// # Errors
@@ -118,9 +104,10 @@ impl Rotating {
         let mut current = newer(numbers);
         let mut length = self.files[current].metadata()?.len();
         let bytes = bytes(&self.files[current], length)?;
-        if length + bytes.len() as u64 > self.half && length > HEAD as u64 {
+        let is_full = length + bytes.len() as u64 > self.half && length > HEAD as u64;
+        if is_full || length == 0 {
             let number = numbers[current] + 1;
-            current = 1 - current;
+            current = if is_full { 1 - current } else { current };
             self.files[current].set_len(0)?;
             self.files[current].write_all_at(head(number).as_bytes(), 0)?;
             length = HEAD as u64;
@@ -130,6 +117,11 @@ impl Rotating {
             // Half of it would be taken for the beginning of what comes next.
             let _ = file.set_len(length);
         })
+    }
+
+    /// Whether its files were deleted.
+    pub(super) fn is_removed(&self) -> bool {
+        self.files.iter().any(|file| file.metadata().is_ok_and(|about| about.nlink() == 0))
     }
 
     /// Both files, that which is being written to first.
@@ -296,11 +288,7 @@ mod tests {
             let mut options = OpenOptions::new();
             options.read(true).append(true).create(true).open(dir.join(name)).unwrap()
         };
-        let files = [file("a"), file("b")];
-        let first = files[0].try_clone().unwrap();
-        let log = Rotating::new(files, half).unwrap();
-        log.begin(&first).unwrap();
-        log
+        Rotating::new([file("a"), file("b")], half).unwrap()
     }
 
     fn size(dir: &Path) -> u64 {
@@ -369,7 +357,6 @@ mod tests {
         let (log, stopped) = (open(dir.path(), 100), open(dir.path(), 100));
         let _held = Lock::take(&stopped.files[0]).unwrap();
         assert!(log.append_line("note").is_err());
-        log.begin(&log.files[0]).unwrap();
         assert_eq!(log.text(), "");
     }
 

@@ -3,20 +3,20 @@
 //! A subscription reads the file at the pace of its reader, so a slow reader
 //! costs a file offset and one buffer, never a queue.
 
-use super::app_log::{AppLog, Hidden, Last};
-use super::clean::Cleaner;
+use super::app_log::{AppLog, Hidden};
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Read, Rotating};
-use super::writer::{Channel, LogEnd};
-use crate::sync::{EventFd, lock};
+use super::writer::Running;
+use crate::model::DeployId;
+use crate::sync::lock;
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::path::PathBuf;
 
 /// Bytes read from the file at once.
 const CHUNK: usize = 16 * 1024;
@@ -30,203 +30,127 @@ pub enum Event {
     /// One line, clean and redacted, without its line end.
     Line(String),
     /// Nothing more will come.
-    End(LogEnd),
+    End,
 }
 
 /// One follower's place in a log.
 pub struct Subscription {
-    cleaner: Cleaner,
     lines: Lines,
     source: Source,
+    /// What tells that something was written; `None` when the system has no inotify instance
+    /// left.
+    wake: Option<OwnedFd>,
     over: bool,
 }
 
 enum Source {
-    Deploy { file: File, offset: u64, channel: Option<Arc<Channel>>, wake: Arc<EventFd> },
-    App(AppSource),
-}
-
-/// A place in an app's log.
-struct AppSource {
-    app: Arc<AppLog>,
-    log: Rotating,
-    place: Position,
-    hidden: Hidden,
-    wake: Watch,
-    /// The end of a line whose beginning was lost, and which may hold half of a secret.
-    skips: bool,
-}
-
-/// What tells that an app wrote something.
-enum Watch {
-    Inotify(OwnedFd),
-    /// The system has no inotify instance left: the reader's own clock must do.
-    Nothing(EventFd),
+    Deploy { id: DeployId, running: Running, file: File, offset: u64 },
+    App { log: Rotating, place: Position, hidden: Hidden },
 }
 
 impl Subscription {
-    pub(super) fn deploy(file: File, channel: Option<Arc<Channel>>) -> io::Result<Self> {
-        let wake = match &channel {
-            Some(channel) => channel.listen()?,
-            None => Arc::new(EventFd::new()?),
-        };
-        let (cleaner, lines) = (Cleaner::new(), Lines::default());
-        let source = Source::Deploy { file, offset: 0, channel, wake };
-        Ok(Self { cleaner, lines, source, over: false })
+    pub(super) fn deploy(id: &DeployId, running: Running, path: PathBuf, file: File) -> Self {
+        let wake = watch(&[path]);
+        let source = Source::Deploy { id: id.clone(), running, file, offset: 0 };
+        Self { lines: Lines::new(false), source, wake, over: false }
     }
 
     pub(super) fn app(
-        app: Arc<AppLog>,
+        app: &AppLog,
         last: usize,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Self> {
+        // An app that has not run yet has no file, and a file that is not there cannot be watched.
+        app.open()?;
         // Watching, and hearing of new secrets, begins before reading, so that nothing falls
         // between the two.
-        let wake = watch(&app)?;
-        let hidden = app.follower();
-        let redactor = redactor()?;
-        app.hide_also(&redactor);
-        let Last { log, cleaner, lines, end } = app.last(last, &redactor)?;
-        let source = AppSource { app, log, place: end, hidden, wake, skips: false };
-        Ok(Self { cleaner, lines, source: Source::App(source), over: false })
+        let wake = watch(&app.paths());
+        let hidden = app.hidden();
+        app.hide_also(&redactor()?);
+        let (lines, log, place) = app.last(last)?;
+        Ok(Self { lines, source: Source::App { log, place, hidden }, wake, over: false })
     }
 
     /// Readable when there may be more to read. After a wait on it, call
     /// [`Self::read`] until it returns nothing. Where the system cannot watch
-    /// files it stays silent, so read once a second as well.
+    /// files there is none, so read once a second as well.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        match &self.source {
-            Source::Deploy { wake, .. } => wake.as_fd(),
-            Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => fd.as_fd(),
-            Source::App(AppSource { wake: Watch::Nothing(wake_up), .. }) => wake_up.as_fd(),
-        }
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.as_ref().map(AsFd::as_fd)
     }
 
     /// What has come since the last call, in order. Stops after the line that
     /// reaches `max_bytes`; an empty answer means that there is no more for now.
     pub fn read(&mut self, max_bytes: usize) -> Vec<Event> {
         let mut events = Vec::new();
-        if self.over {
-            return events;
+        if let Some(wake) = &self.wake {
+            while rustix::io::read(wake, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
         }
-        self.forget_wakes();
         // Asked before reading: what was written before the end is then read too.
-        let end = self.end();
-        let redactor = match &self.source {
-            Source::App(app) => lock(&app.hidden).clone(),
+        let (has_ended, redactor) = match &self.source {
             // The writer has redacted already.
-            Source::Deploy { .. } => Redactor::default(),
+            Source::Deploy { id, running, .. } => {
+                (!lock(running).contains(id), Redactor::default())
+            }
+            Source::App { log, hidden, .. } => (log.is_removed(), lock(hidden).clone()),
         };
         let mut taken = 0;
-        while taken < max_bytes {
-            if let Some(line) = self.lines.next(&redactor) {
-                // The three bytes are what an empty line costs in a message.
-                taken += line.len() + 3;
-                events.push(Event::Line(line));
-                continue;
-            }
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => {
-                    let Some(end) = &end else { break };
-                    self.cleaner.finish(self.lines.buffer());
-                    if let Some(line) = self.lines.last(&redactor) {
-                        taken += line.len() + 3;
-                        events.push(Event::Line(line));
-                        continue;
+        while taken < max_bytes && !self.over {
+            let line = match self.lines.next(&redactor) {
+                Some(line) => Some(line),
+                None => match self.fill() {
+                    Ok(true) => continue,
+                    Ok(false) if !has_ended => break,
+                    Ok(false) => self.lines.last(&redactor),
+                    Err(error) => {
+                        warn!("cannot read a log: {error}; its followers are sent away");
+                        None
                     }
-                    events.push(Event::End(end.clone()));
-                    self.over = true;
-                    break;
-                }
-                Err(error) => {
-                    warn!("cannot read a log: {error}; its followers are sent away");
-                    events.push(Event::End(LogEnd::Unsaid));
-                    self.over = true;
-                    break;
-                }
-            }
+                },
+            };
+            self.over = line.is_none();
+            // The three bytes are what an empty line costs in a message.
+            taken += line.as_ref().map_or(0, String::len) + 3;
+            events.push(line.map_or(Event::End, Event::Line));
         }
         events
-    }
-
-    fn end(&self) -> Option<LogEnd> {
-        match &self.source {
-            Source::Deploy { channel: Some(channel), .. } => channel.ended(),
-            Source::Deploy { channel: None, .. } => Some(LogEnd::Unsaid),
-            Source::App(app) => app.app.is_removed().then_some(LogEnd::Unsaid),
-        }
     }
 
     /// Reads the next bytes of the log; false at its present end.
     fn fill(&mut self) -> io::Result<bool> {
         // On the heap: connections have small stacks.
         let mut chunk = vec![0; CHUNK];
-        match &mut self.source {
+        let read = match &mut self.source {
             Source::Deploy { file, offset, .. } => {
                 let read = file.read_at(&mut chunk, *offset)?;
                 *offset += read as u64;
-                self.cleaner.push(&chunk[..read], self.lines.buffer());
-                Ok(read > 0)
+                read
             }
-            Source::App(app) => match app.log.read(&mut app.place, &mut chunk)? {
-                Read::Nothing => Ok(false),
-                Read::Bytes(read) => {
-                    self.cleaner.push(app.wanted(&chunk[..read]), self.lines.buffer());
-                    Ok(true)
-                }
+            Source::App { log, place, .. } => match log.read(place, &mut chunk)? {
+                Read::Nothing => 0,
+                Read::Bytes(read) => read,
                 Read::Lost { inside_line } => {
-                    (self.cleaner, app.skips) = (Cleaner::new(), inside_line);
-                    self.lines.clear();
-                    self.lines.buffer().push_str(MISSED);
-                    self.lines.buffer().push('\n');
-                    Ok(true)
+                    self.lines = Lines::new(inside_line);
+                    self.lines.note(MISSED);
+                    return Ok(true);
                 }
             },
-        }
-    }
-
-    fn forget_wakes(&self) {
-        match &self.source {
-            Source::Deploy { wake, .. } => wake.clear(),
-            Source::App(AppSource { wake: Watch::Inotify(fd), .. }) => {
-                while rustix::io::read(fd, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
-            }
-            Source::App(_) => {}
-        }
+        };
+        self.lines.push(&chunk[..read]);
+        Ok(read > 0)
     }
 }
 
-impl AppSource {
-    /// What was read, without the end of a line whose beginning was lost.
-    fn wanted<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        if !self.skips {
-            return bytes;
-        }
-        let Some(end) = bytes.iter().position(|b| *b == b'\n') else { return &[] };
-        self.skips = false;
-        &bytes[end + 1..]
-    }
-}
-
-fn watch(log: &AppLog) -> io::Result<Watch> {
+fn watch(paths: &[PathBuf]) -> Option<OwnedFd> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-    // ATTRIB tells of a removed file: its number of links changes.
-    let what = inotify::WatchFlags::MODIFY | inotify::WatchFlags::ATTRIB;
-    // An app that has not run yet has no file, and a file that is not there cannot be watched.
-    log.open()?;
+    // ATTRIB tells of a removed file: its number of links changes; CLOSE_WRITE of a deploy's end.
+    let what = inotify::WatchFlags::MODIFY
+        | inotify::WatchFlags::ATTRIB
+        | inotify::WatchFlags::CLOSE_WRITE;
     let watched = inotify::init(flags).and_then(|fd| {
-        for path in log.paths() {
-            inotify::add_watch(&fd, &path, what)?;
-        }
+        paths.iter().try_for_each(|path| inotify::add_watch(&fd, path, what).map(|_| ()))?;
         Ok(fd)
     });
-    match watched {
-        Ok(fd) => Ok(Watch::Inotify(fd)),
-        Err(error) => {
-            warn!("cannot watch an app's log ({error}); raise fs.inotify.max_user_instances");
-            Ok(Watch::Nothing(EventFd::new()?))
-        }
-    }
+    let why = |error| warn!("cannot watch a log ({error}); raise fs.inotify.max_user_instances");
+    watched.map_err(why).ok()
 }

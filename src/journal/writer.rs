@@ -1,15 +1,14 @@
-//! Writes a deploy's log, line by line, and wakes those who follow it.
+//! Writes a deploy's log, line by line.
 
-use super::Shared;
-use super::clean::Cleaner;
 use super::lines::{Lines, MAX_LINE};
 use super::redact::Redactor;
 use crate::model::{DeployId, Utc};
-use crate::sync::{EventFd, lock};
+use crate::sync::lock;
 use log::warn;
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex, Weak};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 /// Bytes that one deploy's log may have; a build that prints more is broken.
 pub const MAX_DEPLOY_LOG: u64 = 10 * 1024 * 1024;
@@ -29,19 +28,19 @@ pub const fn was_cut(line: &str) -> bool {
     line.len() >= PROBABLY_CUT
 }
 
-/// The running log of one deploy. Dropping it ends the log as [`Writer::finish`]
-/// does, without a result.
+/// The deploys whose logs are being written.
+pub(super) type Running = Arc<Mutex<HashSet<DeployId>>>;
+
+/// The running log of one deploy. Dropping it ends the log.
 pub struct Writer {
     deploy: DeployId,
-    shared: Arc<Shared>,
-    channel: Arc<Channel>,
+    running: Running,
     output: Mutex<Output>,
 }
 
 struct Output {
     file: File,
     written: u64,
-    cleaner: Cleaner,
     lines: Lines,
     redactor: Redactor,
     /// Nothing more is written: the log is full or the disk is.
@@ -49,22 +48,10 @@ struct Output {
 }
 
 impl Writer {
-    pub(super) fn new(
-        deploy: DeployId,
-        shared: Arc<Shared>,
-        channel: Arc<Channel>,
-        file: File,
-        redactor: Redactor,
-    ) -> Self {
-        let output = Output {
-            file,
-            written: 0,
-            cleaner: Cleaner::new(),
-            lines: Lines::default(),
-            redactor,
-            closed: false,
-        };
-        Self { deploy, shared, channel, output: Mutex::new(output) }
+    pub(super) fn new(deploy: DeployId, running: Running, file: File, redactor: Redactor) -> Self {
+        let lines = Lines::new(false);
+        let output = Output { file, written: 0, lines, redactor, closed: false };
+        Self { deploy, running, output: Mutex::new(output) }
     }
 
     /// Appends a line: cleaned of control characters, redacted, cut after
@@ -72,58 +59,31 @@ impl Writer {
     /// [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so.
     pub fn line(&self, text: &str) {
         let mut output = lock(&self.output);
-        output.push(text);
+        output.lines.push(text.as_bytes());
         if !was_cut(text) {
-            output.push("\n");
+            output.lines.push(b"\n");
         }
-        if output.write(false) {
-            self.channel.wake();
-        }
+        output.write(Lines::next);
     }
 
     /// Appends a line of the platform's own, with the time, as [`Writer::line`] does.
     pub fn note(&self, text: &str) {
         self.line(&format!("{} {text}", Utc::now()));
     }
-
-    /// Ends the log. `end` is told to those who follow it now; it is not stored.
-    pub fn finish(self, end: &str) {
-        self.end(LogEnd::Said(end.to_owned()));
-    }
-
-    fn end(&self, end: LogEnd) {
-        let mut output = lock(&self.output);
-        output.write(true);
-        drop(output);
-        lock(&self.shared.running).remove(&self.deploy);
-        self.channel.end(end);
-    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.channel.ended().is_none() {
-            self.end(LogEnd::Unsaid);
-        }
+        lock(&self.output).write(Lines::last);
+        // Those who follow it are woken when the file is closed, which comes after this.
+        lock(&self.running).remove(&self.deploy);
     }
 }
 
 impl Output {
-    fn push(&mut self, text: &str) {
-        self.cleaner.push(text.as_bytes(), self.lines.buffer());
-    }
-
-    /// Writes the lines that are complete, each with one write; all that is left
-    /// when nothing more comes. Says whether there was something to read.
-    fn write(&mut self, nothing_more: bool) -> bool {
-        let mut wrote = false;
-        loop {
-            let next = if nothing_more {
-                self.lines.last(&self.redactor)
-            } else {
-                self.lines.next(&self.redactor)
-            };
-            let Some(mut line) = next else { return wrote };
+    /// Writes the lines that there are, each with one write.
+    fn write(&mut self, next: fn(&mut Lines, &Redactor) -> Option<String>) {
+        while let Some(mut line) = next(&mut self.lines, &self.redactor) {
             if self.closed {
                 continue;
             }
@@ -138,57 +98,6 @@ impl Output {
                 self.closed = true;
             }
             self.written += line.len() as u64;
-            wrote = true;
         }
-    }
-}
-
-/// How a log has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogEnd {
-    /// With what [`Writer::finish`] was given.
-    Said(String),
-    /// Without a word: its writer went away, or ended before this server; its app was removed;
-    /// or it cannot be read.
-    Unsaid,
-}
-
-/// What a writer and those who follow it share.
-#[derive(Default)]
-pub(super) struct Channel {
-    state: Mutex<ChannelState>,
-}
-
-#[derive(Default)]
-struct ChannelState {
-    ended: Option<LogEnd>,
-    listeners: Vec<Weak<EventFd>>,
-}
-
-impl Channel {
-    /// What is signalled when there is more to read.
-    pub(super) fn listen(&self) -> io::Result<Arc<EventFd>> {
-        let wake_up = Arc::new(EventFd::new()?);
-        let mut state = lock(&self.state);
-        state.listeners.retain(|l| l.strong_count() > 0);
-        state.listeners.push(Arc::downgrade(&wake_up));
-        Ok(wake_up)
-    }
-
-    pub(super) fn ended(&self) -> Option<LogEnd> {
-        lock(&self.state).ended.clone()
-    }
-
-    fn wake(&self) {
-        lock(&self.state)
-            .listeners
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|wake_up| wake_up.signal());
-    }
-
-    fn end(&self, end: LogEnd) {
-        lock(&self.state).ended.get_or_insert(end);
-        self.wake();
     }
 }

@@ -1,16 +1,19 @@
 //! The request that opens a WebSocket: judged, then refused or accepted (RFC 6455, chapter 4).
 
 use super::LiveLimits;
-use super::wire::Wire;
 use crate::auth::{Auth, Session, Verdict};
 use crate::model::{Client, Secret};
-use data_encoding::BASE64;
-use log::error;
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde_json::json;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use tungstenite::handshake::derive_accept_key;
+
+/// Bytes that the kernel may hold back for one peer. Left alone it would keep
+/// some 4 MiB for each that does not read.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// A request for a WebSocket, whole and well-formed, from the front door.
 pub struct Handshake {
@@ -44,12 +47,12 @@ pub(super) struct Refusal {
 impl Handshake {
     /// P23: a browser says which page connects; only our own pages may.
     pub(super) fn check_origin(&self, dashboard: Option<&str>) -> Result<(), Refusal> {
-        let origins: Vec<&[u8]> = self.all("origin").collect();
-        let [origin] = origins[..] else {
-            // Scripts send none; a browser never sends two.
-            return if origins.is_empty() { Ok(()) } else { Err(Refusal::origin()) };
-        };
-        let origin = String::from_utf8_lossy(origin).to_ascii_lowercase();
+        // Scripts send none; a browser never sends two.
+        if self.all("origin").next().is_none() {
+            return Ok(());
+        }
+        let origin = self.one("origin").map(String::from_utf8_lossy).unwrap_or_default();
+        let origin = origin.to_ascii_lowercase();
         let own = self.one("host").is_some_and(|host| {
             let host = String::from_utf8_lossy(host).to_ascii_lowercase();
             // Browsers leave out the port that a scheme implies; others may not.
@@ -59,26 +62,21 @@ impl Handshake {
             })
         });
         if own || dashboard.is_some_and(|d| d.eq_ignore_ascii_case(&origin)) {
-            Ok(())
-        } else {
-            Err(Refusal::origin())
+            return Ok(());
         }
+        let text = "a page of another origin may not open a WebSocket here; when the dashboard is \
+                    reached under another name, set DASHBOARD_ORIGIN to its https://host";
+        Err(Refusal::new("403 Forbidden", "wrong_origin", text))
     }
 
     /// P8: during a lockout whatever shows a token or a ticket learns that alone, from
     /// whichever page, however many, and in a header too, where they open no WebSocket.
     pub(super) fn check_lockout(&self, auth: &Auth) -> Result<(), Refusal> {
-        let shows = |name| !self.parameters(name).is_empty();
-        let scheme =
-            |value: &[u8]| value.get(..7).is_some_and(|s| s.eq_ignore_ascii_case(b"Bearer "));
-        match auth.locked_out(self.client) {
-            Some(seconds)
-                if shows("token") || shows("ticket") || self.all("authorization").any(scheme) =>
-            {
-                Err(Refusal::locked(seconds))
-            }
-            _ => Ok(()),
-        }
+        let bearer = |field: &[u8]| field.to_ascii_lowercase().starts_with(b"bearer ");
+        let shows_one = ["token", "ticket"].iter().any(|name| !self.parameters(name).is_empty())
+            || self.all("authorization").any(bearer);
+        let seconds = auth.locked_out(self.client).filter(|_| shows_one);
+        seconds.map_or(Ok(()), |seconds| Err(Refusal::locked(seconds)))
     }
 
     /// P3: `?token=` or `?ticket=`, one of them, once.
@@ -88,13 +86,26 @@ impl Handshake {
             ([], []) => auth.decide(None, self.client),
             ([token], []) => auth.decide(Some(token.expose().as_bytes()), self.client),
             ([], [ticket]) => auth.redeem(ticket.expose().as_bytes(), self.client),
-            _ => return Err(Refusal::two_credentials()),
+            _ => {
+                let text = "give one ?token= or one ?ticket=, not more";
+                return Err(Refusal::new("400 Bad Request", "two_tokens", text));
+            }
         };
         match verdict {
             Verdict::Allowed(session) => Ok(session),
             Verdict::Locked { retry_after_seconds } => Err(Refusal::locked(retry_after_seconds)),
-            Verdict::Refused => Err(Refusal::wrong_token()),
-            Verdict::Anonymous => Err(Refusal::no_token()),
+            Verdict::Refused => {
+                let text =
+                    "this is not the admin token, or the ticket was used or is older than 60 s";
+                Err(Refusal::new("401 Unauthorized", "token_wrong", text)
+                    .with("WWW-Authenticate", "Bearer error=\"invalid_token\""))
+            }
+            Verdict::Anonymous => {
+                let text =
+                    "sign in first: add ?ticket= from POST /api/ws-ticket, or ?token=<admin token>";
+                Err(Refusal::new("401 Unauthorized", "token_missing", text)
+                    .with("WWW-Authenticate", "Bearer"))
+            }
         }
     }
 
@@ -108,20 +119,26 @@ impl Handshake {
             })
         };
         if !names("upgrade", "websocket") || !names("connection", "upgrade") {
-            return Err(Refusal::upgrade_required());
+            let text = "this path speaks WebSocket only";
+            return Err(Refusal::new("426 Upgrade Required", "upgrade_required", text)
+                .with("Upgrade", "websocket"));
         }
         if self.one("sec-websocket-version").map(<[u8]>::trim_ascii) != Some(b"13") {
-            return Err(Refusal::version());
+            let text = "only version 13 of the WebSocket protocol is spoken here";
+            return Err(Refusal::new("426 Upgrade Required", "websocket_version", text)
+                .with("Sec-WebSocket-Version", 13)
+                .with("Upgrade", "websocket"));
         }
-        let key = self.one("sec-websocket-key").map(<[u8]>::trim_ascii).ok_or_else(Refusal::key)?;
-        match BASE64.decode(key) {
-            Ok(bytes) if bytes.len() == 16 => Ok(derive_accept_key(key)),
-            _ => Err(Refusal::key()),
+        let key = self.one("sec-websocket-key").unwrap_or_default().trim_ascii();
+        if BASE64.decode(key).is_ok_and(|bytes| bytes.len() == 16) {
+            return Ok(derive_accept_key(key));
         }
+        let text = "Sec-WebSocket-Key must be there once, 16 bytes in base64";
+        Err(Refusal::new("400 Bad Request", "websocket_key", text))
     }
 
-    /// Accepts: from here on the socket speaks WebSocket.
-    pub(super) fn accept(self, key: &str, limits: &LiveLimits) -> io::Result<(Wire, Vec<u8>)> {
+    /// Accepts: from here on the socket speaks WebSocket, and never blocks.
+    pub(super) fn accept(self, key: &str, limits: &LiveLimits) -> io::Result<(TcpStream, Vec<u8>)> {
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {key}\r\n\r\n"
@@ -129,7 +146,10 @@ impl Handshake {
         let mut stream = self.stream;
         stream.set_write_timeout(Some(limits.stalled_after))?;
         stream.write_all(head.as_bytes())?;
-        Ok((Wire::new(stream)?, self.leftover))
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        set_socket_send_buffer_size(&stream, SEND_BUFFER)?;
+        Ok((stream, self.leftover))
     }
 
     fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
@@ -153,19 +173,12 @@ impl Handshake {
 }
 
 fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digit = |i: usize| after.get(i).and_then(|b| char::from(*b).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.extend(u8::try_from(high * 16 + low));
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
+    let mut parts = text.as_bytes().split(|b| *b == b'%');
+    let mut out = parts.next().unwrap_or_default().to_vec();
+    for part in parts {
+        match part.split_at_checked(2).map(|(hex, rest)| (HEXLOWER_PERMISSIVE.decode(hex), rest)) {
+            Some((Ok(byte), rest)) => out.extend([&byte, rest].concat()),
+            _ => out.extend([b"%", part].concat()),
         }
     }
     // What is not UTF-8 is no token either, and stays wrong with marks in it.
@@ -173,93 +186,22 @@ fn percent_decoded(text: &str) -> String {
 }
 
 impl Refusal {
-    fn new(status: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: &'static str,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
         Self { status, code, message: message.into(), extra: String::new() }
     }
 
-    fn with(mut self, name: &str, value: impl Display) -> Self {
+    pub(super) fn with(mut self, name: &str, value: impl Display) -> Self {
         self.extra += &format!("{name}: {value}\r\n");
         self
-    }
-
-    fn origin() -> Self {
-        let text = "a page of another origin may not open a WebSocket here; when the dashboard is \
-                    reached under another name, set DASHBOARD_ORIGIN to its https://host";
-        Self::new("403 Forbidden", "wrong_origin", text)
-    }
-
-    fn two_credentials() -> Self {
-        Self::new("400 Bad Request", "two_tokens", "give one ?token= or one ?ticket=, not more")
-    }
-
-    fn no_token() -> Self {
-        let text = "sign in first: add ?ticket= from POST /api/ws-ticket, or ?token=<admin token>";
-        Self::new("401 Unauthorized", "token_missing", text).with("WWW-Authenticate", "Bearer")
-    }
-
-    fn wrong_token() -> Self {
-        let text = "this is not the admin token, or the ticket was used or is older than 60 s";
-        Self::new("401 Unauthorized", "token_wrong", text)
-            .with("WWW-Authenticate", "Bearer error=\"invalid_token\"")
     }
 
     fn locked(seconds: u32) -> Self {
         let text = format!("too many wrong tokens from this address; try again in {seconds} s");
         Self::new("429 Too Many Requests", "locked_out", text).with("Retry-After", seconds)
-    }
-
-    pub(super) fn no_route() -> Self {
-        let text =
-            "there is no WebSocket at this path; GET /api/openapi.json names those there are";
-        Self::new("404 Not Found", "not_found", text)
-    }
-
-    pub(super) fn no_deploy() -> Self {
-        let text = "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
-        Self::new("404 Not Found", "deploy_not_found", text)
-    }
-
-    pub(super) fn no_app() -> Self {
-        let text = "there is no app with this id; GET /api/apps lists them";
-        Self::new("404 Not Found", "app_not_found", text)
-    }
-
-    fn upgrade_required() -> Self {
-        Self::new("426 Upgrade Required", "upgrade_required", "this path speaks WebSocket only")
-            .with("Upgrade", "websocket")
-    }
-
-    fn version() -> Self {
-        let text = "only version 13 of the WebSocket protocol is spoken here";
-        Self::new("426 Upgrade Required", "websocket_version", text)
-            .with("Sec-WebSocket-Version", 13)
-            .with("Upgrade", "websocket")
-    }
-
-    fn key() -> Self {
-        let text = "Sec-WebSocket-Key must be there once, 16 bytes in base64";
-        Self::new("400 Bad Request", "websocket_key", text)
-    }
-
-    pub(super) fn closing() -> Self {
-        let text = "the server is stopping; try again in a moment";
-        Self::new("503 Service Unavailable", "stopping", text).with("Retry-After", 5)
-    }
-
-    pub(super) fn full(most: usize) -> Self {
-        let text = format!("all {most} live connections are taken; close one and try again");
-        Self::new("503 Service Unavailable", "too_many_sessions", text).with("Retry-After", 5)
-    }
-
-    pub(super) fn too_many(most: usize) -> Self {
-        let text = format!("this address has {most} live connections already; close one first");
-        Self::new("429 Too Many Requests", "too_many_sessions", text).with("Retry-After", 5)
-    }
-
-    pub(super) fn internal(why: &io::Error) -> Self {
-        error!("cannot open a live log: {why}");
-        let text = "this failed inside the server; its log says why";
-        Self::new("500 Internal Server Error", "internal", text)
     }
 
     /// Answers with the refusal and ends the connection.

@@ -1,12 +1,13 @@
 //! The feeds of logs: a deploy's until its end, an app's until it is removed.
 
-use super::{Facts, Next};
+use super::{Facts, Feed, Next};
 use crate::journal::{Event, Journal, Subscription};
 use crate::model::{AppId, DeployId};
 use log::error;
 use serde_json::json;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 /// Bytes after which no further line goes into a message. With one line of
 /// 8 KiB more, and each byte escaped, it stays under 32 KiB.
@@ -24,37 +25,40 @@ pub(super) struct DeployFeed<'a> {
 }
 
 enum Log {
-    /// The deploy is queued: there is no log yet.
+    /// It is looked for at the next tick: a deploy that is queued has none yet.
     Awaited,
     Open(Box<Subscription>),
     /// Its last line was sent; the result follows as soon as the deploy is final.
     Ended,
-    /// It cannot be read.
-    Broken,
+    /// The result was sent.
+    Over,
 }
 
 impl<'a> DeployFeed<'a> {
     pub(super) fn new(id: DeployId, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
-        let mut feed = Self { id, journal, facts, log: Log::Awaited };
-        feed.open();
-        feed
+        Self { id, journal, facts, log: Log::Awaited }
     }
 
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        match &self.log {
-            Log::Open(subscription) => Some(subscription.fd()),
-            _ => None,
+    fn open(&mut self) -> io::Result<()> {
+        // Asked first: a deploy that ends meanwhile has its log by then.
+        let ended = self.facts.deploy_ended(&self.id) == Some(true);
+        match self.journal.follow_deploy(&self.id)? {
+            Some(subscription) => self.log = Log::Open(Box::new(subscription)),
+            None if ended => self.log = Log::Ended,
+            None => {}
         }
+        Ok(())
     }
+}
 
-    pub(super) fn next(&mut self, tick: bool) -> Next {
-        if matches!(self.log, Log::Awaited) && tick {
-            // Asked first: a deploy that ends meanwhile has its log by then.
-            let ended = self.facts.deploy_ended(&self.id) == Some(true);
-            self.open();
-            if ended && matches!(self.log, Log::Awaited) {
-                self.log = Log::Ended;
-            }
+impl Feed for DeployFeed<'_> {
+    fn next(&mut self, _: Instant, tick: bool) -> Next {
+        if matches!(self.log, Log::Awaited)
+            && tick
+            && let Err(why) = self.open()
+        {
+            error!("cannot follow the log of deploy {}: {why}", self.id);
+            return Next::Failed;
         }
         if let Log::Open(subscription) = &mut self.log {
             let (message, ended) = batch(subscription.read(BATCH));
@@ -66,37 +70,24 @@ impl<'a> DeployFeed<'a> {
             }
         }
         match self.log {
-            Log::Ended => self.result(),
-            Log::Broken => Next::Failed,
-            _ if tick && self.facts.deploy_ended(&self.id).is_none() => Next::Over(None, "deleted"),
+            Log::Over => Next::Over("the deploy has ended"),
+            // The log is complete a moment before the database says so.
+            Log::Ended if self.facts.deploy_ended(&self.id) == Some(false) => Next::Nothing,
+            Log::Ended => match self.facts.deploy_json(&self.id) {
+                Some(deploy) => {
+                    self.log = Log::Over;
+                    Next::Message(format!(r#"{{"end":{deploy}}}"#))
+                }
+                None => Next::Over("deleted"),
+            },
+            _ if tick && self.facts.deploy_ended(&self.id).is_none() => Next::Over("deleted"),
             _ => Next::Nothing,
         }
     }
 
-    fn result(&self) -> Next {
-        let deploy = match self.facts.deploy_ended(&self.id) {
-            Some(true) => self.facts.deploy_json(&self.id),
-            // The log is complete a moment before the database says so.
-            Some(false) => return Next::Nothing,
-            None => None,
-        };
-        match deploy {
-            Some(deploy) => {
-                Next::Over(Some(format!(r#"{{"end":{deploy}}}"#)), "the deploy has ended")
-            }
-            None => Next::Over(None, "deleted"),
-        }
-    }
-
-    fn open(&mut self) {
-        match self.journal.follow_deploy(&self.id) {
-            Ok(Some(subscription)) => self.log = Log::Open(Box::new(subscription)),
-            Ok(None) => {}
-            Err(why) => {
-                error!("cannot follow the log of deploy {}: {why}", self.id);
-                self.log = Log::Broken;
-            }
-        }
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        let Log::Open(subscription) = &self.log else { return None };
+        subscription.fd()
     }
 }
 
@@ -108,36 +99,31 @@ pub(super) struct AppFeed<'a> {
 }
 
 impl<'a> AppFeed<'a> {
-    pub(super) fn new(id: AppId, journal: &'a Journal, facts: &'a dyn Facts) -> io::Result<Self> {
+    pub(super) fn new(id: AppId, journal: &Journal, facts: &'a dyn Facts) -> io::Result<Self> {
         let subscription = journal.follow_app(&id, PAST, || facts.app_redactor(&id))?;
         Ok(Self { id, facts, subscription })
     }
+}
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.subscription.fd()
-    }
-
-    pub(super) fn next(&mut self, tick: bool) -> Next {
+impl Feed for AppFeed<'_> {
+    fn next(&mut self, _: Instant, tick: bool) -> Next {
         let (message, ended) = batch(self.subscription.read(BATCH));
         match message {
             Some(message) => Next::Message(message),
-            None if ended || (tick && !self.facts.app_exists(&self.id)) => {
-                Next::Over(None, "deleted")
-            }
+            None if ended || (tick && !self.facts.app_exists(&self.id)) => Next::Over("deleted"),
             None => Next::Nothing,
         }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.subscription.fd()
     }
 }
 
 /// The lines as one message, and whether the log has ended.
 fn batch(events: Vec<Event>) -> (Option<String>, bool) {
-    let mut lines = Vec::new();
-    let mut ended = false;
-    for event in events {
-        match event {
-            Event::Line(line) => lines.push(line),
-            Event::End(_) => ended = true,
-        }
-    }
+    let ended = events.contains(&Event::End);
+    let line = |event| if let Event::Line(line) = event { Some(line) } else { None };
+    let lines: Vec<String> = events.into_iter().filter_map(line).collect();
     ((!lines.is_empty()).then(|| json!({ "lines": lines }).to_string()), ended)
 }

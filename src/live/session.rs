@@ -1,12 +1,10 @@
 //! One session: sends what its feed has, answers pings, obeys close, drops a peer that is gone.
 
-use super::wire::Wire;
-use super::{Feed, Live, LiveLimits, Next};
+use super::{Feed, Live, Next};
 use crate::auth;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
-use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -29,34 +27,28 @@ enum End {
     Close(CloseCode, &'static str),
     /// The client closed; it gets its answer.
     Closed,
-    /// It broke the protocol: a close frame, and no more reading of frames.
-    Broken(CloseCode, &'static str),
     /// It is gone or does not answer: nothing to say any more.
     Gone,
 }
 
 /// A session and its clocks.
 pub(super) struct Session<'a> {
-    socket: WebSocket<Wire>,
-    feed: Feed<'a>,
+    socket: WebSocket<TcpStream>,
+    feed: Box<dyn Feed + 'a>,
     live: &'a Live,
-    limits: LiveLimits,
     owner: auth::Session,
-    /// Not everything has gone out yet.
-    waiting: bool,
-    /// Bytes sent when the peer last took some, and when that was.
-    progress: (u64, Instant),
+    /// Since when not everything has gone out.
+    waiting: Option<Instant>,
     ping_at: Instant,
     pong_by: Option<Instant>,
     tick_at: Instant,
-    /// The feed has ended, for this reason; the last of it is on its way.
-    over: Option<&'static str>,
 }
 
 impl<'a> Session<'a> {
     pub(super) fn new(
-        (wire, leftover): (Wire, Vec<u8>),
-        feed: Feed<'a>,
+        stream: TcpStream,
+        leftover: Vec<u8>,
+        feed: Box<dyn Feed + 'a>,
         live: &'a Live,
         owner: auth::Session,
     ) -> Self {
@@ -67,47 +59,26 @@ impl<'a> Session<'a> {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE))
             .accept_unmasked_frames(false);
-        let socket = WebSocket::from_partially_read(wire, leftover, Role::Server, Some(config));
-        let (limits, now) = (live.limits, Instant::now());
-        Self {
-            socket,
-            feed,
-            live,
-            limits,
-            owner,
-            waiting: false,
-            progress: (0, now),
-            ping_at: now + limits.ping_every,
-            pong_by: None,
-            tick_at: now,
-            over: None,
-        }
+        let socket = WebSocket::from_partially_read(stream, leftover, Role::Server, Some(config));
+        let now = Instant::now();
+        let ping_at = now + live.limits.ping_every;
+        Self { socket, feed, live, owner, waiting: None, ping_at, pong_by: None, tick_at: now }
     }
 
     /// Holds the session until it is over.
     pub(super) fn run(mut self) {
         let end = loop {
             match self.turn(Instant::now()) {
-                Ok(idle) => {
-                    if idle {
-                        self.wait();
-                    }
-                }
+                Ok(true) => self.wait(),
+                Ok(false) => {}
                 Err(end) => break end,
             }
         };
-        let until = Instant::now() + self.limits.close_timeout;
-        match end {
-            End::Close(code, reason) => {
-                let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
-                self.close(until);
-            }
-            End::Closed => self.close(until),
-            End::Broken(code, reason) => {
-                let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
-                self.discard(until);
-            }
-            End::Gone => {}
+        if let End::Close(code, reason) = end {
+            let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
+        }
+        if !matches!(end, End::Gone) {
+            self.close();
         }
     }
 
@@ -116,36 +87,32 @@ impl<'a> Session<'a> {
         let tick = self.look_around(now)?;
         let mut idle = true;
         // What comes next is fetched only when all before it has gone out.
-        if !self.waiting {
-            if let Some(reason) = self.over {
-                return Err(End::Close(CloseCode::Normal, reason));
+        if self.waiting.is_none() {
+            if now >= self.ping_at {
+                self.ping_at = now + self.live.limits.ping_every;
+                // The first ping that is still open counts.
+                self.pong_by.get_or_insert(now + self.live.limits.pong_within);
+                self.write(Message::Ping(Bytes::new()))?;
             }
-            self.ping(now)?;
             match self.feed.next(now, tick) {
                 Next::Nothing => {}
                 Next::Message(text) => {
                     self.write(Message::text(text))?;
                     idle = false;
                 }
-                Next::Over(last, reason) => {
-                    self.over = Some(reason);
-                    last.map_or(Ok(()), |last| self.write(Message::text(last)))?;
-                    idle = false;
-                }
+                Next::Over(reason) => return Err(End::Close(CloseCode::Normal, reason)),
                 Next::Failed => {
                     return Err(End::Close(CloseCode::Error, "this failed inside the server"));
                 }
             }
         }
         let all_read = self.read()?;
-        self.waiting = !done(self.socket.flush())?;
-        let sent = self.socket.get_ref().sent;
-        if !self.waiting || sent != self.progress.0 {
-            self.progress = (sent, now);
-        } else if now.duration_since(self.progress.1) >= self.limits.stalled_after {
+        let has_gone = done(self.socket.flush())?;
+        self.waiting = if has_gone { None } else { self.waiting.or(Some(now)) };
+        if self.waiting.is_some_and(|since| now >= since + self.live.limits.stalled_after) {
             return Err(End::Gone);
         }
-        Ok(all_read && (idle || self.waiting))
+        Ok(all_read && (idle || !has_gone))
     }
 
     /// The server, the token, the time: what may end a session from outside.
@@ -158,22 +125,12 @@ impl<'a> Session<'a> {
         }
         let tick = now >= self.tick_at;
         if tick {
-            self.tick_at = now + self.limits.tick;
+            self.tick_at = now + self.live.limits.tick;
             if !self.live.settings.auth.is_alive(&self.owner) {
                 return Err(End::Close(CloseCode::Policy, "token changed"));
             }
         }
         Ok(tick)
-    }
-
-    fn ping(&mut self, now: Instant) -> Result<(), End> {
-        if now >= self.ping_at {
-            self.ping_at = now + self.limits.ping_every;
-            // The first ping that is still open counts.
-            self.pong_by.get_or_insert(now + self.limits.pong_within);
-            self.write(Message::Ping(Bytes::new()))?;
-        }
-        Ok(())
     }
 
     fn write(&mut self, message: Message) -> Result<(), End> {
@@ -197,57 +154,40 @@ impl<'a> Session<'a> {
 
     /// Waits for the peer, the feed, the server's end or the next time to act.
     fn wait(&self) {
-        let until = if self.waiting {
-            self.tick_at.min(self.progress.1 + self.limits.stalled_after)
-        } else {
-            self.feed.due().map_or(self.ping_at, |due| due.min(self.ping_at)).min(self.tick_at)
+        let until = match self.waiting {
+            Some(since) => since + self.live.limits.stalled_after,
+            None => self.feed.due().map_or(self.ping_at, |due| due.min(self.ping_at)),
         };
-        let until = self.pong_by.map_or(until, |by| by.min(until));
+        let until = self.pong_by.map_or(until, |by| by.min(until)).min(self.tick_at);
         let mut what = PollFlags::IN;
-        what.set(PollFlags::OUT, self.waiting);
-        let wire = self.socket.get_ref();
-        let wake_up = self.live.seats.wake_up();
-        let feed = self.feed.fd().filter(|_| !self.waiting);
-        let mut fds =
-            vec![PollFd::from_borrowed_fd(wire.as_fd(), what), PollFd::new(wake_up, PollFlags::IN)];
+        what.set(PollFlags::OUT, self.waiting.is_some());
+        let feed = self.feed.fd().filter(|_| self.waiting.is_none());
+        let mut fds = vec![
+            PollFd::new(self.socket.get_ref(), what),
+            PollFd::new(&self.live.seats.wake_up, PollFlags::IN),
+        ];
         fds.extend(feed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         sleep(&mut fds, until);
     }
 
-    /// Drives the closing handshake to its end, or gives up at `until`.
-    fn close(&mut self, until: Instant) {
-        while Instant::now() < until {
-            let flushed = match self.socket.flush() {
-                Ok(()) => true,
-                Err(error) if would_block(&error) => false,
-                Err(_) => break,
-            };
-            match self.socket.read() {
-                Ok(_) => continue,
-                Err(error) if would_block(&error) => {}
-                Err(_) => break,
-            }
-            let mut what = PollFlags::IN;
-            what.set(PollFlags::OUT, !flushed);
-            let wire = self.socket.get_ref();
-            sleep(&mut [PollFd::from_borrowed_fd(wire.as_fd(), what)], until);
-        }
-        let _ = self.socket.get_ref().stream().shutdown(Shutdown::Both);
-    }
-
-    /// Reads and forgets until the peer closes or `until`: closing a socket with
-    /// unread bytes resets it, and the peer would not learn why.
-    fn discard(&mut self, until: Instant) {
-        let _ = self.socket.flush();
-        let _ = self.socket.get_ref().stream().shutdown(Shutdown::Write);
+    /// Sends what waits, ends our side, then reads and forgets until the peer ends its own, or
+    /// for the time that it has: closing a socket with unread bytes resets it, and the
+    /// peer would not learn why.
+    fn close(&mut self) {
+        let until = Instant::now() + self.live.limits.close_timeout;
         let mut nowhere = [0; 4 * 1024];
         while Instant::now() < until {
+            let waits = self.socket.flush().is_err_and(|error| would_block(&error));
+            if !waits {
+                let _ = self.socket.get_ref().shutdown(Shutdown::Write);
+            }
             match self.socket.get_mut().read(&mut nowhere) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let wire = self.socket.get_ref();
-                    sleep(&mut [PollFd::from_borrowed_fd(wire.as_fd(), PollFlags::IN)], until);
+                    let mut what = PollFlags::IN;
+                    what.set(PollFlags::OUT, waits);
+                    sleep(&mut [PollFd::new(self.socket.get_ref(), what)], until);
                 }
                 Err(_) => return,
             }
@@ -274,14 +214,12 @@ fn done(result: Result<(), Error>) -> Result<bool, End> {
         return Ok(false);
     }
     Err(match error {
-        Error::Capacity(_) => End::Broken(CloseCode::Size, "the message is over 64 KiB"),
-        Error::Utf8(_) => End::Broken(CloseCode::Invalid, "the text is not UTF-8"),
+        Error::Capacity(_) => End::Close(CloseCode::Size, "the message is over 64 KiB"),
+        Error::Utf8(_) => End::Close(CloseCode::Invalid, "the text is not UTF-8"),
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
             End::Gone
         }
-        Error::Protocol(_) => {
-            End::Broken(CloseCode::Protocol, "this is not the WebSocket protocol")
-        }
+        Error::Protocol(_) => End::Close(CloseCode::Protocol, "this is not the WebSocket protocol"),
         _ => End::Gone,
     })
 }

@@ -1,6 +1,6 @@
 //! The feed of numbers: the machine, the server, the apps, each second.
 
-use super::{Facts, Next};
+use super::{Facts, Feed, Next};
 use crate::model::unix_millis;
 use crate::sync::lock;
 use serde::Serialize;
@@ -97,19 +97,6 @@ impl<'a> StatsFeed<'a> {
         Self { stats, disk, facts, due: Instant::now() }
     }
 
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-
-    pub(super) fn next(&mut self, now: Instant) -> Next {
-        if now < self.due {
-            return Next::Nothing;
-        }
-        // A viewer that was slow gets the newest numbers, not all it has missed.
-        self.due = (self.due + EVERY).max(now + EVERY / 2);
-        Next::Message(self.message(now))
-    }
-
     fn message(&self, now: Instant) -> String {
         let mut last = lock(&self.stats.last);
         if let Some((then, message)) = &*last
@@ -124,5 +111,20 @@ impl<'a> StatsFeed<'a> {
         );
         *last = Some((now, message.clone()));
         message
+    }
+}
+
+impl Feed for StatsFeed<'_> {
+    fn next(&mut self, now: Instant, _: bool) -> Next {
+        if now < self.due {
+            return Next::Nothing;
+        }
+        // A viewer that was slow gets the newest numbers, not all it has missed.
+        self.due = (self.due + EVERY).max(now + EVERY / 2);
+        Next::Message(self.message(now))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        Some(self.due)
     }
 }

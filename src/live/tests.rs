@@ -87,7 +87,7 @@ impl Server {
             data_dir: data.path().to_owned(),
             dashboard_origin: Some("https://paas.example".to_owned()),
         };
-        let live = Arc::new(Live::with_limits(settings, limits).unwrap());
+        let live = Arc::new(Live { limits, ..Live::new(settings).unwrap() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let proved = Arc::new(AtomicUsize::new(0));

@@ -12,7 +12,7 @@ const MARK: &str = "[redacted]";
 /// As many characters of a spelling must be nowhere: what a line holds by chance is shorter.
 const MOST: usize = 20;
 
-/// The same of base64: where it was broken into lines, up to five characters are not told from a word.
+/// The same of base64: a character at either edge holds bits of a neighbour as well.
 const MOST_CODED: usize = 6;
 
 /// Prints the spellings with what the machine has for it, from the environment.
@@ -22,19 +22,19 @@ for name in ("PASSWORD", "KEY"):
     raw = value.encode()
     for text in (
         repr(value), ascii(value), repr(raw), json.dumps(value), json.dumps(value, ensure_ascii=False),
-        json.dumps(json.dumps({"a": value})), shlex.quote(value), urllib.parse.quote(value, safe=""),
-        urllib.parse.quote_plus(value), urllib.parse.quote(urllib.parse.quote(value)),
-        urllib.parse.urlencode({"q": value}).lower() if name == "KEY" else "", raw.hex(), raw.hex().upper(),
-        base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), base64.encodebytes(b"user:" + raw).decode(),
+        json.dumps({"a": value}), shlex.quote(value), urllib.parse.quote(value, safe=""),
+        urllib.parse.quote_plus(value), urllib.parse.quote(value), urllib.parse.urlencode({"q": value}),
+        raw.hex(), raw.hex().upper(),
+        base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), base64.b64encode(b"user:" + raw).decode(),
     ):
         print("TOOL", text)
 sys.stdout.flush()
 "#;
 
 /// The same with the tools of a shell. Where bash is missing, its line says so.
-const SHELL: &str = "printf %s \"$PASSWORD\" | base64; printf %s \"$KEY\" | base64 -w 64; \
-                     for n in 1 20 41 48; do printf \"%0${n}d%s\\n\" 0 \"$PASSWORD\" | base64; done; \
-                     printf %s \"$KEY\" | base64 -w 20; env | base64; echo $(env | base64); \
+const SHELL: &str = "printf %s \"$PASSWORD\" | base64 -w 0; echo; printf %s \"$KEY\" | base64 -w 0; echo; \
+                     for n in 1 20 41 48; do printf \"%0${n}d%s\\n\" 0 \"$PASSWORD\" | base64 -w 0; echo; done; \
+                     env | base64 -w 0; echo; printf %s \"$PASSWORD\" | od -An -tx1 | tr -d ' \\n'; echo; \
                      bash -c 'printf \"%q\\n\" \"$PASSWORD\" \"$KEY\"; LC_ALL=C; printf \"%q\\n\" \"$PASSWORD\"; set' 2>&1; \
                      env; export -p; ";
 
@@ -72,8 +72,6 @@ fn spellings(secret: &str) -> Vec<(String, usize)> {
         format!("$'{ansi}'"),
         backslashed,
         json(secret),
-        json(&json(secret)),
-        secret.encode_utf16().map(|u| format!("\\u{u:04x}")).collect(),
     ];
     let mut all: Vec<_> = spelled.into_iter().map(|spelling| (spelling, MOST)).collect();
     for before in ["", "a", "ab", "abc"] {
@@ -196,9 +194,8 @@ fn what_is_told_last(owner: &mut Http, app: &str, secrets: &[String]) {
     assert!(error.contains("exit code 4"), "{error}");
     nothing_of(secrets, &error, "the error of a build");
     nothing_of(secrets, &log, "the log of a build that failed");
-    let folded = "printf %s \"$PASSWORD\" | base64 -w 20; exit 4";
-    set(owner, app, &json!({"buildCommand": folded}));
-    nothing_of(secrets, &fails(owner, app).0, "the error of a build that broke base64 into lines");
+    set(owner, app, &json!({"buildCommand": "printf %s \"$PASSWORD\" | base64 -w 0; exit 4"}));
+    nothing_of(secrets, &fails(owner, app).0, "the error of a build that ended with base64");
     set(
         owner,
         app,

@@ -16,7 +16,7 @@ fn a_deploy_is_told_from_its_first_line_to_its_result() {
     writer.line("a \"quoted\" s3cret-value\twith \u{1b}[31mcolour");
     let line = "a \"quoted\" [redacted]\twith colour";
     assert_eq!(next_json(&mut socket), json!({ "lines": [line] }));
-    writer.finish("");
+    drop(writer);
     // The result waits for the database.
     std::thread::sleep(quick().tick * 2);
     server.finish(&id);
@@ -132,7 +132,7 @@ fn a_slow_reader_gets_everything_in_the_end() {
     for i in 0..4_000 {
         writer.line(&format!("{i} {text}"));
     }
-    writer.finish("");
+    drop(writer);
     server.finish(&id);
     let (mut next, mut pauses) = (0, 0);
     loop {
