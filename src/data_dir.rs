@@ -80,27 +80,14 @@ impl DataDir {
         lock::holder(&self.path)
     }
 
-    /// Replaces the file `name` so that a crash leaves the old or the new
-    /// content, never a part of it: temporary file, fsync, rename, fsync of the
-    /// directory. Its mode is 0600.
+    /// Replaces the file `name` as [`replace`] does.
     ///
     /// # Errors
     /// The reason with the path, as for a full or read-only disk; the file is
     /// then what it was.
     pub fn write_secret(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let target = self.path.join(plain_name(name)?);
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let random = u64::from_be_bytes(random);
-        let temporary = self.path.join(format!(".{name}.{random:016x}{TEMPORARY}"));
-        let written = write_new(&temporary, content)
-            .and_then(|()| fs::rename(&temporary, &target))
-            .and_then(|()| File::open(&self.path)?.sync_all());
-        written.map_err(|error| {
-            // Its content is a secret, so it must not stay; after the rename it is gone already.
-            let _ = fs::remove_file(&temporary);
-            explained("write", &target, &error)
-        })
+        replace(&target, content).map_err(|error| explained("write", &target, &error))
     }
 
     /// Reads the file `name`; `None` when there is none.
@@ -193,12 +180,49 @@ fn read_text(path: &Path, flags: rustix::fs::OFlags) -> io::Result<Option<Secret
     }
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
-    // The umask can only take away from the mode above; this gives it back.
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.write_all(content)?;
-    file.sync_all()
+/// Replaces a file so that a crash leaves the old or the new content, never a part of it:
+/// temporary file, fsync, rename, fsync of the directory. Its mode is 0600.
+///
+/// # Errors
+/// As for a full or read-only disk; the file is then what it was.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_filled(path, FILE_MODE, |file| file.write_all(content))
+}
+
+/// The same with another mode, and content that `fill` writes.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_filled(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let (directory, name) =
+        path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let (name, random) = (name.to_string_lossy(), u64::from_be_bytes(random));
+    // Its own name: several may write at once.
+    let temporary = directory.join(format!(".{name}.{random:016x}{TEMPORARY}"));
+    // Closed to others at first; the umask can only take away from the mode.
+    let mut options = OpenOptions::new();
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&temporary)
+        .and_then(|mut file| {
+            fill(&mut file)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| File::open(directory)?.sync_all());
+    written.inspect_err(|_| {
+        // Its content may be a secret, so it must not stay; after the rename it is gone already.
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 fn make_private(path: &Path) -> io::Result<()> {

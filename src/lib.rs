@@ -25,6 +25,7 @@ pub mod sync;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
+pub mod http_client;
 pub mod proc;
 
 pub mod gate;

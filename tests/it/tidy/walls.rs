@@ -15,6 +15,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("cli", &["model"]),
     ("config", &["model"]),
     ("proc", &["model", "sync"]),
+    ("http_client", &["proc"]),
     ("data_dir", &["model"]),
     ("gate", &["model", "sync"]),
     ("vault", &["model", "data_dir"]),
@@ -28,12 +29,21 @@ const WALLS: &[(&str, &[&str])] = &[
         "sandbox",
         &["model", "sync", "proc", "data_dir", "disk", "inside", "store/app", "store/draft"],
     ),
-    ("router", &["model", "sync", "proc", "data_dir", "store/app", "store/draft"]),
+    ("router", &["model", "sync", "proc", "http_client", "data_dir", "store/app", "store/draft"]),
     ("source", &["model", "proc", "journal", "disk", "sandbox"]),
     (
         "runtime",
         &[
-            "model", "sync", "proc", "data_dir", "store", "journal", "disk", "inside", "sandbox",
+            "model",
+            "sync",
+            "proc",
+            "http_client",
+            "data_dir",
+            "store",
+            "journal",
+            "disk",
+            "inside",
+            "sandbox",
             "router",
         ],
     ),
@@ -60,7 +70,10 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("live", &["model", "sync", "auth", "journal"]),
-    ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth/token"]),
+    (
+        "ops",
+        &["model", "config", "data_dir", "proc", "http_client", "store", "vault", "auth/token"],
+    ),
     (
         "serve",
         &[
