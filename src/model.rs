@@ -8,6 +8,7 @@ mod client;
 mod domain;
 mod fields;
 mod limits;
+mod percent;
 mod repo;
 mod secret;
 mod state;
@@ -20,6 +21,7 @@ pub use fields::{
     MAX_ENV_VARS, RootDir, ShellCommand,
 };
 pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
+pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};

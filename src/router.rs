@@ -86,8 +86,6 @@ struct Parts {
     table: Arc<RouteTable>,
     health: Arc<CaddyHealth>,
     certificates: Arc<CertificateWatch>,
-    state: Arc<Mutex<RouterState>>,
-    stop: Cancel,
 }
 
 /// The router.
@@ -119,16 +117,13 @@ impl Router {
         };
         data.make_dir("router/home")?;
         let (settings, table) = (Arc::new(settings), Arc::new(RouteTable::open(data)?));
-        let (stop, state) = (Cancel::new()?, Arc::new(Mutex::new(RouterState::Starting)));
-        let health =
-            CaddyHealth { dir: dir.clone(), state: Arc::clone(&state), stop: stop.clone() };
-        let health = Arc::new(health);
+        let secret = secret(&dir)?;
+        let state = Mutex::new(RouterState::Starting);
+        let health = Arc::new(CaddyHealth { dir, state, stop: Cancel::new()? });
         let certificates = Arc::new(CertificateWatch {
             settings: Arc::clone(&settings),
             table: Arc::clone(&table),
-            dir: dir.clone(),
-            state: Arc::clone(&state),
-            stop: stop.clone(),
+            health: Arc::clone(&health),
             names: Names::default(),
         });
         let supervisor = CaddySupervisor {
@@ -136,13 +131,10 @@ impl Router {
             sites: data.make_dir("sites")?,
             front: data.join("front.sock"),
             take_back,
-            secret: secret(&dir)?,
-            dir,
+            secret,
             health: Arc::clone(&health),
-            state: Arc::clone(&state),
-            stop: stop.clone(),
         };
-        let parts = Parts { settings, table, health, certificates, state, stop };
+        let parts = Parts { settings, table, health, certificates };
         parts.follow(apps)?;
         if let Some(sentence) = certificate_watch::cannot_knock() {
             log::warn!("{sentence}");
@@ -160,7 +152,7 @@ impl Router {
     /// What it is doing.
     #[must_use]
     pub fn state(&self) -> RouterState {
-        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.state).clone())
+        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.health.state).clone())
     }
 
     /// Where it listens, while it does.
@@ -195,7 +187,7 @@ impl Router {
     #[must_use]
     pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
         let parts = self.parts.as_ref()?;
-        let RouterState::Running { ports, .. } = *lock(&parts.state) else { return None };
+        let RouterState::Running { ports, .. } = *lock(&parts.health.state) else { return None };
         Some(parts.settings.url(name, domain, ports))
     }
 
@@ -269,7 +261,7 @@ impl Router {
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
         let Some(parts) = &self.parts else { return Vec::new() };
-        let RouterState::Running { lack, .. } = lock(&parts.state).clone() else {
+        let RouterState::Running { lack, .. } = lock(&parts.health.state).clone() else {
             return Vec::new();
         };
         let missing = parts.certificates.names.missing().map(|(host, why, count)| {
@@ -292,8 +284,7 @@ impl Router {
     /// Lets go of the router, which goes on serving.
     pub fn shutdown(&self) {
         if let Some(parts) = &self.parts {
-            parts.stop.cancel();
-            parts.certificates.names.wake();
+            parts.health.stop.cancel();
         }
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {

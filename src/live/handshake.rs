@@ -3,7 +3,7 @@
 use super::LiveLimits;
 use super::wire::Wire;
 use crate::auth::{Auth, Session, Verdict};
-use crate::model::{Client, Secret};
+use crate::model::{Client, Secret, percent_decoded};
 use data_encoding::BASE64;
 use log::error;
 use serde_json::json;
@@ -148,28 +148,10 @@ impl Handshake {
         let query = self.query.as_deref().unwrap_or_default();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let named = pairs.filter(|(n, value)| *n == name && !value.is_empty());
-        named.map(|(_, value)| Secret::new(percent_decoded(value))).collect()
+        // A value that is not encoded well is taken as it is.
+        let decoded = |value: &str| percent_decoded(value).unwrap_or_else(|| value.to_owned());
+        named.map(|(_, value)| Secret::new(decoded(value))).collect()
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digit = |i: usize| after.get(i).and_then(|b| char::from(*b).to_digit(16));
-        match (first, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.extend(u8::try_from(high * 16 + low));
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    // What is not UTF-8 is no token either, and stays wrong with marks in it.
-    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 impl Refusal {

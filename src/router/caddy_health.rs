@@ -7,7 +7,7 @@ use crate::sync::lock;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time between two questions.
@@ -39,12 +39,12 @@ pub enum Seen {
     BetterPorts,
 }
 
-/// Asks Caddy whether it serves, and what it does with a host.
+/// Asks Caddy whether it serves, and what it does with a host; and what is known of it.
 pub struct CaddyHealth {
     /// The router's directory.
     pub dir: PathBuf,
     /// What the router is doing.
-    pub state: Arc<Mutex<RouterState>>,
+    pub state: Mutex<RouterState>,
     /// Ends whatever waits.
     pub stop: Cancel,
 }

@@ -10,7 +10,7 @@ use super::settings::Settings;
 use super::{RouterState, TakeBack};
 use crate::data_dir::replace;
 use crate::http_client::STOPS;
-use crate::proc::{Cancel, Running, wait_any};
+use crate::proc::{Running, wait_any};
 use crate::sync::lock;
 use rustix::net::SocketAddrUnix;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The usual ports, and what to take when they cannot be had.
@@ -41,43 +41,40 @@ const LATELY: Duration = Duration::from_secs(60);
 /// What keeps Caddy running, and its configuration right.
 pub struct CaddySupervisor {
     pub settings: Arc<Settings>,
-    pub dir: PathBuf,
     pub sites: PathBuf,
     pub front: PathBuf,
     pub take_back: TakeBack,
     /// The path at which the router asks itself for permission.
     pub secret: String,
     pub health: Arc<CaddyHealth>,
-    pub state: Arc<Mutex<RouterState>>,
-    pub stop: Cancel,
 }
 
 impl CaddySupervisor {
     /// Keeps Caddy running until the server stops.
     pub fn run(&self) {
         let mut served: Option<Instant> = None;
-        while !self.stop.is_cancelled() {
+        while !self.health.stop.is_cancelled() {
             let begun = Instant::now();
             let pause = match self.bring_up() {
                 Ok(running) => {
                     if self.health.watch(running, &|| self.could_move()) != Seen::End {
                         continue;
                     }
-                    *lock(&self.state) = RouterState::Starting;
+                    *lock(&self.health.state) = RouterState::Starting;
                     log::warn!("the router has ended; starting it again");
                     served = Some(Instant::now());
                     if begun.elapsed() >= STABLE { Duration::ZERO } else { SERVED_PAUSE }
                 }
                 Err(why) => {
                     let state = RouterState::Missing(why.clone());
-                    if std::mem::replace(&mut *lock(&self.state), state.clone()) != state {
+                    if std::mem::replace(&mut *lock(&self.health.state), state.clone()) != state {
                         log::warn!("apps are not routed: {why}");
                     }
                     let lately = served.is_some_and(|at| at.elapsed() < LATELY);
                     if lately { SERVED_PAUSE } else { PAUSE }
                 }
             };
-            let _ = wait_any(&[self.stop.as_fd()], pause);
+            let _ = wait_any(&[self.health.stop.as_fd()], pause);
         }
     }
 
@@ -90,7 +87,7 @@ impl CaddySupervisor {
             None => return Err("caddy does not tell its version; reinstall it".to_owned()),
         };
         let mut found = None;
-        if let Some(running) = caddy::adopt(&self.dir) {
+        if let Some(running) = caddy::adopt(&self.health.dir) {
             // It may be older than what is installed by now.
             let older = caddy::version_of(&running).unwrap_or_else(|| version.clone());
             match self.adopted(&older) {
@@ -98,7 +95,7 @@ impl CaddySupervisor {
                     version = older;
                     found = Some((running, ports, lack));
                 }
-                None if self.stop.is_cancelled() => return Err(STOPS.to_owned()),
+                None if self.health.stop.is_cancelled() => return Err(STOPS.to_owned()),
                 None => caddy::end(running),
             }
         }
@@ -109,13 +106,14 @@ impl CaddySupervisor {
         if let Some(lack) = &lack {
             log::warn!("{lack}");
         }
-        *lock(&self.state) = RouterState::Running { version, ports, lack };
+        *lock(&self.health.state) = RouterState::Running { version, ports, lack };
         Ok(running)
     }
 
     /// Paths become parts of addresses, patterns and placeholders.
     fn fits(&self) -> Result<(), String> {
-        let path = self.dir.to_str().filter(|path| !path.contains(['{', '}', '*', '?', '[', '\\']));
+        let path =
+            self.health.dir.to_str().filter(|path| !path.contains(['{', '}', '*', '?', '[', '\\']));
         if path.is_none() {
             return Err(
                 "the router cannot work in a data directory whose path has one of {}*?[\\ \
@@ -123,7 +121,7 @@ impl CaddySupervisor {
                     .to_owned(),
             );
         }
-        if SocketAddrUnix::new(CaddyConfig::admin(&self.dir)).is_err() {
+        if SocketAddrUnix::new(CaddyConfig::admin(&self.health.dir)).is_err() {
             return Err(
                 "the path of the data directory is too long for the router's sockets; set \
                         DATA_DIR to one of at most 88 bytes"
@@ -155,24 +153,27 @@ impl CaddySupervisor {
     fn launch(&self, version: &Version) -> Result<(Running, Ports, Option<String>), String> {
         let (ports, lack) = self.place(None)?;
         // Caddy was killed while it wrote them, and would not get others in their place.
-        certificates::discard_broken(&self.dir, None, Duration::ZERO);
-        let config = self.dir.join("config.json");
+        certificates::discard_broken(&self.health.dir, None, Duration::ZERO);
+        let config = self.health.dir.join("config.json");
         let text = self.configuration(ports, version).to_string();
         // On a disk that is full as well, unless something has changed.
         if fs::read(&config).ok().as_deref() != Some(text.as_bytes()) {
             replace(&config, text.as_bytes())
                 .map_err(|e| format!("the router's configuration cannot be written: {e}"))?;
         }
-        for socket in [CaddyConfig::admin(&self.dir), CaddyConfig::check(&self.dir)] {
+        for socket in [CaddyConfig::admin(&self.health.dir), CaddyConfig::check(&self.health.dir)] {
             let _ = fs::remove_file(socket);
         }
-        let mut running = caddy::start(&self.dir, &config)?;
+        let mut running = caddy::start(&self.health.dir, &config)?;
         let until = Instant::now() + STARTING;
         while !self.health.is_serving() {
             if running.try_wait().is_some() {
-                return Err(format!("Caddy ended at once: {}", caddy::last_words(&self.dir)));
+                return Err(format!(
+                    "Caddy ended at once: {}",
+                    caddy::last_words(&self.health.dir)
+                ));
             }
-            if self.stop.is_cancelled() {
+            if self.health.stop.is_cancelled() {
                 // The next server finds it.
                 return Err(STOPS.to_owned());
             }
@@ -205,7 +206,7 @@ impl CaddySupervisor {
 
     /// Whether Caddy lacks a port that it could have by now.
     fn could_move(&self) -> bool {
-        let RouterState::Running { ports, lack: Some(_), .. } = *lock(&self.state) else {
+        let RouterState::Running { ports, lack: Some(_), .. } = *lock(&self.health.state) else {
             return false;
         };
         self.place(Some(ports)).is_ok_and(|(better, _)| better != ports)
@@ -254,7 +255,7 @@ impl CaddySupervisor {
 
     fn configuration(&self, ports: Ports, version: &Version) -> Value {
         CaddyConfig {
-            dir: &self.dir,
+            dir: &self.health.dir,
             sites: &self.sites,
             front: &self.front,
             settings: &self.settings,
@@ -284,7 +285,7 @@ impl CaddySupervisor {
 
     fn ask(&self, request: &str, body: &str) -> io::Result<(u16, String)> {
         // Caddy wants an empty host on a Unix socket.
-        let admin = CaddyConfig::admin(&self.dir);
-        admin_client::ask(&admin, request, "", body, LOADING, &self.stop)
+        let admin = CaddyConfig::admin(&self.health.dir);
+        admin_client::ask(&admin, request, "", body, LOADING, &self.health.stop)
     }
 }

@@ -164,18 +164,15 @@ impl RouteTable {
     /// When a file cannot be made or removed.
     pub fn encrypt(&self, hosts: &BTreeSet<String>) -> io::Result<()> {
         let _held = lock(&self.changing);
-        let mut there = BTreeSet::new();
-        for name in sorted(&self.encrypted)?.into_iter().chain(sorted(&self.permitted)?) {
-            if hosts.contains(&name) {
-                there.insert(name);
-                continue;
-            }
-            gone_is_fine(fs::remove_file(self.permitted.join(&name)))?;
-            gone_is_fine(fs::remove_file(self.encrypted.join(&name)))?;
+        let there: BTreeSet<String> = sorted(&self.encrypted)?.into_iter().collect();
+        // In this order none is permitted that is not there, whenever it is interrupted.
+        for host in there.difference(hosts) {
+            gone_is_fine(fs::remove_file(self.permitted.join(host)))?;
+            gone_is_fine(fs::remove_file(self.encrypted.join(host)))?;
         }
         for host in hosts.difference(&there) {
-            mark(&self.permitted.join(host))?;
             mark(&self.encrypted.join(host))?;
+            mark(&self.permitted.join(host))?;
         }
         Ok(())
     }

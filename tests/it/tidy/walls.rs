@@ -16,7 +16,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("proc", &["model", "sync"]),
     ("http_client", &["proc"]),
-    ("data_dir", &["model"]),
+    ("data_dir", &["model", "proc"]),
     ("gate", &["model", "sync"]),
     ("vault", &["model", "data_dir"]),
     ("journal", &["model", "sync", "data_dir"]),
