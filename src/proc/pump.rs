@@ -1,6 +1,6 @@
 //! Moves bytes between us and a running child until it ends or must.
 
-use super::running::{exit_of, is_readable, open, poll_for};
+use super::running::{exit_of, is_readable, open, or_end, poll_for};
 use super::{Cancel, Exit};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
@@ -49,17 +49,9 @@ impl<'a> Watch<'a> {
             }
             Ok(pidfd)
         });
-        match prepared {
-            Ok(pidfd) => {
-                let pipes = pipes.into_iter().map(Some).collect();
-                Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
-            }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+        let pidfd = or_end(&mut child, prepared)?;
+        let pipes = pipes.into_iter().map(Some).collect();
+        Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
     }
 
     /// Watches until the child has ended and its output too.

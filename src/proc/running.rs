@@ -31,16 +31,8 @@ impl Running {
             let entry = table::entry(pid).ok_or_else(|| io::Error::other("/proc is not there"))?;
             Ok((pidfd, entry.start_ticks))
         });
-        match opened {
-            Ok((pidfd, start_ticks)) => {
-                Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
-            }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+        let (pidfd, start_ticks) = or_end(&mut child, opened)?;
+        Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
     }
 
     /// Finds a process again by its pid and start time; `None` when it has ended.
@@ -128,6 +120,14 @@ pub(super) fn poll_for(fds: &mut [PollFd<'_>], at_most: Duration) -> io::Result<
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends a child that cannot be watched.
+pub(super) fn or_end<T>(child: &mut Child, result: io::Result<T>) -> io::Result<T> {
+    result.inspect_err(|_| {
+        let _ = child.kill();
+        let _ = child.wait();
+    })
 }
 
 pub(super) fn exit_of(status: ExitStatus) -> Exit {
