@@ -66,8 +66,8 @@ impl DataDir {
     /// Others are told who holds it.
     ///
     /// # Errors
-    /// [`DataDirError::Busy`] when another process has it, or
-    /// [`DataDirError::Lock`] when the file `lock` cannot be used.
+    /// [`DataDirError::Busy`] when another process has it, or another one when the file
+    /// `lock` cannot be used.
     pub fn lock(&self, holder: Holder) -> Result<Lock, DataDirError> {
         let lock = Lock::take(&self.path, holder)?;
         self.remove_abandoned();
@@ -80,27 +80,14 @@ impl DataDir {
         lock::holder(&self.path)
     }
 
-    /// Replaces the file `name` so that a crash leaves the old or the new
-    /// content, never a part of it: temporary file, fsync, rename, fsync of the
-    /// directory. Its mode is 0600.
+    /// Replaces the file `name` as [`replace`] does.
     ///
     /// # Errors
     /// The reason with the path, as for a full or read-only disk; the file is
     /// then what it was.
     pub fn write_secret(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let target = self.path.join(plain_name(name)?);
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let random = u64::from_be_bytes(random);
-        let temporary = self.path.join(format!(".{name}.{random:016x}{TEMPORARY}"));
-        let written = write_new(&temporary, content)
-            .and_then(|()| fs::rename(&temporary, &target))
-            .and_then(|()| File::open(&self.path)?.sync_all());
-        written.map_err(|error| {
-            // Its content is a secret, so it must not stay; after the rename it is gone already.
-            let _ = fs::remove_file(&temporary);
-            explained("write", &target, &error)
-        })
+        replace(&target, content).map_err(|error| explained("write", &target, &error))
     }
 
     /// Reads the file `name`; `None` when there is none.
@@ -164,41 +151,75 @@ pub fn read_secret_at(path: &Path) -> io::Result<Option<Secret>> {
 fn read_text(path: &Path, flags: rustix::fs::OFlags) -> io::Result<Option<Secret>> {
     // NONBLOCK: a FIFO of that name must not hang the server.
     let flags = (flags | rustix::fs::OFlags::NONBLOCK).bits().cast_signed();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(explained("read", path, &error)),
-    };
-    let refused =
-        |why: &str| explained("read", path, &io::Error::new(io::ErrorKind::InvalidData, why));
-    let meta = file.metadata().map_err(|error| explained("read", path, &error))?;
-    if !meta.is_file() {
-        return Err(refused("it is not a regular file"));
-    }
-    // Room for all of it at once, so that growing leaves no copies in memory.
-    let room = usize::try_from(meta.len().min(MAX_SECRET_FILE)).unwrap_or(0) + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    let limit = MAX_SECRET_FILE + 1;
-    let read = file.take(limit).read_to_end(&mut bytes);
-    read.map_err(|error| explained("read", path, &error))?;
-    if bytes.len() as u64 > MAX_SECRET_FILE {
-        return Err(refused("it is longer than 64 KiB"));
-    }
-    match String::from_utf8(std::mem::take(&mut *bytes)) {
-        Ok(text) => Ok(Some(Secret::new(text))),
-        Err(error) => {
-            drop(Zeroizing::new(error.into_bytes()));
-            Err(refused("it is not text"))
+    let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let read = || {
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(refused("it is not a regular file"));
         }
+        // Room for all of it at once, so that growing leaves no copies in memory.
+        let room = usize::try_from(meta.len().min(MAX_SECRET_FILE)).unwrap_or(0) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+        file.take(MAX_SECRET_FILE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_SECRET_FILE {
+            return Err(refused("it is longer than 64 KiB"));
+        }
+        String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+            drop(Zeroizing::new(error.into_bytes()));
+            refused("it is not text")
+        })
+    };
+    match read() {
+        Ok(text) => Ok(Some(Secret::new(text))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(explained("read", path, &error)),
     }
 }
 
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
-    // The umask can only take away from the mode above; this gives it back.
-    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.write_all(content)?;
-    file.sync_all()
+/// Replaces a file so that a crash leaves the old or the new content, never a part of it:
+/// temporary file, fsync, rename, fsync of the directory. Its mode is 0600.
+///
+/// # Errors
+/// As for a full or read-only disk; the file is then what it was.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_filled(path, FILE_MODE, |file| file.write_all(content))
+}
+
+/// The same with another mode, and content that `fill` writes.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_filled(
+    path: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let (directory, name) =
+        path.parent().zip(path.file_name()).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    let (name, random) = (name.to_string_lossy(), u64::from_be_bytes(random));
+    // Its own name: several may write at once.
+    let temporary = directory.join(format!(".{name}.{random:016x}{TEMPORARY}"));
+    // Closed to others at first; the umask can only take away from the mode.
+    let mut options = OpenOptions::new();
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(&temporary)
+        .and_then(|mut file| {
+            fill(&mut file)?;
+            file.set_permissions(Permissions::from_mode(mode))?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| File::open(directory)?.sync_all());
+    written.inspect_err(|_| {
+        // Its content may be a secret, so it must not stay; after the rename it is gone already.
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 fn make_private(path: &Path) -> io::Result<()> {
@@ -254,23 +275,6 @@ fn advice(error: &io::Error) -> &'static str {
 /// Why the data directory cannot be used.
 #[derive(Debug)]
 pub enum DataDirError {
-    /// It is where every app's sandbox shows the system.
-    SeenByApps {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// It cannot be made or looked at.
-    Unusable {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// Something else has its name.
-    NotADirectory {
-        /// The path that is no directory.
-        path: PathBuf,
-    },
     /// It, or a file in it, belongs to another user.
     Foreign {
         /// What belongs to another user.
@@ -280,20 +284,6 @@ pub enum DataDirError {
         /// The user as whom this process runs.
         us: u32,
     },
-    /// It is a link to a place that others can write.
-    Exposed {
-        /// The directory as it was given.
-        path: PathBuf,
-        /// What others can write.
-        place: PathBuf,
-    },
-    /// What other users may do there could not be taken away.
-    Modes {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
     /// Another process works in it.
     Busy {
         /// The directory.
@@ -301,30 +291,25 @@ pub enum DataDirError {
         /// The other process.
         holder: Holder,
     },
-    /// Its lock cannot be used.
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
+    /// Anything else: what is the matter, then what to do.
+    Sentence(String),
+}
+
+impl DataDirError {
+    /// It cannot be made or looked at.
+    fn unusable(path: &Path, why: &io::Error) -> Self {
+        let advice = match advice(why) {
+            "" => "; name another one with DATA_DIR".to_owned(),
+            advice => format!("{advice}, or name another one with DATA_DIR"),
+        };
+        let path = path.display();
+        Self::Sentence(format!("cannot use the data directory {path}: {why}{advice}"))
+    }
 }
 
 impl fmt::Display for DataDirError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unusable { path, why } => {
-                write!(f, "cannot use the data directory {}: {why}", path.display())?;
-                match advice(why) {
-                    "" => f.write_str("; name another one with DATA_DIR"),
-                    advice => write!(f, "{advice}, or name another one with DATA_DIR"),
-                }
-            }
-            Self::NotADirectory { path } => write!(
-                f,
-                "{} is not a directory; move it away, or name another place with DATA_DIR",
-                path.display()
-            ),
             Self::Foreign { path, owner, us } => write!(
                 f,
                 "{} belongs to user {} and the server runs as user {us}; run it as that user, or, \
@@ -334,25 +319,6 @@ impl fmt::Display for DataDirError {
                 path.display(),
                 us = user::name(*us)
             ),
-            Self::SeenByApps { path } => write!(
-                f,
-                "{} is in a part of the system that every app can see; \
-                 set DATA_DIR to a place outside /usr and /etc, such as /var/lib/better-paas",
-                path.display()
-            ),
-            Self::Exposed { path, place } => write!(
-                f,
-                "{} is reached over a link, and others can write to {}; \
-                 use a real directory, or link to a place that only you can write",
-                path.display(),
-                place.display()
-            ),
-            Self::Modes { path, why } => write!(
-                f,
-                "other users may reach {} and that could not be changed: {why}{}",
-                path.display(),
-                advice(why)
-            ),
             Self::Busy { path, holder } => {
                 write!(f, "another server already works in {}", path.display())?;
                 if let Some(pid) = holder.pid {
@@ -360,9 +326,7 @@ impl fmt::Display for DataDirError {
                 }
                 f.write_str("; stop it, or give this one its own directory with DATA_DIR")
             }
-            Self::Lock { path, why } => {
-                write!(f, "could not lock {}: {why}{}", path.display(), advice(why))
-            }
+            Self::Sentence(text) => f.write_str(text),
         }
     }
 }

@@ -10,7 +10,8 @@
 //! gets its [`source`], builds it in a [`sandbox`], has it started and checked by the
 //! [`runtime`], which keeps it running from then on, and switches the [`router`] over to it.
 //! The files of apps are on the [`disk`]; every program is started through [`proc`], and the
-//! first one in a sandbox is this one again ([`inside`]). [`journal`] keeps the log lines, and
+//! first one in a sandbox is this one again ([`inside`]). Apps, the router and a running server
+//! are asked through the [`http_client`]. [`journal`] keeps the log lines, and
 //! [`live`] streams them over WebSockets. [`serve`] builds all of this and takes it down
 //! again; [`ops`] are the operator's commands.
 //!
@@ -25,6 +26,7 @@ pub mod sync;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
+pub mod http_client;
 pub mod proc;
 
 pub mod gate;

@@ -46,6 +46,7 @@ mod client;
 mod domain;
 mod fields;
 mod limits;
+mod percent;
 mod repo;
 mod secret;
 mod state;
@@ -58,6 +59,8 @@ pub use fields::{
     ShellCommand,
 };
 pub use limits::{CpuPercent, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
+pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
+pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};

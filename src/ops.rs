@@ -5,17 +5,13 @@ pub mod lockouts;
 mod socket;
 pub mod token;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, user};
 use std::fmt;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum OpsError {
-    /// The environment holds a bad value.
-    Config(ConfigError),
-    /// The data directory cannot be used.
-    DataDir(DataDirError),
     /// The running server refused.
     Refused {
         /// The error's code in the API.
@@ -36,16 +32,6 @@ impl OpsError {
 impl fmt::Display for OpsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(error) => write!(f, "{error}"),
-            // A command is not to give the data another owner, which would stop the server.
-            Self::DataDir(DataDirError::Foreign { path, owner, .. }) => write!(
-                f,
-                "{} belongs to user {}; run this as that user: {} …",
-                path.display(),
-                user::name(*owner),
-                line::as_user(*owner)
-            ),
-            Self::DataDir(error) => write!(f, "{error}"),
             Self::Refused { message: text, .. } | Self::Sentence(text) => f.write_str(text),
         }
     }
@@ -53,22 +39,11 @@ impl fmt::Display for OpsError {
 
 impl std::error::Error for OpsError {}
 
-impl From<ConfigError> for OpsError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<DataDirError> for OpsError {
-    fn from(error: DataDirError) -> Self {
-        Self::DataDir(error)
-    }
-}
-
 /// The configuration and the data directory, which must be there already: a
 /// command never makes one.
 fn existing() -> Result<(Config, DataDir), OpsError> {
-    let config = Config::from_env(|name| std::env::var_os(name))?;
+    let config = Config::from_env(|name| std::env::var_os(name))
+        .map_err(|error| OpsError::sentence(error.to_string()))?;
     let path = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     // What may not be looked at is there; opening it says what is wrong.
     if matches!(path.try_exists(), Ok(false)) {
@@ -79,6 +54,15 @@ fn existing() -> Result<(Config, DataDir), OpsError> {
             path.display()
         )));
     }
-    let data = DataDir::open(&config.data_dir)?;
-    Ok((config, data))
+    match DataDir::open(&config.data_dir) {
+        Ok(data) => Ok((config, data)),
+        // A command is not to give the data another owner, which would stop the server.
+        Err(DataDirError::Foreign { path, owner, .. }) => Err(OpsError::sentence(format!(
+            "{} belongs to user {}; run this as that user: {} …",
+            path.display(),
+            user::name(owner),
+            line::as_user(owner)
+        ))),
+        Err(error) => Err(OpsError::sentence(error.to_string())),
+    }
 }

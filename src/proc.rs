@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
@@ -78,6 +78,9 @@ impl fmt::Display for Exit {
         }
     }
 }
+
+/// Takes a piece of output; `false` when it wants no more.
+pub type OnPiece<'a> = dyn FnMut(&[u8]) -> bool + 'a;
 
 /// What a finished program left.
 #[derive(Debug)]
@@ -200,7 +203,7 @@ impl Exec {
     /// # Errors
     /// [`ProcError`] when it could not be started. How it ended is in [`Output::exit`].
     pub fn run(self) -> Result<Output, ProcError> {
-        self.run_unless(None)
+        self.collect(None, None)
     }
 
     /// [`Exec::run`], killed when `cancel` is pulled.
@@ -208,13 +211,32 @@ impl Exec {
     /// # Errors
     /// As [`Exec::run`].
     pub fn run_until(self, cancel: &Cancel) -> Result<Output, ProcError> {
-        self.run_unless(Some(cancel))
+        self.collect(Some(cancel), None)
     }
 
-    fn run_unless(self, cancel: Option<&Cancel>) -> Result<Output, ProcError> {
+    /// Runs it to its end; standard output goes to `on_piece` as it comes, of any
+    /// length, and is not kept. Once that says `false` the program is killed and the
+    /// exit is [`Exit::OutputCapped`]. The cap on output holds for standard error alone.
+    ///
+    /// # Errors
+    /// As [`Exec::run`].
+    pub fn pieces(self, on_piece: &mut OnPiece<'_>, cancel: &Cancel) -> Result<Output, ProcError> {
+        self.collect(Some(cancel), Some(on_piece))
+    }
+
+    fn collect(
+        self,
+        cancel: Option<&Cancel>,
+        mut on_piece: Option<&mut OnPiece<'_>>,
+    ) -> Result<Output, ProcError> {
         let mut collected = [Vec::new(), Vec::new()];
         let mut left = self.output_cap;
-        let exit = self.piped(cancel, &mut |stream: usize, piece: &[u8]| {
+        let exit = self.watched(cancel, false, &mut |stream, piece| {
+            if stream == 0
+                && let Some(on_piece) = &mut on_piece
+            {
+                return on_piece(piece);
+            }
             let taken = piece.len().min(left);
             collected[stream].extend_from_slice(&piece[..taken]);
             left -= taken;
@@ -224,60 +246,19 @@ impl Exec {
         Ok(Output { exit, stdout, stderr })
     }
 
-    /// Runs it to its end; standard output goes to `on_piece` as it comes, of any
-    /// length, and is not kept. Once that says `false` the program is killed and the
-    /// exit is [`Exit::OutputCapped`]. The cap on output holds for standard error alone.
-    ///
-    /// # Errors
-    /// As [`Exec::run`].
-    pub fn pieces(
-        self,
-        on_piece: &mut dyn FnMut(&[u8]) -> bool,
-        cancel: &Cancel,
-    ) -> Result<Output, ProcError> {
-        let mut stderr = Vec::new();
-        let mut left = self.output_cap;
-        let exit = self.piped(Some(cancel), &mut |stream: usize, piece: &[u8]| {
-            if stream == 0 {
-                return on_piece(piece);
-            }
-            let taken = piece.len().min(left);
-            stderr.extend_from_slice(&piece[..taken]);
-            left -= taken;
-            taken == piece.len()
-        })?;
-        Ok(Output { exit, stdout: Vec::new(), stderr })
-    }
-
-    /// Runs it with both streams, 0 and 1, going to `sink`.
-    fn piped(&self, cancel: Option<&Cancel>, sink: &mut pump::Sink<'_>) -> Result<Exit, ProcError> {
-        let failed = |e| ProcError::Io(self.program.clone(), e);
-        let (out, out_child) = io::pipe().map_err(failed)?;
-        let (err, err_child) = io::pipe().map_err(failed)?;
-        self.watched(out_child.into(), err_child.into(), vec![out, err], |watch| {
-            watch.run(cancel, sink)
-        })
-    }
-
     /// Runs it to its end; standard output and standard error come as lines, as they are
     /// written: without their end, lossy UTF-8, cut at 8 KiB.
     ///
     /// # Errors
     /// [`ProcError`] when it could not be started.
     pub fn stream(self, on_line: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Exit, ProcError> {
-        let failed = |e| ProcError::Io(self.program.clone(), e);
-        let (out, out_child) = io::pipe().map_err(failed)?;
-        let err_child = out_child.try_clone().map_err(failed)?;
         let mut lines = pump::Lines::default();
         let mut left = self.output_cap;
-        let mut sink = |_: usize, piece: &[u8]| {
+        let exit = self.watched(Some(cancel), true, &mut |_, piece| {
             let taken = piece.len().min(left);
             lines.push(&piece[..taken], on_line);
             left -= taken;
             taken == piece.len()
-        };
-        let exit = self.watched(out_child.into(), err_child.into(), vec![out], |watch| {
-            watch.run(Some(cancel), &mut sink)
         })?;
         lines.finish(on_line);
         Ok(exit)
@@ -326,30 +307,36 @@ impl Exec {
         Ok(command)
     }
 
-    /// Starts it with the given ends of pipes and lets `work` watch it.
+    /// Runs it to its end with both streams, 0 and 1, going to `sink`, or `joined` as one.
     fn watched(
         &self,
-        out: Stdio,
-        err: Stdio,
-        pipes: Vec<io::PipeReader>,
-        work: impl FnOnce(pump::Watch<'_>) -> io::Result<Exit>,
+        cancel: Option<&Cancel>,
+        joined: bool,
+        sink: &mut pump::Sink<'_>,
     ) -> Result<Exit, ProcError> {
         let failed = |e| ProcError::Io(self.program.clone(), e);
-        let mut command = self.command(None)?;
-        command.stdout(out).stderr(err).process_group(0);
-        let input = if self.stdin.is_empty() {
-            command.stdin(Stdio::null());
-            None
+        let (out, out_child) = io::pipe().map_err(failed)?;
+        let mut pipes = vec![out];
+        let err_child = if joined {
+            out_child.try_clone().map_err(failed)?
         } else {
+            let (err, err_child) = io::pipe().map_err(failed)?;
+            pipes.push(err);
+            err_child
+        };
+        let mut command = self.command(None)?;
+        command.stdin(Stdio::null()).stdout(out_child).stderr(err_child).process_group(0);
+        let mut input = None;
+        if !self.stdin.is_empty() {
             let (reader, writer) = io::pipe().map_err(failed)?;
             command.stdin(reader);
-            Some((writer, self.stdin.as_slice()))
-        };
-        let child: Child = command.spawn().map_err(failed)?;
+            input = Some((writer, self.stdin.as_slice()));
+        }
+        let child = command.spawn().map_err(failed)?;
         // Our copies of the child's ends close here; otherwise its output would never end.
         drop(command);
         let watch = pump::Watch::new(child, input, pipes, Instant::now() + self.deadline);
-        watch.and_then(work).map_err(failed)
+        watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
     }
 }
 

@@ -23,7 +23,7 @@ pub use ports::Ports;
 pub use route_table::Target;
 pub use settings::Settings;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, replace};
 use crate::model::{AppId, AppName};
 use crate::proc::Cancel;
 use crate::store::App;
@@ -31,13 +31,13 @@ use crate::sync::lock;
 use caddy_health::CaddyHealth;
 use caddy_supervisor::CaddySupervisor;
 use certificate_watch::{CertificateWatch, Names};
-use route_table::{RouteEntry, RouteTable};
+use data_encoding::HEXLOWER;
+use route_table::RouteTable;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
@@ -69,13 +69,13 @@ const SECRET: usize = 16;
 pub type TakeBack = Box<dyn Fn(u16) -> bool + Send + Sync>;
 
 /// A route that was changed and confirmed. It can be taken back.
-pub struct Changed<'a>(Option<(&'a RouteTable, RouteEntry)>);
+pub struct Changed<'a>(Option<(&'a RouteTable, AppId, String)>);
 
 impl Changed<'_> {
     /// Leads the app's requests to where they went before.
     pub fn take_back(self) {
-        if let Some((table, entry)) = self.0 {
-            log_error(table.take_back(&entry), "a route could not be put back");
+        if let Some((table, app, name)) = self.0 {
+            log_error(table.take_back(&app, &name), "a route could not be put back");
         }
     }
 }
@@ -86,8 +86,6 @@ struct Parts {
     table: Arc<RouteTable>,
     health: Arc<CaddyHealth>,
     certificates: Arc<CertificateWatch>,
-    state: Arc<Mutex<RouterState>>,
-    stop: Cancel,
 }
 
 /// The router.
@@ -106,7 +104,7 @@ impl Router {
     pub fn start(
         settings: Option<Settings>,
         data: &DataDir,
-        apps: &[(App, Target)],
+        apps: Vec<(App, Target)>,
         take_back: TakeBack,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
@@ -119,16 +117,13 @@ impl Router {
         };
         data.make_dir("router/home")?;
         let (settings, table) = (Arc::new(settings), Arc::new(RouteTable::open(data)?));
-        let (stop, state) = (Cancel::new()?, Arc::new(Mutex::new(RouterState::Starting)));
-        let health =
-            CaddyHealth { dir: dir.clone(), state: Arc::clone(&state), stop: stop.clone() };
-        let health = Arc::new(health);
+        let secret = secret(&dir)?;
+        let state = Mutex::new(RouterState::Starting);
+        let health = Arc::new(CaddyHealth { dir, state, stop: Cancel::new()? });
         let certificates = Arc::new(CertificateWatch {
             settings: Arc::clone(&settings),
             table: Arc::clone(&table),
-            dir: dir.clone(),
-            state: Arc::clone(&state),
-            stop: stop.clone(),
+            health: Arc::clone(&health),
             names: Names::default(),
         });
         let supervisor = CaddySupervisor {
@@ -136,13 +131,10 @@ impl Router {
             sites: data.make_dir("sites")?,
             front: data.join("front.sock"),
             take_back,
-            secret: secret(&dir)?,
-            dir,
+            secret,
             health: Arc::clone(&health),
-            state: Arc::clone(&state),
-            stop: stop.clone(),
         };
-        let parts = Parts { settings, table, health, certificates, state, stop };
+        let parts = Parts { settings, table, health, certificates };
         parts.follow(apps)?;
         if let Some(sentence) = certificate_watch::cannot_knock() {
             log::warn!("{sentence}");
@@ -160,7 +152,7 @@ impl Router {
     /// What it is doing.
     #[must_use]
     pub fn state(&self) -> RouterState {
-        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.state).clone())
+        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.health.state).clone())
     }
 
     /// Where it listens, while it does.
@@ -195,7 +187,7 @@ impl Router {
     #[must_use]
     pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
         let parts = self.parts.as_ref()?;
-        let RouterState::Running { ports, .. } = *lock(&parts.state) else { return None };
+        let RouterState::Running { ports, .. } = *lock(&parts.health.state) else { return None };
         Some(parts.settings.url(name, domain, ports))
     }
 
@@ -213,16 +205,19 @@ impl Router {
         target: &Target,
         say: &dyn Fn(&str),
     ) -> Result<Changed<'_>, String> {
-        let Some(parts) = self.parts.as_ref() else { return Ok(Changed(None)) };
-        let point = || {
-            let entry = parts.table.point(app, target);
-            entry.map_err(|e| format!("the route could not be written: {e}"))
-        };
-        let mut entry = point()?;
+        let mut changed = Changed(None);
+        let Some(parts) = self.parts.as_ref() else { return Ok(changed) };
         let host = || Ok(parts.settings.host_of(&name()?));
-        let confirmed = parts.health.confirm(&parts.table, &host, &mut entry, &point);
-        let changed = Changed(Some((&parts.table, entry)));
-        match confirmed {
+        let mut point = || {
+            let pointed = parts.table.point(app, target);
+            let (name, fresh) =
+                pointed.map_err(|e| format!("the route could not be written: {e}"))?;
+            if fresh {
+                changed = Changed(Some((&parts.table, app.clone(), name.clone())));
+            }
+            Ok(name)
+        };
+        match parts.health.confirm(&host, &mut point) {
             Ok(None) => Ok(changed),
             Ok(Some(why)) => {
                 say(&format!("The router does not run, the route waits for it: {why}"));
@@ -242,21 +237,11 @@ impl Router {
         }
     }
 
-    /// Gives an app the host names that it has in the database, where these are all apps;
-    /// and the others theirs, which may have become free or be taken now.
-    pub fn name(&self, app: &AppId, all: &[App]) {
-        let Some(parts) = &self.parts else { return };
-        let all: Vec<&App> = all.iter().collect();
-        for other in &all {
-            if other.id == *app || parts.settings.is_contested(other) {
-                let hosts = parts.settings.leading_to(other, &all);
-                log_error(
-                    parts.table.name(&other.id, &hosts),
-                    "an app's names could not be changed",
-                );
-            }
+    /// Gives all apps the host names that they have in the database.
+    pub fn name(&self, all: &[App]) {
+        if let Some(parts) = &self.parts {
+            log_error(parts.name(all), "the names of apps could not be changed");
         }
-        log_error(parts.encrypt(&all), "names could not be given certificates");
     }
 
     /// What is known of the certificate of a host, if it needs one.
@@ -276,7 +261,7 @@ impl Router {
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
         let Some(parts) = &self.parts else { return Vec::new() };
-        let RouterState::Running { lack, .. } = lock(&parts.state).clone() else {
+        let RouterState::Running { lack, .. } = lock(&parts.health.state).clone() else {
             return Vec::new();
         };
         let missing = parts.certificates.names.missing().map(|(host, why, count)| {
@@ -299,8 +284,7 @@ impl Router {
     /// Lets go of the router, which goes on serving.
     pub fn shutdown(&self) {
         if let Some(parts) = &self.parts {
-            parts.stop.cancel();
-            parts.certificates.names.wake();
+            parts.health.stop.cancel();
         }
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
@@ -312,28 +296,27 @@ impl Router {
 
 impl Parts {
     /// Makes the table follow the database.
-    fn follow(&self, apps: &[(App, Target)]) -> io::Result<()> {
-        for (app, target) in apps {
+    fn follow(&self, apps: Vec<(App, Target)>) -> io::Result<()> {
+        for (app, target) in &apps {
             self.table.point(&app.id, target)?;
         }
-        if let Some(sentence) = self.settings.shares_cookies() {
+        let apps: Vec<App> = apps.into_iter().map(|(app, _)| app).collect();
+        let conflicts = self.settings.host_conflicts(&apps);
+        for sentence in self.settings.shares_cookies().into_iter().chain(conflicts) {
             log::warn!("{sentence}");
         }
-        let known: Vec<&App> = apps.iter().map(|(app, _)| app).collect();
-        for app in &known {
-            self.table.name(&app.id, &self.settings.leading_to(app, &known))?;
-            if let Some(sentence) = self.settings.host_conflict(app, &known) {
-                log::warn!("{sentence}");
-            }
-        }
-        self.table.keep_only(&apps.iter().map(|(app, _)| app.id.clone()).collect::<Vec<_>>())?;
-        self.encrypt(&known)
+        self.table.keep_only(|id| apps.iter().any(|app| app.id.as_str() == id))?;
+        self.name(&apps)
     }
 
-    /// Has the hosts of these apps that need it, and the dashboard's, served over HTTPS.
-    fn encrypt(&self, apps: &[&App]) -> io::Result<()> {
-        let hosts = apps.iter().flat_map(|app| self.settings.hosts(app));
-        let hosts: BTreeSet<String> = hosts
+    /// Leads the host names of these apps to them, and has those that need it, and the
+    /// dashboard's, served over HTTPS.
+    fn name(&self, apps: &[App]) -> io::Result<()> {
+        let leading = self.settings.leading(apps);
+        let ids = leading.iter().map(|(host, app)| (host.clone(), app.id.clone()));
+        self.table.name(&ids.collect())?;
+        let hosts: BTreeSet<String> = leading
+            .into_keys()
             .chain(self.settings.dashboard_domain.clone())
             .filter(|host| self.settings.is_encrypted(host))
             .collect();
@@ -354,10 +337,8 @@ fn secret(dir: &Path) -> io::Result<String> {
     }
     let mut random = [0; SECRET];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
-    let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    io::Write::write_all(&mut options.open(file)?, secret.as_bytes())?;
+    let secret = HEXLOWER.encode(&random);
+    replace(&file, secret.as_bytes())?;
     Ok(secret)
 }
 

@@ -25,6 +25,7 @@ use crate::router;
 use crate::runtime::port_guard::keep_stopped;
 use crate::store::Store;
 use crate::vault::{Vault, key};
+use rustix::net::SocketAddrUnix;
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -45,9 +46,6 @@ const LARGE: &str = "131072";
 /// Bytes of the smallest database of SQLite, one page. It takes what is smaller for empty,
 /// and writes over it.
 const SMALLEST_DATABASE: u64 = 512;
-
-/// The longest path that fits into the address of a Unix socket (unix(7)).
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Runs the server until SIGTERM or SIGINT, or until it has to begin anew, which
 /// it does in its own place.
@@ -185,7 +183,7 @@ impl House {
         listener: std::net::TcpListener,
     ) -> Result<Running, Box<dyn Error>> {
         let socket = data.join("gate.sock");
-        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+        if SocketAddrUnix::new(&socket).is_err() {
             return Err("the path of the data directory is too long for a socket; \
                         set DATA_DIR to one of at most 95 bytes"
                 .into());

@@ -10,7 +10,7 @@
 //!   must the directory that holds the target, sticky or not: once `/tmp` has
 //!   been emptied, the first who comes may use the name.
 
-use super::{DIR_MODE, DataDirError, FILE_MODE, make_private};
+use super::{DIR_MODE, DataDirError, FILE_MODE, advice, make_private};
 use rustix::process::geteuid;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
@@ -38,16 +38,14 @@ const SEEN_BY_APPS: [&str; 6] = ["/usr", "/etc", "/bin", "/sbin", "/lib", "/lib6
 /// Finds the real directory behind a path, making it when there is none, and
 /// refuses it when another user has a say in it. Changes nothing else.
 pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
-    let unusable = |why| DataDirError::Unusable { path: path.to_owned(), why };
+    let unusable = |why: io::Error| DataDirError::unusable(path, &why);
     // A slash at the end would make the system follow a link unseen.
     let given: PathBuf = std::path::absolute(path).map_err(unusable)?.components().collect();
     match fs::symlink_metadata(&given) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Nothing is left behind in a place that is refused.
             let above = given.ancestors().find_map(|above| fs::canonicalize(above).ok());
-            if above.is_some_and(|above| seen_by_apps(&above)) {
-                return Err(DataDirError::SeenByApps { path: given });
-            }
+            above.map_or(Ok(()), |above| refuse_seen_by_apps(&given, &above))?;
             make(&given).map_err(unusable)?;
         }
         Err(error) => return Err(unusable(error)),
@@ -56,18 +54,26 @@ pub(super) fn admit(path: &Path) -> Result<PathBuf, DataDirError> {
     let real = fs::canonicalize(&given).map_err(unusable)?;
     let meta = fs::metadata(&real).map_err(unusable)?;
     if !meta.is_dir() {
-        return Err(DataDirError::NotADirectory { path: given });
+        return Err(DataDirError::Sentence(format!(
+            "{} is not a directory; move it away, or name another place with DATA_DIR",
+            given.display()
+        )));
     }
     ours(&real, &meta)?;
-    if seen_by_apps(&real) {
-        return Err(DataDirError::SeenByApps { path: given });
-    }
+    refuse_seen_by_apps(&given, &real)?;
     judge_links(&given, &real, &meta)?;
     Ok(real)
 }
 
-fn seen_by_apps(real: &Path) -> bool {
-    SEEN_BY_APPS.iter().any(|place| real.starts_with(place))
+fn refuse_seen_by_apps(given: &Path, real: &Path) -> Result<(), DataDirError> {
+    if SEEN_BY_APPS.iter().any(|place| real.starts_with(place)) {
+        return Err(DataDirError::Sentence(format!(
+            "{} is in a part of the system that every app can see; \
+             set DATA_DIR to a place outside /usr and /etc, such as /var/lib/better-paas",
+            given.display()
+        )));
+    }
+    Ok(())
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -86,29 +92,34 @@ fn ours(path: &Path, meta: &Metadata) -> Result<(), DataDirError> {
 }
 
 fn judge_links(given: &Path, real: &Path, meta: &Metadata) -> Result<(), DataDirError> {
-    let unusable = |why| DataDirError::Unusable { path: given.to_owned(), why };
-    let exposed =
-        |place: &Path| DataDirError::Exposed { path: given.to_owned(), place: place.to_owned() };
+    let unusable = |why: io::Error| DataDirError::unusable(given, &why);
+    let exposed = |place: &Path| {
+        DataDirError::Sentence(format!(
+            "{} is reached over a link, and others can write to {}; \
+             use a real directory, or link to a place that only you can write",
+            given.display(),
+            place.display()
+        ))
+    };
+    let is_open = |meta: &Metadata| meta.mode() & OTHERS_WRITE != 0;
     let link = fs::symlink_metadata(given).map_err(unusable)?;
     if link.is_symlink() {
-        if foreign(&link) {
-            return Err(exposed(given));
-        }
-        if meta.mode() & OTHERS_WRITE != 0 {
-            return Err(exposed(real));
-        }
-        if let Some(parent) = real.parent() {
-            let above = fs::metadata(parent).map_err(unusable)?;
-            if above.mode() & OTHERS_WRITE != 0 || foreign(&above) {
-                return Err(exposed(parent));
-            }
+        let parent = real.parent().unwrap_or(real);
+        let above = fs::metadata(parent).map_err(unusable)?;
+        let places = [
+            (given, foreign(&link)),
+            (real, is_open(meta)),
+            (parent, is_open(&above) || foreign(&above)),
+        ];
+        if let Some((place, _)) = places.into_iter().find(|(_, is_exposed)| *is_exposed) {
+            return Err(exposed(place));
         }
     }
     let is_link = |p: &Path| fs::symlink_metadata(p).is_ok_and(|m| m.is_symlink());
     let linked = given.ancestors().any(is_link);
     for above in real.ancestors().skip(1) {
         let meta = fs::metadata(above).map_err(unusable)?;
-        let loose = meta.mode() & OTHERS_WRITE != 0 && meta.mode() & STICKY == 0;
+        let loose = is_open(&meta) && meta.mode() & STICKY == 0;
         if linked && (loose || foreign(&meta)) {
             return Err(exposed(above));
         }
@@ -136,17 +147,16 @@ pub(super) fn tighten(real: &Path) -> Result<(), DataDirError> {
         let meta = match fs::symlink_metadata(&path) {
             Ok(meta) => meta,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(why) => return Err(DataDirError::Modes { path, why }),
+            Err(why) => return Err(loose(&path, &why)),
         };
         let is_one_of =
             |names: &[&str]| path.file_name().is_some_and(|n| names.iter().any(|t| n == *t));
         if meta.is_file() || meta.file_type().is_socket() {
             ours(&path, &meta)?;
             tighten_one(&path, OTHERS, &mut found)?;
-        } else if meta.is_dir() && is_one_of(&OUR_TREES) {
-            tighten_tree(&path, OTHERS, MAX_DEPTH, &mut found)?;
-        } else if meta.is_dir() && is_one_of(&SHARED_TREES) {
-            tighten_tree(&path, OTHERS_WRITE, MAX_DEPTH, &mut found)?;
+        } else if meta.is_dir() && (is_one_of(&OUR_TREES) || is_one_of(&SHARED_TREES)) {
+            let denied = if is_one_of(&OUR_TREES) { OTHERS } else { OTHERS_WRITE };
+            tighten_tree(&path, denied, MAX_DEPTH, &mut found)?;
         } else if meta.is_dir() {
             // What is inside may belong to apps, which are users of their own.
             tighten_one(&path, OTHERS_WRITE, &mut found)?;
@@ -182,7 +192,15 @@ fn tighten_tree(
 
 fn entries(path: &Path) -> Result<Vec<PathBuf>, DataDirError> {
     let read = fs::read_dir(path).and_then(|all| all.map(|e| e.map(|e| e.path())).collect());
-    read.map_err(|why| DataDirError::Unusable { path: path.to_owned(), why })
+    read.map_err(|why| DataDirError::unusable(path, &why))
+}
+
+/// What other users may do there could not be taken away.
+fn loose(path: &Path, why: &io::Error) -> DataDirError {
+    let (path, advice) = (path.display(), advice(why));
+    DataDirError::Sentence(format!(
+        "other users may reach {path} and that could not be changed: {why}{advice}"
+    ))
 }
 
 /// Takes these bits from one file or directory. It may vanish meanwhile: a server at work
@@ -202,6 +220,6 @@ fn tighten_one(path: &Path, denied: u32, found: &mut Vec<PathBuf>) -> Result<(),
     });
     match tightened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        tightened => tightened.map_err(|why| DataDirError::Modes { path: path.to_owned(), why }),
+        tightened => tightened.map_err(|why| loose(path, &why)),
     }
 }

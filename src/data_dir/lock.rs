@@ -1,9 +1,8 @@
 //! The lock that keeps a second server out of the data directory (P26).
 
-use super::{DataDirError, FILE_MODE};
-use rustix::fs::{FlockOperation, OFlags, flock};
-use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use super::{DataDirError, FILE_MODE, advice};
+use rustix::fs::OFlags;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -61,7 +60,10 @@ pub struct Lock {
 impl Lock {
     pub(super) fn take(directory: &Path, holder: Holder) -> Result<Self, DataDirError> {
         let path = directory.join(NAME);
-        let broken = |why: io::Error| DataDirError::Lock { path: path.clone(), why };
+        let broken = |why: io::Error| {
+            let (path, advice) = (path.display(), advice(&why));
+            DataDirError::Sentence(format!("could not lock {path}: {why}{advice}"))
+        };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -71,21 +73,21 @@ impl Lock {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(broken)?;
-        let mut tries = TRIES;
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK) if tries > 1 => {
-                    tries -= 1;
-                    thread::sleep(PAUSE);
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    let holder = note_in(&mut file);
-                    return Err(DataDirError::Busy { path: directory.to_owned(), holder });
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(broken(error.into())),
+        let mut tried = file.try_lock();
+        for _ in 1..TRIES {
+            if !matches!(tried, Err(TryLockError::WouldBlock)) {
+                break;
             }
+            thread::sleep(PAUSE);
+            tried = file.try_lock();
+        }
+        match tried {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = note_in(&mut file);
+                return Err(DataDirError::Busy { path: directory.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(broken(error)),
         }
         file.set_len(0).map_err(broken)?;
         match writeln!(file, "{}", holder.note()) {
@@ -101,26 +103,20 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // A note without a holder is never read; emptying it is for tidiness.
         let _ = self.file.set_len(0);
-        unlock(&self.file);
+        // Closing would do, were it not for a program that another thread is starting
+        // at this moment: until it is there, it has a copy of the open file.
+        let _ = self.file.unlock();
     }
 }
 
 pub(super) fn holder(directory: &Path) -> Option<Holder> {
     let mut file = File::open(directory.join(NAME)).ok()?;
     // A shared lock: two that look at the same time do not see each other.
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Some(note_in(&mut file)),
-        _ => {
-            unlock(&file);
-            None
-        }
+    if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
+        return Some(note_in(&mut file));
     }
-}
-
-/// Closing would do, were it not for a program that another thread is starting
-/// at this moment: until it is there, it has a copy of the open file.
-fn unlock(file: &File) {
-    let _ = flock(file, FlockOperation::Unlock);
+    let _ = file.unlock();
+    None
 }
 
 fn note_in(file: &mut File) -> Holder {

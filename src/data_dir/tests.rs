@@ -119,7 +119,6 @@ fn p25_a_link_to_a_place_that_others_can_write_is_refused() {
             Ok(_) => assert!(allowed, "{} {mode:o}", place.display()),
             Err(error) => {
                 assert!(!allowed, "{} {mode:o}: {error}", place.display());
-                assert!(matches!(error, DataDirError::Exposed { .. }), "{error}");
                 assert!(error.to_string().contains("others can write"), "{error}");
             }
         }
@@ -138,7 +137,7 @@ fn p25_a_link_on_the_way_is_judged_and_a_sticky_place_is_fine_for_a_real_directo
     DataDir::open(&top.path().join("way/data")).unwrap();
     set_mode(&place, 0o777);
     let error = DataDir::open(&top.path().join("way/data")).unwrap_err();
-    assert!(matches!(error, DataDirError::Exposed { .. }), "{error}");
+    assert!(error.to_string().contains("others can write"), "{error}");
 }
 
 #[test]

@@ -343,7 +343,7 @@ impl Deployer {
     /// Leads the host names that an app has now, or had, to where they belong.
     pub fn name_app(&self, app: &AppId) {
         match self.store.apps() {
-            Ok(all) => self.router.name(app, &all),
+            Ok(all) => self.router.name(&all),
             Err(error) => log::error!("the names of app {app} could not be changed: {error}"),
         }
     }
@@ -418,7 +418,7 @@ fn start_router(
     let guard = Arc::new(PortGuard { apps: apps_in(data), store, journal });
     let for_router = Arc::clone(&guard);
     let take_back = Box::new(move |port| for_router.take_back(port));
-    let router = Router::start(settings, data, &apps, take_back);
+    let router = Router::start(settings, data, apps, take_back);
     let router = router.map_err(|error| DeployError::Io("prepare the router", error))?;
     Ok((Arc::new(router), guard))
 }

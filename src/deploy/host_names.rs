@@ -29,8 +29,7 @@ pub fn router_trouble(router: &Router, store: &Store) -> Option<String> {
     let settings = router.settings()?;
     let apps = store.apps();
     let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
-    let apps: Vec<&App> = apps.iter().collect();
-    let hidden = apps.iter().find_map(|app| settings.host_conflict(app, &apps));
+    let hidden = settings.host_conflicts(&apps).into_iter().next();
     let mut all = router.lacks();
     all.extend(hidden.or_else(|| settings.shares_cookies()));
     (!all.is_empty()).then(|| all.join(". "))

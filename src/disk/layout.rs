@@ -3,11 +3,11 @@
 use super::app_users::AppUsers;
 use super::space::Space;
 use super::tree;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, replace};
 use crate::model::{AppId, DeployId, unix_millis};
 use serde_json::{Value, json};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Where everything of every app is, inside the data directory.
@@ -191,9 +191,7 @@ impl Layout {
         spec: &StartSpec,
     ) -> io::Result<()> {
         let text = json!({"root": spec.root, "start": spec.start}).to_string();
-        let mut file = File::create(self.start_spec_file(app, deploy))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        replace(&self.start_spec_file(app, deploy), text.as_bytes())
     }
 
     /// How to start a release again; `None` when the release is not there.

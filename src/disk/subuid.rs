@@ -8,6 +8,7 @@
 //! the machine is within reach. Since the server's user made the namespace, the
 //! kernel lets the server send signals to everything inside (user_namespaces(7)).
 
+use crate::data_dir::user;
 use crate::proc::{self, Exec, Exit};
 use std::fs;
 use std::io;
@@ -60,7 +61,7 @@ impl Range {
     /// The sentence that says what is missing, and how to mend it.
     pub fn of_this_user() -> Result<Self, String> {
         let number = rustix::process::geteuid().as_raw();
-        let name = user_name();
+        let name = user::name(number);
         let read = |file| fs::read_to_string(file).unwrap_or_default();
         let range = Self::read(&name, number, &read("/etc/subuid"), &read("/etc/subgid"))?;
         for program in ["newuidmap", "newgidmap"] {
@@ -249,16 +250,6 @@ fn words(unshare: String, outer: (u32, u32), inner: u32, count: u32) -> Vec<Stri
         format!("--map-groups={},{inner},{count}", outer.1),
         "--".into(),
     ]
-}
-
-/// The name of the user who runs this program, or the number where there is none.
-#[must_use]
-pub fn user_name() -> String {
-    let output = Exec::new("id").arg("-un").run();
-    let name = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    name.ok()
-        .filter(|n| !n.is_empty())
-        .unwrap_or_else(|| rustix::process::geteuid().as_raw().to_string())
 }
 
 /// What it wrote; an error holds its last line.

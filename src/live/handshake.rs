@@ -2,8 +2,8 @@
 
 use super::LiveLimits;
 use crate::auth::{Auth, Session, Verdict};
-use crate::model::{Client, Secret};
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use crate::model::{Client, Secret, percent_decoded};
+use data_encoding::BASE64;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde_json::json;
 use std::fmt::Display;
@@ -168,21 +168,10 @@ impl Handshake {
         let query = self.query.as_deref().unwrap_or_default();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let named = pairs.filter(|(n, value)| *n == name && !value.is_empty());
-        named.map(|(_, value)| Secret::new(percent_decoded(value))).collect()
+        // A value that is not encoded well is taken as it is.
+        let decoded = |value: &str| percent_decoded(value).unwrap_or_else(|| value.to_owned());
+        named.map(|(_, value)| Secret::new(decoded(value))).collect()
     }
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut parts = text.as_bytes().split(|b| *b == b'%');
-    let mut out = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        match part.split_at_checked(2).map(|(hex, rest)| (HEXLOWER_PERMISSIVE.decode(hex), rest)) {
-            Some((Ok(byte), rest)) => out.extend([&byte, rest].concat()),
-            _ => out.extend([b"%", part].concat()),
-        }
-    }
-    // What is not UTF-8 is no token either, and stays wrong with marks in it.
-    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 impl Refusal {

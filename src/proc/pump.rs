@@ -1,8 +1,9 @@
 //! Moves bytes between us and a running child until it ends or must.
 
-use super::running::{exit_of, open, timespec};
+use super::running::{exit_of, is_readable, open, or_end, poll_for};
 use super::{Cancel, Exit};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,33 +43,20 @@ impl<'a> Watch<'a> {
         until: Instant,
     ) -> io::Result<Self> {
         let prepared = open(child.id()).and_then(|pidfd| {
-            if let Some((writer, _)) = &input {
-                rustix::io::ioctl_fionbio(writer, true)?;
+            let ends = pipes.iter().map(AsFd::as_fd);
+            for end in ends.chain(input.as_ref().map(|(writer, _)| writer.as_fd())) {
+                ioctl_fionbio(end, true)?;
             }
             Ok(pidfd)
         });
-        match prepared {
-            Ok(pidfd) => {
-                let pipes = pipes.into_iter().map(Some).collect();
-                Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
-            }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+        let pidfd = or_end(&mut child, prepared)?;
+        let pipes = pipes.into_iter().map(Some).collect();
+        Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
     }
 
     /// Watches until the child has ended and its output too.
     pub(super) fn run(mut self, cancel: Option<&Cancel>, sink: &mut Sink<'_>) -> io::Result<Exit> {
-        let result = loop {
-            match self.turn(cancel, sink) {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        let result = self.watch(cancel, sink);
         // The group first, then the wait: until then the pid, which is the group's
         // name too, belongs to the child, so this cannot hit a stranger.
         self.kill_group();
@@ -80,77 +68,48 @@ impl<'a> Watch<'a> {
         Ok(self.killed.unwrap_or(exit))
     }
 
-    /// Waits for one event and handles it; `false` when there is nothing more to wait for.
-    fn turn(&mut self, cancel: Option<&Cancel>, sink: &mut Sink<'_>) -> io::Result<bool> {
-        if self.ended && self.pipes.iter().all(Option::is_none) {
-            return Ok(false);
-        }
-        let now = Instant::now();
-        if now >= self.until {
-            if self.ended || self.killed.is_some() {
-                return Ok(false);
+    fn watch(&mut self, cancel: Option<&Cancel>, sink: &mut Sink<'_>) -> io::Result<()> {
+        while !self.ended || self.pipes.iter().any(Option::is_some) {
+            if Instant::now() >= self.until {
+                if self.ended || self.killed.is_some() {
+                    break;
+                }
+                self.kill(Exit::TimedOut);
+            } else if self.is_free() && cancel.is_some_and(Cancel::is_cancelled) {
+                self.kill(Exit::Cancelled);
             }
-            self.kill(Exit::TimedOut);
-        } else if self.killed.is_none() && !self.ended && cancel.is_some_and(Cancel::is_cancelled) {
-            self.kill(Exit::Cancelled);
-        }
-        let ready = self.poll(cancel)?;
-        if ready.ended && !self.ended {
-            self.ended = true;
-            self.kill_group();
-            self.until = Instant::now() + DRAIN;
-        }
-        for stream in ready.pipes {
-            if !self.read(stream, sink)? && self.killed.is_none() && !self.ended {
-                self.kill(Exit::OutputCapped);
+            self.wait(cancel)?;
+            if !self.ended && is_readable(self.pidfd.as_fd()) {
+                self.ended = true;
+                self.kill_group();
+                self.until = Instant::now() + DRAIN;
             }
-        }
-        if ready.input || self.ended {
+            for stream in 0..self.pipes.len() {
+                if !self.read(stream, sink)? && self.is_free() {
+                    self.kill(Exit::OutputCapped);
+                }
+            }
             self.write();
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn poll(&self, cancel: Option<&Cancel>) -> io::Result<Ready> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        let mut fds = Vec::with_capacity(5);
-        let mut names = Vec::with_capacity(5);
+    /// It has neither ended nor been killed.
+    const fn is_free(&self) -> bool {
+        !self.ended && self.killed.is_none()
+    }
+
+    /// Waits until anything has happened. What it was is seen by trying.
+    fn wait(&self, cancel: Option<&Cancel>) -> io::Result<()> {
+        let pipes = self.pipes.iter().flatten();
+        let mut fds: Vec<_> = pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+        fds.extend(self.input.iter().map(|(writer, _)| PollFd::new(writer, PollFlags::OUT)));
         if !self.ended {
-            names.push(Name::Ended);
             fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
         }
-        for (stream, pipe) in self.pipes.iter().enumerate() {
-            if let Some(pipe) = pipe {
-                names.push(Name::Pipe(stream));
-                fds.push(PollFd::new(pipe, PollFlags::IN));
-            }
-        }
-        if let Some((writer, _)) = &self.input {
-            names.push(Name::Input);
-            fds.push(PollFd::new(writer, PollFlags::OUT));
-        }
-        if let (None, false, Some(cancel)) = (self.killed, self.ended, cancel) {
-            names.push(Name::Cancel);
-            fds.push(PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
-        }
-        match poll(&mut fds, Some(&timespec(left))) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut ready = Ready::default();
-        for (name, fd) in names.iter().zip(&fds) {
-            if fd.revents().is_empty() {
-                continue;
-            }
-            match name {
-                Name::Ended => ready.ended = true,
-                Name::Pipe(stream) => ready.pipes.push(*stream),
-                Name::Input => ready.input = true,
-                // The next turn asks the flag itself.
-                Name::Cancel => {}
-            }
-        }
-        Ok(ready)
+        let cancel = cancel.filter(|_| self.is_free());
+        fds.extend(cancel.map(|cancel| PollFd::new(cancel, PollFlags::IN)));
+        poll_for(&mut fds, self.until.saturating_duration_since(Instant::now())).map(drop)
     }
 
     /// Reads one piece; `false` when the sink wants no more.
@@ -162,7 +121,7 @@ impl<'a> Watch<'a> {
             // What a killed child still writes is read, so that it can go, and dropped.
             Ok(n) if self.killed.is_none() => return Ok(sink(stream, &buffer[..n])),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if is_passing(&error) => {}
             Err(error) => return Err(error),
         }
         Ok(true)
@@ -191,20 +150,6 @@ impl<'a> Watch<'a> {
     }
 }
 
-#[derive(Default)]
-struct Ready {
-    ended: bool,
-    input: bool,
-    pipes: Vec<usize>,
-}
-
-enum Name {
-    Ended,
-    Pipe(usize),
-    Input,
-    Cancel,
-}
-
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
@@ -214,20 +159,17 @@ fn is_passing(error: &io::Error) -> bool {
 /// # Errors
 /// When the reader has gone or does not read in time.
 pub(super) fn feed(mut writer: io::PipeWriter, mut bytes: &[u8], until: Instant) -> io::Result<()> {
-    rustix::io::ioctl_fionbio(&writer, true)?;
+    ioctl_fionbio(&writer, true)?;
     while !bytes.is_empty() {
         match writer.write(bytes) {
             Ok(n) => bytes = &bytes[n..],
             Err(error) if is_passing(&error) => {
+                let mut fds = [PollFd::new(&writer, PollFlags::OUT)];
                 let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        "it did not read its input",
-                    ));
+                if !poll_for(&mut fds, left)? && left.is_zero() {
+                    let why = "it did not read its input";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
                 }
-                let mut fds = [PollFd::from_borrowed_fd(writer.as_fd(), PollFlags::OUT)];
-                let _ = poll(&mut fds, Some(&timespec(left)));
             }
             Err(error) => return Err(error),
         }

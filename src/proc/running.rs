@@ -31,16 +31,8 @@ impl Running {
             let entry = table::entry(pid).ok_or_else(|| io::Error::other("/proc is not there"))?;
             Ok((pidfd, entry.start_ticks))
         });
-        match opened {
-            Ok((pidfd, start_ticks)) => {
-                Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
-            }
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(error)
-            }
-        }
+        let (pidfd, start_ticks) = or_end(&mut child, opened)?;
+        Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
     }
 
     /// Finds a process again by its pid and start time; `None` when it has ended.
@@ -116,19 +108,26 @@ impl AsFd for Running {
 /// # Errors
 /// When the system cannot wait, for lack of memory for example.
 pub fn wait_any(fds: &[BorrowedFd<'_>], at_most: Duration) -> io::Result<bool> {
-    let mut polled: Vec<PollFd<'_>> =
-        fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-    match poll(&mut polled, Some(&timespec(at_most))) {
+    let polled = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+    poll_for(&mut polled.collect::<Vec<_>>(), at_most)
+}
+
+/// Waits until one of them is ready; `false` when none was in time.
+pub(super) fn poll_for(fds: &mut [PollFd<'_>], at_most: Duration) -> io::Result<bool> {
+    // What the kernel has no number for is for ever.
+    match poll(fds, Timespec::try_from(at_most).ok().as_ref()) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A duration as the kernel takes it; a century at most.
-pub(super) fn timespec(duration: Duration) -> Timespec {
-    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).min(3_200_000_000);
-    Timespec { tv_sec: seconds, tv_nsec: duration.subsec_nanos().into() }
+/// Ends a child that cannot be watched.
+pub(super) fn or_end<T>(child: &mut Child, result: io::Result<T>) -> io::Result<T> {
+    result.inspect_err(|_| {
+        let _ = child.kill();
+        let _ = child.wait();
+    })
 }
 
 pub(super) fn exit_of(status: ExitStatus) -> Exit {
@@ -145,6 +144,6 @@ pub(super) fn open(pid: u32) -> io::Result<OwnedFd> {
     Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
-fn is_readable(fd: BorrowedFd<'_>) -> bool {
+pub(super) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_any(&[fd], Duration::ZERO).unwrap_or(false)
 }

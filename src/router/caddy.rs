@@ -1,11 +1,11 @@
-//! Caddy as a process: started so that it outlives the server, found again, asked
-//! what it thinks of a configuration.
+//! Caddy as a process: started so that it outlives the server, and found again.
 
-use crate::proc::{self, Cancel, Exec, Running, table};
+use crate::data_dir::replace;
+use crate::proc::{self, Exec, Running, table};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -76,20 +76,9 @@ pub fn is_installed() -> bool {
     proc::find(CADDY).is_some()
 }
 
-/// The program with the surroundings that it gets from us and nothing more. Root's
-/// rights go, but for low ports; its user stays, so that it can read its directory.
-fn exec(dir: &Path) -> Result<Exec, String> {
-    let caddy = proc::find(CADDY).ok_or(NOT_INSTALLED)?;
-    let mut exec = Exec::new("setpriv").arg("--no-new-privs");
-    if geteuid().is_root() {
-        exec = exec.args(["--bounding-set=-all,+net_bind_service", "--inh-caps=-all"]);
-    }
-    let home = dir.join("home");
-    let exec = exec.arg("--").arg(caddy).env("HOME", &home);
-    Ok(exec.env("XDG_DATA_HOME", &home).env("XDG_CONFIG_HOME", &home))
-}
-
-/// Starts it with a configuration, detached.
+/// Starts it with a configuration, detached, with the surroundings that it gets from us and
+/// nothing more. Root's rights go, but for low ports; its user stays, so that it can read its
+/// directory.
 pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
     let output = OpenOptions::new()
         .append(true)
@@ -98,31 +87,32 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
         .open(dir.join(OUTPUT))
         .and_then(|file| file.set_len(0).map(|()| file))
         .map_err(|e| format!("the router's log cannot be written: {e}"))?;
-    let exec = exec(dir)?.arg("run").arg("--config").arg(config);
+    let caddy = proc::find(CADDY).ok_or(NOT_INSTALLED)?;
+    let mut exec = Exec::new("setpriv").arg("--no-new-privs");
+    if geteuid().is_root() {
+        exec = exec.args(["--bounding-set=-all,+net_bind_service", "--inh-caps=-all"]);
+    }
+    let exec = exec.arg("--").arg(caddy).arg("run").arg("--config").arg(config);
+    let home = dir.join("home");
+    let exec = ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"]
+        .iter()
+        .fold(exec, |exec, name| exec.env(name, &home));
     let running = exec.spawn_detached(&output, &output).map_err(|e| e.to_string())?;
     let text = json!({"pid": running.pid(), "startTicks": running.start_ticks()}).to_string();
-    if let Err(error) = note(&dir.join(PID_FILE), &text) {
+    // Whole or not at all: who reads half of it takes the router for a stranger's.
+    if let Err(error) = replace(&dir.join(PID_FILE), text.as_bytes()) {
         end(running);
         return Err(format!("the router's process could not be noted: {error}"));
     }
     Ok(running)
 }
 
-fn note(path: &Path, text: &str) -> io::Result<()> {
-    // Whole or not at all: who reads half of it takes the router for a stranger's.
-    let fresh = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(&fresh)?.write_all(text.as_bytes())?;
-    fs::rename(fresh, path)
-}
-
 /// Finds the one that an earlier server started. Others that work in this directory
 /// belong to a server that was killed before it could note them, and are ended.
 pub fn adopt(dir: &Path) -> Option<Running> {
     let noted = || {
-        let text = fs::read_to_string(dir.join(PID_FILE)).ok()?;
-        let value: Value = serde_json::from_str(&text).ok()?;
+        let text = fs::read(dir.join(PID_FILE)).ok()?;
+        let value: Value = serde_json::from_slice(&text).ok()?;
         let pid = u32::try_from(value.get("pid")?.as_u64()?).ok()?;
         let running = Running::adopt(pid, value.get("startTicks")?.as_u64()?)?;
         // After a reboot the same pair could name something else.
@@ -151,17 +141,6 @@ pub fn end(mut running: Running) {
         running.kill();
         running.wait(ENDING);
     }
-}
-
-/// Has it judge a configuration without using it: after a bad one, its versions up to
-/// 2.11 at least go on serving but take no further change.
-pub fn judge(dir: &Path, config: &Path, limit: Duration, cancel: &Cancel) -> Result<(), String> {
-    let exec = exec(dir)?.arg("validate").arg("--config").arg(config).deadline(limit);
-    let output = exec.run_until(cancel).map_err(|e| e.to_string())?;
-    if output.exit.is_success() {
-        return Ok(());
-    }
-    Err(complaint(&String::from_utf8_lossy(&output.stderr)))
 }
 
 /// Why it ended while it started, in its own words.

@@ -8,6 +8,7 @@
 use super::caddy::Version;
 use super::client_headers;
 use super::ports::Ports;
+use super::route_table;
 use super::settings::Settings;
 use super::static_page::page;
 use serde_json::{Value, json};
@@ -78,8 +79,9 @@ impl CaddyConfig<'_> {
     /// The configuration.
     #[must_use]
     pub fn json(&self) -> Value {
+        let own = self.ports.https;
         let mut servers = json!({
-            "http": self.server(self.ports.http, self.http_routes()),
+            "http": self.server(self.ports.http, own.map(|_| self.permission()), own.map(|port| self.redirect(port))),
             "check": {
                 "listen": [unix(&Self::check(self.dir))],
                 "automatic_https": {"disable": true},
@@ -90,15 +92,15 @@ impl CaddyConfig<'_> {
         let mut apps = json!({
             "pki": {"certificate_authorities": {"local": {"install_trust": false}}},
         });
-        if let Some(port) = self.ports.https {
-            let mut https = self.server(port, self.https_routes());
+        if let Some(port) = own {
+            let mut https = self.server(port, None, self.dashboard());
             https["tls_connection_policies"] = json!([{}]);
             servers["https"] = https;
             apps["tls"] = self.certificates();
         }
         apps["http"] = json!({
             "http_port": self.ports.http,
-            "https_port": self.ports.https.unwrap_or(USUAL_HTTPS),
+            "https_port": own.unwrap_or(USUAL_HTTPS),
             "grace_period": GRACE,
             "servers": servers,
         });
@@ -149,12 +151,8 @@ impl CaddyConfig<'_> {
     /// programs of this machine come from the same address, but do not know the path.
     fn permission(&self) -> Value {
         let from = self.settings.own_ip().to_string();
-        let permitted = self.marked(
-            "domain",
-            "{http.request.uri.query.domain}",
-            super::route_table::PERMITTED,
-            vec![said("yes")],
-        );
+        let domain = "{http.request.uri.query.domain}";
+        let permitted = self.find("domain", domain, route_table::PERMITTED, "", vec![said("yes")]);
         json!({
             "match": [{"path": [format!("/{}", self.secret)], "remote_ip": {"ranges": [from]}}],
             "handle": [{"handler": "subroute", "routes": [permitted, unknown()]}],
@@ -162,7 +160,13 @@ impl CaddyConfig<'_> {
         })
     }
 
-    fn server(&self, port: u16, routes: Vec<Value>) -> Value {
+    /// A listener for visitors, with routes that are looked at before the visitor is known, and
+    /// before the app is.
+    fn server(&self, port: u16, first: Option<Value>, then: Option<Value>) -> Value {
+        let mut routes: Vec<Value> = first.into_iter().chain([usual_host()]).collect();
+        routes.extend(client_headers::find(&self.settings.trust));
+        routes.extend(then);
+        routes.extend([self.lookup(self.targets()), unknown()]);
         let listen = match self.settings.bind {
             Some(ip) => SocketAddr::new(ip, port).to_string(),
             None => format!(":{port}"),
@@ -184,57 +188,24 @@ impl CaddyConfig<'_> {
         })
     }
 
-    fn first_routes(&self) -> Vec<Value> {
-        let mut routes = vec![usual_host()];
-        routes.extend(client_headers::find(&self.settings.trust));
-        routes
-    }
-
-    fn http_routes(&self) -> Vec<Value> {
-        let mut routes = self.first_routes();
-        if let Some(port) = self.ports.https {
-            routes.insert(0, self.permission());
-            let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
-            let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
-            let redirect = json!({
-                // Who came to a trusted proxy over HTTPS is where he should be.
-                "match": [{"vars": {client_headers::SCHEME: ["http"]}}],
-                "handle": [{
-                    "handler": "static_response", "status_code": 308,
-                    "headers": {"Location": [there]},
-                }],
-                "terminal": true,
-            });
-            let host = "{http.request.host}";
-            routes.push(self.marked("plain", host, super::route_table::ENCRYPTED, vec![redirect]));
-        }
-        routes.push(self.lookup(self.targets()));
-        routes.push(unknown());
-        routes
-    }
-
-    fn https_routes(&self) -> Vec<Value> {
-        let mut routes = self.first_routes();
-        if let Some(dashboard) = &self.settings.dashboard_domain {
-            routes.push(json!({
-                "match": [{"host": [dashboard]}],
-                "handle": [self.dashboard()],
-                "terminal": true,
-            }));
-        }
-        routes.push(self.lookup(self.targets()));
-        routes.push(unknown());
-        routes
+    /// Sends who came in the clear to the host's HTTPS, where it has that.
+    fn redirect(&self, port: u16) -> Value {
+        let port = if port == USUAL_HTTPS { String::new() } else { format!(":{port}") };
+        let there = format!("https://{{http.request.host}}{port}{{http.request.uri}}");
+        let redirect = json!({
+            // Who came to a trusted proxy over HTTPS is where he should be.
+            "match": [{"vars": {client_headers::SCHEME: ["http"]}}],
+            "handle": [{
+                "handler": "static_response", "status_code": 308, "headers": {"Location": [there]},
+            }],
+            "terminal": true,
+        });
+        self.find("plain", "{http.request.host}", route_table::ENCRYPTED, "", vec![redirect])
     }
 
     /// Finds the newest file of the host that is asked for.
     fn lookup(&self, found: Vec<Value>) -> Value {
-        self.find("host", "{http.request.host}", super::route_table::HOSTS, "/*", found)
-    }
-
-    /// Goes on where a host has a file of its own in this directory of the table.
-    fn marked(&self, name: &str, host: &str, dir: &str, found: Vec<Value>) -> Value {
-        self.find(name, host, dir, "", found)
+        self.find("host", "{http.request.host}", route_table::HOSTS, "/*", found)
     }
 
     /// Looks for a host in a directory. A host is letters, digits, dashes and dots: nothing
@@ -267,12 +238,13 @@ impl CaddyConfig<'_> {
         ]
     }
 
-    /// Cookies mean nothing to the dashboard. What another host below the same domain has set
-    /// for all of them would make its requests too large for the gate.
-    fn dashboard(&self) -> Value {
+    /// The dashboard, if it has a host. Cookies mean nothing to it. What another host below the
+    /// same domain has set for all of them would make its requests too large for the gate.
+    fn dashboard(&self) -> Option<Value> {
+        let host = self.settings.dashboard_domain.as_ref()?;
         let mut proxy = self.proxy(&unix(self.front));
         proxy["headers"]["request"]["delete"] = json!(["Cookie"]);
-        proxy
+        Some(json!({"match": [{"host": [host]}], "handle": [proxy], "terminal": true}))
     }
 
     fn proxy(&self, dial: &str) -> Value {

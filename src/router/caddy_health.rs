@@ -1,14 +1,13 @@
 //! Watches Caddy: whether it is there, answers, and does what it was told.
 
 use super::caddy_config::CaddyConfig;
-use super::route_table::{RouteEntry, RouteTable};
 use super::{RouterState, admin_client, caddy};
 use crate::proc::{Cancel, Running, wait_any};
 use crate::sync::lock;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time between two questions.
@@ -40,12 +39,12 @@ pub enum Seen {
     BetterPorts,
 }
 
-/// Asks Caddy whether it serves, and what it does with a host.
+/// Asks Caddy whether it serves, and what it does with a host; and what is known of it.
 pub struct CaddyHealth {
     /// The router's directory.
     pub dir: PathBuf,
     /// What the router is doing.
-    pub state: Arc<Mutex<RouterState>>,
+    pub state: Mutex<RouterState>,
     /// Ends whatever waits.
     pub stop: Cancel,
 }
@@ -83,42 +82,36 @@ impl CaddyHealth {
 
     /// Whether it takes requests as it should.
     pub fn is_serving(&self) -> bool {
-        self.found(NO_HOST).is_ok_and(|answer| answer.status == 404)
+        self.found(NO_HOST).is_ok_and(|(status, _)| status == 404)
     }
 
-    fn found(&self, host: &str) -> io::Result<admin_client::Answer> {
-        admin_client::ask(&CaddyConfig::check(&self.dir), "GET", host, "/", b"", ANSWER, &self.stop)
+    fn found(&self, host: &str) -> io::Result<(u16, String)> {
+        admin_client::ask(&CaddyConfig::check(&self.dir), "GET /", host, "", ANSWER, &self.stop)
     }
 
-    /// Waits until the router is seen to follow a change of the table. `Some` says why there is
-    /// no router to ask. The app's host is asked for anew each time, for its owner may
-    /// rename it meanwhile; and when the process before ends in this moment and leads the
-    /// app's requests nowhere, `point` makes the change once more.
+    /// Waits until the router is seen to follow a change of the table, which `point` makes and
+    /// names. `Some` says why there is no router to ask. The app's host is asked for anew each
+    /// time, for its owner may rename it meanwhile; and the change is made once more when the
+    /// process before ends in this moment and leads the app's requests nowhere.
     pub fn confirm(
         &self,
-        table: &RouteTable,
         host: &dyn Fn() -> Result<String, String>,
-        entry: &mut RouteEntry,
-        point: &dyn Fn() -> Result<RouteEntry, String>,
+        point: &mut dyn FnMut() -> Result<String, String>,
     ) -> Result<Option<String>, String> {
         let until = Instant::now() + CONFIRMING;
         loop {
             let host = host()?;
-            if table.is_overtaken(entry) {
-                *entry = point()?;
-            }
-            let expected = format!("/{host}/{}", entry.name);
+            let expected = format!("/{host}/{}", point()?);
             let answer = self.found(&host);
-            if answer.as_ref().is_ok_and(|a| a.status == 200 && a.body == expected) {
+            if answer.as_ref().is_ok_and(|(status, body)| *status == 200 && *body == expected) {
                 return Ok(None);
             }
-            let state = lock(&self.state).clone();
-            if let RouterState::Missing(why) = state {
-                return Ok(Some(why));
+            if let RouterState::Missing(why) = &*lock(&self.state) {
+                return Ok(Some(why.clone()));
             }
             if Instant::now() > until || self.stop.is_cancelled() {
                 let why = match answer {
-                    Ok(answer) => format!("it answers {} {}", answer.status, answer.body.trim()),
+                    Ok((status, body)) => format!("it answers {status} {}", body.trim()),
                     Err(error) => error.to_string(),
                 };
                 return Err(format!("the router did not confirm the new route: {why}"));

@@ -6,19 +6,18 @@
 //! cannot have one would be a new order at the authority, which soon takes none from anybody
 //! here; so such a name is permitted one only while this visitor knocks, more and more seldom.
 
-use super::caddy_health::NO_HOST;
+use super::caddy_health::{CaddyHealth, NO_HOST};
 use super::route_table::RouteTable;
 use super::settings::Settings;
 use super::{RouterState, certificates};
-use crate::proc::{Cancel, Exec, find};
-use crate::sync::{lock, wait_until};
+use crate::proc::{Cancel, Exec, find, wait_any};
+use crate::sync::lock;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Names that are looked at beside one another: one that waits for an authority keeps few others waiting.
@@ -43,8 +42,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
 const RENEWED: Duration = Duration::from_secs(12 * 60 * 60);
 /// How long a file of a certificate has not been written to when nobody writes it any more.
 const WRITTEN: Duration = Duration::from_secs(5);
-/// Bytes at the end of the router's log in which it says why.
-const LOG: u64 = 256 * 1024;
 /// Characters of its reason.
 const REASON: usize = 400;
 
@@ -69,52 +66,44 @@ pub struct Name {
     pub resolves: Option<Vec<IpAddr>>,
 }
 
-/// A name and when it is looked at next; never by two at once.
+/// A name and when it is looked at next.
 #[derive(Debug)]
 struct Watched {
     due: Instant,
-    busy: bool,
     /// When the handshakes began that have not succeeded yet.
-    began: Option<(Instant, SystemTime)>,
+    began: Option<SystemTime>,
     /// When it was last given up, and for how long.
     failed: Option<(Instant, Duration)>,
     known: Name,
 }
 
-impl Watched {
-    fn new() -> Self {
-        let known = Name::default();
-        Self { due: Instant::now(), busy: false, began: None, failed: None, known }
-    }
-}
-
 /// The names.
 #[derive(Debug, Default)]
-pub struct Names {
-    all: Mutex<BTreeMap<String, Watched>>,
-    changed: Condvar,
-}
+pub struct Names(Mutex<BTreeMap<String, Watched>>);
 
 impl Names {
     /// Looks after these names, and no others.
     pub fn follow(&self, hosts: &BTreeSet<String>) {
-        let mut all = lock(&self.all);
+        let mut all = lock(&self.0);
         all.retain(|host, _| hosts.contains(host));
         for host in hosts {
-            all.entry(host.clone()).or_insert_with(Watched::new);
+            all.entry(host.clone()).or_insert_with(|| Watched {
+                due: Instant::now(),
+                began: None,
+                failed: None,
+                known: Name::default(),
+            });
         }
-        drop(all);
-        self.changed.notify_all();
     }
 
     /// What is known of a name; nothing of one that needs no certificate.
     pub fn known(&self, host: &str) -> Option<Name> {
-        lock(&self.all).get(host).map(|watched| watched.known.clone())
+        lock(&self.0).get(host).map(|watched| watched.known.clone())
     }
 
     /// The first name whose certificate cannot be had, and how many there are.
     pub fn missing(&self) -> Option<(String, String, usize)> {
-        let all = lock(&self.all);
+        let all = lock(&self.0);
         let mut missing = all.iter().filter_map(|(host, watched)| {
             let Certificate::Missing(why) = &watched.known.certificate else { return None };
             Some((host.clone(), why.clone()))
@@ -123,45 +112,21 @@ impl Names {
         Some((host, why, 1 + missing.count()))
     }
 
-    /// Has everybody who waits for a name look whether the server stops.
-    pub fn wake(&self) {
-        drop(lock(&self.all));
-        self.changed.notify_all();
-    }
-
-    /// Waits for a name that is due; none when the server stops.
-    fn next(&self, stop: &Cancel) -> Option<String> {
-        let mut all = lock(&self.all);
-        while !stop.is_cancelled() {
-            let idle = all.iter_mut().filter(|(_, watched)| !watched.busy);
-            let first = idle.min_by_key(|(_, watched)| watched.due);
-            let now = Instant::now();
-            let until = match first {
-                Some((host, watched)) if watched.due <= now => {
-                    watched.busy = true;
-                    return Some(host.clone());
-                }
-                Some((_, watched)) => watched.due,
-                None => now + RENEWED,
-            };
-            let mut asleep = true;
-            all = wait_until(until, &self.changed, all, |_| std::mem::take(&mut asleep));
-        }
-        None
+    /// The name that is due first, which is not due again while it is looked at.
+    fn due(&self) -> Option<String> {
+        let mut all = lock(&self.0);
+        let (host, watched) = all.iter_mut().min_by_key(|(_, watched)| watched.due)?;
+        let now = Instant::now();
+        (watched.due <= now).then(|| {
+            watched.due = now + RENEWED;
+            host.clone()
+        })
     }
 
     /// Changes what is known of a name, if it is still there.
     fn change<T>(&self, host: &str, change: impl FnOnce(&mut Watched) -> T) -> Option<T> {
-        lock(&self.all).get_mut(host).map(change)
+        lock(&self.0).get_mut(host).map(change)
     }
-}
-
-/// Whether a name's certificate is to be asked for.
-enum Due {
-    /// Yes, in tries that began then.
-    Now((Instant, SystemTime)),
-    /// Not yet: it was given up a moment ago.
-    Later,
 }
 
 /// Looks after the names.
@@ -170,12 +135,8 @@ pub struct CertificateWatch {
     pub settings: Arc<Settings>,
     /// Where names are permitted a certificate.
     pub table: Arc<RouteTable>,
-    /// The router's directory.
-    pub dir: PathBuf,
-    /// What the router is doing.
-    pub state: Arc<Mutex<RouterState>>,
-    /// Ends whatever waits.
-    pub stop: Cancel,
+    /// The router, as it is now.
+    pub health: Arc<CaddyHealth>,
     /// The names that need a certificate.
     pub names: Names,
 }
@@ -183,46 +144,48 @@ pub struct CertificateWatch {
 impl CertificateWatch {
     /// Looks after names until the server stops.
     pub fn run(&self) {
-        while let Some(host) = self.names.next(&self.stop) {
+        while !self.health.stop.is_cancelled() {
+            let Some(host) = self.names.due() else {
+                let _ = wait_any(&[self.health.stop.as_fd()], SOON);
+                continue;
+            };
             let pause = self.look_after(&host);
-            self.names.change(&host, |watched| {
-                watched.busy = false;
-                watched.due = Instant::now() + pause;
-            });
+            self.names.change(&host, |watched| watched.due = Instant::now() + pause);
         }
     }
 
     /// Looks after one name; how long it may then be left alone.
     fn look_after(&self, host: &str) -> Duration {
-        let RouterState::Running { ports, .. } = *lock(&self.state) else { return SOON };
+        let RouterState::Running { ports, .. } = *lock(&self.health.state) else { return SOON };
         let Some(port) = ports.https else {
             let why = "the router has no port for HTTPS".to_owned();
             self.names.change(host, |name| name.known.certificate = Certificate::Missing(why));
             return SOON;
         };
-        let resolves = (!self.settings.is_own(host)).then(|| resolve(host, &self.stop));
-        let due = self.names.change(host, |name| {
+        let resolves = (!self.settings.is_own(host)).then(|| resolve(host, &self.health.stop));
+        let began = self.names.change(host, |name| {
             let here = |ips: &Option<Vec<IpAddr>>| {
                 ips.as_ref().is_some_and(|ips| lead_here(ips, &[]) == Some(true))
             };
             let moved = here(&resolves) && !here(&name.known.resolves);
             name.known.resolves = resolves;
+            // One that was given up a moment ago is not asked for yet.
             let rests = name.failed.is_some_and(|(at, pause)| at.elapsed() < pause);
-            let began = (Instant::now(), SystemTime::now());
-            if rests && !moved { Due::Later } else { Due::Now(*name.began.get_or_insert(began)) }
+            (!rests || moved).then(|| *name.began.get_or_insert_with(SystemTime::now))
         });
-        match due {
+        match began {
             None => SOON,
-            Some(Due::Later) => RESOLVED,
-            Some(Due::Now(began)) => self.knock(host, port, began),
+            Some(None) => RESOLVED,
+            Some(Some(began)) => self.knock(host, port, began),
         }
     }
 
-    /// Asks the router for a name's certificate, as a visitor does.
-    fn knock(&self, host: &str, port: u16, (began, at): (Instant, SystemTime)) -> Duration {
+    /// Asks the router for a name's certificate, as a visitor does, in tries that began then.
+    fn knock(&self, host: &str, port: u16, began: SystemTime) -> Duration {
         self.permit(host, true);
-        let answer = shake_hands(host, SocketAddr::new(self.settings.own_ip(), port), &self.stop);
-        if self.stop.is_cancelled() {
+        let answer =
+            shake_hands(host, SocketAddr::new(self.settings.own_ip(), port), &self.health.stop);
+        if self.health.stop.is_cancelled() {
             return SOON;
         }
         let Err(sentence) = answer else {
@@ -232,12 +195,13 @@ impl CertificateWatch {
             });
             return RENEWED;
         };
-        if certificates::discard_broken(&self.dir, Some(host), WRITTEN) {
+        if certificates::discard_broken(&self.health.dir, Some(host), WRITTEN) {
             return SOON;
         }
-        let why = match self.reason(host, at) {
+        let why = match self.reason(host, began) {
             Some(why) => why,
-            None if began.elapsed() < AT_IT => return SOON,
+            // A clock that was set back says nothing.
+            None if began.elapsed().is_ok_and(|time| time < AT_IT) => return SOON,
             None => sentence,
         };
         self.permit(host, false);
@@ -260,19 +224,17 @@ impl CertificateWatch {
     /// What the router has last said of a name since then.
     fn reason(&self, host: &str, since: SystemTime) -> Option<String> {
         let since = since.duration_since(UNIX_EPOCH).ok()?.as_secs_f64();
-        let text = end_of(&self.dir.join("caddy.log")).ok()?;
-        text.lines().rev().find_map(|line| said_of(line, host, since))
+        // It never has more than a MiB.
+        let text = fs::read(self.health.dir.join("caddy.log")).ok()?;
+        String::from_utf8_lossy(&text).lines().rev().find_map(|line| said_of(line, host, since))
     }
 }
 
 /// Whether a certificate for this name is presented at an address. What the router serves
 /// then is not asked for: it has no such host.
 fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), String> {
-    let ip = match at.ip() {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("[{ip}]"),
-    };
-    let port = at.port();
+    let (at, port) = (at.to_string(), at.port());
+    let (ip, _) = at.rsplit_once(':').unwrap_or_default();
     let seconds = HANDSHAKE.as_secs().to_string();
     let curl = Exec::new("curl")
         .args(["-q", "-sS", "-k", "--http1.1", "--noproxy", "*", "--max-time", &seconds])
@@ -339,15 +301,6 @@ fn is_public(ip: &IpAddr) -> bool {
     }
 }
 
-fn end_of(path: &Path) -> std::io::Result<String> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LOG)))?;
-    let mut bytes = Vec::new();
-    file.take(LOG).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
 /// The error in a line of the router's log, if that is about this name and as young.
 fn said_of(line: &str, host: &str, since: f64) -> Option<String> {
     let said: Value = serde_json::from_str(line).ok()?;
@@ -385,20 +338,15 @@ mod tests {
 
     #[test]
     fn names_come_when_they_are_due_and_never_twice_at_once() {
-        let (names, stop) = (Names::default(), Cancel::new().unwrap());
+        let names = Names::default();
         let set = |hosts: &[&str]| hosts.iter().map(|h| (*h).to_owned()).collect();
         names.follow(&set(&["a.test", "b.test"]));
-        let mut both = [names.next(&stop).unwrap(), names.next(&stop).unwrap()];
+        let mut both = [names.due().unwrap(), names.due().unwrap()];
         both.sort_unstable();
         assert_eq!(both, ["a.test", "b.test"]);
         names.follow(&set(&["b.test", "c.test"]));
-        assert_eq!(names.next(&stop).as_deref(), Some("c.test"), "b.test is at hand already");
+        assert_eq!(names.due().as_deref(), Some("c.test"), "b.test is at hand already");
+        assert_eq!(names.due(), None);
         assert_eq!((names.known("a.test"), names.missing()), (None, None));
-        std::thread::scope(|scope| {
-            let waits = scope.spawn(|| names.next(&stop));
-            stop.cancel();
-            names.wake();
-            assert_eq!(waits.join().unwrap(), None);
-        });
     }
 }

@@ -19,7 +19,7 @@
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId};
 use crate::sync::lock;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
@@ -62,16 +62,6 @@ impl Target {
     }
 }
 
-/// One change that was made, and can be taken back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteEntry {
-    app: AppId,
-    /// The file's name: what the router answers when it has seen the change.
-    pub name: String,
-    /// Whether it was made now; one that was there before is not taken back.
-    fresh: bool,
-}
-
 /// The directories.
 #[derive(Debug)]
 pub struct RouteTable {
@@ -100,16 +90,18 @@ impl RouteTable {
         })
     }
 
-    /// Leads an app's requests somewhere else, at once.
+    /// Leads an app's requests somewhere else, at once. Answers the file's name, which the
+    /// router answers when it has seen the change, and whether it was made now: one that was
+    /// there before is not to be taken back.
     ///
     /// # Errors
     /// When the file cannot be made; everything is then as it was.
-    pub fn point(&self, app: &AppId, target: &Target) -> io::Result<RouteEntry> {
+    pub fn point(&self, app: &AppId, target: &Target) -> io::Result<(String, bool)> {
         let _held = lock(&self.changing);
         self.point_now(app, target)
     }
 
-    fn point_now(&self, app: &AppId, target: &Target) -> io::Result<RouteEntry> {
+    fn point_now(&self, app: &AppId, target: &Target) -> io::Result<(String, bool)> {
         let dir = self.apps.join(app.as_str());
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let names = sorted(&dir)?;
@@ -117,56 +109,41 @@ impl RouteTable {
         if let Some(name) = names.first()
             && name.split_once('.').is_some_and(|(_, rest)| rest == suffix)
         {
-            return Ok(RouteEntry { app: app.clone(), name: name.clone(), fresh: false });
+            return Ok((name.clone(), false));
         }
         let last = names.first().and_then(|name| name.split('.').next()?.parse::<u64>().ok());
         let number = last.map_or(FIRST, |n| n.saturating_sub(1));
         let name = format!("{number:0DIGITS$}.{suffix}");
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join(&name))?;
+        mark(&dir.join(&name))?;
         for old in names.iter().skip(KEPT - 1) {
             gone_is_fine(fs::remove_file(dir.join(old)))?;
         }
-        Ok(RouteEntry { app: app.clone(), name, fresh: true })
+        Ok((name, true))
     }
 
-    /// Whether another change of the same app has come after this one.
-    #[must_use]
-    pub fn is_overtaken(&self, entry: &RouteEntry) -> bool {
-        let names = sorted(&self.apps.join(entry.app.as_str())).unwrap_or_default();
-        names.first().is_some_and(|first| *first != entry.name)
-    }
-
-    /// Undoes a change: what was in force before is in force again.
+    /// Undoes a change by its name: what was in force before is in force again.
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub fn take_back(&self, entry: &RouteEntry) -> io::Result<()> {
-        if !entry.fresh {
-            return Ok(());
-        }
+    pub fn take_back(&self, app: &AppId, name: &str) -> io::Result<()> {
         let _held = lock(&self.changing);
-        gone_is_fine(fs::remove_file(self.apps.join(entry.app.as_str()).join(&entry.name)))
+        gone_is_fine(fs::remove_file(self.apps.join(app.as_str()).join(name)))
     }
 
-    /// Gives an app these host names, and takes all others from it.
+    /// Leads each of these host names to its app, and no other.
     ///
     /// # Errors
     /// When a link cannot be made or removed.
-    pub fn name(&self, app: &AppId, hosts: &[String]) -> io::Result<()> {
+    pub fn name(&self, hosts: &BTreeMap<String, AppId>) -> io::Result<()> {
         let _held = lock(&self.changing);
-        self.name_now(app, hosts)
-    }
-
-    fn name_now(&self, app: &AppId, hosts: &[String]) -> io::Result<()> {
-        let target = Path::new("../apps").join(app.as_str());
-        let dir = self.apps.join(app.as_str());
-        if !hosts.is_empty() && (!dir.is_dir() || sorted(&dir)?.is_empty()) {
-            self.point_now(app, &Target::Down)?;
-        }
-        for host in hosts {
+        for (host, app) in hosts {
+            let target = Path::new("../apps").join(app.as_str());
             let link = self.hosts.join(host);
-            if fs::read_link(&link).is_ok_and(|t| t == target) {
+            if fs::read_link(&link).is_ok_and(|there| there == target) {
                 continue;
+            }
+            if sorted(&self.apps.join(app.as_str())).unwrap_or_default().is_empty() {
+                self.point_now(app, &Target::Down)?;
             }
             // No host begins with a dot, so nobody asks for this one.
             let fresh = self.hosts.join(format!(".{host}"));
@@ -174,11 +151,8 @@ impl RouteTable {
             symlink(&target, &fresh)?;
             fs::rename(&fresh, &link)?;
         }
-        for name in sorted(&self.hosts)? {
-            let link = self.hosts.join(&name);
-            if !hosts.contains(&name) && fs::read_link(&link).is_ok_and(|t| t == target) {
-                gone_is_fine(fs::remove_file(&link))?;
-            }
+        for name in sorted(&self.hosts)?.iter().filter(|name| !hosts.contains_key(*name)) {
+            gone_is_fine(fs::remove_file(self.hosts.join(name)))?;
         }
         Ok(())
     }
@@ -190,18 +164,15 @@ impl RouteTable {
     /// When a file cannot be made or removed.
     pub fn encrypt(&self, hosts: &BTreeSet<String>) -> io::Result<()> {
         let _held = lock(&self.changing);
-        let mut there = BTreeSet::new();
-        for name in sorted(&self.encrypted)?.into_iter().chain(sorted(&self.permitted)?) {
-            if hosts.contains(&name) {
-                there.insert(name);
-                continue;
-            }
-            gone_is_fine(fs::remove_file(self.permitted.join(&name)))?;
-            gone_is_fine(fs::remove_file(self.encrypted.join(&name)))?;
+        let there: BTreeSet<String> = sorted(&self.encrypted)?.into_iter().collect();
+        // In this order none is permitted that is not there, whenever it is interrupted.
+        for host in there.difference(hosts) {
+            gone_is_fine(fs::remove_file(self.permitted.join(host)))?;
+            gone_is_fine(fs::remove_file(self.encrypted.join(host)))?;
         }
         for host in hosts.difference(&there) {
-            mark(&self.permitted.join(host))?;
             mark(&self.encrypted.join(host))?;
+            mark(&self.permitted.join(host))?;
         }
         Ok(())
     }
@@ -219,35 +190,23 @@ impl RouteTable {
         gone_is_fine(fs::remove_file(self.permitted.join(host)))
     }
 
-    /// Forgets an app: its names first, so that none leads nowhere.
+    /// Forgets where an app's requests go. A name that still leads to it leads nowhere.
     ///
     /// # Errors
     /// When something cannot be removed.
     pub fn forget(&self, app: &AppId) -> io::Result<()> {
         let _held = lock(&self.changing);
-        self.name_now(app, &[])?;
         gone_is_fine(fs::remove_dir_all(self.apps.join(app.as_str())))
     }
 
-    /// Forgets every app that is not among these.
+    /// Forgets every app that is not known by its id.
     ///
     /// # Errors
     /// As [`RouteTable::forget`].
-    pub fn keep_only(&self, apps: &[AppId]) -> io::Result<()> {
-        for name in sorted(&self.apps)? {
-            match AppId::parse(&name) {
-                Ok(app) if apps.contains(&app) => {}
-                Ok(app) => self.forget(&app)?,
-                Err(_) => fs::remove_dir_all(self.apps.join(name))?,
-            }
-        }
-        for name in sorted(&self.hosts)? {
-            let link = self.hosts.join(&name);
-            if name.starts_with('.') || !link.exists() {
-                gone_is_fine(fs::remove_file(link))?;
-            }
-        }
-        Ok(())
+    pub fn keep_only(&self, is_known: impl Fn(&str) -> bool) -> io::Result<()> {
+        let _held = lock(&self.changing);
+        let mut unknown = sorted(&self.apps)?.into_iter().filter(|name| !is_known(name));
+        unknown.try_for_each(|name| fs::remove_dir_all(self.apps.join(name)))
     }
 }
 
@@ -292,11 +251,16 @@ mod tests {
         AppId::parse(text).unwrap()
     }
 
+    fn name(table: &RouteTable, hosts: &[(&str, &AppId)]) {
+        let hosts = hosts.iter().map(|(host, app)| ((*host).to_owned(), (*app).clone()));
+        table.name(&hosts.collect()).unwrap();
+    }
+
     #[test]
     fn the_newest_change_comes_first_and_the_one_before_stays_for_a_while() {
         let (table, _dir) = table();
         let shop = app("aaaaaaaaaa");
-        table.name(&shop, &["shop.localhost".to_owned()]).unwrap();
+        name(&table, &[("shop.localhost", &shop)]);
         for port in 20_000..20_040 {
             table.point(&shop, &Target::Process(port)).unwrap();
             assert_eq!(found(&table, "shop.localhost"), Some(format!("p.{port}")));
@@ -304,21 +268,20 @@ mod tests {
         let names = sorted(&table.apps.join(shop.as_str())).unwrap();
         assert_eq!(names.len(), KEPT);
         let again = table.point(&shop, &Target::Process(20_039)).unwrap();
-        assert_eq!(again.name, names[0], "nothing changes when nothing is to change");
-        table.take_back(&again).unwrap();
-        assert_eq!(found(&table, "shop.localhost").as_deref(), Some("p.20039"));
+        assert_eq!(again, (names[0].clone(), false), "nothing changes when nothing is to change");
     }
 
     #[test]
     fn a_change_that_is_taken_back_leaves_what_was_before() {
         let (table, _dir) = table();
         let shop = app("aaaaaaaaaa");
-        table.name(&shop, &["shop.localhost".to_owned()]).unwrap();
+        name(&table, &[("shop.localhost", &shop)]);
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"), "a new app is down");
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
-        let entry = table.point(&shop, &Target::Files(shop.clone(), deploy)).unwrap();
+        let (made, fresh) = table.point(&shop, &Target::Files(shop.clone(), deploy)).unwrap();
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("s.aaaaaaaaaa.bbbbbbbbbb"));
-        table.take_back(&entry).unwrap();
+        assert!(fresh);
+        table.take_back(&shop, &made).unwrap();
         assert_eq!(found(&table, "shop.localhost").as_deref(), Some("d"));
     }
 
@@ -326,32 +289,28 @@ mod tests {
     fn a_change_that_was_overtaken_is_made_again() {
         let (table, _dir) = table();
         let shop = app("aaaaaaaaaa");
-        table.point(&shop, &Target::Process(1)).unwrap();
-        let entry = table.point(&shop, &Target::Process(2)).unwrap();
-        assert!(!table.is_overtaken(&entry));
+        let first = table.point(&shop, &Target::Process(1)).unwrap();
+        assert_eq!(table.point(&shop, &Target::Process(1)).unwrap(), (first.0.clone(), false));
         table.point(&shop, &Target::Down).unwrap();
-        assert!(table.is_overtaken(&entry));
-        let again = table.point(&shop, &Target::Process(2)).unwrap();
-        assert!(table.is_overtaken(&entry) && !table.is_overtaken(&again));
-        table.forget(&shop).unwrap();
-        assert!(!table.is_overtaken(&again), "an app that is gone is not brought back");
+        let again = table.point(&shop, &Target::Process(1)).unwrap();
+        assert!(again.1 && again.0 < first.0, "it comes before the other");
     }
 
     #[test]
     fn changes_of_one_app_at_once_neither_fail_nor_mix() {
         let (table, _dir) = table();
         let shop = app("aaaaaaaaaa");
-        let all = ["a.test".to_owned(), "b.test".to_owned()];
+        let all = ["a.test", "b.test"];
         std::thread::scope(|scope| {
             for thread in 0..4_u16 {
-                let (table, shop, all) = (&table, &shop, &all);
+                let (table, shop) = (&table, &shop);
                 scope.spawn(move || {
                     for turn in 0..100 {
                         let port = 20_000 + 1000 * thread + turn;
-                        let entry = table.point(shop, &Target::Process(port)).unwrap();
-                        table.name(shop, &all[..1 + usize::from(turn % 2)]).unwrap();
+                        let (made, _) = table.point(shop, &Target::Process(port)).unwrap();
+                        name(table, &all.map(|host| (host, shop))[..1 + usize::from(turn % 2)]);
                         match turn % 10 {
-                            3 => table.take_back(&entry).unwrap(),
+                            3 => table.take_back(shop, &made).unwrap(),
                             7 => table.forget(shop).unwrap(),
                             _ => {}
                         }
@@ -360,7 +319,7 @@ mod tests {
             }
         });
         table.point(&shop, &Target::Process(1)).unwrap();
-        table.name(&shop, &all).unwrap();
+        name(&table, &all.map(|host| (host, &shop)));
         let names = sorted(&table.apps.join(shop.as_str())).unwrap();
         assert!(names.len() <= KEPT, "{names:?}");
         assert_eq!(found(&table, "b.test").as_deref(), Some("p.1"));
@@ -391,16 +350,16 @@ mod tests {
         let (one, two) = (app("aaaaaaaaaa"), app("bbbbbbbbbb"));
         table.point(&one, &Target::Process(1)).unwrap();
         table.point(&two, &Target::Process(2)).unwrap();
-        table.name(&one, &["a.test".into(), "b.test".into()]).unwrap();
-        table.name(&two, &["b.test".into(), "c.test".into()]).unwrap();
+        name(&table, &[("a.test", &one), ("b.test", &two), ("c.test", &two)]);
         let seen = |host| found(&table, host);
         assert_eq!(seen("a.test").as_deref(), Some("p.1"));
         assert_eq!(seen("b.test").as_deref(), Some("p.2"));
-        table.name(&one, &[]).unwrap();
+        name(&table, &[("b.test", &one), ("c.test", &two)]);
         assert_eq!(seen("a.test"), None);
-        assert_eq!(seen("b.test").as_deref(), Some("p.2"), "not ours to take");
-        table.keep_only(&[one]).unwrap();
-        assert_eq!((seen("b.test"), seen("c.test")), (None, None));
+        assert_eq!(seen("b.test").as_deref(), Some("p.1"));
+        table.keep_only(|id| id == one.as_str()).unwrap();
+        assert_eq!((seen("b.test").as_deref(), seen("c.test")), (Some("p.1"), None));
+        name(&table, &[]);
         assert_eq!(sorted(&table.hosts).unwrap(), Vec::<String>::new());
     }
 }

@@ -3,6 +3,7 @@
 use super::ports::Ports;
 use crate::model::{AppName, Trust};
 use crate::store::App;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What the owner has set.
@@ -71,64 +72,44 @@ impl Settings {
         format!("{}.{}", name.as_str(), self.base_domain)
     }
 
-    fn host(&self, app: &App) -> String {
-        self.host_of(&app.name)
-    }
-
-    /// All host names of an app.
+    /// Where each host name leads among these apps: what an app gets by its name leads to no
+    /// other app that has it as a domain. `BASE_DOMAIN` may be set after the app got its
+    /// domains, and a host must not lead now here, now there.
     #[must_use]
-    pub fn hosts(&self, app: &App) -> Vec<String> {
-        let own = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
-        std::iter::once(self.host(app)).chain(own).collect()
+    pub fn leading<'a>(&self, apps: &'a [App]) -> BTreeMap<String, &'a App> {
+        let own = |app: &'a App| {
+            app.settings.domains.iter().map(move |domain| (domain.as_str().to_owned(), app))
+        };
+        // The later ones count.
+        let names = apps.iter().map(|app| (self.host_of(&app.name), app));
+        apps.iter().flat_map(own).chain(names).collect()
     }
 
-    /// The host names that lead to an app, among these apps: all of its own but what another
-    /// one gets by its name. `BASE_DOMAIN` may be set after the app got its domains, and a
-    /// host must not lead now here, now there.
-    #[must_use]
-    pub fn leading_to(&self, app: &App, all: &[&App]) -> Vec<String> {
-        let mut hosts = self.hosts(app);
-        hosts.retain(|host| self.named(host, all).is_none_or(|other| other.id == app.id));
-        hosts
-    }
-
-    /// The app whose name gives it this host.
-    fn named<'a>(&self, host: &str, all: &[&'a App]) -> Option<&'a App> {
-        let name = self.name_in(host)?;
-        all.iter().find(|app| app.name.as_str() == name).copied()
-    }
-
-    /// What an app is called that gets this host by its name, if there is one.
-    fn name_in<'h>(&self, host: &'h str) -> Option<&'h str> {
-        host.strip_suffix(self.base_domain.as_str())?.strip_suffix('.')
-    }
-
-    /// Whether an app has a domain that another one could get by its name.
-    #[must_use]
-    pub fn is_contested(&self, app: &App) -> bool {
-        app.settings.domains.iter().any(|domain| self.name_in(domain.as_str()).is_some())
-    }
-
-    /// Why an app does not answer at one of its hosts: `DASHBOARD_DOMAIN` or `BASE_DOMAIN`
+    /// Why apps do not answer at one of their hosts: `DASHBOARD_DOMAIN` or `BASE_DOMAIN`
     /// may be set after the app got its names.
     #[must_use]
-    pub fn host_conflict(&self, app: &App, all: &[&App]) -> Option<String> {
-        let name = app.name.as_str();
-        let hosts = self.hosts(app);
-        if let Some(domain) = self.dashboard_domain.as_ref().filter(|domain| hosts.contains(domain))
-        {
-            return Some(format!(
-                "{domain} is where the dashboard answers, so app {name} does not; give the app \
-                 another name or domain, or set DASHBOARD_DOMAIN to another host name"
-            ));
-        }
-        let other = |host: &String| Some((host.clone(), self.named(host, all)?));
-        let (host, other) = hosts.iter().filter_map(other).find(|(_, other)| other.id != app.id)?;
-        let other = other.name.as_str();
-        Some(format!(
-            "{host} is where app {other} answers, so app {name} does not; give app {name} another \
-             domain, or app {other} another name"
-        ))
+    pub fn host_conflicts(&self, apps: &[App]) -> Vec<String> {
+        let leading = self.leading(apps);
+        let conflict = |app: &App, host: &str| {
+            let name = app.name.as_str();
+            if self.dashboard_domain.as_deref() == Some(host) {
+                return Some(format!(
+                    "{host} is where the dashboard answers, so app {name} does not; give the app \
+                     another name or domain, or set DASHBOARD_DOMAIN to another host name"
+                ));
+            }
+            let other = leading.get(host).filter(|other| other.id != app.id)?.name.as_str();
+            Some(format!(
+                "{host} is where app {other} answers, so app {name} does not; give app {name} \
+                 another domain, or app {other} another name"
+            ))
+        };
+        let conflicts = apps.iter().filter_map(|app| {
+            let mut domains = app.settings.domains.iter();
+            conflict(app, &self.host_of(&app.name))
+                .or_else(|| domains.find_map(|domain| conflict(app, domain.as_str())))
+        });
+        conflicts.collect()
     }
 
     /// Why apps can keep the owner's browser out of the dashboard. A browser takes no cookie

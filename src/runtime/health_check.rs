@@ -5,9 +5,10 @@
 
 use super::instance::Instance;
 use super::tcp_sockets::{Listener, held_by, listeners};
+use crate::http_client::{Answer, Patience};
 use crate::model::{HealthPath, HealthTimeout};
 use crate::proc::{Cancel, Exit, wait_any};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -31,11 +32,8 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// How long a connection may take: over loopback the kernel makes it, or refuses it, at once.
 const CONNECTING: Duration = Duration::from_secs(1);
 
-/// Bytes of an answer's first line that are read.
-const FIRST_LINE: usize = 256;
-
 /// How much of the rest is taken, and for how long, so that an app sees no broken connection.
-const REST: u64 = 64 << 10;
+const REST: usize = 64 << 10;
 const REST_TIME: Duration = Duration::from_millis(50);
 
 /// What is wrong with an app that takes its time.
@@ -240,7 +238,7 @@ impl HealthCheck<'_> {
         late: bool,
         there_since: &mut Option<Instant>,
         until: Instant,
-        instance: &mut Instance,
+        instance: &Instance,
         cancel: &Cancel,
     ) -> Look {
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), self.port);
@@ -263,8 +261,8 @@ impl HealthCheck<'_> {
             _ => until.min(now + ANSWER),
         };
         let until = until.max(now + EVERY);
-        let mut go_on = || instance.try_wait().is_none() && !cancel.is_cancelled();
-        match get(stream, self.path.as_str(), &self.visit, until, &mut go_on) {
+        let patience = Patience { until, stop: &[instance.as_fd(), cancel.as_fd()] };
+        match get(stream, self.path.as_str(), &self.visit, patience) {
             Ok(status) => Look::Status(status),
             Err(error) if error.kind() == ErrorKind::TimedOut => Look::Late,
             Err(error) => Look::Silent(error.to_string()),
@@ -313,14 +311,11 @@ const fn or_first(path: &str) -> &str {
 /// Asks for a path and answers the status of the response. Not much more than the first line
 /// is read: the rest may have no end.
 fn get(
-    mut stream: TcpStream,
+    stream: TcpStream,
     path: &str,
     Visit { scheme, host }: &Visit,
-    until: Instant,
-    go_on: &mut dyn FnMut() -> bool,
+    patience: Patience<'_>,
 ) -> io::Result<u16> {
-    stream.set_write_timeout(Some(EVERY))?;
-    stream.set_read_timeout(Some(EVERY))?;
     // As the router tells it; the visitor is this machine.
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: 127.0.0.1\r\n\
@@ -328,34 +323,10 @@ fn get(
          User-Agent: Better-PaaS health check\r\nAccept: */*\r\nConnection: close\r\n\r\n",
         or_first(path)
     );
-    stream.write_all(request.as_bytes())?;
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.len() < FIRST_LINE && byte != *b"\n" {
-        match stream.read(&mut byte) {
-            Ok(0) => break,
-            Ok(_) => line.push(byte[0]),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error),
-        }
-        if Instant::now() >= until || !go_on() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-    }
-    let status = std::str::from_utf8(&line).ok().and_then(read_status);
-    stream.set_read_timeout(Some(REST_TIME))?;
-    let _ = io::copy(&mut stream.take(REST), &mut io::sink());
-    status.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "its answer was not HTTP"))
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-}
-
-/// `HTTP/1.1 200 OK` → 200 (RFC 9112, section 4).
-fn read_status(line: &str) -> Option<u16> {
-    let rest = line.strip_prefix("HTTP/1.")?;
-    rest.split(' ').nth(1)?.trim_end().parse().ok().filter(|status| (100..600).contains(status))
+    let answer = Answer::to(stream, request.as_bytes(), patience)?;
+    let status = answer.status;
+    answer.discard(REST, REST_TIME);
+    Ok(status)
 }
 
 #[cfg(test)]

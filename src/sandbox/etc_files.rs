@@ -5,10 +5,11 @@
 //! when there is something new in it.
 
 use super::seccomp;
+use crate::data_dir::replace_filled;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file with the filter.
@@ -131,7 +132,7 @@ impl EtcFiles {
             return Ok(());
         }
         let fill = |file: &mut File| io::copy(&mut File::open(source)?, file).map(drop);
-        let put = self.replace(PROGRAM, PROGRAM_MODE, fill);
+        let put = replace_filled(&self.program(), PROGRAM_MODE, fill);
         put.map_err(|e| format!("could not write {}: {e}", self.program().display()))
     }
 
@@ -180,34 +181,7 @@ impl EtcFiles {
         if fs::read(self.directory.join(name)).is_ok_and(|now| now == content) {
             return Ok(());
         }
-        self.replace(name, mode, |file| file.write_all(content))
-    }
-
-    fn replace(
-        &self,
-        name: &str,
-        mode: u32,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let path = self.directory.join(name);
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        // Its own name: several sandboxes of one app may start at once.
-        let fresh = self.directory.join(format!("{name}.{:x}.tmp", u64::from_ne_bytes(random)));
-        // Closed to others at first, whatever the umask.
-        let mut options = OpenOptions::new();
-        let made = options
-            .write(true)
-            .create_new(true)
-            .mode(OURS)
-            .open(&fresh)
-            .and_then(|mut file| fill(&mut file))
-            .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(mode)))
-            .and_then(|()| fs::rename(&fresh, &path));
-        if made.is_err() {
-            let _ = fs::remove_file(&fresh);
-        }
-        made
+        replace_filled(&self.directory.join(name), mode, |file| file.write_all(content))
     }
 }
 
@@ -272,6 +246,7 @@ fn is_for_everybody(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::Permissions;
     use std::os::unix::fs::MetadataExt as _;
 
     fn names(dir: &Path) -> Vec<String> {

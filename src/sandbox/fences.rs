@@ -4,8 +4,8 @@
 use super::bwrap::{Purpose, Sandbox};
 use super::host::Host;
 use super::port_range::{RANGE, picked_by_kernel};
+use crate::data_dir::user;
 use crate::disk::app_users::AppUsers;
-use crate::disk::subuid::user_name;
 use crate::inside::{self, probe::Findings};
 use crate::proc::{Cancel, Exit};
 use rustix::net::{
@@ -104,7 +104,7 @@ fn firewall(host: &Host, reached: Option<&SocketAddr>) -> Result<(), String> {
     let Some(address) = reached else { return Ok(()) };
     let who = match host.users {
         AppUsers::Root => String::new(),
-        _ => format!(" {}", user_name()),
+        _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
     };
     Err(format!(
         "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \

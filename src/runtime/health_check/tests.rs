@@ -242,12 +242,3 @@ fn a_check_can_be_cancelled_also_while_it_waits_for_an_answer() {
     assert_eq!(tried.verdict, Verdict::Cancelled);
     assert!(tried.took < LONG_BEFORE, "{:?}", tried.took);
 }
-
-#[test]
-fn statuses_are_read_strictly() {
-    assert_eq!(read_status("HTTP/1.1 200 OK\r\n"), Some(200));
-    assert_eq!(read_status("HTTP/1.0 404\r\n"), Some(404));
-    for bad in ["", "HTTP/2 200", "HTTP/1.1", "HTTP/1.1 2000", "SSH-2.0-x", "HTTP/1.1 abc"] {
-        assert_eq!(read_status(bad), None, "{bad}");
-    }
-}
