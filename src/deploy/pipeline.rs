@@ -208,7 +208,7 @@ impl Attempt<'_> {
         let tree = Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
         let (build, start) = (&app.settings.build_command, &app.settings.start_command);
-        let plan = detect::detect(&tree, build, start, &detect::Installed)?;
+        let plan = detect::detect(&tree, build, start, &detect::is_installed)?;
         self.say(&plan.found);
         if let Some(command) = &plan.build {
             self.run_build(host, command, &release)?;
