@@ -14,7 +14,6 @@ use crate::sandbox::host_watch::HostWatch;
 use crate::source::cache;
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,10 +126,8 @@ impl GarbageCollector {
         if let Err(error) = self.layout.discard_temporary(app) {
             log::warn!("temporary files of app {app} could not be removed: {error}");
         }
-        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("the cache of app {app} could not be looked at: {error}");
+        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP) {
+            log::warn!("the cache of app {app} could not be removed: {error}");
         }
     }
 

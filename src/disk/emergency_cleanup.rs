@@ -92,6 +92,9 @@ mod tests {
         assert_eq!(layout.start_spec(&app, &done), Some(spec));
         assert!(!layout.repo(&app).exists() && !layout.cache(&app).exists());
         assert!(layout.persistent(&app).exists());
-        assert_eq!(std::fs::read_dir(layout.apps().join(".trash")).unwrap().count(), 0);
+        let left = std::fs::read_dir(layout.apps().join(app.as_str())).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["data", "releases"]);
     }
 }

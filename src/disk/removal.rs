@@ -1,137 +1,140 @@
-//! Removes trees that an app has filled, in memory that does not grow with them.
+//! Removes trees that an app has filled: this program again, as a user who may, in memory that
+//! does not grow with them.
 
-use super::{ENTER, enter, entries, or_by_other_hands};
-use rustix::fs::{AtFlags, Mode, RenameFlags, fstat, open, renameat_with, unlinkat};
+use super::subuid::run_as_owner;
+use super::tree::{ENTER, entries};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fstat, openat, renameat_with, unlinkat};
 use rustix::io::Errno;
-use std::ffi::{CStr, CString};
+use rustix::path::Arg;
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, Permissions};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
 
-/// Directories that were moved up and whose names are kept to be removed next. The others
-/// are found again at the top; each look at it costs the more the more there was in it.
-const KEPT: usize = 1000;
+/// The word after the program's name that makes it this; the path follows.
+const COMMAND: &str = "remove-tree";
 
-/// Removes a directory with everything in it; one that is not there is fine.
+/// A removal may take many minutes; it is done in parts of this length, so that it can
+/// be given up between two of them. Each goes on where the one before was ended.
+const PART: Duration = Duration::from_secs(2);
+
+/// Removes a directory with everything in it, or whatever has its name, as long as `go_on`
+/// says so; what is not there is fine.
 ///
+/// # Errors
+/// When something cannot be removed, or it was interrupted; what is left can be tried again.
+pub fn remove_tree(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
+    let program = this_program()?;
+    while go_on() {
+        match run_as_owner(&[program.as_os_str(), OsStr::new(COMMAND), path.as_os_str()], PART) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            other => return other.map(drop),
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+/// By its path: its link below `/proc` leads into no other user namespace. An update that has
+/// replaced it starts the server again soon.
+fn this_program() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // The tests' program is in a directory beside the server.
+    #[cfg(test)]
+    let program = program.parent().unwrap().with_file_name("server");
+    Ok(program)
+}
+
+/// Removes what these words after the program's name ask for, if they do.
+pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let path = words.next().filter(|word| word == COMMAND).and_then(|_| words.next())?;
+    Some(match remove(Path::new(&path)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
 /// It needs neither recursion nor more than a few descriptors and names, however deep and
 /// wide the tree: each directory found is first moved up to the top. It gets through
 /// directories that their owner has made unreadable.
-///
-/// # Errors
-/// When something cannot be removed; what is left can be tried again.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    remove_tree_while(path, &|| true)
-}
-
-/// [`remove_tree`], which may take minutes, as long as `go_on` says so.
-///
-/// # Errors
-/// Also when it was interrupted.
-pub fn remove_tree_while(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-    or_by_other_hands(remove_ours(path, go_on).map(drop), |range| range.remove(path, go_on))
-}
-
-/// Answers how many names were kept at most.
-fn remove_ours(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<usize> {
-    let top = match open(path, ENTER, Mode::empty()) {
-        Ok(top) => top,
-        Err(Errno::NOENT) => return Ok(0),
-        Err(Errno::ACCESS) => {
-            fs::set_permissions(path, Permissions::from_mode(0o700))?;
-            open(path, ENTER, Mode::empty())?
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let top_meta = fstat(&top)?;
-    if top_meta.st_mode & 0o700 != 0o700 {
-        rustix::fs::fchmod(&top, Mode::RWXU)?;
-    }
-    let mut removal = Removal { top, counter: 0, pending: Vec::new(), go_on };
-    let mut most = 0;
+fn remove(path: &Path) -> io::Result<()> {
+    let Some(top) = unlink_or_enter(CWD, path)? else { return Ok(()) };
+    let mut moved = 0;
     loop {
-        let before = removal.counter;
-        for name in entries(&removal.top)? {
-            removal.pending.push(name?);
-            while let Some(name) = removal.pending.pop() {
-                removal.remove(&name)?;
-                most = most.max(removal.pending.len());
+        let before = moved;
+        for name in entries(&top)? {
+            let mut next = Some(name?);
+            // The one that was moved last at once: looking for it costs the more the more
+            // there was at the top, for each step down a deep tree.
+            while let Some(name) = next {
+                next = remove_one(&top, &name, &mut moved)?;
             }
         }
         // Whether a look sees what comes while it lasts is not said (readdir(3)).
-        if removal.counter == before {
-            break;
-        }
-    }
-    fs::remove_dir(path)?;
-    Ok(most)
-}
-
-struct Removal<'a> {
-    top: OwnedFd,
-    /// Counts the directories that were moved up, for their names.
-    counter: u64,
-    pending: Vec<CString>,
-    go_on: &'a dyn Fn() -> bool,
-}
-
-impl Removal<'_> {
-    /// Removes what has this name at the top; the directories in it are moved there first.
-    fn remove(&mut self, name: &CStr) -> io::Result<()> {
-        if !(self.go_on)() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let Some(dir) = unlink_or_enter(&self.top, name)? else { return Ok(()) };
-        for child in entries(&dir)? {
-            if !(self.go_on)() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
-            let child = child?;
-            // Entered, since a directory can only be moved by who may write to it.
-            if unlink_or_enter(&dir, &child)?.is_some() {
-                let new = self.move_up(&dir, &child)?;
-                if self.pending.len() < KEPT {
-                    self.pending.push(new);
-                }
-            }
-        }
-        Ok(unlinkat(&self.top, name, AtFlags::REMOVEDIR)?)
-    }
-
-    fn move_up(&mut self, from: &OwnedFd, name: &CStr) -> io::Result<CString> {
-        loop {
-            self.counter += 1;
-            let new = format!(".removed-{}", self.counter);
-            let new = CString::new(new).map_err(io::Error::other)?;
-            match renameat_with(from, name, &self.top, &new, RenameFlags::NOREPLACE) {
-                Ok(()) => return Ok(new),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
+        if moved == before {
+            return fs::remove_dir(path);
         }
     }
 }
 
-/// Removes a file, or enters a directory.
-fn unlink_or_enter(parent: &OwnedFd, name: &CStr) -> io::Result<Option<OwnedFd>> {
-    let refused = match unlinkat(parent, name, AtFlags::empty()) {
+/// Removes what has this name at the top; the directories in it are moved there first.
+/// Answers the new name of the last one.
+fn remove_one(top: &OwnedFd, name: &CStr, moved: &mut u64) -> io::Result<Option<CString>> {
+    let Some(dir) = unlink_or_enter(top, name)? else { return Ok(None) };
+    let mut last = None;
+    for child in entries(&dir)? {
+        let child = child?;
+        // Entered, since a directory can only be moved by who may write to it.
+        if unlink_or_enter(&dir, child.as_c_str())?.is_some() {
+            last = Some(move_up(&dir, &child, top, moved)?);
+        }
+    }
+    unlinkat(top, name, AtFlags::REMOVEDIR)?;
+    Ok(last)
+}
+
+fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
+    loop {
+        *moved += 1;
+        let new = CString::new(format!(".removed-{moved}")).map_err(io::Error::other)?;
+        match renameat_with(from, name, top, &new, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(new),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Removes a file, or enters a directory for good and makes sure that we may change it.
+fn unlink_or_enter<P: Arg + Copy>(parent: impl AsFd, name: P) -> io::Result<Option<OwnedFd>> {
+    let refused = match unlinkat(&parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(None),
         Err(refused @ (Errno::ISDIR | Errno::PERM)) => refused,
         Err(error) => return Err(error.into()),
     };
-    match enter(parent, name) {
+    let found = match openat(&parent, name, ENTER | OFlags::PATH, Mode::empty()) {
         // EPERM may also be another user's file in a sticky directory (unlink(2)).
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(refused.into()),
-        entered => entered.map(Some),
+        Err(Errno::NOTDIR) => return Err(refused.into()),
+        found => found?,
+    };
+    if fstat(&found)?.st_mode & 0o700 != 0o700 {
+        // Through /proc, since a directory that may not be read cannot be opened
+        // for fchmod; the link leads to this very directory and no other.
+        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+        fs::set_permissions(itself, Permissions::from_mode(0o700))?;
     }
+    Ok(Some(openat(&parent, name, ENTER, Mode::empty())?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::openat;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -150,13 +153,13 @@ mod tests {
             fs::set_permissions(tree.join(sealed), Permissions::from_mode(0o000)).unwrap();
         }
         fs::set_permissions(&tree, Permissions::from_mode(0o500)).unwrap();
-        remove_tree(&tree).unwrap();
+        remove_tree(&tree, &|| true).unwrap();
         assert!(!tree.exists() && kept.join("file").exists());
-        remove_tree(&tree).unwrap();
+        remove_tree(&tree, &|| true).unwrap();
         let link = dir.path().join("link");
         symlink(&kept, &link).unwrap();
-        assert!(remove_tree(&link).is_err());
-        assert!(kept.join("file").exists());
+        remove_tree(&link, &|| true).unwrap();
+        assert!(fs::symlink_metadata(&link).is_err() && kept.join("file").exists());
     }
 
     #[test]
@@ -164,37 +167,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir(&tree).unwrap();
-        let mut at = open(&tree, ENTER, Mode::empty()).unwrap();
+        let mut at = rustix::fs::open(&tree, ENTER, Mode::empty()).unwrap();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&at, "deeper", Mode::RWXU).unwrap();
             at = openat(&at, "deeper", ENTER, Mode::empty()).unwrap();
         }
         drop(at);
-        remove_tree(&tree).unwrap();
+        remove(&tree).unwrap();
         assert!(!tree.exists());
     }
 
     #[test]
-    fn a_wide_tree_is_removed_with_a_bounded_number_of_names() {
+    fn a_tree_that_is_wide_and_deep_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
-        for number in 0..KEPT + 100 {
-            fs::create_dir_all(tree.join(format!("wide/{number}"))).unwrap();
+        for number in 0..1100 {
+            fs::create_dir_all(tree.join(format!("wide/{number}/{number}"))).unwrap();
         }
-        let most = remove_ours(&tree, &|| true).unwrap();
-        assert!(!tree.exists() && (1..=KEPT).contains(&most), "{most}");
+        remove(&tree).unwrap();
+        assert!(!tree.exists());
     }
 
     #[test]
-    fn a_removal_is_given_up_within_one_directory() {
+    fn a_removal_is_given_up_between_its_parts() {
         let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(tree.join("a")).unwrap();
-        (0..100).for_each(|n| drop(fs::File::create(tree.join(format!("a/{n}"))).unwrap()));
-        let asked = std::cell::Cell::new(0);
-        let a_moment = || asked.replace(asked.get() + 1) < 50;
-        let ended = remove_tree_while(&tree, &a_moment).unwrap_err();
+        let ended = remove_tree(dir.path(), &|| false).unwrap_err();
         assert_eq!(ended.kind(), io::ErrorKind::Interrupted);
-        assert!(fs::read_dir(tree.join("a")).unwrap().count() > 0);
+        assert!(dir.path().exists());
     }
 }

@@ -3,6 +3,7 @@
 use crate::proc::{Cancel, wait_any};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
@@ -36,6 +37,21 @@ pub struct Space {
 }
 
 impl Space {
+    /// What there is where `path` is.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Self {
+            free: bytes(stat.f_bavail),
+            all: bytes(stat.f_blocks),
+            free_files: stat.f_favail,
+            files: stat.f_files,
+        })
+    }
+
     /// Bytes that deploys may still take.
     #[must_use]
     pub fn room(self) -> u64 {
@@ -137,6 +153,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn there_is_space_and_it_is_less_than_all() {
+        let space = Space::of(Path::new("/")).unwrap();
+        assert!(space.free > 0 && space.free <= space.all);
+    }
 
     #[test]
     fn a_full_disk_refuses_a_deploy_before_it_begins() {

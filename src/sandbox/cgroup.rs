@@ -9,6 +9,7 @@ use super::limits::Limits;
 use crate::proc::table;
 use rustix::fs::{Access, access, getxattr};
 use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -122,9 +123,8 @@ impl Subtree {
     /// When the kernel does not take one of the limits.
     pub fn make_leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
         self.clear();
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let leaf = self.base.join(format!("{LEAF}{:x}", u64::from_ne_bytes(random)));
+        let random = RandomState::new().build_hasher().finish();
+        let leaf = self.base.join(format!("{LEAF}{random:x}"));
         make(&leaf)?;
         fs::write(leaf.join("memory.max"), limits.memory.to_string())?;
         // One process less would leave a crippled app; it is started again whole.

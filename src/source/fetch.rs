@@ -2,15 +2,13 @@
 
 use super::cache::{has_grown_large, has_leftovers, packs};
 use super::commit_size::{Survey, is_pointer, overlap, shown};
-use super::error::{
-    Failure, FetchError, LOCAL_DEADLINE, TokenOf, USUAL_FORMAT, local_failure, other_format,
-    shortened,
-};
+use super::error::{Failure, FetchError, TokenOf, USUAL_FORMAT, other_format, shortened};
 use super::git_config::{CONFIG, authorization};
 use super::git_errors::{Case, no_branch};
 use super::limits::FetchLimits;
+use crate::disk::removal::remove_tree;
 use crate::disk::space::Space;
-use crate::disk::tree;
+use crate::disk::tree::Tree;
 use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
@@ -20,6 +18,9 @@ use crate::sandbox::proxy_env;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// How long a command that only works on the disk may take.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long a look at a repository's branches may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
@@ -33,10 +34,6 @@ const SAID: usize = 50;
 /// The ref in the cache that the fetched commit gets, so that the next fetch
 /// need not bring what is there already.
 const FETCHED: &str = "refs/better-paas/fetched";
-
-/// What Git names its locks and the files that it has not finished yet.
-const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
-    refs/better-paas/*.lock objects/pack/tmp_* objects/pack/.tmp-*";
 
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
@@ -92,15 +89,16 @@ impl Fetch<'_> {
     /// # Errors
     /// [`FetchError`]; its sentence never holds the token.
     pub fn run(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, FetchError> {
+        // One deploy of an app runs at a time, so no lock in its cache is anybody's.
         if has_leftovers(self.cache) {
-            self.remove_leftovers(cancel).map_err(Failure::into_error)?;
-        }
-        if has_grown_large(&packs(self.cache)) {
+            log("Git was ended while it used its cache; fetching everything anew.");
+            self.empty(self.cache)?;
+        } else if has_grown_large(&packs(self.cache)) {
             log("The Git cache has become large; fetching everything anew.");
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
-        match self.attempt(USUAL_FORMAT, cancel, log) {
+        let commit = match self.attempt(USUAL_FORMAT, cancel, log) {
             Err(Failure::Format(of)) => {
                 log(&format!("The repository names its objects by {of}; its cache does now, too."));
                 self.empty(self.cache)?;
@@ -114,16 +112,8 @@ impl Fetch<'_> {
                 self.attempt(USUAL_FORMAT, cancel, log)
             }
             other => other,
-        }
-        .map_err(|failure| {
-            // What was cancelled would cancel this too, so it has a switch of its own.
-            if has_leftovers(self.cache)
-                && let Ok(cancel) = Cancel::new()
-            {
-                let _ = self.remove_leftovers(&cancel);
-            }
-            failure.into_error()
-        })
+        };
+        Ok(commit?)
     }
 
     /// `format` is for a cache that is not there yet.
@@ -147,15 +137,8 @@ impl Fetch<'_> {
         Ok(commit)
     }
 
-    /// Removes what a Git left that was killed: one deploy of an app runs at a time, so
-    /// no lock in its cache is anybody's. Inside, since the files are the app's.
-    fn remove_leftovers(&self, cancel: &Cancel) -> Result<(), Failure> {
-        let exec = self.sandbox(false).prepare(&["/bin/sh", "-c", REMOVE_LEFTOVERS]);
-        run(exec.deadline(LOCAL_DEADLINE), cancel).map(drop)
-    }
-
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
-        let gone = tree::remove_tree(directory).and_then(|()| fs::create_dir(directory));
+        let gone = remove_tree(directory, &|| true).and_then(|()| fs::create_dir(directory));
         let given = gone.and_then(|()| self.host.users.give(self.slot, &[directory]));
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
@@ -200,14 +183,8 @@ impl Fetch<'_> {
             _ if text.contains("couldn't find remote ref") => {
                 Err(Failure::Known(no_branch(self.branch, &self.branches(cancel)?)))
             }
-            exit => {
-                if let Some(of) = other_format(&text) {
-                    return Err(Failure::Format(of));
-                }
-                let (url, token) = (self.url, self.token.as_ref().map(|(_, of)| *of));
-                let largest = self.limits.largest();
-                Err(Case { url, token, known, largest, text: &text, exit }.explain())
-            }
+            exit => Err(other_format(&text)
+                .map_or_else(|| self.explain(known, None, &text, exit), Failure::Format)),
         }
     }
 
@@ -247,7 +224,7 @@ impl Fetch<'_> {
             (Exit::Cancelled, _) => Err(Failure::Cancelled),
             (_, Some(sentence)) => Err(Failure::TooLarge(sentence.to_owned())),
             (Exit::Code(0), None) => Ok(survey),
-            _ => Err(local_failure("ls-tree", output.exit, &self.said(&output))),
+            _ => Err(self.local_failure("ls-tree", &output)),
         }
     }
 
@@ -277,7 +254,7 @@ impl Fetch<'_> {
 
     /// Files whose content is elsewhere.
     fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
-        let Ok(tree) = tree::Tree::open(self.release, "") else { return };
+        let Ok(tree) = Tree::open(self.release, "") else { return };
         let read = |path: &&Vec<u8>| tree.read_path(path, 1023).is_some_and(|t| is_pointer(&t));
         let mut pointers = survey.maybe_pointers.iter().filter(read);
         if let Some(first) = pointers.next() {
@@ -298,7 +275,21 @@ impl Fetch<'_> {
         if output.exit.is_success() {
             return Ok(());
         }
-        Err(local_failure(verb, output.exit, &self.said(&output)))
+        Err(self.local_failure(verb, &output))
+    }
+
+    /// Why a command that only works on the disk failed.
+    fn local_failure(&self, verb: &str, output: &Output) -> Failure {
+        if output.exit == Exit::TimedOut {
+            let seconds = LOCAL_DEADLINE.as_secs();
+            return Failure::Known(format!("git {verb} took longer than {seconds} s"));
+        }
+        self.explain(false, Some(verb), &self.said(output), output.exit)
+    }
+
+    fn explain(&self, known: bool, local: Option<&str>, text: &str, exit: Exit) -> Failure {
+        let (url, limits, token) = (self.url, self.limits, self.token.as_ref().map(|(_, of)| *of));
+        Case { url, token, known, limits, local, text, exit }.explain()
     }
 
     /// What Git and the host wrote, clean and without secrets: sentences quote it, cut.
