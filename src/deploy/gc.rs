@@ -95,9 +95,9 @@ impl GarbageCollector {
     pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
         let layout = &self.layout;
         let release = layout.discard_release(app, deploy);
-        let mut cleared = release.and_then(|()| layout.discard_temporary(app));
+        let mut cleared = release.and_then(|()| layout.discard(&layout.temporary(app)));
         if cache::has_leftovers(&layout.repo(app)) {
-            cleared = cleared.and_then(|()| layout.discard_repo(app));
+            cleared = cleared.and_then(|()| layout.discard(&layout.repo(app)));
         }
         if let Err(error) = cleared {
             log::warn!("what deploy {deploy} left could not be removed: {error}");
@@ -123,7 +123,7 @@ impl GarbageCollector {
                 log::warn!("release {deploy} could not be removed: {error}");
             }
         }
-        if let Err(error) = self.layout.discard_temporary(app) {
+        if let Err(error) = self.layout.discard(&self.layout.temporary(app)) {
             log::warn!("temporary files of app {app} could not be removed: {error}");
         }
         if let Err(error) = self.layout.bound_cache(app, CACHE_CAP) {

@@ -38,7 +38,7 @@ fn make_room_in(layout: &Layout, is_full: &dyn Fn() -> bool) {
 }
 
 fn discard_unfinished(layout: &Layout, app: &AppId) {
-    let mut done = layout.discard_temporary(app);
+    let mut done = layout.discard(&layout.temporary(app));
     for deploy in layout.unfinished(app) {
         done = done.and(layout.discard_release(app, &deploy));
     }
@@ -47,7 +47,7 @@ fn discard_unfinished(layout: &Layout, app: &AppId) {
 
 fn discard_caches(layout: &Layout, app: &AppId) {
     log::warn!("removing the Git and build caches of app {app}");
-    said(app, layout.discard_repo(app).and(layout.discard_cache(app)));
+    said(app, layout.discard(&layout.repo(app)).and(layout.discard(&layout.cache(app))));
 }
 
 fn said(app: &AppId, done: std::io::Result<()>) {

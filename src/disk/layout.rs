@@ -154,37 +154,12 @@ impl Layout {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
         let (release, temporary) = (self.release(app, deploy), self.temporary(app));
-        self.discard(&release)?;
-        self.discard_temporary(app)?;
         for fresh in [&release, &temporary] {
+            self.discard(fresh)?;
             fs::create_dir(fresh)?;
         }
         let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
         users.give(slot, &[&release, &temporary, &repo, &cache, &data])
-    }
-
-    /// Removes what a build left in its temporary directory.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_temporary(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.temporary(app))
-    }
-
-    /// Removes the bare repository; the next fetch makes a new one.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_repo(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.repo(app))
-    }
-
-    /// Removes what builds kept; the next one makes it again.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_cache(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.cache(app))
     }
 
     /// Writes how to start a release again.
@@ -271,11 +246,9 @@ impl Layout {
     /// # Errors
     /// When it could not be put aside.
     pub fn bound_cache(&self, app: &AppId, cap: u64) -> io::Result<bool> {
-        let large = subuid::is_larger(&self.cache(app), cap);
-        if large {
-            self.discard_cache(app)?;
-        }
-        Ok(large)
+        let cache = self.cache(app);
+        let large = subuid::is_larger(&cache, cap);
+        if large { self.discard(&cache).map(|()| true) } else { Ok(false) }
     }
 
     /// Removes all of an app, its data too unless it is to be kept.
@@ -294,7 +267,10 @@ impl Layout {
     /// Puts a directory, or whatever has its name, aside: at once, however much is in it. It
     /// stays where it is under another name, since only who may write to a directory may move
     /// it to another one (rename(2)), and an app may have sealed its own.
-    fn discard(&self, path: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it could neither be put aside nor removed.
+    pub fn discard(&self, path: &Path) -> io::Result<()> {
         let random = RandomState::new().build_hasher().finish();
         match fs::rename(path, path.with_file_name(format!("{ASIDE}{random:016x}"))) {
             // It was not there, or the other one of a deploy that ends and an owner who

@@ -3,11 +3,12 @@
 
 use super::subuid::run_as_owner;
 use super::tree::{ENTER, entries};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, fstat, openat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::{self, Permissions};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -65,50 +66,39 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
 /// directories that their owner has made unreadable.
 fn remove(path: &Path) -> io::Result<()> {
     let Some(top) = unlink_or_enter(CWD, path)? else { return Ok(()) };
-    let mut moved = 0;
-    loop {
-        let before = moved;
+    // Whether a look sees what comes while it lasts is not said (readdir(3)).
+    let mut look_again = true;
+    while std::mem::take(&mut look_again) {
         for name in entries(&top)? {
             let mut next = Some(name?);
             // The one that was moved last at once: looking for it costs the more the more
             // there was at the top, for each step down a deep tree.
             while let Some(name) = next {
-                next = remove_one(&top, &name, &mut moved)?;
+                next = remove_one(&top, &name)?;
+                look_again |= next.is_some();
             }
         }
-        // Whether a look sees what comes while it lasts is not said (readdir(3)).
-        if moved == before {
-            return fs::remove_dir(path);
-        }
     }
+    fs::remove_dir(path)
 }
 
 /// Removes what has this name at the top; the directories in it are moved there first.
 /// Answers the new name of the last one.
-fn remove_one(top: &OwnedFd, name: &CStr, moved: &mut u64) -> io::Result<Option<CString>> {
+fn remove_one(top: &OwnedFd, name: &CStr) -> io::Result<Option<CString>> {
     let Some(dir) = unlink_or_enter(top, name)? else { return Ok(None) };
     let mut last = None;
     for child in entries(&dir)? {
         let child = child?;
         // Entered, since a directory can only be moved by who may write to it.
         if unlink_or_enter(&dir, child.as_c_str())?.is_some() {
-            last = Some(move_up(&dir, &child, top, moved)?);
+            let random = RandomState::new().build_hasher().finish();
+            let new = CString::new(format!(".{random:016x}")).map_err(io::Error::other)?;
+            renameat(&dir, &child, top, &new)?;
+            last = Some(new);
         }
     }
     unlinkat(top, name, AtFlags::REMOVEDIR)?;
     Ok(last)
-}
-
-fn move_up(from: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> io::Result<CString> {
-    loop {
-        *moved += 1;
-        let new = CString::new(format!(".removed-{moved}")).map_err(io::Error::other)?;
-        match renameat_with(from, name, top, &new, RenameFlags::NOREPLACE) {
-            Ok(()) => return Ok(new),
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// Removes a file, or enters a directory for good and makes sure that we may change it.
@@ -146,7 +136,6 @@ mod tests {
         let tree = dir.path().join("tree");
         fs::create_dir_all(tree.join("a/b/c")).unwrap();
         fs::write(tree.join("a/b/c/file"), "x").unwrap();
-        fs::write(tree.join(".removed-1"), "in the way").unwrap();
         symlink(&kept, tree.join("a/link")).unwrap();
         symlink(&kept, tree.join("link")).unwrap();
         for sealed in ["a/b/c", "a/b", "a"] {

@@ -85,8 +85,7 @@ impl Range {
     }
 
     fn read(name: &str, number: u32, subuid: &str, subgid: &str) -> Result<Self, String> {
-        let largest = |text| ranges(text, name, number).max_by_key(|range| range.1);
-        let (uids, gids) = (largest(subuid), largest(subgid));
+        let [uids, gids] = [subuid, subgid].map(|text| largest(text, name, number));
         let first = next_free(subuid).max(next_free(subgid));
         let line = format!(
             "add the line {name}:{first}:{USUAL} to /etc/subuid and to /etc/subgid \
@@ -241,27 +240,30 @@ pub fn why_failed(output: &Output) -> String {
     why.map_or_else(|| format!("it ended with {}", output.exit), str::to_owned)
 }
 
-/// The ranges of a user in a file such as `/etc/subuid`: first and count (subuid(5)).
-fn ranges(text: &str, name: &str, number: u32) -> impl Iterator<Item = (u32, u32)> {
-    let number = number.to_string();
-    text.lines().filter_map(move |line| {
+/// The lines of a file such as `/etc/subuid`: whose, first and count (subuid(5)).
+fn lines(text: &str) -> impl Iterator<Item = (&str, u64, u64)> {
+    text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let who = fields.next()?;
-        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        // Uids end at 2^32 - 2 (credentials(7)).
-        let fits = u32::checked_add(first, count).is_some_and(|end| end < u32::MAX);
-        ((who == name || who == number) && first > 0 && fits).then_some((first, count))
+        Some((fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     })
+}
+
+/// The first uid and the number of those in the largest range of a user.
+fn largest(text: &str, name: &str, number: u32) -> Option<(u32, u32)> {
+    let number = number.to_string();
+    // Uids end at 2^32 - 2 (credentials(7)).
+    let fits = |first: u64, count| {
+        first > 0 && first.checked_add(count).is_some_and(|end| end < u32::MAX.into())
+    };
+    let own = lines(text)
+        .filter(|(who, first, count)| (*who == name || *who == number) && fits(*first, *count));
+    let (_, first, count) = own.max_by_key(|line| line.2)?;
+    Some((first.try_into().ok()?, count.try_into().ok()?))
 }
 
 /// Where the next range could begin.
 fn next_free(text: &str) -> u64 {
-    let end = |line: &str| {
-        let mut fields = line.trim().split(':').skip(1);
-        let first: u64 = fields.next()?.parse().ok()?;
-        Some(first.saturating_add(fields.next()?.parse().ok()?))
-    };
-    text.lines().filter_map(end).max().unwrap_or(0).max(USUAL_FIRST)
+    lines(text).map(|(_, first, count)| first.saturating_add(count)).fold(USUAL_FIRST, u64::max)
 }
 
 #[cfg(test)]

@@ -31,11 +31,8 @@ impl Tree {
     /// When it is not there or is not a directory.
     pub fn open(release: &Path, below: &str) -> io::Result<Self> {
         let top = open(release, ENTER, Mode::empty())?;
-        if below.is_empty() {
-            return Ok(Self { top });
-        }
-        let top = openat2(&top, below, ENTER, Mode::empty(), inside())?;
-        Ok(Self { top })
+        let below = Path::new(".").join(below);
+        Ok(Self { top: openat2(&top, &below, ENTER, Mode::empty(), inside())? })
     }
 
     /// Its top.
@@ -46,16 +43,10 @@ impl Tree {
 
     /// The text of a regular file, lossy, if it is there and no longer than `cap` bytes.
     #[must_use]
-    pub fn read(&self, name: &str, cap: u64) -> Option<String> {
-        self.read_path(name.as_bytes(), cap)
-    }
-
-    /// [`Tree::read`] of a path that others have chosen, of any bytes.
-    #[must_use]
-    pub fn read_path(&self, path: &[u8], cap: u64) -> Option<String> {
+    pub fn read(&self, path: impl AsRef<[u8]>, cap: u64) -> Option<String> {
         // NONBLOCK: opening a named pipe would wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?;
+        let fd = openat2(&self.top, path.as_ref(), flags, Mode::empty(), inside()).ok()?;
         let file = File::from(fd);
         let meta = file.metadata().ok()?;
         if !meta.is_file() || meta.len() > cap {

@@ -6,7 +6,6 @@
 //! again while apps run in leaves beside it, so then we leave it alone.
 
 use super::limits::Limits;
-use crate::proc::table;
 use rustix::fs::{Access, access, getxattr};
 use std::fs;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -17,8 +16,7 @@ use std::time::Duration;
 /// What limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// The leaf for the server's own processes: the name for `DelegateSubgroup=`, and for the
-/// one that we make ourselves.
+/// The leaf for the server's own processes: the name for `DelegateSubgroup=`.
 const SERVER: &str = "server";
 
 /// What the names of our leaves begin with.
@@ -72,49 +70,22 @@ impl Subtree {
         })?;
         let base = match own.parent() {
             Some(above) if own.ends_with(SERVER) && is_delegated(above) => above.to_owned(),
-            _ if !is_delegated(&own) => {
-                return Err(format!("the service has no cgroups of its own; {ADVICE}"));
-            }
-            _ if is_a_service(&own) => {
+            _ if is_delegated(&own) => {
                 return Err(format!(
                     "the service's cgroup has no subgroup for the server; {ADVICE}"
                 ));
             }
-            _ => own,
+            _ => return Err(format!("the service has no cgroups of its own; {ADVICE}")),
         };
         let offered = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
         let has = |name: &&str| offered.split_ascii_whitespace().any(|word| word == *name);
         if let Some(missing) = CONTROLLERS.iter().find(|name| !has(name)) {
             return Err(format!("the cgroup of the service has no {missing} controller"));
         }
-        let subtree = Self { base };
-        let made = subtree.empty_the_middle().and_then(|()| {
-            let on: Vec<String> = CONTROLLERS.iter().map(|name| format!("+{name}")).collect();
-            fs::write(subtree.base.join("cgroup.subtree_control"), on.join(" "))
-        });
-        made.map_err(|e| format!("the cgroups of the service could not be used: {e}"))?;
-        Ok(subtree)
-    }
-
-    /// Moves what runs at the top of the subtree, most likely ourselves, into a leaf.
-    fn empty_the_middle(&self) -> io::Result<()> {
-        let inside = fs::read_to_string(self.base.join("cgroup.procs"))?;
-        if inside.trim().is_empty() {
-            return Ok(());
-        }
-        // A terminal's cgroup, say, has programs that are none of our business.
-        let us = std::process::id();
-        let is_ours =
-            |pid: u32| pid == us || table::entry(pid).is_none_or(|entry| entry.parent == us);
-        if !inside.split_ascii_whitespace().flat_map(str::parse).all(is_ours) {
-            return Err(io::Error::other("other programs run in it too"));
-        }
-        let leaf = self.base.join(SERVER);
-        make(&leaf)?;
-        for pid in inside.split_ascii_whitespace() {
-            fs::write(leaf.join("cgroup.procs"), pid)?;
-        }
-        Ok(())
+        let on = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
+        fs::write(base.join("cgroup.subtree_control"), on)
+            .map_err(|e| format!("the cgroups of the service could not be used: {e}"))?;
+        Ok(Self { base })
     }
 
     /// Makes a leaf with these limits and answers the file through which a process enters it.
@@ -125,7 +96,7 @@ impl Subtree {
         self.clear();
         let random = RandomState::new().build_hasher().finish();
         let leaf = self.base.join(format!("{LEAF}{random:x}"));
-        make(&leaf)?;
+        fs::create_dir_all(&leaf)?;
         fs::write(leaf.join("memory.max"), limits.memory.to_string())?;
         // One process less would leave a crippled app; it is started again whole.
         fs::write(leaf.join("memory.oom.group"), "1")?;
@@ -152,15 +123,6 @@ impl Subtree {
             }
         }
     }
-
-    /// The limits of the leaf that a process is in, as the kernel has them; `None` when
-    /// it is in none of ours.
-    #[must_use]
-    pub fn limits_of(&self, pid: u32) -> Option<Limits> {
-        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let name = own_path(&cgroup)?.rsplit('/').next()?;
-        name.starts_with(LEAF).then(|| read(&self.base.join(name)))
-    }
 }
 
 /// The leaf of ours that a process is in.
@@ -173,27 +135,22 @@ pub fn leaf_of(pid: u32) -> Option<PathBuf> {
     own_directory(&cgroup, &fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
-/// What was short when the kernel ended processes for their memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shortage {
-    /// What the leaf may take.
-    Limit,
-    /// What all around it had.
-    Machine,
-}
-
-/// Whether the kernel has ended processes in a leaf for their memory; `oom_kill` counts
+/// Why the kernel has ended processes in a leaf for their memory, if it has; `oom_kill` counts
 /// those, for whatever shortage, and `oom` how often it was the leaf's own limit.
 #[must_use]
-pub fn ended_for_memory(leaf: &Path) -> Option<Shortage> {
+pub fn ended_for_memory(leaf: &Path) -> Option<String> {
     let events = fs::read_to_string(leaf.join("memory.events")).ok()?;
-    let count = |name: &str| {
+    let has = |name: &str| {
         let mut lines = events.lines().filter_map(|line| line.split_once(' '));
-        lines.find(|(event, _)| *event == name)?.1.parse::<u64>().ok()
+        lines.any(|(event, count)| event == name && count != "0")
     };
-    let ended = count("oom_kill").is_some_and(|n| n > 0);
-    let limit = count("oom").is_some_and(|n| n > 0);
-    ended.then_some(if limit { Shortage::Limit } else { Shortage::Machine })
+    has("oom_kill").then(|| {
+        if has("oom") {
+            format!("over its memory limit of {} MiB", read(leaf).memory >> 20)
+        } else {
+            "the machine had no memory left".to_owned()
+        }
+    })
 }
 
 /// What a leaf's files say.
@@ -209,13 +166,6 @@ pub fn read(leaf: &Path) -> Limits {
     let processes = number("pids.max").saturating_sub(BUBBLEWRAP);
     let memory = number("memory.max");
     Limits { memory, data: memory, cpu, weight: 100, processes }
-}
-
-fn make(leaf: &Path) -> io::Result<()> {
-    match fs::create_dir(leaf) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
 }
 
 /// The path in a line `0::/path` of `/proc/<pid>/cgroup` (cgroups(7)).
@@ -244,23 +194,14 @@ fn is_cgroup2(line: &str) -> bool {
 /// who may write to all, looks for systemd's mark.
 fn is_delegated(directory: &Path) -> bool {
     if rustix::process::geteuid().is_root() {
-        return is_marked(directory);
+        return ["user.delegate", "trusted.delegate"].iter().any(|name| {
+            let mut value = [0; 8];
+            matches!(getxattr(directory, *name, &mut value), Ok(1) if value[0] == b'1')
+        });
     }
     ["cgroup.procs", "cgroup.subtree_control"]
         .iter()
         .all(|file| access(directory.join(file), Access::WRITE_OK).is_ok())
-}
-
-fn is_marked(directory: &Path) -> bool {
-    ["user.delegate", "trusted.delegate"].iter().any(|name| {
-        let mut value = [0; 8];
-        matches!(getxattr(directory, *name, &mut value), Ok(1) if value[0] == b'1')
-    })
-}
-
-/// Whether a cgroup is a service's own, into which systemd puts the server at each start.
-fn is_a_service(directory: &Path) -> bool {
-    directory.extension().is_some_and(|kind| kind == "service")
 }
 
 #[cfg(test)]
@@ -318,37 +259,19 @@ mod tests {
         let free = Limits { cpu: None, ..limits };
         let second = subtree.make_leaf(&free).unwrap();
         assert_eq!(read(second.parent().unwrap()), free);
-        for (oom, oom_kill, shortage) in [
+        for (oom, oom_kill, why) in [
             (0, 0, None),
             (1, 0, None),
-            (1, 2, Some(Shortage::Limit)),
-            (0, 1, Some(Shortage::Machine)),
+            (1, 2, Some("over its memory limit of 64 MiB")),
+            (0, 1, Some("the machine had no memory left")),
         ] {
             let events =
                 format!("low 0\nhigh 0\nmax 9\noom {oom}\noom_kill {oom_kill}\noom_group_kill 1\n");
             fs::write(leaf.join("memory.events"), events).unwrap();
-            assert_eq!(ended_for_memory(leaf), shortage, "{oom} {oom_kill}");
+            let limit = MemoryLimit::Leaf(leaf.to_owned());
+            assert_eq!(limit.exceeded(&|| false).as_deref(), why, "{oom} {oom_kill}");
         }
-        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
-        assert_eq!(told.as_deref(), Some("the machine had no memory left"));
-        fs::write(leaf.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
-        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
-        assert_eq!(told.as_deref(), Some("over its memory limit of 64 MiB"));
         assert!(leaf.exists(), "a sandbox may still be about to enter it");
-    }
-
-    #[test]
-    fn outside_of_systemd_the_server_moves_into_a_leaf_first() {
-        let tree = Tree::new(&["given"]);
-        let procs = tree.dir.path().join("given/cgroup.procs");
-        fs::write(&procs, "1\n").unwrap();
-        let others = tree.find("given", &["given"]).unwrap_err();
-        assert!(others.contains("other programs"), "{others}");
-        let us = std::process::id().to_string();
-        fs::write(&procs, &us).unwrap();
-        let subtree = tree.find("given", &["given"]).unwrap();
-        assert_eq!(subtree.base, tree.dir.path().join("given"));
-        assert_eq!(tree.text("given/server/cgroup.procs"), us);
     }
 
     #[test]

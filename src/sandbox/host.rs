@@ -40,9 +40,6 @@ pub struct Host {
     pub open_files: u64,
     /// The cgroups for apps, or why there are none.
     pub cgroups: Result<Subtree, String>,
-    /// Whether the server has capabilities that its children inherit, from its unit's
-    /// `AmbientCapabilities=`; bubblewrap does not start with any.
-    ambient: bool,
     /// The files that stand in for the machine's own in `/etc`.
     pub etc: EtcFiles,
 }
@@ -78,7 +75,6 @@ impl Host {
             memory: memory(),
             open_files: hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES)),
             cgroups: Subtree::of_this_service(),
-            ambient: has_ambient_capabilities(&setting("/proc/self/status")),
             etc,
         })
     }
@@ -88,10 +84,12 @@ impl Host {
     pub fn user_namespace(&self, slot: u16) -> Vec<String> {
         match self.users {
             AppUsers::Subordinate(range) => range.around(slot),
-            AppUsers::Shared if self.ambient => {
+            // bubblewrap does not start with capabilities that the server's children inherit,
+            // from its unit's `AmbientCapabilities=`.
+            AppUsers::Shared => {
                 ["setpriv", "--ambient-caps=-all", "--inh-caps=-all", "--"].map(String::from).into()
             }
-            AppUsers::Shared | AppUsers::Root => Vec::new(),
+            AppUsers::Root => Vec::new(),
         }
     }
 
@@ -101,12 +99,6 @@ impl Host {
         let leaf = self.cgroups.as_ref().ok()?.make_leaf(limits);
         leaf.inspect_err(|e| log::warn!("an app's cgroup could not be made: {e}")).ok()
     }
-}
-
-/// Whether a `/proc/<pid>/status` shows ambient capabilities (capabilities(7)).
-fn has_ambient_capabilities(status: &str) -> bool {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapAmb:"));
-    set.is_some_and(|set| set.trim().bytes().any(|digit| digit != b'0'))
 }
 
 /// What a file of the kernel's settings says.
@@ -141,12 +133,6 @@ mod tests {
         assert_eq!(parse_version("bubblewrap 0.8.0\n"), Some((0, 8)));
         assert_eq!(parse_version("bubblewrap 0.11.0"), Some((0, 11)));
         assert_eq!(parse_version("nonsense"), None);
-    }
-
-    #[test]
-    fn ambient_capabilities_are_seen() {
-        assert!(has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000400\n"));
-        assert!(!has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000000\n"));
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub(super) struct Survey {
     files: u64,
     bytes: u64,
     held: Vec<u8>,
-    /// Why the commit is refused.
-    refused: Option<String>,
+    /// Why the commit is refused, if it is.
+    pub refused: Option<String>,
 }
 
 impl Survey {
@@ -56,11 +56,6 @@ impl Survey {
             }
         }
         true
-    }
-
-    /// Why the commit is refused, if it is.
-    pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
     }
 
     /// One entry: `<mode> <type> <hash> <size, right-aligned>\t<path>`; the size of a
@@ -162,13 +157,13 @@ mod tests {
             assert_eq!((survey.files, survey.bytes), (3, 272));
             assert_eq!(survey.submodules, [b"vendor/lib"]);
             assert_eq!(survey.maybe_pointers, [b"logo.png"]);
-            assert_eq!(survey.refused(), None);
+            assert_eq!(survey.refused, None);
         }
     }
 
     #[test]
     fn the_first_limit_ends_it() {
-        let refused = |text: &str| survey(text, 100).refused().unwrap_or_default().to_owned();
+        let refused = |text: &str| survey(text, 100).refused.unwrap_or_default();
         assert!(refused(&entry("100644", "1", "x").repeat(6)).contains("more than 5 files"));
         assert!(refused(&entry("100644", "10001", "x")).contains("larger than"));
         let long = format!("{}f", "d/".repeat(2100));

@@ -132,7 +132,8 @@ impl Fetch<'_> {
         let commit = self.commit(&about)?;
         let survey = self.survey(cancel)?;
         self.refuse_submodules(&survey, log)?;
-        self.check_out(cancel)?;
+        // Plumbing, for it runs no hooks: the index from the commit, the files from the index.
+        self.local("checkout", &["/bin/sh", "-c", CHECK_OUT, FETCHED], cancel)?;
         self.notice_pointers(&survey, log);
         Ok(commit)
     }
@@ -220,9 +221,9 @@ impl Fetch<'_> {
         let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
         let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
-        match (output.exit, survey.refused()) {
+        match (output.exit, survey.refused.take()) {
             (Exit::Cancelled, _) => Err(Failure::Cancelled),
-            (_, Some(sentence)) => Err(Failure::TooLarge(sentence.to_owned())),
+            (_, Some(sentence)) => Err(Failure::TooLarge(sentence)),
             (Exit::Code(0), None) => Ok(survey),
             _ => Err(self.local_failure("ls-tree", &output)),
         }
@@ -247,15 +248,10 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Plumbing, for it runs no hooks: the index from the commit, the files from the index.
-    fn check_out(&self, cancel: &Cancel) -> Result<(), Failure> {
-        self.local("checkout", &["/bin/sh", "-c", CHECK_OUT, FETCHED], cancel)
-    }
-
     /// Files whose content is elsewhere.
     fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
         let Ok(tree) = Tree::open(self.release, "") else { return };
-        let read = |path: &&Vec<u8>| tree.read_path(path, 1023).is_some_and(|t| is_pointer(&t));
+        let read = |path: &&Vec<u8>| tree.read(path, 1023).is_some_and(|t| is_pointer(&t));
         let mut pointers = survey.maybe_pointers.iter().filter(read);
         if let Some(first) = pointers.next() {
             let more = pointers.count();
@@ -272,10 +268,7 @@ impl Fetch<'_> {
     fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), Failure> {
         let exec = self.sandbox(false).prepare(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
-        if output.exit.is_success() {
-            return Ok(());
-        }
-        Err(self.local_failure(verb, &output))
+        if output.exit.is_success() { Ok(()) } else { Err(self.local_failure(verb, &output)) }
     }
 
     /// Why a command that only works on the disk failed.
@@ -313,26 +306,25 @@ impl Fetch<'_> {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", "http:https")
             .env("GIT_INDEX_FILE", "/repo/index");
-        let mut config: Vec<(String, Secret)> = CONFIG
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), Secret::new((*value).to_owned())))
-            .collect();
+        let plain =
+            |(key, value): &(&str, &str)| ((*key).to_owned(), Secret::new((*value).to_owned()));
+        let mut config: Vec<_> = CONFIG.iter().map(plain).collect();
         if with_network {
             for (name, value) in proxy_env::variables() {
                 sandbox = sandbox.env(name, value);
             }
-            if let Some((token, _)) = &self.token {
-                // For this origin alone: Git sends it to no other host.
-                let key = format!("http.{}/.extraHeader", self.url.origin());
-                config.push((key, authorization(token)));
-            }
+            // For this origin alone: Git sends it to no other host.
+            config.extend(self.token.as_ref().map(|(token, _)| {
+                (format!("http.{}/.extraHeader", self.url.origin()), authorization(token))
+            }));
         } else {
             sandbox = sandbox.bind(self.release, "/app");
         }
         sandbox = sandbox.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (n, (key, value)) in config.into_iter().enumerate() {
-            sandbox = sandbox.env(format!("GIT_CONFIG_KEY_{n}"), key);
-            sandbox = sandbox.secret_env(format!("GIT_CONFIG_VALUE_{n}"), value);
+            sandbox = sandbox
+                .env(format!("GIT_CONFIG_KEY_{n}"), key)
+                .secret_env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
         sandbox
     }

@@ -93,7 +93,7 @@ fn two_may_put_the_same_aside_at_once() {
         std::thread::scope(|scope| {
             let discard = || {
                 both.wait();
-                layout.discard_temporary(&app)
+                layout.discard(&layout.temporary(&app))
             };
             let other = scope.spawn(discard);
             discard().unwrap();
