@@ -20,8 +20,9 @@ use std::time::Duration;
 const COMMAND: &str = "remove-tree";
 
 /// A removal may take many minutes; it is done in parts of this length, so that it can
-/// be given up between two of them. Each goes on where the one before was ended.
-const PART: Duration = Duration::from_secs(2);
+/// be given up between two of them. Each goes on where the one before was ended; on a busy
+/// machine it takes a second until one begins.
+const PART: Duration = Duration::from_secs(5);
 
 /// Removes a directory with everything in it, or whatever has its name, as long as `go_on`
 /// says so; what is not there is fine.

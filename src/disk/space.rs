@@ -108,7 +108,19 @@ pub fn watched<T>(
     let (stop, done) = (Cancel::new()?, Cancel::new()?);
     thread::scope(|scope| {
         let watcher = Builder::new().name("disk".to_owned());
-        let watch = watcher.spawn_scoped(scope, || watch(cancel, &stop, &done, no_room))?;
+        let watch = watcher.spawn_scoped(scope, || {
+            while !done.is_cancelled() {
+                let why = no_room();
+                if why.is_some() || cancel.is_cancelled() {
+                    stop.cancel();
+                    return why;
+                }
+                if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
+                    thread::sleep(LOOK);
+                }
+            }
+            None
+        })?;
         // However the work ends, the watch ends with it.
         let end = End(&done);
         let result = work(&stop);
@@ -123,26 +135,6 @@ impl Drop for End<'_> {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-/// Stops the work when it is cancelled, or when the disk is too full; says why then.
-fn watch(
-    cancel: &Cancel,
-    stop: &Cancel,
-    done: &Cancel,
-    no_room: &(dyn Fn() -> Option<String> + Sync),
-) -> Option<String> {
-    while !done.is_cancelled() {
-        let why = no_room();
-        if why.is_some() || cancel.is_cancelled() {
-            stop.cancel();
-            return why;
-        }
-        if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
-            thread::sleep(LOOK);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

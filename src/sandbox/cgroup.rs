@@ -39,6 +39,9 @@ const ADVICE: &str = "add Delegate=yes and DelegateSubgroup=server to the servic
 const NO_CGROUP2: &str = "this machine has no cgroup v2; start its kernel with \
                           systemd.unified_cgroup_hierarchy=1, or take a newer system";
 
+/// Where every system with cgroup v2 alone has it (systemd(1), and all that are like it).
+const MOUNT: &str = "/sys/fs/cgroup";
+
 /// A subtree of cgroups that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subtree {
@@ -51,19 +54,19 @@ impl Subtree {
     /// # Errors
     /// Why there is none, and how to get one.
     pub fn of_this_service() -> Result<Self, String> {
-        let read = |file| fs::read_to_string(file).unwrap_or_default();
-        Self::find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &is_delegated)
+        let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::find(&cgroup, Path::new(MOUNT), &is_delegated)
     }
 
     fn find(
         cgroup: &str,
-        mountinfo: &str,
+        mount: &Path,
         is_delegated: &dyn Fn(&Path) -> bool,
     ) -> Result<Self, String> {
-        if !mountinfo.lines().any(is_cgroup2) {
+        if !mount.join("cgroup.controllers").exists() {
             return Err(NO_CGROUP2.to_owned());
         }
-        let own = own_directory(cgroup, mountinfo).ok_or_else(|| {
+        let own = own_directory(cgroup, mount).ok_or_else(|| {
             format!(
                 "the server has no cgroup of its own; run it as a systemd service, and {ADVICE}"
             )
@@ -129,10 +132,8 @@ impl Subtree {
 #[must_use]
 pub fn leaf_of(pid: u32) -> Option<PathBuf> {
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    if !own_path(&cgroup)?.rsplit('/').next()?.starts_with(LEAF) {
-        return None;
-    }
-    own_directory(&cgroup, &fs::read_to_string("/proc/self/mountinfo").ok()?)
+    own_directory(&cgroup, Path::new(MOUNT))
+        .filter(|own| own.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LEAF)))
 }
 
 /// Why the kernel has ended processes in a leaf for their memory, if it has; `oom_kill` counts
@@ -168,26 +169,11 @@ pub fn read(leaf: &Path) -> Limits {
     Limits { memory, data: memory, cpu, weight: 100, processes }
 }
 
-/// The path in a line `0::/path` of `/proc/<pid>/cgroup` (cgroups(7)).
-fn own_path(cgroup: &str) -> Option<&str> {
-    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
-}
-
-/// Our own directory, by our path and where the hierarchy is mounted (proc_pid_mountinfo(5):
-/// the fourth field is the mounted root, the fifth the place; the type comes after a dash).
-fn own_directory(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
-    let path = own_path(cgroup)?;
-    mountinfo.lines().filter(|line| is_cgroup2(line)).find_map(|line| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        let below = path.strip_prefix(root.trim_end_matches('/'))?.trim_start_matches('/');
-        (!below.is_empty()).then(|| Path::new(place).join(below))
-    })
-}
-
-/// Whether a line of the mounts is of the cgroup v2 hierarchy.
-fn is_cgroup2(line: &str) -> bool {
-    line.split_once(" - ").is_some_and(|(_, after)| after.split(' ').next() == Some("cgroup2"))
+/// A process's own directory, by the path in a line `0::/path` of its `/proc/<pid>/cgroup`
+/// (cgroups(7)).
+fn own_directory(cgroup: &str, mount: &Path) -> Option<PathBuf> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!path.is_empty()).then(|| mount.join(path))
 }
 
 /// Whether a cgroup was handed over to us. An ordinary user may write to it then; root,
@@ -217,7 +203,7 @@ mod tests {
         /// A hierarchy in which these cgroups are there, with everything in them that the kernel would make.
         fn new(groups: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            for group in groups {
+            for group in groups.iter().chain(&[""]) {
                 let path = dir.path().join(group);
                 fs::create_dir_all(&path).unwrap();
                 fs::write(path.join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
@@ -227,13 +213,9 @@ mod tests {
         }
 
         fn find(&self, own: &str, delegated: &[&str]) -> Result<Subtree, String> {
-            let place = self.dir.path().display();
-            let mounts = format!(
-                "25 30 0:26 / /proc rw - proc proc rw\n29 23 0:26 / {place} rw - cgroup2 c rw\n"
-            );
             let delegated: Vec<_> = delegated.iter().map(|d| self.dir.path().join(d)).collect();
             let cgroup = format!("1:name=x:/\n0::/{own}\n");
-            Subtree::find(&cgroup, &mounts, &|path| delegated.iter().any(|d| d == path))
+            Subtree::find(&cgroup, self.dir.path(), &|path| delegated.iter().any(|d| d == path))
         }
 
         fn text(&self, path: &str) -> String {
@@ -288,7 +270,7 @@ mod tests {
         assert!(outside.contains("no cgroup of its own") && outside.contains(ADVICE), "{outside}");
         fs::write(tree.dir.path().join("s/cgroup.controllers"), "cpu pids\n").unwrap();
         assert!(tree.find("s/server", &["s"]).unwrap_err().contains("no memory controller"));
-        let old = Subtree::find("1:x:/\n", "", &|_| true).unwrap_err();
+        let old = Subtree::find("1:x:/\n", Path::new("/proc"), &|_| true).unwrap_err();
         assert!(old.contains("unified_cgroup_hierarchy=1"), "{old}");
         assert!(!tree.dir.path().join("s/cgroup.subtree_control").exists(), "nothing was touched");
     }

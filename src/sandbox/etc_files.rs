@@ -8,7 +8,7 @@ use super::seccomp;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -128,8 +128,8 @@ impl EtcFiles {
         if is_same(source, &self.program()).unwrap_or(false) {
             return Ok(());
         }
-        let fill = |file: &mut File| io::copy(&mut File::open(source)?, file).map(drop);
-        let put = self.replace(PROGRAM, PROGRAM_MODE, fill);
+        let put =
+            File::open(source).and_then(|program| self.replace(PROGRAM, PROGRAM_MODE, program));
         put.map_err(|e| format!("could not write {}: {e}", self.program().display()))
     }
 
@@ -178,29 +178,19 @@ impl EtcFiles {
         if fs::read(self.directory.join(name)).is_ok_and(|now| now == content) {
             return Ok(());
         }
-        self.replace(name, mode, |file| file.write_all(content))
+        self.replace(name, mode, content)
     }
 
-    fn replace(
-        &self,
-        name: &str,
-        mode: u32,
-        fill: impl FnOnce(&mut File) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let path = self.directory.join(name);
+    fn replace(&self, name: &str, mode: u32, mut content: impl Read) -> io::Result<()> {
         let random = RandomState::new().build_hasher().finish();
         // Its own name: several sandboxes of one app may start at once.
         let fresh = self.directory.join(format!("{name}.{random:x}.tmp"));
         // Closed to others at first, whatever the umask.
-        let mut options = OpenOptions::new();
-        let made = options
-            .write(true)
-            .create_new(true)
-            .mode(OURS)
-            .open(&fresh)
-            .and_then(|mut file| fill(&mut file))
-            .and_then(|()| fs::set_permissions(&fresh, Permissions::from_mode(mode)))
-            .and_then(|()| fs::rename(&fresh, &path));
+        let file = OpenOptions::new().write(true).create_new(true).mode(OURS).open(&fresh);
+        let made = file
+            .and_then(|mut file| io::copy(&mut content, &mut file))
+            .and_then(|_| fs::set_permissions(&fresh, Permissions::from_mode(mode)))
+            .and_then(|()| fs::rename(&fresh, self.directory.join(name)));
         if made.is_err() {
             let _ = fs::remove_file(&fresh);
         }
