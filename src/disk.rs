@@ -6,6 +6,7 @@
 pub mod app_users;
 pub mod emergency_cleanup;
 pub mod layout;
+pub mod removal;
 pub mod space;
 pub mod subuid;
 pub mod tree;

@@ -85,7 +85,7 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
         COMMAND => Some(exit_code(begin())),
         probe::COMMAND => {
             let words: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
-            Some(probe::run(&words))
+            Some(exit_code(probe::run(&words).map(|()| 0).map_err(Into::into)))
         }
         UNBLOCKED => Some(exit_code(become_unblocked(words.collect()))),
         _ => None,

@@ -1,6 +1,7 @@
 //! The thin binary: parse, dispatch, print the one error, exit code.
 
 use better_paas::cli::{self, Command};
+use better_paas::disk::removal;
 use better_paas::{inside, ops, serve};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
@@ -10,10 +11,11 @@ fn main() -> ExitCode {
     // Whatever is made from here on is the owner's alone (P25).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_out_of_files();
-    if let Some(code) = inside::run_if_asked(std::env::args_os().skip(1)) {
+    let words = || std::env::args_os().skip(1);
+    if let Some(code) = inside::run_if_asked(words()).or_else(|| removal::run_if_asked(words())) {
         return code;
     }
-    let command = match cli::parse(std::env::args_os().skip(1)) {
+    let command = match cli::parse(words()) {
         Ok(command) => command,
         Err(usage) => {
             complain(&usage);

@@ -202,8 +202,8 @@ class Bench:
         for app in self.api("GET", "/api/apps")["apps"]:
             self.api("DELETE", f"/api/apps/{app['id']}")
         # Files of apps can belong to other users; only the server may remove them.
-        trash = self.directory / "data" / "apps" / ".trash"
-        gone = lambda: not self.apps_left() and not (trash.exists() and any(trash.iterdir()))
+        apps = self.directory / "data" / "apps"
+        gone = lambda: not self.apps_left() and not any(apps.iterdir())
         self.wait(gone, "the apps and their files are gone")
         self.server.terminate()
         self.server.wait(15)

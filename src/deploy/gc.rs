@@ -14,7 +14,6 @@ use crate::sandbox::host_watch::HostWatch;
 use crate::source::cache;
 use crate::store::{Store, StoreError};
 use std::collections::HashSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,9 +95,9 @@ impl GarbageCollector {
     pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
         let layout = &self.layout;
         let release = layout.discard_release(app, deploy);
-        let mut cleared = release.and_then(|()| layout.discard_temporary(app));
+        let mut cleared = release.and_then(|()| layout.discard(&layout.temporary(app)));
         if cache::has_leftovers(&layout.repo(app)) {
-            cleared = cleared.and_then(|()| layout.discard_repo(app));
+            cleared = cleared.and_then(|()| layout.discard(&layout.repo(app)));
         }
         if let Err(error) = cleared {
             log::warn!("what deploy {deploy} left could not be removed: {error}");
@@ -124,13 +123,11 @@ impl GarbageCollector {
                 log::warn!("release {deploy} could not be removed: {error}");
             }
         }
-        if let Err(error) = self.layout.discard_temporary(app) {
+        if let Err(error) = self.layout.discard(&self.layout.temporary(app)) {
             log::warn!("temporary files of app {app} could not be removed: {error}");
         }
-        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP, &|| !self.queue.is_closed())
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("the cache of app {app} could not be looked at: {error}");
+        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP) {
+            log::warn!("the cache of app {app} could not be removed: {error}");
         }
     }
 

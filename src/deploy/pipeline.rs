@@ -194,7 +194,8 @@ impl Attempt<'_> {
 
     /// What was fetched of a repository for which there is no room serves nobody.
     fn too_large(&self, sentence: String) -> DeployFailure {
-        if let Err(error) = self.pipeline.layout.discard_repo(&self.app.id) {
+        let layout = &self.pipeline.layout;
+        if let Err(error) = layout.discard(&layout.repo(&self.app.id)) {
             log::warn!("the Git cache of app {} could not be removed: {error}", self.app.id);
         }
         DeployFailure::Failed(sentence)
@@ -208,7 +209,7 @@ impl Attempt<'_> {
         let tree = Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
         let (build, start) = (&app.settings.build_command, &app.settings.start_command);
-        let plan = detect::detect(&tree, build, start, &detect::Installed)?;
+        let plan = detect::detect(&tree, build, start, &detect::is_installed)?;
         self.say(&plan.found);
         if let Some(command) = &plan.build {
             self.run_build(host, command, &release)?;
@@ -243,7 +244,7 @@ impl Attempt<'_> {
         let built = build.run(&mut |line| self.log.line(line));
         if built.is_err() && no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
-            layout.discard_cache(&app.id).map_err(|e| e.to_string())?;
+            layout.discard(&layout.cache(&app.id)).map_err(|e| e.to_string())?;
         }
         built
     }

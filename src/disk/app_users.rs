@@ -1,6 +1,6 @@
 //! Whose an app's processes and files are, seen from the machine and from its sandbox.
 
-use super::subuid::{self, INSIDE, Range};
+use super::subuid::{GOING_THROUGH, INSIDE, Range, as_we_are, finish};
 use crate::proc::Exec;
 use std::fs::{self, Permissions};
 use std::io;
@@ -43,17 +43,17 @@ impl AppUsers {
         }
     }
 
-    /// Lets the server read all of a release, whatever its build has sealed.
+    /// Lets everybody read all of a release, whatever its build has sealed. That is nobody
+    /// else than the server: the directories above are closed to all others.
     ///
     /// # Errors
     /// When that is not possible.
     pub fn open_up(self, release: &Path) -> io::Result<()> {
-        match self {
-            Self::Subordinate(range) => range.open_up(release),
-            // Nobody seals anything from root. Where the server shares its user, a file that
-            // is closed to this user was meant to be.
-            Self::Root | Self::Shared => Ok(()),
-        }
+        // Nobody seals anything from root. Where the server shares its user, a file that
+        // is closed to this user was meant to be.
+        let Self::Subordinate(range) = self else { return Ok(()) };
+        let exec = range.as_root().args(["chmod", "--recursive", "a+rX", "--"]).arg(release);
+        finish(exec.deadline(GOING_THROUGH)).map(drop)
     }
 
     /// Gives directories to an app's user, so that the app may write to them. What is
@@ -70,20 +70,52 @@ impl AppUsers {
                 others.push(*path);
             }
         }
-        let given = match (self, others.first()) {
-            (_, None) => Ok(()),
-            (Self::Root, _) => subuid::give(Exec::new("chown"), &others, wanted),
+        let Some(first) = others.first() else { return Ok(()) };
+        let given = match self {
+            Self::Root => give(as_we_are(), &others, wanted),
             // The server reads what is in them; the directories above are closed to others.
-            (Self::Subordinate(range), _) => others
+            Self::Subordinate(range) => others
                 .iter()
                 .try_for_each(|path| fs::set_permissions(path, Permissions::from_mode(0o755)))
-                .and_then(|()| range.give(&others, slot)),
-            (Self::Shared, _) => Err(io::Error::other("the server runs under another user")),
+                .and_then(|()| give(range.as_root(), &others, 1 + u32::from(slot))),
+            Self::Shared => Err(io::Error::other("the server runs under another user")),
         };
         given.map_err(|error| {
-            let path = others.first().map(|p| p.display().to_string()).unwrap_or_default();
+            let path = first.display();
             let advice = format!("as root, run `chown -R {wanted}:{wanted} {path}` once");
             io::Error::other(format!("{path} belongs to another user ({error}); {advice}"))
         })
+    }
+}
+
+/// Gives directories, with all that is in them, to this user, as `chown` does it: links are
+/// given, not followed, and a directory comes after what is in it, so that a try that was
+/// interrupted begins again.
+fn give(exec: Exec, paths: &[&Path], uid: u32) -> io::Result<()> {
+    let exec = exec.args(["chown", "--recursive", "--no-dereference"]);
+    let exec = exec.arg(format!("{uid}:{uid}")).arg("--").args(paths);
+    finish(exec.deadline(GOING_THROUGH)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_gives_a_tree_away_but_not_what_it_links_to() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
+        fs::create_dir_all(tree.join("a/b")).unwrap();
+        fs::write(&kept, "x").unwrap();
+        std::os::unix::fs::symlink(&kept, tree.join("a/b/link")).unwrap();
+        give(as_we_are(), &[&tree], 1_900_000_001).unwrap();
+        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
+        for path in [tree.clone(), tree.join("a"), tree.join("a/b"), tree.join("a/b/link")] {
+            assert_eq!(owner(&path), 1_900_000_001, "{}", path.display());
+        }
+        assert_eq!(owner(&kept), 0);
     }
 }

@@ -2,7 +2,6 @@
 
 use super::layout::Layout;
 use crate::data_dir::DataDir;
-use crate::model::AppId;
 
 /// Free bytes with which a server starts: its database and logs grow by a few MiB until
 /// its owner has seen what is wrong.
@@ -26,33 +25,25 @@ fn make_room_in(layout: &Layout, is_full: &dyn Fn() -> bool) {
     }
     log::warn!("the disk is full; removing what no app needs");
     layout.empty_trash(is_full);
-    let discards: [fn(&Layout, &AppId); 2] = [discard_unfinished, discard_caches];
-    for discard in discards {
+    for caches_too in [false, true] {
         for app in layout.all_apps() {
-            if is_full() {
-                discard(layout, &app);
-                layout.empty_trash(is_full);
+            if !is_full() {
+                return;
             }
+            let mut done = layout.discard(&layout.temporary(&app));
+            for deploy in layout.unfinished(&app) {
+                done = done.and(layout.discard_release(&app, &deploy));
+            }
+            if caches_too {
+                log::warn!("removing the Git and build caches of app {app}");
+                let caches = [layout.repo(&app), layout.cache(&app)];
+                done = done.and(caches.iter().try_for_each(|cache| layout.discard(cache)));
+            }
+            if let Err(error) = done {
+                log::warn!("something of app {app} could not be removed: {error}");
+            }
+            layout.empty_trash(is_full);
         }
-    }
-}
-
-fn discard_unfinished(layout: &Layout, app: &AppId) {
-    let mut done = layout.discard_temporary(app);
-    for deploy in layout.unfinished(app) {
-        done = done.and(layout.discard_release(app, &deploy));
-    }
-    said(app, done);
-}
-
-fn discard_caches(layout: &Layout, app: &AppId) {
-    log::warn!("removing the Git and build caches of app {app}");
-    said(app, layout.discard_repo(app).and(layout.discard_cache(app)));
-}
-
-fn said(app: &AppId, done: std::io::Result<()>) {
-    if let Err(error) = done {
-        log::warn!("something of app {app} could not be removed: {error}");
     }
 }
 
@@ -60,7 +51,7 @@ fn said(app: &AppId, done: std::io::Result<()>) {
 mod tests {
     use super::*;
     use crate::disk::layout::StartSpec;
-    use crate::model::DeployId;
+    use crate::model::{AppId, DeployId};
     use crate::sandbox::host_probe;
     use std::cell::Cell;
 
@@ -92,6 +83,9 @@ mod tests {
         assert_eq!(layout.start_spec(&app, &done), Some(spec));
         assert!(!layout.repo(&app).exists() && !layout.cache(&app).exists());
         assert!(layout.persistent(&app).exists());
-        assert_eq!(std::fs::read_dir(layout.apps().join(".trash")).unwrap().count(), 0);
+        let left = std::fs::read_dir(layout.apps().join(app.as_str())).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["data", "releases"]);
     }
 }

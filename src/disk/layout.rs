@@ -1,12 +1,14 @@
 //! Where an app's files are: its cache, its data, its releases, and what is to be removed.
 
 use super::app_users::AppUsers;
+use super::removal::remove_tree;
 use super::space::Space;
-use super::tree;
+use super::subuid;
 use crate::data_dir::{DataDir, replace};
-use crate::model::{AppId, DeployId, unix_millis};
-use serde_json::{Value, json};
+use crate::model::{AppId, DeployId};
+use serde::{Deserialize, Serialize};
 use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +21,8 @@ const SITES: &str = "sites";
 /// Where the ends of an app's processes are noted, inside the app's directory.
 const EXITS: &str = "exits";
 
-/// Where directories go to be removed; no app's name has a dot.
-const TRASH: &str = "apps/.trash";
+/// What a name begins with that was put aside to be removed: no app's or deploy's does.
+const ASIDE: char = '.';
 
 /// How much a build may find again of the one before, in bytes. A cache that has
 /// grown beyond this is given up: what fills it is mostly versions of long ago.
@@ -28,7 +30,7 @@ pub const CACHE_CAP: u64 = 4 << 30;
 
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
     /// The directory of the repository that holds the app.
     pub root: String,
@@ -64,6 +66,11 @@ impl Layout {
     /// Something of an app's.
     fn of(&self, app: &AppId, name: &str) -> PathBuf {
         self.data.join(&format!("{APPS}/{app}/{name}"))
+    }
+
+    /// Where the published files of an app's releases are.
+    fn sites(&self, app: &AppId) -> PathBuf {
+        self.data.join(&format!("{SITES}/{app}"))
     }
 
     /// A release's directory.
@@ -147,37 +154,12 @@ impl Layout {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
         let (release, temporary) = (self.release(app, deploy), self.temporary(app));
-        self.discard(&release)?;
-        self.discard_temporary(app)?;
         for fresh in [&release, &temporary] {
+            self.discard(fresh)?;
             fs::create_dir(fresh)?;
         }
         let (repo, cache, data) = (self.repo(app), self.cache(app), self.persistent(app));
         users.give(slot, &[&release, &temporary, &repo, &cache, &data])
-    }
-
-    /// Removes what a build left in its temporary directory.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_temporary(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.temporary(app))
-    }
-
-    /// Removes the bare repository; the next fetch makes a new one.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_repo(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.repo(app))
-    }
-
-    /// Removes what builds kept; the next one makes it again.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn discard_cache(&self, app: &AppId) -> io::Result<()> {
-        self.discard(&self.cache(app))
     }
 
     /// Writes how to start a release again.
@@ -190,8 +172,7 @@ impl Layout {
         deploy: &DeployId,
         spec: &StartSpec,
     ) -> io::Result<()> {
-        let text = json!({"root": spec.root, "start": spec.start}).to_string();
-        replace(&self.start_spec_file(app, deploy), text.as_bytes())
+        replace(&self.start_spec_file(app, deploy), &serde_json::to_vec(spec)?)
     }
 
     /// How to start a release again; `None` when the release is not there.
@@ -200,16 +181,13 @@ impl Layout {
         if !self.release(app, deploy).is_dir() {
             return None;
         }
-        let text = fs::read_to_string(self.start_spec_file(app, deploy)).ok()?;
-        let value: Value = serde_json::from_str(&text).ok()?;
-        let field = |name: &str| Some(value.get(name)?.as_str()?.to_owned());
-        Some(StartSpec { root: field("root")?, start: field("start") })
+        serde_json::from_slice(&fs::read(self.start_spec_file(app, deploy)).ok()?).ok()
     }
 
     /// Where a static site's published files are.
     #[must_use]
     pub fn site(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
-        self.data.join(&format!("{SITES}/{app}/{deploy}"))
+        self.sites(app).join(deploy.as_str())
     }
 
     /// A place for a site's files that is not there yet.
@@ -265,13 +243,10 @@ impl Layout {
     ///
     /// # Errors
     /// When it could not be put aside.
-    pub fn bound_cache(&self, app: &AppId, cap: u64, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+    pub fn bound_cache(&self, app: &AppId, cap: u64) -> io::Result<bool> {
         let cache = self.cache(app);
-        let large = tree::is_larger(&cache, cap, go_on)?;
-        if large {
-            self.discard_cache(app)?;
-        }
-        Ok(large)
+        let large = subuid::is_larger(&cache, cap);
+        if large { self.discard(&cache).map(|()| true) } else { Ok(false) }
     }
 
     /// Removes all of an app, its data too unless it is to be kept.
@@ -279,53 +254,42 @@ impl Layout {
     /// # Errors
     /// When something could not be put aside.
     pub fn discard_app(&self, app: &AppId, keep_data: bool) -> io::Result<()> {
-        let dir = self.data.join(&format!("{APPS}/{app}"));
-        self.discard(&self.data.join(&format!("{SITES}/{app}")))?;
+        self.discard(&self.sites(app))?;
         if !keep_data {
-            return self.discard(&dir);
+            return self.discard(&self.apps().join(app.as_str()));
         }
-        for name in ["repo", "cache", "tmp", "releases", EXITS] {
-            self.discard(&dir.join(name))?;
-        }
-        Ok(())
+        let mut names = ["repo", "cache", "tmp", "releases", EXITS].into_iter();
+        names.try_for_each(|name| self.discard(&self.of(app, name)))
     }
 
-    /// Puts a directory, or whatever has its name, aside: at once, however much is in it.
-    fn discard(&self, path: &Path) -> io::Result<()> {
-        self.put_aside(path).or_else(|error| match fs::symlink_metadata(path) {
+    /// Puts a directory, or whatever has its name, aside: at once, however much is in it. It
+    /// stays where it is under another name, since only who may write to a directory may move
+    /// it to another one (rename(2)), and an app may have sealed its own.
+    ///
+    /// # Errors
+    /// When it could neither be put aside nor removed.
+    pub fn discard(&self, path: &Path) -> io::Result<()> {
+        let random = RandomState::new().build_hasher().finish();
+        match fs::rename(path, path.with_file_name(format!("{ASIDE}{random:016x}"))) {
             // It was not there, or the other one of a deploy that ends and an owner who
             // removes the app has done it.
-            Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })
-    }
-
-    fn put_aside(&self, path: &Path) -> io::Result<()> {
-        let meta = fs::symlink_metadata(path)?;
-        if !meta.is_dir() {
-            return fs::remove_file(path);
-        }
-        let trash = match self.data.make_dir(TRASH) {
-            // No room for even that: then it goes at once.
-            Err(error) if is_full(&error) => return tree::remove_tree(path),
-            made => made?,
-        };
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let unique = format!("{name}-{}-{:x}", unix_millis(), u64::from_ne_bytes(random));
-        match tree::move_dir(path, &trash.join(unique)) {
-            Err(error) if is_full(&error) => tree::remove_tree(path),
-            moved => moved,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // The disk may have no room for even that: then it goes at once.
+            Err(_) => remove_tree(path, &|| true),
+            Ok(()) => Ok(()),
         }
     }
 
     /// Removes for good what was put aside. What cannot be removed now stays for
     /// the next time; a process that still runs in it may be putting files there.
     pub fn empty_trash(&self, go_on: &dyn Fn() -> bool) {
-        let Ok(entries) = fs::read_dir(self.data.join(TRASH)) else { return };
-        for entry in entries.flatten() {
-            if let Err(error) = tree::remove_tree_while(&entry.path(), go_on)
+        let mut places = vec![self.apps(), self.data.join(SITES)];
+        for app in self.all_apps() {
+            places.extend([self.of(&app, ""), self.of(&app, "releases"), self.sites(&app)]);
+        }
+        for entry in places.iter().flat_map(fs::read_dir).flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(ASIDE)
+                && let Err(error) = remove_tree(&entry.path(), go_on)
                 && go_on()
             {
                 log::warn!("{} could not be removed yet: {error}", entry.path().display());
@@ -347,12 +311,8 @@ impl Layout {
     /// # Errors
     /// When the system does not say.
     pub fn space(&self) -> io::Result<Space> {
-        tree::space(self.data.path())
+        Space::of(self.data.path())
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What the names in a directory stand for; others are passed over.

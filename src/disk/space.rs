@@ -3,6 +3,7 @@
 use crate::proc::{Cancel, wait_any};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::thread::{self, Builder};
 use std::time::Duration;
 
@@ -36,6 +37,21 @@ pub struct Space {
 }
 
 impl Space {
+    /// What there is where `path` is.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let stat = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Self {
+            free: bytes(stat.f_bavail),
+            all: bytes(stat.f_blocks),
+            free_files: stat.f_favail,
+            files: stat.f_files,
+        })
+    }
+
     /// Bytes that deploys may still take.
     #[must_use]
     pub fn room(self) -> u64 {
@@ -92,7 +108,19 @@ pub fn watched<T>(
     let (stop, done) = (Cancel::new()?, Cancel::new()?);
     thread::scope(|scope| {
         let watcher = Builder::new().name("disk".to_owned());
-        let watch = watcher.spawn_scoped(scope, || watch(cancel, &stop, &done, no_room))?;
+        let watch = watcher.spawn_scoped(scope, || {
+            while !done.is_cancelled() {
+                let why = no_room();
+                if why.is_some() || cancel.is_cancelled() {
+                    stop.cancel();
+                    return why;
+                }
+                if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
+                    thread::sleep(LOOK);
+                }
+            }
+            None
+        })?;
         // However the work ends, the watch ends with it.
         let end = End(&done);
         let result = work(&stop);
@@ -109,26 +137,6 @@ impl Drop for End<'_> {
     }
 }
 
-/// Stops the work when it is cancelled, or when the disk is too full; says why then.
-fn watch(
-    cancel: &Cancel,
-    stop: &Cancel,
-    done: &Cancel,
-    no_room: &(dyn Fn() -> Option<String> + Sync),
-) -> Option<String> {
-    while !done.is_cancelled() {
-        let why = no_room();
-        if why.is_some() || cancel.is_cancelled() {
-            stop.cancel();
-            return why;
-        }
-        if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
-            thread::sleep(LOOK);
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +145,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn there_is_space_and_it_is_less_than_all() {
+        let space = Space::of(Path::new("/")).unwrap();
+        assert!(space.free > 0 && space.free <= space.all);
+    }
 
     #[test]
     fn a_full_disk_refuses_a_deploy_before_it_begins() {

@@ -9,7 +9,8 @@
 //! kernel lets the server send signals to everything inside (user_namespaces(7)).
 
 use crate::data_dir::user;
-use crate::proc::{self, Exec, Exit};
+use crate::proc::{self, Exec, Exit, Output};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -28,13 +29,17 @@ const USUAL_FIRST: u64 = 100_000;
 /// The uid and gid that an app has inside its sandbox.
 pub const INSIDE: u32 = 1000;
 
-/// How long one look at files may take. A tree that cannot be counted in a minute is
-/// taken for too large.
-const COUNTING: Duration = Duration::from_secs(60);
+/// How long a program may take that goes through what an app owns. A tree that cannot be
+/// counted in a minute is taken for too large.
+pub const GOING_THROUGH: Duration = Duration::from_secs(60);
 
-/// A removal may take many minutes; it is done in parts of this length, so that it can
-/// be given up between two of them.
-const PART: Duration = Duration::from_secs(2);
+/// Bytes of memory that such a program may have: what it takes grows with a tree that was
+/// made for that.
+const MEMORY: u64 = 128 << 20;
+
+/// What a file takes of a disk at least, also an empty one: file systems have an inode for
+/// every 16 KiB (mke2fs.conf(5)) or every 4 KiB where they are made for small files.
+const LEAST_FILE: u64 = 4 << 10;
 
 /// What `unshare`, `newuidmap` and bubblewrap say when a range of uids cannot be used on this
 /// machine at all: an `unshare` without `--map-users`, a range that is not the user's, a
@@ -69,9 +74,6 @@ impl Range {
                 return Err(format!("{program} is not installed; run `apt install uidmap`"));
             }
         }
-        if proc::find("unshare").is_none() {
-            return Err("unshare is not installed; run `apt install util-linux`".to_owned());
-        }
         // Then a program that is root's by its mode is not (prctl(2)).
         let status = read("/proc/self/status");
         if status.lines().any(|line| line.split_ascii_whitespace().eq(["NoNewPrivs:", "1"])) {
@@ -84,8 +86,7 @@ impl Range {
     }
 
     fn read(name: &str, number: u32, subuid: &str, subgid: &str) -> Result<Self, String> {
-        let largest = |text| ranges(text, name, number).max_by_key(|range| range.1);
-        let (uids, gids) = (largest(subuid), largest(subgid));
+        let [uids, gids] = [subuid, subgid].map(|text| largest(text, name, number));
         let first = next_free(subuid).max(next_free(subgid));
         let line = format!(
             "add the line {name}:{first}:{USUAL} to /etc/subuid and to /etc/subgid \
@@ -116,95 +117,51 @@ impl Range {
     /// The words before a program that is to run as root of a namespace in which this
     /// app's user is [`INSIDE`], and nobody else is there.
     #[must_use]
-    pub fn around(self, unshare: String, slot: u16) -> Vec<String> {
+    pub fn around(self, slot: u16) -> Vec<String> {
         let (uid, gid) = (self.uid(slot), self.gid + u32::from(slot));
-        words(unshare, (uid, gid), INSIDE, 1)
+        words((uid, gid), INSIDE, 1)
     }
 
-    /// A program that may do to the files of all apps what root may.
-    fn as_root_of_range(self, program: &str) -> Exec {
-        let mut words = words("unshare".into(), (self.uid, self.gid), 1, SLOTS).into_iter();
-        let first = words.next().unwrap_or_default();
-        Exec::new(&first).args(words).arg(program)
-    }
-
-    /// Gives directories, with all that is in them, to an app's user.
-    ///
-    /// # Errors
-    /// When they belong to a user who is neither the server's user nor of the range.
-    pub fn give(self, paths: &[&Path], slot: u16) -> io::Result<()> {
-        give(self.as_root_of_range("chown"), paths, 1 + u32::from(slot))
-    }
-
-    /// Moves a directory.
-    ///
-    /// # Errors
-    /// When it cannot be moved.
-    pub fn move_dir(self, from: &Path, to: &Path) -> io::Result<()> {
-        let exec =
-            self.as_root_of_range("mv").args(["--no-target-directory", "--"]).arg(from).arg(to);
-        finish(exec).map(drop)
-    }
-
-    /// Removes a directory with everything in it, as long as `go_on` says so.
-    ///
-    /// # Errors
-    /// When something cannot be removed, or it was interrupted.
-    pub fn remove(self, path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
-        while go_on() {
-            let exec = self.as_root_of_range("rm").args([
-                "--recursive",
-                "--force",
-                "--one-file-system",
-                "--",
-            ]);
-            match finish(exec.arg(path).deadline(PART)) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                other => return other.map(drop),
-            }
-        }
-        Err(io::ErrorKind::Interrupted.into())
-    }
-
-    /// Bytes and files on the disk that a directory with everything in it takes.
-    ///
-    /// # Errors
-    /// When it cannot be read; [`io::ErrorKind::TimedOut`] after a minute.
-    pub fn size(self, path: &Path) -> io::Result<(u64, u64)> {
-        let counted = |unit| {
-            let exec =
-                self.as_root_of_range("du").args(["--summarize", "--one-file-system", unit, "--"]);
-            let text = finish(exec.arg(path).deadline(COUNTING))?;
-            let number = text.split_ascii_whitespace().next().and_then(|n| n.parse().ok());
-            number.ok_or_else(|| io::Error::other("du said no number"))
-        };
-        Ok((counted("--block-size=1")?, counted("--inodes")?))
-    }
-
-    /// Lets everybody read a directory with everything in it. That is nobody else than
-    /// the server: the directories above are closed to all others.
-    ///
-    /// # Errors
-    /// When that is not possible.
-    pub fn open_up(self, path: &Path) -> io::Result<()> {
-        let exec = self.as_root_of_range("chmod").args(["--recursive", "a+rX", "--"]).arg(path);
-        finish(exec.deadline(COUNTING)).map(drop)
+    /// What runs the argument list that follows so that it may do to the files of all apps
+    /// what root may, and to no others than the server's own.
+    #[must_use]
+    pub fn as_root(self) -> Exec {
+        as_we_are().args(words((self.uid, self.gid), 1, SLOTS))
     }
 }
 
-/// Gives directories, with all that is in them, to this user, in the way that `chown` (as
-/// whom it may run) does it: links are given, not followed, and a directory comes after what
-/// is in it, so that a try that was interrupted begins again.
+/// What runs the argument list that follows as the server's user, with bounded memory.
+pub fn as_we_are() -> Exec {
+    Exec::new("prlimit").arg(format!("--data={MEMORY}"))
+}
+
+/// Runs an argument list that reads or removes what an app owns: as the server's user, and
+/// where that may not be done, as root of the range.
 ///
 /// # Errors
-/// When that is not allowed.
-pub fn give(chown: Exec, paths: &[&Path], uid: u32) -> io::Result<()> {
-    if paths.is_empty() {
-        return Ok(());
-    }
-    let exec = chown.args(["--recursive", "--no-dereference"]);
-    let exec = exec.arg(format!("{uid}:{uid}")).arg("--").args(paths).deadline(COUNTING);
-    finish(exec).map(drop)
+/// When it failed; [`io::ErrorKind::TimedOut`] at the deadline.
+pub fn run_as_owner(words: &[&OsStr], deadline: Duration) -> io::Result<String> {
+    let run = |exec: Exec| finish(exec.args(words).deadline(deadline));
+    run(as_we_are()).or_else(|error| {
+        let may_help = error.kind() != io::ErrorKind::TimedOut;
+        match Range::of_this_user() {
+            Ok(range) if may_help && !rustix::process::geteuid().is_root() => run(range.as_root()),
+            _ => Err(error),
+        }
+    })
+}
+
+/// Whether the files below a directory take more than `cap` bytes on the disk. What cannot be
+/// counted is too large.
+pub fn is_larger(path: &Path, cap: u64) -> bool {
+    let counted = |unit: &str| {
+        let words = ["du", "--summarize", "--one-file-system", unit, "--"].map(OsStr::new);
+        let text = run_as_owner(&[&words, &[path.as_os_str()][..]].concat(), GOING_THROUGH).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let files = || Some(counted("--inodes")?.saturating_mul(LEAST_FILE));
+    let taken = counted("--block-size=1").and_then(|bytes| Some(bytes.max(files()?)));
+    path.exists() && taken.is_none_or(|taken| taken > cap)
 }
 
 /// Why apps may share the server's user although it has a range, after a try with the
@@ -241,9 +198,9 @@ fn has_files_of(range: Range, apps: &Path) -> bool {
 
 /// `unshare` with a mapping of `count` users from `outer` on to `inner` and up, and of
 /// our own user to root. Its first form of the option, which newer ones read too.
-fn words(unshare: String, outer: (u32, u32), inner: u32, count: u32) -> Vec<String> {
+fn words(outer: (u32, u32), inner: u32, count: u32) -> Vec<String> {
     vec![
-        unshare,
+        "unshare".into(),
         "--user".into(),
         "--map-root-user".into(),
         format!("--map-users={},{inner},{count}", outer.0),
@@ -252,41 +209,52 @@ fn words(unshare: String, outer: (u32, u32), inner: u32, count: u32) -> Vec<Stri
     ]
 }
 
-/// What it wrote; an error holds its last line.
-fn finish(exec: Exec) -> io::Result<String> {
+/// What it wrote.
+///
+/// # Errors
+/// When it did not end well; [`io::ErrorKind::TimedOut`] at its deadline.
+pub fn finish(exec: Exec) -> io::Result<String> {
     let output = exec.run().map_err(io::Error::other)?;
     match output.exit {
         Exit::Code(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Exit::TimedOut => Err(io::ErrorKind::TimedOut.into()),
-        exit => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let why = text.lines().rfind(|line| !line.is_empty());
-            Err(io::Error::other(why.map_or_else(|| exit.to_string(), str::to_owned)))
-        }
+        _ => Err(io::Error::other(why_failed(&output))),
     }
 }
 
-/// The ranges of a user in a file such as `/etc/subuid`: first and count (subuid(5)).
-fn ranges(text: &str, name: &str, number: u32) -> impl Iterator<Item = (u32, u32)> {
-    let number = number.to_string();
-    text.lines().filter_map(move |line| {
+/// Why a program failed: the last line that it wrote of it, else how it ended.
+#[must_use]
+pub fn why_failed(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    // Who does not know an option points to its help last.
+    let why = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("Try '"));
+    why.map_or_else(|| format!("it ended with {}", output.exit), str::to_owned)
+}
+
+/// The lines of a file such as `/etc/subuid`: whose, first and count (subuid(5)).
+fn lines(text: &str) -> impl Iterator<Item = (&str, u64, u64)> {
+    text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let who = fields.next()?;
-        let (first, count) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        // Uids end at 2^32 - 2 (credentials(7)).
-        let fits = u32::checked_add(first, count).is_some_and(|end| end < u32::MAX);
-        ((who == name || who == number) && first > 0 && fits).then_some((first, count))
+        Some((fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     })
+}
+
+/// The first uid and the number of those in the largest range of a user.
+fn largest(text: &str, name: &str, number: u32) -> Option<(u32, u32)> {
+    let number = number.to_string();
+    // Uids end at 2^32 - 2 (credentials(7)).
+    let fits = |first: u64, count| {
+        first > 0 && first.checked_add(count).is_some_and(|end| end < u32::MAX.into())
+    };
+    let own = lines(text)
+        .filter(|(who, first, count)| (*who == name || *who == number) && fits(*first, *count));
+    let (_, first, count) = own.max_by_key(|line| line.2)?;
+    Some((first.try_into().ok()?, count.try_into().ok()?))
 }
 
 /// Where the next range could begin.
 fn next_free(text: &str) -> u64 {
-    let end = |line: &str| {
-        let mut fields = line.trim().split(':').skip(1);
-        let first: u64 = fields.next()?.parse().ok()?;
-        Some(first.saturating_add(fields.next()?.parse().ok()?))
-    };
-    text.lines().filter_map(end).max().unwrap_or(0).max(USUAL_FIRST)
+    lines(text).map(|(_, first, count)| first.saturating_add(count)).fold(USUAL_FIRST, u64::max)
 }
 
 #[cfg(test)]
@@ -340,33 +308,31 @@ mod tests {
     }
 
     #[test]
-    fn root_gives_a_tree_away_but_not_what_it_links_to() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
+    fn the_size_of_a_tree_is_known() {
         let dir = tempfile::tempdir().unwrap();
-        let (tree, kept) = (dir.path().join("tree"), dir.path().join("kept"));
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::write(&kept, "x").unwrap();
-        std::os::unix::fs::symlink(&kept, tree.join("a/b/link")).unwrap();
-        give(Exec::new("chown"), &[&tree], 1_900_000_001).unwrap();
-        let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
-        for path in [tree.clone(), tree.join("a"), tree.join("a/b"), tree.join("a/b/link")] {
-            assert_eq!(owner(&path), 1_900_000_001, "{}", path.display());
+        let tree = dir.path().join("tree");
+        fs::create_dir_all(tree.join("a")).unwrap();
+        fs::write(tree.join("a/file"), vec![1; 100_000]).unwrap();
+        let larger = |cap| is_larger(&tree, cap);
+        assert!(larger(50_000) && !larger(1_000_000));
+        for number in 0..300 {
+            fs::File::create(tree.join(format!("a/empty-{number}"))).unwrap();
         }
-        assert_eq!(owner(&kept), 0);
+        assert!(larger(1_000_000), "files take of a disk also when they are empty");
+        fs::remove_dir_all(&tree).unwrap();
+        assert!(!larger(0), "it is not there");
     }
 
     #[test]
     fn the_words_name_one_user_for_a_sandbox_and_all_for_the_server() {
         let range = Range { uid: 100_000, gid: 300_000 };
-        let around = range.around("/usr/bin/unshare".into(), 7).join(" ");
+        let around = range.around(7).join(" ");
         assert_eq!(
             around,
-            "/usr/bin/unshare --user --map-root-user --map-users=100007,1000,1 \
+            "unshare --user --map-root-user --map-users=100007,1000,1 \
              --map-groups=300007,1000,1 --"
         );
-        let all = format!("{:?}", range.as_root_of_range("rm").args_for_test());
+        let all = format!("{:?}", range.as_root().args_for_test());
         assert!(all.contains("--map-users=100000,1,60000"), "{all}");
     }
 }

@@ -7,7 +7,7 @@
 //! cannot be written is counted and left out.
 
 use crate::journal::{Rotating, own_line};
-use crate::proc::{Bare, Exit};
+use crate::proc::Bare;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
@@ -58,8 +58,7 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
         }
     };
     rustix::io::ioctl_fionbio(&output, true)?;
-    let mut family =
-        Family { command, how: None, last: Exit::Code(0), asked: false, kill_at: None };
+    let mut family = Family { command, how: None, last: 0, asked: false, kill_at: None };
     let mut output = Some(output);
     loop {
         if family.has_ended(&signals)? {
@@ -80,10 +79,10 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
 /// Every process inside but this one.
 struct Family {
     command: u32,
-    /// How the command ended, once it has.
-    how: Option<Exit>,
-    /// How the one ended that ended last.
-    last: Exit,
+    /// The exit code of the command, once it has ended.
+    how: Option<i32>,
+    /// That of the one that ended last.
+    last: i32,
     /// They were asked to end.
     asked: bool,
     /// When those are given up that do not.
@@ -100,14 +99,12 @@ impl Family {
         loop {
             match wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    self.last = match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Exit::Code(code),
-                        (None, signal) => signal.map_or(Exit::Unknown, Exit::Signal),
-                    };
+                    let signal = status.terminating_signal().unwrap_or(0);
+                    self.last = status.exit_status().unwrap_or(SIGNALLED + signal);
                     if u32::try_from(pid.as_raw_pid()) == Ok(self.command) {
                         self.how = Some(self.last);
                         // Whom the server has asked it gives its time, and ends itself.
-                        if !self.last.is_success() && !self.asked {
+                        if self.last != 0 && !self.asked {
                             self.ask();
                             self.kill_at = Some(Instant::now() + LEFT_BEHIND);
                         }
@@ -132,12 +129,7 @@ impl Family {
     /// How the command ended. One that has put itself into the background well has ended as the
     /// last of those that it left.
     fn code(&self) -> u8 {
-        let how = self.how.filter(|how| !how.is_success()).unwrap_or(self.last);
-        let code = match how {
-            Exit::Code(code) => code,
-            Exit::Signal(signal) => SIGNALLED + signal,
-            _ => SIGNALLED,
-        };
+        let code = self.how.filter(|code| *code != 0).unwrap_or(self.last);
         u8::try_from(code).unwrap_or(u8::MAX)
     }
 

@@ -5,7 +5,6 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::ExitCode;
 use std::time::Duration;
 
 /// The word after the program's name that makes it this; addresses and the name of an abstract
@@ -13,7 +12,7 @@ use std::time::Duration;
 pub const COMMAND: &str = "probe-sandbox";
 
 /// How long a connection may hang, as it does where a firewall drops packets silently.
-const HANGING: Duration = Duration::from_secs(5);
+const HANGING: Duration = Duration::from_secs(3);
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,44 +26,18 @@ pub struct Findings {
 }
 
 /// Tries all of it and prints the findings as JSON.
-#[must_use]
-pub fn run(words: &[String]) -> ExitCode {
-    let found = look(words).and_then(|found| {
-        let text = serde_json::to_string(&found).map_err(io::Error::other)?;
-        writeln!(io::stdout(), "{text}")
-    });
-    match found {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
+pub(super) fn run(words: &[String]) -> io::Result<()> {
+    let (name, addresses) = words.split_last().ok_or(ErrorKind::InvalidInput)?;
+    let mut reached = Vec::new();
+    for address in addresses {
+        let address = address.parse().map_err(io::Error::other)?;
+        if TcpStream::connect_timeout(&address, HANGING).is_ok() {
+            reached.push(address);
         }
     }
-}
-
-fn look(words: &[String]) -> io::Result<Findings> {
-    let (name, addresses) = words.split_last().ok_or(ErrorKind::InvalidInput)?;
-    let addresses = addresses.iter().map(|a| a.parse().map_err(io::Error::other));
-    let addresses: Vec<SocketAddr> = addresses.collect::<io::Result<_>>()?;
-    // One after the other would wait for each that hangs.
-    let reached = std::thread::scope(|scope| {
-        let tries: io::Result<Vec<_>> = addresses
-            .iter()
-            .map(|address| {
-                let reaches = || TcpStream::connect_timeout(address, HANGING).is_ok();
-                std::thread::Builder::new().spawn_scoped(scope, reaches)
-            })
-            .collect();
-        // Nobody knows what a try would have found that has ended with a panic.
-        let reached = tries?.into_iter().map(|t| t.join().map_err(|_| io::Error::other("a panic")));
-        reached.collect::<io::Result<Vec<bool>>>()
-    })?;
-    let reached = addresses.iter().zip(reached).filter(|(_, reached)| *reached);
-    Ok(Findings {
-        reached: reached.map(|(address, _)| *address).collect(),
-        takes_ports: takes_ports()?,
-        reaches_abstract: reaches_abstract(name)?,
-    })
+    let (takes_ports, reaches_abstract) = (takes_ports()?, reaches_abstract(name)?);
+    let found = Findings { reached, takes_ports, reaches_abstract };
+    writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)
 }
 
 /// Whether this process may listen at a port that was not given to it.

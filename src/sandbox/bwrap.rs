@@ -82,7 +82,6 @@ pub struct Sandbox<'a> {
     host: &'a Host,
     purpose: Purpose,
     slot: u16,
-    uid: u32,
     binds: Vec<(PathBuf, &'static str)>,
     sockets: Vec<PathBuf>,
     dir: String,
@@ -99,28 +98,24 @@ impl<'a> Sandbox<'a> {
     /// own small number; where apps have uids of their own it decides which.
     #[must_use]
     pub fn new(host: &'a Host, purpose: Purpose, slot: u16) -> Self {
-        let uid = host.users.inside_uid(slot);
-        let (binds, sockets, env) = (Vec::new(), Vec::new(), Vec::new());
         let (limits, file_size) = match purpose {
             Purpose::Run => (Limits::usual(host.memory), None),
             Purpose::Fetch => (Limits::of_fetch(host.memory), None),
             Purpose::Build => (Limits::of_build(host.memory), Some(BUILD_FILE_SIZE)),
         };
-        let (exit_file, port, log, dir) = (None, None, None, "/".into());
         Self {
             host,
             purpose,
             slot,
-            uid,
-            binds,
-            sockets,
-            dir,
-            env,
+            binds: Vec::new(),
+            sockets: Vec::new(),
+            dir: "/".into(),
+            env: Vec::new(),
             file_size,
-            exit_file,
+            exit_file: None,
             limits,
-            port,
-            log,
+            port: None,
+            log: None,
         }
     }
 
@@ -224,26 +219,24 @@ impl<'a> Sandbox<'a> {
             args.push(format!("{prefix}{}", place.1));
         }
         self.bind_sockets(&mut args);
-        args.extend(["--remount-ro".into(), "/".into(), "--".into()]);
+        add(&mut args, &["--remount-ro", "/", "--"]);
         args.extend(self.descend());
-        args.extend([inside::PLACE.into(), inside::COMMAND.into()]);
+        add(&mut args, &[inside::PLACE, inside::COMMAND]);
         // By this it is found like bubblewrap itself, when that was killed and it was not.
         args.extend(self.binds.first().map(bind).into_iter().flatten());
-        let (bwrap, exit_file) = (self.host.program("bwrap"), self.exit_file.clone());
-        let status: &[&str] = if exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
+        let status: &[_] = if self.exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
         let message = self.inside(command, group.is_some()).message();
-        // When memory runs out, the kernel takes a build first, then an app, and the
-        // server last.
-        let oom = if self.purpose == Purpose::Run { "200" } else { "800" };
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILES])
             .arg(self.host.etc.filter())
             .arg(group.unwrap_or_default())
-            .arg(exit_file.unwrap_or_default())
-            .arg(oom)
-            .args(self.nice())
+            .arg(self.exit_file.as_deref().unwrap_or(Path::new("")))
+            // When memory runs out, the kernel takes a build first, then an app, and the
+            // server last.
+            .arg(if self.purpose == Purpose::Run { "200" } else { "800" })
+            .args(self.behind_others())
             .args(self.host.user_namespace(self.slot))
-            .args([bwrap.as_str(), "--seccomp", "3"])
+            .args(["bwrap", "--seccomp", "3"])
             .args(status)
             .args(args)
             .stdin_bytes(message)
@@ -282,19 +275,17 @@ impl<'a> Sandbox<'a> {
 
     fn bind_sockets(&self, args: &mut Vec<String>) {
         let prefix = self.prefix();
-        let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
         if !self.sockets.is_empty() {
             // Many programs know their sockets by the older name.
-            add(&["--symlink", "/run", &format!("{prefix}/var/run")]);
+            add(args, &["--symlink", "/run", &format!("{prefix}/var/run")]);
         }
         for directory in &self.sockets {
             // What bubblewrap makes on the way would be closed to the app.
             let above: Vec<_> = directory.ancestors().skip(1).collect();
             for above in above.iter().rev().skip(1) {
-                add(&["--perms", "0755", "--dir", &format!("{prefix}{}", above.display())]);
+                add(args, &["--perms", "0755", "--dir", &format!("{prefix}{}", above.display())]);
             }
-            let directory = directory.to_string_lossy();
-            add(&["--ro-bind", &directory, &format!("{prefix}{directory}")]);
+            read_only(args, directory, prefix, directory);
         }
     }
 
@@ -304,108 +295,95 @@ impl<'a> Sandbox<'a> {
     }
 
     fn namespaces(&self) -> Vec<String> {
-        let mut args = vec!["--unshare-pid", "--unshare-ipc", "--unshare-uts"];
-        args.extend(["--unshare-cgroup-try", "--hostname", "app", "--cap-drop", "ALL"]);
-        match self.host.users {
-            AppUsers::Shared => {
-                args.extend(["--unshare-user", "--uid", "1000", "--gid", "1000"]);
-                if self.host.bwrap >= (0, 8) {
-                    args.push("--disable-userns");
-                }
+        let mut args = Vec::new();
+        add(&mut args, &["--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
+        add(&mut args, &["--unshare-cgroup-try", "--hostname", "app", "--cap-drop", "ALL"]);
+        if self.host.users == AppUsers::Shared {
+            add(&mut args, &["--unshare-user", "--uid", "1000", "--gid", "1000"]);
+            if self.host.bwrap >= (0, 8) {
+                add(&mut args, &["--disable-userns"]);
             }
-            AppUsers::Subordinate(_) | AppUsers::Root => {
-                for needed in ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
-                    args.extend(["--cap-add", needed]);
-                }
+        } else {
+            for needed in ["CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"] {
+                add(&mut args, &["--cap-add", needed]);
             }
         }
         if self.purpose != Purpose::Run {
             // An app has a session of its own already; one more would hide it from `ps -s`.
             // Without one, a build could type into the terminal that started the server.
-            args.extend(["--die-with-parent", "--new-session"]);
+            add(&mut args, &["--die-with-parent", "--new-session"]);
         }
-        args.into_iter().map(String::from).collect()
+        args
     }
 
     /// The read-only system: `/usr`, the chosen parts of `/etc`, and fresh `/proc`, `/dev`, `/tmp`.
     fn system(&self, args: &mut Vec<String>, in_memory: u64) {
         let prefix = self.prefix();
-        let mut add = |words: &[&str]| args.extend(words.iter().map(|&w| w.to_owned()));
         if !prefix.is_empty() {
             // `chroot` and `setpriv` themselves are run from here.
-            system_dirs(&mut add, "");
-            add(&["--perms", "0755", "--dir", prefix]);
+            system_dirs(args, "");
+            add(args, &["--perms", "0755", "--dir", prefix]);
         }
-        system_dirs(&mut add, prefix);
+        system_dirs(args, prefix);
         let of_machine: Vec<PathBuf> = EtcFiles::of_machine().collect();
         // Made by name: what bubblewrap makes on the way is closed to others than root.
         let above = of_machine.iter().flat_map(|path| path.ancestors().skip(1));
         let above: BTreeSet<&Path> = above.chain([Path::new("/etc"), Path::new("/var")]).collect();
         for dir in above.into_iter().filter(|dir| dir.parent().is_some()) {
-            add(&["--perms", "0755", "--dir", &format!("{prefix}{}", dir.display())]);
+            add(args, &["--perms", "0755", "--dir", &format!("{prefix}{}", dir.display())]);
         }
         for source in of_machine {
-            let source = source.to_string_lossy();
-            add(&["--ro-bind", &source, &format!("{prefix}{source}")]);
+            read_only(args, &source, prefix, &source);
         }
-        for (source, name) in self.host.etc.make_accounts(self.uid) {
-            add(&["--ro-bind", &source.to_string_lossy(), &format!("{prefix}/etc/{name}")]);
+        for (source, name) in self.host.etc.make_accounts(self.host.users.inside_uid(self.slot)) {
+            read_only(args, &source, prefix, &Path::new("/etc").join(name));
         }
-        let program = self.host.etc.program();
-        add(&["--ro-bind", &program.to_string_lossy(), &format!("{prefix}{}", inside::PLACE)]);
+        read_only(args, &self.host.etc.program(), prefix, Path::new(inside::PLACE));
         let (proc, dev) = (format!("{prefix}/proc"), format!("{prefix}/dev"));
         // Written to, it would let an app set back whom the kernel takes first.
-        add(&["--proc", &proc, "--remount-ro", &proc, "--dev", &dev]);
-        let size = in_memory.to_string();
+        add(args, &["--proc", &proc, "--remount-ro", &proc, "--dev", &dev]);
         for dir in ["/tmp", "/dev/shm"] {
-            add(&["--perms", "1777"]);
+            add(args, &["--perms", "1777"]);
             if self.host.bwrap >= (0, 7) {
-                add(&["--size", &size]);
+                add(args, &["--size", &in_memory.to_string()]);
             }
-            add(&["--tmpfs", &format!("{prefix}{dir}")]);
+            add(args, &["--tmpfs", &format!("{prefix}{dir}")]);
         }
         // Otherwise it is one more place in memory to fill.
-        add(&["--remount-ro", &dev]);
+        add(args, &["--remount-ro", &dev]);
     }
 
     /// What gives up the last privileges, where there are any.
     fn descend(&self) -> Vec<String> {
-        if self.host.users == AppUsers::Shared {
-            return Vec::new();
+        let mut words = Vec::new();
+        if self.host.users != AppUsers::Shared {
+            let uid = self.host.users.inside_uid(self.slot);
+            add(&mut words, &["chroot", CAGE, "setpriv", "--clear-groups", "--no-new-privs"]);
+            add(&mut words, &["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"]);
+            add(&mut words, &[&format!("--reuid={uid}"), &format!("--regid={uid}"), "--"]);
         }
-        let uid = self.uid;
-        let program = |name: &str| self.host.program(name);
-        vec![
-            program("chroot"),
-            CAGE.into(),
-            program("setpriv"),
-            format!("--reuid={uid}"),
-            format!("--regid={uid}"),
-            "--clear-groups".into(),
-            "--inh-caps=-all".into(),
-            "--ambient-caps=-all".into(),
-            "--bounding-set=-all".into(),
-            "--no-new-privs".into(),
-            "--".into(),
-        ]
+        words
     }
 
-    /// The programs that put it behind others and become the next one.
-    fn nice(&self) -> Vec<String> {
-        let host = self.host;
+    /// The words that put the program after them behind others.
+    const fn behind_others(&self) -> &[&str] {
         match self.purpose {
-            Purpose::Run => Vec::new(),
+            Purpose::Run => &[],
             // Mostly it waits for the network: behind apps, but not behind everything.
-            Purpose::Fetch => vec![host.program("nice"), "-n".into(), "5".into()],
-            Purpose::Build => {
-                let mut words = vec![host.program("nice"), "-n".into(), "19".into()];
-                if host.has("ionice") {
-                    words.extend([host.program("ionice"), "-c".into(), "3".into()]);
-                }
-                words
-            }
+            Purpose::Fetch => &["nice", "-n", "5"],
+            Purpose::Build => &["nice", "-n", "19", "ionice", "-c", "3"],
         }
     }
+}
+
+fn add(args: &mut Vec<String>, words: &[&str]) {
+    args.extend(words.iter().map(|&word| word.to_owned()));
+}
+
+/// The words that let a sandbox read what is on this machine, by another name.
+fn read_only(args: &mut Vec<String>, source: &Path, prefix: &str, inside: &Path) {
+    let inside = format!("{prefix}{}", inside.display());
+    add(args, &["--ro-bind", &source.to_string_lossy(), &inside]);
 }
 
 /// The words that begin to bind a directory, and that a sandbox of an app is known by.
@@ -413,15 +391,14 @@ fn bind((outside, _): &(PathBuf, &'static str)) -> [String; 2] {
     ["--bind".into(), outside.to_string_lossy().into_owned()]
 }
 
-fn system_dirs(add: &mut impl FnMut(&[&str]), prefix: &str) {
-    add(&["--ro-bind", "/usr", &format!("{prefix}/usr")]);
+fn system_dirs(args: &mut Vec<String>, prefix: &str) {
+    add(args, &["--ro-bind", "/usr", &format!("{prefix}/usr")]);
     for name in SYSTEM_DIRS {
-        let (source, inside) = (format!("/{name}"), format!("{prefix}/{name}"));
-        let path = Path::new(&source);
+        let path = Path::new("/").join(name);
         if let Ok(target) = path.read_link() {
-            add(&["--symlink", &target.to_string_lossy(), &inside]);
+            add(args, &["--symlink", &target.to_string_lossy(), &format!("{prefix}/{name}")]);
         } else if path.is_dir() {
-            add(&["--ro-bind", &source, &inside]);
+            read_only(args, &path, prefix, &path);
         }
     }
 }

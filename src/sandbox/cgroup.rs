@@ -6,9 +6,9 @@
 //! again while apps run in leaves beside it, so then we leave it alone.
 
 use super::limits::Limits;
-use crate::proc::table;
 use rustix::fs::{Access, access, getxattr};
 use std::fs;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,8 +16,7 @@ use std::time::Duration;
 /// What limits need.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
-/// The leaf for the server's own processes: the name for `DelegateSubgroup=`, and for the
-/// one that we make ourselves.
+/// The leaf for the server's own processes: the name for `DelegateSubgroup=`.
 const SERVER: &str = "server";
 
 /// What the names of our leaves begin with.
@@ -40,6 +39,9 @@ const ADVICE: &str = "add Delegate=yes and DelegateSubgroup=server to the servic
 const NO_CGROUP2: &str = "this machine has no cgroup v2; start its kernel with \
                           systemd.unified_cgroup_hierarchy=1, or take a newer system";
 
+/// Where every system with cgroup v2 alone has it (systemd(1), and all that are like it).
+const MOUNT: &str = "/sys/fs/cgroup";
+
 /// A subtree of cgroups that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subtree {
@@ -52,68 +54,41 @@ impl Subtree {
     /// # Errors
     /// Why there is none, and how to get one.
     pub fn of_this_service() -> Result<Self, String> {
-        let read = |file| fs::read_to_string(file).unwrap_or_default();
-        Self::find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"), &is_delegated)
+        let cgroup = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::find(&cgroup, Path::new(MOUNT), &is_delegated)
     }
 
     fn find(
         cgroup: &str,
-        mountinfo: &str,
+        mount: &Path,
         is_delegated: &dyn Fn(&Path) -> bool,
     ) -> Result<Self, String> {
-        if !mountinfo.lines().any(is_cgroup2) {
+        if !mount.join("cgroup.controllers").exists() {
             return Err(NO_CGROUP2.to_owned());
         }
-        let own = own_directory(cgroup, mountinfo).ok_or_else(|| {
+        let own = own_directory(cgroup, mount).ok_or_else(|| {
             format!(
                 "the server has no cgroup of its own; run it as a systemd service, and {ADVICE}"
             )
         })?;
         let base = match own.parent() {
             Some(above) if own.ends_with(SERVER) && is_delegated(above) => above.to_owned(),
-            _ if !is_delegated(&own) => {
-                return Err(format!("the service has no cgroups of its own; {ADVICE}"));
-            }
-            _ if is_a_service(&own) => {
+            _ if is_delegated(&own) => {
                 return Err(format!(
                     "the service's cgroup has no subgroup for the server; {ADVICE}"
                 ));
             }
-            _ => own,
+            _ => return Err(format!("the service has no cgroups of its own; {ADVICE}")),
         };
         let offered = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
         let has = |name: &&str| offered.split_ascii_whitespace().any(|word| word == *name);
         if let Some(missing) = CONTROLLERS.iter().find(|name| !has(name)) {
             return Err(format!("the cgroup of the service has no {missing} controller"));
         }
-        let subtree = Self { base };
-        let made = subtree.empty_the_middle().and_then(|()| {
-            let on: Vec<String> = CONTROLLERS.iter().map(|name| format!("+{name}")).collect();
-            fs::write(subtree.base.join("cgroup.subtree_control"), on.join(" "))
-        });
-        made.map_err(|e| format!("the cgroups of the service could not be used: {e}"))?;
-        Ok(subtree)
-    }
-
-    /// Moves what runs at the top of the subtree, most likely ourselves, into a leaf.
-    fn empty_the_middle(&self) -> io::Result<()> {
-        let inside = fs::read_to_string(self.base.join("cgroup.procs"))?;
-        if inside.trim().is_empty() {
-            return Ok(());
-        }
-        // A terminal's cgroup, say, has programs that are none of our business.
-        let us = std::process::id();
-        let is_ours =
-            |pid: u32| pid == us || table::entry(pid).is_none_or(|entry| entry.parent == us);
-        if !inside.split_ascii_whitespace().flat_map(str::parse).all(is_ours) {
-            return Err(io::Error::other("other programs run in it too"));
-        }
-        let leaf = self.base.join(SERVER);
-        make(&leaf)?;
-        for pid in inside.split_ascii_whitespace() {
-            fs::write(leaf.join("cgroup.procs"), pid)?;
-        }
-        Ok(())
+        let on = CONTROLLERS.map(|name| format!("+{name}")).join(" ");
+        fs::write(base.join("cgroup.subtree_control"), on)
+            .map_err(|e| format!("the cgroups of the service could not be used: {e}"))?;
+        Ok(Self { base })
     }
 
     /// Makes a leaf with these limits and answers the file through which a process enters it.
@@ -122,10 +97,9 @@ impl Subtree {
     /// When the kernel does not take one of the limits.
     pub fn make_leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
         self.clear();
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let leaf = self.base.join(format!("{LEAF}{:x}", u64::from_ne_bytes(random)));
-        make(&leaf)?;
+        let random = RandomState::new().build_hasher().finish();
+        let leaf = self.base.join(format!("{LEAF}{random:x}"));
+        fs::create_dir_all(&leaf)?;
         fs::write(leaf.join("memory.max"), limits.memory.to_string())?;
         // One process less would leave a crippled app; it is started again whole.
         fs::write(leaf.join("memory.oom.group"), "1")?;
@@ -152,48 +126,32 @@ impl Subtree {
             }
         }
     }
-
-    /// The limits of the leaf that a process is in, as the kernel has them; `None` when
-    /// it is in none of ours.
-    #[must_use]
-    pub fn limits_of(&self, pid: u32) -> Option<Limits> {
-        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let name = own_path(&cgroup)?.rsplit('/').next()?;
-        name.starts_with(LEAF).then(|| read(&self.base.join(name)))
-    }
 }
 
 /// The leaf of ours that a process is in.
 #[must_use]
 pub fn leaf_of(pid: u32) -> Option<PathBuf> {
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    if !own_path(&cgroup)?.rsplit('/').next()?.starts_with(LEAF) {
-        return None;
-    }
-    own_directory(&cgroup, &fs::read_to_string("/proc/self/mountinfo").ok()?)
+    own_directory(&cgroup, Path::new(MOUNT))
+        .filter(|own| own.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LEAF)))
 }
 
-/// What was short when the kernel ended processes for their memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shortage {
-    /// What the leaf may take.
-    Limit,
-    /// What all around it had.
-    Machine,
-}
-
-/// Whether the kernel has ended processes in a leaf for their memory; `oom_kill` counts
+/// Why the kernel has ended processes in a leaf for their memory, if it has; `oom_kill` counts
 /// those, for whatever shortage, and `oom` how often it was the leaf's own limit.
 #[must_use]
-pub fn ended_for_memory(leaf: &Path) -> Option<Shortage> {
+pub fn ended_for_memory(leaf: &Path) -> Option<String> {
     let events = fs::read_to_string(leaf.join("memory.events")).ok()?;
-    let count = |name: &str| {
+    let has = |name: &str| {
         let mut lines = events.lines().filter_map(|line| line.split_once(' '));
-        lines.find(|(event, _)| *event == name)?.1.parse::<u64>().ok()
+        lines.any(|(event, count)| event == name && count != "0")
     };
-    let ended = count("oom_kill").is_some_and(|n| n > 0);
-    let limit = count("oom").is_some_and(|n| n > 0);
-    ended.then_some(if limit { Shortage::Limit } else { Shortage::Machine })
+    has("oom_kill").then(|| {
+        if has("oom") {
+            format!("over its memory limit of {} MiB", read(leaf).memory >> 20)
+        } else {
+            "the machine had no memory left".to_owned()
+        }
+    })
 }
 
 /// What a leaf's files say.
@@ -211,56 +169,25 @@ pub fn read(leaf: &Path) -> Limits {
     Limits { memory, data: memory, cpu, weight: 100, processes }
 }
 
-fn make(leaf: &Path) -> io::Result<()> {
-    match fs::create_dir(leaf) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-/// The path in a line `0::/path` of `/proc/<pid>/cgroup` (cgroups(7)).
-fn own_path(cgroup: &str) -> Option<&str> {
-    cgroup.lines().find_map(|line| line.strip_prefix("0::"))
-}
-
-/// Our own directory, by our path and where the hierarchy is mounted (proc_pid_mountinfo(5):
-/// the fourth field is the mounted root, the fifth the place; the type comes after a dash).
-fn own_directory(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
-    let path = own_path(cgroup)?;
-    mountinfo.lines().filter(|line| is_cgroup2(line)).find_map(|line| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        let below = path.strip_prefix(root.trim_end_matches('/'))?.trim_start_matches('/');
-        (!below.is_empty()).then(|| Path::new(place).join(below))
-    })
-}
-
-/// Whether a line of the mounts is of the cgroup v2 hierarchy.
-fn is_cgroup2(line: &str) -> bool {
-    line.split_once(" - ").is_some_and(|(_, after)| after.split(' ').next() == Some("cgroup2"))
+/// A process's own directory, by the path in a line `0::/path` of its `/proc/<pid>/cgroup`
+/// (cgroups(7)).
+fn own_directory(cgroup: &str, mount: &Path) -> Option<PathBuf> {
+    let path = cgroup.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!path.is_empty()).then(|| mount.join(path))
 }
 
 /// Whether a cgroup was handed over to us. An ordinary user may write to it then; root,
 /// who may write to all, looks for systemd's mark.
 fn is_delegated(directory: &Path) -> bool {
     if rustix::process::geteuid().is_root() {
-        return is_marked(directory);
+        return ["user.delegate", "trusted.delegate"].iter().any(|name| {
+            let mut value = [0; 8];
+            matches!(getxattr(directory, *name, &mut value), Ok(1) if value[0] == b'1')
+        });
     }
     ["cgroup.procs", "cgroup.subtree_control"]
         .iter()
         .all(|file| access(directory.join(file), Access::WRITE_OK).is_ok())
-}
-
-fn is_marked(directory: &Path) -> bool {
-    ["user.delegate", "trusted.delegate"].iter().any(|name| {
-        let mut value = [0; 8];
-        matches!(getxattr(directory, *name, &mut value), Ok(1) if value[0] == b'1')
-    })
-}
-
-/// Whether a cgroup is a service's own, into which systemd puts the server at each start.
-fn is_a_service(directory: &Path) -> bool {
-    directory.extension().is_some_and(|kind| kind == "service")
 }
 
 #[cfg(test)]
@@ -276,7 +203,7 @@ mod tests {
         /// A hierarchy in which these cgroups are there, with everything in them that the kernel would make.
         fn new(groups: &[&str]) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            for group in groups {
+            for group in groups.iter().chain(&[""]) {
                 let path = dir.path().join(group);
                 fs::create_dir_all(&path).unwrap();
                 fs::write(path.join("cgroup.controllers"), "cpuset cpu io memory pids\n").unwrap();
@@ -286,13 +213,9 @@ mod tests {
         }
 
         fn find(&self, own: &str, delegated: &[&str]) -> Result<Subtree, String> {
-            let place = self.dir.path().display();
-            let mounts = format!(
-                "25 30 0:26 / /proc rw - proc proc rw\n29 23 0:26 / {place} rw - cgroup2 c rw\n"
-            );
             let delegated: Vec<_> = delegated.iter().map(|d| self.dir.path().join(d)).collect();
             let cgroup = format!("1:name=x:/\n0::/{own}\n");
-            Subtree::find(&cgroup, &mounts, &|path| delegated.iter().any(|d| d == path))
+            Subtree::find(&cgroup, self.dir.path(), &|path| delegated.iter().any(|d| d == path))
         }
 
         fn text(&self, path: &str) -> String {
@@ -318,37 +241,19 @@ mod tests {
         let free = Limits { cpu: None, ..limits };
         let second = subtree.make_leaf(&free).unwrap();
         assert_eq!(read(second.parent().unwrap()), free);
-        for (oom, oom_kill, shortage) in [
+        for (oom, oom_kill, why) in [
             (0, 0, None),
             (1, 0, None),
-            (1, 2, Some(Shortage::Limit)),
-            (0, 1, Some(Shortage::Machine)),
+            (1, 2, Some("over its memory limit of 64 MiB")),
+            (0, 1, Some("the machine had no memory left")),
         ] {
             let events =
                 format!("low 0\nhigh 0\nmax 9\noom {oom}\noom_kill {oom_kill}\noom_group_kill 1\n");
             fs::write(leaf.join("memory.events"), events).unwrap();
-            assert_eq!(ended_for_memory(leaf), shortage, "{oom} {oom_kill}");
+            let limit = MemoryLimit::Leaf(leaf.to_owned());
+            assert_eq!(limit.exceeded(&|| false).as_deref(), why, "{oom} {oom_kill}");
         }
-        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
-        assert_eq!(told.as_deref(), Some("the machine had no memory left"));
-        fs::write(leaf.join("memory.events"), "oom 3\noom_kill 1\n").unwrap();
-        let told = MemoryLimit::Leaf(leaf.to_owned()).exceeded(&|| false);
-        assert_eq!(told.as_deref(), Some("over its memory limit of 64 MiB"));
         assert!(leaf.exists(), "a sandbox may still be about to enter it");
-    }
-
-    #[test]
-    fn outside_of_systemd_the_server_moves_into_a_leaf_first() {
-        let tree = Tree::new(&["given"]);
-        let procs = tree.dir.path().join("given/cgroup.procs");
-        fs::write(&procs, "1\n").unwrap();
-        let others = tree.find("given", &["given"]).unwrap_err();
-        assert!(others.contains("other programs"), "{others}");
-        let us = std::process::id().to_string();
-        fs::write(&procs, &us).unwrap();
-        let subtree = tree.find("given", &["given"]).unwrap();
-        assert_eq!(subtree.base, tree.dir.path().join("given"));
-        assert_eq!(tree.text("given/server/cgroup.procs"), us);
     }
 
     #[test]
@@ -365,7 +270,7 @@ mod tests {
         assert!(outside.contains("no cgroup of its own") && outside.contains(ADVICE), "{outside}");
         fs::write(tree.dir.path().join("s/cgroup.controllers"), "cpu pids\n").unwrap();
         assert!(tree.find("s/server", &["s"]).unwrap_err().contains("no memory controller"));
-        let old = Subtree::find("1:x:/\n", "", &|_| true).unwrap_err();
+        let old = Subtree::find("1:x:/\n", Path::new("/proc"), &|_| true).unwrap_err();
         assert!(old.contains("unified_cgroup_hierarchy=1"), "{old}");
         assert!(!tree.dir.path().join("s/cgroup.subtree_control").exists(), "nothing was touched");
     }

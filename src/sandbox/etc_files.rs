@@ -18,9 +18,6 @@ const FILTER: &str = "seccomp";
 /// The program that comes first, which is this one.
 const PROGRAM: &str = "init";
 
-/// Bytes of it that are compared at once.
-const BLOCK: usize = 64 * 1024;
-
 /// Its mode: every app's user runs it.
 const PROGRAM_MODE: u32 = 0o755;
 
@@ -187,27 +184,15 @@ impl EtcFiles {
 
 /// Whether two files hold the same.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let mut files = [File::open(one)?, File::open(other)?];
-    if files[0].metadata()?.len() != files[1].metadata()?.len() {
-        return Ok(false);
-    }
-    let mut blocks = [vec![0; BLOCK], vec![0; BLOCK]];
+    let [mut one, mut other] = [File::open(one)?, File::open(other)?].map(BufReader::new);
     loop {
-        let mut read = [0; 2];
-        for (at, file) in files.iter_mut().enumerate() {
-            while read[at] < BLOCK {
-                match file.read(&mut blocks[at][read[at]..])? {
-                    0 => break,
-                    count => read[at] += count,
-                }
-            }
+        let (left, right) = (one.fill_buf()?, other.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 || left[..length] != right[..length] {
+            return Ok(left.is_empty() && right.is_empty());
         }
-        if blocks[0][..read[0]] != blocks[1][..read[1]] {
-            return Ok(false);
-        }
-        if read[0] < BLOCK {
-            return Ok(true);
-        }
+        one.consume(length);
+        other.consume(length);
     }
 }
 

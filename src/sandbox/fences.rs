@@ -6,11 +6,13 @@ use super::host::Host;
 use super::port_range::{RANGE, picked_by_kernel};
 use crate::data_dir::user;
 use crate::disk::app_users::AppUsers;
+use crate::disk::subuid::why_failed;
 use crate::inside::{self, probe::Findings};
 use crate::proc::{Cancel, Exit};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -133,19 +135,13 @@ fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
         Exit::Code(0) => serde_json::from_slice(&output.stdout).map_err(|e| e.to_string()),
         Exit::TimedOut => Err("the machine was too busy".to_owned()),
         Exit::Cancelled => Err("the server is stopping".to_owned()),
-        exit => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let why = text.lines().rfind(|line| !line.is_empty());
-            Err(why.map_or_else(|| format!("it ended with {exit}"), str::to_owned))
-        }
+        _ => Err(why_failed(&output)),
     }
 }
 
 /// An abstract Unix socket that can be connected to, and its name.
 fn abstract_door() -> std::io::Result<(OwnedFd, String)> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(std::io::Error::other)?;
-    let name = format!("better-paas-{:032x}", u128::from_ne_bytes(random));
+    let name = format!("better-paas-{:016x}", RandomState::new().build_hasher().finish());
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
     listen(&socket, BACKLOG)?;

@@ -7,7 +7,6 @@ use crate::disk::app_users::AppUsers;
 use crate::disk::subuid::Range;
 use crate::proc::{self, Cancel, Exec};
 use rustix::process::{Resource, getrlimit};
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,17 +14,16 @@ use std::path::{Path, PathBuf};
 const OPEN_FILES: u64 = 65_536;
 
 /// Programs that must be there, with the package that has them.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 8] = [
     ("bwrap", "bubblewrap"),
     ("git", "git"),
     ("setsid", "util-linux"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("ionice", "util-linux"),
     ("chroot", "coreutils"),
     ("nice", "coreutils"),
 ];
-
-/// Programs that make things better.
-const OPTIONAL: [&str; 2] = ["ionice", "unshare"];
 
 /// The host that we run on.
 #[derive(Debug)]
@@ -42,10 +40,6 @@ pub struct Host {
     pub open_files: u64,
     /// The cgroups for apps, or why there are none.
     pub cgroups: Result<Subtree, String>,
-    /// Whether the server has capabilities that its children inherit, from its unit's
-    /// `AmbientCapabilities=`; bubblewrap does not start with any.
-    ambient: bool,
-    programs: BTreeMap<&'static str, PathBuf>,
     /// The files that stand in for the machine's own in `/etc`.
     pub etc: EtcFiles,
 }
@@ -57,15 +51,11 @@ impl Host {
     /// # Errors
     /// The sentence that says what is missing and how to mend it.
     pub fn look(etc: &Path, stop: &Cancel) -> Result<Self, String> {
-        let mut programs = BTreeMap::new();
-        for (name, package) in NEEDED {
-            let path = proc::find(name).ok_or_else(|| missing(name, package))?;
-            programs.insert(name, path);
-        }
-        for name in OPTIONAL {
-            if let Some(path) = proc::find(name) {
-                programs.insert(name, path);
-            }
+        if let Some((program, package)) = NEEDED.iter().find(|(name, _)| proc::find(name).is_none())
+        {
+            return Err(format!(
+                "{program} is not installed, and no app runs without it; run `apt install {package}`"
+            ));
         }
         let (users, shared_because) = if rustix::process::geteuid().is_root() {
             (AppUsers::Root, None)
@@ -85,8 +75,6 @@ impl Host {
             memory: memory(),
             open_files: hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES)),
             cgroups: Subtree::of_this_service(),
-            ambient: has_ambient_capabilities(&setting("/proc/self/status")),
-            programs,
             etc,
         })
     }
@@ -95,14 +83,13 @@ impl Host {
     /// is known, where there is one.
     pub fn user_namespace(&self, slot: u16) -> Vec<String> {
         match self.users {
-            AppUsers::Subordinate(range) => range.around(self.program("unshare"), slot),
-            AppUsers::Shared if self.ambient => {
-                let drop = ["--ambient-caps=-all", "--inh-caps=-all", "--"];
-                let mut words = vec![self.program("setpriv")];
-                words.extend(drop.map(String::from));
-                words
+            AppUsers::Subordinate(range) => range.around(slot),
+            // bubblewrap does not start with capabilities that the server's children inherit,
+            // from its unit's `AmbientCapabilities=`.
+            AppUsers::Shared => {
+                ["setpriv", "--ambient-caps=-all", "--inh-caps=-all", "--"].map(String::from).into()
             }
-            AppUsers::Shared | AppUsers::Root => Vec::new(),
+            AppUsers::Root => Vec::new(),
         }
     }
 
@@ -112,32 +99,11 @@ impl Host {
         let leaf = self.cgroups.as_ref().ok()?.make_leaf(limits);
         leaf.inspect_err(|e| log::warn!("an app's cgroup could not be made: {e}")).ok()
     }
-
-    /// The path of a program that was found.
-    pub fn program(&self, name: &str) -> String {
-        let path = self.programs.get(name).map(|p| p.to_string_lossy().into_owned());
-        path.unwrap_or_else(|| name.to_owned())
-    }
-
-    /// Whether an optional program was found.
-    pub fn has(&self, name: &str) -> bool {
-        self.programs.contains_key(name)
-    }
-}
-
-/// Whether a `/proc/<pid>/status` shows ambient capabilities (capabilities(7)).
-fn has_ambient_capabilities(status: &str) -> bool {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapAmb:"));
-    set.is_some_and(|set| set.trim().bytes().any(|digit| digit != b'0'))
 }
 
 /// What a file of the kernel's settings says.
 pub fn setting(path: &str) -> String {
     fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
-}
-
-fn missing(program: &str, package: &str) -> String {
-    format!("{program} is not installed, and no app runs without it; run `apt install {package}`")
 }
 
 /// `bubblewrap 0.8.0` → `(0, 8)`.
@@ -167,12 +133,6 @@ mod tests {
         assert_eq!(parse_version("bubblewrap 0.8.0\n"), Some((0, 8)));
         assert_eq!(parse_version("bubblewrap 0.11.0"), Some((0, 11)));
         assert_eq!(parse_version("nonsense"), None);
-    }
-
-    #[test]
-    fn ambient_capabilities_are_seen() {
-        assert!(has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000400\n"));
-        assert!(!has_ambient_capabilities("CapEff:\t1\nCapAmb:\t0000000000000000\n"));
     }
 
     #[test]

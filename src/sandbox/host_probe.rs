@@ -40,13 +40,8 @@ fn try_out(host: &Host, stop: &Cancel) -> Result<(), String> {
     let exec = sandbox.prepare(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
     let exec = exec.deadline(TRYING_OUT);
     let output = exec.run_until(stop).map_err(|e| e.to_string())?;
-    if output.exit.is_success() && output.stdout == b"yes\n" {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    // Who does not know an option points to its help last.
-    let why = text.lines().rfind(|line| !line.is_empty() && !line.starts_with("Try '"));
-    Err(why.map_or_else(|| format!("it ended with {}", output.exit), str::to_owned))
+    let is_well = output.exit.is_success() && output.stdout == b"yes\n";
+    if is_well { Ok(()) } else { Err(subuid::why_failed(&output)) }
 }
 
 /// The sentence for a sandbox that could not be made.

@@ -7,9 +7,10 @@ use super::host::Host;
 use super::host_probe::probe;
 use super::port_range::picked_by_kernel;
 use crate::disk::layout::Layout;
-use crate::proc::Cancel;
-use crate::sync::{lock, wait_until, wait_while};
+use crate::proc::{Cancel, wait_any};
+use crate::sync::{lock, wait_while};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -41,7 +42,6 @@ pub struct HostWatch {
 struct Known {
     host: Option<Result<Arc<Host>, String>>,
     fences: Option<Fences>,
-    closed: bool,
 }
 
 impl HostWatch {
@@ -66,9 +66,8 @@ impl HostWatch {
 
     /// Ends the look under way, and [`HostWatch::run`].
     pub fn close(&self) {
-        lock(&self.known).closed = true;
         self.stop.cancel();
-        self.changed.notify_all();
+        self.note(|_| ());
     }
 
     /// The host, for threads that may wait for the first look to end.
@@ -76,7 +75,7 @@ impl HostWatch {
     /// # Errors
     /// The sentence that says what is missing.
     pub fn wait(&self) -> Result<Arc<Host>, String> {
-        let nothing_yet = |known: &mut Known| known.host.is_none() && !known.closed;
+        let nothing_yet = |known: &mut Known| known.host.is_none() && !self.stop.is_cancelled();
         let known = wait_while(&self.changed, lock(&self.known), nothing_yet);
         known.host.clone().unwrap_or_else(|| Err("the server is stopping".to_owned()))
     }
@@ -84,9 +83,11 @@ impl HostWatch {
     /// Looks until the server stops. While an app could get one of the server's `own_ports`,
     /// `take_back` is called for each of them every two seconds.
     pub fn run(&self, own_ports: &dyn Fn() -> Vec<u16>, take_back: &dyn Fn(u16)) {
-        let (mut said, mut has_program) = (None, false);
+        let mut said = None;
         loop {
-            let found = self.look(&mut has_program).map(Arc::new);
+            let program = EtcFiles::new(&self.etc).put_program(Path::new(THIS_PROGRAM));
+            let found = program.and_then(|()| probe(&self.etc, &self.apps, &self.stop));
+            let found = found.map(Arc::new);
             if self.stop.is_cancelled() {
                 return;
             }
@@ -96,18 +97,11 @@ impl HostWatch {
             }
             said = problem;
             self.note(|known| known.host = Some(found.clone()));
-            let goes_on = match found {
-                Ok(host) => {
-                    let until = Instant::now() + WELL;
-                    self.look_at_fences(&host, until, own_ports, take_back)
-                }
-                Err(_) => {
-                    self.note(|known| known.fences = None);
-                    self.pause(WANTING)
-                }
-            };
-            if !goes_on {
-                return;
+            if let Ok(host) = found {
+                self.look_at_fences(&host, Instant::now() + WELL, own_ports, take_back);
+            } else {
+                self.note(|known| known.fences = None);
+                self.pause(WANTING);
             }
         }
     }
@@ -122,38 +116,35 @@ impl HostWatch {
         probe(&etc, &self.layout.apps(), &self.stop)
     }
 
-    /// Looks at the fences again and again until then; `false` when the server stops.
+    /// Looks at the fences again and again until then, or until the server stops.
     fn look_at_fences(
         &self,
         host: &Host,
         until: Instant,
         own_ports: &dyn Fn() -> Vec<u16>,
         take_back: &dyn Fn(u16),
-    ) -> bool {
-        while Instant::now() < until {
+    ) {
+        let goes_on = |until| Instant::now() < until && !self.stop.is_cancelled();
+        while goes_on(until) {
             let fences = fences::look(host, &self.stop);
             let picked = picked_by_kernel();
             let is_open =
                 fences.ports.is_err() || own_ports().iter().any(|port| picked.contains(port));
             self.note(|known| known.fences = Some(fences));
             let again = Instant::now() + FENCES;
-            while is_open && Instant::now() < again {
+            while is_open && goes_on(again) {
                 own_ports().into_iter().for_each(take_back);
-                if !self.pause(GUARD) {
-                    return false;
-                }
+                self.pause(GUARD);
             }
-            if !self.pause(again.saturating_duration_since(Instant::now())) {
-                return false;
-            }
+            self.pause(again.saturating_duration_since(Instant::now()));
         }
-        true
     }
 
-    /// Waits, unless the server stops; `false` when it does.
-    fn pause(&self, at_most: Duration) -> bool {
-        let (until, known) = (Instant::now() + at_most, lock(&self.known));
-        !wait_until(until, &self.changed, known, |known| !known.closed).closed
+    /// Waits, unless the server stops.
+    fn pause(&self, at_most: Duration) {
+        if wait_any(&[self.stop.as_fd()], at_most).is_err() {
+            std::thread::sleep(GUARD);
+        }
     }
 
     fn note(&self, change: impl FnOnce(&mut Known)) {
@@ -175,9 +166,8 @@ mod tests {
         watch.note(|known| known.host = Some(Err("nothing installed".into())));
         assert!(matches!(watch.last(), Some(Err(why)) if why == "nothing installed"));
         std::thread::scope(|scope| {
-            let pause = scope.spawn(|| watch.pause(Duration::from_secs(600)));
+            scope.spawn(|| watch.pause(Duration::from_secs(600)));
             watch.close();
-            assert!(!pause.join().unwrap());
         });
     }
 }

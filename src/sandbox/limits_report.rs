@@ -1,5 +1,6 @@
 //! The limits of an app as they are: what is really in force, and who holds it.
 
+use super::cgroup;
 use super::host::Host;
 use super::limits::{BUILD_PROCESSES, Limits};
 use super::memory_limit::limits_of_process;
@@ -50,7 +51,7 @@ pub fn report(app: &App, host: &Host) -> Report {
     let running = app.process.as_ref().filter(|p| p.ended.is_none());
     let inside = running.and_then(|p| innermost(p.pid));
     let in_group = match (&host.cgroups, inside) {
-        (Ok(subtree), Some(pid)) => subtree.limits_of(pid),
+        (Ok(_), Some(pid)) => cgroup::leaf_of(pid).map(|leaf| cgroup::read(&leaf)),
         (Ok(_), None) => Some(wanted.clone()),
         (Err(_), _) => None,
     };

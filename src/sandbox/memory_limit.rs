@@ -1,6 +1,6 @@
 //! The limit of memory that a process is really held to, and whether it was over it.
 
-use super::cgroup::{self, Shortage};
+use super::cgroup;
 use super::limits::{APP_WEIGHT, Limits};
 use std::fs;
 use std::path::PathBuf;
@@ -27,13 +27,7 @@ impl MemoryLimit {
     #[must_use]
     pub fn exceeded(&self, says_so: &dyn Fn() -> bool) -> Option<String> {
         match self {
-            Self::Leaf(leaf) => {
-                let limit = cgroup::read(leaf).memory >> 20;
-                match cgroup::ended_for_memory(leaf)? {
-                    Shortage::Limit => Some(format!("over its memory limit of {limit} MiB")),
-                    Shortage::Machine => Some("the machine had no memory left".to_owned()),
-                }
-            }
+            Self::Leaf(leaf) => cgroup::ended_for_memory(leaf),
             Self::Process(bytes) => says_so()
                 .then(|| format!("it may have been over its memory limit of {} MiB", bytes >> 20)),
         }

@@ -9,118 +9,56 @@
 //! is a program for the kernel's classic BPF machine, handed to bubblewrap as a file.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-compile_error!("the numbers of system calls are known for x86-64 and 64-bit ARM only");
+compile_error!("the name of the architecture is known for x86-64 and 64-bit ARM only");
 
-/// As on a kernel that is too old: programs fall back to something else.
-const NOT_THERE: u32 = 38; // ENOSYS
-/// As for a process that may not.
-const NOT_ALLOWED: u32 = 1; // EPERM
+use libc::c_int;
 
-/// As on a kernel without that family, type or protocol of sockets.
-const NO_SUCH_FAMILY: u32 = 97; // EAFNOSUPPORT
-const NO_SUCH_TYPE: u32 = 94; // ESOCKTNOSUPPORT
-const NO_SUCH_PROTOCOL: u32 = 93; // EPROTONOSUPPORT
+/// Calls that answer as on a kernel that is too old: programs fall back to something else.
+const NOT_THERE: [i64; 10] = [
+    // Its flags are out of a filter's sight.
+    libc::SYS_clone3,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+];
 
-/// A call that is refused, with its number and the error.
-struct Refused(u32, u32);
+/// Calls that answer as to a process that may not.
+const NOT_ALLOWED: [i64; 11] = [
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    libc::SYS_syslog,
+];
 
 /// The machine's name in `struct seccomp_data` (linux/audit.h).
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xC000_003E;
-/// `clone`'s number.
-#[cfg(target_arch = "x86_64")]
-const CLONE: u32 = 56;
-/// The numbers of `socket` and `socketpair`.
-#[cfg(target_arch = "x86_64")]
-const SOCKETS: [u32; 2] = [41, 53];
-/// `setsockopt`'s number.
-#[cfg(target_arch = "x86_64")]
-const SETSOCKOPT: u32 = 54;
-/// The numbers of asm/unistd_64.h.
-#[cfg(target_arch = "x86_64")]
-const REFUSED: &[Refused] = &[
-    Refused(435, NOT_THERE),   // clone3: its flags are out of a filter's sight
-    Refused(425, NOT_THERE),   // io_uring_setup
-    Refused(426, NOT_THERE),   // io_uring_enter
-    Refused(427, NOT_THERE),   // io_uring_register
-    Refused(248, NOT_THERE),   // add_key
-    Refused(249, NOT_THERE),   // request_key
-    Refused(250, NOT_THERE),   // keyctl
-    Refused(321, NOT_THERE),   // bpf
-    Refused(298, NOT_THERE),   // perf_event_open
-    Refused(323, NOT_THERE),   // userfaultfd
-    Refused(272, NOT_ALLOWED), // unshare
-    Refused(308, NOT_ALLOWED), // setns
-    Refused(165, NOT_ALLOWED), // mount
-    Refused(166, NOT_ALLOWED), // umount2
-    Refused(155, NOT_ALLOWED), // pivot_root
-    Refused(430, NOT_ALLOWED), // fsopen
-    Refused(433, NOT_ALLOWED), // fspick
-    Refused(429, NOT_ALLOWED), // move_mount
-    Refused(428, NOT_ALLOWED), // open_tree
-    Refused(442, NOT_ALLOWED), // mount_setattr
-    Refused(103, NOT_ALLOWED), // syslog
-];
-
-/// The machine's name in `struct seccomp_data` (linux/audit.h).
 #[cfg(target_arch = "aarch64")]
 const ARCHITECTURE: u32 = 0xC000_00B7;
-/// `clone`'s number.
-#[cfg(target_arch = "aarch64")]
-const CLONE: u32 = 220;
-/// The numbers of `socket` and `socketpair`.
-#[cfg(target_arch = "aarch64")]
-const SOCKETS: [u32; 2] = [198, 199];
-/// `setsockopt`'s number.
-#[cfg(target_arch = "aarch64")]
-const SETSOCKOPT: u32 = 208;
-/// The numbers of asm-generic/unistd.h.
-#[cfg(target_arch = "aarch64")]
-const REFUSED: &[Refused] = &[
-    Refused(435, NOT_THERE),   // clone3: its flags are out of a filter's sight
-    Refused(425, NOT_THERE),   // io_uring_setup
-    Refused(426, NOT_THERE),   // io_uring_enter
-    Refused(427, NOT_THERE),   // io_uring_register
-    Refused(217, NOT_THERE),   // add_key
-    Refused(218, NOT_THERE),   // request_key
-    Refused(219, NOT_THERE),   // keyctl
-    Refused(280, NOT_THERE),   // bpf
-    Refused(241, NOT_THERE),   // perf_event_open
-    Refused(282, NOT_THERE),   // userfaultfd
-    Refused(97, NOT_ALLOWED),  // unshare
-    Refused(268, NOT_ALLOWED), // setns
-    Refused(40, NOT_ALLOWED),  // mount
-    Refused(39, NOT_ALLOWED),  // umount2
-    Refused(41, NOT_ALLOWED),  // pivot_root
-    Refused(430, NOT_ALLOWED), // fsopen
-    Refused(433, NOT_ALLOWED), // fspick
-    Refused(429, NOT_ALLOWED), // move_mount
-    Refused(428, NOT_ALLOWED), // open_tree
-    Refused(442, NOT_ALLOWED), // mount_setattr
-    Refused(116, NOT_ALLOWED), // syslog
-];
 
-/// The families of sockets that there are (linux/socket.h), with the bits of the type that say
-/// which it is (linux/net.h); netlink is how programs ask for the machine's addresses.
-const UNIX: u32 = 1;
-const NETLINK: u32 = 16;
-const INTERNET: [u32; 2] = [2, 10];
+/// The bits of a socket's type that say which it is (linux/net.h).
 const KIND_OF_SOCKET: u32 = 0xF;
-const STREAM: u32 = 1;
-const DATAGRAM: u32 = 2;
-
-/// Protocols of the internet (IANA): the usual one of a type, TCP and UDP.
-const PROTOCOLS: [u32; 3] = [0, 6, 17];
-/// Those of pings, for datagrams alone: ICMP and ICMPv6.
-const PINGS: [u32; 2] = [1, 58];
+/// Protocols of the internet: the usual one of a type, TCP and UDP.
+const PROTOCOLS: [c_int; 3] = [libc::IPPROTO_IP, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+/// Those of pings, for datagrams alone.
+const PINGS: [c_int; 2] = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
 /// The option with which a program chooses the port that the kernel picks (ip(7)): one that
 /// Landlock does not allow it, for example.
-const SOL_IP: u32 = 0;
 const IP_LOCAL_PORT_RANGE: u32 = 51;
-const NO_SUCH_OPTION: u32 = 92; // ENOPROTOOPT
 
-/// The flag of `clone` for a new user namespace (linux/sched.h).
-const CLONE_NEWUSER: u32 = 0x1000_0000;
 /// On x86-64 the calls of another convention (x32) have this bit in their number.
 const X32: u32 = 0x4000_0000;
 
@@ -133,10 +71,6 @@ const IF_ANY_BIT: u16 = 0x45;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
 
-/// Answers of a filter (linux/seccomp.h).
-const ALLOW: u32 = 0x7FFF_0000;
-const ERROR: u32 = 0x0005_0000;
-
 /// Offsets in `struct seccomp_data`: the number, the architecture, and the lower halves of the
 /// first three arguments on a little-endian machine.
 const NUMBER: u32 = 0;
@@ -148,22 +82,24 @@ const ARGUMENTS: [u32; 3] = [16, 24, 32];
 struct Program(Vec<u8>);
 
 impl Program {
-    fn add(&mut self, code: u16, if_true: u8, if_false: u8, value: u32) {
+    /// An instruction; it works on the lower halves of values.
+    fn add(&mut self, code: u16, if_true: u8, if_false: u8, value: impl Into<i64>) {
+        let [low @ .., _, _, _, _] = value.into().to_le_bytes();
         self.0.extend_from_slice(&code.to_ne_bytes());
         self.0.extend_from_slice(&[if_true, if_false]);
-        self.0.extend_from_slice(&value.to_ne_bytes());
+        self.0.extend_from_slice(&u32::from_le_bytes(low).to_ne_bytes());
     }
 
-    fn refuse(&mut self, error: u32) {
-        self.add(RETURN, 0, 0, ERROR | error);
+    fn refuse(&mut self, error: c_int) {
+        self.add(RETURN, 0, 0, i64::from(libc::SECCOMP_RET_ERRNO) | i64::from(error));
     }
 
     fn allow(&mut self) {
-        self.add(RETURN, 0, 0, ALLOW);
+        self.add(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
     }
 
     /// Allows the call when what was loaded is one of these.
-    fn allow_any_of(&mut self, values: &[u32]) {
+    fn allow_any_of(&mut self, values: &[c_int]) {
         for value in values {
             self.add(IF_EQUAL, 0, 1, *value);
             self.allow();
@@ -177,60 +113,61 @@ pub fn filter() -> Vec<u8> {
     // Calls of another architecture have other numbers: a 32-bit program is refused whole.
     program.add(LOAD, 0, 0, ARCH);
     program.add(IF_EQUAL, 1, 0, ARCHITECTURE);
-    program.refuse(NOT_THERE);
+    program.refuse(libc::ENOSYS);
     program.add(LOAD, 0, 0, NUMBER);
     program.add(IF_AT_LEAST, 0, 1, X32);
-    program.refuse(NOT_THERE);
-    for Refused(number, error) in REFUSED {
-        program.add(IF_EQUAL, 0, 1, *number);
-        program.refuse(*error);
+    program.refuse(libc::ENOSYS);
+    let refused = NOT_THERE.map(|call| (call, libc::ENOSYS)).into_iter();
+    for (call, error) in refused.chain(NOT_ALLOWED.map(|call| (call, libc::EPERM))) {
+        program.add(IF_EQUAL, 0, 1, call);
+        program.refuse(error);
     }
-    program.add(IF_EQUAL, 0, 6, SETSOCKOPT);
+    program.add(IF_EQUAL, 0, 6, libc::SYS_setsockopt);
     program.add(LOAD, 0, 0, ARGUMENTS[1]);
-    program.add(IF_EQUAL, 0, 3, SOL_IP);
+    program.add(IF_EQUAL, 0, 3, libc::IPPROTO_IP);
     program.add(LOAD, 0, 0, ARGUMENTS[2]);
     program.add(IF_EQUAL, 0, 1, IP_LOCAL_PORT_RANGE);
-    program.refuse(NO_SUCH_OPTION);
+    program.refuse(libc::ENOPROTOOPT);
     program.allow();
-    program.add(IF_EQUAL, 0, 4, CLONE);
+    program.add(IF_EQUAL, 0, 4, libc::SYS_clone);
     program.add(LOAD, 0, 0, ARGUMENTS[0]);
-    program.add(IF_ANY_BIT, 0, 1, CLONE_NEWUSER);
-    program.refuse(NOT_ALLOWED);
+    program.add(IF_ANY_BIT, 0, 1, libc::CLONE_NEWUSER);
+    program.refuse(libc::EPERM);
     program.allow();
     // To the next but one if it is the first, to the next if it is the second.
-    program.add(IF_EQUAL, 2, 0, SOCKETS[0]);
-    program.add(IF_EQUAL, 1, 0, SOCKETS[1]);
+    program.add(IF_EQUAL, 2, 0, libc::SYS_socket);
+    program.add(IF_EQUAL, 1, 0, libc::SYS_socketpair);
     program.allow();
     socket(&mut program);
     program.0
 }
 
-/// What is left of `socket` and `socketpair`. Their arguments are of type `int`: the kernel
-/// looks at the lower halves alone.
+/// What is left of `socket` and `socketpair`: netlink is how programs ask for the machine's
+/// addresses. Their arguments are of type `int`: the kernel looks at the lower halves alone.
 fn socket(program: &mut Program) {
     let [family, kind, protocol] = ARGUMENTS;
     program.add(LOAD, 0, 0, family);
-    program.add(IF_EQUAL, 8, 0, INTERNET[0]);
-    program.add(IF_EQUAL, 7, 0, INTERNET[1]);
-    program.add(IF_EQUAL, 2, 0, UNIX);
-    program.add(IF_EQUAL, 1, 0, NETLINK);
-    program.refuse(NO_SUCH_FAMILY);
+    program.add(IF_EQUAL, 8, 0, libc::AF_INET);
+    program.add(IF_EQUAL, 7, 0, libc::AF_INET6);
+    program.add(IF_EQUAL, 2, 0, libc::AF_UNIX);
+    program.add(IF_EQUAL, 1, 0, libc::AF_NETLINK);
+    program.refuse(libc::EAFNOSUPPORT);
     // Unix and netlink: four instructions.
     program.add(LOAD, 0, 0, protocol);
     program.allow_any_of(&PROTOCOLS[..1]);
-    program.refuse(NO_SUCH_PROTOCOL);
+    program.refuse(libc::EPROTONOSUPPORT);
     // The internet: five.
     program.add(LOAD, 0, 0, kind);
     program.add(AND, 0, 0, KIND_OF_SOCKET);
-    program.add(IF_EQUAL, 2, 0, DATAGRAM);
-    program.add(IF_EQUAL, 6, 0, STREAM);
-    program.refuse(NO_SUCH_TYPE);
+    program.add(IF_EQUAL, 2, 0, libc::SOCK_DGRAM);
+    program.add(IF_EQUAL, 6, 0, libc::SOCK_STREAM);
+    program.refuse(libc::ESOCKTNOSUPPORT);
     // Datagrams, five more than streams.
     program.add(LOAD, 0, 0, protocol);
     program.allow_any_of(&PINGS);
     program.add(LOAD, 0, 0, protocol);
     program.allow_any_of(&PROTOCOLS);
-    program.refuse(NO_SUCH_PROTOCOL);
+    program.refuse(libc::EPROTONOSUPPORT);
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use super::error::shortened;
 use super::limits::FetchLimits;
-use std::ops::ControlFlow;
 
 /// The longest path that is checked out: the kernel takes 4,095 bytes (`PATH_MAX`),
 /// and Git silently leaves out what is longer.
@@ -36,8 +35,8 @@ pub(super) struct Survey {
     files: u64,
     bytes: u64,
     held: Vec<u8>,
-    /// Why the commit is refused.
-    refused: Option<String>,
+    /// Why the commit is refused, if it is.
+    pub refused: Option<String>,
 }
 
 impl Survey {
@@ -47,7 +46,7 @@ impl Survey {
             self.held.extend_from_slice(part);
             if self.held.last() == Some(&0) {
                 let entry = std::mem::take(&mut self.held);
-                if let ControlFlow::Break(why) = self.entry(&entry[..entry.len() - 1], limits) {
+                if let Err(why) = self.entry(&entry[..entry.len() - 1], limits) {
                     self.refused = Some(why);
                     return false;
                 }
@@ -59,26 +58,21 @@ impl Survey {
         true
     }
 
-    /// Why the commit is refused, if it is.
-    pub(super) fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
-    }
-
     /// One entry: `<mode> <type> <hash> <size, right-aligned>\t<path>`; the size of a
     /// submodule is a dash.
-    fn entry(&mut self, entry: &[u8], limits: &FetchLimits) -> ControlFlow<String> {
+    fn entry(&mut self, entry: &[u8], limits: &FetchLimits) -> Result<(), String> {
         let Some(tab) = entry.iter().position(|b| *b == b'\t') else {
-            return ControlFlow::Break("Git listed the commit in a form that is not known".into());
+            return Err("Git listed the commit in a form that is not known".into());
         };
         let (about, path) = (&entry[..tab], &entry[tab + 1..]);
         if path.len() > PATH_CAP || path.split(|b| *b == b'/').any(|part| part.len() > NAME_CAP) {
-            return ControlFlow::Break(too_long(path));
+            return Err(too_long(path));
         }
         if about.starts_with(b"160000 ") {
             if self.submodules.len() < SUBMODULES {
                 self.submodules.push(path.to_vec());
             }
-            return ControlFlow::Continue(());
+            return Ok(());
         }
         let size = about.rsplit(|b| *b == b' ').next().unwrap_or_default();
         let size = std::str::from_utf8(size).ok().and_then(|s| s.parse::<u64>().ok());
@@ -86,16 +80,10 @@ impl Survey {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         if self.files > limits.files {
-            return ControlFlow::Break(format!(
-                "the commit holds more than {}",
-                limits.most_files()
-            ));
+            return Err(format!("the commit holds more than {}", limits.most_files()));
         }
         if self.bytes > limits.bytes {
-            return ControlFlow::Break(format!(
-                "the files of the commit are larger than {}",
-                limits.largest()
-            ));
+            return Err(format!("the files of the commit are larger than {}", limits.largest()));
         }
         if POINTER.contains(&size)
             && about.starts_with(b"100")
@@ -104,7 +92,7 @@ impl Survey {
             self.pointer_bytes += path.len();
             self.maybe_pointers.push(path.to_vec());
         }
-        ControlFlow::Continue(())
+        Ok(())
     }
 }
 
@@ -169,13 +157,13 @@ mod tests {
             assert_eq!((survey.files, survey.bytes), (3, 272));
             assert_eq!(survey.submodules, [b"vendor/lib"]);
             assert_eq!(survey.maybe_pointers, [b"logo.png"]);
-            assert_eq!(survey.refused(), None);
+            assert_eq!(survey.refused, None);
         }
     }
 
     #[test]
     fn the_first_limit_ends_it() {
-        let refused = |text: &str| survey(text, 100).refused().unwrap_or_default().to_owned();
+        let refused = |text: &str| survey(text, 100).refused.unwrap_or_default();
         assert!(refused(&entry("100644", "1", "x").repeat(6)).contains("more than 5 files"));
         assert!(refused(&entry("100644", "10001", "x")).contains("larger than"));
         let long = format!("{}f", "d/".repeat(2100));

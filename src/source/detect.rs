@@ -32,28 +32,22 @@ pub struct Plan {
     pub start: Option<String>,
 }
 
-/// What this machine has to build with.
-pub trait Tools {
-    /// Whether a program is there.
-    fn has(&self, program: &str) -> bool;
-    /// Whether Python can make virtual environments: on Debian a package of its own.
-    fn has_venv(&self) -> bool;
+/// The name of Python's module for virtual environments: on Debian a package of its own.
+const VENV: &str = "Python's venv module";
+
+/// Whether this machine has a program to build with, or [`VENV`].
+#[must_use]
+pub fn is_installed(program: &str) -> bool {
+    if program != VENV {
+        return proc::find(program).is_some();
+    }
+    // Isolated (-I): it imports the system's own modules only.
+    let exec = Exec::new("python3").args(["-I", "-c", "import ensurepip, venv"]);
+    exec.deadline(ASKING_PYTHON).run().is_ok_and(|o| o.exit.is_success())
 }
 
-/// The tools that are installed.
-pub struct Installed;
-
-impl Tools for Installed {
-    fn has(&self, program: &str) -> bool {
-        proc::find(program).is_some()
-    }
-
-    fn has_venv(&self) -> bool {
-        // Isolated (-I): it imports the system's own modules only.
-        let exec = Exec::new("python3").args(["-I", "-c", "import ensurepip, venv"]);
-        exec.deadline(ASKING_PYTHON).run().is_ok_and(|o| o.exit.is_success())
-    }
-}
+/// Whether a program is there.
+type Has<'a> = &'a dyn Fn(&str) -> bool;
 
 /// Looks at a release. What the owner wrote always wins; the rest is detected.
 ///
@@ -63,20 +57,21 @@ pub fn detect(
     tree: &Tree,
     build: &ShellCommand,
     start: &ShellCommand,
-    tools: &dyn Tools,
+    has: Has<'_>,
 ) -> Result<Plan, String> {
     let given = |command: &ShellCommand| {
         Some(command.as_str()).filter(|c| !c.trim().is_empty()).map(str::to_owned)
     };
     let (given_build, given_start) = (given(build), given(start));
     let procfile = if given_start.is_none() { web_process(tree)? } else { None };
-    let language = Language::of(tree);
-    if let Some(language) = language {
-        language.check_size(tree)?;
+    let project = PROJECTS.iter().find(|(_, manifest, _)| tree.has_file(manifest));
+    if let Some((_, manifest, _)) = project {
+        // What is too large to be read must not look like a manifest that says nothing.
+        read(tree, manifest, MANIFEST_CAP)?;
     }
-    let build = match (&given_build, language) {
+    let build = match (&given_build, project) {
         (Some(_), _) => given_build.clone(),
-        (None, Some(language)) => language.build(tree, tools)?,
+        (None, Some((language, ..))) => Some(language.build(tree, has)?),
         (None, None) => None,
     };
     let start_from = match (&given_start, &procfile) {
@@ -84,9 +79,9 @@ pub fn detect(
         (None, Some(_)) => "the Procfile says how to start it",
         (None, None) => "the start command follows from it",
     };
-    let start = match (given_start.or(procfile), language) {
+    let start = match (given_start.or(procfile), project) {
         (Some(command), _) => Some(command),
-        (None, Some(language)) => Some(language.start(tree)?),
+        (None, Some((language, ..))) => Some(language.start(tree)?),
         // Its owner means a program, whose source is for nobody to read.
         (None, None) if tree.has_file("Procfile") => return Err(NO_WEB_LINE.to_owned()),
         (None, None) if tree.has_file("index.html") => {
@@ -95,11 +90,10 @@ pub fn detect(
         }
         (None, None) => return Err(NOTHING_FOUND.to_owned()),
     };
-    let found = match (language, &given_build) {
-        (Some(language), None) => format!("Found {}; {start_from}.", language.sentence()),
-        (Some(language), Some(_)) => {
-            let what = language.sentence();
-            format!("Found {what}; {start_from}, the build command is the owner's.")
+    let found = match (project, &given_build) {
+        (Some((_, manifest, what)), None) => format!("Found {manifest}, {what}; {start_from}."),
+        (Some((_, manifest, what)), Some(_)) => {
+            format!("Found {manifest}, {what}; {start_from}, the build command is the owner's.")
         }
         // Nothing is wrong: most languages without dependencies have no manifest.
         (None, None) => format!("There is nothing to build; {start_from}."),
@@ -153,66 +147,42 @@ enum Language {
     Ruby,
 }
 
+/// The manifests that are looked for, in this order.
+const PROJECTS: [(Language, &str, &str); 6] = [
+    (Language::Node, "package.json", "a Node.js app"),
+    (Language::Requirements, "requirements.txt", "a Python app"),
+    (Language::Pyproject, "pyproject.toml", "a Python app"),
+    (Language::Go, "go.mod", "a Go app"),
+    (Language::Rust, "Cargo.toml", "a Rust app"),
+    (Language::Ruby, "Gemfile", "a Ruby app"),
+];
+
 impl Language {
-    const IN_ORDER: [(Self, &'static str); 6] = [
-        (Self::Node, "package.json"),
-        (Self::Requirements, "requirements.txt"),
-        (Self::Pyproject, "pyproject.toml"),
-        (Self::Go, "go.mod"),
-        (Self::Rust, "Cargo.toml"),
-        (Self::Ruby, "Gemfile"),
-    ];
-
-    fn of(tree: &Tree) -> Option<Self> {
-        let found = Self::IN_ORDER.iter().find(|(_, manifest)| tree.has_file(manifest));
-        found.map(|(language, _)| *language)
-    }
-
-    /// What is too large to be read must not look like a manifest that says nothing.
-    fn check_size(self, tree: &Tree) -> Result<(), String> {
-        let manifest = Self::IN_ORDER.iter().find(|(language, _)| *language == self);
-        manifest.map_or(Ok(()), |(_, name)| read(tree, name, MANIFEST_CAP).map(drop))
-    }
-
-    const fn sentence(self) -> &'static str {
-        match self {
-            Self::Node => "package.json, a Node.js app",
-            Self::Requirements => "requirements.txt, a Python app",
-            Self::Pyproject => "pyproject.toml, a Python app",
-            Self::Go => "go.mod, a Go app",
-            Self::Rust => "Cargo.toml, a Rust app",
-            Self::Ruby => "Gemfile, a Ruby app",
-        }
-    }
-
-    fn build(self, tree: &Tree, tools: &dyn Tools) -> Result<Option<String>, String> {
-        let command = match self {
-            Self::Node => node_build(tree, tools)?,
+    fn build(self, tree: &Tree, has: Has<'_>) -> Result<String, String> {
+        Ok(match self {
+            Self::Node => node_build(tree, has)?,
             Self::Requirements | Self::Pyproject => {
-                need(tools, "python3", "apt install python3 python3-venv")?;
-                if !tools.has_venv() {
-                    return Err(missing("Python's venv module", "apt install python3-venv"));
-                }
+                need(has, "python3", "apt install python3 python3-venv")?;
+                need(has, VENV, "apt install python3-venv")?;
                 let what = if self == Self::Pyproject { "." } else { "-r requirements.txt" };
                 format!("python3 -m venv --clear .venv && .venv/bin/pip install {what}")
             }
             Self::Go => {
-                need(tools, "go", "apt install golang-go")?;
+                need(has, "go", "apt install golang-go")?;
                 "go build -o .better-paas/app .".to_owned()
             }
             Self::Rust => {
-                need(tools, "cargo", "apt install cargo")?;
+                need(has, "cargo", "apt install cargo")?;
                 let locked = if tree.has_file("Cargo.lock") { " --locked" } else { "" };
                 // Installed, not just built: the release then holds the program alone,
                 // and what was compiled stays in the cache for the next build.
                 format!("cargo install --path . --root .better-paas{locked}")
             }
             Self::Ruby => {
-                need(tools, "bundle", "apt install ruby-bundler ruby-dev build-essential")?;
+                need(has, "bundle", "apt install ruby-bundler ruby-dev build-essential")?;
                 "bundle install".to_owned()
             }
-        };
-        Ok(Some(command))
+        })
     }
 
     fn start(self, tree: &Tree) -> Result<String, String> {
@@ -250,41 +220,40 @@ impl Language {
     }
 }
 
-fn missing(what: &str, command: &str) -> String {
-    format!("{what} is not installed on this machine; run `{command}`, or give a build command")
-}
-
-fn need(tools: &dyn Tools, program: &str, command: &str) -> Result<(), String> {
-    if tools.has(program) { Ok(()) } else { Err(missing(program, command)) }
+fn need(has: Has<'_>, what: &str, command: &str) -> Result<(), String> {
+    let missing = || {
+        format!("{what} is not installed on this machine; run `{command}`, or give a build command")
+    };
+    if has(what) { Ok(()) } else { Err(missing()) }
 }
 
 /// `--include=dev`: builds need their tools also where `NODE_ENV` is `production`.
-fn node_build(tree: &Tree, tools: &dyn Tools) -> Result<String, String> {
-    need(tools, "node", "apt install nodejs npm")?;
+fn node_build(tree: &Tree, has: Has<'_>) -> Result<String, String> {
+    need(has, "node", "apt install nodejs npm")?;
     if tree.has_file("pnpm-lock.yaml") {
-        need(tools, "pnpm", "npm install --global pnpm")?;
+        need(has, "pnpm", "npm install --global pnpm")?;
         return Ok(
             "pnpm install --frozen-lockfile --prod=false && pnpm run --if-present build".into()
         );
     }
     if tree.has_file("yarn.lock") {
         let build = if script(tree, "build").is_some() { " && yarn run build" } else { "" };
-        return Ok(format!("{}{build}", yarn_install(tree, tools)?));
+        return Ok(format!("{}{build}", yarn_install(tree, has)?));
     }
-    need(tools, "npm", "apt install npm")?;
+    need(has, "npm", "apt install npm")?;
     let locked = tree.has_file("package-lock.json") || tree.has_file("npm-shrinkwrap.json");
     let install = if locked { "npm ci" } else { "npm install" };
     Ok(format!("{install} --include=dev --no-audit --no-fund && npm run build --if-present"))
 }
 
 /// Yarn 1 and its successors take different options, and tell each other's lock files apart by this section.
-fn yarn_install(tree: &Tree, tools: &dyn Tools) -> Result<&'static str, String> {
+fn yarn_install(tree: &Tree, has: Has<'_>) -> Result<&'static str, String> {
     if tree.read("yarn.lock", LOCK_CAP).is_some_and(|text| text.contains("__metadata:")) {
-        need(tools, "yarn", "npm install --global corepack && corepack enable")?;
+        need(has, "yarn", "npm install --global corepack && corepack enable")?;
         // Without this setting, packages stay in the cache of the build, where the app does not see them.
         Ok("YARN_NODE_LINKER=node-modules yarn install --immutable")
     } else {
-        need(tools, "yarn", "npm install --global yarn@1")?;
+        need(has, "yarn", "npm install --global yarn@1")?;
         Ok("yarn install --frozen-lockfile --production=false")
     }
 }

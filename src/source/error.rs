@@ -2,13 +2,9 @@
 
 use crate::proc::Exit;
 use crate::sandbox::limits::FETCH_MEMORY;
-use std::time::Duration;
 
 /// Bytes of a commit's subject that are kept.
 const SUBJECT_CAP: usize = 200;
-
-/// How long a command that only works on the disk may take.
-pub(super) const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// By what nearly all repositories name their objects, and by what some of Forgejo's do.
 pub(super) const USUAL_FORMAT: &str = "sha1";
@@ -38,52 +34,26 @@ pub(super) enum Failure {
     Cancelled,
 }
 
-impl Failure {
-    pub(super) fn into_error(self) -> FetchError {
-        match self {
-            Self::Known(sentence) | Self::Strange(sentence) => FetchError::Failed(sentence),
-            Self::TooLarge(sentence) => FetchError::TooLarge(sentence),
-            Self::Format(of) => {
-                FetchError::Failed(format!("Git cannot read a repository of the format {of}"))
+impl From<Failure> for FetchError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Known(sentence) | Failure::Strange(sentence) => Self::Failed(sentence),
+            Failure::TooLarge(sentence) => Self::TooLarge(sentence),
+            Failure::Format(of) => {
+                Self::Failed(format!("Git cannot read a repository of the format {of}"))
             }
-            Self::Cancelled => FetchError::Cancelled,
+            Failure::Cancelled => Self::Cancelled,
         }
     }
 }
 
 /// The repository's object format, where Git says that it is not the cache's.
 pub(super) fn other_format(text: &str) -> Option<&'static str> {
-    let (_, formats) = text.split_once("mismatched algorithms: client ")?;
-    let server = formats.lines().next()?.split_once("; server ")?.1;
-    FORMATS.into_iter().find(|format| server == *format)
+    let line = text.lines().find(|line| line.contains("mismatched algorithms: client "))?;
+    FORMATS.into_iter().find(|format| line.ends_with(&format!("; server {format}")))
 }
 
-/// Why a command that only works on the disk failed.
-pub(super) fn local_failure(verb: &str, exit: Exit, text: &str) -> Failure {
-    let has = |part: &str| text.contains(part);
-    let path = || {
-        let line = text.lines().find(|line| line.contains("invalid path")).unwrap_or_default();
-        shortened(line.trim_start_matches("error: "))
-    };
-    Failure::Known(if has("invalid path") {
-        format!(
-            "the commit holds a path that Git does not check out, such as a .git directory or \
-             one that leads out of the repository ({})",
-            path()
-        )
-    } else if has("No space left on device") {
-        let sentence = "the disk became full while checking out; free some space";
-        return Failure::TooLarge(sentence.to_owned());
-    } else if let Some(sentence) = needed_memory(text, exit) {
-        sentence
-    } else if exit == Exit::TimedOut {
-        format!("git {verb} took longer than {} s", LOCAL_DEADLINE.as_secs())
-    } else {
-        let last = last_line(text, exit);
-        return Failure::Strange(format!("git {verb} failed: {last}"));
-    })
-}
-
+/// What Git says last: where it says so, why it gave up.
 pub(super) fn last_line(text: &str, exit: Exit) -> String {
     let line = text.lines().rfind(|line| line.starts_with("fatal:"));
     let line = line.or_else(|| text.lines().rfind(|line| !line.trim().is_empty()));

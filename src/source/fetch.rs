@@ -2,15 +2,13 @@
 
 use super::cache::{has_grown_large, has_leftovers, packs};
 use super::commit_size::{Survey, is_pointer, overlap, shown};
-use super::error::{
-    Failure, FetchError, LOCAL_DEADLINE, TokenOf, USUAL_FORMAT, local_failure, other_format,
-    shortened,
-};
+use super::error::{Failure, FetchError, TokenOf, USUAL_FORMAT, other_format, shortened};
 use super::git_config::{CONFIG, authorization};
 use super::git_errors::{Case, no_branch};
 use super::limits::FetchLimits;
+use crate::disk::removal::remove_tree;
 use crate::disk::space::Space;
-use crate::disk::tree;
+use crate::disk::tree::Tree;
 use crate::journal::Redactor;
 use crate::model::{Branch, RepoUrl, Secret};
 use crate::proc::{Cancel, Exec, Exit, Output};
@@ -20,6 +18,9 @@ use crate::sandbox::proxy_env;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+
+/// How long a command that only works on the disk may take.
+const LOCAL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long a look at a repository's branches may take.
 const LOOK_DEADLINE: Duration = Duration::from_secs(30);
@@ -33,10 +34,6 @@ const SAID: usize = 50;
 /// The ref in the cache that the fetched commit gets, so that the next fetch
 /// need not bring what is there already.
 const FETCHED: &str = "refs/better-paas/fetched";
-
-/// What Git names its locks and the files that it has not finished yet.
-const REMOVE_LEFTOVERS: &str = "cd /repo && exec rm -rf -- *.lock shallow_* \
-    refs/better-paas/*.lock objects/pack/tmp_* objects/pack/.tmp-*";
 
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
@@ -92,15 +89,16 @@ impl Fetch<'_> {
     /// # Errors
     /// [`FetchError`]; its sentence never holds the token.
     pub fn run(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Commit, FetchError> {
+        // One deploy of an app runs at a time, so no lock in its cache is anybody's.
         if has_leftovers(self.cache) {
-            self.remove_leftovers(cancel).map_err(Failure::into_error)?;
-        }
-        if has_grown_large(&packs(self.cache)) {
+            log("Git was ended while it used its cache; fetching everything anew.");
+            self.empty(self.cache)?;
+        } else if has_grown_large(&packs(self.cache)) {
             log("The Git cache has become large; fetching everything anew.");
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
-        match self.attempt(USUAL_FORMAT, cancel, log) {
+        let commit = match self.attempt(USUAL_FORMAT, cancel, log) {
             Err(Failure::Format(of)) => {
                 log(&format!("The repository names its objects by {of}; its cache does now, too."));
                 self.empty(self.cache)?;
@@ -114,16 +112,8 @@ impl Fetch<'_> {
                 self.attempt(USUAL_FORMAT, cancel, log)
             }
             other => other,
-        }
-        .map_err(|failure| {
-            // What was cancelled would cancel this too, so it has a switch of its own.
-            if has_leftovers(self.cache)
-                && let Ok(cancel) = Cancel::new()
-            {
-                let _ = self.remove_leftovers(&cancel);
-            }
-            failure.into_error()
-        })
+        };
+        Ok(commit?)
     }
 
     /// `format` is for a cache that is not there yet.
@@ -142,20 +132,14 @@ impl Fetch<'_> {
         let commit = self.commit(&about)?;
         let survey = self.survey(cancel)?;
         self.refuse_submodules(&survey, log)?;
-        self.check_out(cancel)?;
+        // Plumbing, for it runs no hooks: the index from the commit, the files from the index.
+        self.local("checkout", &["/bin/sh", "-c", CHECK_OUT, FETCHED], cancel)?;
         self.notice_pointers(&survey, log);
         Ok(commit)
     }
 
-    /// Removes what a Git left that was killed: one deploy of an app runs at a time, so
-    /// no lock in its cache is anybody's. Inside, since the files are the app's.
-    fn remove_leftovers(&self, cancel: &Cancel) -> Result<(), Failure> {
-        let exec = self.sandbox(false).prepare(&["/bin/sh", "-c", REMOVE_LEFTOVERS]);
-        run(exec.deadline(LOCAL_DEADLINE), cancel).map(drop)
-    }
-
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
-        let gone = tree::remove_tree(directory).and_then(|()| fs::create_dir(directory));
+        let gone = remove_tree(directory, &|| true).and_then(|()| fs::create_dir(directory));
         let given = gone.and_then(|()| self.host.users.give(self.slot, &[directory]));
         given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
     }
@@ -200,14 +184,8 @@ impl Fetch<'_> {
             _ if text.contains("couldn't find remote ref") => {
                 Err(Failure::Known(no_branch(self.branch, &self.branches(cancel)?)))
             }
-            exit => {
-                if let Some(of) = other_format(&text) {
-                    return Err(Failure::Format(of));
-                }
-                let (url, token) = (self.url, self.token.as_ref().map(|(_, of)| *of));
-                let largest = self.limits.largest();
-                Err(Case { url, token, known, largest, text: &text, exit }.explain())
-            }
+            exit => Err(other_format(&text)
+                .map_or_else(|| self.explain(known, None, &text, exit), Failure::Format)),
         }
     }
 
@@ -243,11 +221,11 @@ impl Fetch<'_> {
         let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
         let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
-        match (output.exit, survey.refused()) {
+        match (output.exit, survey.refused.take()) {
             (Exit::Cancelled, _) => Err(Failure::Cancelled),
-            (_, Some(sentence)) => Err(Failure::TooLarge(sentence.to_owned())),
+            (_, Some(sentence)) => Err(Failure::TooLarge(sentence)),
             (Exit::Code(0), None) => Ok(survey),
-            _ => Err(local_failure("ls-tree", output.exit, &self.said(&output))),
+            _ => Err(self.local_failure("ls-tree", &output)),
         }
     }
 
@@ -270,15 +248,10 @@ impl Fetch<'_> {
         Ok(())
     }
 
-    /// Plumbing, for it runs no hooks: the index from the commit, the files from the index.
-    fn check_out(&self, cancel: &Cancel) -> Result<(), Failure> {
-        self.local("checkout", &["/bin/sh", "-c", CHECK_OUT, FETCHED], cancel)
-    }
-
     /// Files whose content is elsewhere.
     fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
-        let Ok(tree) = tree::Tree::open(self.release, "") else { return };
-        let read = |path: &&Vec<u8>| tree.read_path(path, 1023).is_some_and(|t| is_pointer(&t));
+        let Ok(tree) = Tree::open(self.release, "") else { return };
+        let read = |path: &&Vec<u8>| tree.read(path, 1023).is_some_and(|t| is_pointer(&t));
         let mut pointers = survey.maybe_pointers.iter().filter(read);
         if let Some(first) = pointers.next() {
             let more = pointers.count();
@@ -295,10 +268,21 @@ impl Fetch<'_> {
     fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), Failure> {
         let exec = self.sandbox(false).prepare(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
-        if output.exit.is_success() {
-            return Ok(());
+        if output.exit.is_success() { Ok(()) } else { Err(self.local_failure(verb, &output)) }
+    }
+
+    /// Why a command that only works on the disk failed.
+    fn local_failure(&self, verb: &str, output: &Output) -> Failure {
+        if output.exit == Exit::TimedOut {
+            let seconds = LOCAL_DEADLINE.as_secs();
+            return Failure::Known(format!("git {verb} took longer than {seconds} s"));
         }
-        Err(local_failure(verb, output.exit, &self.said(&output)))
+        self.explain(false, Some(verb), &self.said(output), output.exit)
+    }
+
+    fn explain(&self, known: bool, local: Option<&str>, text: &str, exit: Exit) -> Failure {
+        let (url, limits, token) = (self.url, self.limits, self.token.as_ref().map(|(_, of)| *of));
+        Case { url, token, known, limits, local, text, exit }.explain()
     }
 
     /// What Git and the host wrote, clean and without secrets: sentences quote it, cut.
@@ -322,26 +306,25 @@ impl Fetch<'_> {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", "http:https")
             .env("GIT_INDEX_FILE", "/repo/index");
-        let mut config: Vec<(String, Secret)> = CONFIG
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), Secret::new((*value).to_owned())))
-            .collect();
+        let plain =
+            |(key, value): &(&str, &str)| ((*key).to_owned(), Secret::new((*value).to_owned()));
+        let mut config: Vec<_> = CONFIG.iter().map(plain).collect();
         if with_network {
             for (name, value) in proxy_env::variables() {
                 sandbox = sandbox.env(name, value);
             }
-            if let Some((token, _)) = &self.token {
-                // For this origin alone: Git sends it to no other host.
-                let key = format!("http.{}/.extraHeader", self.url.origin());
-                config.push((key, authorization(token)));
-            }
+            // For this origin alone: Git sends it to no other host.
+            config.extend(self.token.as_ref().map(|(token, _)| {
+                (format!("http.{}/.extraHeader", self.url.origin()), authorization(token))
+            }));
         } else {
             sandbox = sandbox.bind(self.release, "/app");
         }
         sandbox = sandbox.env("GIT_CONFIG_COUNT", config.len().to_string());
         for (n, (key, value)) in config.into_iter().enumerate() {
-            sandbox = sandbox.env(format!("GIT_CONFIG_KEY_{n}"), key);
-            sandbox = sandbox.secret_env(format!("GIT_CONFIG_VALUE_{n}"), value);
+            sandbox = sandbox
+                .env(format!("GIT_CONFIG_KEY_{n}"), key)
+                .secret_env(format!("GIT_CONFIG_VALUE_{n}"), value);
         }
         sandbox
     }

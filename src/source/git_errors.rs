@@ -1,21 +1,23 @@
 //! Makes one sentence of what Git said, which tells the owner what to do.
 
 use super::error::{Failure, TokenOf, last_line, needed_memory, shortened};
+use super::limits::FetchLimits;
 use crate::model::{Branch, RepoUrl};
 use crate::proc::Exit;
 
 /// Branches that a sentence names.
 const NAMED: usize = 5;
 
-/// What is known about a fetch that failed.
+/// What is known about a Git that failed.
 pub(super) struct Case<'a> {
     pub url: &'a RepoUrl,
     /// Whose token was sent.
     pub token: Option<TokenOf>,
     /// The repository was fetched before.
     pub known: bool,
-    /// The most that one fetch may bring, in words.
-    pub largest: String,
+    pub limits: FetchLimits,
+    /// What it did on the disk alone; otherwise it fetched.
+    pub local: Option<&'a str>,
     /// What Git wrote.
     pub text: &'a str,
     pub exit: Exit,
@@ -30,6 +32,12 @@ impl Case<'_> {
             sentence
         } else if let Some(sentence) = needed_memory(self.text, self.exit) {
             sentence
+        } else if let Some(line) = self.text.lines().find(|line| line.contains("invalid path")) {
+            format!(
+                "the commit holds a path that Git does not check out, such as a .git directory or \
+                 one that leads out of the repository ({})",
+                shortened(line.trim_start_matches("error: "))
+            )
         } else if self.has(&["returned error: 30"]) {
             "the repository has moved, and a token is not sent after it; write the address to \
              which its host redirects, often the same with .git at its end"
@@ -48,8 +56,10 @@ impl Case<'_> {
         } else if self.has(&["timed out", "too slow", "returned error: 5", "returned error: 429"]) {
             format!("{host} did not answer as it should; try again: {}", last())
         } else if self.has(&["No space left on device"]) {
-            let sentence = "the disk became full while fetching; free some space";
-            return Failure::TooLarge(sentence.to_owned());
+            let doing = if self.local.is_some() { "checking out" } else { "fetching" };
+            return Failure::TooLarge(format!(
+                "the disk became full while {doing}; free some space"
+            ));
         } else if self.has(&["does not support shallow", "dumb http"]) {
             format!(
                 "{host} serves the repository as plain files, without Git's own protocol; \
@@ -64,10 +74,12 @@ impl Case<'_> {
             )
         } else if self.has(&["invalid index-pack output", "File too large"]) {
             // index-pack, ended by the kernel at its limit, says nothing itself.
-            let sentence = format!("the repository is larger than {}", self.largest);
-            return Failure::TooLarge(sentence);
+            let largest = self.limits.largest();
+            return Failure::TooLarge(format!("the repository is larger than {largest}"));
         } else {
-            return Failure::Strange(format!("Git could not fetch: {}", last()));
+            let what = self.local.map(|verb| format!("git {verb} failed"));
+            let what = what.as_deref().unwrap_or("Git could not fetch");
+            return Failure::Strange(format!("{what}: {}", last()));
         };
         Failure::Known(sentence)
     }
@@ -149,8 +161,9 @@ mod tests {
     fn a_git_that_came_to_the_end_of_its_memory_is_told_from_one_that_broke_off() {
         let url = RepoUrl::parse("https://git.example/o/r").unwrap();
         let explain = |text, exit| {
-            let largest = String::new();
-            match (Case { url: &url, token: None, known: false, largest, text, exit }).explain() {
+            let limits = FetchLimits::default();
+            let (known, local) = (false, None);
+            match (Case { url: &url, token: None, known, limits, local, text, exit }).explain() {
                 Failure::Known(sentence) | Failure::TooLarge(sentence) => sentence,
                 _ => String::new(),
             }

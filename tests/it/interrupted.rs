@@ -41,7 +41,7 @@ impl Site {
         });
         until("temporary files are gone", LIMIT, || {
             names(&place.join("tmp")).is_empty()
-                && names(&self.server.data().join("apps/.trash")).is_empty()
+                && !names(&place).iter().any(|name| name.starts_with('.'))
         });
     }
 }

@@ -153,7 +153,7 @@ fn apps_deploy_beside_one_another_and_build_in_turn() {
     until("nothing of it is left", LIMIT, || {
         sandboxes(&place).is_empty()
             && !place.exists()
-            && names(&data.join("apps/.trash")).is_empty()
+            && !names(&data.join("apps")).iter().any(|name| name.starts_with('.'))
             && !names(&data.join("logs/apps")).iter().any(|name| name.starts_with(&slow))
             && !names(&data.join("logs/deploys")).iter().any(|name| name.starts_with(&checked))
     });

@@ -3,21 +3,17 @@
 use super::*;
 use std::fs;
 
-/// A machine with everything but the named programs.
-struct Without(&'static [&'static str]);
+/// Programs that a machine does not have.
+type Without = [&'static str];
 
-impl Tools for Without {
-    fn has(&self, program: &str) -> bool {
-        !self.0.contains(&program)
-    }
-    fn has_venv(&self) -> bool {
-        self.has("venv")
-    }
-}
+const ALL: [&str; 0] = [];
 
-const ALL: Without = Without(&[]);
-
-fn look(files: &[(&str, &str)], build: &str, start: &str, tools: &Without) -> Result<Plan, String> {
+fn look(
+    files: &[(&str, &str)],
+    build: &str,
+    start: &str,
+    without: &Without,
+) -> Result<Plan, String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = dir.path().join(name);
@@ -25,7 +21,9 @@ fn look(files: &[(&str, &str)], build: &str, start: &str, tools: &Without) -> Re
         fs::write(path, text).unwrap();
     }
     let command = |text: &str| ShellCommand::parse(text).unwrap();
-    detect(&Tree::open(dir.path(), "").unwrap(), &command(build), &command(start), tools)
+    detect(&Tree::open(dir.path(), "").unwrap(), &command(build), &command(start), &|tool| {
+        !without.contains(&tool)
+    })
 }
 
 fn commands(files: &[(&str, &str)]) -> (String, String) {
@@ -119,7 +117,7 @@ fn an_app_whose_procfile_cannot_be_used_is_not_published_as_a_site() {
 #[test]
 fn what_the_owner_wrote_wins() {
     let files = [("package.json", "{}"), ("Procfile", "web: no")];
-    let plan = look(&files, "make", "./go", &Without(&["npm", "node"])).unwrap();
+    let plan = look(&files, "make", "./go", &["npm", "node"]).unwrap();
     assert_eq!((plan.build.as_deref(), plan.start.as_deref().unwrap()), (Some("make"), "./go"));
     assert!(plan.found.contains("owner's"), "{}", plan.found);
     let plan = look(&[], "", "./go", &ALL).unwrap();
@@ -131,9 +129,9 @@ fn what_the_owner_wrote_wins() {
 #[test]
 fn a_missing_toolchain_names_the_package() {
     let sentence = |file: &str, without: &'static [&'static str]| {
-        look(&[(file, "{}"), ("yarn.lock", "")], "", "x", &Without(without)).unwrap_err()
+        look(&[(file, "{}"), ("yarn.lock", "")], "", "x", without).unwrap_err()
     };
-    assert!(sentence("requirements.txt", &["venv"]).contains("apt install python3-venv"));
+    assert!(sentence("requirements.txt", &[VENV]).contains("apt install python3-venv"));
     assert!(sentence("requirements.txt", &["python3"]).contains("apt install python3 "));
     assert!(sentence("package.json", &["node"]).contains("apt install nodejs npm"));
     assert!(sentence("package.json", &["yarn"]).contains("npm install --global yarn"));

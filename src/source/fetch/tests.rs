@@ -119,7 +119,7 @@ impl Fixture {
 
     fn fresh(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
-        tree::remove_tree(&path).unwrap();
+        remove_tree(&path, &|| true).unwrap();
         fs::create_dir(&path).unwrap();
         self.host.users.give(3, &[&path]).unwrap();
         path
@@ -334,8 +334,8 @@ fn a_host_that_never_answers_has_its_time() {
 fn who_refused_what_is_said_with_the_remedy() {
     let said = |text: &str, token: Option<TokenOf>, known: bool| {
         let url = RepoUrl::parse("https://git.example/o/r").unwrap();
-        let largest = FetchLimits::default().largest();
-        match (Case { url: &url, token, known, largest, text, exit: Exit::Code(128) }).explain() {
+        let (limits, local, exit) = (FetchLimits::default(), None, Exit::Code(128));
+        match (Case { url: &url, token, known, limits, local, text, exit }).explain() {
             Failure::Known(sentence) => sentence,
             Failure::TooLarge(sentence) => format!("too large: {sentence}"),
             Failure::Strange(sentence) => format!("strange: {sentence}"),

@@ -82,7 +82,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "ops",
         ],
     ),
-    ("main", &["cli", "inside", "serve", "ops"]),
+    ("main", &["cli", "inside", "disk", "serve", "ops"]),
 ];
 
 /// What may be named in one room only.
