@@ -59,7 +59,6 @@ pub use fields::{
     ShellCommand,
 };
 pub use limits::{CpuPercent, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
-pub use limits::{CpuPercent, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};

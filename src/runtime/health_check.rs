@@ -8,7 +8,7 @@ use super::tcp_sockets::{Listener, held_by, listeners};
 use crate::http_client::{Answer, Patience};
 use crate::model::{HealthPath, HealthTimeout};
 use crate::proc::{Cancel, Exit, wait_any};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};

@@ -85,9 +85,7 @@ impl HostWatch {
     pub fn run(&self, own_ports: &dyn Fn() -> Vec<u16>, take_back: &dyn Fn(u16)) {
         let mut said = None;
         loop {
-            let program = EtcFiles::new(&self.etc).put_program(Path::new(THIS_PROGRAM));
-            let found = program.and_then(|()| probe(&self.etc, &self.apps, &self.stop));
-            let found = found.map(Arc::new);
+            let found = self.look().map(Arc::new);
             if self.stop.is_cancelled() {
                 return;
             }
@@ -106,13 +104,10 @@ impl HostWatch {
         }
     }
 
-    fn look(&self, has_program: &mut bool) -> Result<Host, String> {
+    fn look(&self) -> Result<Host, String> {
         // Made again, should it have gone meanwhile.
         let etc = self.layout.etc().map_err(|e| e.to_string())?;
-        if !*has_program {
-            EtcFiles::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
-            *has_program = true;
-        }
+        EtcFiles::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
         probe(&etc, &self.layout.apps(), &self.stop)
     }
 
