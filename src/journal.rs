@@ -129,7 +129,7 @@ impl Journal {
         redactor: &Redactor,
     ) -> io::Result<Vec<String>> {
         let lines = lines.min(MAX_TAIL);
-        let (mut last, ..) = self.app(app).last(lines)?;
+        let (mut last, ..) = self.app(app).last(lines, redactor)?;
         let mut found: Vec<_> = std::iter::from_fn(|| last.last(redactor)).collect();
         // One that is too long has become several.
         found.drain(..found.len().saturating_sub(lines));

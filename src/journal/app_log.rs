@@ -13,9 +13,6 @@ use std::sync::{Arc, Mutex, Weak};
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
 
-/// The line in place of one that begins farther back and has not ended.
-const TOO_LONG: &str = "[better-paas] the last line has over 2 MiB; it is not shown";
-
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
 
@@ -63,16 +60,18 @@ impl AppLog {
     }
 
     /// The last `lines` lines, and where and how to read on behind them. Of a line that begins
-    /// too far back nothing is there: half of a secret could stand in its end.
-    pub(super) fn last(&self, lines: usize) -> io::Result<(Lines, Rotating, Position)> {
+    /// too far back only the end is there, and of that nothing in which half of a secret
+    /// could stand.
+    pub(super) fn last(
+        &self,
+        lines: usize,
+        redactor: &Redactor,
+    ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
         let tail = log.tail(FARTHEST)?;
-        let mut last = Lines::new(tail.inside_line);
+        let mut last = Lines::new(false);
         last.push(&tail.bytes);
-        if last.is_inside_line() {
-            last.note(TOO_LONG);
-        }
-        last.keep_last(lines);
+        last.keep_last(lines, tail.inside_line, redactor);
         Ok((last, log, tail.end))
     }
 
