@@ -1,11 +1,11 @@
 //! One app's log: where its two files are, and what its followers must not see.
 
-use super::create_private;
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Rotating};
+use super::{create_private, remove_if_there};
 use crate::sync::lock;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
@@ -77,12 +77,6 @@ impl AppLog {
 
     /// Deletes the files, by which followers see that nothing more will come.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for path in self.paths() {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.paths().iter().try_for_each(|path| remove_if_there(path))
     }
 }

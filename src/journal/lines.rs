@@ -67,11 +67,9 @@ impl Lines {
     /// What is left when nothing more comes: a last line without a line end.
     pub(super) fn last(&mut self, redactor: &Redactor) -> Option<String> {
         self.cleaner.finish(&mut self.text);
-        if let Some(line) = self.next(redactor) {
-            return Some(line);
-        }
-        if self.start == self.text.len() {
-            return None;
+        let line = self.next(redactor);
+        if line.is_some() || self.start == self.text.len() {
+            return line;
         }
         self.text.push('\n');
         self.next(redactor)
