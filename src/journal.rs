@@ -129,7 +129,7 @@ impl Journal {
         redactor: &Redactor,
     ) -> io::Result<Vec<String>> {
         let lines = lines.min(MAX_TAIL);
-        let (mut last, ..) = self.app(app).last(lines)?;
+        let (mut last, ..) = self.app(app).last(lines, redactor)?;
         let mut found: Vec<_> = std::iter::from_fn(|| last.last(redactor)).collect();
         // One that is too long has become several.
         found.drain(..found.len().saturating_sub(lines));
@@ -181,11 +181,8 @@ impl Journal {
     /// Deletes the logs of these deploys; those that have none are passed over.
     pub fn remove_deploys(&self, deploys: &[DeployId]) {
         for deploy in deploys {
-            match fs::remove_file(self.deploy_log(deploy)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    warn!("cannot remove the log of deploy {deploy}: {error}");
-                }
-                _ => {}
+            if let Err(error) = remove_if_there(&self.deploy_log(deploy)) {
+                warn!("cannot remove the log of deploy {deploy}: {error}");
             }
         }
     }
@@ -210,6 +207,13 @@ fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.create(true).mode(0o600).custom_flags(nofollow).open(path)?;
     fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     Ok(file)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn open_to_read(path: &Path) -> io::Result<File> {

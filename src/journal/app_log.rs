@@ -1,20 +1,17 @@
 //! One app's log: where its two files are, and what its followers must not see.
 
-use super::create_private;
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Rotating};
+use super::{create_private, remove_if_there};
 use crate::sync::lock;
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
-
-/// The line in place of one that begins farther back and has not ended.
-const TOO_LONG: &str = "[better-paas] the last line has over 2 MiB; it is not shown";
 
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
@@ -63,27 +60,23 @@ impl AppLog {
     }
 
     /// The last `lines` lines, and where and how to read on behind them. Of a line that begins
-    /// too far back nothing is there: half of a secret could stand in its end.
-    pub(super) fn last(&self, lines: usize) -> io::Result<(Lines, Rotating, Position)> {
+    /// too far back only the end is there, and of that nothing in which half of a secret
+    /// could stand.
+    pub(super) fn last(
+        &self,
+        lines: usize,
+        redactor: &Redactor,
+    ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
         let tail = log.tail(FARTHEST)?;
-        let mut last = Lines::new(tail.inside_line);
+        let mut last = Lines::new(false);
         last.push(&tail.bytes);
-        if last.is_inside_line() {
-            last.note(TOO_LONG);
-        }
-        last.keep_last(lines);
+        last.keep_last(lines, tail.inside_line, redactor);
         Ok((last, log, tail.end))
     }
 
     /// Deletes the files, by which followers see that nothing more will come.
     pub(super) fn remove(&self) -> io::Result<()> {
-        for path in self.paths() {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.paths().iter().try_for_each(|path| remove_if_there(path))
     }
 }

@@ -44,11 +44,6 @@ impl Lines {
         self.text.extend([line, "\n"]);
     }
 
-    /// Whether all of what was pushed is the end of a line whose beginning is lost.
-    pub(super) fn is_inside_line(&self) -> bool {
-        self.skips
-    }
-
     /// The next line that is complete, or the next piece of one that is too long.
     pub(super) fn next(&mut self, redactor: &Redactor) -> Option<String> {
         loop {
@@ -72,20 +67,34 @@ impl Lines {
     /// What is left when nothing more comes: a last line without a line end.
     pub(super) fn last(&mut self, redactor: &Redactor) -> Option<String> {
         self.cleaner.finish(&mut self.text);
-        if let Some(line) = self.next(redactor) {
-            return Some(line);
-        }
-        if self.start == self.text.len() {
-            return None;
+        let line = self.next(redactor);
+        if line.is_some() || self.start == self.text.len() {
+            return line;
         }
         self.text.push('\n');
         self.next(redactor)
     }
 
-    /// Forgets all but the last `lines` lines, and one that is not complete.
-    pub(super) fn keep_last(&mut self, lines: usize) {
-        let before = self.text.rmatch_indices('\n').nth(lines);
-        self.start = before.map_or(0, |(at, _)| at + 1);
+    /// Forgets all but the last `lines` lines, and one that is not complete. When the text may
+    /// begin inside a line, the part in which the end of a secret could stand that began before
+    /// it goes too.
+    pub(super) fn keep_last(&mut self, lines: usize, inside_line: bool, redactor: &Redactor) {
+        self.start = match self.text.rmatch_indices('\n').nth(lines) {
+            Some((before, _)) => before + 1,
+            None if inside_line => self.beyond_half_a_secret(redactor),
+            None => 0,
+        };
+    }
+
+    /// The place behind whatever could be the end of a secret that began before the text.
+    fn beyond_half_a_secret(&self, redactor: &Redactor) -> usize {
+        let reach = redactor.reach();
+        if let Some(line_end) = self.text.find('\n').filter(|end| *end < reach) {
+            return line_end + 1;
+        }
+        let cut = floor_boundary(&self.text, reach);
+        let spans = redactor.spans(&self.text[..floor_boundary(&self.text, 2 * reach)]);
+        spans.iter().find(|s| s.start < cut && cut < s.end).map_or(cut, |across| across.end)
     }
 
     /// Takes a piece off the front of a line of which `length` bytes are looked at.

@@ -66,8 +66,9 @@ impl Subscription {
         // between the two.
         let wake = watch(&app.paths());
         let hidden = app.hidden();
-        app.hide_also(&redactor()?);
-        let (lines, log, place) = app.last(last)?;
+        let redactor = redactor()?;
+        app.hide_also(&redactor);
+        let (lines, log, place) = app.last(last, &redactor)?;
         Ok(Self { lines, source: Source::App { log, place, hidden }, wake, over: false })
     }
 
