@@ -202,7 +202,7 @@ pub fn replace_filled(
     let (name, random) = (name.to_string_lossy(), u64::from_be_bytes(random));
     // Its own name: several may write at once.
     let temporary = directory.join(format!(".{name}.{random:016x}{TEMPORARY}"));
-    // Closed to others at first; the umask can only take away from the mode.
+    // Closed to others until it is whole; the umask can only take away from the mode.
     let mut options = OpenOptions::new();
     let written = options
         .write(true)
@@ -211,8 +211,8 @@ pub fn replace_filled(
         .open(&temporary)
         .and_then(|mut file| {
             fill(&mut file)?;
-            file.set_permissions(Permissions::from_mode(mode))?;
-            file.sync_all()
+            file.sync_all()?;
+            file.set_permissions(Permissions::from_mode(mode))
         })
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| File::open(directory)?.sync_all());
