@@ -6,6 +6,7 @@ use super::query::Query;
 use super::{Answer, Api, ApiError, Request};
 use crate::auth::Session;
 use crate::deploy::Deployer;
+use crate::gate::answer::Body;
 use crate::model::{
     AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Secret, Trigger, UnixMillis,
 };
@@ -131,7 +132,7 @@ pub(super) fn show(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError>
 pub(super) fn log(api: &Api, _: &Session, id: &str) -> Result<Answer, ApiError> {
     let path = api.journal.deploy_log(&find(api, id)?.id);
     // A deploy that still waits in the queue has no log yet.
-    Ok(if path.exists() { Answer::text_file(path) } else { Answer::text(String::new()) })
+    Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
 }
 
 fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {

@@ -3,11 +3,10 @@
 use super::LiveLimits;
 use super::wire::Wire;
 use crate::auth::{Auth, Session, Verdict};
+use crate::gate::answer::Answer;
 use crate::model::{Client, Secret};
 use data_encoding::BASE64;
 use log::error;
-use serde_json::json;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use tungstenite::handshake::derive_accept_key;
@@ -33,13 +32,7 @@ pub struct Handshake {
 }
 
 /// A refusal: a status, a code for programs, a sentence for people.
-pub(super) struct Refusal {
-    status: &'static str,
-    code: &'static str,
-    message: String,
-    /// Header lines of its own, each with its line end.
-    extra: String,
-}
+pub(super) struct Refusal(Answer);
 
 impl Handshake {
     /// P23: a browser says which page connects; only our own pages may.
@@ -173,112 +166,100 @@ fn percent_decoded(text: &str) -> String {
 }
 
 impl Refusal {
-    fn new(status: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), extra: String::new() }
+    fn new(status: u16, code: &str, message: impl AsRef<str>) -> Self {
+        Self(Answer::error(status, code, message.as_ref(), None))
     }
 
-    fn with(mut self, name: &str, value: impl Display) -> Self {
-        self.extra += &format!("{name}: {value}\r\n");
+    fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.0.header(name, value.to_string());
         self
     }
 
     fn origin() -> Self {
         let text = "a page of another origin may not open a WebSocket here; when the dashboard is \
                     reached under another name, set DASHBOARD_ORIGIN to its https://host";
-        Self::new("403 Forbidden", "wrong_origin", text)
+        Self::new(403, "wrong_origin", text)
     }
 
     fn two_credentials() -> Self {
-        Self::new("400 Bad Request", "two_tokens", "give one ?token= or one ?ticket=, not more")
+        Self::new(400, "two_tokens", "give one ?token= or one ?ticket=, not more")
     }
 
     fn no_token() -> Self {
         let text = "sign in first: add ?ticket= from POST /api/ws-ticket, or ?token=<admin token>";
-        Self::new("401 Unauthorized", "token_missing", text).with("WWW-Authenticate", "Bearer")
+        Self::new(401, "token_missing", text).with("WWW-Authenticate", "Bearer")
     }
 
     fn wrong_token() -> Self {
         let text = "this is not the admin token, or the ticket was used or is older than 60 s";
-        Self::new("401 Unauthorized", "token_wrong", text)
+        Self::new(401, "token_wrong", text)
             .with("WWW-Authenticate", "Bearer error=\"invalid_token\"")
     }
 
     fn locked(seconds: u32) -> Self {
         let text = format!("too many wrong tokens from this address; try again in {seconds} s");
-        Self::new("429 Too Many Requests", "locked_out", text).with("Retry-After", seconds)
+        Self::new(429, "locked_out", text).with("Retry-After", seconds)
     }
 
     pub(super) fn no_route() -> Self {
         let text =
             "there is no WebSocket at this path; GET /api/openapi.json names those there are";
-        Self::new("404 Not Found", "not_found", text)
+        Self::new(404, "not_found", text)
     }
 
     pub(super) fn no_deploy() -> Self {
         let text = "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
-        Self::new("404 Not Found", "deploy_not_found", text)
+        Self::new(404, "deploy_not_found", text)
     }
 
     pub(super) fn no_app() -> Self {
         let text = "there is no app with this id; GET /api/apps lists them";
-        Self::new("404 Not Found", "app_not_found", text)
+        Self::new(404, "app_not_found", text)
     }
 
     fn upgrade_required() -> Self {
-        Self::new("426 Upgrade Required", "upgrade_required", "this path speaks WebSocket only")
+        Self::new(426, "upgrade_required", "this path speaks WebSocket only")
             .with("Upgrade", "websocket")
     }
 
     fn version() -> Self {
         let text = "only version 13 of the WebSocket protocol is spoken here";
-        Self::new("426 Upgrade Required", "websocket_version", text)
+        Self::new(426, "websocket_version", text)
             .with("Sec-WebSocket-Version", 13)
             .with("Upgrade", "websocket")
     }
 
     fn key() -> Self {
         let text = "Sec-WebSocket-Key must be there once, 16 bytes in base64";
-        Self::new("400 Bad Request", "websocket_key", text)
+        Self::new(400, "websocket_key", text)
     }
 
     pub(super) fn closing() -> Self {
         let text = "the server is stopping; try again in a moment";
-        Self::new("503 Service Unavailable", "stopping", text).with("Retry-After", 5)
+        Self::new(503, "stopping", text).with("Retry-After", 5)
     }
 
     pub(super) fn full(most: usize) -> Self {
         let text = format!("all {most} live connections are taken; close one and try again");
-        Self::new("503 Service Unavailable", "too_many_sessions", text).with("Retry-After", 5)
+        Self::new(503, "too_many_sessions", text).with("Retry-After", 5)
     }
 
     pub(super) fn too_many(most: usize) -> Self {
         let text = format!("this address has {most} live connections already; close one first");
-        Self::new("429 Too Many Requests", "too_many_sessions", text).with("Retry-After", 5)
+        Self::new(429, "too_many_sessions", text).with("Retry-After", 5)
     }
 
     pub(super) fn internal(why: &io::Error) -> Self {
         error!("cannot open a live log: {why}");
         let text = "this failed inside the server; its log says why";
-        Self::new("500 Internal Server Error", "internal", text)
+        Self::new(500, "internal", text)
     }
 
     /// Answers with the refusal and ends the connection.
-    pub(super) fn send(&self, handshake: Handshake, limits: &LiveLimits) -> io::Result<()> {
+    pub(super) fn send(self, handshake: Handshake, limits: &LiveLimits) -> io::Result<()> {
         let mut stream = handshake.stream;
-        let hsts =
-            if handshake.secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };
-        let body = json!({ "error": { "code": self.code, "message": self.message } }).to_string();
-        let head = format!(
-            "HTTP/1.1 {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n\
-             X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{hsts}{}Connection: close\r\n\r\n",
-            self.status,
-            body.len(),
-            self.extra
-        );
         stream.set_write_timeout(Some(limits.stalled_after))?;
-        stream.write_all((head + &body).as_bytes())?;
+        stream.write_all(&self.0.whole(false, handshake.secure, false)?)?;
         stream.shutdown(Shutdown::Write)
     }
 }

@@ -50,6 +50,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &[
             "model",
             "auth",
+            "gate/answer",
             "store",
             "journal",
             "router",
@@ -59,7 +60,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "sandbox/limits_report",
         ],
     ),
-    ("live", &["model", "sync", "auth", "journal"]),
+    ("live", &["model", "sync", "auth", "gate/answer", "journal"]),
     ("ops", &["model", "config", "data_dir", "proc", "store", "vault", "auth/token"]),
     (
         "serve",
