@@ -4,7 +4,6 @@
 //! brings them from `tiny_http` and back. A handler that needs a signed-in
 //! owner takes a [`Session`], which only [`crate::auth`] can make.
 
-mod answer;
 mod apps;
 mod assets;
 mod deploys;
@@ -19,8 +18,6 @@ mod settings;
 mod system;
 mod unique;
 
-pub use answer::{Answer, Body};
-pub use apps::generate;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use hooks::{HOOKS, hook_fields};
@@ -28,6 +25,7 @@ pub use system::MachineFacts;
 
 use crate::auth::{Auth, Session, Verdict};
 use crate::deploy::Deployer;
+use crate::gate::answer::Answer;
 use crate::journal::Journal;
 use crate::model::Client;
 use crate::store::Store;
@@ -79,8 +77,6 @@ pub struct Request<'a> {
     pub authorization: Option<&'a [u8]>,
     /// Who sends it.
     pub peer: Peer,
-    /// Whether the client's own connection is encrypted.
-    pub secure: bool,
     /// The fields that a webhook is judged by; for other requests there are none.
     pub hook: &'a [(&'a str, &'a [u8])],
     /// The body.
@@ -185,7 +181,7 @@ impl Api {
     #[must_use]
     pub fn answer(&self, request: &Request<'_>) -> Answer {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
-        let mut answer = match path.split_once('/') {
+        match path.split_once('/') {
             Some(("api", rest)) => self.under_api(request, rest),
             _ if path == "api" => self.under_api(request, ""),
             Some(("ws", _)) => self.without_upgrade(request),
@@ -194,11 +190,7 @@ impl Api {
                 Some(seconds) => ApiError::locked(seconds).into(),
                 None => assets::answer(request.method, path),
             },
-        };
-        if request.secure {
-            answer.header("Strict-Transport-Security", "max-age=31536000");
         }
-        answer
     }
 
     /// Everything under `/api`.

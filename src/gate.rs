@@ -7,16 +7,16 @@
 //! that change something, which take a line of their own.
 //!
 //! The `event_loop` has a connection while only its next event is awaited: `accept`
-//! gives it a slot of the `admission`, `connection` reads a [`head`] and sends a small answer, and
-//! `rewrite` and `relay` pass on what goes in and out between. What takes longer, or
-//! may, is `blocking_io`: one of the `workers` reads a `body` from the `wire`, sends a large
-//! answer or serves a WebSocket, and the connection comes back by `completions`. What is
+//! seats it by `admission`, `connection` reads a [`head`] and sends a small [`answer`], and
+//! `rewrite` and `relay` pass on what goes in. What takes longer, or may, is `blocking_io`:
+//! a worker reads a body from the `wire`, sends a large answer or serves a WebSocket. It
+//! gives the connection back by `completions`, as the handler gives its answer. What is
 //! not let in gets a [`refusal`]. P22.
 
 mod accept;
 mod admission;
+pub mod answer;
 mod blocking_io;
-mod body;
 mod completions;
 mod connection;
 mod event_loop;
@@ -29,34 +29,33 @@ mod rewrite;
 mod step;
 mod upgrade;
 mod wire;
-mod workers;
 
 #[cfg(test)]
 mod tests;
 
 pub use admission::Proof;
+pub use completions::Completions;
 pub use upgrade::Upgrade;
 
 use crate::model::Client;
 use accept::{Acceptor, Listener};
-use admission::{Admission, MAX_LEAVING};
-use blocking_io::Task;
-use completions::{Completions, Stage};
+use admission::Admission;
+use completions::Completion;
 use event_loop::EventLoop;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use workers::Workers;
 
 /// Connections that the kernel keeps until they are accepted. The standard library
 /// asks for 128; beyond that a newcomer's first packet is lost and it tries again
 /// only a second later, so one burst of strangers would delay the owner for longer
 /// than the second in which the owner must be answered.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Who sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,24 +85,18 @@ pub type Resolve = Box<dyn Fn(Peer, &[&[u8]], Option<&[u8]>) -> Source + Send + 
 /// connection is over.
 pub type Upgraded = Box<dyn Fn(Upgrade) + Send + Sync>;
 
-/// Makes the body of an answer by the name that the handler gave it. In a worker, so that
-/// it may take its time.
-pub type Generate = Box<dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync>;
-
 /// What the gate needs to know.
 pub struct Settings {
-    /// The public listeners, already bound.
-    pub listeners: Vec<TcpListener>,
-    /// Unix sockets, bound, at which a proxy of our own connects.
-    pub proxies: Vec<UnixListener>,
+    /// The public listener, already bound.
+    pub listener: TcpListener,
+    /// A Unix socket, bound, at which a proxy of our own connects.
+    pub proxy: UnixListener,
     /// Path of the Unix socket at which tiny_http listens.
     pub relay: PathBuf,
     /// Finds the source of a request.
     pub resolve: Resolve,
     /// Serves WebSocket handshakes.
     pub upgrade: Upgraded,
-    /// Makes the bodies that the handler leaves to it.
-    pub generate: Generate,
     /// What the handler looks at besides the fields that every request may have.
     pub also: Also,
 }
@@ -140,8 +133,6 @@ pub(crate) struct GateLimits {
     pub answer: Duration,
     /// Time for a client that is still sending to read why it was refused.
     pub linger: Duration,
-    /// Time that a worker's thread stays after a connection, for the next one.
-    pub parked: Duration,
 }
 
 impl GateLimits {
@@ -163,8 +154,6 @@ impl GateLimits {
         answer: Duration::from_secs(60),
         // A client on a slow line has read a refusal by then.
         linger: Duration::from_secs(2),
-        // A minute after a flood no thread may be left.
-        parked: Duration::from_secs(5),
     };
 }
 
@@ -180,16 +169,16 @@ struct Context {
     limits: GateLimits,
     resolve: Resolve,
     upgrade: Upgraded,
-    generate: Generate,
     also: Also,
-    completions: Completions,
+    completions: Arc<Completions>,
+    /// How many requests there were.
+    requests: AtomicU64,
 }
 
 /// A running gate.
 pub struct Gate {
-    addresses: Vec<SocketAddr>,
+    address: SocketAddr,
     seats: Arc<Admission>,
-    workers: Arc<Workers<Task>>,
     context: Arc<Context>,
     event_loop: Option<JoinHandle<()>>,
 }
@@ -205,19 +194,14 @@ impl Gate {
     }
 
     pub(crate) fn start_with(settings: Settings, limits: GateLimits) -> io::Result<Self> {
-        let Settings { listeners, proxies, relay, resolve, upgrade, generate, also } = settings;
-        let mut addresses = Vec::new();
+        let Settings { listener, proxy, relay, resolve, upgrade, also } = settings;
+        wire::prepare(&listener)?;
+        let address = listener.local_addr()?;
+        let listeners = vec![Listener::Public(listener), Listener::Proxy(proxy)];
         for listener in &listeners {
-            wire::prepare(listener)?;
-            listener.set_nonblocking(true)?;
+            rustix::io::ioctl_fionbio(listener, true)?;
             rustix::net::listen(listener, BACKLOG)?;
-            addresses.push(listener.local_addr()?);
         }
-        for listener in &proxies {
-            listener.set_nonblocking(true)?;
-        }
-        let listeners = listeners.into_iter().map(Listener::Public);
-        let listeners = listeners.chain(proxies.into_iter().map(Listener::Proxy)).collect();
         let most = limits.connections.min(affordable_connections());
         if most < limits.connections {
             log::warn!(
@@ -226,30 +210,27 @@ impl Gate {
             );
         }
         let seats = Admission::new(most, limits.per_client, limits.held_bytes);
-        let parked = limits.parked;
-        let context = Arc::new(Context {
-            limits,
-            resolve,
-            upgrade,
-            generate,
-            also,
-            completions: Completions::new()?,
-        });
-        let for_workers = Arc::clone(&context);
-        let work = Box::new(move |task: Task| blocking_io::work(&for_workers, task));
-        let workers = Arc::new(Workers::new(work, parked, most + MAX_LEAVING));
+        let completions = Arc::new(Completions::new()?);
+        let requests = AtomicU64::new(0);
+        let context = Context { limits, resolve, upgrade, also, completions, requests };
+        let context = Arc::new(context);
         let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&seats), listeners);
-        let event_loop =
-            EventLoop::new(Arc::clone(&context), Arc::clone(&workers), acceptor, relay)?;
+        let event_loop = EventLoop::new(Arc::clone(&context), acceptor, &relay)?;
         let event_loop =
             thread::Builder::new().name("gate".to_owned()).spawn(move || event_loop.run())?;
-        Ok(Self { addresses, seats, workers, context, event_loop: Some(event_loop) })
+        Ok(Self { address, seats, context, event_loop: Some(event_loop) })
     }
 
-    /// Where it listens, in the order of the listeners.
+    /// Where the handler's answers go.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn completions(&self) -> Arc<Completions> {
+        Arc::clone(&self.context.completions)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Stops: accepts nobody any more, closes idle connections, lets running
@@ -262,18 +243,18 @@ impl Gate {
     fn shut(&mut self, drain: Duration) {
         let Some(event_loop) = self.event_loop.take() else { return };
         let start = Instant::now();
-        self.context.completions.set(Stage::Closing);
+        self.context.completions.give(Completion::Close);
         self.seats.close();
         // The rest of the time is for those that have to be cut off.
-        if !self.seats.wait_until_empty(start + drain.mul_f32(0.9)) {
+        if self.seats.wait_until_empty(start + drain.mul_f32(0.9)) > 0 {
             self.seats.abort_all();
+            let left = self.seats.wait_until_empty(start + drain);
+            if left > 0 {
+                log::warn!("{left} connections did not end in time");
+            }
         }
-        self.context.completions.set(Stage::End);
+        self.context.completions.give(Completion::End);
         let _ = event_loop.join();
-        let left = self.workers.join(start + drain);
-        if left > 0 {
-            log::warn!("{left} connections did not end in time");
-        }
     }
 }
 

@@ -163,7 +163,7 @@ impl Live {
     /// What is sent at each of the three paths.
     fn feed(&self, path: &str) -> Result<Box<dyn Feed + '_>, Refusal> {
         let Settings { journal, facts, data_dir, .. } = &self.settings;
-        let absent = |code, text| Refusal::new("404 Not Found", code, text);
+        let absent = |code, text| Refusal::new(404, code, text);
         let segments: Vec<&str> = path.split('/').collect();
         Ok(match segments[..] {
             ["", "ws", "stats"] => Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)),
@@ -181,7 +181,7 @@ impl Live {
                 Box::new(AppFeed::new(id, journal, &**facts).map_err(|why| {
                     error!("cannot open a live log: {why}");
                     let text = "this failed inside the server; its log says why";
-                    Refusal::new("500 Internal Server Error", "internal", text)
+                    Refusal::new(500, "internal", text)
                 })?)
             }
             _ => {

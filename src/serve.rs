@@ -7,9 +7,10 @@ mod live_queries;
 mod logger;
 mod signals;
 
-use self::signals::{ANEW, Signals};
+use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
-use crate::auth::{self, Auth, Fresh, token};
+use crate::auth::client::{Origin, resolve, resolve_behind_own_proxy};
+use crate::auth::{Auth, Fresh, token};
 use crate::config::{Config, Routing, doubts};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::Deployer;
@@ -28,11 +29,14 @@ use crate::vault::{Vault, key};
 use rustix::net::SocketAddrUnix;
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use tiny_http::Server;
 
 /// How long requests under way may take to finish at the end. With the
 /// deployer's own limit it stays below the promised 10 s.
@@ -47,8 +51,7 @@ const LARGE: &str = "131072";
 /// and writes over it.
 const SMALLEST_DATABASE: u64 = 512;
 
-/// Runs the server until SIGTERM or SIGINT, or until it has to begin anew, which
-/// it does in its own place.
+/// Runs the server until SIGTERM, SIGINT or SIGHUP.
 ///
 /// # Errors
 /// One sentence on why it could not start.
@@ -73,20 +76,12 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     let stop = || !matches!(signals.pending(), Ok(None));
     let (listener, ended) = listen::open_or_take_back(&config.listen, &apps, stop)?;
     let port = listener.local_addr()?.port();
-    let house = House::build(&config, &data, started, (port, &ended))?;
-    let running = house.open_the_door(&config, &data, listener)?;
+    let behind = build(&config, &data, started, (port, &ended))?;
+    let running = Running::start(behind, &config, &data, listener)?;
     let signal = signals.wait()?;
     log::info!("stopping ({signal}); apps keep running");
     running.stop();
     log::info!("stopped");
-    // A signal meanwhile to end for good counts too.
-    let mut last = Some(signal);
-    while last == Some(ANEW) {
-        last = signals.pending()?;
-        if last.is_none() {
-            return Err(proc::reexec::anew().into());
-        }
-    }
     Ok(())
 }
 
@@ -117,133 +112,54 @@ fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
     ))
 }
 
-/// Everything behind the door.
-struct House {
-    store: Arc<Store>,
-    auth: Arc<Auth>,
-    journal: Arc<Journal>,
-    deployer: Arc<Deployer>,
-    live: Arc<Live>,
+/// Makes everything behind the door. `ended` are apps that were ended because they had taken
+/// the port that is given too.
+fn build(
+    config: &Config,
+    data: &DataDir,
     started: Instant,
-}
-
-impl House {
-    /// `ended` are apps that were ended because they had taken the port that is given too.
-    fn build(
-        config: &Config,
-        data: &DataDir,
-        started: Instant,
-        (port, ended): (u16, &[AppId]),
-    ) -> Result<Self, Box<dyn Error>> {
-        let database = data.join("better-paas.db");
-        refuse_emptied(&database, data)?;
-        let (key, source) = key::load(
-            config.secret_key.as_ref(),
-            config.credentials_directory.as_deref(),
-            data,
-            !database.exists(),
-        )?;
-        let store = Store::open(&database, Vault::new(key)).map_err(|error| {
-            format!("{error} (key from {source}, database {})", database.display())
-        })?;
-        let store = Arc::new(store);
-        let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
-        if let Fresh::Made = fresh {
-            announce(&auth, data);
-        } else if !auth.is_pinned() {
-            log::info!("the admin token: {}", ops::line::of(data.path(), "token"));
-        }
-        let auth = Arc::new(auth);
-        let journal = Arc::new(Journal::open(data)?);
-        for app in ended {
-            keep_stopped(&store, &journal, app, port);
-        }
-        let deployer = Deployer::start(
-            Arc::clone(&store),
-            Arc::clone(&journal),
-            data.clone(),
-            (port, routing(&config.routing, &config.trust_proxy)),
-        )?;
-        let facts =
-            live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
-        let live = Live::new(live::Settings {
-            auth: Arc::clone(&auth),
-            journal: Arc::clone(&journal),
-            facts: Box::new(facts),
-            data_dir: data.path().to_owned(),
-            dashboard_origin: config.dashboard_origin.clone(),
-        })?;
-        Ok(Self { store, auth, journal, deployer, live: Arc::new(live), started })
+    (port, ended): (u16, &[AppId]),
+) -> Result<(Api, Live), Box<dyn Error>> {
+    let database = data.join("better-paas.db");
+    refuse_emptied(&database, data)?;
+    let (key, source) = key::load(
+        config.secret_key.as_ref(),
+        config.credentials_directory.as_deref(),
+        data,
+        !database.exists(),
+    )?;
+    let store = Store::open(&database, Vault::new(key))
+        .map_err(|error| format!("{error} (key from {source}, database {})", database.display()))?;
+    let store = Arc::new(store);
+    let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
+    if let Fresh::Made = fresh {
+        announce(&auth, data);
+    } else if !auth.is_pinned() {
+        log::info!("the admin token: {}", ops::line::of(data.path(), "token"));
     }
-
-    fn open_the_door(
-        self,
-        config: &Config,
-        data: &DataDir,
-        listener: std::net::TcpListener,
-    ) -> Result<Running, Box<dyn Error>> {
-        let socket = data.join("gate.sock");
-        if SocketAddrUnix::new(&socket).is_err() {
-            return Err("the path of the data directory is too long for a socket; \
-                        set DATA_DIR to one of at most 95 bytes"
-                .into());
-        }
-        // We hold the lock, so a socket that is there belongs to nobody.
-        let _ = std::fs::remove_file(&socket);
-        let handler = http::Handler::open(socket.clone())
-            .map_err(|e| format!("{} could not be opened: {e}", socket.display()))?;
-        let handler = Arc::new(handler);
-        let data_path = data.path().to_owned();
-        let api = Api {
-            store: Arc::clone(&self.store),
-            auth: self.auth,
-            deployer: Arc::clone(&self.deployer),
-            journal: Arc::clone(&self.journal),
-            machine: Box::new(move || machine_facts(&data_path)),
-            started: self.started,
-        };
-        let api = Arc::new(api);
-        let (changes, requests) = http::changes();
-        let (reads, changed) = (Arc::clone(&handler), Arc::clone(&api));
-        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
-        let threads = [
-            spawn("changes").spawn(move || http::change(&changed, &requests))?,
-            spawn("reads").spawn(move || reads.run(&api, &changes))?,
-        ];
-        let (live, journal) = (Arc::clone(&self.live), self.journal);
-        let (store, trust) = (self.store, config.trust_proxy.clone());
-        // Always there: a router of an earlier server may still lead to it.
-        let front = data.join("front.sock");
-        let proxies = vec![
-            listen::for_router(&front)
-                .map_err(|e| format!("{} could not be opened: {e}", front.display()))?,
-        ];
-        let gate = Gate::start(gate::Settings {
-            listeners: vec![listener],
-            proxies,
-            relay: socket,
-            resolve: Box::new(move |peer, forwarded, proto| {
-                let origin = match peer {
-                    gate::Peer::Address(peer) => {
-                        auth::client::resolve(&trust, peer, forwarded, proto)
-                    }
-                    gate::Peer::Proxy => {
-                        auth::client::resolve_behind_own_proxy(&trust, forwarded, proto)
-                    }
-                };
-                gate::Source {
-                    client: origin.client,
-                    trusted_proxy: origin.trusted_proxy,
-                    https: origin.https,
-                }
-            }),
-            upgrade: Box::new(move |upgrade| live.serve(handshake(upgrade))),
-            generate: Box::new(move |name| api::generate(&store, &journal, name)),
-            also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
-        })?;
-        say_where(gate.addresses(), &config.routing);
-        Ok(Running { gate, live: self.live, deployer: self.deployer, handler, threads })
+    let auth = Arc::new(auth);
+    let journal = Arc::new(Journal::open(data)?);
+    for app in ended {
+        keep_stopped(&store, &journal, app, port);
     }
+    let deployer = Deployer::start(
+        Arc::clone(&store),
+        Arc::clone(&journal),
+        data.clone(),
+        (port, routing(&config.routing, &config.trust_proxy)),
+    )?;
+    let facts =
+        live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
+    let live = Live::new(live::Settings {
+        auth: Arc::clone(&auth),
+        journal: Arc::clone(&journal),
+        facts: Box::new(facts),
+        data_dir: data.path().to_owned(),
+        dashboard_origin: config.dashboard_origin.clone(),
+    })?;
+    let disk = data.path().to_owned();
+    let machine = Box::new(move || machine_facts(&disk));
+    Ok((Api { store, auth, deployer, journal, machine, started }, live))
 }
 
 /// Everything that runs and must be joined.
@@ -251,11 +167,61 @@ struct Running {
     gate: Gate,
     live: Arc<Live>,
     deployer: Arc<Deployer>,
-    handler: Arc<http::Handler>,
+    server: Arc<Server>,
     threads: [JoinHandle<()>; 2],
 }
 
 impl Running {
+    /// Opens the door.
+    fn start(
+        (api, live): (Api, Live),
+        config: &Config,
+        data: &DataDir,
+        listener: TcpListener,
+    ) -> Result<Self, Box<dyn Error>> {
+        let relay = data.join("gate.sock");
+        if SocketAddrUnix::new(&relay).is_err() {
+            return Err("the path of the data directory is too long for a socket; \
+                        set DATA_DIR to one of at most 95 bytes"
+                .into());
+        }
+        // Always there: a router of an earlier server may still lead to it.
+        let front = data.join("front.sock");
+        // We hold the lock, so sockets that are there belong to nobody.
+        let _ = (std::fs::remove_file(&relay), std::fs::remove_file(&front));
+        let server = Server::http_unix(&relay)
+            .map_err(|e| format!("{} could not be opened: {e}", relay.display()))?;
+        let proxy = UnixListener::bind(&front)
+            .map_err(|e| format!("{} could not be opened: {e}", front.display()))?;
+        let (server, api, live) = (Arc::new(server), Arc::new(api), Arc::new(live));
+        let (sessions, trust) = (Arc::clone(&live), config.trust_proxy.clone());
+        let gate = Gate::start(gate::Settings {
+            listener,
+            proxy,
+            relay,
+            resolve: Box::new(move |peer, forwarded, proto| {
+                let Origin { client, trusted_proxy, https, .. } = match peer {
+                    gate::Peer::Address(peer) => resolve(&trust, peer, forwarded, proto),
+                    gate::Peer::Proxy => resolve_behind_own_proxy(&trust, forwarded, proto),
+                };
+                gate::Source { client, trusted_proxy, https }
+            }),
+            upgrade: Box::new(move |upgrade| sessions.serve(handshake(upgrade))),
+            also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
+        })?;
+        say_where(gate.address(), &config.routing);
+        let deployer = Arc::clone(&api.deployer);
+        let (changes, requests) = channel();
+        let (changed, answered) = (Arc::clone(&api), gate.completions());
+        let (incoming, completions) = (Arc::clone(&server), gate.completions());
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        let threads = [
+            spawn("changes").spawn(move || http::change(&changed, &answered, &requests))?,
+            spawn("reads").spawn(move || http::read(&incoming, &api, &completions, &changes))?,
+        ];
+        Ok(Self { gate, live, deployer, server, threads })
+    }
+
     /// From the outside in: nobody new, close frames, drained requests, builds.
     fn stop(self) {
         let left = self.live.shutdown();
@@ -264,7 +230,7 @@ impl Running {
         }
         self.gate.stop(DRAIN);
         self.deployer.shutdown();
-        self.handler.stop();
+        self.server.unblock();
         for thread in self.threads {
             if thread.join().is_err() {
                 log::error!("a thread that handles requests had ended with a panic");
@@ -289,17 +255,10 @@ fn routing(config: &Routing, trust: &Trust) -> Option<router::Settings> {
 
 /// What the gate passes on, as live sessions want it: neither knows the other.
 fn handshake(upgrade: gate::Upgrade) -> live::Handshake {
-    let proof = upgrade.proof();
-    live::Handshake {
-        stream: upgrade.stream,
-        leftover: upgrade.leftover,
-        path: upgrade.path,
-        query: upgrade.query,
-        headers: upgrade.headers,
-        client: upgrade.source.client,
-        secure: upgrade.source.https,
-        proved: Box::new(move || proof.prove()),
-    }
+    let gate::Upgrade { stream, leftover, path, query, headers, source, proof } = upgrade;
+    let gate::Source { client, https: secure, .. } = source;
+    let proved = Box::new(move || proof.prove());
+    live::Handshake { stream, leftover, path, query, headers, client, secure, proved }
 }
 
 fn machine_facts(disk: &Path) -> MachineFacts {
@@ -330,23 +289,19 @@ fn announce(auth: &Auth, data: &DataDir) {
     );
 }
 
-fn say_where(addresses: &[SocketAddr], routing: &Routing) {
+fn say_where(address: SocketAddr, routing: &Routing) {
     if let Some(domain) = routing.dashboard_domain.as_ref().filter(|_| routing.on) {
         let port = routing.https_port.filter(|port| *port != 443);
         let port = port.map_or_else(String::new, |port| format!(":{port}"));
         log::info!("dashboard: https://{}{port}, through the router", domain.as_str());
     }
-    for address in addresses {
-        let port = address.port();
-        if address.ip().is_unspecified() {
-            log::info!(
-                "listening on http://127.0.0.1:{port} and all other addresses of this machine"
-            );
-            log::info!("dashboard: http://{}", SocketAddr::new(outward_address(), port));
-        } else {
-            log::info!("listening on http://{address}");
-            log::info!("dashboard: http://{address}");
-        }
+    let port = address.port();
+    if address.ip().is_unspecified() {
+        log::info!("listening on http://127.0.0.1:{port} and all other addresses of this machine");
+        log::info!("dashboard: http://{}", SocketAddr::new(outward_address(), port));
+    } else {
+        log::info!("listening on http://{address}");
+        log::info!("dashboard: http://{address}");
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::fields::{Fields, token};
 use super::query::parameters;
-use super::{Answer, Answered, Api, ApiError, Call, Peer};
+use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::{DeployError, Deployer};
+use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
 use crate::sandbox::limits_report::{Held, Holder};
@@ -11,6 +12,7 @@ use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io;
+use std::sync::Arc;
 
 /// Lines of an app's log that an answer holds when nothing else is asked for.
 const LOG_LINES: u32 = 200;
@@ -203,37 +205,18 @@ pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let lines = query.count("lines", LOG_LINES, MAX_LOG_LINES)?;
     query.finish()?;
     let app = api.app(id)?;
-    match request.peer {
-        Peer::Remote(_) => Ok(Answer::generated(format!("{} {lines}", app.id))),
-        Peer::Local => match tail(&api.store, &api.journal, &app.id, lines as usize) {
-            Ok(text) => Ok(Answer::text(text)),
-            Err(error) => {
-                log::error!("the log of app {} could not be read: {error}", app.id);
-                Err(ApiError::internal())
-            }
-        },
-    }
-}
-
-/// Makes the body of an [`Answer`] by the name that stands in it.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn generate(store: &Store, journal: &Journal, name: &str) -> io::Result<Vec<u8>> {
-    let parts = name
-        .split_once(' ')
-        .and_then(|(app, lines)| Some((AppId::parse(app).ok()?, lines.parse::<usize>().ok()?)));
-    let (app, lines) = parts.ok_or_else(|| io::Error::other("nothing goes by this name"))?;
-    Ok(tail(store, journal, &app, lines)?.into_bytes())
+    let (store, journal) = (Arc::clone(&api.store), Arc::clone(&api.journal));
+    let make = move || tail(&store, &journal, &app.id, lines as usize);
+    Ok(Answer::text(Body::Made(Box::new(make))))
 }
 
 /// The last lines of an app's log. A long one takes a while: each line is searched for
 /// secrets in all their spellings.
-fn tail(store: &Store, journal: &Journal, app: &AppId, lines: usize) -> io::Result<String> {
+fn tail(store: &Store, journal: &Journal, app: &AppId, lines: usize) -> io::Result<Vec<u8>> {
     let secrets = store.secrets_of(app).map_err(io::Error::other)?;
     let mut text = journal.app_tail(app, lines, &Redactor::new(secrets))?.join("\n");
     if !text.is_empty() {
         text.push('\n');
     }
-    Ok(text)
+    Ok(text.into_bytes())
 }

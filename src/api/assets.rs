@@ -51,20 +51,17 @@ pub(super) fn answer(method: &str, path: &str) -> Answer {
     if method != "GET" && method != "HEAD" {
         return ApiError::method(&["GET"]).into();
     }
-    let mut headers = vec![
-        ("Content-Type", Cow::Borrowed(kind)),
-        ("Content-Security-Policy", Cow::Borrowed(POLICY)),
-        ("X-Content-Type-Options", Cow::Borrowed("nosniff")),
-        ("X-Frame-Options", Cow::Borrowed("DENY")),
-        ("Referrer-Policy", Cow::Borrowed("no-referrer")),
-        ("Cross-Origin-Opener-Policy", Cow::Borrowed("same-origin")),
-        ("Permissions-Policy", Cow::Borrowed("camera=(), geolocation=(), microphone=()")),
+    let fields = [
+        ("Content-Security-Policy", POLICY),
+        ("Cross-Origin-Opener-Policy", "same-origin"),
+        ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
+        // An update of the program must reach the browser with the next load.
+        ("Cache-Control", "no-cache"),
     ];
-    // An update of the program must reach the browser with the next load.
-    headers.push(("Cache-Control", Cow::Borrowed("no-cache")));
-    Answer::page(200, headers, bytes)
+    let fields = fields.map(|(name, value)| (name, Cow::Borrowed(value)));
+    Answer::page(200, kind, fields.to_vec(), bytes)
 }
 
 pub(super) fn openapi(_: &Call<'_>, _: &str) -> Answered {
-    Ok(Answer::static_json(include_bytes!("../../assets/openapi.json")))
+    Ok(Answer::json_bytes(200, &include_bytes!("../../assets/openapi.json")[..]))
 }

@@ -5,6 +5,7 @@ use super::fields::{Fields, token};
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::Deployer;
+use crate::gate::answer::Body;
 use crate::model::{AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Trigger};
 use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
 use serde::Serialize;
@@ -77,7 +78,7 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let path = api.journal.deploy_log(&find(api, id)?.id);
     // A deploy that still waits in the queue has no log yet.
-    Ok(if path.exists() { Answer::text_file(path) } else { Answer::text(String::new()) })
+    Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
 }
 
 fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {

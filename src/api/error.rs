@@ -2,8 +2,8 @@
 
 use crate::auth::AuthError;
 use crate::deploy::DeployError;
+use crate::gate::answer::Answer;
 use crate::store::StoreError;
-use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -16,7 +16,7 @@ pub struct ApiError {
     code: &'static str,
     message: Cow<'static, str>,
     field: Option<String>,
-    pub(super) header: Option<(&'static str, String)>,
+    header: Option<(&'static str, String)>,
 }
 
 impl ApiError {
@@ -106,14 +106,16 @@ impl ApiError {
     pub fn internal() -> Self {
         Self::new(500, "internal", "this failed inside the server; its log says why")
     }
+}
 
-    /// What the client is told.
-    pub(super) fn as_json(&self) -> Value {
-        let Self { code, message, field, .. } = self;
-        match field {
-            Some(field) => json!({"error": {"code": code, "message": message, "field": field}}),
-            None => json!({"error": {"code": code, "message": message}}),
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let ApiError { status, code, message, field, header } = error;
+        let mut answer = Self::error(status, code, &message, field.as_deref());
+        if let Some((name, value)) = header {
+            answer.header(name, value);
         }
+        answer
     }
 }
 

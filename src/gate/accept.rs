@@ -3,7 +3,8 @@
 
 use super::Context;
 use super::Peer;
-use super::admission::{Admission, NoSlot, Permit};
+use super::admission::{Admission, Permit};
+use super::answer::Answer;
 use super::poll::Poll;
 use super::refusal::Refusal;
 use std::collections::VecDeque;
@@ -24,10 +25,6 @@ const EVICTED_AT_ONCE: usize = 16;
 
 /// Connections that are accepted at once, before others have their turn.
 const ROUND: usize = 64;
-
-/// How long a new connection waits at most for one that leaves. The kernel keeps those
-/// who come after it meanwhile.
-const LEAVING_TIME: Duration = Duration::from_millis(250);
 
 /// How long a client that was turned away has to read why.
 const PARTING: Duration = Duration::from_secs(1);
@@ -73,10 +70,9 @@ impl AsFd for Listener {
 pub(super) struct Acceptor {
     context: Arc<Context>,
     seats: Arc<Admission>,
-    /// The listeners, and whether connections may wait there.
-    listeners: Vec<(Listener, bool)>,
-    /// Who waits for a seat that is being left, and how long at most.
-    waiting: Option<(TcpStream, Peer, Instant)>,
+    listeners: Vec<Listener>,
+    /// Whether connections may wait at them.
+    due: bool,
     /// No accept until then.
     pause: Option<Instant>,
     /// Who was turned away, and is kept so long.
@@ -86,102 +82,79 @@ pub(super) struct Acceptor {
 
 impl Acceptor {
     pub fn new(context: Arc<Context>, seats: Arc<Admission>, listeners: Vec<Listener>) -> Self {
-        Self {
-            context,
-            seats,
-            listeners: listeners.into_iter().map(|listener| (listener, true)).collect(),
-            waiting: None,
-            pause: None,
-            parting: VecDeque::new(),
-            complained: None,
-        }
+        let (parting, pause, complained) = (VecDeque::new(), None, None);
+        Self { context, seats, listeners, due: true, pause, parting, complained }
     }
 
-    /// Has the listeners watched, under tokens from `first` on.
-    pub fn watch(&self, poll: &Poll, first: u64) -> io::Result<()> {
-        (first..).zip(&self.listeners).try_for_each(|(token, (l, _))| poll.watch(l, token))
+    /// Has the listeners watched, under one token.
+    pub fn watch(&self, poll: &Poll, token: u64) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| poll.watch(listener, token))
     }
 
     /// Notes that a connection waits at a listener.
-    pub fn note(&mut self, at: usize) {
-        if let Some((_, waits)) = self.listeners.get_mut(at) {
-            *waits = true;
-        }
+    pub fn note(&mut self) {
+        self.due = true;
     }
 
     /// Accepts nobody any more.
     pub fn close(&mut self) {
         self.listeners.clear();
-        self.waiting = None;
     }
 
     /// When [`Acceptor::accept`] is to be called again.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let next = if self.waiting.is_some() {
-            Some(now + BACK_OFF)
-        } else if self.listeners.iter().any(|(_, waits)| *waits) {
-            Some(self.pause.unwrap_or(now))
-        } else {
-            None
-        };
+        let next = self.due.then(|| match self.pause {
+            Some(until) => until,
+            None if self.seats.is_crowded() => now + BACK_OFF,
+            None => now,
+        });
         next.into_iter().chain(self.parting.front().map(|(until, _)| *until)).min()
     }
 
-    /// Accepts those who wait, a round of them, and passes on those that get a slot.
-    pub fn accept(&mut self, now: Instant, seated: &mut Vec<(Permit, Peer)>) {
+    /// Accepts those who wait, a round of them; gives those that got a seat.
+    pub fn accept(&mut self, now: Instant) -> Vec<(Permit, Peer)> {
         while self.parting.front().is_some_and(|(until, _)| *until <= now) {
             self.parting.pop_front();
         }
-        if self.pause.is_some_and(|until| until > now) {
-            return;
+        let mut seated = Vec::new();
+        if !self.due || self.pause.is_some_and(|until| until > now) {
+            return seated;
         }
-        self.pause = None;
-        if let Some((stream, peer, until)) = self.waiting.take() {
-            self.welcome(stream, peer, until, now, seated);
-        }
+        (self.due, self.pause) = (false, None);
         for at in 0..self.listeners.len() {
-            let mut left = ROUND;
-            while self.listeners[at].1 && left > 0 && self.waiting.is_none() && self.pause.is_none()
-            {
-                left -= 1;
-                self.accept_one(at, now, seated);
+            for left in (0..ROUND).rev() {
+                // The kernel keeps newcomers until some of those who were told to go have gone.
+                if self.seats.is_crowded() {
+                    self.due = true;
+                    return seated;
+                }
+                match self.listeners[at].accept() {
+                    Ok((stream, peer)) => seated.extend(self.welcome(stream, peer, now)),
+                    Err(error) => match error.kind() {
+                        ErrorKind::WouldBlock => break,
+                        // The client was gone before its turn (accept(2)).
+                        ErrorKind::ConnectionAborted
+                        | ErrorKind::ConnectionReset
+                        | ErrorKind::Interrupted => {}
+                        _ => {
+                            self.complain(&error);
+                            self.make_room();
+                            (self.due, self.pause) = (true, Some(now + BACK_OFF));
+                            break;
+                        }
+                    },
+                }
+                self.due |= left == 0;
             }
         }
+        seated
     }
 
-    fn accept_one(&mut self, at: usize, now: Instant, seated: &mut Vec<(Permit, Peer)>) {
-        match self.listeners[at].0.accept() {
-            Ok((stream, peer)) => self.welcome(stream, peer, now + LEAVING_TIME, now, seated),
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => self.listeners[at].1 = false,
-                // The client was gone before its turn (accept(2)).
-                ErrorKind::ConnectionAborted
-                | ErrorKind::ConnectionReset
-                | ErrorKind::Interrupted => {}
-                _ => {
-                    self.complain(&error);
-                    self.make_room();
-                    self.pause = Some(now + BACK_OFF);
-                }
-            },
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        stream: TcpStream,
-        peer: Peer,
-        until: Instant,
-        now: Instant,
-        seated: &mut Vec<(Permit, Peer)>,
-    ) {
+    fn welcome(&mut self, stream: TcpStream, peer: Peer, now: Instant) -> Option<(Permit, Peer)> {
         let source = (self.context.resolve)(peer, &[], None);
         match self.seats.admit(stream, source.client, !source.trusted_proxy) {
-            Ok(permit) => seated.push((permit, peer)),
-            Err(NoSlot::Yet(stream)) if until > now => {
-                self.waiting = Some((stream, peer, until));
-            }
-            Err(NoSlot::Yet(stream) | NoSlot::Free(stream)) => {
+            Ok(permit) => Some((permit, peer)),
+            Err(stream) => {
                 turn_away(&stream);
                 if self.parting.len() >= MAX_PARTING {
                     self.parting.pop_front();
@@ -189,6 +162,7 @@ impl Acceptor {
                 // Kept open for a moment: a close with its request unread would
                 // destroy the answer on its way.
                 self.parting.push_back((now + PARTING, stream));
+                None
             }
         }
     }
@@ -212,8 +186,10 @@ impl Acceptor {
 
 /// Tells a client that there is no room, without waiting for it.
 pub(super) fn turn_away(mut stream: &TcpStream) {
-    if stream.set_nonblocking(true).is_ok() {
-        let _ = stream.write(&Refusal::FULL.answer(false, false));
+    if let Ok(answer) = Answer::from(Refusal::FULL).whole(false, false, false)
+        && stream.set_nonblocking(true).is_ok()
+    {
+        let _ = stream.write(&answer);
         let _ = stream.shutdown(Shutdown::Write);
     }
 }

@@ -3,124 +3,124 @@
 //! A worker's thread does it and waits as it likes; then the event loop has the
 //! connection back.
 
-use super::admission::Phase;
+use super::Context;
+use super::admission::{Permit, Phase};
+use super::answer::{Answer, Body};
+use super::completions::Completion;
 use super::connection::Connection;
 use super::refusal::Refusal;
-use super::rewrite::BodySource;
 use super::step::{Job, Next};
-use super::wire::{Stop, Wire};
-use super::{Context, body, rewrite};
+use super::wire::{self, Stop, send};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::net::TcpStream;
 use std::path::Path;
+use std::time::Instant;
 
-/// A connection and what is to be done with it.
-pub(super) struct Task {
-    pub connection: Connection,
-    pub job: Job,
-}
+/// First bytes to make room for in a body. The room grows with what has arrived and not with
+/// what was announced: a client that sends nothing costs nothing.
+const FIRST_STEP: usize = 2 * 1024;
+
+/// Most bytes to make room for at once.
+const MAX_STEP: usize = 64 * 1024;
 
 /// Does the job, and gives the connection back unless it is over.
-pub(super) fn work(context: &Context, task: Task) {
-    let Task { mut connection, job } = task;
-    match serve(context, &mut connection, job) {
-        Ok(Some(next)) => context.completions.give(connection, next),
-        Ok(None) => {}
-        Err(Stop::Quiet) => {}
+pub(super) fn work(context: &Context, mut connection: Connection, job: Job) {
+    let next = match serve(context, &connection, job) {
+        Ok(next) => next,
+        Err(Stop::Quiet) => return,
         Err(Stop::Refuse(refusal)) => {
-            let answer = refusal.answer(connection.to_head, connection.secure);
-            let wire = Wire::new(&connection.permit, context.limits.stall);
-            if wire.and_then(|wire| wire.send(&answer)).is_ok() {
-                linger(context, &mut connection);
+            connection.keep_alive = false;
+            if send_answer(&connection, refusal.into()).is_err() {
+                return;
             }
+            Next::Answered
         }
+    };
+    if matches!(next, Next::Relay(_)) || connection.keep_alive {
+        context.completions.give(Completion::Back(connection, next));
+    } else if connection.permit.enter(Phase::Waiting) {
+        // Nobody waits for that while the gate closes.
+        connection.inbox = Vec::new();
+        wire::linger(connection.permit.stream(), context.limits.linger);
     }
 }
 
-fn serve(context: &Context, connection: &mut Connection, job: Job) -> Result<Option<Next>, Stop> {
-    let wire = || Wire::new(&connection.permit, context.limits.stall);
+fn serve(context: &Context, connection: &Connection, job: Job) -> Result<Next, Stop> {
+    let stream = connection.permit.stream();
+    stream.set_write_timeout(Some(context.limits.stall)).map_err(|_| Stop::Quiet)?;
     match job {
         Job::Body { mut request, rest, asks } => {
-            let mut wire = wire()?;
+            let until = Instant::now() + context.limits.body;
             if asks {
-                wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                send(stream, b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            body::read(&mut wire, &connection.permit, &mut request, rest, context.limits.body)?;
-            Ok(Some(Next::Relay(request)))
+            read_body(&connection.permit, &mut request, rest, until)?;
+            Ok(Next::Relay(request))
         }
-        Job::Rest { rest, keep_alive } => {
+        Job::Answer(answer) => send_answer(connection, answer).map(|()| Next::Answered),
+        Job::Rest(rest) => {
             connection.permit.hold(rest.capacity());
-            wire()?.send(&rest)?;
-            Ok(Some(Next::Answered { keep_alive }))
-        }
-        Job::SendBody { body, head, ending, keep_alive } => {
-            let to_head = connection.to_head;
-            match body {
-                BodySource::File(path) => {
-                    let (file, length) = open(&path).map_err(lost)?;
-                    let wire = wire()?;
-                    wire.send(&with_length(head, length, ending))?;
-                    if !to_head {
-                        send_file(&wire, &file, length)?;
-                    }
-                }
-                BodySource::Generated(name) => {
-                    let made = (context.generate)(&name).map_err(lost)?;
-                    connection.permit.hold(made.capacity());
-                    let wire = Wire::new(&connection.permit, context.limits.stall)?;
-                    wire.send(&with_length(head, made.len() as u64, ending))?;
-                    if !to_head {
-                        wire.send(&made)?;
-                    }
-                }
-            }
-            Ok(Some(Next::Answered { keep_alive }))
-        }
-        Job::Refuse(refusal) => Err(refusal.into()),
-        Job::Linger => {
-            linger(context, connection);
-            Ok(None)
+            send(stream, &rest).map(|()| Next::Answered)
         }
         Job::Upgrade(upgrade) => {
-            Wire::new(&connection.permit, context.limits.stall)?;
             (context.upgrade)(upgrade);
-            Ok(None)
+            Err(Stop::Quiet)
         }
     }
 }
 
-/// Closes so that the client can read its last answer. Nobody waits for that while
-/// the gate closes.
-fn linger(context: &Context, connection: &mut Connection) {
-    connection.inbox = Vec::new();
-    if connection.permit.enter(Phase::Waiting)
-        && let Ok(mut wire) = Wire::new(&connection.permit, context.limits.stall)
-    {
-        wire.linger(context.limits.linger);
+/// Reads `rest` bytes of body and appends them to `out`, which already holds the
+/// head and the part of the body that came with it. Takes not a byte more: what
+/// follows is the next request.
+fn read_body(
+    permit: &Permit,
+    out: &mut Vec<u8>,
+    mut rest: usize,
+    until: Instant,
+) -> Result<(), Stop> {
+    while rest > 0 {
+        let old = out.len();
+        let step = rest.min(old.clamp(FIRST_STEP, MAX_STEP));
+        out.resize(old + step, 0);
+        permit.hold(out.capacity());
+        let result = wire::read(permit.stream(), &mut out[old..], until);
+        out.truncate(old + result.unwrap_or(0));
+        match result {
+            Ok(0) => return Err(Stop::Quiet),
+            Ok(n) => rest -= n,
+            Err(Errno::AGAIN) => return Err(Refusal::TOO_SLOW.into()),
+            Err(_) => return Err(Stop::Quiet),
+        }
     }
+    Ok(())
 }
 
-fn lost(error: io::Error) -> Refusal {
-    log::error!("the body of an answer cannot be read: {error}");
-    Refusal::NO_FILE
-}
-
-/// A head that is whole but for the length of the body and its end.
-fn with_length(mut head: Vec<u8>, length: u64, ending: &[u8]) -> Vec<u8> {
-    rewrite::push_length(&mut head, length);
-    head.extend_from_slice(ending);
-    head
+fn send_answer(connection: &Connection, answer: Answer) -> Result<(), Stop> {
+    let Connection { permit, to_head, secure, keep_alive, .. } = connection;
+    let lost = |error: io::Error| {
+        log::error!("the body of an answer cannot be read: {error}");
+        Refusal::NO_FILE
+    };
+    if let Body::File(path) = &answer.body {
+        let (file, length) = open(path).map_err(lost)?;
+        send(permit.stream(), &answer.head(length, *secure, *keep_alive))?;
+        return if *to_head { Ok(()) } else { send_file(permit.stream(), &file, length) };
+    }
+    let whole = answer.whole(*to_head, *secure, *keep_alive).map_err(lost)?;
+    permit.hold(whole.capacity());
+    send(permit.stream(), &whole)
 }
 
 /// Streams a file; the kernel copies, so no memory of ours is held.
-fn send_file(wire: &Wire<'_>, file: &File, length: u64) -> Result<(), Stop> {
+fn send_file(stream: &TcpStream, file: &File, length: u64) -> Result<(), Stop> {
     const PIECE: u64 = 1024 * 1024;
     let mut rest = length;
     while rest > 0 {
         let piece = usize::try_from(rest.min(PIECE)).unwrap_or(usize::MAX);
-        match rustix::fs::sendfile(wire.fd(), file, None, piece) {
+        match rustix::fs::sendfile(stream, file, None, piece) {
             // Shorter than announced: only the close can tell the client.
             Ok(0) => return Err(Stop::Quiet),
             Ok(sent) => rest -= sent as u64,

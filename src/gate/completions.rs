@@ -1,64 +1,57 @@
-//! The way back into the event loop: for connections with which a worker is through,
-//! and for the word that it is time to stop.
+//! The way back into the event loop: for answers, for connections with which a worker is
+//! through, and for the word that it is time to stop.
 
+use super::answer::Answer;
 use super::connection::Connection;
 use super::step::Next;
 use crate::sync::{EventFd, lock};
 use std::io;
 use std::sync::Mutex;
 
-/// How far stopping has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
-    Open,
+/// What the event loop is told.
+pub(super) enum Completion {
+    /// The answer to the request with this number.
+    Answer(u64, Answer),
+    /// A worker is through with this connection.
+    Back(Connection, Next),
     /// Nobody is accepted any more; what was begun is finished.
-    Closing,
+    Close,
     /// The loop ends.
     End,
 }
 
-struct Pending {
-    back: Vec<(Connection, Next)>,
-    stage: Stage,
-}
-
 /// What others want of the event loop.
-pub(super) struct Completions {
-    /// Signalled when there is something to take.
-    pub wake_up: EventFd,
-    state: Mutex<Pending>,
+pub struct Completions {
+    /// Rung when there is something to take.
+    pub(super) wake_up: EventFd,
+    waiting: Mutex<Vec<Completion>>,
 }
 
 impl Completions {
-    pub fn new() -> io::Result<Self> {
-        let state = Mutex::new(Pending { back: Vec::new(), stage: Stage::Open });
-        Ok(Self { wake_up: EventFd::new()?, state })
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { wake_up: EventFd::new()?, waiting: Mutex::default() })
     }
 
-    /// Gives a connection back.
-    pub fn give(&self, connection: Connection, next: Next) {
-        let mut state = lock(&self.state);
-        if state.stage < Stage::End {
-            state.back.push((connection, next));
-            drop(state);
+    /// Answers the request with this number ([`super::internal_headers::NUMBER`]). One whose
+    /// client has gone, or has got another answer meanwhile, is left alone.
+    pub fn answer(&self, number: u64, answer: Answer) {
+        self.give(Completion::Answer(number, answer));
+    }
+
+    pub(super) fn give(&self, completion: Completion) {
+        let mut waiting = lock(&self.waiting);
+        let first = waiting.is_empty();
+        waiting.push(completion);
+        drop(waiting);
+        // Under load many share a wake-up.
+        if first {
             self.wake_up.signal();
         }
     }
 
-    /// Says how far stopping has come.
-    pub fn set(&self, stage: Stage) {
-        let mut state = lock(&self.state);
-        state.stage = stage;
-        let late = if stage == Stage::End { std::mem::take(&mut state.back) } else { Vec::new() };
-        drop(state);
-        drop(late);
-        self.wake_up.signal();
-    }
-
-    /// What was given back since the last call, and how far stopping has come.
-    pub fn take(&self) -> (Vec<(Connection, Next)>, Stage) {
+    /// What was given since the last call, in its order.
+    pub(super) fn take(&self) -> Vec<Completion> {
         self.wake_up.clear();
-        let mut state = lock(&self.state);
-        (std::mem::take(&mut state.back), state.stage)
+        std::mem::take(&mut lock(&self.waiting))
     }
 }

@@ -1,6 +1,6 @@
 //! The event loop: one thread that has every connection of which nothing but the next
-//! event is awaited, and the two lines to tiny_http: answers come in the order of the
-//! requests, and who only wants to see something waits for no one who changes something.
+//! event is awaited, and the two lines to tiny_http: who only wants to see something waits
+//! for no one who changes something.
 //!
 //! A request that comes in one piece and whose answer goes out in one piece meets no
 //! other thread of the gate, and under load many of them share each wake-up. Whatever
@@ -8,71 +8,64 @@
 //! [`Poll::wait`].
 
 use super::accept::{Acceptor, turn_away};
-use super::blocking_io::Task;
-use super::completions::Stage;
+use super::blocking_io::work;
+use super::completions::Completion;
 use super::connection::Connection;
 use super::poll::{Event, Poll};
+use super::refusal::Refusal;
 use super::relay::Relay;
-use super::rewrite::AnswerHead;
 use super::step::{Job, Next, Step};
-use super::workers::Workers;
-use super::{Context, head::MAX_HEAD};
+use super::{Context, admission::Phase, head::MAX_HEAD};
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
-/// What events are about: completions, the relays, the listeners, the connections.
-const COMPLETIONS: u64 = 0;
-const FIRST_RELAY: u64 = 1;
-const FIRST_LISTENER: u64 = 3;
-const FIRST_CONNECTION: u64 = 1 << 32;
+/// What events are about; connections have their own numbers, from 0.
+const COMPLETIONS: u64 = u64::MAX;
+const LISTENERS: u64 = u64::MAX - 1;
+const RELAYS: [u64; 2] = [u64::MAX - 2, u64::MAX - 3];
+
+/// Bytes of a worker's stack. Only touched pages cost memory: a few for HTTP, more for a
+/// WebSocket session, whose library wants room.
+const STACK: usize = 256 * 1024;
 
 /// The loop's own state.
 pub(super) struct EventLoop {
     context: Arc<Context>,
-    workers: Arc<Workers<Task>>,
     acceptor: Acceptor,
     /// For requests that read, and for those that change something.
     relays: [Relay; 2],
     poll: Poll,
     connections: HashMap<u64, Connection>,
-    next_id: u64,
     /// No connection is late before this.
     next_late: Option<Instant>,
     /// When this round of the loop began.
     now: Instant,
     /// Where heads are read to.
     room: Vec<u8>,
-    stage: Stage,
+    ended: bool,
 }
 
 impl EventLoop {
-    pub fn new(
-        context: Arc<Context>,
-        workers: Arc<Workers<Task>>,
-        acceptor: Acceptor,
-        relay: PathBuf,
-    ) -> io::Result<Self> {
+    pub fn new(context: Arc<Context>, acceptor: Acceptor, relay: &Path) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.watch(&context.completions.wake_up, COMPLETIONS)?;
-        acceptor.watch(&poll, FIRST_LISTENER)?;
-        let relays = [FIRST_RELAY, FIRST_RELAY + 1]
-            .map(|token| Relay::new(relay.clone(), token, context.limits.answer));
+        acceptor.watch(&poll, LISTENERS)?;
+        let relays = RELAYS.map(|token| Relay::new(relay.to_owned(), token, context.limits.answer));
         Ok(Self {
             context,
-            workers,
             acceptor,
             relays,
             poll,
             connections: HashMap::new(),
-            next_id: FIRST_CONNECTION,
             next_late: None,
             now: Instant::now(),
             room: vec![0; MAX_HEAD],
-            stage: Stage::Open,
+            ended: false,
         })
     }
 
@@ -81,21 +74,24 @@ impl EventLoop {
     pub fn run(mut self) {
         while catch_unwind(AssertUnwindSafe(|| self.rounds())).is_err() {
             log::error!("the gate's event loop goes on after a panic");
-            self.relays.iter_mut().for_each(Relay::give_up);
+            (0..RELAYS.len()).for_each(|at| self.give_up(at, Refusal::BAD_ANSWER));
         }
     }
 
     fn rounds(&mut self) {
         let mut events = Vec::new();
-        while self.stage < Stage::End {
+        while !self.ended {
             self.poll.wait(self.deadline(), &mut events);
             self.now = Instant::now();
             for event in &events {
                 self.take(event);
             }
             self.accept();
-            self.exchange(0);
-            self.exchange(1);
+            for at in 0..RELAYS.len() {
+                if let Err(refusal) = self.relays[at].send(&self.poll) {
+                    self.give_up(at, refusal);
+                }
+            }
             self.expire();
         }
     }
@@ -111,150 +107,128 @@ impl EventLoop {
 
     fn take(&mut self, event: &Event) {
         match event.data.u64() {
-            COMPLETIONS => self.take_back(),
-            relay @ FIRST_RELAY..FIRST_LISTENER => {
-                self.relays[usize::from(relay > FIRST_RELAY)].note(event.flags);
+            COMPLETIONS => {
+                for completion in self.context.completions.take() {
+                    self.complete(completion);
+                }
             }
-            listener @ ..FIRST_CONNECTION => {
-                self.acceptor
-                    .note(usize::try_from(listener - FIRST_LISTENER).unwrap_or(usize::MAX));
-            }
-            id => {
-                let flags = event.flags;
-                self.guarded(id, |this, connection| {
-                    connection
-                        .note(flags)
-                        .then(|| connection.advance(&this.context, &mut this.room, this.now))
-                });
-            }
+            LISTENERS => self.acceptor.note(),
+            token => match RELAYS.iter().position(|relay| *relay == token) {
+                Some(at) => {
+                    if let Err(refusal) = self.relays[at].note(event.flags, &self.poll) {
+                        self.give_up(at, refusal);
+                    }
+                }
+                None => self.guarded(token, |this, connection| {
+                    connection.read(&this.context, &mut this.room, this.now)
+                }),
+            },
         }
     }
 
-    /// Takes the connections that workers gave back, and hears whether to stop.
-    fn take_back(&mut self) {
-        let (back, stage) = self.context.completions.take();
-        if stage > self.stage {
-            self.acceptor.close();
-        }
-        self.stage = stage;
-        for (connection, next) in back {
-            // What came meanwhile is told when it is watched again.
-            let id = self.insert(connection);
-            self.guarded(id, |this, connection| {
-                Some(match next {
+    fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Answer(number, answer) => {
+                // Too late when nobody waits for it any more.
+                let whose = self.relays.iter_mut().find_map(|relay| relay.answered(number));
+                if let Some(id) = whose {
+                    self.guarded(id, |this, connection| {
+                        connection.answer(answer, &this.context, this.now)
+                    });
+                }
+            }
+            Completion::Back(connection, next) => {
+                let id = connection.permit.id();
+                self.connections.insert(id, connection);
+                self.guarded(id, |this, connection| match next {
                     Next::Relay(request) => connection.relay(request),
-                    Next::Answered { keep_alive } => {
-                        connection.finish(keep_alive, &this.context, &mut this.room, this.now)
-                    }
-                })
-            });
+                    Next::Answered => connection.finish(&this.context, this.now),
+                });
+            }
+            Completion::Close => self.acceptor.close(),
+            Completion::End => self.ended = true,
         }
     }
 
     fn accept(&mut self) {
-        let mut seated = Vec::new();
-        self.acceptor.accept(self.now, &mut seated);
-        for (permit, peer) in seated {
-            let id = self.insert(Connection::new(permit, peer, &self.context.limits, self.now));
-            // Often the request has come with the connection.
-            self.guarded(id, |this, connection| {
-                Some(connection.advance(&this.context, &mut this.room, this.now))
-            });
+        for (permit, peer) in self.acceptor.accept(self.now) {
+            let id = permit.id();
+            if self.poll.add(permit.stream(), id).is_ok() {
+                let connection = Connection::new(permit, peer, &self.context.limits, self.now);
+                self.keep(id, connection);
+            }
         }
-    }
-
-    /// Sends the requests of this round, and passes on the answers that have come.
-    fn exchange(&mut self, at: usize) {
-        self.relays[at].send(&self.poll);
-        let inbox = self.relays[at].receive();
-        let mut used = 0;
-        while let Some(arrived) = self.relays[at].next_answer(&inbox[used..]) {
-            let body = &inbox[used + arrived.head.received..used + arrived.whole];
-            used += arrived.whole;
-            self.answer(arrived.id, arrived.head, body);
-        }
-        self.relays[at].give_back(inbox, used);
-        for (id, refusal) in self.relays[at].take_lost() {
-            self.guarded(id, |_, connection| Some(connection.refuse(refusal)));
-        }
-    }
-
-    fn answer(&mut self, id: u64, head: AnswerHead, body: &[u8]) {
-        self.guarded(id, |this, connection| {
-            Some(match connection.answer(head, body) {
-                Ok(keep_alive) => {
-                    connection.finish(keep_alive, &this.context, &mut this.room, this.now)
-                }
-                Err(step) => step,
-            })
-        });
     }
 
     /// Ends what is late. Most connections are busy until their time has passed, so
     /// the next look is due when the first of those that were there could be late.
     fn expire(&mut self) {
-        self.relays.iter_mut().for_each(|relay| relay.expire(self.now));
+        for at in 0..RELAYS.len() {
+            while let Some(id) = self.relays[at].late(self.now) {
+                log::warn!("a request got no answer in time");
+                self.guarded(id, |_, c| c.refuse(Refusal::NO_ANSWER_IN_TIME));
+            }
+        }
         if self.next_late.is_none_or(|late| late > self.now) {
             return;
         }
-        self.next_late = self.connections.values().filter_map(Connection::deadline).min();
-        if self.next_late.is_none_or(|late| late > self.now) {
-            return;
+        let deadlines = self.connections.iter().filter_map(|(id, c)| Some((c.deadline()?, *id)));
+        let (late, others): (Vec<_>, Vec<_>) = deadlines.partition(|(at, _)| *at <= self.now);
+        self.next_late = others.iter().map(|(at, _)| *at).min();
+        for (_, id) in late {
+            self.guarded(id, |_, connection| connection.expire());
         }
-        let ids: Vec<u64> = self.connections.keys().copied().collect();
-        for id in ids {
-            self.guarded(id, |this, connection| connection.expire(this.now));
-        }
-        self.next_late = self.connections.values().filter_map(Connection::deadline).min();
     }
 
-    fn insert(&mut self, connection: Connection) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.connections.insert(id, connection);
-        id
+    /// Ends a line to tiny_http; those who wait for an answer over it get this one.
+    fn give_up(&mut self, at: usize, refusal: Refusal) {
+        let lost = self.relays[at].give_up();
+        if !lost.is_empty() {
+            log::warn!("{} requests got no answer over the relay: {}", lost.len(), refusal.status);
+        }
+        for id in lost {
+            self.guarded(id, |_, connection| connection.refuse(refusal));
+        }
     }
 
     /// Does something with a connection, and what follows from it. A panic is a bug; it
     /// ends this connection and no other.
-    fn guarded(&mut self, id: u64, work: impl FnOnce(&mut Self, &mut Connection) -> Option<Step>) {
+    fn guarded(&mut self, id: u64, work: impl FnOnce(&mut Self, &mut Connection) -> Step) {
         // Events of the past may name a connection that has gone.
         let Some(mut connection) = self.connections.remove(&id) else { return };
         let step = catch_unwind(AssertUnwindSafe(|| work(self, &mut connection)));
         match step {
-            Ok(None) => self.keep(id, connection),
-            Ok(Some(Step::Wait)) => {
-                if !connection.watched {
-                    if self.poll.watch(connection.permit.stream(), id).is_err() {
-                        return;
-                    }
-                    connection.watched = true;
+            Ok(Step::Wait) => {
+                if self.poll.again(connection.permit.stream(), id).is_ok() {
+                    self.keep(id, connection);
                 }
-                let late = self.next_late.map_or(connection.until, |l| l.min(connection.until));
-                self.next_late = Some(late);
+            }
+            Ok(Step::Relay(request)) => {
+                let reads = request.starts_with(b"GET ") || request.starts_with(b"HEAD ");
+                self.relays[usize::from(!reads)].push(id, connection.number, &request, self.now);
                 self.keep(id, connection);
             }
-            Ok(Some(Step::Relay(request))) => {
-                let relay = &mut self.relays[usize::from(connection.changes)];
-                relay.push(id, request, connection.to_head, self.now);
-                self.keep(id, connection);
-            }
-            Ok(Some(Step::Work(job))) => self.hand_over(connection, job),
-            Ok(Some(Step::Over)) => {}
+            Ok(Step::Work(job)) => self.hand_over(connection, job),
+            Ok(Step::Over) => {}
             Err(_) => log::error!("a connection ended by a panic"),
         }
     }
 
     fn keep(&mut self, id: u64, connection: Connection) {
+        self.next_late = self.next_late.into_iter().chain(connection.deadline()).min();
         self.connections.insert(id, connection);
     }
 
-    fn hand_over(&mut self, mut connection: Connection, job: Job) {
-        if std::mem::take(&mut connection.watched) {
-            self.poll.forget(connection.permit.stream());
+    /// Starts a worker. It ends with its part, and the gate does not end before its connection.
+    fn hand_over(&mut self, connection: Connection, job: Job) {
+        if !connection.permit.enter(Phase::Running) {
+            return;
         }
-        if let Err(task) = self.workers.start(Task { connection, job }) {
-            turn_away(task.connection.permit.stream());
+        let (context, stream) = (Arc::clone(&self.context), Arc::clone(connection.permit.stream()));
+        let worker = thread::Builder::new().name("gate-connection".to_owned()).stack_size(STACK);
+        if let Err(error) = worker.spawn(move || work(&context, connection, job)) {
+            log::warn!("no thread for another connection: {error}");
+            turn_away(&stream);
             self.acceptor.make_room();
         }
     }

@@ -3,7 +3,6 @@
 //! Strict on purpose. What two readers could understand differently (RFC 9112,
 //! 11.2) is refused here, so that nothing behind the gate ever sees it.
 
-use super::internal_headers;
 use super::refusal::Refusal;
 use httparse::{EMPTY_HEADER, Header, Status};
 
@@ -49,7 +48,8 @@ impl Scan {
             if byte < b' ' || byte == 0x7f || before == b'\r' {
                 match byte {
                     b'\n' if before == b'\r' => {
-                        if at == self.line + 1 {
+                        // RFC 9112, 2.2: one empty line before a request is forgiven.
+                        if at == self.line + 1 && self.lines > 0 {
                             return if at < MAX_HEAD {
                                 Ok(Some(at + 1))
                             } else {
@@ -161,8 +161,6 @@ pub(super) enum Kind {
     Cookie,
     ForwardedFor,
     ForwardedProto,
-    /// Belongs to one hop only (RFC 9110, 7.6.1), or is the gate's own: never passed on.
-    Hop,
     Other,
 }
 
@@ -171,23 +169,16 @@ pub(super) fn kind(name: &str) -> Kind {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     // The length first: nearly every field is decided by it alone.
     match name.len() {
-        2 if is("te") => Kind::Hop,
         4 if is("host") => Kind::Host,
         6 if is("expect") => Kind::Expect,
         6 if is("cookie") => Kind::Cookie,
         7 if is("upgrade") => Kind::Upgrade,
-        7 if is("trailer") => Kind::Hop,
         10 if is("connection") => Kind::Connection,
-        10 if is("keep-alive") => Kind::Hop,
         13 if is("authorization") => Kind::Authorization,
         14 if is("content-length") => Kind::ContentLength,
         15 if is("x-forwarded-for") => Kind::ForwardedFor,
-        16 if is("proxy-connection") => Kind::Hop,
         17 if is("transfer-encoding") => Kind::TransferEncoding,
         17 if is("x-forwarded-proto") => Kind::ForwardedProto,
-        18 if is("proxy-authenticate") => Kind::Hop,
-        19 if is("proxy-authorization") => Kind::Hop,
-        _ if internal_headers::is_own(name) => Kind::Hop,
         _ => Kind::Other,
     }
 }

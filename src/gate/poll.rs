@@ -1,8 +1,4 @@
 //! What the event loop waits for, as the kernel tells it (epoll(7)).
-//!
-//! Edge-triggered: the kernel tells each change once, so that a connection whose
-//! answer is awaited, and which is not read from meanwhile, causes no event again
-//! and again. Who was told that something can be read remembers it.
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -15,12 +11,15 @@ pub(super) use epoll::{Event, EventFlags};
 /// Events that are taken from the kernel at once.
 const EVENTS: usize = 128;
 
-/// Whatever can be read, or has ended.
-const READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+/// Each change once: those who were told remember it until they have done all there is to do.
+const CHANGES: EventFlags = READ.union(EventFlags::ET);
 
-/// What a reader must know of an event: nothing more will come.
-pub(super) const ENDED: EventFlags =
-    EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+/// The next thing to read and nothing after it, until it is asked for again: a connection
+/// whose answer is awaited causes no event, whatever its client does meanwhile.
+const ONCE: EventFlags = READ.union(EventFlags::ONESHOT);
+
+/// Whatever can be read, or has ended.
+const READ: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
 
 /// The kernel's list of what is watched.
 pub(super) struct Poll(OwnedFd);
@@ -30,23 +29,27 @@ impl Poll {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
-    /// Tells from now on, under this token, when there is something to read. It ends
-    /// with the last descriptor of the file.
+    /// Tells when there is more to read from now on, under this token, until the last
+    /// descriptor of the file is closed.
     pub fn watch(&self, what: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(epoll::add(&self.0, what, epoll::EventData::new_u64(token), READ)?)
+        Ok(epoll::add(&self.0, what, epoll::EventData::new_u64(token), CHANGES)?)
     }
 
     /// Tells, for something that is watched, also when there is room to write, or not
     /// any more.
     pub fn watch_for_room(&self, what: impl AsFd, token: u64, room: bool) -> io::Result<()> {
-        let flags = if room { READ | EventFlags::OUT } else { READ };
+        let flags = if room { CHANGES | EventFlags::OUT } else { CHANGES };
         Ok(epoll::modify(&self.0, what, epoll::EventData::new_u64(token), flags)?)
     }
 
-    /// Tells nothing more about it.
-    pub fn forget(&self, what: impl AsFd) {
-        // It can only fail when it was not watched.
-        let _ = epoll::delete(&self.0, what);
+    /// Tells once when there is something to read.
+    pub fn add(&self, what: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::add(&self.0, what, epoll::EventData::new_u64(token), ONCE)?)
+    }
+
+    /// Tells once more.
+    pub fn again(&self, what: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, what, epoll::EventData::new_u64(token), ONCE)?)
     }
 
     /// Waits for events, until `until` at most, and puts them in place of those that

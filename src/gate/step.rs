@@ -1,7 +1,6 @@
 //! How a connection goes on: what the event loop, its connections and the workers tell one another.
 
-use super::refusal::Refusal;
-use super::rewrite::BodySource;
+use super::answer::Answer;
 use super::upgrade::Upgrade;
 
 /// How a connection goes on.
@@ -20,14 +19,10 @@ pub(super) enum Step {
 pub(super) enum Job {
     /// Reads the rest of a request's body; the client may want to be asked for it.
     Body { request: Vec<u8>, rest: usize, asks: bool },
+    /// Sends an answer whose body is a file, or has yet to be made, or that is a refusal.
+    Answer(Answer),
     /// Sends the rest of an answer.
-    Rest { rest: Vec<u8>, keep_alive: bool },
-    /// Sends an answer whose body is a file, or has yet to be made.
-    SendBody { body: BodySource, head: Vec<u8>, ending: &'static [u8], keep_alive: bool },
-    /// Sends a refusal and closes.
-    Refuse(Refusal),
-    /// Closes when the client has had time to read its answer.
-    Linger,
+    Rest(Vec<u8>),
     /// Serves a WebSocket.
     Upgrade(Upgrade),
 }
@@ -37,5 +32,5 @@ pub(super) enum Next {
     /// This request is whole.
     Relay(Vec<u8>),
     /// Its answer was sent.
-    Answered { keep_alive: bool },
+    Answered,
 }

@@ -5,11 +5,10 @@ mod attacks;
 mod life;
 mod requests;
 
+use super::answer::{self, Body};
 use super::*;
-use data_encoding::HEXLOWER;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tempfile::TempDir;
@@ -45,38 +44,31 @@ impl House {
         let path = dir.path().join("gate.sock");
         let server = Arc::new(tiny_http::Server::http_unix(&path).unwrap());
         let (go, gone) = channel();
-        let (tell, arrived) = channel();
-        let behind = Behind { gone, tell: tell.clone(), dir: dir.path().to_owned() };
-        let incoming = Arc::clone(&server);
-        let handler = thread::spawn(move || {
-            while let Ok(request) = incoming.recv() {
-                behind.handle(request);
-            }
-        });
         let (make, makes) = channel();
-        let (told, makes) = (Mutex::new(tell.clone()), Mutex::new(makes));
+        let (tell, arrived) = channel();
+        let (makes, dir_path) = (Arc::new(Mutex::new(makes)), dir.path().to_owned());
+        let behind = Behind { gone, makes, tell: tell.clone(), dir: dir_path };
         let tell = Mutex::new(tell);
         let upgrade: Upgraded = Box::new(move |upgrade| {
             let tell = tell.lock().unwrap().clone();
             echo_upgraded(upgrade, &tell);
         });
         let settings = Settings {
-            listeners: vec![TcpListener::bind("127.0.0.1:0").unwrap()],
-            proxies: vec![UnixListener::bind(dir.path().join("proxy.sock")).unwrap()],
+            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+            proxy: UnixListener::bind(dir.path().join("proxy.sock")).unwrap(),
             relay: path,
             resolve: Box::new(resolve),
             upgrade,
-            generate: Box::new(move |name| {
-                let asked = told.lock().unwrap().send(name.to_owned());
-                let go_on = makes.lock().unwrap().recv_timeout(FOREVER);
-                (asked.is_ok() && go_on.is_ok())
-                    .then(|| format!("made {name}").into_bytes())
-                    .ok_or_else(|| io::Error::other("nobody waits"))
-            }),
             also: Also::default(),
         };
         let gate = Gate::start_with(settings, limits).unwrap();
-        let address = gate.addresses()[0];
+        let address = gate.address();
+        let (incoming, completions) = (Arc::clone(&server), gate.completions());
+        let handler = thread::spawn(move || {
+            while let Ok(request) = incoming.recv() {
+                behind.handle(request, &completions);
+            }
+        });
         let arrived = Arc::new(Mutex::new(arrived));
         Self { gate: Some(gate), server, handler: Some(handler), address, dir, go, make, arrived }
     }
@@ -147,21 +139,21 @@ fn resolve(peer: Peer, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
 /// Everything behind the gate: one thread for all requests.
 struct Behind {
     gone: Receiver<()>,
+    makes: Arc<Mutex<Receiver<()>>>,
     tell: Sender<String>,
     dir: PathBuf,
 }
 
 impl Behind {
-    fn handle(&self, mut request: tiny_http::Request) {
+    fn handle(&self, mut request: tiny_http::Request, completions: &Completions) {
         let path = request.url().split('?').next().unwrap().to_owned();
         let proved = request
             .headers()
             .iter()
             .any(|h| h.field.equiv("Authorization") && h.value.as_str().ends_with(TOKEN));
         let mut status = 200;
-        let (mut file, mut made) = (None, None);
-        let body = match path.as_str() {
-            "/hello" => b"hello".to_vec(),
+        let body: Body = match path.as_str() {
+            "/hello" => b"hello"[..].into(),
             "/echo" => {
                 let mut body = format!("{} {}\n", request.method(), request.url()).into_bytes();
                 for header in request.headers() {
@@ -169,57 +161,46 @@ impl Behind {
                 }
                 body.push(b'\n');
                 request.as_reader().read_to_end(&mut body).unwrap();
-                body
+                body.into()
             }
-            "/big" => vec![b'x'; request.url()[5..].parse().unwrap()],
-            "/file" => {
-                file = Some(self.dir.join("answer"));
-                Vec::new()
-            }
+            "/big" => vec![b'x'; request.url()[5..].parse().unwrap()].into(),
+            "/file" => Body::File(self.dir.join("answer")),
             "/made" => {
-                made = Some("to measure");
-                Vec::new()
+                let (tell, makes) = (self.tell.clone(), Arc::clone(&self.makes));
+                Body::Made(Box::new(move || {
+                    tell.send("made".to_owned()).map_err(io::Error::other)?;
+                    let go_on = makes.lock().unwrap().recv_timeout(FOREVER);
+                    go_on.map(|()| b"to measure".to_vec()).map_err(io::Error::other)
+                }))
             }
             "/wait" => {
                 self.tell.send(path).unwrap();
                 let _ = self.gone.recv_timeout(FOREVER);
-                b"waited".to_vec()
+                b"waited"[..].into()
             }
             "/empty" => {
                 status = 204;
-                Vec::new()
+                Vec::new().into()
             }
             // A handler that died: tiny_http answers 500 by itself.
             "/dropped" => return,
             _ => {
                 status = 404;
-                Vec::new()
+                Vec::new().into()
             }
         };
-        let mut answer = tiny_http::Response::from_data(body)
-            .with_status_code(status)
-            .with_chunked_threshold(usize::MAX);
-        let mark = |name: &str, value: &[u8]| tiny_http::Header::from_bytes(name, value).unwrap();
-        if proved {
-            answer.add_header(mark("X-Gate-Proved", b"1"));
-        }
-        if let Some(file) = file {
-            answer.add_header(mark(
-                "X-Gate-File",
-                HEXLOWER.encode(file.as_os_str().as_bytes()).as_bytes(),
-            ));
-        }
-        if let Some(made) = made {
-            answer.add_header(mark("X-Gate-Generated", made.as_bytes()));
-        }
-        let _ = request.respond(answer);
+        let number = request.headers().iter().find(|h| h.field.equiv("X-Gate-Number")).unwrap();
+        let number = number.value.as_str().parse().unwrap();
+        drop(request.into_writer());
+        let answer = answer::Answer { status, proved, ..answer::Answer::text(body) };
+        completions.answer(number, answer);
     }
 }
 
 /// Sends back what comes, after a line that names the request; `?prove` proves.
 fn echo_upgraded(mut upgrade: Upgrade, tell: &Sender<String>) {
     if upgrade.query.as_deref() == Some("prove") {
-        upgrade.proof().prove();
+        upgrade.proof.prove();
     }
     let _ = tell.send(format!("{} {:?}", upgrade.path, upgrade.query));
     let line = format!("upgraded {} {:?}\n", upgrade.source.client, upgrade.headers);

@@ -3,13 +3,11 @@
 use super::Source;
 use super::admission::{Permit, Proof};
 use super::head::Head;
-use super::internal_headers;
 use std::io;
 use std::net::TcpStream;
 
 /// A WebSocket handshake whose head was judged and found well-formed. Nothing was
 /// answered yet: that, and everything after it, is up to the upgrade function.
-#[derive(Debug)]
 pub struct Upgrade {
     /// The client's socket: blocking, without a read timeout, with a write timeout
     /// of 10 s without progress.
@@ -25,17 +23,12 @@ pub struct Upgrade {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Where it comes from.
     pub source: Source,
-    proof: Proof,
+    /// With which to say that the client has proved the token. Until then the
+    /// connection may be shut down to make room for another one.
+    pub proof: Proof,
 }
 
 impl Upgrade {
-    /// The handle with which to say that the client has proved the token. Until
-    /// then the connection may be shut down to make room for another one.
-    #[must_use]
-    pub fn proof(&self) -> Proof {
-        self.proof.clone()
-    }
-
     pub(super) fn new(
         head: &Head<'_, '_>,
         leftover: &[u8],
@@ -51,7 +44,7 @@ impl Upgrade {
         let headers = head
             .fields
             .iter()
-            .filter(|f| !internal_headers::is_own(f.name) && f.value.is_ascii())
+            .filter(|f| f.value.is_ascii())
             .map(|f| (f.name.to_ascii_lowercase(), f.value.to_vec()))
             .collect();
         Ok(Self {

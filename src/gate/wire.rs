@@ -1,13 +1,12 @@
 //! The client's socket: for the event loop without waiting, for a worker with
 //! deadlines that a dripping client cannot stretch.
 
-use super::admission::Permit;
 use super::refusal::Refusal;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The kernel's send buffer for one client, in bytes (Linux doubles it). Fixed, so
@@ -44,12 +43,12 @@ pub(super) fn prepare(socket: impl AsFd) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?)
 }
 
-/// Sends these pieces as one, as much of them as the kernel takes at once; gives what
+/// Sends head and body as one, as much of them as the kernel takes at once; gives what
 /// it did not take.
-pub(super) fn send_now(stream: &TcpStream, pieces: [&[u8]; 3]) -> Result<Vec<u8>, Stop> {
-    let slices = pieces.map(IoSlice::new);
+pub(super) fn send_now(stream: &TcpStream, head: &[u8], body: &[u8]) -> Result<Vec<u8>, Stop> {
+    let slices = [IoSlice::new(head), IoSlice::new(body)];
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    let mut taken = loop {
+    let taken = loop {
         match sendmsg(stream, &slices, &mut SendAncillaryBuffer::default(), flags) {
             Ok(taken) => break taken,
             Err(Errno::AGAIN) => break 0,
@@ -57,90 +56,56 @@ pub(super) fn send_now(stream: &TcpStream, pieces: [&[u8]; 3]) -> Result<Vec<u8>
             Err(_) => return Err(Stop::Quiet),
         }
     };
-    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let mut rest = Vec::with_capacity(total - taken);
-    for piece in pieces {
-        let of_this = taken.min(piece.len());
-        rest.extend_from_slice(&piece[of_this..]);
-        taken -= of_this;
-    }
-    Ok(rest)
+    let of_body = taken.saturating_sub(head.len());
+    Ok([&head[taken.min(head.len())..], &body[of_body..]].concat())
 }
 
-/// The client's end of a connection.
-pub(super) struct Wire<'p> {
-    stream: &'p TcpStream,
-    /// The read timeout that the kernel has, so that it is told changes only.
-    timeout: Duration,
+/// Sends everything, or gives up on a client that makes no progress within the socket's
+/// write timeout.
+pub(super) fn send(stream: &TcpStream, mut bytes: &[u8]) -> Result<(), Stop> {
+    while !bytes.is_empty() {
+        match rustix::net::send(stream, bytes, SendFlags::NOSIGNAL) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(Errno::INTR) => {}
+            // No progress for too long, or the client has gone.
+            Err(_) => return Err(Stop::Quiet),
+        }
+    }
+    Ok(())
 }
 
-impl<'p> Wire<'p> {
-    /// For a socket that was [`prepare`]d. `stall` is how long a write may make no
-    /// progress.
-    pub fn new(permit: &'p Permit, stall: Duration) -> Result<Self, Stop> {
-        let stream = permit.stream();
-        stream.set_write_timeout(Some(stall)).map_err(|_| Stop::Quiet)?;
-        Ok(Self { stream, timeout: Duration::ZERO })
-    }
-
-    fn wait_at_most(&mut self, wait: Duration) -> Result<(), Errno> {
+/// Reads what is there, or waits for it. Zero bytes are the client's end.
+///
+/// # Errors
+/// [`Errno::AGAIN`] when nothing has come by `until`.
+pub(super) fn read(stream: &TcpStream, into: &mut [u8], until: Instant) -> Result<usize, Errno> {
+    loop {
+        let wait = until.saturating_duration_since(Instant::now());
         if wait.is_zero() {
             return Err(Errno::AGAIN);
         }
-        if wait != self.timeout {
-            self.stream.set_read_timeout(Some(wait)).map_err(|_| Errno::IO)?;
-            self.timeout = wait;
-        }
-        Ok(())
-    }
-
-    /// Reads what is there, or waits for it. Zero bytes are the client's end.
-    ///
-    /// # Errors
-    /// [`Errno::AGAIN`] when nothing came within `wait`.
-    pub fn read_slice(&mut self, into: &mut [u8], wait: Duration) -> Result<usize, Errno> {
-        self.wait_at_most(wait)?;
-        loop {
-            match recv(self.stream, &mut *into, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                result => return result.map(|(n, _)| n),
-            }
+        stream.set_read_timeout(Some(wait)).map_err(|_| Errno::IO)?;
+        match recv(stream, &mut *into, RecvFlags::empty()) {
+            Err(Errno::INTR) => {}
+            result => return result.map(|(n, _)| n),
         }
     }
+}
 
-    /// Sends everything, or gives up on a client that makes no progress.
-    pub fn send(&self, mut bytes: &[u8]) -> Result<(), Stop> {
-        while !bytes.is_empty() {
-            match rustix::net::send(self.stream, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(Errno::INTR) => {}
-                // No progress for too long, or the client has gone.
-                Err(_) => return Err(Stop::Quiet),
-            }
-        }
-        Ok(())
+/// Closes so that a client which is still sending can read the last answer: a
+/// socket closed with unread bytes resets the connection, and a reset destroys
+/// what the client has not read yet (RFC 9112, 9.6).
+pub(super) fn linger(stream: &TcpStream, at_most: Duration) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
     }
-
-    /// The socket, for what the kernel does by itself.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
-    }
-
-    /// Closes so that a client which is still sending can read the last answer: a
-    /// socket closed with unread bytes resets the connection, and a reset destroys
-    /// what the client has not read yet (RFC 9112, 9.6).
-    pub fn linger(&mut self, at_most: Duration) {
-        if self.stream.shutdown(Shutdown::Write).is_err() {
-            return;
-        }
-        let until = Instant::now() + at_most;
-        let mut trash = vec![0; LINGER_STEP];
-        let mut thrown = 0;
-        while thrown < MAX_LINGER {
-            match self.read_slice(&mut trash, until.saturating_duration_since(Instant::now())) {
-                Ok(n) if n > 0 => thrown += n,
-                _ => return,
-            }
+    let until = Instant::now() + at_most;
+    let mut trash = vec![0; LINGER_STEP];
+    let mut thrown = 0;
+    while thrown < MAX_LINGER {
+        match read(stream, &mut trash, until) {
+            Ok(n) if n > 0 => thrown += n,
+            _ => return,
         }
     }
 }

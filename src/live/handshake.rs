@@ -2,11 +2,10 @@
 
 use super::LiveLimits;
 use crate::auth::{Auth, Session, Verdict};
+use crate::gate::answer::Answer;
 use crate::model::{Client, Secret, percent_decoded};
 use data_encoding::BASE64;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use serde_json::json;
-use std::fmt::Display;
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use tungstenite::handshake::derive_accept_key;
@@ -36,13 +35,7 @@ pub struct Handshake {
 }
 
 /// A refusal: a status, a code for programs, a sentence for people.
-pub(super) struct Refusal {
-    status: &'static str,
-    code: &'static str,
-    message: String,
-    /// Header lines of its own, each with its line end.
-    extra: String,
-}
+pub(super) struct Refusal(Answer);
 
 impl Handshake {
     /// P23: a browser says which page connects; only our own pages may.
@@ -66,7 +59,7 @@ impl Handshake {
         }
         let text = "a page of another origin may not open a WebSocket here; when the dashboard is \
                     reached under another name, set DASHBOARD_ORIGIN to its https://host";
-        Err(Refusal::new("403 Forbidden", "wrong_origin", text))
+        Err(Refusal::new(403, "wrong_origin", text))
     }
 
     /// P8: during a lockout whatever shows a token or a ticket learns that alone, from
@@ -88,7 +81,7 @@ impl Handshake {
             ([], [ticket]) => auth.redeem(ticket.expose().as_bytes(), self.client),
             _ => {
                 let text = "give one ?token= or one ?ticket=, not more";
-                return Err(Refusal::new("400 Bad Request", "two_tokens", text));
+                return Err(Refusal::new(400, "two_tokens", text));
             }
         };
         match verdict {
@@ -97,14 +90,13 @@ impl Handshake {
             Verdict::Refused => {
                 let text =
                     "this is not the admin token, or the ticket was used or is older than 60 s";
-                Err(Refusal::new("401 Unauthorized", "token_wrong", text)
+                Err(Refusal::new(401, "token_wrong", text)
                     .with("WWW-Authenticate", "Bearer error=\"invalid_token\""))
             }
             Verdict::Anonymous => {
                 let text =
                     "sign in first: add ?ticket= from POST /api/ws-ticket, or ?token=<admin token>";
-                Err(Refusal::new("401 Unauthorized", "token_missing", text)
-                    .with("WWW-Authenticate", "Bearer"))
+                Err(Refusal::new(401, "token_missing", text).with("WWW-Authenticate", "Bearer"))
             }
         }
     }
@@ -120,12 +112,11 @@ impl Handshake {
         };
         if !names("upgrade", "websocket") || !names("connection", "upgrade") {
             let text = "this path speaks WebSocket only";
-            return Err(Refusal::new("426 Upgrade Required", "upgrade_required", text)
-                .with("Upgrade", "websocket"));
+            return Err(Refusal::new(426, "upgrade_required", text).with("Upgrade", "websocket"));
         }
         if self.one("sec-websocket-version").map(<[u8]>::trim_ascii) != Some(b"13") {
             let text = "only version 13 of the WebSocket protocol is spoken here";
-            return Err(Refusal::new("426 Upgrade Required", "websocket_version", text)
+            return Err(Refusal::new(426, "websocket_version", text)
                 .with("Sec-WebSocket-Version", 13)
                 .with("Upgrade", "websocket"));
         }
@@ -134,7 +125,7 @@ impl Handshake {
             return Ok(derive_accept_key(key));
         }
         let text = "Sec-WebSocket-Key must be there once, 16 bytes in base64";
-        Err(Refusal::new("400 Bad Request", "websocket_key", text))
+        Err(Refusal::new(400, "websocket_key", text))
     }
 
     /// Accepts: from here on the socket speaks WebSocket, and never blocks.
@@ -175,41 +166,25 @@ impl Handshake {
 }
 
 impl Refusal {
-    pub(super) fn new(
-        status: &'static str,
-        code: &'static str,
-        message: impl Into<String>,
-    ) -> Self {
-        Self { status, code, message: message.into(), extra: String::new() }
+    pub(super) fn new(status: u16, code: &str, message: impl AsRef<str>) -> Self {
+        Self(Answer::error(status, code, message.as_ref(), None))
     }
 
-    pub(super) fn with(mut self, name: &str, value: impl Display) -> Self {
-        self.extra += &format!("{name}: {value}\r\n");
+    pub(super) fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.0.header(name, value.to_string());
         self
     }
 
     fn locked(seconds: u32) -> Self {
         let text = format!("too many wrong tokens from this address; try again in {seconds} s");
-        Self::new("429 Too Many Requests", "locked_out", text).with("Retry-After", seconds)
+        Self::new(429, "locked_out", text).with("Retry-After", seconds)
     }
 
     /// Answers with the refusal and ends the connection.
-    pub(super) fn send(&self, handshake: Handshake, limits: &LiveLimits) -> io::Result<()> {
+    pub(super) fn send(self, handshake: Handshake, limits: &LiveLimits) -> io::Result<()> {
         let mut stream = handshake.stream;
-        let hsts =
-            if handshake.secure { "Strict-Transport-Security: max-age=31536000\r\n" } else { "" };
-        let body = json!({ "error": { "code": self.code, "message": self.message } }).to_string();
-        let head = format!(
-            "HTTP/1.1 {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
-             Content-Security-Policy: default-src 'none'; frame-ancestors 'none'; sandbox\r\n\
-             X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n{hsts}{}Connection: close\r\n\r\n",
-            self.status,
-            body.len(),
-            self.extra
-        );
         stream.set_write_timeout(Some(limits.stalled_after))?;
-        stream.write_all((head + &body).as_bytes())?;
+        stream.write_all(&self.0.whole(false, handshake.secure, false)?)?;
         stream.shutdown(Shutdown::Write)
     }
 }

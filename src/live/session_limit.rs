@@ -10,7 +10,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// The status and the code of refusals.
-const UNAVAILABLE: &str = "503 Service Unavailable";
+const UNAVAILABLE: u16 = 503;
 const FULL: &str = "too_many_sessions";
 
 /// The seats for sessions, and what ends them all.
@@ -49,7 +49,7 @@ impl SessionLimit {
         if taken.iter().filter(|own| **own == client).count() >= *per_client {
             let text =
                 format!("this address has {per_client} live connections already; close one first");
-            let refusal = Refusal::new("429 Too Many Requests", FULL, text);
+            let refusal = Refusal::new(429, FULL, text);
             return Err(refusal.with("Retry-After", 5));
         }
         taken.push(client);

@@ -21,27 +21,18 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Bytes that a pipe takes whole once it has room at all (PIPE_BUF, pipe(7)).
 const PIECE: usize = 4096;
 
-/// What is known of the reader.
-#[derive(Debug, Default)]
-struct Outlet {
-    /// Lines since the last one that was written.
-    lost: u64,
-}
-
-impl Outlet {
-    fn take(&mut self, line: &str) {
-        if self.lost > 0 {
-            let lost = self.lost;
-            let note = format!("{lost} lines of this log are missing here: nobody read them\n");
-            if !write(&(begin(Level::Warn) + &note), Duration::ZERO) {
-                self.lost += 1;
-                return;
-            }
-            self.lost = 0;
+/// Writes a line, after a word about those that were lost since the last one that was written.
+fn take(line: &str, lost: &mut u64) {
+    if *lost > 0 {
+        let note = format!("{lost} lines of this log are missing here: nobody read them\n");
+        if !write(&(begin(Level::Warn) + &note), Duration::ZERO) {
+            *lost += 1;
+            return;
         }
-        if !write(line, PATIENCE) {
-            self.lost += 1;
-        }
+        *lost = 0;
+    }
+    if !write(line, PATIENCE) {
+        *lost += 1;
     }
 }
 
@@ -72,10 +63,10 @@ fn begin(level: Level) -> String {
     format!("{} {level:<5} ", Utc::now().rfc_3339())
 }
 
-/// The process's one log.
-struct Lines(Mutex<Outlet>);
+/// The process's one log, and how many lines of it nobody has read since the last one.
+struct Lines(Mutex<u64>);
 
-static LINES: Lines = Lines(Mutex::new(Outlet { lost: 0 }));
+static LINES: Lines = Lines(Mutex::new(0));
 
 impl Log for Lines {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -94,7 +85,7 @@ impl Log for Lines {
             }
         }
         line.push('\n');
-        sync::lock(&self.0).take(&line);
+        take(&line, &mut sync::lock(&self.0));
     }
 
     fn flush(&self) {}

@@ -1,25 +1,13 @@
-//! The signals that end the server, or have it begin anew.
+//! The signals that end the server.
 //!
 //! They are blocked in every thread and read from a descriptor (signalfd(2)): with a
 //! handler there is a moment, while it is being put in, in which a signal is lost. What
 //! the server starts has them blocked too, until [`crate::inside`] lets them through.
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, poll};
 use std::io;
-
-/// Tells the server to begin anew in its own place.
-pub(super) const ANEW: Signal = Signal::SIGUSR2;
-
-/// Tells the main thread that; which thread asks makes no difference.
-///
-/// # Errors
-/// When the system does not deliver it.
-pub(super) fn ask_to_begin_anew() -> io::Result<()> {
-    Ok(kill(Pid::this(), ANEW)?)
-}
 
 /// Whether this process was started with the signal ignored (proc_pid_status(5)).
 fn is_ignored(signal: Signal) -> bool {
@@ -34,14 +22,14 @@ fn is_ignored(signal: Signal) -> bool {
 pub(super) struct Signals(SignalFd);
 
 impl Signals {
-    /// Keeps SIGTERM, SIGINT, SIGHUP and [`ANEW`] from now on. To be called before there is a
+    /// Keeps SIGTERM, SIGINT and SIGHUP from now on. To be called before there is a
     /// second thread: threads inherit what is blocked. `nohup` has SIGHUP ignored, and so it
     /// stays: one that is blocked would be kept nevertheless.
     ///
     /// # Errors
     /// When the process has no descriptor left.
     pub(super) fn keep() -> io::Result<Self> {
-        let mut ours: SigSet = [Signal::SIGTERM, Signal::SIGINT, ANEW].into_iter().collect();
+        let mut ours: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         if !is_ignored(Signal::SIGHUP) {
             ours.add(Signal::SIGHUP);
         }

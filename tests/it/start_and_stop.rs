@@ -1,6 +1,6 @@
 //! Start and stop: the command line, bad values, signals, and what the server does with damaged data.
 
-use crate::harness::server::{free_port, run};
+use crate::harness::server::run;
 use crate::harness::small_disk::SmallDisk;
 use crate::harness::{RawConn, Server, Setup, Ws, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
@@ -159,20 +159,6 @@ fn a_signal_right_at_the_start_ends_it_too() {
         });
         setup.start().owner().get("/api/session").expect(200);
     }
-}
-
-#[test]
-fn a_signal_to_end_counts_while_it_begins_anew() {
-    let mut server = Server::start();
-    // This keeps it busy with ending for a while.
-    let mut slow = RawConn::to(server.address());
-    slow.send("POST /api/apps HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
-    let mut served = RawConn::to(server.address());
-    served.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").answer().expect(200);
-    crate::harness::process::signal(server.pid(), Signal::USR2);
-    server.wait_for_log("stopping");
-    let (status, _) = server.terminate();
-    assert_eq!(status.code(), Some(0), "{}", server.log());
 }
 
 #[test]
@@ -377,15 +363,14 @@ fn an_ordinary_user_can_run_it() {
 }
 
 #[test]
-fn a_server_whose_inner_socket_broke_for_want_of_files_begins_anew_by_itself() {
+fn a_server_whose_inner_socket_broke_for_want_of_files_ends_for_its_service_manager() {
     for spare in [0, 1] {
-        begins_anew(spare);
+        ends(spare);
     }
 }
 
-fn begins_anew(spare: usize) {
-    // Of its choice, for the next start has it as well.
-    let server = Setup::new().listen(&format!("127.0.0.1:{}", free_port())).start();
+fn ends(spare: usize) {
+    let mut server = Server::start();
     let mut owner = server.owner();
     owner.get("/api/apps").expect(200);
     let pid = Pid::from_raw(server.pid().try_into().unwrap());
@@ -404,9 +389,10 @@ fn begins_anew(spare: usize) {
         log.contains("panicked") || log.contains("Error accepting new client")
     });
     prlimit(pid, Resource::Nofile, own).unwrap();
-    server.wait_for_log("starting anew");
-    // Over a new connection to the handler: one of before may still bring answers.
-    let anew = || server.operator(&["lockouts"]).code == Some(0);
-    until("it answers again", Duration::from_secs(40), anew);
-    server.owner().get("/api/apps").expect(200);
+    server.wait_for_log("no more connections between gate and handler");
+    until("it has ended", Duration::from_secs(20), || !server.is_running());
+    assert!(!server.log().contains("stopped"), "{}", server.log());
+    let setup = server.setup().clone();
+    drop(server);
+    setup.start().owner().get("/api/apps").expect(200);
 }

@@ -26,6 +26,8 @@ fn an_ordinary_request_passes() {
     assert_eq!(get("Connection: keep-alive, Close\r\n"), Ok((0, false, false, false)));
     assert_eq!(get("X-Empty:\r\nX-Tab:\ta\tb \r\n"), Ok((0, true, false, false)));
     assert_eq!(get("Cookie: name=\u{fc}\r\n"), Ok((0, true, false, false)));
+    // One empty line before it is forgiven.
+    assert!(verdict(b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok());
     let ten = |fields: &str| verdict(format!("GET / HTTP/1.0\r\n{fields}\r\n").as_bytes());
     assert_eq!(ten(""), Ok((0, false, false, false)));
     assert_eq!(ten("Connection: Keep-Alive\r\n"), Ok((0, true, false, false)));
@@ -77,7 +79,6 @@ fn bytes_that_are_no_http_1_get_400() {
         "G\u{e4}T / HTTP/1.1\r\nHost: a\r\n\r\n",
         " GET / HTTP/1.1\r\nHost: a\r\n\r\n",
         "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-        "\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}",
         "\0",
@@ -262,7 +263,7 @@ proptest! {
         let source = crate::gate::Source { client, trusted_proxy: false, https: false };
         let mut out = Vec::new();
         let also = crate::gate::Also::default();
-        crate::gate::rewrite::request(&judged, &source, &also, &mut out);
+        crate::gate::rewrite::request(&judged, &source, 7, &also, &mut out);
         prop_assert_eq!(Scan::default().advance(&out), Ok(Some(out.len())));
         prop_assert_eq!(lenient_count(&out, "x-gate-client"), 1);
         let mut again = NO_FIELDS;

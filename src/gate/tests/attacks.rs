@@ -66,7 +66,6 @@ fn a_crowd_of_a_thousand_idle_connections_locks_nobody_out() {
     early.hello();
     let gate = house.gate();
     assert!(gate.seats.count() <= 512 + 64, "{}", gate.seats.count());
-    assert!(gate.workers.count() <= 512 + 64, "{}", gate.workers.count());
     drop(crowd);
     until("everybody has gone but the owner", || gate.seats.count() == 1);
     early.hello();

@@ -60,6 +60,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &[
             "model",
             "auth",
+            "gate/answer",
             "store",
             "journal",
             "router",
@@ -69,7 +70,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "sandbox/limits_report",
         ],
     ),
-    ("live", &["model", "sync", "auth", "journal"]),
+    ("live", &["model", "sync", "auth", "gate/answer", "journal"]),
     (
         "ops",
         &["model", "config", "data_dir", "proc", "http_client", "store", "vault", "auth/token"],
