@@ -224,13 +224,13 @@ impl Auth {
     /// Who is locked out now, the soonest to be free first.
     #[must_use]
     pub fn lockouts(&self) -> Vec<Lockout> {
-        let in_force = self.lock().lockouts.in_force((self.clock)());
+        let (inner, now) = (self.lock(), (self.clock)());
         let wall = unix_millis();
         let lockout = |(client, failures, left)| {
             let left = UnixMillis::try_from(left).unwrap_or(UnixMillis::MAX);
             Lockout { client, failures, until: wall.saturating_add(left) }
         };
-        in_force.into_iter().map(lockout).collect()
+        inner.lockouts.in_force(now).map(lockout).collect()
     }
 
     /// Forgets what a client did wrong; false when there was nothing.

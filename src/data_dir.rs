@@ -127,12 +127,7 @@ impl DataDir {
     fn remove_abandoned(&self) {
         let Ok(entries) = fs::read_dir(&self.path) else { return };
         for entry in entries.flatten() {
-            let abandoned = is_temporary(&entry.file_name())
-                && entry.metadata().is_ok_and(|m| {
-                    let age = m.modified().map(|at| SystemTime::now().duration_since(at));
-                    m.is_file() && age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED))
-                });
-            if abandoned && fs::remove_file(entry.path()).is_ok() {
+            if is_abandoned(&entry) && fs::remove_file(entry.path()).is_ok() {
                 log::info!("removed {:?}, left by a write that was cut short", entry.file_name());
             }
         }
@@ -234,6 +229,16 @@ fn make_private(path: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether it is what a write that was cut short has left.
+#[must_use]
+pub fn is_abandoned(entry: &fs::DirEntry) -> bool {
+    is_temporary(&entry.file_name())
+        && entry.metadata().is_ok_and(|m| {
+            let age = m.modified().map(|at| SystemTime::now().duration_since(at));
+            m.is_file() && age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED))
+        })
 }
 
 fn is_temporary(name: &OsStr) -> bool {

@@ -58,7 +58,7 @@ pub struct LiveLimits {
     pub ping_every: Duration,
     /// Time to answer one.
     pub pong_within: Duration,
-    /// Time in which a peer must take at least one byte of what waits for it.
+    /// Time in which a peer must take what waits for it.
     pub stalled_after: Duration,
     /// Time between two looks at what has no event of its own, such as the token
     /// in force; half of the second that P5 allows.

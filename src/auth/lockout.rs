@@ -11,7 +11,7 @@ mod tests;
 
 use super::Millis;
 use crate::model::Client;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Wrong tries that have no consequence: a person pastes the wrong thing twice
 /// or three times, never five.
@@ -23,13 +23,13 @@ const LONGEST_LOCKOUT: Millis = 15 * 60 * 1_000;
 /// A record without a further wrong try for a day is over. A guesser who waits
 /// for that gets fewer tries than one who does not.
 const FADE: Millis = 24 * 60 * 60 * 1_000;
-/// Records kept at most. One costs about 200 bytes in the worst case (a test
-/// counts), so all of them stay far below the 16 MiB of P12; no honest site has
+/// Records kept at most. One costs about 340 bytes in the worst case (a test
+/// counts), so all of them stay below the 16 MiB of P12; no honest site has
 /// this many people who mistype.
 pub(super) const CAPACITY: usize = 32_768;
-/// The share of a full table that makes room at once: one look at all of it, half a
-/// millisecond, then pays for four thousand new faces.
-const SHARE: usize = 8;
+/// Faded records that go with each wrong try: more than one can come in, so
+/// the table shrinks by itself, and no single request pays for all of it.
+const SWEEP: usize = 2;
 
 /// What one client did wrong.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +41,17 @@ struct Record {
     last: Millis,
 }
 
+/// Orders records by how much they matter, the least first. The order needs no
+/// clock: without a lockout before any lockout, then by the end of the lockout,
+/// which puts all that ran out before all that are in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct EvictionOrder {
+    until: Millis,
+    failures: u32,
+    last: Millis,
+    client: Client,
+}
+
 /// What a wrong try led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -50,15 +61,22 @@ pub(super) struct Failure {
     pub(super) lockout_seconds: Option<u32>,
 }
 
-/// All records.
+/// All records, found by client, by eviction order and by age.
 pub(super) struct LockoutTable {
     capacity: usize,
     records: HashMap<Client, Record>,
+    by_eviction_order: BTreeSet<EvictionOrder>,
+    by_age: BTreeSet<(Millis, Client)>,
 }
 
 impl LockoutTable {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, records: HashMap::new() }
+        Self {
+            capacity,
+            records: HashMap::new(),
+            by_eviction_order: BTreeSet::new(),
+            by_age: BTreeSet::new(),
+        }
     }
 
     /// Seconds until the client may try again, rounded up; `None` when it may now.
@@ -70,53 +88,74 @@ impl LockoutTable {
 
     /// Counts a wrong try of a client that is not locked out.
     pub(super) fn fail(&mut self, client: Client, now: Millis) -> Failure {
-        let known = self.records.remove(&client).filter(|record| !record.has_faded(now));
+        self.sweep(now);
+        let known = self.remove(client).filter(|record| !faded(record.last, now));
         if self.records.len() >= self.capacity {
-            self.make_room(now);
+            self.make_room();
         }
         let failures = known.map_or(0, |record| record.failures).saturating_add(1);
         let lockout = lockout_after(failures);
-        let until = lockout.map_or(0, |length| now.saturating_add(length));
-        self.records.insert(client, Record { failures, until, last: now });
+        let until = match lockout {
+            Some(length) => now.saturating_add(length),
+            None => 0,
+        };
+        self.insert(client, Record { failures, until, last: now });
         let lockout_seconds = lockout.and_then(|length| u32::try_from(length / 1_000).ok());
         Failure { failures, lockout_seconds }
     }
 
     /// Forgets a client and says how often it was wrong.
     pub(super) fn forgive(&mut self, client: Client) -> Option<u32> {
-        self.records.remove(&client).map(|record| record.failures)
+        self.remove(client).map(|record| record.failures)
     }
 
     /// Clients that are locked out, their wrong tries, and the milliseconds
     /// left; the soonest to be free first.
-    pub(super) fn in_force(&self, now: Millis) -> Vec<(Client, u32, Millis)> {
-        let locked = self.records.iter().filter(|(_, record)| record.until > now);
-        let mut locked: Vec<_> = locked.map(|(c, r)| (*c, r.failures, r.until - now)).collect();
-        locked.sort_unstable_by_key(|(client, failures, left)| (*left, *failures, *client));
-        locked
+    pub(super) fn in_force(&self, now: Millis) -> impl Iterator<Item = (Client, u32, Millis)> {
+        let first = EvictionOrder {
+            until: now.saturating_add(1),
+            failures: 0,
+            last: 0,
+            client: Client::V4([0; 4]),
+        };
+        self.by_eviction_order.range(first..).map(move |w| (w.client, w.failures, w.until - now))
     }
 
-    /// Drops the records that matter least (P12): those that have faded, then those without a
-    /// lockout, then by the end of the lockout, which puts all that ran out before all that are
-    /// in force: of these not one goes while an idle one is left.
-    fn make_room(&mut self, now: Millis) {
-        let worth = |(client, record): (&Client, &Record)| {
-            let Record { failures, until, last } = *record;
-            (!record.has_faded(now), until, failures, last, *client)
-        };
-        let mut all: Vec<_> = self.records.iter().map(worth).collect();
-        let share = (self.capacity / SHARE).max(1);
-        all.select_nth_unstable(share - 1);
-        for (.., client) in &all[..share] {
-            self.records.remove(client);
+    fn insert(&mut self, client: Client, record: Record) {
+        let Record { failures, until, last } = record;
+        self.by_eviction_order.insert(EvictionOrder { until, failures, last, client });
+        self.by_age.insert((last, client));
+        self.records.insert(client, record);
+    }
+
+    fn remove(&mut self, client: Client) -> Option<Record> {
+        let record = self.records.remove(&client)?;
+        let Record { failures, until, last } = record;
+        self.by_eviction_order.remove(&EvictionOrder { until, failures, last, client });
+        self.by_age.remove(&(last, client));
+        Some(record)
+    }
+
+    fn sweep(&mut self, now: Millis) {
+        for _ in 0..SWEEP {
+            match self.by_age.first().copied() {
+                Some((last, client)) if faded(last, now) => self.remove(client),
+                _ => return,
+            };
+        }
+    }
+
+    /// Drops the record that matters least (P12). No faded one is left when
+    /// this is called: [`LockoutTable::sweep`] would have made room already.
+    fn make_room(&mut self) {
+        if let Some(least) = self.by_eviction_order.first().map(|least| least.client) {
+            self.remove(least);
         }
     }
 }
 
-impl Record {
-    const fn has_faded(&self, now: Millis) -> bool {
-        now.saturating_sub(self.last) >= FADE
-    }
+const fn faded(last: Millis, now: Millis) -> bool {
+    now.saturating_sub(last) >= FADE
 }
 
 /// The lockout that the n-th wrong try starts.

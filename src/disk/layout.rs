@@ -4,7 +4,7 @@ use super::app_users::AppUsers;
 use super::removal::remove_tree;
 use super::space::Space;
 use super::subuid;
-use crate::data_dir::{DataDir, replace};
+use crate::data_dir::{DataDir, is_abandoned, replace};
 use crate::model::{AppId, DeployId};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -288,7 +288,11 @@ impl Layout {
             places.extend([self.of(&app, ""), self.of(&app, "releases"), self.sites(&app)]);
         }
         for entry in places.iter().flat_map(fs::read_dir).flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(ASIDE)
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // A file that is being written has such a name for a moment.
+            if name.starts_with(ASIDE)
+                && (!name.ends_with(".tmp") || is_abandoned(&entry))
                 && let Err(error) = remove_tree(&entry.path(), go_on)
                 && go_on()
             {

@@ -23,6 +23,7 @@ const COMMAND: &str = "remove-tree";
 /// be given up between two of them. Each goes on where the one before was ended; on a busy
 /// machine it takes a second until one begins.
 const PART: Duration = Duration::from_secs(5);
+const LONGEST_PART: Duration = Duration::from_secs(300);
 
 /// Removes a directory with everything in it, or whatever has its name, as long as `go_on`
 /// says so; what is not there is fine.
@@ -31,19 +32,25 @@ const PART: Duration = Duration::from_secs(5);
 /// When something cannot be removed, or it was interrupted; what is left can be tried again.
 pub fn remove_tree(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     let program = this_program()?;
+    let mut part = PART;
     while go_on() {
-        match run_as_owner(&[program.as_os_str(), OsStr::new(COMMAND), path.as_os_str()], PART) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+        match run_as_owner(&[program.as_os_str(), OsStr::new(COMMAND), path.as_os_str()], part) {
+            // A directory that once held millions of names takes long to be read, even empty.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                part = (2 * part).min(LONGEST_PART);
+            }
             other => return other.map(drop),
         }
     }
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// By its path: its link below `/proc` leads into no other user namespace. An update that has
-/// replaced it starts the server again soon.
+/// By its path: its link below `/proc` leads into no other user namespace.
 fn this_program() -> io::Result<PathBuf> {
+    // What has replaced it goes by its name, to which the kernel adds this (proc_pid_exe(5)).
     let program = std::env::current_exe()?;
+    let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
+    let program = replaced.map_or_else(|| program.clone(), PathBuf::from);
     // The tests' program is in a directory beside the server.
     #[cfg(test)]
     let program = program.parent().unwrap().with_file_name("server");

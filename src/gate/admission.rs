@@ -134,7 +134,9 @@ impl Admission {
         let own = |seat: &Seat| seat.counted && seat.client == client;
         let staying = || seats.taken.values().filter(|seat| seat.stays());
         if counted && staying().filter(|seat| own(seat)).count() >= self.most_per_client {
-            return seats.vacate(own);
+            // One whose request is with the handler keeps its place until that is through: a
+            // client must not fill the way out with its own.
+            return seats.vacate(|seat| own(seat) && seat.phase != Phase::Relayed);
         }
         staying().count() < self.most || seats.vacate(|_| true)
     }

@@ -123,6 +123,8 @@ impl Connection {
         self.to_head = self.inbox.starts_with(b"HEAD ");
         let mut fields: Fields<'_> = NO_FIELDS;
         let head = head::judge(&self.inbox[..head_length], &mut fields, context.limits.body_bytes)?;
+        // An empty line may stand before it.
+        self.to_head = head.method == "HEAD";
         let source = source(context, self.peer, &head);
         (self.turn, self.secure) = (Turn::Busy, source.https);
         let early = head.length.min(self.inbox.len() - head_length);

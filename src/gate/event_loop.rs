@@ -164,9 +164,9 @@ impl EventLoop {
     /// the next look is due when the first of those that were there could be late.
     fn expire(&mut self) {
         for at in 0..RELAYS.len() {
-            while let Some(id) = self.relays[at].late(self.now) {
+            if self.relays[at].is_late(self.now) {
                 log::warn!("a request got no answer in time");
-                self.guarded(id, |_, c| c.refuse(Refusal::NO_ANSWER_IN_TIME));
+                self.give_up(at, Refusal::NO_ANSWER_IN_TIME);
             }
         }
         if self.next_late.is_none_or(|late| late > self.now) {

@@ -55,6 +55,11 @@ impl Relay {
 
     /// Puts a connection's request, whose number is given, into the line.
     pub fn push(&mut self, connection: u64, number: u64, request: &[u8], now: Instant) {
+        // What is sent goes, also while there is always more to send.
+        if self.taken >= KEPT && 2 * self.taken >= self.outbox.len() {
+            self.outbox.drain(..self.taken);
+            self.taken = 0;
+        }
         self.outbox.extend_from_slice(request);
         self.unanswered.push_back(Unanswered { number, connection, until: now + self.patience });
     }
@@ -122,15 +127,15 @@ impl Relay {
         self.unanswered.remove(at).map(|request| request.connection)
     }
 
-    /// When [`Relay::late`] is to be called.
+    /// When [`Relay::is_late`] is to be asked.
     pub fn deadline(&self) -> Option<Instant> {
         self.unanswered.front().map(|request| request.until)
     }
 
-    /// A connection whose request is without an answer for too long.
-    pub fn late(&mut self, now: Instant) -> Option<u64> {
-        self.unanswered.front().filter(|request| request.until <= now)?;
-        self.unanswered.pop_front().map(|request| request.connection)
+    /// Whether a request is without an answer for too long. Then the line is of no use: what
+    /// stands in it would pile up.
+    pub fn is_late(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|until| until <= now)
     }
 
     /// Ends the line; gives the connections whose requests get no answer. What was sent may

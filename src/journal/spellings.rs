@@ -8,7 +8,7 @@ const LONGEST: usize = 6;
 
 /// What percent-encoding leaves as it is besides letters and digits, and how it writes a
 /// space: nothing; RFC 3986, also in forms; paths; JavaScript; forms (WHATWG URL).
-const PERCENT: [(&str, &str); 7] = [
+const PERCENT: [(&str, &str); 11] = [
     ("", "%20"),
     ("", "+"),
     ("-._~", "%20"),
@@ -16,6 +16,11 @@ const PERCENT: [(&str, &str); 7] = [
     ("-._~/", "%20"),
     ("-._~!*'()", "%20"),
     ("-._*", "+"),
+    // Go: user and password, path segments; a password by WHATWG URL, as Node shows it; `encodeURI`.
+    ("-._~$&+,;=", "%20"),
+    ("-._~$&+:=@", "%20"),
+    ("-._~!$%&'()*+,", "%20"),
+    ("-._~!*'();/?:@&=+$,#", "%20"),
 ];
 
 /// Programs that write with backslashes: which characters are numbers, how those are written,

@@ -142,24 +142,47 @@ impl CaddySupervisor {
         if !self.health.is_serving() {
             return None;
         }
-        let ready = self.place(Ports::read(&runs)).and_then(|(ports, lack)| {
-            let right = self.configuration(ports, version);
-            if runs != right {
-                self.load(&right.to_string())?;
-            }
-            Ok((ports, lack))
-        });
         let anew = |why: &String| log::warn!("the router that was found is started anew: {why}");
-        ready.inspect_err(anew).ok()
+        let (ports, lack) = self.place(Ports::read(&runs)).inspect_err(anew).ok()?;
+        let right = self.configuration(ports, version);
+        if runs == right {
+            return Some((ports, lack));
+        }
+        match self.load(&right.to_string()) {
+            Ok(()) => Some((ports, lack)),
+            // What it refuses leaves it serving as it did.
+            Err(why) if self.health.is_serving() => {
+                Some((Ports::read(&runs)?, Some(refused(&why))))
+            }
+            Err(why) => {
+                anew(&why);
+                None
+            }
+        }
     }
 
-    /// Starts Caddy and waits until it serves.
+    /// Starts Caddy, with the last configuration if it refuses the one that it should have.
     fn launch(&self, version: &Version) -> Result<(Running, Ports, Option<String>), String> {
         let (ports, lack) = self.place(None)?;
+        let last = fs::read_to_string(self.health.dir.join("config.json")).ok();
+        let text = self.configuration(ports, version).to_string();
+        let why = match self.start(&text) {
+            Ok(running) => return Ok((running, ports, lack)),
+            Err(why) => why,
+        };
+        let last = last.filter(|last| *last != text && !self.health.stop.is_cancelled());
+        let known = last.as_deref().and_then(|last| serde_json::from_str(last).ok());
+        match (last, known.as_ref().and_then(Ports::read)) {
+            (Some(last), Some(ports)) => Ok((self.start(&last)?, ports, Some(refused(&why)))),
+            _ => Err(why),
+        }
+    }
+
+    /// Starts Caddy with a configuration and waits until it serves.
+    fn start(&self, text: &str) -> Result<Running, String> {
         // Caddy was killed while it wrote them, and would not get others in their place.
         certificates::discard_broken(&self.health.dir, None, Duration::ZERO);
         let config = self.health.dir.join("config.json");
-        let text = self.configuration(ports, version).to_string();
         // On a disk that is full as well, unless something has changed.
         if fs::read(&config).ok().as_deref() != Some(text.as_bytes()) {
             replace(&config, text.as_bytes())
@@ -187,7 +210,7 @@ impl CaddySupervisor {
             }
             let _ = wait_any(&[running.as_fd()], ASK_AGAIN);
         }
-        Ok((running, ports, lack))
+        Ok(running)
     }
 
     /// Where to listen: as the owner says or as is usual, or else on another port, and why
@@ -292,4 +315,8 @@ impl CaddySupervisor {
         let admin = CaddyConfig::admin(&self.health.dir);
         admin_client::ask(&admin, request, "", body, LOADING, &self.health.stop)
     }
+}
+
+fn refused(why: &str) -> String {
+    format!("the router refuses its configuration and uses the last one: {why}")
 }

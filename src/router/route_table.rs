@@ -136,25 +136,31 @@ impl RouteTable {
     /// When a link cannot be made or removed.
     pub fn name(&self, hosts: &BTreeMap<String, AppId>) -> io::Result<()> {
         let _held = lock(&self.changing);
-        for (host, app) in hosts {
-            let target = Path::new("../apps").join(app.as_str());
-            let link = self.hosts.join(host);
-            if fs::read_link(&link).is_ok_and(|there| there == target) {
-                continue;
-            }
-            if sorted(&self.apps.join(app.as_str())).unwrap_or_default().is_empty() {
-                self.point_now(app, &Target::Down)?;
-            }
-            // No host begins with a dot, so nobody asks for this one.
-            let fresh = self.hosts.join(format!(".{host}"));
-            gone_is_fine(fs::remove_file(&fresh))?;
-            symlink(&target, &fresh)?;
-            fs::rename(&fresh, &link)?;
-        }
         for name in sorted(&self.hosts)?.iter().filter(|name| !hosts.contains_key(*name)) {
             gone_is_fine(fs::remove_file(self.hosts.join(name)))?;
         }
-        Ok(())
+        // One that cannot be named keeps no other from its name.
+        let mut failed = Ok(());
+        for (host, app) in hosts {
+            failed = failed.and(self.name_one(host, app));
+        }
+        failed
+    }
+
+    fn name_one(&self, host: &str, app: &AppId) -> io::Result<()> {
+        let target = Path::new("../apps").join(app.as_str());
+        let link = self.hosts.join(host);
+        if fs::read_link(&link).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        if sorted(&self.apps.join(app.as_str())).unwrap_or_default().is_empty() {
+            self.point_now(app, &Target::Down)?;
+        }
+        // No host begins with a dot, so nobody asks for this one.
+        let fresh = self.hosts.join(format!(".{host}"));
+        gone_is_fine(fs::remove_file(&fresh))?;
+        symlink(&target, &fresh)?;
+        fs::rename(&fresh, &link)
     }
 
     /// Has these hosts served over HTTPS, and no others. Permission to ask for a certificate

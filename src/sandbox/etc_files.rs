@@ -184,7 +184,11 @@ impl EtcFiles {
 
 /// Whether two files hold the same.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let [mut one, mut other] = [File::open(one)?, File::open(other)?].map(BufReader::new);
+    let [one, other] = [File::open(one)?, File::open(other)?];
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let [mut one, mut other] = [one, other].map(BufReader::new);
     loop {
         let (left, right) = (one.fill_buf()?, other.fill_buf()?);
         let length = left.len().min(right.len());

@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 const OPEN_FILES: u64 = 65_536;
 
 /// Programs that must be there, with the package that has them.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: [(&str, &str); 9] = [
     ("bwrap", "bubblewrap"),
     ("git", "git"),
     ("setsid", "util-linux"),
     ("setpriv", "util-linux"),
     ("unshare", "util-linux"),
     ("ionice", "util-linux"),
+    ("prlimit", "util-linux"),
     ("chroot", "coreutils"),
     ("nice", "coreutils"),
 ];

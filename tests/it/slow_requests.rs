@@ -82,9 +82,9 @@ fn a_database_that_somebody_else_writes_into_keeps_no_reader_waiting() {
     assert!(statuses.iter().any(|status| *status < 300), "{statuses:?}");
 }
 
-/// Stands in for `unshare`: what is to move files waits for a word of the test.
+/// Stands in for `unshare`: what is to remove files waits for a word of the test.
 const HELD: &str = r#"#!/bin/sh
-case " $* " in *" -- mv "*)
+case " $* " in *" remove-tree "*)
     : >'HOME/begun'
     until [ -e 'HOME/go' ]; do sleep 0.02; done ;;
 esac
@@ -92,7 +92,7 @@ exec 'HOME/unshare' "$@"
 "#;
 
 #[test]
-fn an_app_whose_files_take_their_time_to_go_keeps_no_reader_waiting() {
+fn an_app_whose_files_take_their_time_to_go_keeps_nobody_waiting() {
     let setup = Setup::new().as_user();
     let home = setup.home().to_owned();
     let script = home.join("held");
@@ -102,13 +102,19 @@ fn an_app_whose_files_take_their_time_to_go_keeps_no_reader_waiting() {
     let mut site = Site::with(setup.instead_of("/usr/bin/unshare", &script).start());
     let app = site.app("slow");
     deploy_live(&mut site.owner, &app);
-    let path = format!("/api/apps/{app}?keepData=true");
-    let waiting = Waiting::send(&site.server, &[("DELETE", path, "")]);
-    until("its files are being moved", LIMIT, || home.join("begun").exists());
-    waiting.keep_no_reader(&site.server, &mut site.owner);
-    fs::write(home.join("go"), "").expect("a word");
-    assert_eq!(waiting.end()[0].status, 204);
+    let place = site.place(&app);
+    let is_gone = || fs::symlink_metadata(&place).is_err();
+    site.owner.delete(&format!("/api/apps/{app}")).expect(204);
+    until("its files are being removed", LIMIT, || home.join("begun").exists());
     site.owner.get(&format!("/api/apps/{app}")).expect(404);
+    assert!(is_gone(), "they are out of the way at once");
+    let aside = || {
+        let left = fs::read_dir(place.parent().expect("above")).expect("a directory").flatten();
+        left.filter(|entry| entry.file_name().to_string_lossy().starts_with('.')).count()
+    };
+    assert!(aside() > 0);
+    fs::write(home.join("go"), "").expect("a word");
+    until("they have gone", LIMIT, || aside() == 0);
 }
 
 #[test]

@@ -112,11 +112,29 @@ fn nobody_there_is_503_and_who_waits_in_vain_is_late() {
     driven.push(2, 2, b"y");
     driven.relay.send(&driven.poll).unwrap();
     let now = Instant::now();
-    assert_eq!((driven.relay.late(now), driven.relay.late(now)), (Some(1), Some(2)));
-    assert_eq!((driven.relay.late(now), driven.relay.answered(1)), (None, None));
+    assert!(driven.relay.is_late(now));
+    assert_eq!(driven.relay.give_up(), [1, 2]);
+    assert_eq!((driven.relay.is_late(now), driven.relay.answered(1)), (false, None));
     let mut nobody = Driven::new(PATIENCE);
     std::fs::remove_file(nobody._dir.path().join("s")).unwrap();
     nobody.push(1, 1, b"x");
     assert_eq!(nobody.relay.send(&nobody.poll), Err(Refusal::NO_ANSWER));
     assert_eq!(nobody.relay.give_up(), [1]);
+}
+
+#[test]
+fn what_was_sent_takes_no_memory_though_the_line_is_never_empty() {
+    let mut driven = Driven::new(PATIENCE);
+    let request = vec![b'x'; 16 << 10];
+    driven.push(1, 1, &vec![b'x'; 1 << 20]);
+    driven.relay.send(&driven.poll).unwrap();
+    let (mut line, _) = driven.listener.accept().unwrap();
+    for n in 2..2000 {
+        driven.push(n, n, &request);
+        line.read_exact(&mut vec![0; request.len()]).unwrap();
+        driven.relay.note(EventFlags::OUT, &driven.poll).unwrap();
+        driven.relay.send(&driven.poll).unwrap();
+        assert!(driven.relay.blocked && driven.relay.outbox.capacity() < 8 << 20, "{n}");
+        driven.relay.answered(n);
+    }
 }

@@ -111,6 +111,10 @@ fn answers_without_a_body_leave_the_connection_in_step() {
         assert!(empty.status == 204 && !empty.head.contains("Content-Length"));
         caller.hello();
     }
+    // An empty line before it is forgiven, and it is no less a HEAD.
+    caller.send("\r\nHEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(caller.answer_to(true).unwrap().has("Content-Length: 5"));
+    caller.hello();
     caller.send("HEAD /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     assert_eq!(caller.answer_to(true).unwrap().status, 411);
     assert!(caller.is_over());
