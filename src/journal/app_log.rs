@@ -20,7 +20,7 @@ pub(super) type Hidden = Arc<Mutex<Redactor>>;
 pub(super) struct AppLog {
     path: PathBuf,
     half: u64,
-    /// Is there while somebody follows: an app that nobody looks at takes no memory.
+    /// Is there while it is followed: an app that nobody looks at takes no memory.
     hidden: Mutex<Weak<Mutex<Redactor>>>,
 }
 

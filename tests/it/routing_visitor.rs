@@ -113,7 +113,7 @@ const OWN: [(&str, &str); 7] = [
 ];
 
 /// The fields that an app got of what is not sent by itself. Newer routers say their own name, in `Via`.
-fn told(fields: &Value) -> Vec<(String, String)> {
+fn fields_of(fields: &Value) -> Vec<(String, String)> {
     let own = |name: &str| OWN.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
     let transport =
         ["host", "user-agent", "accept", "connection", "upgrade", "content-length", "via"];
@@ -163,7 +163,7 @@ fn p33_an_app_hears_the_routers_word_on_a_visitor_and_no_other_in_any_spelling()
             visitor = visitor.also("Connection", names).also("Upgrade", "websocket");
         }
         let fields = visitor.get("/fields").expect(200).json();
-        assert_eq!(told(&fields), word("127.0.0.1", hosts, "http"), "{fields}");
+        assert_eq!(fields_of(&fields), word("127.0.0.1", hosts, "http"), "{fields}");
         for (name, value) in OWN {
             assert!(fields.to_string().contains(&format!("[\"{name}\",\"{value}\"]")), "{name}");
         }
@@ -185,7 +185,11 @@ fn p33_an_app_hears_the_routers_word_on_a_visitor_and_no_other_in_any_spelling()
         .expect("curl");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "2");
     let fields = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(told(&fields), word("127.0.0.1", &format!("shop.test:{port}"), "https"), "{fields}");
+    assert_eq!(
+        fields_of(&fields),
+        word("127.0.0.1", &format!("shop.test:{port}"), "https"),
+        "{fields}"
+    );
 }
 
 /// A proxy of the owner's in front, and a stranger.
@@ -220,19 +224,19 @@ fn p33_behind_a_trusted_proxy_an_app_and_the_dashboard_know_the_client() {
             visitor = visitor.also("X-Forwarded-For", line);
         }
         let fields = visitor.get("/fields").expect(200).json();
-        assert_eq!(told(&fields), word(client, host, "https"), "{lines:?}");
+        assert_eq!(fields_of(&fields), word(client, host, "https"), "{lines:?}");
         let mut stranger = from(STRANGER).with("X-Forwarded-Proto", "https");
         for line in lines {
             stranger = stranger.also("X-Forwarded-For", line);
         }
         let fields = stranger.get("/fields").expect(200).json();
-        assert_eq!(told(&fields), word("127.0.0.3", host, "http"), "{lines:?}");
+        assert_eq!(fields_of(&fields), word("127.0.0.3", host, "http"), "{lines:?}");
     }
     for (said, scheme) in
         [("HTTPS", "https"), ("http", "http"), ("https, http", "http"), ("wss", "http")]
     {
         let fields = from(PROXY).with("X-Forwarded-Proto", said).get("/fields").expect(200).json();
-        assert_eq!(told(&fields), word("127.0.0.2", host, scheme), "{said}");
+        assert_eq!(fields_of(&fields), word("127.0.0.2", host, scheme), "{said}");
     }
     // A walk through 32 KiB would cost the router many times what a request costs.
     let long = |length: usize| {
