@@ -82,12 +82,7 @@ impl Store {
     /// written; nothing was changed then.
     pub fn open(path: &Path, vault: Vault) -> Result<Self, StoreError> {
         if path.exists() {
-            // First, for SQLite calls a file corrupt as well that the disk failed to read (EIO).
-            read_whole(path).map_err(StoreError::Io)?;
-            inspect(path, &vault).map_err(|error| match error {
-                StoreError::Unread(_) => StoreError::Corrupt,
-                other => other,
-            })?;
+            judge(|| inspect(path, &vault), || read_whole(path))?;
         }
         let mut writer = connect(path)?;
         migrate(&mut writer, &vault)?;
@@ -129,6 +124,22 @@ impl Store {
             }
             _ => stored,
         })
+    }
+}
+
+/// SQLite calls a file corrupt that the disk failed to read (EIO) as well. Damaged is only
+/// what it finds twice, with the whole file read in between.
+fn judge(
+    look: impl Fn() -> Result<(), StoreError>,
+    read: impl FnOnce() -> io::Result<()>,
+) -> Result<(), StoreError> {
+    let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt | StoreError::Unread(_));
+    match look() {
+        Err(error) if damaged(&error) => {
+            read().map_err(StoreError::Io)?;
+            look().map_err(|error| if damaged(&error) { StoreError::Corrupt } else { error })
+        }
+        seen => seen,
     }
 }
 
@@ -318,13 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_gives_nothing_back_is_not_called_damage() {
-        // A directory gives nothing back either.
-        let error = StoreError::Io(read_whole(Path::new("/")).unwrap_err()).to_string();
-        assert!(error.contains("does not give") && !error.contains("backup"), "{error}");
-        // As SQLite answers a read that fails with EIO while it runs.
-        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        let error = StoreError::from(rusqlite::Error::SqliteFailure(corrupt, None)).to_string();
+    fn a_disk_that_fails_once_or_for_good_is_not_called_damage() {
+        let code = |code| {
+            Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None).into())
+        };
+        // As SQLite answers a read that fails with EIO.
+        let corrupt = || -> Result<(), StoreError> { code(rusqlite::ffi::SQLITE_CORRUPT) };
+        let seen = std::cell::Cell::new(0);
+        let once = || if seen.replace(seen.get() + 1) == 0 { corrupt() } else { Ok(()) };
+        assert!(judge(once, || Ok(())).is_ok());
+        let broken = || Err(io::Error::from_raw_os_error(5));
+        let error = judge(corrupt, broken).unwrap_err().to_string();
+        assert!(error.contains("Input/output error") && !error.contains("backup"), "{error}");
+        assert!(matches!(judge(corrupt, || Ok(())), Err(StoreError::Corrupt)));
+        let error = corrupt().unwrap_err().to_string();
         assert!(error.contains("the disk has failed, or") && !error.contains("backup"), "{error}");
     }
 
