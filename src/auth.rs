@@ -4,7 +4,6 @@
 //! HTTP, over a WebSocket and with a ticket the same record of wrong tries
 //! counts (P8).
 
-pub mod client;
 pub mod hook;
 mod lockout;
 mod notice;

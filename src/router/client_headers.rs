@@ -160,7 +160,7 @@ fn map(name: &str, map: &Map) -> Value {
     json!({"handler": "map", "source": map.source, "destinations": [name], "mappings": mappings})
 }
 
-/// The client, found as for the dashboard (`auth::client::resolve`). The peer is the last
+/// The client, found as for the dashboard (`gate::client`). The peer is the last
 /// entry of the list; then the first match from the left is the longest walk from the
 /// right past trusted addresses. Written in what every Caddy has: 2.6.2 knows neither
 /// trusted proxies for a whole server nor the strict walk, later ones not what it had instead.

@@ -1,7 +1,7 @@
 //! The regular expressions of the walk, run by a real Caddy, against the walk of the gate.
 
 use super::*;
-use crate::auth::client::resolve;
+use crate::gate::client::client_address;
 use crate::model::Cidr;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -185,7 +185,7 @@ fn p33_the_router_finds_the_same_client_as_the_gate() {
         );
         let run = TestRunner::new(cases).run(&lists, |(entries, peer, comma)| {
             let list = entries.join(comma);
-            let expected = resolve(&trust, peer, &[list.as_bytes()], None).address;
+            let expected = client_address(&trust, Some(peer), &[list.as_bytes()]).0;
             let seen = ask(&mut stream.borrow_mut(), &format!("{list},{peer}"));
             let address = seen.parse().map(|seen: IpAddr| seen.to_canonical());
             prop_assert_eq!(
