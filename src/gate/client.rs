@@ -84,7 +84,7 @@ mod tests {
     }
 
     fn ranges(all: &[&str]) -> Trust {
-        Trust::Ranges(all.iter().map(|r| Cidr::parse(r).unwrap()).collect())
+        Trust(all.iter().map(|r| Cidr::parse(r).unwrap()).collect())
     }
 
     fn found(trust: &Trust, peer: &str, headers: &[&str]) -> String {
@@ -98,25 +98,25 @@ mod tests {
 
     #[test]
     fn p11_without_trust_the_peer_is_the_client() {
-        assert_eq!(found(&Trust::Off, "127.0.0.1", &["8.8.8.8"]), "127.0.0.1");
-        assert_eq!(found(&Trust::Private, "9.9.9.9", &["8.8.8.8"]), "9.9.9.9");
+        assert_eq!(found(&Trust::default(), "127.0.0.1", &["8.8.8.8"]), "127.0.0.1");
+        assert_eq!(found(&Trust::private(), "9.9.9.9", &["8.8.8.8"]), "9.9.9.9");
         assert_eq!(found(&ranges(&["10.0.0.1"]), "10.0.0.2", &["8.8.8.8"]), "10.0.0.2");
         let peer = Some(ip("9.9.9.9"));
-        let source = Source::find(&Trust::Private, peer, &[b"8.8.8.8"], Some(b"https"));
+        let source = Source::find(&Trust::private(), peer, &[b"8.8.8.8"], Some(b"https"));
         assert!(!source.trusted_proxy && !source.https);
     }
 
     #[test]
     fn p11_private_means_loopback_and_private_addresses() {
         for peer in ["127.0.0.1", "127.9.9.9", "10.1.1.1", "172.16.0.1", "172.31.255.255"] {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
         }
         for peer in ["192.168.3.4", "::1", "fd12::1", "fc00::1", "::ffff:10.0.0.1"] {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
         }
         for peer in ["172.32.0.1", "100.64.0.1", "169.254.1.1", "fe80::1", "2001:db8::1", "0.0.0.0"]
         {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), peer);
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), peer);
         }
     }
 
@@ -161,9 +161,9 @@ mod tests {
             ("fe80::1%eth0", "127.0.0.1"),
             ("8.8.8.8\0", "127.0.0.1"),
         ] {
-            assert_eq!(found(&Trust::Private, "127.0.0.1", &[header]), client, "{header:?}");
+            assert_eq!(found(&Trust::private(), "127.0.0.1", &[header]), client, "{header:?}");
         }
-        let found = client_address(&Trust::Private, Some(ip("::1")), &[b"8.8.8.8, \xff"]);
+        let found = client_address(&Trust::private(), Some(ip("::1")), &[b"8.8.8.8, \xff"]);
         assert_eq!(found, (ip("::1"), true));
     }
 
@@ -177,17 +177,17 @@ mod tests {
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("2001:DB8:0::1", "2001:db8::1"),
         ] {
-            assert_eq!(found(&Trust::Private, "::ffff:127.0.0.1", &[entry]), client, "{entry}");
+            assert_eq!(found(&Trust::private(), "::ffff:127.0.0.1", &[entry]), client, "{entry}");
         }
         // A mapped private address is the private address, so the walk goes on.
-        assert_eq!(found(&Trust::Private, "::1", &["8.8.8.8, ::ffff:10.0.0.1"]), "8.8.8.8");
-        assert_eq!(found(&Trust::Off, "::ffff:9.9.9.9", &[]), "9.9.9.9");
+        assert_eq!(found(&Trust::private(), "::1", &["8.8.8.8, ::ffff:10.0.0.1"]), "8.8.8.8");
+        assert_eq!(found(&Trust::default(), "::ffff:9.9.9.9", &[]), "9.9.9.9");
     }
 
     #[test]
     fn https_is_believed_of_a_trusted_proxy_only_and_only_in_clear_words() {
         let https = |peer: &str, proto: &[u8]| {
-            Source::find(&Trust::Private, Some(ip(peer)), &[b"8.8.8.8"], Some(proto)).https
+            Source::find(&Trust::private(), Some(ip(peer)), &[b"8.8.8.8"], Some(proto)).https
         };
         assert!(https("127.0.0.1", b"https") && https("127.0.0.1", b" HTTPS "));
         assert!(!https("9.9.9.9", b"https"));
@@ -209,13 +209,13 @@ mod tests {
                 _ => lines.push(seen),
             }
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
-            prop_assert_eq!(found(&Trust::Private, "127.0.0.1", &lines), "203.0.113.7");
+            prop_assert_eq!(found(&Trust::private(), "127.0.0.1", &lines), "203.0.113.7");
         }
 
         #[test]
         fn no_header_makes_it_panic(header in proptest::collection::vec(any::<u8>(), 0..80)) {
             let peer = Some(ip("::1"));
-            let _ = Source::find(&Trust::Private, peer, &[&header], Some(&header));
+            let _ = Source::find(&Trust::private(), peer, &[&header], Some(&header));
         }
     }
 }

@@ -59,7 +59,7 @@ impl House {
             proxy: UnixListener::bind(dir.path().join("proxy.sock")).unwrap(),
             relay: path,
             // Besides every client that comes over the Unix socket.
-            trust: Trust::Ranges(vec![Cidr::parse("127.1.9.9").unwrap()]),
+            trust: Trust(vec![Cidr::parse("127.1.9.9").unwrap()]),
             upgrade,
             also: Also::default(),
         };
