@@ -4,7 +4,6 @@
 //! HTTP, over a WebSocket and with a ticket the same record of wrong tries
 //! counts (P8).
 
-pub mod client;
 pub mod hook;
 mod lockout;
 mod notice;
@@ -130,7 +129,7 @@ impl Auth {
     /// The token in force.
     #[must_use]
     pub fn token(&self) -> Secret {
-        self.lock().force.token()
+        self.lock().force.token.clone()
     }
 
     /// Whether the environment pins the token (P4).
@@ -143,7 +142,7 @@ impl Auth {
     pub fn decide(&self, presented: Option<&[u8]>, client: Client) -> Verdict {
         let Some(presented) = presented else { return Verdict::Anonymous };
         self.judge(client, |inner, _| {
-            inner.force.is(presented).then(|| Session { epoch: inner.force.epoch() })
+            inner.force.is(presented).then_some(Session { epoch: inner.force.epoch })
         })
     }
 
@@ -161,7 +160,7 @@ impl Auth {
     pub fn decide_local(&self, presented: Option<&[u8]>) -> Verdict {
         let inner = self.lock();
         if presented.is_none_or(|token| inner.force.is(token)) {
-            Verdict::Allowed(Session { epoch: inner.force.epoch() })
+            Verdict::Allowed(Session { epoch: inner.force.epoch })
         } else {
             Verdict::Refused
         }
@@ -194,14 +193,14 @@ impl Auth {
     pub fn redeem(&self, ticket: &[u8], client: Client) -> Verdict {
         self.judge(client, |inner, now| {
             let session = inner.tickets.take(ticket, now)?;
-            (session.epoch == inner.force.epoch()).then_some(session)
+            (session.epoch == inner.force.epoch).then_some(session)
         })
     }
 
     /// Whether the token that opened the session is still in force (P5).
     #[must_use]
     pub fn is_alive(&self, session: &Session) -> bool {
-        self.lock().force.epoch() == session.epoch
+        self.lock().force.epoch == session.epoch
     }
 
     /// Puts a new token in force and saves it; every session of the old one ends (P5).
@@ -218,7 +217,7 @@ impl Auth {
         inner.force.adopt(token);
         // Another process may have rotated at the same moment; the file has the last word.
         inner.force.refresh(&self.data);
-        Ok(inner.force.token())
+        Ok(inner.force.token.clone())
     }
 
     /// Who is locked out now, the soonest to be free first.

@@ -86,7 +86,7 @@ impl Config {
         Ok(Self {
             admin_token,
             listen: listen.unwrap_or(Listen::All { port: DEFAULT_PORT }),
-            trust_proxy: trust_proxy.unwrap_or(Trust::Off),
+            trust_proxy: trust_proxy.unwrap_or_default(),
             dashboard_origin: variables
                 .read("DASHBOARD_ORIGIN", |v| origin(&v).ok_or(NO_ORIGIN))?,
             secret_key: variables.read("BETTER_PAAS_SECRET_KEY", |v| Ok(Secret::new(v)))?,
@@ -155,12 +155,12 @@ fn port(text: &str) -> Option<u16> {
 
 fn trust_proxy(text: &str) -> Result<Trust, &'static str> {
     match text.to_ascii_lowercase().as_str() {
-        "true" => return Ok(Trust::Private),
-        "false" => return Ok(Trust::Off),
+        "true" => return Ok(Trust::private()),
+        "false" => return Ok(Trust::default()),
         _ => {}
     }
     let ranges: Result<Vec<_>, _> = text.split(',').map(|r| Cidr::parse(r.trim())).collect();
-    ranges.map(Trust::Ranges).map_err(|_| {
+    ranges.map(Trust).map_err(|_| {
         "is neither true nor a list of address ranges; write true to believe proxies \
          at loopback and private addresses, or name yours: 192.0.2.7,2001:db8::/64"
     })
@@ -239,7 +239,7 @@ mod tests {
         let expected = Config {
             admin_token: None,
             listen: Listen::All { port: 8080 },
-            trust_proxy: Trust::Off,
+            trust_proxy: Trust::default(),
             dashboard_origin: None,
             secret_key: None,
             credentials_directory: None,
@@ -317,11 +317,11 @@ mod tests {
     #[test]
     fn p11_trust_is_off_private_or_a_list() {
         let trust = |t: &str| one("TRUST_PROXY", t).map(|c| c.trust_proxy);
-        assert_eq!(trust("true"), Ok(Trust::Private));
-        assert_eq!(trust("True"), Ok(Trust::Private));
-        assert_eq!(trust("false"), Ok(Trust::Off));
+        assert_eq!(trust("true"), Ok(Trust::private()));
+        assert_eq!(trust("True"), Ok(Trust::private()));
+        assert_eq!(trust("false"), Ok(Trust::default()));
         let ranges = vec![Cidr::parse("10.0.0.0/8").unwrap(), Cidr::parse("::1").unwrap()];
-        assert_eq!(trust("10.0.0.0/8, ::1"), Ok(Trust::Ranges(ranges)));
+        assert_eq!(trust("10.0.0.0/8, ::1"), Ok(Trust(ranges)));
         for bad in ["yes", "1", "10.0.0.0/8,", ",", "10.0.0.0/33", "true,10.0.0.0/8", "caddy"] {
             let error = trust(bad).unwrap_err().to_string();
             assert!(error.starts_with("TRUST_PROXY "), "{error}");

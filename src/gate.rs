@@ -7,79 +7,53 @@
 //! that change something, which take a line of their own.
 //!
 //! The `event_loop` has a connection while only its next event is awaited: `accept`
-//! seats it by `admission`, `connection` reads a [`head`] and sends a small [`answer`], and
-//! `rewrite` and `relay` pass on what goes in. What takes longer, or may, is `blocking_io`:
-//! a worker reads a body from the `wire`, sends a large answer or serves a WebSocket. It
-//! gives the connection back by `completions`, as the handler gives its answer. What is
-//! not let in gets a [`refusal`]. P22.
+//! seats it by `admission`, `connection` reads a [`head`] and a body, and sends a small [`answer`], and
+//! [`rewrite`] and `relay` pass on what goes in, from the [`client`] that is found. What takes
+//! longer, or may, is `blocking_io`: a worker sends a large answer over the `wire` or serves a
+//! WebSocket. It gives the connection back by `completions`, as the handler gives its answer.
+//! What is not let in gets a [`refusal`]. P22.
 
 mod accept;
 mod admission;
 pub mod answer;
 mod blocking_io;
+pub mod client;
 mod completions;
 mod connection;
 mod event_loop;
 pub mod head;
-pub mod internal_headers;
 mod poll;
 pub mod refusal;
 mod relay;
-mod rewrite;
-mod step;
-mod upgrade;
+pub mod rewrite;
+pub mod upgrade;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use admission::Proof;
 pub use completions::Completions;
-pub use upgrade::Upgrade;
 
-use crate::model::Client;
-use accept::{Acceptor, Listener};
+use crate::model::Trust;
+use accept::Acceptor;
 use admission::Admission;
 use completions::Completion;
 use event_loop::EventLoop;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use upgrade::Upgrade;
 
 /// Connections that the kernel keeps until they are accepted. The standard library
 /// asks for 128; beyond that a newcomer's first packet is lost and it tries again
 /// only a second later, so one burst of strangers would delay the owner for longer
 /// than the second in which the owner must be answered.
 pub const BACKLOG: i32 = 4096;
-
-/// Who sent a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Source {
-    /// Whose record counts (P10): the peer, or whom a trusted proxy names (P11).
-    pub client: Client,
-    /// Whether the peer is a trusted proxy, which speaks for many clients.
-    pub trusted_proxy: bool,
-    /// Whether a trusted proxy says that the client came over HTTPS.
-    pub https: bool,
-}
-
-/// The other end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// The client with this address.
-    Address(IpAddr),
-    /// A proxy of our own, over a Unix socket that nobody else reaches.
-    Proxy,
-}
-
-/// Finds the source: the peer, the values of all `X-Forwarded-For` in their order,
-/// the value of the last `X-Forwarded-Proto`.
-pub type Resolve = Box<dyn Fn(Peer, &[&[u8]], Option<&[u8]>) -> Source + Send + Sync>;
 
 /// Serves a WebSocket handshake on a thread of its own. When it returns the
 /// connection is over.
@@ -93,8 +67,8 @@ pub struct Settings {
     pub proxy: UnixListener,
     /// Path of the Unix socket at which tiny_http listens.
     pub relay: PathBuf,
-    /// Finds the source of a request.
-    pub resolve: Resolve,
+    /// Whose forwarding headers are believed (P11).
+    pub trust: Trust,
     /// Serves WebSocket handshakes.
     pub upgrade: Upgraded,
     /// What the handler looks at besides the fields that every request may have.
@@ -167,12 +141,10 @@ fn affordable_connections() -> usize {
 /// What the event loop and the workers use.
 struct Context {
     limits: GateLimits,
-    resolve: Resolve,
+    trust: Trust,
     upgrade: Upgraded,
     also: Also,
     completions: Arc<Completions>,
-    /// How many requests there were.
-    requests: AtomicU64,
 }
 
 /// A running gate.
@@ -194,11 +166,10 @@ impl Gate {
     }
 
     pub(crate) fn start_with(settings: Settings, limits: GateLimits) -> io::Result<Self> {
-        let Settings { listener, proxy, relay, resolve, upgrade, also } = settings;
+        let Settings { listener, proxy, relay, trust, upgrade, also } = settings;
         wire::prepare(&listener)?;
         let address = listener.local_addr()?;
-        let listeners = vec![Listener::Public(listener), Listener::Proxy(proxy)];
-        for listener in &listeners {
+        for listener in [listener.as_fd(), proxy.as_fd()] {
             rustix::io::ioctl_fionbio(listener, true)?;
             rustix::net::listen(listener, BACKLOG)?;
         }
@@ -211,10 +182,8 @@ impl Gate {
         }
         let seats = Admission::new(most, limits.per_client, limits.held_bytes);
         let completions = Arc::new(Completions::new()?);
-        let requests = AtomicU64::new(0);
-        let context = Context { limits, resolve, upgrade, also, completions, requests };
-        let context = Arc::new(context);
-        let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&seats), listeners);
+        let context = Arc::new(Context { limits, trust, upgrade, also, completions });
+        let acceptor = Acceptor::new(Arc::clone(&context), Arc::clone(&seats), (listener, proxy));
         let event_loop = EventLoop::new(Arc::clone(&context), acceptor, &relay)?;
         let event_loop =
             thread::Builder::new().name("gate".to_owned()).spawn(move || event_loop.run())?;

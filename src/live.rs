@@ -12,10 +12,10 @@ mod session;
 mod session_limit;
 mod stats;
 
-pub use handshake::Handshake;
 pub use stats::{Machine, own_memory};
 
 use crate::auth::{self, Auth};
+use crate::gate::upgrade::Upgrade;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, DeployId};
 use handshake::Refusal;
@@ -24,15 +24,11 @@ use logs::{AppFeed, DeployFeed};
 use session::Session;
 use session_limit::{SessionLimit, SessionSlot};
 use stats::{Stats, StatsFeed};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long a shutdown waits for the sessions, which take [`LiveLimits::close_timeout`] at most
-/// unless the machine is very busy; a share of the 10 s that all of it may take.
-const SHUTDOWN: Duration = Duration::from_secs(3);
 
 /// What the sessions ask about apps and deploys.
 pub trait Facts: Send + Sync {
@@ -61,10 +57,8 @@ pub struct LiveLimits {
     /// Time in which a peer must take what waits for it.
     pub stalled_after: Duration,
     /// Time between two looks at what has no event of its own, such as the token
-    /// in force; half of the second that P5 allows.
+    /// in force and all the times above; half of the second that P5 allows.
     pub tick: Duration,
-    /// Time for a peer to answer a close frame.
-    pub close_timeout: Duration,
     /// Sessions at once.
     pub sessions: usize,
     /// Sessions at once of one client.
@@ -80,7 +74,6 @@ impl Default for LiveLimits {
             pong_within: Duration::from_secs(10),
             stalled_after: Duration::from_secs(10),
             tick: Duration::from_millis(500),
-            close_timeout: Duration::from_secs(1),
             // Each has a thread. An open page has two, and few owners have more than a few pages;
             // nobody takes more than a quarter of all.
             sessions: 64,
@@ -123,41 +116,44 @@ impl Live {
     }
 
     /// Serves one request for a WebSocket: answers with a refusal, or holds the
-    /// session until it ends. Returns when the connection is over.
-    pub fn serve(&self, handshake: Handshake) {
-        let served = match self.admit(&handshake) {
-            Ok((owner, feed, accept, _seat)) => handshake
-                .accept(&accept, &self.limits)
-                .map(|(stream, leftover)| Session::new(stream, leftover, feed, self, owner).run()),
-            Err(refusal) => refusal.send(handshake, &self.limits),
+    /// session until it ends. When it returns nothing more is said.
+    pub fn serve(&self, upgrade: Upgrade) {
+        let mut stream = &upgrade.stream;
+        let served = match self.admit(&upgrade) {
+            Ok((owner, feed, key, _seat)) => handshake::accept(stream, &key).map(|()| {
+                Session::new(upgrade.stream, upgrade.leftover, feed, self, owner).run();
+            }),
+            Err(Refusal(answer)) => {
+                let whole = answer.whole(false, upgrade.source.https, false);
+                whole.and_then(|whole| stream.write_all(&whole))
+            }
         };
         if let Err(error) = served {
             debug!("a WebSocket's client went away: {error}");
         }
     }
 
-    /// Ends all sessions with a close frame (1001), refuses new ones, and waits until
-    /// they are over, at most 3 s. Returns how many are still there; those end
-    /// with their connections.
-    pub fn shutdown(&self) -> usize {
-        self.seats.close(SHUTDOWN)
+    /// Ends all sessions with a close frame (1001), and refuses new ones. They are over
+    /// when their connections are.
+    pub fn shutdown(&self) {
+        self.seats.close();
     }
 
     /// Judges a request, in this order: lockout, origin, token, seat, path, the rest. A foreign
     /// page's token does not count: it could lock out the owner who looks at the page.
     fn admit(
         &self,
-        handshake: &Handshake,
-    ) -> Result<(auth::Session, Box<dyn Feed + '_>, String, SessionSlot<'_>), Refusal> {
-        handshake.check_lockout(&self.settings.auth)?;
-        handshake.check_origin(self.settings.dashboard_origin.as_deref())?;
-        let owner = handshake.authenticate(&self.settings.auth)?;
-        (handshake.proved)();
+        upgrade: &Upgrade,
+    ) -> Result<(auth::Session, Box<dyn Feed + '_>, String, SessionSlot), Refusal> {
+        handshake::check_lockout(upgrade, &self.settings.auth)?;
+        handshake::check_origin(upgrade, self.settings.dashboard_origin.as_deref())?;
+        let owner = handshake::authenticate(upgrade, &self.settings.auth)?;
+        (upgrade.prove)();
         // Before the path: a feed reads the end of a log.
-        let seat = self.seats.take(handshake.client, &self.limits)?;
-        let feed = self.feed(&handshake.path)?;
-        let accept = handshake.accept_key()?;
-        Ok((owner, feed, accept, seat))
+        let seat = self.seats.take(upgrade.source.client, &self.limits)?;
+        let feed = self.feed(&upgrade.path)?;
+        let key = handshake::accept_key(upgrade)?;
+        Ok((owner, feed, key, seat))
     }
 
     /// What is sent at each of the three paths.
@@ -201,16 +197,11 @@ trait Feed {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-
-    /// When there will be one for certain.
-    fn due(&self) -> Option<Instant> {
-        None
-    }
 }
 
 /// What a feed has to say now.
 enum Next {
-    /// Nothing; wait for its descriptor, its time or the next tick.
+    /// Nothing; wait for its descriptor or the next tick.
     Nothing,
     /// One message, a JSON text.
     Message(String),

@@ -9,7 +9,6 @@ mod signals;
 
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
-use crate::auth::client::{Origin, resolve, resolve_behind_own_proxy};
 use crate::auth::{Auth, Fresh, token};
 use crate::config::{Config, Routing, doubts};
 use crate::data_dir::{DataDir, Holder};
@@ -38,7 +37,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tiny_http::Server;
 
-/// How long requests under way may take to finish at the end. With the
+/// How long requests and WebSocket sessions under way may take to finish at the end. With the
 /// deployer's own limit it stays below the promised 10 s.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -194,19 +193,13 @@ impl Running {
         let proxy = UnixListener::bind(&front)
             .map_err(|e| format!("{} could not be opened: {e}", front.display()))?;
         let (server, api, live) = (Arc::new(server), Arc::new(api), Arc::new(live));
-        let (sessions, trust) = (Arc::clone(&live), config.trust_proxy.clone());
+        let sessions = Arc::clone(&live);
         let gate = Gate::start(gate::Settings {
             listener,
             proxy,
             relay,
-            resolve: Box::new(move |peer, forwarded, proto| {
-                let Origin { client, trusted_proxy, https, .. } = match peer {
-                    gate::Peer::Address(peer) => resolve(&trust, peer, forwarded, proto),
-                    gate::Peer::Proxy => resolve_behind_own_proxy(&trust, forwarded, proto),
-                };
-                gate::Source { client, trusted_proxy, https }
-            }),
-            upgrade: Box::new(move |upgrade| sessions.serve(handshake(upgrade))),
+            trust: config.trust_proxy.clone(),
+            upgrade: Box::new(move |upgrade| sessions.serve(upgrade)),
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
         say_where(gate.address(), &config.routing);
@@ -224,10 +217,7 @@ impl Running {
 
     /// From the outside in: nobody new, close frames, drained requests, builds.
     fn stop(self) {
-        let left = self.live.shutdown();
-        if left > 0 {
-            log::warn!("{left} WebSocket sessions did not end in time");
-        }
+        self.live.shutdown();
         self.gate.stop(DRAIN);
         self.deployer.shutdown();
         self.server.unblock();
@@ -251,14 +241,6 @@ fn routing(config: &Routing, trust: &Trust) -> Option<router::Settings> {
         private_tls: config.private_tls,
         trust: trust.clone(),
     })
-}
-
-/// What the gate passes on, as live sessions want it: neither knows the other.
-fn handshake(upgrade: gate::Upgrade) -> live::Handshake {
-    let gate::Upgrade { stream, leftover, path, query, headers, source, proof } = upgrade;
-    let gate::Source { client, https: secure, .. } = source;
-    let proved = Box::new(move || proof.prove());
-    live::Handshake { stream, leftover, path, query, headers, client, secure, proved }
 }
 
 fn machine_facts(disk: &Path) -> MachineFacts {

@@ -41,15 +41,14 @@ struct Record {
     last: Millis,
 }
 
-/// Orders records by how much they matter, the least first. The order needs no
-/// clock: without a lockout before any lockout, then by the end of the lockout,
-/// which puts all that ran out before all that are in force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct EvictionOrder {
-    until: Millis,
-    failures: u32,
-    last: Millis,
-    client: Client,
+/// Orders records by how much they matter, the least first: by the end of the lockout, the
+/// number of wrong tries, the latest of them. The order needs no clock: without a lockout before
+/// any lockout, then by the end of the lockout, which puts all that ran out before all that are
+/// in force.
+type EvictionOrder = (Millis, u32, Millis, Client);
+
+const fn eviction_order(client: Client, record: Record) -> EvictionOrder {
+    (record.until, record.failures, record.last, client)
 }
 
 /// What a wrong try led to.
@@ -95,10 +94,7 @@ impl LockoutTable {
         }
         let failures = known.map_or(0, |record| record.failures).saturating_add(1);
         let lockout = lockout_after(failures);
-        let until = match lockout {
-            Some(length) => now.saturating_add(length),
-            None => 0,
-        };
+        let until = lockout.map_or(0, |length| now.saturating_add(length));
         self.insert(client, Record { failures, until, last: now });
         let lockout_seconds = lockout.and_then(|length| u32::try_from(length / 1_000).ok());
         Failure { failures, lockout_seconds }
@@ -112,27 +108,21 @@ impl LockoutTable {
     /// Clients that are locked out, their wrong tries, and the milliseconds
     /// left; the soonest to be free first.
     pub(super) fn in_force(&self, now: Millis) -> impl Iterator<Item = (Client, u32, Millis)> {
-        let first = EvictionOrder {
-            until: now.saturating_add(1),
-            failures: 0,
-            last: 0,
-            client: Client::V4([0; 4]),
-        };
-        self.by_eviction_order.range(first..).map(move |w| (w.client, w.failures, w.until - now))
+        let first = (now.saturating_add(1), 0, 0, Client::V4([0; 4]));
+        let in_force = self.by_eviction_order.range(first..);
+        in_force.map(move |&(until, failures, _, client)| (client, failures, until - now))
     }
 
     fn insert(&mut self, client: Client, record: Record) {
-        let Record { failures, until, last } = record;
-        self.by_eviction_order.insert(EvictionOrder { until, failures, last, client });
-        self.by_age.insert((last, client));
+        self.by_eviction_order.insert(eviction_order(client, record));
+        self.by_age.insert((record.last, client));
         self.records.insert(client, record);
     }
 
     fn remove(&mut self, client: Client) -> Option<Record> {
         let record = self.records.remove(&client)?;
-        let Record { failures, until, last } = record;
-        self.by_eviction_order.remove(&EvictionOrder { until, failures, last, client });
-        self.by_age.remove(&(last, client));
+        self.by_eviction_order.remove(&eviction_order(client, record));
+        self.by_age.remove(&(record.last, client));
         Some(record)
     }
 
@@ -148,7 +138,7 @@ impl LockoutTable {
     /// Drops the record that matters least (P12). No faded one is left when
     /// this is called: [`LockoutTable::sweep`] would have made room already.
     fn make_room(&mut self) {
-        if let Some(least) = self.by_eviction_order.first().map(|least| least.client) {
+        if let Some(&(.., least)) = self.by_eviction_order.first() {
             self.remove(least);
         }
     }

@@ -101,10 +101,10 @@ pub(super) fn equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
 
 /// The token in force, and what is known of its file.
 pub(super) struct InForce {
-    token: Secret,
+    pub(super) token: Secret,
     digest: Digest,
     /// Counts the tokens that were in force, so that a session knows its own.
-    epoch: u64,
+    pub(super) epoch: u64,
     /// The file as it was when it was read last.
     seen: Option<Stamp>,
     /// The log knows that the file is bad.
@@ -115,14 +115,6 @@ impl InForce {
     pub(super) fn new(token: Secret) -> Self {
         let digest = Digest::of(token.expose().as_bytes());
         Self { token, digest, epoch: 0, seen: None, complained: false }
-    }
-
-    pub(super) fn token(&self) -> Secret {
-        self.token.clone()
-    }
-
-    pub(super) const fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     pub(super) fn is(&self, presented: &[u8]) -> bool {

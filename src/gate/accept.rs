@@ -2,15 +2,15 @@
 //! files or memory, ends it.
 
 use super::Context;
-use super::Peer;
 use super::admission::{Admission, Permit};
 use super::answer::Answer;
+use super::client::Source;
 use super::poll::Poll;
 use super::refusal::Refusal;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,42 +35,13 @@ const MAX_PARTING: usize = 32;
 /// One log line about failed accepts in this time is enough.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Where connections come from.
-pub(super) enum Listener {
-    Public(TcpListener),
-    Proxy(UnixListener),
-}
-
-impl Listener {
-    fn accept(&self) -> io::Result<(TcpStream, Peer)> {
-        match self {
-            Self::Public(listener) => {
-                let (stream, peer) = listener.accept()?;
-                Ok((stream, Peer::Address(peer.ip())))
-            }
-            // From here on any stream is as good as another.
-            Self::Proxy(listener) => {
-                let stream = TcpStream::from(OwnedFd::from(listener.accept()?.0));
-                Ok((stream, Peer::Proxy))
-            }
-        }
-    }
-}
-
-impl AsFd for Listener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Public(listener) => listener.as_fd(),
-            Self::Proxy(listener) => listener.as_fd(),
-        }
-    }
-}
-
 /// Accepts and seats.
 pub(super) struct Acceptor {
     context: Arc<Context>,
     seats: Arc<Admission>,
-    listeners: Vec<Listener>,
+    /// Where connections come from, from clients and from a proxy of our own; none once it is
+    /// closed.
+    listeners: Option<(TcpListener, UnixListener)>,
     /// Whether connections may wait at them.
     due: bool,
     /// No accept until then.
@@ -81,14 +52,21 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub fn new(context: Arc<Context>, seats: Arc<Admission>, listeners: Vec<Listener>) -> Self {
-        let (parting, pause, complained) = (VecDeque::new(), None, None);
-        Self { context, seats, listeners, due: true, pause, parting, complained }
+    pub fn new(
+        context: Arc<Context>,
+        seats: Arc<Admission>,
+        listeners: (TcpListener, UnixListener),
+    ) -> Self {
+        let (listeners, parting) = (Some(listeners), VecDeque::new());
+        Self { context, seats, listeners, due: true, pause: None, parting, complained: None }
     }
 
     /// Has the listeners watched, under one token.
     pub fn watch(&self, poll: &Poll, token: u64) -> io::Result<()> {
-        self.listeners.iter().try_for_each(|listener| poll.watch(listener, token))
+        self.listeners.iter().try_for_each(|(public, proxy)| {
+            poll.watch(public, token)?;
+            poll.watch(proxy, token)
+        })
     }
 
     /// Notes that a connection waits at a listener.
@@ -98,7 +76,7 @@ impl Acceptor {
 
     /// Accepts nobody any more.
     pub fn close(&mut self) {
-        self.listeners.clear();
+        self.listeners = None;
     }
 
     /// When [`Acceptor::accept`] is to be called again.
@@ -112,7 +90,7 @@ impl Acceptor {
     }
 
     /// Accepts those who wait, a round of them; gives those that got a seat.
-    pub fn accept(&mut self, now: Instant) -> Vec<(Permit, Peer)> {
+    pub fn accept(&mut self, now: Instant) -> Vec<(Permit, Option<IpAddr>)> {
         while self.parting.front().is_some_and(|(until, _)| *until <= now) {
             self.parting.pop_front();
         }
@@ -121,14 +99,14 @@ impl Acceptor {
             return seated;
         }
         (self.due, self.pause) = (false, None);
-        for at in 0..self.listeners.len() {
+        for from_proxy in [false, true] {
             for left in (0..ROUND).rev() {
                 // The kernel keeps newcomers until some of those who were told to go have gone.
                 if self.seats.is_crowded() {
                     self.due = true;
                     return seated;
                 }
-                match self.listeners[at].accept() {
+                match self.next(from_proxy) {
                     Ok((stream, peer)) => seated.extend(self.welcome(stream, peer, now)),
                     Err(error) => match error.kind() {
                         ErrorKind::WouldBlock => break,
@@ -150,8 +128,26 @@ impl Acceptor {
         seated
     }
 
-    fn welcome(&mut self, stream: TcpStream, peer: Peer, now: Instant) -> Option<(Permit, Peer)> {
-        let source = (self.context.resolve)(peer, &[], None);
+    /// The next connection, from a client or from a proxy of our own.
+    fn next(&self, from_proxy: bool) -> io::Result<(TcpStream, Option<IpAddr>)> {
+        let Some((public, proxy)) = &self.listeners else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        if from_proxy {
+            // From here on any stream is as good as another.
+            return Ok((OwnedFd::from(proxy.accept()?.0).into(), None));
+        }
+        let (stream, peer) = public.accept()?;
+        Ok((stream, Some(peer.ip())))
+    }
+
+    fn welcome(
+        &mut self,
+        stream: TcpStream,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Option<(Permit, Option<IpAddr>)> {
+        let source = Source::find(&self.context.trust, peer, &[], None);
         match self.seats.admit(stream, source.client, !source.trusted_proxy) {
             Ok(permit) => Some((permit, peer)),
             Err(stream) => {

@@ -152,6 +152,12 @@ impl Admission {
         lock(&self.seats).vacate(|_| true)
     }
 
+    fn prove(&self, id: u64, time: Duration) {
+        if let Some(seat) = lock(&self.seats).taken.get_mut(&id) {
+            seat.proved_until = Some(Instant::now() + time);
+        }
+    }
+
     /// Admits nobody any more and closes every connection to which nothing is owed.
     pub fn close(&self) {
         let mut seats = lock(&self.seats);
@@ -221,12 +227,14 @@ impl Permit {
     /// Notes that this connection has proved the token just now: it is not evicted
     /// for [`PROOF_LIFETIME`].
     pub fn prove(&self) {
-        self.proof().prove_for(PROOF_LIFETIME);
+        self.admission.prove(self.id, PROOF_LIFETIME);
     }
 
-    /// A handle to prove the token later.
-    pub fn proof(&self) -> Proof {
-        Proof { admission: Arc::clone(&self.admission), id: self.id }
+    /// For an upgraded session, to note that its client has proved the token. This does not
+    /// run out.
+    pub fn proof(&self) -> impl Fn() + Send + use<> {
+        let (admission, id) = (Arc::clone(&self.admission), self.id);
+        move || admission.prove(id, AS_LONG_AS_IT_LASTS)
     }
 
     /// Notes how many bytes of large buffers this connection holds now. When all
@@ -251,27 +259,6 @@ impl Drop for Permit {
     fn drop(&mut self) {
         lock(&self.admission.seats).taken.remove(&self.id);
         self.admission.left.notify_all();
-    }
-}
-
-/// Lets an upgraded session say that its client has proved the token. Until then
-/// the connection may have to make room for another.
-#[derive(Clone)]
-pub struct Proof {
-    admission: Arc<Admission>,
-    id: u64,
-}
-
-impl Proof {
-    /// Notes that the client has proved the token. This proof does not run out.
-    pub fn prove(&self) {
-        self.prove_for(AS_LONG_AS_IT_LASTS);
-    }
-
-    fn prove_for(&self, time: Duration) {
-        if let Some(seat) = lock(&self.admission.seats).taken.get_mut(&self.id) {
-            seat.proved_until = Some(Instant::now() + time);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! An answer as plain data, and its bytes: what every one of them tells a browser stands
 //! here alone (P23).
 
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 use std::borrow::Cow;
@@ -125,7 +126,9 @@ impl Answer {
     /// go on so.
     pub(super) fn head(&self, length: u64, secure: bool, keep_alive: bool) -> Vec<u8> {
         let date = httpdate::fmt_http_date(SystemTime::now());
-        let mut head = format!("HTTP/1.1 {} {}\r\nDate: {date}\r\n", self.status, self.reason());
+        let status = StatusCode::from_u16(self.status).unwrap_or_default();
+        let (code, reason) = (status.as_str(), status.canonical_reason().unwrap_or_default());
+        let mut head = format!("HTTP/1.1 {code} {reason}\r\nDate: {date}\r\n");
         let mut field = |name: &str, value: &str| {
             // Values come from this program alone; a line end in one would be a bug
             // here, and must not become a field of its own.
@@ -162,35 +165,5 @@ impl Answer {
             whole.extend_from_slice(&body);
         }
         Ok(whole)
-    }
-
-    fn reason(&self) -> &'static str {
-        match self.status {
-            200 => "OK",
-            201 => "Created",
-            202 => "Accepted",
-            204 => "No Content",
-            400 => "Bad Request",
-            401 => "Unauthorized",
-            403 => "Forbidden",
-            404 => "Not Found",
-            405 => "Method Not Allowed",
-            408 => "Request Timeout",
-            409 => "Conflict",
-            411 => "Length Required",
-            413 => "Content Too Large",
-            414 => "URI Too Long",
-            415 => "Unsupported Media Type",
-            417 => "Expectation Failed",
-            426 => "Upgrade Required",
-            429 => "Too Many Requests",
-            431 => "Request Header Fields Too Large",
-            500 => "Internal Server Error",
-            502 => "Bad Gateway",
-            503 => "Service Unavailable",
-            504 => "Gateway Timeout",
-            507 => "Insufficient Storage",
-            _ => "",
-        }
     }
 }

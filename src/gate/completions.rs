@@ -3,7 +3,6 @@
 
 use super::answer::Answer;
 use super::connection::Connection;
-use super::step::Next;
 use crate::sync::{EventFd, lock};
 use std::io;
 use std::sync::Mutex;
@@ -12,8 +11,8 @@ use std::sync::Mutex;
 pub(super) enum Completion {
     /// The answer to the request with this number.
     Answer(u64, Answer),
-    /// A worker is through with this connection.
-    Back(Connection, Next),
+    /// A worker has sent this connection's answer.
+    Back(Connection),
     /// Nobody is accepted any more; what was begun is finished.
     Close,
     /// The loop ends.
@@ -32,8 +31,8 @@ impl Completions {
         Ok(Self { wake_up: EventFd::new()?, waiting: Mutex::default() })
     }
 
-    /// Answers the request with this number ([`super::internal_headers::NUMBER`]). One whose
-    /// client has gone, or has got another answer meanwhile, is left alone.
+    /// Answers the request with this number ([`super::rewrite::NUMBER`]). One whose client has
+    /// gone, or has got another answer meanwhile, is left alone.
     pub fn answer(&self, number: u64, answer: Answer) {
         self.give(Completion::Answer(number, answer));
     }

@@ -10,11 +10,10 @@
 use super::accept::{Acceptor, turn_away};
 use super::blocking_io::work;
 use super::completions::Completion;
-use super::connection::Connection;
+use super::connection::{Connection, Job, Step};
 use super::poll::{Event, Poll};
 use super::refusal::Refusal;
 use super::relay::Relay;
-use super::step::{Job, Next, Step};
 use super::{Context, admission::Phase, head::MAX_HEAD};
 use std::collections::HashMap;
 use std::io;
@@ -55,7 +54,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         poll.watch(&context.completions.wake_up, COMPLETIONS)?;
         acceptor.watch(&poll, LISTENERS)?;
-        let relays = RELAYS.map(|token| Relay::new(relay.to_owned(), token, context.limits.answer));
+        let relays = RELAYS.map(|token| Relay::new(relay.to_owned(), token));
         Ok(Self {
             context,
             acceptor,
@@ -101,8 +100,7 @@ impl EventLoop {
         if self.relays.iter().any(Relay::is_ready) {
             return Some(self.now);
         }
-        let relays = self.relays.iter().map(Relay::deadline);
-        relays.chain([self.next_late, self.acceptor.deadline(self.now)]).flatten().min()
+        [self.next_late, self.acceptor.deadline(self.now)].into_iter().flatten().min()
     }
 
     fn take(&mut self, event: &Event) {
@@ -128,22 +126,18 @@ impl EventLoop {
 
     fn complete(&mut self, completion: Completion) {
         match completion {
-            Completion::Answer(number, answer) => {
-                // Too late when nobody waits for it any more.
-                let whose = self.relays.iter_mut().find_map(|relay| relay.answered(number));
-                if let Some(id) = whose {
+            // Too late when it does not wait for one any more.
+            Completion::Answer(id, answer) => {
+                if self.connections.get(&id).is_some_and(|c| c.line().is_some()) {
                     self.guarded(id, |this, connection| {
                         connection.answer(answer, &this.context, this.now)
                     });
                 }
             }
-            Completion::Back(connection, next) => {
+            Completion::Back(connection) => {
                 let id = connection.permit.id();
                 self.connections.insert(id, connection);
-                self.guarded(id, |this, connection| match next {
-                    Next::Relay(request) => connection.relay(request),
-                    Next::Answered => connection.finish(&this.context, this.now),
-                });
+                self.guarded(id, |this, connection| connection.finish(&this.context, this.now));
             }
             Completion::Close => self.acceptor.close(),
             Completion::End => self.ended = true,
@@ -163,12 +157,6 @@ impl EventLoop {
     /// Ends what is late. Most connections are busy until their time has passed, so
     /// the next look is due when the first of those that were there could be late.
     fn expire(&mut self) {
-        for at in 0..RELAYS.len() {
-            if self.relays[at].is_late(self.now) {
-                log::warn!("a request got no answer in time");
-                self.give_up(at, Refusal::NO_ANSWER_IN_TIME);
-            }
-        }
         if self.next_late.is_none_or(|late| late > self.now) {
             return;
         }
@@ -176,13 +164,19 @@ impl EventLoop {
         let (late, others): (Vec<_>, Vec<_>) = deadlines.partition(|(at, _)| *at <= self.now);
         self.next_late = others.iter().map(|(at, _)| *at).min();
         for (_, id) in late {
-            self.guarded(id, |_, connection| connection.expire());
+            match self.connections.get(&id).and_then(Connection::line) {
+                // The line is of no use then: what stands in it would pile up.
+                Some(line) => self.give_up(line, Refusal::NO_ANSWER_IN_TIME),
+                None => self.guarded(id, |_, connection| connection.expire()),
+            }
         }
     }
 
     /// Ends a line to tiny_http; those who wait for an answer over it get this one.
-    fn give_up(&mut self, at: usize, refusal: Refusal) {
-        let lost = self.relays[at].give_up();
+    fn give_up(&mut self, line: usize, refusal: Refusal) {
+        self.relays[line].give_up();
+        let waiting = self.connections.iter().filter(|(_, c)| c.line() == Some(line));
+        let lost: Vec<u64> = waiting.map(|(id, _)| *id).collect();
         if !lost.is_empty() {
             log::warn!("{} requests got no answer over the relay: {}", lost.len(), refusal.status);
         }
@@ -203,9 +197,8 @@ impl EventLoop {
                     self.keep(id, connection);
                 }
             }
-            Ok(Step::Relay(request)) => {
-                let reads = request.starts_with(b"GET ") || request.starts_with(b"HEAD ");
-                self.relays[usize::from(!reads)].push(id, connection.number, &request, self.now);
+            Ok(Step::Relay(line, request)) => {
+                self.relays[line].push(&request);
                 self.keep(id, connection);
             }
             Ok(Step::Work(job)) => self.hand_over(connection, job),

@@ -121,17 +121,34 @@ pub fn judge<'h, 'b>(
     };
     let http11 = version == 1;
     let fields: &'h [Header<'b>] = request.headers;
-    let seen = survey(fields)?;
+    // tiny_http knows ASCII only. Cookies are left out later: whatever else runs
+    // on this host name may set them, and must not be able to lock the owner out.
+    let is_foreign = |f: &Header<'_>| !f.value.is_ascii() && !f.name.eq_ignore_ascii_case("cookie");
+    if fields.iter().any(is_foreign) {
+        return Err(Refusal::MALFORMED);
+    }
+    if members(fields, "connection").count() > MAX_CONNECTION_NAMES {
+        return Err(Refusal::BAD_CONNECTION);
+    }
+    if values(fields, "authorization").count() > 1 {
+        return Err(Refusal::TWO_CREDENTIALS);
+    }
     check_target(method, target)?;
-    check_host(seen.hosts, seen.host, http11)?;
-    if seen.transfer_encoding {
+    check_host(values(fields, "host"), http11)?;
+    if values(fields, "transfer-encoding").count() > 0 {
         return Err(Refusal::NO_LENGTH);
     }
-    let length = content_length(seen.lengths, seen.length, max_body)?;
-    if seen.foreign_expectation {
+    let length = content_length(values(fields, "content-length"), max_body)?;
+    if !values(fields, "expect").all(|e| e.eq_ignore_ascii_case(b"100-continue")) {
         return Err(Refusal::EXPECTATION);
     }
-    let websocket = http11 && method == "GET" && seen.names_upgrade && seen.names_websocket;
+    let names = |list: &str, member: &[u8]| {
+        members(fields, list).any(|name| name.eq_ignore_ascii_case(member))
+    };
+    let websocket = http11
+        && method == "GET"
+        && names("connection", b"upgrade")
+        && names("upgrade", b"websocket");
     if websocket && length > 0 {
         return Err(Refusal::UPGRADE_BODY);
     }
@@ -141,124 +158,26 @@ pub fn judge<'h, 'b>(
         fields,
         length,
         http11,
-        keep_alive: !seen.names_close && (http11 || seen.names_keep_alive),
+        keep_alive: !names("connection", b"close")
+            && (http11 || names("connection", b"keep-alive")),
         // An HTTP/1.0 client cannot read the interim answer: RFC 9110, 10.1.1.
-        expects_continue: http11 && seen.expects_continue,
+        expects_continue: http11 && values(fields, "expect").count() > 0,
         websocket,
     })
 }
 
-/// What a field means to the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Host,
-    ContentLength,
-    TransferEncoding,
-    Connection,
-    Authorization,
-    Expect,
-    Upgrade,
-    Cookie,
-    ForwardedFor,
-    ForwardedProto,
-    Other,
+/// The values of all fields with this name, in their order.
+pub(super) fn values<'b>(
+    fields: &[Header<'b>],
+    name: &str,
+) -> impl DoubleEndedIterator<Item = &'b [u8]> {
+    fields.iter().filter(move |f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value)
 }
 
-/// What a field means, by its name.
-pub(super) fn kind(name: &str) -> Kind {
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
-    // The length first: nearly every field is decided by it alone.
-    match name.len() {
-        4 if is("host") => Kind::Host,
-        6 if is("expect") => Kind::Expect,
-        6 if is("cookie") => Kind::Cookie,
-        7 if is("upgrade") => Kind::Upgrade,
-        10 if is("connection") => Kind::Connection,
-        13 if is("authorization") => Kind::Authorization,
-        14 if is("content-length") => Kind::ContentLength,
-        15 if is("x-forwarded-for") => Kind::ForwardedFor,
-        17 if is("transfer-encoding") => Kind::TransferEncoding,
-        17 if is("x-forwarded-proto") => Kind::ForwardedProto,
-        _ => Kind::Other,
-    }
-}
-
-/// The names in all `Connection` fields, trimmed.
-pub(super) fn connection_names<'h>(
-    fields: &'h [Header<'_>],
-) -> impl Iterator<Item = &'h [u8]> + use<'h> {
-    fields.iter().filter(|f| kind(f.name) == Kind::Connection).flat_map(|f| names(f.value))
-}
-
-/// The members of a list, trimmed, without empty ones (RFC 9110, 5.6.1).
-fn names(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|n| !n.is_empty())
-}
-
-/// What one look at all the fields found.
-#[derive(Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a plain yes or no about the head")]
-struct Survey<'b> {
-    hosts: usize,
-    host: &'b [u8],
-    lengths: usize,
-    length: &'b [u8],
-    transfer_encoding: bool,
-    expects_continue: bool,
-    foreign_expectation: bool,
-    names_close: bool,
-    names_keep_alive: bool,
-    names_upgrade: bool,
-    names_websocket: bool,
-}
-
-fn survey<'b>(fields: &[Header<'b>]) -> Result<Survey<'b>, Refusal> {
-    let mut seen = Survey::default();
-    let (mut connection_names, mut credentials) = (0, 0);
-    for field in fields {
-        let kind = kind(field.name);
-        // tiny_http knows ASCII only. Cookies are left out later: whatever else runs
-        // on this host name may set them, and must not be able to lock the owner out.
-        if kind != Kind::Cookie && !field.value.is_ascii() {
-            return Err(Refusal::MALFORMED);
-        }
-        match kind {
-            Kind::Host => {
-                seen.hosts += 1;
-                seen.host = field.value;
-            }
-            Kind::ContentLength => {
-                seen.lengths += 1;
-                seen.length = field.value;
-            }
-            Kind::Authorization => credentials += 1,
-            Kind::TransferEncoding => seen.transfer_encoding = true,
-            Kind::Expect if field.value.eq_ignore_ascii_case(b"100-continue") => {
-                seen.expects_continue = true;
-            }
-            Kind::Expect => seen.foreign_expectation = true,
-            Kind::Upgrade => {
-                seen.names_websocket |=
-                    names(field.value).any(|n| n.eq_ignore_ascii_case(b"websocket"));
-            }
-            Kind::Connection => {
-                for name in names(field.value) {
-                    connection_names += 1;
-                    seen.names_close |= name.eq_ignore_ascii_case(b"close");
-                    seen.names_keep_alive |= name.eq_ignore_ascii_case(b"keep-alive");
-                    seen.names_upgrade |= name.eq_ignore_ascii_case(b"upgrade");
-                }
-            }
-            _ => {}
-        }
-    }
-    if connection_names > MAX_CONNECTION_NAMES {
-        return Err(Refusal::BAD_CONNECTION);
-    }
-    if credentials > 1 {
-        return Err(Refusal::TWO_CREDENTIALS);
-    }
-    Ok(seen)
+/// The members of all lists with this name, trimmed, without empty ones (RFC 9110, 5.6.1).
+pub(super) fn members<'b>(fields: &[Header<'b>], name: &str) -> impl Iterator<Item = &'b [u8]> {
+    let members = values(fields, name).flat_map(|list| list.split(|&b| b == b','));
+    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
@@ -277,20 +196,21 @@ fn check_target(method: &str, target: &str) -> Result<(), Refusal> {
 
 /// RFC 9112, 3.2; the characters are those of RFC 3986, 3.2.2, without the comma,
 /// with which some join two hosts to one.
-fn check_host(hosts: usize, host: &[u8], http11: bool) -> Result<(), Refusal> {
+fn check_host<'b>(mut hosts: impl Iterator<Item = &'b [u8]>, http11: bool) -> Result<(), Refusal> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&b);
-    match hosts {
-        0 if !http11 => Ok(()),
-        1 if !host.is_empty() && host.iter().all(|&b| plain(b)) => Ok(()),
+    match (hosts.next(), hosts.next()) {
+        (None, _) if !http11 => Ok(()),
+        (Some(host), None) if !host.is_empty() && host.iter().all(|&b| plain(b)) => Ok(()),
         _ => Err(Refusal::BAD_HOST),
     }
 }
 
-fn content_length(count: usize, text: &[u8], most: usize) -> Result<usize, Refusal> {
-    if count == 0 {
-        return Ok(0);
-    }
-    let plain = count == 1
+fn content_length<'b>(
+    mut lengths: impl Iterator<Item = &'b [u8]>,
+    most: usize,
+) -> Result<usize, Refusal> {
+    let Some(text) = lengths.next() else { return Ok(0) };
+    let plain = lengths.next().is_none()
         && (1..=MAX_LENGTH_DIGITS).contains(&text.len())
         && text.iter().all(u8::is_ascii_digit);
     if !plain {

@@ -13,55 +13,38 @@ use super::poll::{EventFlags, Poll};
 use super::refusal::Refusal;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
-use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 /// What the buffer keeps when all of it was sent: some thirty usual requests.
 const KEPT: usize = 16 * 1024;
-
-/// A request that has no answer yet.
-struct Unanswered {
-    number: u64,
-    /// Whose request it is.
-    connection: u64,
-    /// When its answer must be there.
-    until: Instant,
-}
 
 /// The connection to tiny_http, opened when it is needed.
 pub(super) struct Relay {
     path: PathBuf,
     /// The token under which the connection is watched.
     token: u64,
-    patience: Duration,
     stream: Option<UnixStream>,
     /// Requests that the kernel has not taken yet, and how much of them it has.
     outbox: Vec<u8>,
     taken: usize,
     /// Whether the kernel takes no more for now.
     blocked: bool,
-    /// The requests that have no answer yet, in their order.
-    unanswered: VecDeque<Unanswered>,
 }
 
 impl Relay {
-    /// An answer may take `patience`.
-    pub fn new(path: PathBuf, token: u64, patience: Duration) -> Self {
-        let (stream, outbox, unanswered) = (None, Vec::new(), VecDeque::new());
-        Self { path, token, patience, stream, outbox, taken: 0, blocked: false, unanswered }
+    pub fn new(path: PathBuf, token: u64) -> Self {
+        Self { path, token, stream: None, outbox: Vec::new(), taken: 0, blocked: false }
     }
 
-    /// Puts a connection's request, whose number is given, into the line.
-    pub fn push(&mut self, connection: u64, number: u64, request: &[u8], now: Instant) {
+    /// Puts a request into the line.
+    pub fn push(&mut self, request: &[u8]) {
         // What is sent goes, also while there is always more to send.
         if self.taken >= KEPT && 2 * self.taken >= self.outbox.len() {
             self.outbox.drain(..self.taken);
             self.taken = 0;
         }
         self.outbox.extend_from_slice(request);
-        self.unanswered.push_back(Unanswered { number, connection, until: now + self.patience });
     }
 
     /// Notes what the kernel told of the connection.
@@ -121,29 +104,10 @@ impl Relay {
         })
     }
 
-    /// Whose the request with this number is, which has its answer now.
-    pub fn answered(&mut self, number: u64) -> Option<u64> {
-        let at = self.unanswered.iter().position(|request| request.number == number)?;
-        self.unanswered.remove(at).map(|request| request.connection)
-    }
-
-    /// When [`Relay::is_late`] is to be asked.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.unanswered.front().map(|request| request.until)
-    }
-
-    /// Whether a request is without an answer for too long. Then the line is of no use: what
-    /// stands in it would pile up.
-    pub fn is_late(&self, now: Instant) -> bool {
-        self.deadline().is_some_and(|until| until <= now)
-    }
-
-    /// Ends the line; gives the connections whose requests get no answer. What was sent may
-    /// be handled: only its own client may ask again.
-    pub fn give_up(&mut self) -> Vec<u64> {
+    /// Ends the line. What was sent over it may be handled: only its own client may ask again.
+    pub fn give_up(&mut self) {
         (self.stream, self.blocked, self.taken) = (None, false, 0);
         self.outbox = Vec::new();
-        self.unanswered.drain(..).map(|request| request.connection).collect()
     }
 }
 

@@ -1,8 +1,15 @@
 //! A request's head as it is passed on.
 
-use super::head::{Head, connection_names};
-use super::{Also, Source, internal_headers};
+use super::head::{Head, members};
+use super::{Also, client::Source};
 use std::io::Write as _;
+
+/// The field that says whom a request comes from. No client can send it, nor the next: only
+/// fields that the handler looks at are passed on.
+pub const CLIENT: &str = "X-Gate-Client";
+/// The field with the number of a request, by which it is answered
+/// ([`super::Completions::answer`]).
+pub const NUMBER: &str = "X-Gate-Number";
 
 /// Fields that the handler looks at in every request.
 const PASSED: [&str; 2] = ["authorization", "content-type"];
@@ -25,20 +32,14 @@ pub(super) fn request(
     for field in head.fields.iter().filter(|field| passed(field.name)) {
         // RFC 9110, 7.6.1: a field that `Connection` names belongs to that hop.
         let own = |name: &[u8]| name.eq_ignore_ascii_case(field.name.as_bytes());
-        if !connection_names(head.fields).any(own) {
+        if !members(head.fields, "connection").any(own) {
             for part in [field.name.as_bytes(), b": ", field.value, b"\r\n"] {
                 out.extend_from_slice(part);
             }
         }
     }
     // Writing to a Vec cannot fail.
-    let _ = write!(
-        out,
-        "{}: {}\r\n{}: {number}\r\n",
-        internal_headers::CLIENT,
-        source.client,
-        internal_headers::NUMBER
-    );
+    let _ = write!(out, "{CLIENT}: {}\r\n{NUMBER}: {number}\r\n", source.client);
     if head.length > 0 {
         let _ = write!(out, "Content-Length: {}\r\n", head.length);
     }

@@ -7,6 +7,7 @@ mod requests;
 
 use super::answer::{self, Body};
 use super::*;
+use crate::model::Cidr;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Mutex;
@@ -57,7 +58,8 @@ impl House {
             listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             proxy: UnixListener::bind(dir.path().join("proxy.sock")).unwrap(),
             relay: path,
-            resolve: Box::new(resolve),
+            // Besides every client that comes over the Unix socket.
+            trust: Trust(vec![Cidr::parse("127.1.9.9").unwrap()]),
             upgrade,
             also: Also::default(),
         };
@@ -124,18 +126,6 @@ fn bearer() -> String {
     format!("Authorization: Bearer {TOKEN}\r\n")
 }
 
-/// 127.1.9.9 is a trusted proxy here, and every client that comes over the Unix socket.
-fn resolve(peer: Peer, forwarded: &[&[u8]], scheme: Option<&[u8]>) -> Source {
-    let (peer, own) = match peer {
-        Peer::Address(peer) => (peer, false),
-        Peer::Proxy => (IpAddr::from([127, 0, 0, 1]), true),
-    };
-    let trusted_proxy = own || peer == IpAddr::from([127, 1, 9, 9]);
-    let named = forwarded.last().and_then(|v| std::str::from_utf8(v).ok()?.parse().ok());
-    let client = Client::of(if trusted_proxy { named.unwrap_or(peer) } else { peer });
-    Source { client, trusted_proxy, https: trusted_proxy && scheme == Some(b"https") }
-}
-
 /// Everything behind the gate: one thread for all requests.
 struct Behind {
     gone: Receiver<()>,
@@ -200,7 +190,7 @@ impl Behind {
 /// Sends back what comes, after a line that names the request; `?prove` proves.
 fn echo_upgraded(mut upgrade: Upgrade, tell: &Sender<String>) {
     if upgrade.query.as_deref() == Some("prove") {
-        upgrade.proof.prove();
+        (upgrade.prove)();
     }
     let _ = tell.send(format!("{} {:?}", upgrade.path, upgrade.query));
     let line = format!("upgraded {} {:?}\n", upgrade.source.client, upgrade.headers);

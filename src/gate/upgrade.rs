@@ -1,7 +1,7 @@
 //! WebSocket handshakes, which leave the gate here: tiny_http never sees one.
 
-use super::Source;
-use super::admission::{Permit, Proof};
+use super::admission::Permit;
+use super::client::Source;
 use super::head::Head;
 use std::io;
 use std::net::TcpStream;
@@ -10,7 +10,8 @@ use std::net::TcpStream;
 /// answered yet: that, and everything after it, is up to the upgrade function.
 pub struct Upgrade {
     /// The client's socket: blocking, without a read timeout, with a write timeout
-    /// of 10 s without progress.
+    /// of 10 s without progress. The gate closes it so that the client can read the last
+    /// words, unless it does not block any more.
     pub stream: TcpStream,
     /// Bytes that the client sent after its head.
     pub leftover: Vec<u8>,
@@ -23,9 +24,9 @@ pub struct Upgrade {
     pub headers: Vec<(String, Vec<u8>)>,
     /// Where it comes from.
     pub source: Source,
-    /// With which to say that the client has proved the token. Until then the
-    /// connection may be shut down to make room for another one.
-    pub proof: Proof,
+    /// To be called once the client has proved the token. Until then the connection may be
+    /// shut down to make room for another one.
+    pub prove: Box<dyn Fn() + Send>,
 }
 
 impl Upgrade {
@@ -54,7 +55,7 @@ impl Upgrade {
             query,
             headers,
             source,
-            proof: permit.proof(),
+            prove: Box::new(permit.proof()),
         })
     }
 }

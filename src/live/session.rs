@@ -3,8 +3,8 @@
 use super::{Feed, Live, Next};
 use crate::auth;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -20,6 +20,9 @@ const MAX_WAITING: usize = 64 * 1024;
 /// Messages of the client that are read in one turn, so that one who never
 /// stops sending keeps nothing else from happening.
 const READ_AT_ONCE: usize = 32;
+
+/// Time in which a peer that does not read must take the last frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a session is over.
 enum End {
@@ -78,7 +81,11 @@ impl<'a> Session<'a> {
             let _ = self.socket.close(Some(CloseFrame { code, reason: reason.into() }));
         }
         if !matches!(end, End::Gone) {
-            self.close();
+            // What waits goes out; then the gate waits for the peer to end its side.
+            let stream = self.socket.get_ref();
+            let _ = stream.set_nonblocking(false);
+            let _ = stream.set_write_timeout(Some(CLOSE_TIMEOUT));
+            let _ = self.socket.flush();
         }
     }
 
@@ -152,13 +159,8 @@ impl<'a> Session<'a> {
         Ok(false)
     }
 
-    /// Waits for the peer, the feed, the server's end or the next time to act.
+    /// Waits for the peer, the feed, the server's end or the next look around.
     fn wait(&self) {
-        let until = match self.waiting {
-            Some(since) => since + self.live.limits.stalled_after,
-            None => self.feed.due().map_or(self.ping_at, |due| due.min(self.ping_at)),
-        };
-        let until = self.pong_by.map_or(until, |by| by.min(until)).min(self.tick_at);
         let mut what = PollFlags::IN;
         what.set(PollFlags::OUT, self.waiting.is_some());
         let feed = self.feed.fd().filter(|_| self.waiting.is_none());
@@ -167,53 +169,19 @@ impl<'a> Session<'a> {
             PollFd::new(&self.live.seats.wake_up, PollFlags::IN),
         ];
         fds.extend(feed.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
-        sleep(&mut fds, until);
+        let left = self.tick_at.saturating_duration_since(Instant::now());
+        // One millisecond more, or a wait that is rounded down would spin at its end.
+        let left = left + Duration::from_millis(1);
+        // An error here is EINTR or a lack of memory; the next turn finds out more.
+        let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
     }
-
-    /// Sends what waits, ends our side, then reads and forgets until the peer ends its own, or
-    /// for the time that it has: closing a socket with unread bytes resets it, and the
-    /// peer would not learn why.
-    fn close(&mut self) {
-        let until = Instant::now() + self.live.limits.close_timeout;
-        let mut nowhere = [0; 4 * 1024];
-        while Instant::now() < until {
-            let waits = self.socket.flush().is_err_and(|error| would_block(&error));
-            if !waits {
-                let _ = self.socket.get_ref().shutdown(Shutdown::Write);
-            }
-            match self.socket.get_mut().read(&mut nowhere) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut what = PollFlags::IN;
-                    what.set(PollFlags::OUT, waits);
-                    sleep(&mut [PollFd::new(self.socket.get_ref(), what)], until);
-                }
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-fn sleep(fds: &mut [PollFd<'_>], until: Instant) {
-    let left = until.saturating_duration_since(Instant::now());
-    // One millisecond more, or a wait that is rounded down would spin at its end.
-    let left = left + Duration::from_millis(1);
-    // An error here is EINTR or a lack of memory; the next turn finds out more.
-    let _ = poll(fds, Timespec::try_from(left).ok().as_ref());
-}
-
-fn would_block(error: &Error) -> bool {
-    matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Whether it was done at once; everything but "not yet" ends the session.
 fn done(result: Result<(), Error>) -> Result<bool, End> {
     let Err(error) = result else { return Ok(true) };
-    if would_block(&error) {
-        return Ok(false);
-    }
     Err(match error {
+        Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
         Error::Capacity(_) => End::Close(CloseCode::Size, "the message is over 64 KiB"),
         Error::Utf8(_) => End::Close(CloseCode::Invalid, "the text is not UTF-8"),
         Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {

@@ -123,8 +123,4 @@ impl Feed for StatsFeed<'_> {
         self.due = (self.due + EVERY).max(now + EVERY / 2);
         Next::Message(self.message(now))
     }
-
-    fn due(&self) -> Option<Instant> {
-        Some(self.due)
-    }
 }

@@ -6,10 +6,11 @@ mod sending;
 
 use super::*;
 use crate::data_dir::DataDir;
+use crate::gate::client::Source;
 use crate::model::{Client, Secret};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -68,7 +69,6 @@ fn quick() -> LiveLimits {
         ping_every: Duration::from_secs(60),
         stalled_after: Duration::from_millis(400),
         tick: Duration::from_millis(50),
-        close_timeout: Duration::from_millis(500),
         ..LiveLimits::default()
     }
 }
@@ -96,8 +96,20 @@ impl Server {
             std::thread::scope(|scope| {
                 for stream in listener.incoming() {
                     let (live, counter) = (&for_door, Arc::clone(&counter));
-                    let Some(handshake) = head_of(stream.unwrap(), counter) else { return };
-                    scope.spawn(move || live.serve(handshake));
+                    let stream = stream.unwrap();
+                    let mut after = stream.try_clone().unwrap();
+                    let Some(upgrade) = head_of(stream, counter) else { return };
+                    scope.spawn(move || {
+                        live.serve(upgrade);
+                        // So that the last words are read, as the gate does it.
+                        after.shutdown(Shutdown::Write).ok();
+                        after.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+                        let (start, mut nowhere) = (Instant::now(), [0; 4096]);
+                        while start.elapsed() < Duration::from_millis(500)
+                            && after.read(&mut nowhere).is_ok_and(|read| read > 0)
+                        {
+                        }
+                    });
                 }
             });
         });
@@ -199,7 +211,7 @@ fn read_head(stream: &mut TcpStream) -> String {
 }
 
 /// The stand-in for the front door: `None` when the peer sent nothing.
-fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Handshake> {
+fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Upgrade> {
     let head = read_head(&mut stream);
     let mut lines = head.split("\r\n");
     let target = lines.next()?.split(' ').nth(1)?.to_owned();
@@ -218,15 +230,17 @@ fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Handshake>
     let length = stream.read(&mut leftover).unwrap_or(0);
     leftover.truncate(length);
     stream.set_nonblocking(false).unwrap();
-    Some(Handshake {
+    stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    let source =
+        Source { client: Client::parse(&client).unwrap(), trusted_proxy: false, https: false };
+    Some(Upgrade {
         stream,
         leftover,
         path,
         query,
         headers,
-        client: Client::parse(&client).unwrap(),
-        secure: false,
-        proved: Box::new(move || {
+        source,
+        prove: Box::new(move || {
             proved.fetch_add(1, Ordering::Relaxed);
         }),
     })

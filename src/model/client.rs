@@ -114,41 +114,25 @@ fn bits(address: IpAddr) -> (u128, u32) {
     }
 }
 
-/// Whose forwarding headers are believed (P11).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trust {
-    /// Nobody's.
-    Off,
-    /// Those of loopback and private addresses (RFC 1918, RFC 4193).
-    Private,
-    /// Those of these ranges.
-    Ranges(Vec<Cidr>),
-}
+/// Whose forwarding headers are believed (P11): those of these ranges. The default is nobody's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust(pub Vec<Cidr>);
 
-/// What [`Trust::Private`] trusts.
+/// Loopback and private addresses (RFC 1918, RFC 4193).
 const PRIVATE: [&str; 6] =
     ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"];
 
 impl Trust {
-    /// All trusted addresses.
+    /// In proxies at loopback and private addresses.
     #[must_use]
-    pub fn ranges(&self) -> Vec<Cidr> {
-        match self {
-            Self::Off => Vec::new(),
-            Self::Private => PRIVATE.iter().filter_map(|range| Cidr::parse(range).ok()).collect(),
-            Self::Ranges(ranges) => ranges.clone(),
-        }
+    pub fn private() -> Self {
+        Self(PRIVATE.iter().filter_map(|range| Cidr::parse(range).ok()).collect())
     }
 
     /// Whether the address is a trusted proxy's.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
-        match (self, address.to_canonical()) {
-            (Self::Off, _) => false,
-            (Self::Private, IpAddr::V4(v4)) => v4.is_loopback() || v4.is_private(),
-            (Self::Private, IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local(),
-            (Self::Ranges(ranges), _) => ranges.iter().any(|range| range.contains(address)),
-        }
+        self.0.iter().any(|range| range.contains(address))
     }
 }
 
@@ -183,6 +167,32 @@ mod tests {
             ["", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "::/129", "10/8", "a/8", "1.1.1.1/+8"]
         {
             assert!(Cidr::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn p11_private_is_what_the_standard_library_takes_for_it() {
+        for text in [
+            "127.0.0.1",
+            "128.0.0.1",
+            "10.9.9.9",
+            "11.0.0.1",
+            "172.16.0.1",
+            "172.32.0.1",
+            "192.168.1.1",
+            "192.169.0.1",
+            "::1",
+            "::2",
+            "fc00::1",
+            "fdff::1",
+            "fe00::1",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            let private = match address {
+                IpAddr::V4(v4) => v4.is_loopback() || v4.is_private(),
+                IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local(),
+            };
+            assert_eq!(Trust::private().trusts(address), private, "{text}");
         }
     }
 }

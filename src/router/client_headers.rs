@@ -133,7 +133,7 @@ pub fn find(trust: &Trust) -> Vec<Value> {
         {"handler": "vars", CLIENT: "{visitor.client}", SCHEME: "{visitor.scheme}"},
         {"handler": "headers", "request": {"delete": CLAIMS}},
     ]});
-    if *trust == Trust::Off { vec![found] } else { vec![too_long, found] }
+    if trust.0.is_empty() { vec![found] } else { vec![too_long, found] }
 }
 
 /// What is told instead: one address and one scheme. Caddy itself adds X-Forwarded-Host.
@@ -160,7 +160,7 @@ fn map(name: &str, map: &Map) -> Value {
     json!({"handler": "map", "source": map.source, "destinations": [name], "mappings": mappings})
 }
 
-/// The client, found as for the dashboard (`auth::client::resolve`). The peer is the last
+/// The client, found as for the dashboard (`gate::client`). The peer is the last
 /// entry of the list; then the first match from the left is the longest walk from the
 /// right past trusted addresses. Written in what every Caddy has: 2.6.2 knows neither
 /// trusted proxies for a whole server nor the strict walk, later ones not what it had instead.
@@ -207,7 +207,7 @@ fn walk(trust: &Trust) -> Option<String> {
 /// An entry with a trusted address; none when nobody is trusted.
 fn entry(trust: &Trust) -> Option<String> {
     let (mut dotted, mut grouped) = (Vec::new(), Vec::new());
-    for range in trust.ranges() {
+    for range in &trust.0 {
         match range.parts() {
             (IpAddr::V4(first), bits) => dotted.push(v4(first, bits)),
             (IpAddr::V6(first), bits) => grouped.push(v6(first, bits)),

@@ -6,7 +6,7 @@
 //! for the disk, for programs that it starts, and for the router.
 
 use crate::api::{self, Api, ApiError, Peer, Request};
-use crate::gate::{Completions, answer::Answer, internal_headers};
+use crate::gate::{Completions, answer::Answer, rewrite};
 use crate::model::Client;
 use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -72,7 +72,7 @@ fn respond(api: &Api, completions: &Completions, mut request: tiny_http::Request
     // A panic is a bug here; it ends this request and no other.
     let answer = catch_unwind(AssertUnwindSafe(|| answer(api, &mut request)))
         .unwrap_or_else(|_| ApiError::internal().into());
-    let number = header(&request, internal_headers::NUMBER);
+    let number = header(&request, rewrite::NUMBER);
     let number = number.and_then(|number| number.value.as_str().parse().ok());
     // The gate gets its answers as they are, and nothing over the socket.
     let mut writer = request.into_writer();
@@ -95,14 +95,13 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
     if request.as_reader().read_to_end(&mut body).is_err() {
         return ApiError::internal().into();
     }
-    let peer =
-        match header(request, internal_headers::CLIENT).map(|h| Client::parse(h.value.as_str())) {
-            // Only the gate and the operator's commands can open the socket, and
-            // the gate always names the client.
-            None => Peer::Local,
-            Some(Ok(client)) => Peer::Remote(client),
-            Some(Err(_)) => return ApiError::internal().into(),
-        };
+    let peer = match header(request, rewrite::CLIENT).map(|h| Client::parse(h.value.as_str())) {
+        // Only the gate and the operator's commands can open the socket, and
+        // the gate always names the client.
+        None => Peer::Local,
+        Some(Ok(client)) => Peer::Remote(client),
+        Some(Err(_)) => return ApiError::internal().into(),
+    };
     let (path, query) = match request.url().split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (request.url(), None),

@@ -33,7 +33,7 @@ fn a_proof_counts_for_its_time_and_a_sessions_proof_as_long_as_the_session() {
     let (old, mut old_end) = seat(&seats, 1).unwrap();
     let (session, _session_end) = seat(&seats, 2).unwrap();
     old.prove();
-    session.proof().prove();
+    session.proof()();
     assert!(seat(&seats, 3).is_none(), "all have proved");
     // A minute, less the time that this test has taken.
     let ends = lock(&seats.seats).taken[&old.id].proved_until.unwrap();

@@ -12,7 +12,7 @@ fn settings() -> Settings {
         dashboard_domain: None,
         acme_email: None,
         private_tls: false,
-        trust: Trust::Off,
+        trust: Trust::default(),
     }
 }
 

@@ -70,7 +70,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "sandbox/limits_report",
         ],
     ),
-    ("live", &["model", "sync", "auth", "gate/answer", "journal"]),
+    ("live", &["model", "sync", "auth", "gate/answer", "gate/upgrade", "journal"]),
     (
         "ops",
         &["model", "config", "data_dir", "proc", "http_client", "store", "vault", "auth/token"],

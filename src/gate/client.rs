@@ -3,21 +3,36 @@
 use crate::model::{Client, Trust};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where a request comes from.
+/// Who sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
-    /// Who is counted (P10).
+pub struct Source {
+    /// Whose record counts (P10): the peer, or whom a trusted proxy names (P11).
     pub client: Client,
-    /// Its address; an IPv4-mapped one as IPv4.
-    pub address: IpAddr,
-    /// The direct peer is a trusted proxy.
+    /// Whether the peer is a trusted proxy, which speaks for many clients.
     pub trusted_proxy: bool,
-    /// A trusted proxy says that the client came over HTTPS.
+    /// Whether a trusted proxy says that the client came over HTTPS.
     pub https: bool,
 }
 
-/// Finds the client. `forwarded_for` are the `X-Forwarded-For` headers in the
-/// order they came; each may be a list.
+impl Source {
+    /// Finds the source of a request as [`client_address`] does; `forwarded_proto` is the last
+    /// `X-Forwarded-Proto`, which the proxy next to us wrote.
+    pub(super) fn find(
+        trust: &Trust,
+        peer: Option<IpAddr>,
+        forwarded_for: &[&[u8]],
+        forwarded_proto: Option<&[u8]>,
+    ) -> Self {
+        let (address, trusted_proxy) = client_address(trust, peer, forwarded_for);
+        // A list of several protocols is no clear word, so it does not count as https.
+        let https = forwarded_proto.is_some_and(|p| p.trim_ascii().eq_ignore_ascii_case(b"https"));
+        Self { client: Client::of(address), trusted_proxy, https: trusted_proxy && https }
+    }
+}
+
+/// The client's address, an IPv4-mapped one as IPv4, and whether the peer is a trusted proxy.
+/// No peer is a proxy of our own, which is trusted always. `forwarded_for` are the
+/// `X-Forwarded-For` headers in the order they came; each may be a list.
 ///
 /// Headers count only when the peer is trusted. Then every proxy wrote, at the
 /// right end, the address that it saw: reading from the right, the first address
@@ -26,37 +41,15 @@ pub struct Origin {
 /// of it can be vouched for; the last trusted address before it is the client
 /// then, as it is when all of them are trusted.
 #[must_use]
-pub fn resolve(
+pub fn client_address(
     trust: &Trust,
-    peer: IpAddr,
+    peer: Option<IpAddr>,
     forwarded_for: &[&[u8]],
-    forwarded_proto: Option<&[u8]>,
-) -> Origin {
-    let address = peer.to_canonical();
-    if trust.trusts(address) {
-        return behind(trust, address, forwarded_for, forwarded_proto);
+) -> (IpAddr, bool) {
+    let mut address = peer.map_or(Ipv4Addr::LOCALHOST.into(), |peer| peer.to_canonical());
+    if peer.is_some() && !trust.trusts(address) {
+        return (address, false);
     }
-    Origin { client: Client::of(address), address, trusted_proxy: false, https: false }
-}
-
-/// Finds the client behind a proxy of our own, which is trusted whatever its address.
-#[must_use]
-pub fn resolve_behind_own_proxy(
-    trust: &Trust,
-    forwarded_for: &[&[u8]],
-    forwarded_proto: Option<&[u8]>,
-) -> Origin {
-    behind(trust, IpAddr::V4(Ipv4Addr::LOCALHOST), forwarded_for, forwarded_proto)
-}
-
-/// The walk past a trusted peer.
-fn behind(
-    trust: &Trust,
-    peer: IpAddr,
-    forwarded_for: &[&[u8]],
-    forwarded_proto: Option<&[u8]>,
-) -> Origin {
-    let mut address = peer;
     let entries = forwarded_for.iter().rev().flat_map(|h| h.rsplit(|b| *b == b','));
     for entry in entries {
         let Some(next) = entry_address(entry.trim_ascii()) else { break };
@@ -65,9 +58,7 @@ fn behind(
             break;
         }
     }
-    // A list of several protocols is no clear word, so it does not count as https.
-    let https = forwarded_proto.is_some_and(|p| p.trim_ascii().eq_ignore_ascii_case(b"https"));
-    Origin { client: Client::of(address), address, trusted_proxy: true, https }
+    (address, true)
 }
 
 /// One entry: an address, alone or with a port as some proxies write it; IPv6
@@ -93,36 +84,39 @@ mod tests {
     }
 
     fn ranges(all: &[&str]) -> Trust {
-        Trust::Ranges(all.iter().map(|r| Cidr::parse(r).unwrap()).collect())
+        Trust(all.iter().map(|r| Cidr::parse(r).unwrap()).collect())
     }
 
     fn found(trust: &Trust, peer: &str, headers: &[&str]) -> String {
         let headers: Vec<_> = headers.iter().map(|h| h.as_bytes()).collect();
-        let origin = resolve(trust, ip(peer), &headers, None);
-        assert_eq!(origin.client, Client::of(origin.address));
-        origin.address.to_string()
+        let (address, trusted_proxy) = client_address(trust, Some(ip(peer)), &headers);
+        let client = Client::of(address);
+        let source = Source { client, trusted_proxy, https: false };
+        assert_eq!(Source::find(trust, Some(ip(peer)), &headers, None), source);
+        address.to_string()
     }
 
     #[test]
     fn p11_without_trust_the_peer_is_the_client() {
-        assert_eq!(found(&Trust::Off, "127.0.0.1", &["8.8.8.8"]), "127.0.0.1");
-        assert_eq!(found(&Trust::Private, "9.9.9.9", &["8.8.8.8"]), "9.9.9.9");
+        assert_eq!(found(&Trust::default(), "127.0.0.1", &["8.8.8.8"]), "127.0.0.1");
+        assert_eq!(found(&Trust::private(), "9.9.9.9", &["8.8.8.8"]), "9.9.9.9");
         assert_eq!(found(&ranges(&["10.0.0.1"]), "10.0.0.2", &["8.8.8.8"]), "10.0.0.2");
-        let origin = resolve(&Trust::Private, ip("9.9.9.9"), &[b"8.8.8.8"], Some(b"https"));
-        assert!(!origin.trusted_proxy && !origin.https);
+        let peer = Some(ip("9.9.9.9"));
+        let source = Source::find(&Trust::private(), peer, &[b"8.8.8.8"], Some(b"https"));
+        assert!(!source.trusted_proxy && !source.https);
     }
 
     #[test]
     fn p11_private_means_loopback_and_private_addresses() {
         for peer in ["127.0.0.1", "127.9.9.9", "10.1.1.1", "172.16.0.1", "172.31.255.255"] {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
         }
         for peer in ["192.168.3.4", "::1", "fd12::1", "fc00::1", "::ffff:10.0.0.1"] {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), "8.8.8.8", "{peer}");
         }
         for peer in ["172.32.0.1", "100.64.0.1", "169.254.1.1", "fe80::1", "2001:db8::1", "0.0.0.0"]
         {
-            assert_eq!(found(&Trust::Private, peer, &["8.8.8.8"]), peer);
+            assert_eq!(found(&Trust::private(), peer, &["8.8.8.8"]), peer);
         }
     }
 
@@ -167,10 +161,10 @@ mod tests {
             ("fe80::1%eth0", "127.0.0.1"),
             ("8.8.8.8\0", "127.0.0.1"),
         ] {
-            assert_eq!(found(&Trust::Private, "127.0.0.1", &[header]), client, "{header:?}");
+            assert_eq!(found(&Trust::private(), "127.0.0.1", &[header]), client, "{header:?}");
         }
-        let origin = resolve(&Trust::Private, ip("::1"), &[b"8.8.8.8, \xff"], None);
-        assert_eq!(origin.address, ip("::1"));
+        let found = client_address(&Trust::private(), Some(ip("::1")), &[b"8.8.8.8, \xff"]);
+        assert_eq!(found, (ip("::1"), true));
     }
 
     #[test]
@@ -183,17 +177,17 @@ mod tests {
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("2001:DB8:0::1", "2001:db8::1"),
         ] {
-            assert_eq!(found(&Trust::Private, "::ffff:127.0.0.1", &[entry]), client, "{entry}");
+            assert_eq!(found(&Trust::private(), "::ffff:127.0.0.1", &[entry]), client, "{entry}");
         }
         // A mapped private address is the private address, so the walk goes on.
-        assert_eq!(found(&Trust::Private, "::1", &["8.8.8.8, ::ffff:10.0.0.1"]), "8.8.8.8");
-        assert_eq!(found(&Trust::Off, "::ffff:9.9.9.9", &[]), "9.9.9.9");
+        assert_eq!(found(&Trust::private(), "::1", &["8.8.8.8, ::ffff:10.0.0.1"]), "8.8.8.8");
+        assert_eq!(found(&Trust::default(), "::ffff:9.9.9.9", &[]), "9.9.9.9");
     }
 
     #[test]
     fn https_is_believed_of_a_trusted_proxy_only_and_only_in_clear_words() {
         let https = |peer: &str, proto: &[u8]| {
-            resolve(&Trust::Private, ip(peer), &[b"8.8.8.8"], Some(proto)).https
+            Source::find(&Trust::private(), Some(ip(peer)), &[b"8.8.8.8"], Some(proto)).https
         };
         assert!(https("127.0.0.1", b"https") && https("127.0.0.1", b" HTTPS "));
         assert!(!https("9.9.9.9", b"https"));
@@ -215,12 +209,13 @@ mod tests {
                 _ => lines.push(seen),
             }
             let lines: Vec<_> = lines.iter().map(String::as_str).collect();
-            prop_assert_eq!(found(&Trust::Private, "127.0.0.1", &lines), "203.0.113.7");
+            prop_assert_eq!(found(&Trust::private(), "127.0.0.1", &lines), "203.0.113.7");
         }
 
         #[test]
         fn no_header_makes_it_panic(header in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = resolve(&Trust::Private, ip("::1"), &[&header], Some(&header));
+            let peer = Some(ip("::1"));
+            let _ = Source::find(&Trust::private(), peer, &[&header], Some(&header));
         }
     }
 }
