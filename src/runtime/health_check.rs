@@ -4,7 +4,7 @@
 //! their own, and send who came over plain HTTP elsewhere.
 
 use super::instance::Instance;
-use super::tcp_sockets::{Listener, held_by, listeners};
+use super::tcp_sockets::{Socket, held_by, listeners};
 use crate::http_client::{Answer, Patience};
 use crate::model::{HealthPath, HealthTimeout};
 use crate::proc::{Cancel, Exit, wait_any};
@@ -123,7 +123,7 @@ enum Who {
 }
 
 impl Who {
-    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> Self {
+    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> Self {
         let on_port: Vec<_> = all.iter().filter(|l| l.address.port() == port).collect();
         if on_port.is_empty() {
             // To look at all processes costs more than this.
@@ -144,7 +144,7 @@ impl Who {
 /// Whether the app itself, and nobody else, answers at 127.0.0.1 on the port that it
 /// was given, by these listening sockets of the machine.
 #[must_use]
-pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> bool {
+pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> bool {
     Who::listens(port, uid, instance, all) == Who::TheApp
 }
 
@@ -297,7 +297,7 @@ impl HealthCheck<'_> {
     }
 
     /// Where the app listens, when that is not where it should.
-    fn elsewhere(&self, instance: &Instance, all: &[Listener]) -> Option<SocketAddr> {
+    fn elsewhere(&self, instance: &Instance, all: &[Socket]) -> Option<SocketAddr> {
         let held = held_by(&instance.processes(), self.uid, self.port, all);
         held.first().map(|listener| listener.address)
     }

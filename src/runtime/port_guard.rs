@@ -7,7 +7,7 @@
 //! processes, and stays stopped until its owner has seen to it.
 
 use super::instance::sandboxes;
-use super::tcp_sockets::{Listener, listeners, sockets_of};
+use super::tcp_sockets::{Socket, listeners, sockets_of};
 use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
 use crate::proc::{Running, table};
@@ -96,7 +96,7 @@ pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId
 
 /// Whether a process has one of these sockets open. Of one that lets nobody look, as all of an
 /// app's do that has a user of its own, its user decides, unless the socket was `seen` elsewhere.
-fn holds(process: &table::Entry, sockets: &[Listener], seen: &HashSet<u64>) -> bool {
+fn holds(process: &table::Entry, sockets: &[Socket], seen: &HashSet<u64>) -> bool {
     match sockets_of(process.pid) {
         Ok(open) => sockets.iter().any(|socket| open.contains(&socket.inode)),
         Err(_) => {
