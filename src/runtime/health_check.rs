@@ -46,7 +46,7 @@ const SERVER_ERROR: u16 = 500;
 #[derive(Debug, Clone)]
 pub struct Visit {
     /// `http` or `https`.
-    pub scheme: &'static str,
+    pub scheme: String,
     /// The host, with a port that is not the usual one.
     pub host: String,
 }

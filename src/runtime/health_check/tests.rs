@@ -49,7 +49,7 @@ struct Try {
 }
 
 fn visit() -> Visit {
-    Visit { scheme: "https", host: "shop.example.com".to_owned() }
+    Visit { scheme: "https".to_owned(), host: "shop.example.com".to_owned() }
 }
 
 /// Starts `address port answers` with `PORT` in the place of the port, and checks it.
