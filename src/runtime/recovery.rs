@@ -38,9 +38,12 @@ pub fn recover(
         layout.discard_exits(&app.id, process.as_ref().map(|p| p.port));
         let Some(process) = process else { continue };
         let exit_file = layout.exit_file(&app.id, process.port);
-        if let Some(instance) =
-            Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
-        {
+        if let Some(instance) = Instance::adopt(
+            (process.pid, process.start_ticks),
+            &app.id,
+            &layout.apps(),
+            exit_file.clone(),
+        ) {
             log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
             found.live.push((app.id, process.port, instance));
         } else {
@@ -71,7 +74,7 @@ fn recover_draining(
     for DrainingProcess { app, pid, start_ticks, port } in store.draining()? {
         launcher.port_is_taken(port);
         let exit_file = layout.exit_file(&app, port);
-        match Instance::adopt(pid, start_ticks, &app, exit_file) {
+        match Instance::adopt((pid, start_ticks), &app, &layout.apps(), exit_file) {
             Some(instance) => draining.replace(app, instance, port),
             None => store.drained(pid, start_ticks)?,
         }
