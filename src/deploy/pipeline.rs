@@ -16,12 +16,13 @@ use crate::journal::{Journal, Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
 use crate::router::{Router, Target};
-use crate::runtime::environment::for_build;
+use crate::runtime::environment::surroundings;
 use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_lines};
 use crate::runtime::health_check::{HealthCheck, Verdict};
 use crate::runtime::launch::{Launched, Launcher};
 use crate::runtime::status_board::StatusBoard;
 use crate::runtime::supervisor::{Handle, Message};
+use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 use crate::sandbox::host_watch::HostWatch;
 use crate::source::detect;
@@ -231,7 +232,7 @@ impl Attempt<'_> {
         self.has_room()?;
         self.say(&format!("Building: {command}"));
         let root = app.settings.root_dir.as_str();
-        let sandbox = for_build(host, app.slot, root, self.env.clone())
+        let sandbox = surroundings(host, Purpose::Build, app.slot, root, self.env.clone())
             // One call can take it all, before anybody looks.
             .file_size(layout.space().map_err(|e| e.to_string())?.room())
             .bind(release, "/app")

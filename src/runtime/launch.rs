@@ -1,13 +1,13 @@
 //! Starts a release in a sandbox, where it has still to prove itself.
 
-use super::environment::for_app;
+use super::environment::surroundings;
 use super::instance::Instance;
 use super::ports::Ports;
 use super::tcp_sockets::listeners;
 use crate::disk::layout::Layout;
 use crate::journal::{HALF_APP_LOG, Journal};
 use crate::model::{DeployId, HostSocket};
-use crate::sandbox::bwrap::Sandbox;
+use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::sandbox::host_watch::HostWatch;
 use crate::sandbox::limits::Limits;
@@ -102,7 +102,7 @@ impl Launcher {
         let exits = layout.prepare_exits(&app.id);
         exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
         journal.note_app(&app.id, &mark(deploy));
-        let sandbox = for_app(&host, app.slot, &spec, env)
+        let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
             .bind(&layout.release(&app.id, release), "/app")
             .bind(&layout.persistent(&app.id), "/data")
             .port(port)
