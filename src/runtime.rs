@@ -17,3 +17,4 @@ pub mod status_board;
 pub mod supervisor;
 pub mod target;
 pub mod tcp_sockets;
+pub mod tools;

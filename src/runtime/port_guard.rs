@@ -13,36 +13,17 @@ use crate::model::{AppId, Wanted};
 use crate::proc::{Running, table};
 use crate::store::Store;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long killed processes may take to go.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// Takes ports back while the server runs.
-pub struct PortGuard {
-    /// Where apps are.
-    pub apps: PathBuf,
-    /// Where it is noted that one stays stopped.
-    pub store: Arc<Store>,
-    /// Where its owner reads why.
-    pub journal: Arc<Journal>,
-}
-
-impl std::fmt::Debug for PortGuard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PortGuard").field("apps", &self.apps).finish_non_exhaustive()
-    }
-}
-
-impl PortGuard {
-    /// Ends the apps that have a port of ours, at whatever address. Answers whether there were any.
-    pub fn take_back(&self, port: u16) -> bool {
-        // Noted before they end: the supervisor would start them again.
-        let note = |app: &AppId| keep_stopped(&self.store, &self.journal, app, port);
-        !end_holders(&self.apps, port, &note).is_empty()
-    }
+/// Ends the apps that have a port of ours while the server runs, at whatever address. Answers
+/// whether there were any.
+pub fn take_back(store: &Store, journal: &Journal, apps: &Path, port: u16) -> bool {
+    // Noted before they end: the supervisor would start them again.
+    !end_holders(apps, port, &|app| keep_stopped(store, journal, app, port)).is_empty()
 }
 
 /// Keeps an app stopped that had taken a port of the server's, and says so in its log and ours.

@@ -150,7 +150,7 @@ mod tests {
     fn a_port_is_busy_while_somebody_is_connected_even_if_nobody_accepts() {
         for (address, client) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
             let [ip, client] = [address, client].map(|ip| ip.parse::<IpAddr>().unwrap());
-            let port = Ports::default().fresh().unwrap();
+            let port = Ports::default().fresh(&[]).unwrap();
             let listener = TcpListener::bind((ip, port)).unwrap();
             assert!(!busy_ports().unwrap().contains(&port), "{address}: nobody is connected");
             let client = TcpStream::connect((client, port)).unwrap();
