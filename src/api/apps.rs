@@ -3,10 +3,8 @@
 use super::fields::{Fields, token};
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
-use crate::deploy::{
-    DeployError, Deployer,
-    host_names::{admit, urls},
-};
+use crate::deploy::host_names::{admit, urls};
+use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
@@ -93,15 +91,9 @@ impl Api {
         Ok(Answer::json(status, &AppView::of(&app, &self.deployer)))
     }
 
-    /// Judges the host names that an app is about to have.
-    fn admit(&self, app: Option<&AppId>, draft: &AppDraft) -> Result<(), DeployError> {
-        let router = &self.deployer.tools.router;
-        admit(router, &self.store, app, &draft.name, &draft.settings.domains)
-    }
-
     /// Stores a new app, and gives it its host names.
     pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
-        self.admit(None, draft)?;
+        admit(&self.deployer.tools, None, draft)?;
         let id = self.store.create_app(draft)?;
         let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
         self.deployer.name_app(&app.id);
@@ -171,7 +163,7 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     fields.finish()?;
     let named = draft.name != app.name || draft.settings.domains != app.settings.domains;
     if named {
-        api.admit(Some(&app.id), &draft)?;
+        admit(&api.deployer.tools, Some(&app.id), &draft)?;
     }
     if !api.store.update_app(&app.id, &draft)? {
         return Err(ApiError::no_app());

@@ -31,8 +31,7 @@ fn router(deployer: &Deployer) -> Value {
         RouterState::Starting => ("starting", None, None, None),
         RouterState::Missing(why) => ("missing", Some(why), None, None),
         RouterState::Running { version, ports, .. } => {
-            let trouble = router_trouble(&deployer.tools.router, &deployer.tools.store);
-            ("running", trouble, Some(version), Some(ports))
+            ("running", router_trouble(&deployer.tools), Some(version), Some(ports))
         }
     };
     json!({

@@ -1,11 +1,12 @@
 //! The host names of apps: who may have which, and what is known of each.
 
 use super::error::DeployError;
-use crate::model::{AppId, AppName, Domain};
+use crate::model::{AppId, Domain};
 use crate::router::{Certificate, Ports, Router, Target, lead_here};
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
-use crate::store::{App, Store};
+use crate::runtime::tools::Tools;
+use crate::store::{App, AppDraft};
 use std::net::IpAddr;
 
 /// A host name of an app.
@@ -25,7 +26,7 @@ pub struct HostName {
 /// name gets no certificate; which app does not answer at one of its own hosts, because
 /// the dashboard or another app does; that the dashboard's is badly chosen.
 #[must_use]
-pub fn router_trouble(router: &Router, store: &Store) -> Option<String> {
+pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
     let settings = router.settings()?;
     let apps = store.apps();
     let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
@@ -71,15 +72,14 @@ pub fn urls(router: &Router, app: &App) -> Vec<String> {
 /// # Errors
 /// [`DeployError::Host`] for a name that another one has.
 pub fn admit(
-    router: &Router,
-    store: &Store,
+    Tools { router, store, .. }: &Tools,
     app: Option<&AppId>,
-    name: &AppName,
-    domains: &[Domain],
+    draft: &AppDraft,
 ) -> Result<(), DeployError> {
+    let domains = &draft.settings.domains;
     let Some(settings) = router.settings() else { return Ok(()) };
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-    let host = settings.host_of(name);
+    let host = settings.host_of(&draft.name);
     let of_domains = domains.iter().map(|domain| ("domains", domain.as_str()));
     for (field, host) in [("name", host.as_str())].into_iter().chain(of_domains) {
         if settings.dashboard_domain.as_deref() == Some(host) {
