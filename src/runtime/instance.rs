@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const MAKING: Duration = Duration::from_secs(5);
 
 /// How long killed processes may take to go.
-const KILLED: Duration = Duration::from_secs(5);
+pub const KILLED: Duration = Duration::from_secs(5);
 
 /// What bubblewrap and a shell add to a signal's number when they report it as a code.
 const SIGNALLED: i32 = 128;
@@ -246,19 +246,25 @@ pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
     // One that is just being made may get its inner half between our look and its end,
     // and that half would live on alone.
     loop {
-        let mut sandboxes = sandboxes(apps, &table::all());
-        sandboxes.retain(|(_, outermost)| !known.contains(&outermost.pid));
-        let strays = sandboxes.iter().filter_map(|(_, e)| Running::adopt(e.pid, e.start_ticks));
-        let mut strays: Vec<Running> = strays.collect();
-        strays.iter().for_each(Running::kill);
-        for stray in &mut strays {
-            stray.wait(until.saturating_duration_since(Instant::now()));
-        }
-        ended += strays.len();
-        if strays.is_empty() || Instant::now() >= until {
+        let mut strays = sandboxes(apps, &table::all());
+        strays.retain(|(_, outermost)| !known.contains(&outermost.pid));
+        let killed = kill_all(strays.iter().map(|(_, outermost)| outermost), until);
+        ended += killed;
+        if killed == 0 || Instant::now() >= until {
             return ended;
         }
     }
+}
+
+/// Kills these processes, and waits for them to go. Answers how many of them there still were.
+pub fn kill_all<'a>(processes: impl Iterator<Item = &'a table::Entry>, until: Instant) -> usize {
+    let all = processes.filter_map(|entry| Running::adopt(entry.pid, entry.start_ticks));
+    let mut all: Vec<Running> = all.collect();
+    all.iter().for_each(Running::kill);
+    for process in &mut all {
+        process.wait(until.saturating_duration_since(Instant::now()));
+    }
+    all.len()
 }
 
 #[cfg(test)]

@@ -6,18 +6,15 @@
 //! It would be asked in the owner's place, the admin token included. So it is ended with all its
 //! processes, and stays stopped until its owner has seen to it.
 
-use super::instance::sandboxes;
+use super::instance::{KILLED, kill_all, sandboxes};
 use super::tcp_sockets::{Socket, listeners, sockets_of};
 use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
-use crate::proc::{Running, table};
+use crate::proc::table;
 use crate::store::Store;
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
-
-/// How long killed processes may take to go.
-const KILLED: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// Ends the apps that have a port of ours while the server runs, at whatever address. Answers
 /// whether there were any.
@@ -64,12 +61,7 @@ pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId
             continue;
         }
         before(&app);
-        let all = tree.iter().chain([&root]);
-        let all: Vec<_> = all.filter_map(|e| Running::adopt(e.pid, e.start_ticks)).collect();
-        all.iter().for_each(Running::kill);
-        for mut process in all {
-            process.wait(until.saturating_duration_since(Instant::now()));
-        }
+        kill_all(tree.iter().chain([&root]), until);
         guilty.push(app);
     }
     guilty
