@@ -6,7 +6,7 @@ use super::build::{self, Build};
 use super::error::DeployFailure;
 use super::gc;
 use super::host_names::visit;
-use super::outcome::{REMOVED, note_failure, tell_the_server};
+use super::outcome::{note_failure, tell_the_server, why_cancelled};
 use super::publish::publish;
 use super::queue::Queue;
 use crate::disk::layout::StartSpec;
@@ -419,6 +419,7 @@ impl Attempt<'_> {
             Err(failure) => {
                 // First of all: without space not even the failure could be noted.
                 gc::clear_away(self.tools, &self.app.id, self.id);
+                self.queue.tidy();
                 Some(self.explain(failure))
             }
         };
@@ -434,7 +435,7 @@ impl Attempt<'_> {
     fn explain(&self, failure: DeployFailure) -> String {
         let (step, sentence) = match failure {
             DeployFailure::Failed(sentence) => (self.at.get(), sentence),
-            DeployFailure::Cancelled => ("", self.why_cancelled()),
+            DeployFailure::Cancelled => ("", why_cancelled(&self.tools.store, self.queue, self.id)),
         };
         let sentence = self.redactor.redact(&sentence).into_owned();
         let Tools { store, board, .. } = self.tools;
@@ -443,15 +444,5 @@ impl Attempt<'_> {
         }
         self.say(&format!("Failed: {}", without_last_lines(&sentence)));
         if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
-    }
-
-    /// Who cancels it notes why in the database; a server that stops does not.
-    fn why_cancelled(&self) -> String {
-        match self.tools.store.deploy(self.id) {
-            Ok(Some(deploy)) => deploy.error,
-            Ok(None) => Some(REMOVED.to_owned()),
-            Err(_) => None,
-        }
-        .unwrap_or_else(|| self.queue.why_closed().unwrap_or("cancelled").to_owned())
     }
 }
