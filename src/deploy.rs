@@ -12,13 +12,12 @@ mod build;
 mod deployer;
 mod error;
 mod gc;
-mod host_names;
+pub mod host_names;
 mod outcome;
 mod pipeline;
 mod publish;
 mod queue;
 mod worker;
 
-pub use deployer::{Deployer, Runtime};
+pub use deployer::Deployer;
 pub use error::DeployError;
-pub use host_names::HostName;

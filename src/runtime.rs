@@ -2,7 +2,8 @@
 //!
 //! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is from
 //! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
-//! replaces ends in [`draining`]; [`exit_reason`] says why one ended.
+//! replaces ends in [`draining`]; [`exit_reason`] says why one ended. All of it works with the same
+//! [`tools`].
 
 pub mod draining;
 pub mod environment;
@@ -17,3 +18,4 @@ pub mod status_board;
 pub mod supervisor;
 pub mod target;
 pub mod tcp_sockets;
+pub mod tools;

@@ -3,11 +3,13 @@
 use super::fields::{Fields, token};
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
+use crate::deploy::host_names::{admit, urls};
 use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
-use crate::sandbox::limits_report::{Held, Holder};
+use crate::runtime::tools::Tools;
+use crate::sandbox::limits_report::{Held, Holder, report};
 use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -47,7 +49,8 @@ pub(super) struct AppView<'a> {
 
 impl<'a> AppView<'a> {
     pub(super) fn of(app: &'a App, deployer: &Deployer) -> Self {
-        let (urls, state) = (deployer.urls(app), deployer.state(app));
+        let Tools { router, board, .. } = &*deployer.tools;
+        let (urls, state) = (urls(router, app), board.state(app));
         Self {
             id: &app.id,
             name: &app.name,
@@ -90,7 +93,7 @@ impl Api {
 
     /// Stores a new app, and gives it its host names.
     pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
-        self.deployer.admit(None, &draft.name, &draft.settings.domains)?;
+        admit(&self.deployer.tools, None, draft)?;
         let id = self.store.create_app(draft)?;
         let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
         self.deployer.name_app(&app.id);
@@ -140,7 +143,9 @@ fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
 pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut view = AppView::of(&app, &api.deployer);
-    view.limits = api.deployer.limits(&app).map(|held| {
+    let host = api.deployer.tools.host.last().and_then(Result::ok);
+    view.limits = host.map(|host| {
+        let held = report(&app, &host);
         let (memory, cpu) = (limit(held.memory), limit(held.cpu));
         json!({"memory": memory, "cpu": cpu, "processes": limit(held.processes)})
     });
@@ -158,7 +163,7 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     fields.finish()?;
     let named = draft.name != app.name || draft.settings.domains != app.settings.domains;
     if named {
-        api.deployer.admit(Some(&app.id), &draft.name, &draft.settings.domains)?;
+        admit(&api.deployer.tools, Some(&app.id), &draft)?;
     }
     if !api.store.update_app(&app.id, &draft)? {
         return Err(ApiError::no_app());

@@ -1,7 +1,7 @@
 //! Where an app's host names lead, and how it is with their certificates.
 
 use super::{Answer, Answered, Call};
-use crate::deploy::HostName;
+use crate::deploy::host_names::{HostName, host_names};
 use crate::router::Certificate;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -55,7 +55,7 @@ fn message(name: &HostName, own: &[IpAddr]) -> Option<String> {
 }
 
 pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let (names, own) = api.deployer.host_names(&api.app(id)?);
+    let (names, own) = host_names(&api.deployer.tools.router, &api.app(id)?);
     let domains: Vec<_> = names.into_iter().map(|name| view(name, &own)).collect();
     Ok(Answer::json(200, &json!({"domains": domains})))
 }

@@ -1,7 +1,7 @@
 //! Facts about this server and its machine.
 
 use super::{Answer, Answered, Call};
-use crate::deploy::{Deployer, Runtime};
+use crate::deploy::{Deployer, host_names::router_trouble};
 use crate::router::RouterState;
 use crate::sandbox::fences::Fences;
 use serde::Serialize;
@@ -26,12 +26,12 @@ pub struct MachineFacts {
 
 /// The router as the API shows it.
 fn router(deployer: &Deployer) -> Value {
-    let (state, message, version, ports) = match deployer.router() {
+    let (state, message, version, ports) = match deployer.tools.router.state() {
         RouterState::Off => ("off", None, None, None),
         RouterState::Starting => ("starting", None, None, None),
         RouterState::Missing(why) => ("missing", Some(why), None, None),
         RouterState::Running { version, ports, .. } => {
-            ("running", deployer.router_trouble(), Some(version), Some(ports))
+            ("running", router_trouble(&deployer.tools), Some(version), Some(ports))
         }
     };
     json!({
@@ -55,12 +55,13 @@ pub(super) fn session(_: &Call<'_>, _: &str) -> Answered {
 
 pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let machine = (api.machine)();
-    let (ready, message) = match api.deployer.runtime() {
-        Runtime::Ready => (true, None),
-        Runtime::Missing(sentence) => (false, Some(sentence)),
-        Runtime::Unknown => (false, Some("It is being looked at; that takes a moment.".to_owned())),
+    let host = api.deployer.tools.host.last();
+    let (ready, message) = match &host {
+        Some(Ok(_)) => (true, None),
+        Some(Err(sentence)) => (false, Some(sentence.as_str())),
+        None => (false, Some("It is being looked at; that takes a moment.")),
     };
-    let fences = api.deployer.fences();
+    let fences = api.deployer.tools.host.fences();
     let fence = |of: fn(&Fences) -> &Result<(), String>| {
         let problem = match fences.as_ref().map(of) {
             Some(found) => found.as_ref().err().map(String::as_str),
@@ -68,7 +69,7 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         };
         json!({"inForce": problem.is_none(), "problem": problem})
     };
-    let shared = api.deployer.shared_user();
+    let shared = host.as_ref().and_then(|host| host.as_ref().ok()?.shared_because.as_deref());
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hostName": host_name(),

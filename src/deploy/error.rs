@@ -67,37 +67,8 @@ pub enum DeployFailure {
     Cancelled,
 }
 
-impl From<&str> for DeployFailure {
-    fn from(sentence: &str) -> Self {
-        Self::Failed(sentence.to_owned())
-    }
-}
-
-impl From<String> for DeployFailure {
-    fn from(sentence: String) -> Self {
-        Self::Failed(sentence)
-    }
-}
-
-/// Why a deploy went no further, and the step that it is put down to.
-#[derive(Debug)]
-pub struct StepFailure {
-    /// As it is called in the log; empty before the first.
-    pub step: &'static str,
-    /// Why.
-    pub failure: DeployFailure,
-}
-
-impl DeployFailure {
-    /// Puts it down to a step.
-    pub const fn at(self, step: &'static str) -> StepFailure {
-        StepFailure { step, failure: self }
-    }
-}
-
-impl<T: Into<DeployFailure>> From<T> for StepFailure {
-    /// Before the first step.
-    fn from(failure: T) -> Self {
-        failure.into().at("")
+impl<T: Into<String>> From<T> for DeployFailure {
+    fn from(sentence: T) -> Self {
+        Self::Failed(sentence.into())
     }
 }

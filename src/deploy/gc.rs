@@ -1,20 +1,18 @@
 //! Garbage collection: what is no longer needed goes, what is still needed stays.
 //!
-//! A deploy prunes its own app. One thread does the rest: it removes for good what
-//! was put aside, finishes the removal of apps, and at the start looks for what the
-//! database does not know.
+//! A deploy prunes its own app, or finishes its removal. One thread does the rest: it removes
+//! for good what was put aside, and at the start looks for what the database does not know.
 
 use super::queue::Queue;
-use crate::disk::layout::{CACHE_CAP, Layout};
-use crate::journal::Journal;
+use crate::disk::layout::CACHE_CAP;
 use crate::model::{AppId, DeployId};
-use crate::router::Router;
+use crate::runtime::tools::Tools;
 use crate::sandbox::host::Host;
-use crate::sandbox::host_watch::HostWatch;
 use crate::source::cache;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::fs;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 /// Releases that are kept besides the live one: as many can be gone back to.
@@ -26,142 +24,125 @@ const KEPT_HISTORY: u32 = 100;
 /// How often files that could not be removed are tried again.
 const CLEAN_UP: Duration = Duration::from_secs(600);
 
-/// Removes what nobody needs.
-pub struct GarbageCollector {
-    /// What counts.
-    pub store: Arc<Store>,
-    /// The logs.
-    pub journal: Arc<Journal>,
-    /// The files.
-    pub layout: Layout,
-    /// What is being deployed: that stays.
-    pub queue: Arc<Queue>,
-    /// What has a route for each app.
-    pub router: Arc<Router>,
-    /// What has files for each app's sandbox.
-    pub host: Arc<HostWatch>,
+/// Removes what nobody needs until the server stops.
+pub fn run(tools: &Tools, queue: &Queue) {
+    if let Err(error) = clear_unknown(tools) {
+        log::warn!("what the database does not know could not be removed: {error}");
+    }
+    loop {
+        if let Some(Ok(host)) = tools.host.last() {
+            forget_accounts(tools, &host);
+        }
+        tools.layout.empty_trash(&|| !queue.is_closed());
+        if !queue.wait_for_garbage(CLEAN_UP) {
+            return;
+        }
+    }
 }
 
-impl GarbageCollector {
-    /// Removes what nobody needs until the server stops.
-    pub fn run(&self) {
-        if let Err(error) = self.clear_unknown() {
-            log::warn!("what the database does not know could not be removed: {error}");
-        }
-        let mut gone = true;
-        loop {
-            for removal in self.queue.removals() {
-                gone = true;
-                self.clear_app(&removal.app, removal.keep_data);
-                self.router.forget(&removal.app);
-                self.journal.remove_app(&removal.app, &removal.deploys);
-            }
-            if gone && let Some(Ok(host)) = self.host.last() {
-                gone = self.forget_accounts(&host).is_err();
-            }
-            self.layout.empty_trash(&|| !self.queue.is_closed());
-            if !self.queue.wait_for_garbage(CLEAN_UP) {
-                return;
-            }
-        }
-    }
+/// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
+fn forget_accounts(tools: &Tools, host: &Host) {
+    // Looked at first: whatever comes after that has its app in the database already.
+    let uids = host.etc.uids();
+    let Ok(apps) = tools.store.shared_apps() else { return };
+    // Slot 0 is for the look at the machine.
+    let slots = apps.iter().map(|app| app.slot).chain([0]);
+    let used: HashSet<u32> = slots.map(|slot| host.users.inside_uid(slot)).collect();
+    uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| host.etc.forget(*uid));
+}
 
-    /// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
-    fn forget_accounts(&self, host: &Host) -> Result<(), StoreError> {
-        // Looked at first: whatever comes after that has its app in the database already.
-        let uids = host.etc.uids();
-        let apps = self.store.apps()?;
-        // Slot 0 is for the look at the machine.
-        let slots = apps.iter().map(|app| app.slot).chain([0]);
-        let used: HashSet<u32> = slots.map(|slot| host.users.inside_uid(slot)).collect();
-        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| host.etc.forget(*uid));
-        Ok(())
+/// Ends the deploys that a server which is no more had under way, and removes what they left.
+///
+/// # Errors
+/// When the database does not answer.
+pub fn clear_interrupted(tools: &Tools) -> Result<(), StoreError> {
+    for deploy in tools.store.fail_interrupted()? {
+        log::warn!("deploy {} was interrupted when the server ended", deploy.id);
+        clear_away(tools, &deploy.app, &deploy.id);
     }
+    Ok(())
+}
 
-    /// Ends the deploys that a server which is no more had under way, and removes what they left.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub fn clear_interrupted(&self) -> Result<(), StoreError> {
-        for deploy in self.store.fail_interrupted()? {
-            log::warn!("deploy {} was interrupted when the server ended", deploy.id);
-            self.clear_away(&deploy.app, &deploy.id);
-        }
-        Ok(())
+/// Removes what a deploy that did not go live left behind. Does not ask the database:
+/// on a full disk that has to wait for this.
+pub fn clear_away(Tools { layout, .. }: &Tools, app: &AppId, deploy: &DeployId) {
+    let release = layout.discard_release(app, deploy);
+    let mut cleared = release.and_then(|()| layout.discard(&layout.temporary(app)));
+    if cache::has_leftovers(&layout.repo(app)) {
+        cleared = cleared.and_then(|()| layout.discard(&layout.repo(app)));
     }
+    if let Err(error) = cleared {
+        log::warn!("what deploy {deploy} left could not be removed: {error}");
+    }
+}
 
-    /// Removes what a deploy that did not go live left behind. Does not ask the database:
-    /// on a full disk that has to wait for this.
-    pub fn clear_away(&self, app: &AppId, deploy: &DeployId) {
-        let layout = &self.layout;
-        let release = layout.discard_release(app, deploy);
-        let mut cleared = release.and_then(|()| layout.discard(&layout.temporary(app)));
-        if cache::has_leftovers(&layout.repo(app)) {
-            cleared = cleared.and_then(|()| layout.discard(&layout.repo(app)));
-        }
-        if let Err(error) = cleared {
-            log::warn!("what deploy {deploy} left could not be removed: {error}");
-        }
-        self.queue.tidy();
+/// Removes what is no longer needed of an app after a deploy of it: old releases, old history
+/// with its logs, temporary files, a cache that has grown too large. Never `/data`.
+pub fn prune(tools: &Tools, app: &AppId, deploy: &DeployId) {
+    let Tools { store, journal, layout, .. } = tools;
+    if store.app(app).is_ok_and(|app| app.is_none()) {
+        // Where nobody has written data there was none to keep: a deploy makes the directory.
+        let emptied = fs::remove_dir(layout.persistent(app));
+        let keep_data = emptied.is_err_and(|error| error.kind() != ErrorKind::NotFound);
+        return clear_app(tools, app, keep_data, std::slice::from_ref(deploy));
     }
+    let mut old = store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
+    match store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
+        Ok(forgotten) => journal.remove_deploys(&forgotten),
+        Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
+    }
+    // Looked at first: a release that comes after that has its deploy in the history.
+    let there = layout.releases(app);
+    if let Ok(known) = store.deploy_ids(app) {
+        old.extend(there.into_iter().filter(|id| !known.contains(id)));
+    }
+    for deploy in old {
+        if let Err(error) = layout.discard_release(app, &deploy) {
+            log::warn!("release {deploy} could not be removed: {error}");
+        }
+    }
+    if let Err(error) = layout.discard(&layout.temporary(app)) {
+        log::warn!("temporary files of app {app} could not be removed: {error}");
+    }
+    if let Err(error) = layout.bound_cache(app, CACHE_CAP) {
+        log::warn!("the cache of app {app} could not be removed: {error}");
+    }
+}
 
-    /// Removes what is no longer needed of an app: old releases, old history with its
-    /// logs, temporary files, a cache that has grown too large. Never `/data`.
-    pub fn prune(&self, app: &AppId) {
-        let mut old = self.store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
-        match self.store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
-            Ok(forgotten) => self.journal.remove_deploys(&forgotten),
-            Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
-        }
-        // Looked at first: a release that comes after that has its deploy in the history.
-        let there = self.layout.releases(app);
-        if let Ok(known) = self.store.deploy_ids(app) {
-            old.extend(there.into_iter().filter(|id| !known.contains(id)));
-        }
-        for deploy in old {
-            if let Err(error) = self.layout.discard_release(app, &deploy) {
-                log::warn!("release {deploy} could not be removed: {error}");
-            }
-        }
-        if let Err(error) = self.layout.discard(&self.layout.temporary(app)) {
-            log::warn!("temporary files of app {app} could not be removed: {error}");
-        }
-        if let Err(error) = self.layout.bound_cache(app, CACHE_CAP) {
-            log::warn!("the cache of app {app} could not be removed: {error}");
+/// Removes the files, but not the data, and the logs of apps that are in no
+/// database: a server was killed between two steps of their removal.
+fn clear_unknown(tools: &Tools) -> Result<(), StoreError> {
+    let Tools { store, journal, layout, .. } = tools;
+    // Looked at first: whatever comes after that is in the database already.
+    let (apps, logs) = (layout.all_apps(), journal.all_apps());
+    let deploys = journal.all_deploys();
+    if store.apps()?.is_empty() {
+        // More likely a database that was lost: its owner may bring it back.
+        return Ok(());
+    }
+    for app in apps.into_iter().chain(logs) {
+        if store.app(&app)?.is_none() {
+            clear_app(tools, &app, true, &[]);
         }
     }
+    for deploy in deploys {
+        if store.deploy(&deploy)?.is_none() {
+            journal.remove_deploys(&[deploy]);
+        }
+    }
+    Ok(())
+}
 
-    /// Removes the files, but not the data, and the logs of apps that are in no
-    /// database: a server was killed between two steps of their removal.
-    fn clear_unknown(&self) -> Result<(), StoreError> {
-        // Looked at first: whatever comes after that is in the database already.
-        let (apps, logs) = (self.layout.all_apps(), self.journal.all_apps());
-        let deploys = self.journal.all_deploys();
-        if self.store.apps()?.is_empty() {
-            // More likely a database that was lost: its owner may bring it back.
-            return Ok(());
-        }
-        for app in apps {
-            if self.store.app(&app)?.is_none() {
-                self.clear_app(&app, true);
-            }
-        }
-        for app in logs {
-            if self.store.app(&app)?.is_none() {
-                self.journal.remove_app(&app, &[]);
-            }
-        }
-        for deploy in deploys {
-            if self.store.deploy(&deploy)?.is_none() {
-                self.journal.remove_deploys(&[deploy]);
-            }
-        }
-        Ok(())
+/// Removes what is there, or has come about meanwhile, of an app that is in the database no more.
+fn clear_app(
+    Tools { journal, layout, router, .. }: &Tools,
+    app: &AppId,
+    keep_data: bool,
+    deploys: &[DeployId],
+) {
+    if let Err(error) = layout.discard_app(app, keep_data) {
+        log::warn!("files of app {app}, which was removed, are still there: {error}");
     }
-
-    fn clear_app(&self, app: &AppId, keep_data: bool) {
-        if let Err(error) = self.layout.discard_app(app, keep_data) {
-            log::warn!("files of app {app}, which was removed, are still there: {error}");
-        }
-    }
+    router.forget(app);
+    journal.remove_app(app, deploys);
 }

@@ -1,11 +1,12 @@
 //! The host names of apps: who may have which, and what is known of each.
 
 use super::error::DeployError;
-use crate::model::{AppId, AppName, Domain};
-use crate::router::{Certificate, Router, Target, lead_here};
+use crate::model::{AppId, Domain};
+use crate::router::{Certificate, Ports, Router, Target, lead_here};
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
-use crate::store::{App, Store};
+use crate::runtime::tools::Tools;
+use crate::store::{App, AppDraft};
 use std::net::IpAddr;
 
 /// A host name of an app.
@@ -25,7 +26,7 @@ pub struct HostName {
 /// name gets no certificate; which app does not answer at one of its own hosts, because
 /// the dashboard or another app does; that the dashboard's is badly chosen.
 #[must_use]
-pub fn router_trouble(router: &Router, store: &Store) -> Option<String> {
+pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
     let settings = router.settings()?;
     let apps = store.apps();
     let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
@@ -71,22 +72,19 @@ pub fn urls(router: &Router, app: &App) -> Vec<String> {
 /// # Errors
 /// [`DeployError::Host`] for a name that another one has.
 pub fn admit(
-    router: &Router,
-    store: &Store,
+    Tools { router, store, .. }: &Tools,
     app: Option<&AppId>,
-    name: &AppName,
-    domains: &[Domain],
+    draft: &AppDraft,
 ) -> Result<(), DeployError> {
+    let domains = &draft.settings.domains;
     let Some(settings) = router.settings() else { return Ok(()) };
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-    let host = settings.host_of(name);
-    let taken = |host: &str| settings.dashboard_domain.as_deref() == Some(host);
-    if taken(&host) {
-        return refused("name", format!("{host} is where the dashboard answers"));
-    }
-    if let Some(domain) = domains.iter().find(|d| taken(d.as_str())) {
-        let sentence = format!("{} is where the dashboard answers", domain.as_str());
-        return refused("domains", sentence);
+    let host = settings.host_of(&draft.name);
+    let of_domains = domains.iter().map(|domain| ("domains", domain.as_str()));
+    for (field, host) in [("name", host.as_str())].into_iter().chain(of_domains) {
+        if settings.dashboard_domain.as_deref() == Some(host) {
+            return refused(field, format!("{host} is where the dashboard answers"));
+        }
     }
     for other in store.apps()?.iter().filter(|other| Some(&other.id) != app) {
         if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
@@ -104,18 +102,14 @@ pub fn admit(
 /// its name; only without a router to the port itself.
 #[must_use]
 pub fn visit(router: &Router, app: &App, port: u16) -> Visit {
-    let domain = app.settings.domains.first().map(Domain::as_str);
-    let scheme = |is_encrypted| if is_encrypted { "https" } else { "http" };
-    let url = router.url(app.name.as_str(), domain);
-    let split = url.as_deref().and_then(|url| url.split_once("://"));
-    let known = split.map(|(used, host)| (scheme(used == "https"), host.to_owned()));
+    let (name, domain) = (app.name.as_str(), app.settings.domains.first().map(Domain::as_str));
     // One that is just being started will serve it.
     let later = || {
         let settings = router.settings().filter(|_| router.absent().is_none())?;
-        let host = domain.map_or_else(|| settings.host_of(&app.name), str::to_owned);
-        Some((scheme(settings.is_encrypted(&host)), host))
+        Some(settings.url(name, domain, Ports { http: 80, https: Some(443) }))
     };
-    let without = || ("http", format!("127.0.0.1:{port}"));
-    let (scheme, host) = known.or_else(later).unwrap_or_else(without);
-    Visit { scheme, host }
+    let url = router.url(name, domain).or_else(later);
+    let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let (scheme, host) = url.split_once("://").unwrap_or(("http", &url));
+    Visit { scheme: scheme.to_owned(), host: host.to_owned() }
 }

@@ -32,6 +32,16 @@ pub fn note_failure(store: &Store, queue: &Queue, deploy: &DeployId, sentence: &
     });
 }
 
+/// Who cancels a deploy notes why in the database; a server that stops does not.
+pub fn why_cancelled(store: &Store, queue: &Queue, deploy: &DeployId) -> String {
+    let noted = match store.deploy(deploy) {
+        Ok(Some(deploy)) => deploy.error,
+        Ok(None) => Some(REMOVED.to_owned()),
+        Err(_) => None,
+    };
+    noted.unwrap_or_else(|| queue.why_closed().unwrap_or("cancelled").to_owned())
+}
+
 /// One line for the operator, who may not look into the dashboard.
 pub fn tell_the_server(app: &str, id: &DeployId, commit: Option<&str>, error: Option<&str>) {
     let commit = match commit.and_then(|commit| commit.get(..SHORT_COMMIT)) {

@@ -3,32 +3,32 @@
 //! Nothing that comes from a repository runs outside a sandbox.
 
 use super::build::{self, Build};
-use super::error::{DeployFailure, StepFailure};
-use super::gc::GarbageCollector;
+use super::error::DeployFailure;
+use super::gc;
 use super::host_names::visit;
-use super::outcome::{REMOVED, note_failure, tell_the_server};
+use super::outcome::{note_failure, tell_the_server, why_cancelled};
 use super::publish::publish;
 use super::queue::Queue;
-use crate::disk::layout::{Layout, StartSpec};
+use crate::disk::layout::StartSpec;
 use crate::disk::space::watched;
 use crate::disk::tree::Tree;
-use crate::journal::{Journal, Redactor, Writer};
+use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
-use crate::router::{Router, Target};
-use crate::runtime::environment::for_build;
+use crate::router::Target;
+use crate::runtime::environment::surroundings;
 use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_lines};
 use crate::runtime::health_check::{HealthCheck, Verdict};
-use crate::runtime::launch::{Launched, Launcher};
-use crate::runtime::status_board::StatusBoard;
-use crate::runtime::supervisor::{Handle, Message};
+use crate::runtime::launch::{Launched, launch};
+use crate::runtime::tools::{Message, Tools};
+use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
-use crate::sandbox::host_watch::HostWatch;
 use crate::source::detect;
 use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::{Commit, Fetch};
 use crate::source::limits::FetchLimits;
-use crate::store::{App, Process, Store};
+use crate::store::{App, Process};
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,21 +37,16 @@ const GOING_LIVE: &str = "going live";
 
 /// What deploys work with.
 pub struct Pipeline {
-    pub store: Arc<Store>,
-    pub journal: Arc<Journal>,
-    pub layout: Layout,
+    /// What it needs to run apps.
+    pub tools: Arc<Tools>,
+    /// What is being deployed.
     pub queue: Arc<Queue>,
-    pub router: Arc<Router>,
-    pub host: Arc<HostWatch>,
-    pub launcher: Arc<Launcher>,
-    pub supervisor: Arc<Handle>,
-    pub board: Arc<StatusBoard>,
-    pub gc: Arc<GarbageCollector>,
 }
 
 /// One deploy on its way.
 struct Attempt<'a> {
-    pipeline: &'a Pipeline,
+    tools: &'a Tools,
+    queue: &'a Queue,
     app: App,
     id: &'a DeployId,
     /// The release that it uses, if it makes none: a rollback or a restart.
@@ -63,6 +58,8 @@ struct Attempt<'a> {
     redactor: Redactor,
     token: Option<Secret>,
     env: Vec<(EnvName, Secret, bool)>,
+    /// The step that it is at, as it is called in the log; empty before the first.
+    at: Cell<&'static str>,
 }
 
 impl Pipeline {
@@ -72,10 +69,9 @@ impl Pipeline {
             Ok(attempt) => attempt.run(),
             Err(sentence) => {
                 tell_the_server(app.as_str(), id, None, Some(&sentence));
-                note_failure(&self.store, &self.queue, id, &sentence);
+                note_failure(&self.tools.store, &self.queue, id, &sentence);
             }
         }
-        self.gc.prune(app);
     }
 
     fn begin<'a>(
@@ -84,7 +80,8 @@ impl Pipeline {
         id: &'a DeployId,
         cancel: &'a Cancel,
     ) -> Result<Attempt<'a>, String> {
-        let store = &self.store;
+        let (tools, queue) = (&*self.tools, &*self.queue);
+        let store = &tools.store;
         let app = store.app(app).map_err(|e| e.to_string())?.ok_or("the app is gone")?;
         let mut deploy = store.deploy(id).map_err(|e| e.to_string())?;
         let restarts = deploy.as_ref().is_some_and(|deploy| deploy.trigger == Trigger::Restart);
@@ -100,17 +97,30 @@ impl Pipeline {
         // No build ever gets this one; one that does not open is no reason to stop.
         let hook = store.webhook_secret(&app.id).ok().flatten();
         let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
-        let log = self.journal.begin(id, redactor.clone());
+        let log = tools.journal.begin(id, redactor.clone());
         let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
-        let pipeline = self;
-        Ok(Attempt { pipeline, app, id, back_to, restarts, cancel, log, redactor, token, env })
+        let at = Cell::new("");
+        Ok(Attempt {
+            tools,
+            queue,
+            app,
+            id,
+            back_to,
+            restarts,
+            cancel,
+            log,
+            redactor,
+            token,
+            env,
+            at,
+        })
     }
 }
 
 impl Attempt<'_> {
     /// The steps, from the first to the last.
-    fn steps(&self) -> Result<(), StepFailure> {
-        let host = self.pipeline.host.wait()?;
+    fn steps(&self) -> Result<(), DeployFailure> {
+        let host = self.tools.host.wait()?;
         let spec = match &self.back_to {
             Some(release) => self.kept(release)?,
             None => {
@@ -120,11 +130,11 @@ impl Attempt<'_> {
         };
         let Some(start) = &spec.start else {
             self.step(DeployStatus::Checking, || self.site_is_there())?;
-            return self.go_live_as_files().map_err(|failure| failure.at(GOING_LIVE));
+            return self.go_live_as_files();
         };
         let launched = self.step(DeployStatus::Starting, || self.launch(start))?;
         let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;
-        self.go_live(proved).map_err(|failure| failure.at(GOING_LIVE))
+        self.go_live(proved)
     }
 
     /// Notes the step, then takes it.
@@ -132,27 +142,27 @@ impl Attempt<'_> {
         &self,
         step: DeployStatus,
         work: impl FnOnce() -> Result<T, DeployFailure>,
-    ) -> Result<T, StepFailure> {
-        let noted = self.pipeline.store.set_step(self.id, step);
-        let noted = noted.map_err(|e| DeployFailure::Failed(e.to_string()).at(step.as_str()))?;
+    ) -> Result<T, DeployFailure> {
+        self.at.set(step.as_str());
+        let noted = self.tools.store.set_step(self.id, step).map_err(|e| e.to_string())?;
         if !noted || self.cancel.is_cancelled() {
-            return Err(DeployFailure::Cancelled.at(step.as_str()));
+            return Err(DeployFailure::Cancelled);
         }
-        work().map_err(|failure| failure.at(step.as_str()))
+        work()
     }
 
     /// How to start a release that was live before.
     fn kept(&self, release: &DeployId) -> Result<StartSpec, DeployFailure> {
         let what = if self.restarts { "Restarting" } else { "Going back to" };
         self.say(&format!("{what} the release of deploy {release}"));
-        let spec = self.pipeline.layout.start_spec(&self.app.id, release);
+        let spec = self.tools.layout.start_spec(&self.app.id, release);
         Ok(spec.ok_or("the release's files are gone; deploy again")?)
     }
 
     /// Fetches the source into the release's directory, as long as there is room.
     fn fetch(&self, host: &Host) -> Result<(), DeployFailure> {
         self.has_room()?;
-        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let (app, layout) = (&self.app, &self.tools.layout);
         let prepared = layout.prepare(host.users, &app.id, app.slot, self.id);
         prepared.map_err(|e| format!("the app's directories could not be made: {e}"))?;
         let branch = match app.settings.branch.as_str() {
@@ -188,13 +198,13 @@ impl Attempt<'_> {
             (Err(FetchError::Cancelled), None) => return Err(DeployFailure::Cancelled),
         };
         self.say(&format!("Commit {hash} {subject}"));
-        let noted = self.pipeline.store.set_commit(self.id, &hash, &subject, &author);
+        let noted = self.tools.store.set_commit(self.id, &hash, &subject, &author);
         Ok(noted.map_err(|e| e.to_string())?)
     }
 
     /// What was fetched of a repository for which there is no room serves nobody.
     fn too_large(&self, sentence: String) -> DeployFailure {
-        let layout = &self.pipeline.layout;
+        let layout = &self.tools.layout;
         if let Err(error) = layout.discard(&layout.repo(&self.app.id)) {
             log::warn!("the Git cache of app {} could not be removed: {error}", self.app.id);
         }
@@ -203,7 +213,7 @@ impl Attempt<'_> {
 
     /// Finds out how the source is built, builds it, and keeps how it is started.
     fn build(&self, host: &Host) -> Result<StartSpec, DeployFailure> {
-        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let (app, layout) = (&self.app, &self.tools.layout);
         let release = layout.release(&app.id, self.id);
         let root = app.settings.root_dir.as_str();
         let tree = Tree::open(&release, root)
@@ -224,14 +234,14 @@ impl Attempt<'_> {
     }
 
     fn run_build(&self, host: &Host, command: &str, release: &Path) -> Result<(), DeployFailure> {
-        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let (app, layout) = (&self.app, &self.tools.layout);
         let wait = || self.say("Waiting until another app's build has ended");
-        let turn = self.pipeline.queue.build_turn(self.id, self.cancel, wait);
+        let turn = self.queue.build_turn(self.id, self.cancel, wait);
         let _turn = turn.ok_or(DeployFailure::Cancelled)?;
         self.has_room()?;
         self.say(&format!("Building: {command}"));
         let root = app.settings.root_dir.as_str();
-        let sandbox = for_build(host, app.slot, root, self.env.clone())
+        let sandbox = surroundings(host, Purpose::Build, app.slot, root, self.env.clone())
             // One call can take it all, before anybody looks.
             .file_size(layout.space().map_err(|e| e.to_string())?.room())
             .bind(release, "/app")
@@ -251,7 +261,7 @@ impl Attempt<'_> {
 
     /// Copies a static site's files to where the router serves them from.
     fn publish(&self, host: &Host, release: &Path) -> Result<(), DeployFailure> {
-        let (app, layout) = (&self.app, &self.pipeline.layout);
+        let (app, layout) = (&self.app, &self.tools.layout);
         self.needs_a_router()?;
         self.has_room()?;
         let site = layout.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
@@ -281,32 +291,31 @@ impl Attempt<'_> {
 
     fn launch(&self, start: &str) -> Result<Launched, DeployFailure> {
         self.say(&format!("Starting: {start}"));
-        Ok(self.pipeline.launcher.launch(&self.app, self.id, self.release())?)
+        Ok(launch(self.tools, &self.app, self.id, self.release())?)
     }
 
     /// Asks the app as a visitor would, until it answers well.
     fn check(&self, host: &Host, mut launched: Launched) -> Result<Launched, DeployFailure> {
-        let (settings, pipeline) = (&self.app.settings, self.pipeline);
-        let port = launched.process().port;
+        let settings = &self.app.settings;
+        let port = launched.process.port;
         let check = HealthCheck {
             port,
             uid: host.users.outside_uid(self.app.slot),
             path: &settings.health_path,
             timeout: settings.health_timeout,
-            visit: visit(&pipeline.router, &self.app, port),
+            visit: visit(&self.tools.router, &self.app, port),
         };
         let (seconds, path) = (settings.health_timeout.seconds(), settings.health_path.as_str());
         let what = if path.is_empty() { "it answers" } else { "it answers well" };
         let request = &check.visit.request(path);
         self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
-        let instance = launched.instance().ok_or(DeployFailure::Cancelled)?;
+        let instance = launched.instance.as_mut().ok_or(DeployFailure::Cancelled)?;
         match check.wait(instance, self.cancel, &|line| self.say(line)) {
             Verdict::Well => Ok(launched),
             Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
             Verdict::Cancelled => Err(DeployFailure::Cancelled),
             Verdict::Ended(exit) => {
-                let which = (&self.app.id, self.id);
-                let how = how_it_ended(&pipeline.store, &pipeline.journal, which, instance, exit);
+                let how = how_it_ended(self.tools, (&self.app.id, self.id), instance, exit);
                 Err(self.unproved(&format!("the app ended with {how} while it was being checked")))
             }
         }
@@ -315,8 +324,7 @@ impl Attempt<'_> {
     /// Why an app has not proved itself, with what it wrote: in the log before the reason,
     /// which is looked for at its end.
     fn unproved(&self, sentence: &str) -> DeployFailure {
-        let Pipeline { store, journal, .. } = self.pipeline;
-        let (why, lines) = with_last_lines(store, journal, (&self.app.id, self.id), sentence);
+        let (why, lines) = with_last_lines(self.tools, &self.app.id, self.id, sentence);
         if !lines.is_empty() {
             self.say(&format!("The last lines of the app:\n{lines}"));
         }
@@ -324,13 +332,13 @@ impl Attempt<'_> {
     }
 
     /// A process that has proved itself becomes the live one.
-    fn go_live(&self, launched: Launched) -> Result<(), DeployFailure> {
-        let process = launched.process().clone();
+    fn go_live(&self, mut launched: Launched) -> Result<(), DeployFailure> {
+        let process = launched.process.clone();
         self.switch(&Target::Process(process.port), Some(&process))?;
         self.say(&format!("Live on port {}", process.port));
-        if let Some(instance) = launched.keep() {
-            let message = Message::TakeOver(self.app.id.clone(), process, Box::new(instance));
-            self.pipeline.supervisor.send(message);
+        if let Some(instance) = launched.instance.take() {
+            let process = Some((process, Box::new(instance)));
+            self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process));
         }
         Ok(())
     }
@@ -338,7 +346,7 @@ impl Attempt<'_> {
     /// Whether a site can be served: a rollback publishes nothing.
     fn site_is_there(&self) -> Result<(), DeployFailure> {
         self.needs_a_router()?;
-        if !self.pipeline.layout.site(&self.app.id, self.release()).is_dir() {
+        if !self.tools.layout.site(&self.app.id, self.release()).is_dir() {
             return Err("the site's files are gone; deploy again".into());
         }
         Ok(())
@@ -349,14 +357,15 @@ impl Attempt<'_> {
         let (app, release) = (self.app.id.clone(), self.release().clone());
         self.switch(&Target::Files(app.clone(), release), None)?;
         self.say("Live: the router serves the files");
-        self.pipeline.supervisor.send(Message::GiveUp(app));
+        self.tools.mailbox.send(Message::TakeOver(app, None));
         Ok(())
     }
 
     /// The switch: the router confirms, then one transaction in the database makes it
     /// final; after that the supervisor sends the process before it home.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
-        let (Pipeline { store, router, board, .. }, app) = (self.pipeline, &self.app.id);
+        self.at.set(GOING_LIVE);
+        let (Tools { store, router, board, .. }, app) = (self.tools, &self.app.id);
         let name = || match store.app(app) {
             Ok(Some(app)) => Ok(app.name),
             Ok(None) => Err("the app was removed".to_owned()),
@@ -379,7 +388,7 @@ impl Attempt<'_> {
 
     /// Whether anything could serve a static site.
     fn needs_a_router(&self) -> Result<(), DeployFailure> {
-        self.pipeline.router.absent().map_or(Ok(()), |why| {
+        self.tools.router.absent().map_or(Ok(()), |why| {
             Err(DeployFailure::Failed(format!(
                 "the router serves static sites, and there is none ({why}); or give a start \
                  command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
@@ -388,7 +397,7 @@ impl Attempt<'_> {
     }
 
     fn has_room(&self) -> Result<(), DeployFailure> {
-        let why = self.pipeline.layout.no_room();
+        let why = self.tools.layout.no_room();
         why.map_or(Ok(()), |sentence| Err(DeployFailure::Failed(sentence)))
     }
 
@@ -409,41 +418,31 @@ impl Attempt<'_> {
             Ok(()) => None,
             Err(failure) => {
                 // First of all: without space not even the failure could be noted.
-                self.pipeline.gc.clear_away(&self.app.id, self.id);
+                gc::clear_away(self.tools, &self.app.id, self.id);
+                self.queue.tidy();
                 Some(self.explain(failure))
             }
         };
-        let noted = self.pipeline.store.deploy(self.release()).ok().flatten();
+        let noted = self.tools.store.deploy(self.release()).ok().flatten();
         let commit = noted.and_then(|deploy| deploy.commit);
         tell_the_server(self.app.name.as_str(), self.id, commit.as_deref(), error.as_deref());
         if let Some(sentence) = &error {
-            let Pipeline { store, queue, .. } = self.pipeline;
-            note_failure(store, queue, self.id, sentence);
+            note_failure(&self.tools.store, self.queue, self.id, sentence);
         }
     }
 
     /// Ends the log with the reason, and answers it with the step, which the log has above.
-    fn explain(&self, StepFailure { step, failure }: StepFailure) -> String {
+    fn explain(&self, failure: DeployFailure) -> String {
         let (step, sentence) = match failure {
-            DeployFailure::Failed(sentence) => (step, sentence),
-            DeployFailure::Cancelled => ("", self.why_cancelled()),
+            DeployFailure::Failed(sentence) => (self.at.get(), sentence),
+            DeployFailure::Cancelled => ("", why_cancelled(&self.tools.store, self.queue, self.id)),
         };
         let sentence = self.redactor.redact(&sentence).into_owned();
-        let Pipeline { store, board, .. } = self.pipeline;
+        let Tools { store, board, .. } = self.tools;
         if store.app(&self.app.id).is_ok_and(|app| app.is_some_and(|app| board.serves(&app))) {
             self.say("Nothing has changed for visitors: what was live before goes on serving");
         }
         self.say(&format!("Failed: {}", without_last_lines(&sentence)));
         if step.is_empty() { sentence } else { format!("{step} failed: {sentence}") }
-    }
-
-    /// Who cancels it notes why in the database; a server that stops does not.
-    fn why_cancelled(&self) -> String {
-        match self.pipeline.store.deploy(self.id) {
-            Ok(Some(deploy)) => deploy.error,
-            Ok(None) => Some(REMOVED.to_owned()),
-            Err(_) => None,
-        }
-        .unwrap_or_else(|| self.pipeline.queue.why_closed().unwrap_or("cancelled").to_owned())
     }
 }

@@ -64,7 +64,6 @@ pub fn publish(
     go_on: &dyn Fn() -> bool,
 ) -> Result<Published, DeployFailure> {
     let most = MOST_BYTES.min(room);
-    let failed = |error: io::Error| NotCopied::from(error).explain(most);
     let mut published = Published::default();
     let (mut bytes, mut count) = (0, 0);
     let mut waiting = Waiting::top();
@@ -98,8 +97,7 @@ pub fn publish(
                 Ok(FileType::Directory) => {}
                 Ok(FileType::RegularFile) => match read(tree, &below) {
                     Some(file) => {
-                        bytes += copy(file, &to.join(&below), most - bytes, go_on)
-                            .map_err(|e| e.explain(most))?;
+                        bytes += copy(file, &to.join(&below), (bytes, most), go_on)?;
                         published.files += 1;
                     }
                     None => published.leave_out(&below),
@@ -135,48 +133,41 @@ fn read(tree: &Tree, path: &Path) -> Option<File> {
     file.metadata().ok()?.is_file().then_some(file)
 }
 
-/// Why a file was not copied.
-enum NotCopied {
-    TooLarge,
-    Cancelled,
-    Io(io::Error),
+fn failed(error: io::Error) -> DeployFailure {
+    DeployFailure::Failed(format!("the site could not be copied: {error}"))
 }
 
-impl NotCopied {
-    /// What the owner of a site hears that may have so many bytes.
-    fn explain(self, most: u64) -> DeployFailure {
-        DeployFailure::Failed(match self {
-            Self::TooLarge if most < MOST_BYTES => {
-                format!("the site needs more than the {} MiB of disk that are left", most >> 20)
-            }
-            Self::TooLarge => format!("a site may have {} MiB at most", MOST_BYTES >> 20),
-            Self::Cancelled => return DeployFailure::Cancelled,
-            Self::Io(error) => format!("the site could not be copied: {error}"),
-        })
-    }
+/// What the owner of a site hears that may have so many bytes.
+fn too_large(most: u64) -> DeployFailure {
+    DeployFailure::Failed(if most < MOST_BYTES {
+        format!("the site needs more than the {} MiB of disk that are left", most >> 20)
+    } else {
+        format!("a site may have {} MiB at most", MOST_BYTES >> 20)
+    })
 }
 
-impl From<io::Error> for NotCopied {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Copies a file piece by piece, for a large one takes its time.
-fn copy(mut from: File, to: &Path, room: u64, go_on: &dyn Fn() -> bool) -> Result<u64, NotCopied> {
-    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+/// Copies a file piece by piece, for a large one takes its time. `before` it there were so many
+/// bytes of the `most`. Answers how many it has.
+fn copy(
+    mut from: File,
+    to: &Path,
+    (before, most): (u64, u64),
+    go_on: &dyn Fn() -> bool,
+) -> Result<u64, DeployFailure> {
+    let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    let mut to = to.map_err(failed)?;
     let mut copied = 0;
     loop {
-        let part = io::copy(&mut Read::by_ref(&mut from).take(PIECE), &mut to)?;
+        let part = io::copy(&mut Read::by_ref(&mut from).take(PIECE), &mut to).map_err(failed)?;
         copied += part;
-        if copied > room {
-            return Err(NotCopied::TooLarge);
+        if before + copied > most {
+            return Err(too_large(most));
         }
         if part < PIECE {
             return Ok(copied);
         }
         if !go_on() {
-            return Err(NotCopied::Cancelled);
+            return Err(DeployFailure::Cancelled);
         }
     }
 }
@@ -272,7 +263,7 @@ mod tests {
         let little = "the site needs more than the 3 MiB of disk that are left";
         assert_eq!(refused("b", 3 << 20, &|| true), DeployFailure::from(little));
         let large = DeployFailure::from("a site may have 1024 MiB at most");
-        assert_eq!(NotCopied::TooLarge.explain(MOST_BYTES), large);
+        assert_eq!(too_large(MOST_BYTES), large);
         let asked = std::cell::Cell::new(0);
         let once = || asked.replace(asked.get() + 1) == 0;
         assert_eq!(refused("c", u64::MAX, &once), DeployFailure::Cancelled, "within one file");

@@ -1,7 +1,7 @@
 //! What is being deployed: one deploy at a time of each app, the oldest request first, and one
 //! build at a time of all.
 
-use crate::model::{AppId, DeployId};
+use crate::model::DeployId;
 use crate::proc::Cancel;
 use crate::store::Queued;
 use crate::sync::{lock, wait_until, wait_while};
@@ -17,18 +17,6 @@ const DEPLOYS: usize = 4;
 /// owner who needs one has no time for the builds of others.
 const WITH_ROLLBACKS: usize = DEPLOYS + 1;
 
-/// An app that was taken out of the database while a deploy of it was on its way, or
-/// its process still ending.
-#[derive(Debug)]
-pub struct Removal {
-    /// The app.
-    pub app: AppId,
-    /// Whether its persistent data stays.
-    pub keep_data: bool,
-    /// Its deploys, for their logs.
-    pub deploys: Vec<DeployId>,
-}
-
 /// What is being deployed, and whether there is more.
 #[derive(Default)]
 pub struct Queue {
@@ -38,20 +26,15 @@ pub struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    /// Counts the reasons to look for something to do.
-    wakes: u64,
     /// Why no further deploy begins, once that is so.
     closed: Option<&'static str>,
     /// In the order in which they began, in which they build too.
     current: Vec<Current>,
-    removals: Vec<Removal>,
     garbage: bool,
 }
 
 struct Current {
-    app: AppId,
-    deploy: DeployId,
-    is_rollback: bool,
+    request: Queued,
     cancel: Cancel,
     turn: Turn,
 }
@@ -76,21 +59,46 @@ impl QueueState {
 
     /// Whether there is room for so many more that are no rollbacks.
     fn has_room_for(&self, more: usize) -> bool {
-        self.working().filter(|c| !c.is_rollback).count() + more <= DEPLOYS
+        self.working().filter(|c| !c.request.is_rollback).count() + more <= DEPLOYS
     }
 
     /// The deploy that may build now: of those that wait, the one that began first.
     fn next_to_build(&self) -> Option<&DeployId> {
         let is_free = !self.current.iter().any(|c| c.turn == Turn::Taken) && self.has_room_for(1);
         let mut waiting = self.current.iter().filter(|c| c.turn == Turn::Awaited);
-        if is_free { waiting.next().map(|c| &c.deploy) } else { None }
+        if is_free { waiting.next().map(|c| &c.request.deploy) } else { None }
+    }
+
+    /// Takes the first of these requests, oldest first, whose app has no deploy under way;
+    /// only a rollback when as many others work as may.
+    fn begin<E>(
+        &mut self,
+        cancel: &Cancel,
+        requests: impl FnOnce() -> Result<Vec<Queued>, E>,
+    ) -> Result<Option<Queued>, E> {
+        if self.closed.is_some() {
+            return Ok(None);
+        }
+        // The next build has its place before anything that comes.
+        let has_room = self.has_room_for(1 + usize::from(self.next_to_build().is_some()));
+        let for_rollback = self.working().count() < WITH_ROLLBACKS;
+        let may = |request: &Queued| {
+            (if request.is_rollback { for_rollback } else { has_room })
+                && !self.current.iter().any(|c| c.request.app == request.app)
+        };
+        // Asked for while we hold the lock: none that ends meanwhile begins again.
+        let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
+        let (begun, cancel) = (request.clone(), cancel.clone());
+        self.current.push(Current { request: begun, cancel, turn: Turn::None });
+        Ok(Some(request))
     }
 }
 
 impl Queue {
     /// Says that there may be something to do.
     pub fn wake(&self) {
-        self.state().wakes += 1;
+        // With the lock, which the worker has from its look until it sleeps.
+        let _state = self.state();
         self.changed.notify_all();
     }
 
@@ -106,16 +114,9 @@ impl Queue {
     /// deploy that has ended there does not go live, and a live one is not ended.
     pub fn cancel(&self, deploy: &DeployId) {
         let state = self.state();
-        state.current.iter().filter(|c| c.deploy == *deploy).for_each(|c| c.cancel.cancel());
+        let of_deploy = state.current.iter().filter(|c| c.request.deploy == *deploy);
+        of_deploy.for_each(|c| c.cancel.cancel());
         // It may be waiting for its turn to build.
-        self.changed.notify_all();
-    }
-
-    /// Has the rest of an app's removal done, as soon as no deploy of it is under way.
-    pub fn remove_later(&self, removal: Removal) {
-        let mut state = self.state();
-        state.removals.push(removal);
-        state.garbage = true;
         self.changed.notify_all();
     }
 
@@ -123,14 +124,6 @@ impl Queue {
     pub fn tidy(&self) {
         self.state().garbage = true;
         self.changed.notify_all();
-    }
-
-    /// The removals that can be finished now.
-    pub fn removals(&self) -> Vec<Removal> {
-        let mut state = self.state();
-        let QueueState { removals, current, .. } = &mut *state;
-        let is_free = |r: &mut Removal| !current.iter().any(|c| c.app == r.app);
-        removals.extract_if(.., is_free).collect()
     }
 
     /// Waits for the turn to build, which the deploy that began first has first; `None` when
@@ -153,11 +146,6 @@ impl Queue {
         mine.then_some(BuildTurn(self, deploy))
     }
 
-    /// How many reasons there were so far to look for something to do.
-    pub fn wakes(&self) -> u64 {
-        self.state().wakes
-    }
-
     /// Why no further deploy begins, once that is so.
     pub fn why_closed(&self) -> Option<&'static str> {
         self.state().closed
@@ -175,56 +163,37 @@ impl Queue {
         state.closed.is_none()
     }
 
-    /// Takes the first of these requests, oldest first, whose app has no deploy under way;
-    /// only a rollback when as many others work as may.
-    pub fn begin<T>(
+    /// Waits for a request that may begin, and takes it; `None` when the server stops.
+    ///
+    /// # Errors
+    /// When it is not known what is requested.
+    pub fn next<E>(
         &self,
         cancel: &Cancel,
-        requests: impl FnOnce() -> Result<Vec<Queued>, T>,
-    ) -> Result<Option<Queued>, T> {
-        let mut state = self.state();
-        if state.closed.is_some() {
-            return Ok(None);
-        }
-        // The next build has its place before anything that comes.
-        let has_room = state.has_room_for(1 + usize::from(state.next_to_build().is_some()));
-        let for_rollback = state.working().count() < WITH_ROLLBACKS;
-        let may = |request: &Queued| {
-            (if request.is_rollback { for_rollback } else { has_room })
-                && !state.current.iter().any(|c| c.app == request.app)
-        };
-        // Asked for while we hold the lock: none that ends meanwhile begins again.
-        let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
-        state.current.push(Current {
-            app: request.app.clone(),
-            deploy: request.deploy.clone(),
-            is_rollback: request.is_rollback,
-            cancel: cancel.clone(),
-            turn: Turn::None,
-        });
-        Ok(Some(request))
+        requests: impl Fn() -> Result<Vec<Queued>, E>,
+    ) -> Result<Option<Queued>, E> {
+        let mut begun = Ok(None);
+        drop(wait_while(&self.changed, self.state(), |state| {
+            begun = state.begin(cancel, &requests);
+            state.closed.is_none() && matches!(begun, Ok(None))
+        }));
+        begun
     }
 
     /// Takes note that a deploy has ended.
     pub fn end(&self, deploy: &DeployId) {
         let mut state = self.state();
-        state.current.retain(|c| c.deploy != *deploy);
-        // Another request of the same app may have waited for this.
-        state.wakes += 1;
+        state.current.retain(|c| c.request.deploy != *deploy);
         state.garbage = true;
+        // Another request of the same app may have waited for this.
         self.changed.notify_all();
     }
 
     /// Notes it, for who waits for a turn or for room.
     fn set_turn(&self, mut state: MutexGuard<'_, QueueState>, deploy: &DeployId, turn: Turn) {
-        state.current.iter_mut().filter(|c| c.deploy == *deploy).for_each(|c| c.turn = turn);
-        state.wakes += 1;
+        let of_deploy = state.current.iter_mut().filter(|c| c.request.deploy == *deploy);
+        of_deploy.for_each(|c| c.turn = turn);
         self.changed.notify_all();
-    }
-
-    /// Waits until there may be something to do that was not there at `seen` wakes.
-    pub fn wait(&self, seen: u64, at_most: Duration) {
-        drop(self.wait_while(at_most, |state| state.wakes == seen));
     }
 
     /// Does `work` again and again until it succeeds; a server that stops leaves it to

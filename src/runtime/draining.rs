@@ -11,10 +11,6 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
-/// The same for one whose app is being removed: nobody needs its last answers.
-const SHORT_GRACE: Duration = Duration::from_secs(5);
-/// The same when the server itself stops, which must be over within 10 s.
-const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a process that was replaced is left alone at least: requests that the router
 /// had sent on their way to it get there.
@@ -33,12 +29,13 @@ pub const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a process is on its way out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Why {
+pub enum Why {
     /// Its owner has stopped the app: how it ends is recorded, and none is started meanwhile.
     Stopped,
     /// Another process has taken its place; the database remembers it as long as it is there.
     Replaced,
-    /// Nobody needs to know any more.
+    /// Nobody needs to know any more: its app is being removed, or it has ended by itself and
+    /// something inside takes a moment to go.
     Discarded,
 }
 
@@ -90,19 +87,10 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// Asks a process to end whose owner has stopped the app.
-    pub fn stop(&mut self, app: AppId, instance: Instance) {
-        self.ask(app, instance, Why::Stopped, GRACE);
-    }
-
-    /// Asks a process to end whose app is being removed.
-    pub fn discard(&mut self, app: AppId, instance: Instance) {
-        self.ask(app, instance, Why::Discarded, SHORT_GRACE);
-    }
-
-    fn ask(&mut self, app: AppId, mut instance: Instance, why: Why, grace: Duration) {
+    /// Asks a process to end.
+    pub fn end(&mut self, app: AppId, mut instance: Instance, why: Why) {
         instance.terminate();
-        let kill_at = Instant::now() + grace;
+        let kill_at = Instant::now() + GRACE;
         self.all.push(Ending { app, instance, why, drain: None, kill_at });
     }
 
@@ -120,13 +108,6 @@ impl Draining {
         self.all.push(Ending { app, instance, why: Why::Replaced, drain, kill_at });
     }
 
-    /// Reaps one that has ended by itself: something inside may take a moment to go,
-    /// though it was killed.
-    pub fn has_ended(&mut self, app: AppId, instance: Instance) {
-        let (why, kill_at) = (Why::Discarded, Instant::now());
-        self.all.push(Ending { app, instance, why, drain: None, kill_at });
-    }
-
     /// Asks those of an app to end that were left alone: it is stopped as a whole.
     pub fn hurry(&mut self, app: &AppId) {
         self.all.iter_mut().filter(|ending| ending.app == *app).for_each(Ending::ask);
@@ -134,21 +115,14 @@ impl Draining {
 
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
-        for ending in self.all.iter_mut().filter(|l| l.app == *app) {
-            ending.ask();
-            ending.why = Why::Discarded;
-            ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
-        }
+        self.hurry(app);
+        let of_app = self.all.iter_mut().filter(|ending| ending.app == *app);
+        of_app.for_each(|ending| ending.why = Why::Discarded);
     }
 
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
         self.all.iter().any(|ending| ending.why == Why::Stopped && ending.app == *app)
-    }
-
-    /// The pids to know them by.
-    pub fn pids(&self) -> impl Iterator<Item = u32> {
-        self.all.iter().map(|ending| ending.instance.pid())
     }
 
     /// Whether there is none.
@@ -195,26 +169,6 @@ impl Draining {
         }
         self.look_at = Some(now + DRAIN_LOOK);
         busy_ports().inspect_err(|e| log::error!("connections cannot be listed: {e}")).ok()
-    }
-
-    /// The server stops: those that shall end get a moment more. Those that were replaced
-    /// stay as they are, in the middle of an answer or not; the next server finds them.
-    pub fn finish(&mut self, store: &Store, journal: &Journal) {
-        self.all.retain(|ending| ending.why != Why::Replaced);
-        self.reap_within(store, journal, LAST_GRACE);
-        for ending in &mut self.all {
-            ending.instance.kill();
-        }
-        self.reap_within(store, journal, LAST_GRACE);
-    }
-
-    fn reap_within(&mut self, store: &Store, journal: &Journal, limit: Duration) {
-        let until = Instant::now() + limit;
-        self.reap(store, journal);
-        while !self.is_empty() && Instant::now() < until {
-            std::thread::sleep(LOOK);
-            self.reap(store, journal);
-        }
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::instance::Instance;
 use super::launch;
-use crate::journal::{Journal, Redactor};
+use super::tools::Tools;
+use crate::journal::Redactor;
 use crate::model::{AppId, DeployId};
 use crate::proc::Exit;
-use crate::store::Store;
 
 /// Lines of an app's output that tell why it ended.
 const LAST_LINES: usize = 20;
@@ -36,8 +36,7 @@ const NO_MEMORY: [&str; 7] = [
 /// or may well be. `deploy` is the one that has started it.
 #[must_use]
 pub fn how_it_ended(
-    store: &Store,
-    journal: &Journal,
+    tools: &Tools,
     (app, deploy): (&AppId, &DeployId),
     instance: &Instance,
     exit: Exit,
@@ -45,7 +44,7 @@ pub fn how_it_ended(
     let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
         return exit.to_string();
     };
-    let says_so = || lacks_memory(&output_of(store, journal, app, deploy));
+    let says_so = || lacks_memory(&output_of(tools, app, deploy));
     match limit.exceeded(&says_so) {
         Some(limit) => format!("{exit} ({limit})"),
         None => exit.to_string(),
@@ -55,12 +54,12 @@ pub fn how_it_ended(
 /// Why an app has not proved itself, with what it wrote, and that alone.
 #[must_use]
 pub fn with_last_lines(
-    store: &Store,
-    journal: &Journal,
-    (app, deploy): (&AppId, &DeployId),
+    tools: &Tools,
+    app: &AppId,
+    deploy: &DeployId,
     why: &str,
 ) -> (String, String) {
-    let lines = output_of(store, journal, app, deploy);
+    let lines = output_of(tools, app, deploy);
     let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
     let last = last.iter().map(short).collect::<Vec<_>>().join("\n");
@@ -72,11 +71,10 @@ pub fn with_last_lines(
 
 /// What a release has written, as far as the release before, which writes into the same
 /// log, lets us see it.
-fn output_of(store: &Store, journal: &Journal, app: &AppId, deploy: &DeployId) -> Vec<String> {
+fn output_of(Tools { store, journal, .. }: &Tools, app: &AppId, deploy: &DeployId) -> Vec<String> {
     // Without all secrets known, nothing can be shown.
-    let secrets = store.secrets_of(app).ok();
-    let tail =
-        secrets.and_then(|secrets| journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets)).ok());
+    let Ok(secrets) = store.secrets_of(app) else { return Vec::new() };
+    let tail = journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets));
     let mut tail = tail.unwrap_or_default();
     let mark = launch::mark(deploy);
     let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);

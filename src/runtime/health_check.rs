@@ -4,7 +4,7 @@
 //! their own, and send who came over plain HTTP elsewhere.
 
 use super::instance::Instance;
-use super::tcp_sockets::{Listener, held_by, listeners};
+use super::tcp_sockets::{Socket, held_by, listeners};
 use crate::http_client::{Answer, Patience};
 use crate::model::{HealthPath, HealthTimeout};
 use crate::proc::{Cancel, Exit, wait_any};
@@ -46,7 +46,7 @@ const SERVER_ERROR: u16 = 500;
 #[derive(Debug, Clone)]
 pub struct Visit {
     /// `http` or `https`.
-    pub scheme: &'static str,
+    pub scheme: String,
     /// The host, with a port that is not the usual one.
     pub host: String,
 }
@@ -123,7 +123,7 @@ enum Who {
 }
 
 impl Who {
-    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> Self {
+    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> Self {
         let on_port: Vec<_> = all.iter().filter(|l| l.address.port() == port).collect();
         if on_port.is_empty() {
             // To look at all processes costs more than this.
@@ -144,7 +144,7 @@ impl Who {
 /// Whether the app itself, and nobody else, answers at 127.0.0.1 on the port that it
 /// was given, by these listening sockets of the machine.
 #[must_use]
-pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Listener]) -> bool {
+pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> bool {
     Who::listens(port, uid, instance, all) == Who::TheApp
 }
 
@@ -160,28 +160,24 @@ impl HealthCheck<'_> {
         loop {
             // Decided before the look, so that the last look has a sentence.
             let late = Instant::now() >= until;
-            let look = self.look(late, &mut there_since, until, instance, cancel);
-            if let Look::Status(status) = look {
-                answered = Some((Instant::now(), status));
-            }
-            let look = match (look, answered) {
+            let mut look = self.look(late, &mut there_since, until, instance, cancel);
+            match (&look, answered) {
+                (Look::Status(status), _) => answered = Some((Instant::now(), *status)),
                 // What it has just answered says more than a last question that was cut short.
                 (Look::Late, Some((at, status))) if late && at.elapsed() < ANSWER => {
-                    Look::Status(status)
+                    look = Look::Status(status);
                 }
-                (look, _) => look,
-            };
+                _ => {}
+            }
             if let Some(exit) = instance.try_wait() {
                 return Verdict::Ended(exit);
             }
             if cancel.is_cancelled() {
                 return Verdict::Cancelled;
             }
-            match self.judge(&look, there_since) {
-                Ok(()) => {
-                    self.remark(&look, say);
-                    return Verdict::Well;
-                }
+            let stays = there_since.is_some_and(|since| since.elapsed() >= STAYS_UP);
+            match self.judge(&look, stays, say) {
+                Ok(()) => return Verdict::Well,
                 Err(Some(sentence)) if late => return Verdict::Unwell(sentence),
                 Err(_) => {}
             }
@@ -200,36 +196,28 @@ impl HealthCheck<'_> {
     }
 
     /// Whether it has proved itself; otherwise what is missing, unless it only takes time now.
-    fn judge(&self, look: &Look, there_since: Option<Instant>) -> Result<(), Option<String>> {
-        let path = self.path.as_str();
-        let stays = there_since.is_some_and(|since| since.elapsed() >= STAYS_UP);
+    /// What is odd about an app that goes live without a health path is said.
+    fn judge(&self, look: &Look, stays: bool, say: &dyn Fn(&str)) -> Result<(), Option<String>> {
         let what = match look {
             Look::Nobody(sentence) => return Err(Some(sentence.clone())),
-            Look::Status(status) if path.is_empty() && *status < SERVER_ERROR => return Ok(()),
-            _ if path.is_empty() => return if stays { Ok(()) } else { Err(None) },
             Look::Status(200..400) => return Ok(()),
             Look::Status(status) => self.visit.answered(*status),
             Look::Silent(what) => what.clone(),
             Look::Late => LATE.to_owned(),
         };
-        let seconds = self.timeout.seconds();
-        Err(Some(format!("GET {path} did not succeed within {seconds} seconds: {what}")))
-    }
-
-    /// Says what is odd about an app that goes live without a health path.
-    fn remark(&self, look: &Look, say: &dyn Fn(&str)) {
-        let alive = format!("; it has stayed up for {} s", STAYS_UP.as_secs());
-        match look {
-            Look::Status(status @ SERVER_ERROR..) => {
-                say(&format!("GET /: {}{alive}", self.visit.answered(*status)));
-            }
-            Look::Status(status @ 400..) => {
-                say(&format!("GET /: {}", self.visit.answered(*status)))
-            }
-            Look::Silent(what) => say(&format!("GET /: {what}{alive}")),
-            Look::Late => say(&format!("GET /: {LATE}{alive}")),
-            _ => {}
+        let (path, seconds) = (self.path.as_str(), self.timeout.seconds());
+        if !path.is_empty() {
+            let sentence = format!("GET {path} did not succeed within {seconds} seconds: {what}");
+            return Err(Some(sentence));
         }
+        match look {
+            Look::Status(..SERVER_ERROR) => say(&format!("GET /: {what}")),
+            _ if stays => {
+                say(&format!("GET /: {what}; it has stayed up for {} s", STAYS_UP.as_secs()));
+            }
+            _ => return Err(None),
+        }
+        Ok(())
     }
 
     /// Asks, when the app itself, and nobody else, listens on its port.
@@ -297,7 +285,7 @@ impl HealthCheck<'_> {
     }
 
     /// Where the app listens, when that is not where it should.
-    fn elsewhere(&self, instance: &Instance, all: &[Listener]) -> Option<SocketAddr> {
+    fn elsewhere(&self, instance: &Instance, all: &[Socket]) -> Option<SocketAddr> {
         let held = held_by(&instance.processes(), self.uid, self.port, all);
         held.first().map(|listener| listener.address)
     }

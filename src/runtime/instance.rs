@@ -5,7 +5,6 @@
 //! one dies, the kernel kills everything inside; so it is what has to go before anybody can
 //! say that nothing is left.
 
-use crate::inside;
 use crate::model::AppId;
 use crate::proc::{Exit, ProcError, Running, table};
 use crate::sandbox::bwrap::Sandbox;
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 const MAKING: Duration = Duration::from_secs(5);
 
 /// How long killed processes may take to go.
-const KILLED: Duration = Duration::from_secs(5);
+pub const KILLED: Duration = Duration::from_secs(5);
 
 /// What bubblewrap and a shell add to a signal's number when they report it as a code.
 const SIGNALLED: i32 = 128;
@@ -74,13 +73,18 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Finds a running app again; `None` when it has ended.
+    /// Finds a running app again, of those in `apps`; `None` when it has ended.
     #[must_use]
-    pub fn adopt(pid: u32, start_ticks: u64, app: &AppId, exit_file: PathBuf) -> Option<Self> {
+    pub fn adopt(
+        (pid, start_ticks): (u32, u64),
+        app: &AppId,
+        apps: &Path,
+        exit_file: PathBuf,
+    ) -> Option<Self> {
         let outer = Running::adopt(pid, start_ticks)?;
         // Machines start their programs in the same order each time, so after a reboot
         // the same pair can name something else, even a sandbox.
-        if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
+        if table::entry(pid)?.name != OUTER || app_of(pid, apps).as_ref() != Some(app) {
             return None;
         }
         let exit_file = Some(exit_file);
@@ -131,9 +135,7 @@ impl Instance {
             if let Some(file) = &self.exit_file {
                 let _ = fs::remove_file(file);
             }
-            if let Some(inner) = &self.inner {
-                inner.kill();
-            }
+            self.inner.iter().for_each(Running::kill);
         }
         self.exit
     }
@@ -149,25 +151,13 @@ impl Instance {
     /// the last of them has.
     pub fn terminate(&mut self) {
         self.find_inner();
-        let Some(inner) = &self.inner else { return };
-        inner.terminate();
-        if table::arguments(inner.pid()).first().is_none_or(|first| first != inside::PLACE) {
-            // One that an older version has started: bubblewrap passes nothing on.
-            for entry in self.processes() {
-                if let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
-                    process.terminate();
-                }
-            }
-        }
+        self.inner.iter().for_each(Running::terminate);
     }
 
     /// Ends everything inside, at once (SIGKILL).
     pub fn kill(&mut self) {
         self.find_inner();
-        if let Some(inner) = &self.inner {
-            inner.kill();
-        }
-        self.outer.kill();
+        self.inner.iter().chain([&self.outer]).for_each(Running::kill);
     }
 
     /// Kills it and waits until nothing is left; `false` when something hangs in the kernel.
@@ -192,14 +182,15 @@ impl AsFd for Instance {
     }
 }
 
-/// Whether these are the arguments of a sandbox that has a release of this app inside.
-fn works_for(arguments: &[String], app: &AppId) -> bool {
-    let of_app = |path: &str| {
-        let mut above = Path::new(path).ancestors().skip(1);
-        let mut name = || above.next()?.file_name()?.to_str();
-        name() == Some("releases") && name() == Some(app.as_str())
-    };
-    arguments.windows(2).any(|words| words[0] == "--bind" && of_app(&words[1]))
+/// The app that a sandbox is of, by its arguments, which have a directory of it below `apps`.
+/// Not by its name: it may not have become bubblewrap yet.
+fn app_of(pid: u32, apps: &Path) -> Option<AppId> {
+    let arguments = table::arguments(pid);
+    let mut binds = arguments.windows(2).filter(|words| words[0] == "--bind");
+    binds.find_map(|words| {
+        let place = Path::new(&words[1]).strip_prefix(apps).ok()?;
+        AppId::parse(place.iter().next()?.to_str()?).ok()
+    })
 }
 
 /// How the command of a sandbox has ended, from the file that bubblewrap wrote
@@ -227,22 +218,14 @@ fn read_signal(exit: Exit) -> Exit {
     }
 }
 
-/// The outermost process of each sandbox that works in this data directory, with its app.
-/// What a process inside writes into its own arguments counts for nothing.
+/// The outermost process of each sandbox that works in `apps`, with its app. What a process
+/// inside writes into its own arguments counts for nothing.
 #[must_use]
 pub fn sandboxes(apps: &Path, table: &[table::Entry]) -> Vec<(AppId, table::Entry)> {
-    let app = |entry: &table::Entry| {
-        let arguments = table::arguments(entry.pid);
-        let mut binds = arguments.windows(2).filter(|words| words[0] == "--bind");
-        binds.find_map(|words| {
-            let place = Path::new(&words[1]).strip_prefix(apps).ok()?;
-            AppId::parse(place.iter().next()?.to_str()?).ok()
-        })
-    };
     let found: HashMap<u32, (AppId, table::Entry)> = table
         .iter()
         .filter(|entry| !entry.has_ended())
-        .filter_map(|entry| Some((entry.pid, (app(entry)?, entry.clone()))))
+        .filter_map(|entry| Some((entry.pid, (app_of(entry.pid, apps)?, entry.clone()))))
         .collect();
     let parents: HashMap<u32, u32> = table.iter().map(|e| (e.pid, e.parent)).collect();
     let is_inside = |pid: u32| {
@@ -263,34 +246,25 @@ pub fn sweep(apps: &Path, known: &HashSet<u32>) -> usize {
     // One that is just being made may get its inner half between our look and its end,
     // and that half would live on alone.
     loop {
-        let mut strays = strays(apps, known);
-        strays.iter().for_each(Running::kill);
-        for stray in &mut strays {
-            stray.wait(until.saturating_duration_since(Instant::now()));
-        }
-        ended += strays.len();
-        if strays.is_empty() || Instant::now() >= until {
+        let mut strays = sandboxes(apps, &table::all());
+        strays.retain(|(_, outermost)| !known.contains(&outermost.pid));
+        let killed = kill_all(strays.iter().map(|(_, outermost)| outermost), until);
+        ended += killed;
+        if killed == 0 || Instant::now() >= until {
             return ended;
         }
     }
 }
 
-fn strays(apps: &Path, known: &HashSet<u32>) -> Vec<Running> {
-    let prefix = format!("{}/", apps.display());
-    let mut strays = Vec::new();
-    let table = table::all();
-    // By its arguments, not by its name: it may not have become bubblewrap yet.
-    for entry in table.iter().filter(|e| !e.has_ended()) {
-        if known.contains(&entry.pid) || known.contains(&entry.parent) {
-            continue;
-        }
-        let arguments = table::arguments(entry.pid);
-        let ours = arguments.windows(2).any(|w| w[0] == "--bind" && w[1].starts_with(&prefix));
-        if ours && let Some(process) = Running::adopt(entry.pid, entry.start_ticks) {
-            strays.push(process);
-        }
+/// Kills these processes, and waits for them to go. Answers how many of them there still were.
+pub fn kill_all<'a>(processes: impl Iterator<Item = &'a table::Entry>, until: Instant) -> usize {
+    let all = processes.filter_map(|entry| Running::adopt(entry.pid, entry.start_ticks));
+    let mut all: Vec<Running> = all.collect();
+    all.iter().for_each(Running::kill);
+    for process in &mut all {
+        process.wait(until.saturating_duration_since(Instant::now()));
     }
-    strays
+    all.len()
 }
 
 #[cfg(test)]

@@ -1,44 +1,26 @@
 //! Starts a release in a sandbox, where it has still to prove itself.
 
-use super::environment::for_app;
+use super::environment::surroundings;
 use super::instance::Instance;
-use super::ports::Ports;
-use super::tcp_sockets::listeners;
-use crate::disk::layout::Layout;
-use crate::journal::{HALF_APP_LOG, Journal};
+use super::tcp_sockets::{Socket, listeners};
+use super::tools::Tools;
+use crate::journal::HALF_APP_LOG;
 use crate::model::{DeployId, HostSocket};
-use crate::sandbox::bwrap::Sandbox;
+use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
-use crate::sandbox::host_watch::HostWatch;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
-use crate::store::{App, Process, Store};
+use crate::store::{App, Process};
 use std::path::Path;
-use std::sync::Arc;
 
 /// A release that was started and has not proved itself yet. Dropped, it ends:
 /// whatever stops a deploy leaves nothing running.
 #[derive(Debug)]
 pub struct Launched {
-    instance: Option<Instance>,
-    process: Process,
-}
-
-impl Launched {
+    /// Its process, still on probation. Taken out it lives on.
+    pub instance: Option<Instance>,
     /// What the database remembers of it.
-    pub const fn process(&self) -> &Process {
-        &self.process
-    }
-
-    /// Its process, still on probation.
-    pub const fn instance(&mut self) -> Option<&mut Instance> {
-        self.instance.as_mut()
-    }
-
-    /// Lets it live on.
-    pub fn keep(mut self) -> Option<Instance> {
-        self.instance.take()
-    }
+    pub process: Process,
 }
 
 impl Drop for Launched {
@@ -51,92 +33,59 @@ impl Drop for Launched {
     }
 }
 
-/// Starts releases.
-pub struct Launcher {
-    store: Arc<Store>,
-    journal: Arc<Journal>,
-    layout: Layout,
-    host: Arc<HostWatch>,
-    ports: Ports,
+/// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the
+/// environment opened at this moment.
+///
+/// # Errors
+/// The sentence that says why not: a value that does not open, a program that
+/// is gone, a release that is gone.
+pub fn launch(
+    tools: &Tools,
+    app: &App,
+    deploy: &DeployId,
+    release: &DeployId,
+) -> Result<Launched, String> {
+    let Tools { store, journal, layout, ports, .. } = tools;
+    let host = tools.host.wait()?;
+    let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
+    let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
+    let env = store.env_clear(&app.id).map_err(|e| e.to_string())?;
+    let log = journal.app_log_files(&app.id);
+    let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
+    let apps = store.shared_apps().map_err(|e| e.to_string())?;
+    let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
+    let port = ports.fresh(&taken.collect::<Vec<_>>());
+    let port = port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?;
+    let exits = layout.prepare_exits(&app.id);
+    exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
+    journal.note_app(&app.id, &mark(deploy));
+    let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
+        .bind(&layout.release(&app.id, release), "/app")
+        .bind(&layout.persistent(&app.id), "/data")
+        .port(port)
+        .log(HALF_APP_LOG)
+        .limits(Limits::of_app(app, host.memory))
+        .exit_to(layout.exit_file(&app.id, port));
+    let sandbox = with_sockets(sandbox, app, layout.apps().as_path())?;
+    let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
+    let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
+    let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
+    Ok(Launched { instance: Some(instance), process })
 }
 
-impl Launcher {
-    /// One that knows of no port yet that an app has.
-    #[must_use]
-    pub fn new(
-        store: &Arc<Store>,
-        journal: &Arc<Journal>,
-        layout: &Layout,
-        host: &Arc<HostWatch>,
-    ) -> Self {
-        let (store, journal) = (Arc::clone(store), Arc::clone(journal));
-        let (layout, host, ports) = (layout.clone(), Arc::clone(host), Ports::default());
-        Self { store, journal, layout, host, ports }
-    }
-
-    /// Takes note of a port that an app has, or had when the last server ended.
-    pub fn port_is_taken(&self, port: u16) {
-        self.ports.had(port);
-    }
-
-    /// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the
-    /// environment opened at this moment.
-    ///
-    /// # Errors
-    /// The sentence that says why not: a value that does not open, a program that
-    /// is gone, a release that is gone.
-    pub fn launch(
-        &self,
-        app: &App,
-        deploy: &DeployId,
-        release: &DeployId,
-    ) -> Result<Launched, String> {
-        let (layout, journal) = (&self.layout, &self.journal);
-        let host = self.host.wait()?;
-        let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
-        let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
-        let env = self.store.env_clear(&app.id).map_err(|e| e.to_string())?;
-        let log = journal.app_log_files(&app.id);
-        let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
-        let port = self.ports.fresh().map_err(|e| format!("{e}{}", self.who_has_ports(&host)))?;
-        let exits = layout.prepare_exits(&app.id);
-        exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
-        journal.note_app(&app.id, &mark(deploy));
-        let sandbox = for_app(&host, app.slot, &spec, env)
-            .bind(&layout.release(&app.id, release), "/app")
-            .bind(&layout.persistent(&app.id), "/data")
-            .port(port)
-            .log(HALF_APP_LOG)
-            .limits(Limits::of_app(app, host.memory))
-            .exit_to(layout.exit_file(&app.id, port));
-        let sandbox = with_sockets(sandbox, app, layout.apps().as_path())?;
-        let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
-        let process = Process {
-            deploy: deploy.clone(),
-            pid: instance.pid(),
-            start_ticks: instance.start_ticks(),
-            port,
-            ended: None,
-        };
-        Ok(Launched { instance: Some(instance), process })
-    }
-
-    /// Who has the most of the ports that apps are given, as the end of a sentence.
-    fn who_has_ports(&self, host: &Host) -> String {
-        let all = listeners();
-        let of = |app: &App| {
-            let uid = host.users.outside_uid(app.slot);
-            let theirs =
-                all.iter().filter(|l| RANGE.contains(&l.address.port()) && Some(l.uid) == uid);
-            theirs.count()
-        };
-        let most = self.store.apps().unwrap_or_default().into_iter().max_by_key(of);
-        match most.map(|app| (of(&app), app)) {
-            Some((count, app)) if count > 1 => {
-                format!("; the app {} listens at {count} of them: stop it", app.name.as_str())
-            }
-            _ => String::new(),
+/// Who has the most of the ports that apps are given, as the end of a sentence.
+fn who_has_ports(apps: &[App], host: &Host) -> String {
+    let all = listeners();
+    let of = |app: &App| {
+        let uid = host.users.outside_uid(app.slot);
+        let is_theirs = |l: &&Socket| RANGE.contains(&l.address.port()) && Some(l.uid) == uid;
+        all.iter().filter(is_theirs).count()
+    };
+    match apps.iter().map(|app| (of(app), app.name.as_str())).max() {
+        Some((count, name)) if count > 1 => {
+            format!("; the app {name} listens at {count} of them: stop it")
         }
+        _ => String::new(),
     }
 }
 

@@ -6,43 +6,21 @@
 //! It would be asked in the owner's place, the admin token included. So it is ended with all its
 //! processes, and stays stopped until its owner has seen to it.
 
-use super::instance::sandboxes;
-use super::tcp_sockets::{Listener, listeners, sockets_of};
+use super::instance::{KILLED, kill_all, sandboxes};
+use super::tcp_sockets::{Socket, listeners, sockets_of};
 use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
-use crate::proc::{Running, table};
+use crate::proc::table;
 use crate::store::Store;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
-/// How long killed processes may take to go.
-const KILLED: Duration = Duration::from_secs(5);
-
-/// Takes ports back while the server runs.
-pub struct PortGuard {
-    /// Where apps are.
-    pub apps: PathBuf,
-    /// Where it is noted that one stays stopped.
-    pub store: Arc<Store>,
-    /// Where its owner reads why.
-    pub journal: Arc<Journal>,
-}
-
-impl std::fmt::Debug for PortGuard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PortGuard").field("apps", &self.apps).finish_non_exhaustive()
-    }
-}
-
-impl PortGuard {
-    /// Ends the apps that have a port of ours, at whatever address. Answers whether there were any.
-    pub fn take_back(&self, port: u16) -> bool {
-        // Noted before they end: the supervisor would start them again.
-        let note = |app: &AppId| keep_stopped(&self.store, &self.journal, app, port);
-        !end_holders(&self.apps, port, &note).is_empty()
-    }
+/// Ends the apps that have a port of ours while the server runs, at whatever address. Answers
+/// whether there were any.
+pub fn take_back(store: &Store, journal: &Journal, apps: &Path, port: u16) -> bool {
+    // Noted before they end: the supervisor would start them again.
+    !end_holders(apps, port, &|app| keep_stopped(store, journal, app, port)).is_empty()
 }
 
 /// Keeps an app stopped that had taken a port of the server's, and says so in its log and ours.
@@ -83,12 +61,7 @@ pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId
             continue;
         }
         before(&app);
-        let all = tree.iter().chain([&root]);
-        let all: Vec<_> = all.filter_map(|e| Running::adopt(e.pid, e.start_ticks)).collect();
-        all.iter().for_each(Running::kill);
-        for mut process in all {
-            process.wait(until.saturating_duration_since(Instant::now()));
-        }
+        kill_all(tree.iter().chain([&root]), until);
         guilty.push(app);
     }
     guilty
@@ -96,7 +69,7 @@ pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId
 
 /// Whether a process has one of these sockets open. Of one that lets nobody look, as all of an
 /// app's do that has a user of its own, its user decides, unless the socket was `seen` elsewhere.
-fn holds(process: &table::Entry, sockets: &[Listener], seen: &HashSet<u64>) -> bool {
+fn holds(process: &table::Entry, sockets: &[Socket], seen: &HashSet<u64>) -> bool {
     match sockets_of(process.pid) {
         Ok(open) => sockets.iter().any(|socket| open.contains(&socket.inode)),
         Err(_) => {

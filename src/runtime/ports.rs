@@ -3,52 +3,34 @@
 use crate::sandbox::port_range::RANGE;
 use crate::sync::lock;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Mutex;
 
-/// Ports that are not given out again so soon: a client may still be talking to
-/// the app that had one.
-const RECENT: usize = 1000;
-
-/// Gives out ports.
+/// Gives out ports, one after the other: none comes again so soon, when a client may still be
+/// talking to the app that had it. Holds where it looks for the next one.
 #[derive(Debug, Default)]
-pub struct Ports {
-    recent: Mutex<VecDeque<u16>>,
-}
+pub struct Ports(Mutex<Option<u16>>);
 
 impl Ports {
-    /// Takes note of a port that an app has, or had when the last server ended.
-    pub fn had(&self, port: u16) {
-        note(&mut lock(&self.recent), port);
-    }
-
-    /// A port that nobody uses now and none of our apps had lately.
+    /// A port that nobody uses now, and none of those that apps have or had when they ended.
     ///
     /// # Errors
     /// When there is none, or the system gives no random number.
-    pub fn fresh(&self) -> io::Result<u16> {
-        let mut recent = lock(&self.recent);
+    pub fn fresh(&self, of_apps: &[u16]) -> io::Result<u16> {
+        let mut next = lock(&self.0);
         let mut random = [0; 2];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        // From a random place on, since another server on this machine may look too.
+        // At first from a random place on, since another server on this machine may look too.
         let size = RANGE.end - RANGE.start;
-        let first = u16::from_ne_bytes(random) % size;
+        let first = next.unwrap_or(u16::from_ne_bytes(random) % size);
         let port = (0..size)
             .map(|n| RANGE.start + (first + n) % size)
-            .find(|port| !recent.contains(port) && is_free(*port))
+            .find(|port| !of_apps.contains(port) && is_free(*port))
             .ok_or_else(|| io::Error::other("no port from 20000 to 29999 is free"))?;
-        note(&mut recent, port);
+        *next = Some(port + 1 - RANGE.start);
         Ok(port)
     }
-}
-
-fn note(recent: &mut VecDeque<u16>, port: u16) {
-    if recent.len() == RECENT {
-        recent.pop_front();
-    }
-    recent.push_back(port);
 }
 
 /// Whether nobody has the port on any address, IPv4 or IPv6. Bound, not listened
@@ -78,9 +60,11 @@ mod tests {
         let ports = Ports::default();
         let mut seen = HashSet::new();
         for _ in 0..50 {
-            let port = ports.fresh().unwrap();
+            let port = ports.fresh(&[]).unwrap();
             assert!(RANGE.contains(&port) && seen.insert(port), "{port}");
         }
+        let of_apps: Vec<u16> = RANGE.filter(|port| *port != 25_000).collect();
+        assert!(ports.fresh(&of_apps).is_ok_and(|port| port == 25_000) || !is_free(25_000));
     }
 
     #[test]

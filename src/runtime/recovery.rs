@@ -1,80 +1,62 @@
 //! What a server finds of the one before it: the apps that kept running.
 
-use super::draining::Draining;
 use super::instance::{Instance, noted_exit, sweep};
-use super::launch::Launcher;
-use crate::disk::layout::Layout;
-use crate::journal::Journal;
+use super::supervisor::Supervisor;
+use super::tools::{Message, Tools};
 use crate::model::AppId;
-use crate::router::{Router, Target};
-use crate::store::{DrainingProcess, Store, StoreError};
+use crate::router::Target;
+use crate::store::StoreError;
 use std::collections::HashSet;
-
-/// What was found.
-pub struct Found {
-    /// Live apps, where they listen, and their processes.
-    pub live: Vec<(AppId, u16, Instance)>,
-    /// Those that were replaced and may finish their answers.
-    pub draining: Draining,
-}
+use std::sync::Arc;
 
 /// Finds the apps that kept running, notes the ends of the others, and ends what
 /// belongs to nobody: a release that was being checked when the server was killed.
+/// The supervisor is then to look at all of them.
 ///
 /// # Errors
 /// When the database does not answer.
-pub fn recover(
-    store: &Store,
-    journal: &Journal,
-    layout: &Layout,
-    router: &Router,
-    launcher: &Launcher,
-) -> Result<Found, StoreError> {
-    let draining = recover_draining(store, layout, launcher)?;
-    let mut found = Found { live: Vec::new(), draining };
-    for app in store.apps()? {
-        app.process.iter().for_each(|process| launcher.port_is_taken(process.port));
-        let process = app.process.filter(|p| p.ended.is_none());
-        layout.discard_exits(&app.id, process.as_ref().map(|p| p.port));
-        let Some(process) = process else { continue };
-        let exit_file = layout.exit_file(&app.id, process.port);
-        if let Some(instance) =
-            Instance::adopt(process.pid, process.start_ticks, &app.id, exit_file.clone())
-        {
-            log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-            found.live.push((app.id, process.port, instance));
-        } else {
-            // Before anything is started, which could get the port.
-            router.point(&app.id, &Target::Down);
-            let exit = noted_exit(&exit_file);
-            store.process_ended(&app.id, process.pid, &exit.to_string())?;
-            journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));
-            layout.discard_exits(&app.id, None);
+pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
+    let Tools { store, journal, layout, router, board, mailbox, .. } = &**tools;
+    let mut supervisor = Supervisor::new(Arc::clone(tools));
+    let mut known = HashSet::new();
+    let mut adopt = |process: (u32, u64), app: &AppId, port| {
+        let exit_file = layout.exit_file(app, port);
+        let found = Instance::adopt(process, app, &layout.apps(), exit_file);
+        known.extend(found.as_ref().map(Instance::pid));
+        found
+    };
+    for process in store.draining()? {
+        let (pid, start_ticks) = (process.pid, process.start_ticks);
+        match adopt((pid, start_ticks), &process.app, process.port) {
+            Some(instance) => supervisor.draining.replace(process.app, instance, process.port),
+            None => store.drained(pid, start_ticks)?,
         }
     }
-    let live = found.live.iter().map(|(_, _, instance)| instance.pid());
-    let known: HashSet<u32> = live.chain(found.draining.pids()).collect();
+    for app in store.apps()? {
+        let process = app.process.filter(|p| p.ended.is_none());
+        layout.discard_exits(&app.id, process.as_ref().map(|p| p.port));
+        let found = process.as_ref().and_then(|p| adopt((p.pid, p.start_ticks), &app.id, p.port));
+        match (process, found) {
+            (Some(process), Some(instance)) => {
+                log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
+                supervisor.runs(app.id.clone(), instance, process.port);
+            }
+            (Some(process), None) => {
+                // Before anything is started, which could get the port.
+                router.point(&app.id, &Target::Down);
+                let exit = noted_exit(&layout.exit_file(&app.id, process.port));
+                store.process_ended(&app.id, process.pid, &exit.to_string())?;
+                journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));
+                layout.discard_exits(&app.id, None);
+                board.to_start(&app.id);
+            }
+            (None, _) => board.to_start(&app.id),
+        }
+        mailbox.send(Message::Look(app.id));
+    }
     let strays = sweep(&layout.apps(), &known);
     if strays > 0 {
         log::warn!("ended {strays} processes that the last server had not finished starting");
     }
-    Ok(found)
-}
-
-/// Finds the processes that were replaced and still answer a client.
-fn recover_draining(
-    store: &Store,
-    layout: &Layout,
-    launcher: &Launcher,
-) -> Result<Draining, StoreError> {
-    let mut draining = Draining::default();
-    for DrainingProcess { app, pid, start_ticks, port } in store.draining()? {
-        launcher.port_is_taken(port);
-        let exit_file = layout.exit_file(&app, port);
-        match Instance::adopt(pid, start_ticks, &app, exit_file) {
-            Some(instance) => draining.replace(app, instance, port),
-            None => store.drained(pid, start_ticks)?,
-        }
-    }
-    Ok(draining)
+    Ok(supervisor)
 }

@@ -52,8 +52,8 @@ struct Known {
     phase: Phase,
     /// Since when its process runs, if it was started from here.
     since: Option<Instant>,
-    /// The second end, or a later one, before it was stable.
-    loops: bool,
+    /// The pause before it was started again, or will be.
+    pause: Option<Duration>,
     restarts: u32,
     last_exit: Option<String>,
     /// Why it could not be started, if that was so.
@@ -62,9 +62,19 @@ struct Known {
 }
 
 impl Known {
+    /// Whether it ended twice or more before it was stable.
     fn loops(&self) -> bool {
         let is_stable = |since: Instant| self.phase != Phase::Down && since.elapsed() >= STABLE;
-        self.loops && !self.since.is_some_and(is_stable)
+        self.pause > Some(FIRST_PAUSE) && !self.since.is_some_and(is_stable)
+    }
+
+    /// It is started again after a pause.
+    fn down(&mut self, lived: Duration) -> Backoff {
+        let backoff = Backoff::after(self.pause, lived);
+        let pause = i64::try_from(backoff.pause.as_millis()).unwrap_or(i64::MAX);
+        self.next_start_at = Some(unix_millis().saturating_add(pause));
+        (self.phase, self.pause) = (Phase::Down, Some(backoff.pause));
+        backoff
     }
 
     /// The status of an app that the database has as this.
@@ -116,20 +126,20 @@ impl StatusBoard {
         self.change(app, |known| known.phase = Phase::Settled);
     }
 
-    /// Its process has ended by itself.
-    pub fn ended(&self, app: &AppId, how: &str, backoff: Backoff) {
+    /// Its process has ended by itself after this time. Answers when it is started again.
+    pub fn ended(&self, app: &AppId, how: &str, lived: Duration) -> Backoff {
         self.change(app, |known| {
             known.last_exit = Some(how.to_owned());
-            known.down(backoff);
-        });
+            known.down(lived)
+        })
     }
 
-    /// It could not be started.
-    pub fn not_started(&self, app: &AppId, why: &str, backoff: Backoff) {
+    /// It could not be started. Answers when that is tried again.
+    pub fn not_started(&self, app: &AppId, why: &str) -> Backoff {
         self.change(app, |known| {
             known.not_started = Some(format!("it could not be started: {why}"));
-            known.down(backoff);
-        });
+            known.down(Duration::ZERO)
+        })
     }
 
     /// An app as it is now.
@@ -158,20 +168,12 @@ impl StatusBoard {
         app.wanted == Wanted::Running && app.live_deploy.is_some() && (app.is_static || is_up)
     }
 
-    fn change(&self, app: &AppId, change: impl FnOnce(&mut Known)) {
-        change(lock(&self.0).entry(app.clone()).or_default());
+    fn change<T>(&self, app: &AppId, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(lock(&self.0).entry(app.clone()).or_default())
     }
 
     fn known(&self, app: &AppId) -> Known {
         lock(&self.0).get(app).cloned().unwrap_or_default()
-    }
-}
-
-impl Known {
-    fn down(&mut self, backoff: Backoff) {
-        let pause = i64::try_from(backoff.pause.as_millis()).unwrap_or(i64::MAX);
-        self.next_start_at = Some(unix_millis().saturating_add(pause));
-        (self.phase, self.loops) = (Phase::Down, backoff.loops);
     }
 }
 
@@ -180,31 +182,24 @@ impl Known {
 pub struct Backoff {
     /// How long to wait.
     pub pause: Duration,
-    /// Whether it ends again and again.
-    pub loops: bool,
+    /// What ends the line about it; none when there is to be no line: one a minute for weeks
+    /// would bury what matters.
+    pub line_ending: Option<&'static str>,
 }
 
 impl Backoff {
     /// For one that lived this long, by the monotonic clock, after the pause before.
-    #[must_use]
-    pub fn after(before: Option<Duration>, lived: Duration) -> Self {
-        match before {
-            Some(pause) if lived < STABLE => {
-                Self { pause: (pause * 2).min(LONGEST_PAUSE), loops: true }
-            }
-            _ => Self { pause: FIRST_PAUSE, loops: false },
-        }
-    }
-
-    /// What ends the line about it; none when there is to be no line: one a minute for weeks
-    /// would bury what matters.
-    #[must_use]
-    pub fn line_ending(self, before: Option<Duration>) -> Option<&'static str> {
-        match self.pause == LONGEST_PAUSE {
+    fn after(before: Option<Duration>, lived: Duration) -> Self {
+        let pause = match before {
+            Some(pause) if lived < STABLE => (pause * 2).min(LONGEST_PAUSE),
+            _ => FIRST_PAUSE,
+        };
+        let line_ending = match pause == LONGEST_PAUSE {
             false => Some(""),
             true if before == Some(LONGEST_PAUSE) => None,
             true => Some(" From now on it is tried every minute without a line here."),
-        }
+        };
+        Self { pause, line_ending }
     }
 }
 
@@ -219,23 +214,18 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..9 {
             let next = Backoff::after(pause, seconds(59));
-            assert_eq!(next.loops, pause.is_some());
+            assert_eq!(next.pause > FIRST_PAUSE, pause.is_some());
             pauses.push(next.pause.as_secs());
             pause = Some(next.pause);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        let line = |before: u64, lived| {
-            let before = Some(seconds(before));
-            Backoff::after(before, seconds(lived)).line_ending(before)
-        };
+        let line =
+            |before, lived| Backoff::after(Some(seconds(before)), seconds(lived)).line_ending;
         assert_eq!(line(16, 0), Some(""));
         assert!(line(32, 0).unwrap().contains("without a line"));
         assert_eq!(line(60, 0), None);
         assert_eq!(line(60, 60), Some(""), "it was stable");
-        assert_eq!(
-            Backoff::after(pause, seconds(60)),
-            Backoff { pause: FIRST_PAUSE, loops: false }
-        );
+        assert_eq!(Backoff::after(pause, seconds(60)).pause, FIRST_PAUSE);
         assert_eq!(Backoff::after(None, seconds(0)).pause, FIRST_PAUSE);
     }
 
@@ -246,11 +236,8 @@ mod tests {
         let (running, ended) = (AppStatus::Running, AppStatus::Crashed);
         let is = |status| board.known(&app).refine(status);
         assert_eq!((is(running), is(ended)), (running, ended), "nothing is known");
-        let mut before = None;
         for (down, up) in [(ended, running), (AppStatus::CrashLooping, AppStatus::CrashLooping)] {
-            let backoff = Backoff::after(before, Duration::ZERO);
-            before = Some(backoff.pause);
-            board.ended(&app, "exit code 1", backoff);
+            board.ended(&app, "exit code 1", Duration::ZERO);
             assert_eq!((is(running), is(ended)), (down, down));
             board.started(&app);
             let arriving = if up == running { AppStatus::Starting } else { up };

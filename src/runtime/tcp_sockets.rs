@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// A socket that waits for connections.
+/// A socket of the machine's network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Its address and port.
+pub struct Socket {
+    /// Its own address and port.
     pub address: SocketAddr,
     /// Whose it is.
     pub uid: u32,
@@ -18,23 +18,19 @@ pub struct Listener {
     pub inode: u64,
 }
 
-impl Listener {
+impl Socket {
     /// Whether a connection to 127.0.0.1 reaches it.
     #[must_use]
     pub fn is_on_loopback(&self) -> bool {
-        match self.address.ip() {
-            IpAddr::V4(v4) => v4.is_unspecified() || v4 == Ipv4Addr::LOCALHOST,
-            IpAddr::V6(v6) => {
-                v6.is_unspecified() || v6.to_ipv4_mapped() == Some(Ipv4Addr::LOCALHOST)
-            }
-        }
+        let ip = self.address.ip().to_canonical();
+        ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST
     }
 }
 
-/// Every listening TCP socket of the machine's network.
+/// Every listening TCP socket.
 #[must_use]
-pub fn listeners() -> Vec<Listener> {
-    sockets(|state| state == "0A")
+pub fn listeners() -> Vec<Socket> {
+    sockets("0A").unwrap_or_default()
 }
 
 /// The local ports of all TCP connections that are open (state 01, ESTABLISHED), which
@@ -43,58 +39,44 @@ pub fn listeners() -> Vec<Listener> {
 /// # Errors
 /// When the kernel does not tell.
 pub fn busy_ports() -> io::Result<HashSet<u16>> {
-    let mut ports = HashSet::new();
+    Ok(sockets("01")?.iter().map(|socket| socket.address.port()).collect())
+}
+
+/// The TCP sockets in this state.
+fn sockets(state: &str) -> io::Result<Vec<Socket>> {
+    let mut all = Vec::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         match fs::read_to_string(table) {
-            Ok(text) => ports.extend(text.lines().skip(1).filter_map(busy_port)),
+            Ok(text) => all.extend(text.lines().skip(1).filter_map(|line| read_line(line, state))),
             // A machine without IPv6.
             Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(ports)
+    Ok(all)
 }
 
-fn busy_port(line: &str) -> Option<u16> {
+/// A line of `/proc/net/tcp` (proc_pid_net(5)), if the socket is in this state: the address is
+/// in hex, in words of this machine's byte order; the fourth field is the state (0A is LISTEN),
+/// the eighth the uid, the tenth the inode.
+fn read_line(line: &str, state: &str) -> Option<Socket> {
     let mut fields = line.split_ascii_whitespace().skip(1);
-    let (local, state) = (fields.next()?, fields.nth(1)?);
-    if state != "01" {
+    let (address, port) = fields.next()?.split_once(':')?;
+    if fields.nth(1)? != state {
         return None;
     }
-    u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
-}
-
-/// The TCP sockets whose state is wanted.
-fn sockets(wanted: fn(&str) -> bool) -> Vec<Listener> {
-    let mut all = Vec::new();
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let text = fs::read_to_string(table).unwrap_or_default();
-        all.extend(text.lines().skip(1).filter_map(|line| read_line(line, wanted)));
-    }
-    all
-}
-
-/// A line of `/proc/net/tcp` (proc_pid_net(5)): the address is in hex, in words of
-/// this machine's byte order; state 0A is LISTEN; the eighth field is the uid, the tenth
-/// the inode.
-fn read_line(line: &str, wanted: fn(&str) -> bool) -> Option<Listener> {
-    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-    if !wanted(fields.get(3)?) {
-        return None;
-    }
-    let (address, port) = fields.get(1)?.split_once(':')?;
-    let mut bytes = Vec::with_capacity(16);
-    for word in address.as_bytes().chunks(8) {
+    let words = address.as_bytes().chunks(8).map(|word| {
         let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-        bytes.extend_from_slice(&word.to_ne_bytes());
-    }
+        Some(word.to_ne_bytes())
+    });
+    let bytes = words.collect::<Option<Vec<_>>>()?.concat();
     let ip = match <[u8; 4]>::try_from(bytes.as_slice()) {
         Ok(v4) => IpAddr::from(v4),
         Err(_) => IpAddr::from(<[u8; 16]>::try_from(bytes.as_slice()).ok()?),
     };
     let port = u16::from_str_radix(port, 16).ok()?;
-    let (uid, inode) = (fields.get(7)?.parse().ok()?, fields.get(9)?.parse().ok()?);
-    Some(Listener { address: SocketAddr::new(ip, port), uid, inode })
+    let (uid, inode) = (fields.nth(3)?.parse().ok()?, fields.nth(1)?.parse().ok()?);
+    Some(Socket { address: SocketAddr::new(ip, port), uid, inode })
 }
 
 /// The listening sockets that these processes hold. Where they run as a `uid` that is
@@ -105,9 +87,9 @@ pub fn held_by(
     processes: &[Entry],
     uid: Option<u32>,
     port: u16,
-    listeners: &[Listener],
-) -> Vec<Listener> {
-    let of_the_user = |l: &Listener| {
+    listeners: &[Socket],
+) -> Vec<Socket> {
+    let of_the_user = |l: &Socket| {
         uid == Some(l.uid) && (l.address.port() == port || !RANGE.contains(&l.address.port()))
     };
     let (mut inodes, mut closed) = (HashSet::new(), false);
@@ -117,7 +99,7 @@ pub fn held_by(
             Err(error) => closed |= error.kind() == io::ErrorKind::PermissionDenied,
         }
     }
-    let theirs = |l: &&Listener| inodes.contains(&l.inode) || (closed && of_the_user(l));
+    let theirs = |l: &&Socket| inodes.contains(&l.inode) || (closed && of_the_user(l));
     listeners.iter().filter(theirs).cloned().collect()
 }
 
@@ -157,16 +139,18 @@ mod tests {
             assert!(held_by(&me, None, 0, &all).contains(found));
             assert!(!held_by(&[], None, 0, &all).contains(found));
         }
-        let listens = |state: &str| state == "0A";
-        assert_eq!(read_line("0: 0100007F:1F90 00000000:0000 01 0 0 0 0 0 0 7", listens), None);
-        assert_eq!(read_line("garbage", |_| true), None);
+        let line = "0: 0100007F:1F90 00000000:0000 01 0:0 0:0 0 5 0 7 1";
+        assert_eq!(read_line(line, "0A"), None);
+        let found = read_line(line, "01").unwrap();
+        assert_eq!((found.address.port(), found.uid, found.inode), (8080, 5, 7));
+        assert_eq!(read_line("garbage", "0A"), None);
     }
 
     #[test]
     fn a_port_is_busy_while_somebody_is_connected_even_if_nobody_accepts() {
         for (address, client) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
             let [ip, client] = [address, client].map(|ip| ip.parse::<IpAddr>().unwrap());
-            let port = Ports::default().fresh().unwrap();
+            let port = Ports::default().fresh(&[]).unwrap();
             let listener = TcpListener::bind((ip, port)).unwrap();
             assert!(!busy_ports().unwrap().contains(&port), "{address}: nobody is connected");
             let client = TcpStream::connect((client, port)).unwrap();

@@ -1,7 +1,7 @@
 //! What live sessions need to know of apps and deploys, answered from the database.
 
 use crate::api::DeployView;
-use crate::deploy::Deployer;
+use crate::deploy::{Deployer, host_names::urls};
 use crate::journal::Redactor;
 use crate::live::Facts;
 use crate::model::{AppId, AppStatus, DeployId, UnixMillis};
@@ -56,9 +56,9 @@ impl Facts for FromStore {
         let apps = log_error(self.store.shared_apps()).unwrap_or_default();
         let states = apps.iter().map(|app| {
             // A process that was started anew answers elsewhere, with the same status.
-            let url = self.deployer.urls(app).into_iter().next();
+            let url = urls(&self.deployer.tools.router, app).into_iter().next();
             let status_board::AppState { status, restarts, next_start_at, .. } =
-                self.deployer.state(app);
+                self.deployer.tools.board.state(app);
             let (id, last_deploy_id) = (&app.id, app.last_deploy.as_ref());
             AppState { id, status, restarts, next_start_at, url, last_deploy_id }
         });

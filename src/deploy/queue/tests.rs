@@ -1,6 +1,7 @@
 //! Which deploy begins, which one builds, and what ends them.
 
 use super::*;
+use crate::model::AppId;
 use std::thread;
 
 fn app(name: &str) -> AppId {
@@ -18,7 +19,7 @@ fn request(name: &str, is_rollback: bool) -> Queued {
 /// Begins the first of these apps that is free.
 fn begin(queue: &Queue, cancel: &Cancel, apps: &[&str]) -> Option<String> {
     let requests = || Ok::<_, ()>(apps.iter().map(|name| request(name, false)).collect());
-    queue.begin(cancel, requests).unwrap().map(|begun| begun.app.to_string())
+    queue.state().begin(cancel, requests).unwrap().map(|begun| begun.app.to_string())
 }
 
 #[test]
@@ -45,7 +46,7 @@ fn once_closed_nothing_begins_and_nobody_waits() {
     assert!(first.is_cancelled() && queue.is_closed());
     assert_eq!(queue.why_closed(), Some("the server stops"));
     assert!(begin(&queue, &second, &["bbbbbbbbbb"]).is_none());
-    queue.wait(0, Duration::from_secs(600));
+    assert!(queue.next(&second, || Ok::<_, ()>(Vec::new())).unwrap().is_none());
     queue.insist(Duration::from_secs(600), || false);
     assert!(!queue.wait_for_garbage(Duration::from_secs(600)));
     drop(turn);
@@ -69,12 +70,16 @@ fn two_deploys_of_one_app_never_run_at_once_and_those_of_others_do() {
     assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("aaaaaaaaaa"));
     assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("bbbbbbbbbb"));
     assert_eq!(begin(&queue, &cancel, &waiting), None);
-    let seen = queue.state().wakes;
-    queue.end(&deploy("aaaaaaaaaa"));
-    queue.wait(seen, Duration::from_secs(600));
-    assert_eq!(begin(&queue, &cancel, &waiting).as_deref(), Some("aaaaaaaaaa"));
-    assert_eq!(queue.begin(&cancel, || Err("the database")).err(), Some("the database"));
-    assert!(queue.begin(&cancel, || Ok::<_, ()>(Vec::new())).unwrap().is_none());
+    thread::scope(|scope| {
+        let next = scope.spawn(|| {
+            let requests = || Ok::<_, ()>(waiting.map(|name| request(name, false)).to_vec());
+            queue.next(&cancel, requests).unwrap().unwrap()
+        });
+        queue.end(&deploy("aaaaaaaaaa"));
+        assert_eq!(next.join().unwrap().app, app("aaaaaaaaaa"));
+    });
+    assert_eq!(queue.state().begin(&cancel, || Err("the database")).err(), Some("the database"));
+    assert!(queue.state().begin(&cancel, || Ok::<_, ()>(Vec::new())).unwrap().is_none());
 }
 
 #[test]
@@ -84,11 +89,11 @@ fn a_rollback_waits_for_no_other_apps_build() {
         assert!(begin(&queue, &cancel, &[name]).is_some());
     }
     let waiting = || Ok::<_, ()>(vec![request("eeeeeeeeee", false), request("ffffffffff", true)]);
-    let begun = queue.begin(&cancel, waiting).unwrap().unwrap();
+    let begun = queue.state().begin(&cancel, waiting).unwrap().unwrap();
     assert_eq!(begun.app, app("ffffffffff"));
-    assert!(queue.begin(&cancel, waiting).unwrap().is_none());
+    assert!(queue.state().begin(&cancel, waiting).unwrap().is_none());
     queue.end(&deploy("aaaaaaaaaa"));
-    assert_eq!(queue.begin(&cancel, waiting).unwrap().unwrap().app, app("eeeeeeeeee"));
+    assert_eq!(queue.state().begin(&cancel, waiting).unwrap().unwrap().app, app("eeeeeeeeee"));
 }
 
 /// Waits until so many wait for their turn.
@@ -170,19 +175,4 @@ fn the_next_build_has_its_place_before_what_comes() {
     queue.set_turn(queue.state(), &deploy("bbbbbbbbbb"), Turn::Taken);
     queue.end(&deploy("aaaaaaaaaa"));
     assert!(begin(&queue, &cancel, &["eeeeeeeeee"]).is_some());
-}
-
-#[test]
-fn a_removal_is_finished_only_after_the_apps_deploy() {
-    let (queue, cancel) = (Queue::default(), Cancel::new().unwrap());
-    assert!(begin(&queue, &cancel, &["aaaaaaaaaa"]).is_some());
-    for name in ["aaaaaaaaaa", "bbbbbbbbbb"] {
-        queue.remove_later(Removal { app: app(name), keep_data: false, deploys: Vec::new() });
-    }
-    assert!(queue.wait_for_garbage(Duration::from_secs(600)));
-    let free: Vec<_> = queue.removals().into_iter().map(|r| r.app).collect();
-    assert_eq!(free, [app("bbbbbbbbbb")]);
-    queue.end(&deploy("aaaaaaaaaa"));
-    assert!(queue.wait_for_garbage(Duration::from_secs(600)));
-    assert_eq!(queue.removals().len(), 1);
 }

@@ -49,13 +49,13 @@ struct Try {
 }
 
 fn visit() -> Visit {
-    Visit { scheme: "https", host: "shop.example.com".to_owned() }
+    Visit { scheme: "https".to_owned(), host: "shop.example.com".to_owned() }
 }
 
 /// Starts `address port answers` with `PORT` in the place of the port, and checks it.
 fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
     let (host, _dir) = host();
-    let port = Ports::default().fresh().unwrap();
+    let port = Ports::default().fresh(&[]).unwrap();
     let sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
@@ -140,7 +140,7 @@ fn it_is_asked_as_a_visitor_would() {
                      good = all(line in lines for line in os.environ['LINES'].split('|'))\n    \
                      c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\n' if good else b'HTTP/1.1 500 No\\r\\n\\r\\n'); c.close()\n";
     let (host, _dir) = host();
-    let port = Ports::default().fresh().unwrap();
+    let port = Ports::default().fresh(&[]).unwrap();
     let lines = "GET / HTTP/1.1|Host: shop.example.com|X-Forwarded-Host: shop.example.com|\
                  X-Forwarded-Proto: https|X-Forwarded-For: 127.0.0.1|X-Real-Ip: 127.0.0.1";
     let sandbox = Sandbox::new(&host, Purpose::Run, 6)

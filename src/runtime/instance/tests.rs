@@ -42,7 +42,8 @@ impl Fixture {
     }
 
     fn adopt(&self, instance: &Instance) -> Option<Instance> {
-        Instance::adopt(instance.pid(), instance.start_ticks(), &app(), self.exit_file())
+        let process = (instance.pid(), instance.start_ticks());
+        Instance::adopt(process, &app(), &self.apps(), self.exit_file())
     }
 
     fn start(&self, command: &str) -> Instance {
@@ -171,7 +172,8 @@ fn only_a_sandbox_of_the_same_app_is_adopted() {
     place.says("up");
     let (pid, ticks) = (instance.pid(), instance.start_ticks());
     let adopt = |pid, ticks, app| {
-        Instance::adopt(pid, ticks, &AppId::parse(app).unwrap(), place.exit_file()).is_some()
+        let app = AppId::parse(app).unwrap();
+        Instance::adopt((pid, ticks), &app, &place.apps(), place.exit_file()).is_some()
     };
     assert!(adopt(pid, ticks, "aaaaaaaaaa"));
     assert!(!adopt(pid, ticks + 1, "aaaaaaaaaa"), "the pid was used again");

@@ -1,0 +1,74 @@
+//! What the supervisor and deploys work with, and how the supervisor is told of changes.
+
+use super::instance::Instance;
+use super::ports::Ports;
+use super::status_board::StatusBoard;
+use crate::disk::layout::Layout;
+use crate::journal::Journal;
+use crate::model::AppId;
+use crate::router::Router;
+use crate::sandbox::host_watch::HostWatch;
+use crate::store::{Process, Store};
+use crate::sync::{EventFd, lock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+/// What the supervisor and deploys work with.
+pub struct Tools {
+    /// What its owner wants of each app, and what runs.
+    pub store: Arc<Store>,
+    /// The logs of apps and deploys.
+    pub journal: Arc<Journal>,
+    /// Their files.
+    pub layout: Layout,
+    /// What leads requests to apps.
+    pub router: Router,
+    /// What is known of the host.
+    pub host: HostWatch,
+    /// What gives out their ports.
+    pub ports: Ports,
+    /// Where the supervisor says what it does.
+    pub board: StatusBoard,
+    /// Where it is told what to do.
+    pub mailbox: Mailbox,
+}
+
+/// What the supervisor is told.
+pub enum Message {
+    /// A new release is live, in this process or without one; the one before it shall end.
+    TakeOver(AppId, Option<(Process, Box<Instance>)>),
+    /// What the owner wants may have changed.
+    Look(AppId),
+    /// The app is being removed.
+    Forget(AppId),
+    /// The server stops; apps stay.
+    Shutdown,
+}
+
+/// What the supervisor was told and has not heard yet.
+pub struct Mailbox {
+    messages: Mutex<VecDeque<Message>>,
+    /// Signalled with each of them.
+    pub wake_up: EventFd,
+}
+
+impl Mailbox {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { messages: Mutex::default(), wake_up: EventFd::new()? })
+    }
+
+    /// Sends a message. After the supervisor has gone it is lost, as is the server.
+    pub fn send(&self, message: Message) {
+        lock(&self.messages).push_back(message);
+        self.wake_up.signal();
+    }
+
+    /// The next message, if there is one.
+    pub fn take(&self) -> Option<Message> {
+        lock(&self.messages).pop_front()
+    }
+}
