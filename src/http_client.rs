@@ -50,7 +50,7 @@ impl Patience<'_> {
 ///
 /// # Errors
 /// When nobody listens there, or nobody takes the connection in time.
-pub fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream> {
+fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(socket)?;
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

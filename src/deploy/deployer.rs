@@ -10,8 +10,10 @@ use super::worker::Worker;
 use crate::data_dir::DataDir;
 use crate::disk::layout::{Layout, apps_in};
 use crate::journal::Journal;
-use crate::model::{AppId, AppName, AppStatus, DeployId, DeployStatus, Domain, Trigger, Wanted};
-use crate::router::{Router, RouterState, Settings, Target};
+use crate::model::{
+    AppId, AppName, AppStatus, DeployId, DeployStatus, Domain, Routing, Trigger, Wanted,
+};
+use crate::router::{Router, RouterState, Target};
 use crate::runtime::launch::Launcher;
 use crate::runtime::port_guard::PortGuard;
 use crate::runtime::recovery::recover;
@@ -62,7 +64,7 @@ impl Deployer {
         store: Arc<Store>,
         journal: Arc<Journal>,
         data: DataDir,
-        (own_port, routing): (u16, Option<Settings>),
+        (own_port, routing): (u16, Routing),
     ) -> Result<Arc<Self>, DeployError> {
         let io = |what| move |error| DeployError::Io(what, error);
         let layout = Layout::new(data.clone());
@@ -407,7 +409,7 @@ impl Deployer {
 /// Starts the router with the apps as the database has them, before anything is ended: what a
 /// killed server had switched to, but not noted, is about to be.
 fn start_router(
-    settings: Option<Settings>,
+    routing: Routing,
     data: &DataDir,
     store: &Arc<Store>,
     journal: &Arc<Journal>,
@@ -418,7 +420,7 @@ fn start_router(
     let guard = Arc::new(PortGuard { apps: apps_in(data), store, journal });
     let for_router = Arc::clone(&guard);
     let take_back = Box::new(move |port| for_router.take_back(port));
-    let router = Router::start(settings, data, apps, take_back);
+    let router = Router::start(routing, data, apps, take_back);
     let router = router.map_err(|error| DeployError::Io("prepare the router", error))?;
     Ok((Arc::new(router), guard))
 }

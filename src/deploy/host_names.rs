@@ -2,7 +2,7 @@
 
 use super::error::DeployError;
 use crate::model::{AppId, AppName, Domain};
-use crate::router::{Certificate, Router, Target, lead_here};
+use crate::router::{Certificate, Router, Target, host_conflicts, lead_here, own_addresses};
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
 use crate::store::{App, Store};
@@ -26,12 +26,12 @@ pub struct HostName {
 /// the dashboard or another app does; that the dashboard's is badly chosen.
 #[must_use]
 pub fn router_trouble(router: &Router, store: &Store) -> Option<String> {
-    let settings = router.settings()?;
+    let routing = router.routing()?;
     let apps = store.apps();
     let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
-    let hidden = settings.host_conflicts(&apps).into_iter().next();
+    let hidden = host_conflicts(routing, &apps).into_iter().next();
     let mut all = router.lacks();
-    all.extend(hidden.or_else(|| settings.shares_cookies()));
+    all.extend(hidden.or_else(|| routing.shares_cookies()));
     (!all.is_empty()).then(|| all.join(". "))
 }
 
@@ -39,8 +39,8 @@ pub fn router_trouble(router: &Router, store: &Store) -> Option<String> {
 /// Internet knows this machine.
 #[must_use]
 pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
-    let Some(settings) = router.settings() else { return (Vec::new(), Vec::new()) };
-    let own = router.own_addresses();
+    let Some(routing) = router.routing() else { return (Vec::new(), Vec::new()) };
+    let own = own_addresses(routing.bind);
     let name = |host: String| {
         let known = router.certificate(&host);
         let resolves = known.as_ref().and_then(|name| name.resolves.clone());
@@ -48,7 +48,7 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
         HostName { host, certificate: known.map(|name| name.certificate), resolves, here }
     };
     let domains = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
-    let all = domains.chain([settings.host_of(&app.name)]);
+    let all = domains.chain([routing.host_of(&app.name)]);
     (all.map(name).collect(), own)
 }
 
@@ -77,10 +77,10 @@ pub fn admit(
     name: &AppName,
     domains: &[Domain],
 ) -> Result<(), DeployError> {
-    let Some(settings) = router.settings() else { return Ok(()) };
+    let Some(routing) = router.routing() else { return Ok(()) };
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-    let host = settings.host_of(name);
-    let taken = |host: &str| settings.dashboard_domain.as_deref() == Some(host);
+    let host = routing.host_of(name);
+    let taken = |host: &str| routing.dashboard_domain.as_deref() == Some(host);
     if taken(&host) {
         return refused("name", format!("{host} is where the dashboard answers"));
     }
@@ -92,7 +92,7 @@ pub fn admit(
         if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
             return refused("name", format!("{host} is a domain of app {}", other.name.as_str()));
         }
-        let theirs = settings.host_of(&other.name);
+        let theirs = routing.host_of(&other.name);
         if domains.iter().any(|domain| domain.as_str() == theirs) {
             return refused("domains", format!("{theirs} is where another app answers"));
         }
@@ -111,9 +111,9 @@ pub fn visit(router: &Router, app: &App, port: u16) -> Visit {
     let known = split.map(|(used, host)| (scheme(used == "https"), host.to_owned()));
     // One that is just being started will serve it.
     let later = || {
-        let settings = router.settings().filter(|_| router.absent().is_none())?;
-        let host = domain.map_or_else(|| settings.host_of(&app.name), str::to_owned);
-        Some((scheme(settings.is_encrypted(&host)), host))
+        let routing = router.routing().filter(|_| router.absent().is_none())?;
+        let host = domain.map_or_else(|| routing.host_of(&app.name), str::to_owned);
+        Some((scheme(routing.is_encrypted(&host)), host))
     };
     let without = || ("http", format!("127.0.0.1:{port}"));
     let (scheme, host) = known.or_else(later).unwrap_or_else(without);

@@ -55,9 +55,13 @@ impl Version {
     }
 }
 
-/// The version that is installed; `None` when there is none or it does not say.
-pub fn version() -> Option<Version> {
-    said_by(CADDY)
+/// The version that is installed.
+///
+/// # Errors
+/// The sentence that says what to do when there is none, or it does not say.
+pub fn version() -> Result<Version, &'static str> {
+    let silent = "caddy does not tell its version; reinstall it";
+    said_by(CADDY).ok_or(if is_installed() { silent } else { NOT_INSTALLED })
 }
 
 /// The version that runs, which is asked of its program even if another one was
