@@ -15,15 +15,14 @@ const LONG: usize = 7;
 /// not be. Values are none of its business.
 #[must_use]
 pub fn doubts(names: impl Iterator<Item = OsString>, routing: &Routing) -> Vec<String> {
-    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    let of_the_router = |name: &&String| OF_THE_ROUTER.contains(&name.as_str());
-    let for_nothing = names.iter().filter(of_the_router).filter(|_| !routing.on);
-    let for_nothing = for_nothing.map(|name| format!("{name} has no effect: ROUTER is off"));
-    let misspelt = names.iter().filter_map(|name| {
-        let meant = meant(name)?;
-        Some(format!("{name} is no setting of this server and has no effect; is it {meant}?"))
-    });
-    misspelt.chain(for_nothing).collect()
+    let doubt = |name: String| match meant(&name) {
+        Some(ours) => {
+            Some(format!("{name} is no setting of this server and has no effect; is it {ours}?"))
+        }
+        None if routing.on || !OF_THE_ROUTER.contains(&name.as_str()) => None,
+        None => Some(format!("{name} has no effect: ROUTER is off")),
+    };
+    names.filter_map(|name| doubt(name.into_string().ok()?)).collect()
 }
 
 /// Which of our names a name that is none of them most likely stands for.

@@ -121,7 +121,8 @@ impl CaddyConfig<'_> {
         let policies: Vec<Value> = named.into_iter().chain([others]).collect();
         let at = SocketAddr::new(own.own_ip(), self.ports.http);
         let at = format!("http://{at}/{}", self.secret);
-        let permission = if self.version.has_permissions {
+        // A module's business from 2.8 on.
+        let permission = if self.version.numbers >= (2, 8) {
             json!({"permission": {"module": "http", "endpoint": at}})
         } else {
             json!({"ask": at})
@@ -248,7 +249,8 @@ impl CaddyConfig<'_> {
                 },
             },
         });
-        if self.version.keeps_streams {
+        // It can leave upgraded connections open from 2.7 on.
+        if self.version.numbers >= (2, 7) {
             proxy["stream_close_delay"] = json!(STREAMS);
         }
         proxy

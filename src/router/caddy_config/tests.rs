@@ -80,6 +80,7 @@ fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
     assert_eq!(https["listen"], json!(["[::1]:443"]));
     let text = config.to_string();
     assert!(text.contains("unix//d/front.sock") && text.contains("stream_close_delay"));
+    assert!(json_of(&own, "2.7.6", Some(443)).to_string().contains("stream_close_delay"));
     let http = config["apps"]["http"]["servers"]["http"].to_string();
     assert!(!http.contains("front.sock"));
     own.private_tls = true;
