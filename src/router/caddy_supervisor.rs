@@ -242,22 +242,15 @@ impl CaddySupervisor {
     ) -> Result<(u16, Option<String>), String> {
         // Clients know the usual one; who serves at another goes on there.
         let first = set.unwrap_or(usual[0]);
-        let error = match self.can_listen(first, now) {
-            Ok(()) => return Ok((first, None)),
-            Err(error) => error,
-        };
-        let others = now.into_iter().chain([usual[1]]).filter(|_| set.is_none());
-        match others.into_iter().find(|port| self.can_listen(*port, now).is_ok()) {
-            Some(port) => Ok((
-                port,
-                Some(format!(
-                    "port {first} cannot be had ({error}); the router takes port {port} until it can"
-                )),
-            )),
-            None => Err(format!(
-                "the router cannot listen on port {first} ({error}); set {name} to a free one"
-            )),
-        }
+        let Err(error) = self.can_listen(first, now) else { return Ok((first, None)) };
+        let mut others = now.into_iter().chain([usual[1]]).filter(|_| set.is_none());
+        let port = others.find(|port| self.can_listen(*port, now).is_ok()).ok_or_else(|| {
+            format!("the router cannot listen on port {first} ({error}); set {name} to a free one")
+        })?;
+        let lack = format!(
+            "port {first} cannot be had ({error}); the router takes port {port} until it can"
+        );
+        Ok((port, Some(lack)))
     }
 
     /// Whether Caddy can listen on a port, which it may do now, and which is taken from an app
