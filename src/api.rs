@@ -77,7 +77,7 @@ pub struct Request<'a> {
     pub authorization: Option<&'a [u8]>,
     /// Who sends it.
     pub peer: Peer,
-    /// The fields that a webhook is judged by; for other requests there are none.
+    /// Its header fields, by which a webhook is judged.
     pub hook: &'a [(&'a str, &'a [u8])],
     /// The body.
     pub body: &'a [u8],

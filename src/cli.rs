@@ -74,16 +74,17 @@ impl std::error::Error for Usage {}
 /// [`Usage`] for words that no command takes.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
     use lexopt::Arg::{Long, Short, Value};
+    let wrong = |error: lexopt::Error| Usage(error.to_string());
     let mut parser = lexopt::Parser::from_args(words);
     let mut positional: Vec<String> = Vec::new();
     let mut rotate = false;
-    while let Some(arg) = parser.next().map_err(|e| Usage(e.to_string()))? {
+    while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("rotate") if positional == ["token"] => rotate = true,
             Value(word) => positional.push(word.to_string_lossy().into_owned()),
-            Short(_) | Long(_) => return Err(Usage(format!("unknown option {}", shown(arg)))),
+            Short(_) | Long(_) => return Err(wrong(arg.unexpected())),
         }
     }
     let words: Vec<&str> = positional.iter().map(String::as_str).collect();
@@ -103,14 +104,6 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
             Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug())))
         }
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
-    }
-}
-
-fn shown(arg: lexopt::Arg<'_>) -> String {
-    match arg {
-        lexopt::Arg::Short(c) => format!("-{}", c.escape_debug()),
-        lexopt::Arg::Long(name) => format!("--{}", name.escape_debug()),
-        lexopt::Arg::Value(_) => String::new(),
     }
 }
 

@@ -4,9 +4,9 @@ mod doubts;
 mod routing;
 
 pub use doubts::doubts;
-pub use routing::Routing;
+pub use routing::check_bind;
 
-use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Secret, Trust};
+use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Routing, Secret, Trust};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -18,18 +18,14 @@ const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
 const DEFAULT_DATA_DIR: &str = "data";
 
-/// All variables that are read, besides those that mean nothing without a router.
-const NAMES: [&str; 9] = [
-    "ADMIN_TOKEN",
-    "LISTEN_ADDR",
-    "TRUST_PROXY",
-    "DASHBOARD_ORIGIN",
-    "BETTER_PAAS_SECRET_KEY",
-    "CREDENTIALS_DIRECTORY",
-    "DATA_DIR",
-    "ROUTER",
-    "DASHBOARD_DOMAIN",
-];
+/// All variables that are read.
+const NAMES: &str = "ADMIN_TOKEN LISTEN_ADDR TRUST_PROXY DASHBOARD_ORIGIN BETTER_PAAS_SECRET_KEY \
+                     CREDENTIALS_DIRECTORY DATA_DIR ROUTER DASHBOARD_DOMAIN BASE_DOMAIN \
+                     ROUTER_BIND HTTP_PORT HTTPS_PORT ACME_EMAIL PRIVATE_TLS";
+
+/// Those that mean nothing without a router, besides the dashboard's name, which is refused then.
+const OF_THE_ROUTER: [&str; 6] =
+    ["BASE_DOMAIN", "ROUTER_BIND", "HTTP_PORT", "HTTPS_PORT", "ACME_EMAIL", "PRIVATE_TLS"];
 
 /// Different characters that a pinned token has at least. Of 32 random digits fewer come up
 /// once in ten million tokens; of random letters never.
@@ -42,8 +38,6 @@ pub struct Config {
     pub admin_token: Option<Secret>,
     /// `LISTEN_ADDR`: where to listen (P21).
     pub listen: Listen,
-    /// `TRUST_PROXY`: whose forwarding headers are believed (P11).
-    pub trust_proxy: Trust,
     /// `DASHBOARD_ORIGIN`: a foreign origin that may open WebSockets (P23), as
     /// browsers write it: lower case, no default port, no path.
     pub dashboard_origin: Option<String>,
@@ -53,20 +47,23 @@ pub struct Config {
     pub credentials_directory: Option<PathBuf>,
     /// `DATA_DIR`: where everything is kept (P25).
     pub data_dir: PathBuf,
-    /// Where apps answer.
+    /// Where apps answer; and whose forwarding headers are believed (P11).
     pub routing: Routing,
 }
 
 /// Where to listen (P21).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listen {
-    /// On all interfaces, IPv4 and IPv6. Port 0 asks the system for a free one.
-    All {
-        /// The port.
-        port: u16,
-    },
-    /// On one address. Port 0 asks the system for a free one.
-    One(SocketAddr),
+pub struct Listen {
+    /// The address. Port 0 asks the system for a free one.
+    pub address: SocketAddr,
+    /// On all interfaces, IPv4 and IPv6.
+    pub everywhere: bool,
+}
+
+impl Listen {
+    fn everywhere(port: u16) -> Self {
+        Self { address: (Ipv6Addr::UNSPECIFIED, port).into(), everywhere: true }
+    }
 }
 
 impl Config {
@@ -82,17 +79,16 @@ impl Config {
         // In custody first, so that it is wiped from memory when it is refused.
         let admin_token = Variables(&get).read("ADMIN_TOKEN", |v| admin_token(Secret::new(v)))?;
         let listen = variables.read("LISTEN_ADDR", |v| listen(&v))?;
-        let trust_proxy = variables.read("TRUST_PROXY", |v| trust_proxy(&v))?;
+        let trust = variables.read("TRUST_PROXY", |v| trust_proxy(&v))?.unwrap_or_default();
         Ok(Self {
             admin_token,
-            listen: listen.unwrap_or(Listen::All { port: DEFAULT_PORT }),
-            trust_proxy: trust_proxy.unwrap_or_default(),
+            listen: listen.unwrap_or(Listen::everywhere(DEFAULT_PORT)),
             dashboard_origin: variables
                 .read("DASHBOARD_ORIGIN", |v| origin(&v).ok_or(NO_ORIGIN))?,
             secret_key: variables.read("BETTER_PAAS_SECRET_KEY", |v| Ok(Secret::new(v)))?,
             credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             data_dir: filled("DATA_DIR").unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into(),
-            routing: Routing::read(variables)?,
+            routing: routing::read(variables, trust)?,
         })
     }
 }
@@ -140,9 +136,9 @@ fn admin_token(token: Secret) -> Result<Secret, &'static str> {
 
 fn listen(text: &str) -> Result<Listen, &'static str> {
     if let Some(port) = text.strip_prefix(':').and_then(port) {
-        return Ok(Listen::All { port });
+        return Ok(Listen::everywhere(port));
     }
-    text.parse().map(Listen::One).map_err(|_| {
+    text.parse().map(|address| Listen { address, everywhere: false }).map_err(|_| {
         "is not an address to listen on; write :8080 for all interfaces, \
          127.0.0.1:8080 or [::1]:8080 for one"
     })
@@ -177,14 +173,11 @@ fn origin(text: &str) -> Option<String> {
         "http" => 80,
         _ => return None,
     };
-    let end_of_host = if rest.starts_with('[') { rest.find(']')? + 1 } else { 0 };
-    let colon = rest[end_of_host..].find(':').map_or(rest.len(), |at| end_of_host + at);
-    let (host, after) = rest.split_at(colon);
-    let host = origin_host(host)?;
-    let number = match after.strip_prefix(':') {
-        None => usual,
-        Some(digits) => port(digits).filter(|p| *p > 0)?,
+    let (host, number) = match rest.rsplit_once(':') {
+        Some((host, digits)) if !digits.ends_with(']') => (host, port(digits).filter(|p| *p > 0)?),
+        _ => (rest, usual),
     };
+    let host = origin_host(host)?;
     // A browser leaves the usual port away, so the comparison must do without it too.
     let tail = if number == usual { String::new() } else { format!(":{number}") };
     Some(format!("{scheme}://{host}{tail}"))
@@ -238,13 +231,12 @@ mod tests {
     fn an_empty_environment_gives_the_defaults() {
         let expected = Config {
             admin_token: None,
-            listen: Listen::All { port: 8080 },
-            trust_proxy: Trust::default(),
+            listen: Listen::everywhere(8080),
             dashboard_origin: None,
             secret_key: None,
             credentials_directory: None,
             data_dir: "data".into(),
-            routing: Routing::read(Variables(&|_| None)).unwrap(),
+            routing: routing::read(Variables(&|_| None), Trust::default()).unwrap(),
         };
         assert_eq!(with(&[]), Ok(expected.clone()));
         let names = [
@@ -292,10 +284,11 @@ mod tests {
     #[test]
     fn p21_listen_addresses_are_read() {
         let listen = |t: &str| one("LISTEN_ADDR", t).map(|c| c.listen);
-        assert_eq!(listen(":8080"), Ok(Listen::All { port: 8080 }));
-        assert_eq!(listen(":0"), Ok(Listen::All { port: 0 }));
+        assert_eq!(listen(":8080"), Ok(Listen::everywhere(8080)));
+        assert_eq!(listen(":0"), Ok(Listen::everywhere(0)));
         for text in ["127.0.0.1:8080", "[::1]:8080", "0.0.0.0:1", "[::]:0"] {
-            assert_eq!(listen(text), Ok(Listen::One(text.parse().unwrap())));
+            let address = text.parse().unwrap();
+            assert_eq!(listen(text), Ok(Listen { address, everywhere: false }));
         }
         for bad in [
             "8080",
@@ -316,7 +309,7 @@ mod tests {
 
     #[test]
     fn p11_trust_is_off_private_or_a_list() {
-        let trust = |t: &str| one("TRUST_PROXY", t).map(|c| c.trust_proxy);
+        let trust = |t: &str| one("TRUST_PROXY", t).map(|c| c.routing.trust);
         assert_eq!(trust("true"), Ok(Trust::private()));
         assert_eq!(trust("True"), Ok(Trust::private()));
         assert_eq!(trust("false"), Ok(Trust::default()));

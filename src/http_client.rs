@@ -50,7 +50,7 @@ impl Patience<'_> {
 ///
 /// # Errors
 /// When nobody listens there, or nobody takes the connection in time.
-pub fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream> {
+fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(socket)?;
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -61,6 +61,21 @@ pub fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream>
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Asks a server on a Unix socket once; the answer's status, and its body, of an answer of so
+/// many bytes at most.
+///
+/// # Errors
+/// When there is no answer in time, or one that is not HTTP.
+pub fn ask(
+    socket: &Path,
+    request: &str,
+    most: usize,
+    patience: Patience<'_>,
+) -> io::Result<(u16, Vec<u8>)> {
+    let answer = Answer::to(connect(socket, &patience)?, request.as_bytes(), patience)?;
+    Ok((answer.status, answer.body(most)?))
 }
 
 /// An answer, of which the first line has been read.

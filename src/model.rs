@@ -48,6 +48,7 @@ mod fields;
 mod limits;
 mod percent;
 mod repo;
+mod routing;
 mod secret;
 mod state;
 mod utc;
@@ -61,6 +62,7 @@ pub use fields::{
 pub use limits::{CpuPercent, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
 pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
+pub use routing::Routing;
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
 pub use utc::Utc;

@@ -7,62 +7,33 @@ pub mod token;
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, user};
-use std::fmt;
-
-/// Why a command did not do what was asked.
-#[derive(Debug)]
-pub enum OpsError {
-    /// The running server refused.
-    Refused {
-        /// The error's code in the API.
-        code: String,
-        /// Its sentence.
-        message: String,
-    },
-    /// Anything else: what failed, then what to do.
-    Sentence(String),
-}
-
-impl OpsError {
-    fn sentence(text: impl Into<String>) -> Self {
-        Self::Sentence(text.into())
-    }
-}
-
-impl fmt::Display for OpsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused { message: text, .. } | Self::Sentence(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for OpsError {}
+use std::error::Error;
 
 /// The configuration and the data directory, which must be there already: a
 /// command never makes one.
-fn existing() -> Result<(Config, DataDir), OpsError> {
-    let config = Config::from_env(|name| std::env::var_os(name))
-        .map_err(|error| OpsError::sentence(error.to_string()))?;
+fn existing() -> Result<(Config, DataDir), Box<dyn Error>> {
+    let config = Config::from_env(|name| std::env::var_os(name))?;
     let path = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     // What may not be looked at is there; opening it says what is wrong.
     if matches!(path.try_exists(), Ok(false)) {
-        return Err(OpsError::sentence(format!(
+        return Err(format!(
             "there is no data directory at {}; run this in the directory in which the server \
              runs, or name the server's data: DATA_DIR=/opt/better-paas/data server … (at its \
              start the server prints the line for 'token')",
             path.display()
-        )));
+        )
+        .into());
     }
     match DataDir::open(&config.data_dir) {
         Ok(data) => Ok((config, data)),
         // A command is not to give the data another owner, which would stop the server.
-        Err(DataDirError::Foreign { path, owner, .. }) => Err(OpsError::sentence(format!(
+        Err(DataDirError::Foreign { path, owner, .. }) => Err(format!(
             "{} belongs to user {}; run this as that user: {} …",
             path.display(),
             user::name(owner),
             line::as_user(owner)
-        ))),
-        Err(error) => Err(OpsError::sentence(error.to_string())),
+        )
+        .into()),
+        Err(error) => Err(error.into()),
     }
 }

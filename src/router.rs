@@ -5,7 +5,6 @@
 //! anything else, or its certificate. The database is what counts: at each start of the
 //! server the table is made to follow it.
 
-mod admin_client;
 mod caddy;
 mod caddy_config;
 mod caddy_health;
@@ -13,34 +12,33 @@ mod caddy_supervisor;
 mod certificate_watch;
 mod certificates;
 mod client_headers;
+mod hosts;
 mod ports;
 mod route_table;
-mod settings;
 mod static_page;
 
-pub use certificate_watch::{Certificate, Name, lead_here};
+pub use certificate_watch::{Certificate, Name, address_towards, lead_here, own_addresses};
+pub use hosts::{host_conflicts, url};
 pub use ports::Ports;
 pub use route_table::Target;
-pub use settings::Settings;
 
 use crate::data_dir::{DataDir, replace};
-use crate::model::{AppId, AppName};
+use crate::model::{AppId, AppName, Routing};
 use crate::proc::Cancel;
 use crate::store::App;
 use crate::sync::lock;
-use caddy_health::CaddyHealth;
+use caddy_health::{ASK_AGAIN, CaddyHealth};
 use caddy_supervisor::CaddySupervisor;
 use certificate_watch::{CertificateWatch, Names};
 use data_encoding::HEXLOWER;
 use route_table::RouteTable;
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 /// What the router is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +60,10 @@ pub enum RouterState {
     Missing(String),
 }
 
+/// How long a change may take until the router is seen to follow it. It needs
+/// milliseconds, or two seconds when it is just being started again.
+const CONFIRMING: Duration = Duration::from_secs(10);
+
 /// Random bytes in the path at which the router asks itself.
 const SECRET: usize = 16;
 
@@ -80,96 +82,90 @@ impl Changed<'_> {
     }
 }
 
-/// What there is of a router that is not turned off.
-struct Parts {
-    settings: Arc<Settings>,
+/// The router. Its table follows the apps while it is off, too.
+pub struct Router {
+    routing: Arc<Routing>,
     table: Arc<RouteTable>,
     health: Arc<CaddyHealth>,
     certificates: Arc<CertificateWatch>,
-}
-
-/// The router.
-pub struct Router {
-    /// Nothing where it is off.
-    parts: Option<Parts>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Router {
-    /// A router for these apps, each with where it leads. Without settings there is
-    /// none, and one that an earlier server left running is ended.
+    /// A router for these apps, each with where it leads. Where it is off, one that an earlier
+    /// server left running is ended.
     ///
     /// # Errors
     /// When its directory cannot be made.
     pub fn start(
-        settings: Option<Settings>,
+        routing: Routing,
         data: &DataDir,
         apps: Vec<(App, Target)>,
         take_back: TakeBack,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
-        let Some(settings) = settings else {
-            if let Some(left) = caddy::adopt(&dir) {
-                log::info!("ROUTER is off: the router that still ran is ended");
-                caddy::end(left);
-            }
-            return Ok(Self { parts: None, threads: Mutex::default() });
-        };
-        data.make_dir("router/home")?;
-        let (settings, table) = (Arc::new(settings), Arc::new(RouteTable::open(data)?));
+        for inside in ["router/home", "sites"] {
+            data.make_dir(inside)?;
+        }
+        let (routing, table) = (Arc::new(routing), Arc::new(RouteTable::open(data)?));
         let secret = secret(&dir)?;
-        let state = Mutex::new(RouterState::Starting);
-        let health = Arc::new(CaddyHealth { dir, state, stop: Cancel::new()? });
+        let state = if routing.on { RouterState::Starting } else { RouterState::Off };
+        let health = Arc::new(CaddyHealth { dir, state: Mutex::new(state), stop: Cancel::new()? });
         let certificates = Arc::new(CertificateWatch {
-            settings: Arc::clone(&settings),
+            routing: Arc::clone(&routing),
             table: Arc::clone(&table),
             health: Arc::clone(&health),
             names: Names::default(),
         });
         let supervisor = CaddySupervisor {
-            settings: Arc::clone(&settings),
-            sites: data.make_dir("sites")?,
-            front: data.join("front.sock"),
+            routing: Arc::clone(&routing),
             take_back,
             secret,
             health: Arc::clone(&health),
         };
-        let parts = Parts { settings, table, health, certificates };
-        parts.follow(apps)?;
+        let router = Self { routing, table, health, certificates, threads: Mutex::default() };
+        router.follow(apps)?;
+        if router.routing.on {
+            router.spawn(supervisor)?;
+        } else if let Some(left) = caddy::adopt(&router.health.dir) {
+            log::info!("ROUTER is off: the router that still ran is ended");
+            caddy::end(left);
+        }
+        Ok(router)
+    }
+
+    fn spawn(&self, supervisor: CaddySupervisor) -> io::Result<()> {
         if let Some(sentence) = certificate_watch::cannot_knock() {
             log::warn!("{sentence}");
         }
-        let spawn =
-            |work: Box<dyn FnOnce() + Send>| Builder::new().name("router".to_owned()).spawn(work);
-        let mut threads = vec![spawn(Box::new(move || supervisor.run()))?];
-        for _ in 0..certificate_watch::THREADS {
-            let watch = Arc::clone(&parts.certificates);
-            threads.push(spawn(Box::new(move || watch.run()))?);
-        }
-        Ok(Self { parts: Some(parts), threads: Mutex::new(threads) })
+        let spawn = |work: Box<dyn FnOnce() + Send>| {
+            lock(&self.threads).push(Builder::new().name("router".to_owned()).spawn(work)?);
+            Ok(())
+        };
+        spawn(Box::new(move || supervisor.run()))?;
+        (0..certificate_watch::THREADS).try_for_each(|_| {
+            let watch = Arc::clone(&self.certificates);
+            spawn(Box::new(move || watch.run()))
+        })
     }
 
     /// What it is doing.
     #[must_use]
     pub fn state(&self) -> RouterState {
-        self.parts.as_ref().map_or(RouterState::Off, |parts| lock(&parts.health.state).clone())
+        lock(&self.health.state).clone()
     }
 
     /// Where it listens, while it does.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
-        match self.state() {
-            RouterState::Running { ports, .. } => {
-                [Some(ports.http), ports.https].into_iter().flatten().collect()
-            }
-            _ => Vec::new(),
-        }
+        let RouterState::Running { ports, .. } = self.state() else { return Vec::new() };
+        ports.https.into_iter().chain([ports.http]).collect()
     }
 
     /// What the owner has set; nothing when it is off.
     #[must_use]
-    pub fn settings(&self) -> Option<&Settings> {
-        self.parts.as_ref().map(|parts| &*parts.settings)
+    pub fn routing(&self) -> Option<&Routing> {
+        Some(&*self.routing).filter(|routing| routing.on)
     }
 
     /// Why there is none, for as long as nobody changes that.
@@ -186,9 +182,8 @@ impl Router {
     /// it serves.
     #[must_use]
     pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
-        let parts = self.parts.as_ref()?;
-        let RouterState::Running { ports, .. } = *lock(&parts.health.state) else { return None };
-        Some(parts.settings.url(name, domain, ports))
+        let RouterState::Running { ports, .. } = self.state() else { return None };
+        Some(hosts::url(&self.routing, name, domain, ports))
     }
 
     /// Leads an app's requests somewhere else, and lets nothing further happen before
@@ -206,119 +201,111 @@ impl Router {
         say: &dyn Fn(&str),
     ) -> Result<Changed<'_>, String> {
         let mut changed = Changed(None);
-        let Some(parts) = self.parts.as_ref() else { return Ok(changed) };
-        let host = || Ok(parts.settings.host_of(&name()?));
-        let mut point = || {
-            let pointed = parts.table.point(app, target);
-            let (name, fresh) =
-                pointed.map_err(|e| format!("the route could not be written: {e}"))?;
+        if !self.routing.on {
+            return Ok(changed);
+        }
+        let until = Instant::now() + CONFIRMING;
+        // Once more, too, when the process before ends in this moment and leads the app's
+        // requests nowhere.
+        let mut is_done = || {
+            let host = self.routing.host_of(&name()?);
+            let (file, fresh) = self
+                .table
+                .point(app, target)
+                .map_err(|e| format!("the route could not be written: {e}"))?;
             if fresh {
-                changed = Changed(Some((&parts.table, app.clone(), name.clone())));
+                changed = Changed(Some((&self.table, app.clone(), file.clone())));
             }
-            Ok(name)
-        };
-        match parts.health.confirm(&host, &mut point) {
-            Ok(None) => Ok(changed),
-            Ok(Some(why)) => {
+            let why = match self.health.found(&host) {
+                Ok((200, body)) if body == format!("/{host}/{file}") => return Ok(true),
+                Ok((status, body)) => format!("it answers {status} {}", body.trim()),
+                Err(error) => error.to_string(),
+            };
+            if let RouterState::Missing(why) = self.state() {
                 say(&format!("The router does not run, the route waits for it: {why}"));
-                Ok(changed)
+                return Ok(true);
             }
-            Err(sentence) => {
-                changed.take_back();
-                Err(sentence)
+            if Instant::now() > until || self.health.stop.is_cancelled() {
+                return Err(format!("the router did not confirm the new route: {why}"));
+            }
+            Ok(false)
+        };
+        loop {
+            match is_done() {
+                Ok(true) => return Ok(changed),
+                Ok(false) => sleep(ASK_AGAIN),
+                Err(sentence) => {
+                    changed.take_back();
+                    return Err(sentence);
+                }
             }
         }
     }
 
     /// Leads an app's requests somewhere else, without waiting.
     pub fn point(&self, app: &AppId, target: &Target) {
-        if let Some(parts) = &self.parts {
-            log_error(parts.table.point(app, target), "a route could not be changed");
-        }
+        log_error(self.table.point(app, target), "a route could not be changed");
     }
 
     /// Gives all apps the host names that they have in the database.
     pub fn name(&self, all: &[App]) {
-        if let Some(parts) = &self.parts {
-            log_error(parts.name(all), "the names of apps could not be changed");
-        }
+        log_error(self.name_all(all), "the names of apps could not be changed");
     }
 
     /// What is known of the certificate of a host, if it needs one.
     #[must_use]
     pub fn certificate(&self, host: &str) -> Option<Name> {
-        self.parts.as_ref()?.certificates.names.known(host)
-    }
-
-    /// The addresses under which the Internet knows the router.
-    #[must_use]
-    pub fn own_addresses(&self) -> Vec<IpAddr> {
-        let settings = self.settings();
-        settings.map_or_else(Vec::new, |settings| certificate_watch::own_addresses(settings.bind))
+        self.certificates.names.known(host)
     }
 
     /// What the owner should know of the router while it runs.
     #[must_use]
     pub fn lacks(&self) -> Vec<String> {
-        let Some(parts) = &self.parts else { return Vec::new() };
-        let RouterState::Running { lack, .. } = lock(&parts.health.state).clone() else {
-            return Vec::new();
-        };
-        let missing = parts.certificates.names.missing().map(|(host, why, count)| {
-            let mut sentence = format!("no certificate for {host}: {why}");
-            if count > 1 {
-                let _ = write!(sentence, " (and for {} more names)", count - 1);
-            }
-            sentence
-        });
-        lack.into_iter().chain(missing).collect()
+        let RouterState::Running { lack, .. } = self.state() else { return Vec::new() };
+        lack.into_iter().chain(self.certificates.names.missing()).collect()
     }
 
     /// Forgets an app.
     pub fn forget(&self, app: &AppId) {
-        if let Some(parts) = &self.parts {
-            log_error(parts.table.forget(app), "an app's routes could not be removed");
-        }
+        log_error(self.table.forget(app), "an app's routes could not be removed");
     }
 
     /// Lets go of the router, which goes on serving.
     pub fn shutdown(&self) {
-        if let Some(parts) = &self.parts {
-            parts.health.stop.cancel();
-        }
+        self.health.stop.cancel();
         for thread in lock(&self.threads).drain(..) {
             if thread.join().is_err() {
                 log::error!("a thread of the router's had ended with a panic");
             }
         }
     }
-}
 
-impl Parts {
     /// Makes the table follow the database.
     fn follow(&self, apps: Vec<(App, Target)>) -> io::Result<()> {
         for (app, target) in &apps {
             self.table.point(&app.id, target)?;
         }
         let apps: Vec<App> = apps.into_iter().map(|(app, _)| app).collect();
-        let conflicts = self.settings.host_conflicts(&apps);
-        for sentence in self.settings.shares_cookies().into_iter().chain(conflicts) {
-            log::warn!("{sentence}");
+        if let Some(routing) = self.routing() {
+            let conflicts = host_conflicts(routing, &apps);
+            for sentence in routing.shares_cookies().into_iter().chain(conflicts) {
+                log::warn!("{sentence}");
+            }
         }
         self.table.keep_only(|id| apps.iter().any(|app| app.id.as_str() == id))?;
-        self.name(&apps)
+        self.name_all(&apps)
     }
 
     /// Leads the host names of these apps to them, and has those that need it, and the
     /// dashboard's, served over HTTPS.
-    fn name(&self, apps: &[App]) -> io::Result<()> {
-        let leading = self.settings.leading(apps);
+    fn name_all(&self, apps: &[App]) -> io::Result<()> {
+        let leading = hosts::leading(&self.routing, apps);
         let ids = leading.iter().map(|(host, app)| (host.clone(), app.id.clone()));
         self.table.name(&ids.collect())?;
         let hosts: BTreeSet<String> = leading
             .into_keys()
-            .chain(self.settings.dashboard_domain.clone())
-            .filter(|host| self.settings.is_encrypted(host))
+            .chain(self.routing.dashboard_domain.clone())
+            .filter(|host| self.routing.is_encrypted(host))
             .collect();
         self.table.encrypt(&hosts)?;
         self.certificates.names.follow(&hosts);
@@ -330,10 +317,10 @@ impl Parts {
 /// configuration.
 fn secret(dir: &Path) -> io::Result<String> {
     let file = dir.join("secret");
-    match fs::read_to_string(&file) {
-        Ok(secret) if secret.len() == 2 * SECRET => return Ok(secret),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    if let Ok(secret) = fs::read_to_string(&file)
+        && secret.len() == 2 * SECRET
+    {
+        return Ok(secret);
     }
     let mut random = [0; SECRET];
     getrandom::fill(&mut random).map_err(io::Error::other)?;

@@ -10,7 +10,7 @@ mod signals;
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
-use crate::config::{Config, Routing, doubts};
+use crate::config::{Config, check_bind, doubts};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::Deployer;
 use crate::disk::emergency_cleanup;
@@ -18,7 +18,7 @@ use crate::disk::layout::apps_in;
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
-use crate::model::{AppId, Trust};
+use crate::model::{AppId, Routing};
 use crate::ops;
 use crate::proc;
 use crate::router;
@@ -28,7 +28,7 @@ use crate::vault::{Vault, key};
 use rustix::net::SocketAddrUnix;
 use std::error::Error;
 use std::io::{ErrorKind, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     // Signals that come while we start are kept until we look at them.
     let signals = Signals::keep()?;
     let config = Config::from_env(|name| std::env::var_os(name))?;
-    config.routing.check_bind()?;
+    check_bind(&config.routing)?;
     for doubt in doubts(std::env::vars_os().map(|(name, _)| name), &config.routing) {
         log::warn!("{doubt}");
     }
@@ -145,7 +145,7 @@ fn build(
         Arc::clone(&store),
         Arc::clone(&journal),
         data.clone(),
-        (port, routing(&config.routing, &config.trust_proxy)),
+        (port, config.routing.clone()),
     )?;
     let facts =
         live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
@@ -198,7 +198,7 @@ impl Running {
             listener,
             proxy,
             relay,
-            trust: config.trust_proxy.clone(),
+            trust: config.routing.trust.clone(),
             upgrade: Box::new(move |upgrade| sessions.serve(upgrade)),
             also: gate::Also { below: api::HOOKS, fields: api::hook_fields() },
         })?;
@@ -227,20 +227,6 @@ impl Running {
             }
         }
     }
-}
-
-/// What the router goes by; nothing when it is off.
-fn routing(config: &Routing, trust: &Trust) -> Option<router::Settings> {
-    config.on.then(|| router::Settings {
-        base_domain: config.base_domain.clone(),
-        bind: config.bind,
-        http_port: config.http_port,
-        https_port: config.https_port,
-        dashboard_domain: config.dashboard_domain.as_ref().map(|d| d.as_str().to_owned()),
-        acme_email: config.acme_email.clone(),
-        private_tls: config.private_tls,
-        trust: trust.clone(),
-    })
 }
 
 fn machine_facts(disk: &Path) -> MachineFacts {
@@ -272,29 +258,19 @@ fn announce(auth: &Auth, data: &DataDir) {
 }
 
 fn say_where(address: SocketAddr, routing: &Routing) {
-    if let Some(domain) = routing.dashboard_domain.as_ref().filter(|_| routing.on) {
+    if let Some(domain) = &routing.dashboard_domain {
         let port = routing.https_port.filter(|port| *port != 443);
         let port = port.map_or_else(String::new, |port| format!(":{port}"));
-        log::info!("dashboard: https://{}{port}, through the router", domain.as_str());
+        log::info!("dashboard: https://{domain}{port}, through the router");
     }
     let port = address.port();
     if address.ip().is_unspecified() {
         log::info!("listening on http://127.0.0.1:{port} and all other addresses of this machine");
-        log::info!("dashboard: http://{}", SocketAddr::new(outward_address(), port));
+        // An address for documentation (RFC 5737).
+        let outward = router::address_towards("192.0.2.1").unwrap_or(Ipv4Addr::LOCALHOST.into());
+        log::info!("dashboard: http://{}", SocketAddr::new(outward, port));
     } else {
         log::info!("listening on http://{address}");
         log::info!("dashboard: http://{address}");
     }
-}
-
-/// The address that other machines most likely reach this one by: the one that
-/// the route to the internet starts from. Connecting a UDP socket sends nothing;
-/// the far end is an address for documentation (RFC 5737).
-fn outward_address() -> IpAddr {
-    let local = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    local().unwrap_or(Ipv4Addr::LOCALHOST.into())
 }

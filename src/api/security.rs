@@ -26,7 +26,8 @@ pub(super) fn lockouts(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer
 pub(super) fn clear_lockout(api: &Api, _: &Session, client: &str) -> Result<Answer, ApiError> {
     let client = Client::parse(client).map_err(|e| ApiError::field("client", e))?;
     if !api.auth.clear(client) {
-        let text = "this client has no record; GET /api/security/lockouts lists those locked out";
+        let text =
+            "nothing is counted against this client; 'server lockouts' lists who is locked out";
         return Err(ApiError::new(404, "lockout_not_found", text));
     }
     log::info!("the lockout of {client} was cleared by the owner");

@@ -1,7 +1,7 @@
 //! Where apps answer: the variables that the router goes by.
 
 use super::{ConfigError, Variables, port};
-use crate::model::Domain;
+use crate::model::{Domain, Routing, Trust};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 
@@ -12,96 +12,69 @@ const DEFAULT_BASE: &str = "localhost";
 /// Bytes of an e-mail address (RFC 5321, 4.5.3.1.3, without the angle brackets).
 const MAX_EMAIL: usize = 254;
 
-/// The variables that mean nothing without a router, besides the dashboard's name, which
-/// is refused then.
-pub(super) const OF_THE_ROUTER: [&str; 6] =
-    ["BASE_DOMAIN", "ROUTER_BIND", "HTTP_PORT", "HTTPS_PORT", "ACME_EMAIL", "PRIVATE_TLS"];
-
-/// What the environment says of routing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Routing {
-    /// `ROUTER`: whether there is one; `off` for those who have their own.
-    pub on: bool,
-    /// `BASE_DOMAIN`: an app answers at its name and this, in lower case.
-    pub base_domain: String,
-    /// `ROUTER_BIND`: the one address that the router listens on; all when unset.
-    pub bind: Option<IpAddr>,
-    /// `HTTP_PORT`; the usual one, or another that is free, when unset.
-    pub http_port: Option<u16>,
-    /// `HTTPS_PORT`, likewise.
-    pub https_port: Option<u16>,
-    /// `DASHBOARD_DOMAIN`: serves the dashboard over HTTPS.
-    pub dashboard_domain: Option<Domain>,
-    /// `ACME_EMAIL`: whom the certificate authority writes to.
-    pub acme_email: Option<String>,
-    /// `PRIVATE_TLS`: certificates come from an authority of the router's own.
-    pub private_tls: bool,
+/// Reads the variables; `trust` is whose word is believed.
+pub(super) fn read(variables: Variables<'_>, trust: Trust) -> Result<Routing, ConfigError> {
+    let base = variables.read("BASE_DOMAIN", |v| base_domain(&v))?;
+    let on = variables.read("ROUTER", |v| {
+        switch(&v, ["on", "off"])
+            .ok_or("is neither on nor off; write off if you run a reverse proxy of your own")
+    })?;
+    let private_tls = variables.read("PRIVATE_TLS", |v| {
+        switch(&v, ["true", "false"]).ok_or(
+            "is neither true nor false; write true if no public authority can reach this machine",
+        )
+    })?;
+    let routing = Routing {
+        on: on.unwrap_or(true),
+        base_domain: base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),
+        bind: variables.read("ROUTER_BIND", |v| {
+            ip(&v).ok_or(
+                "is not an address; write one of this machine's, such as 192.0.2.7 or ::1, or \
+                 unset it to listen on all of them",
+            )
+        })?,
+        http_port: variables.read("HTTP_PORT", own_port)?,
+        https_port: variables.read("HTTPS_PORT", own_port)?,
+        dashboard_domain: variables.read("DASHBOARD_DOMAIN", |v| {
+            Domain::parse(&v).map(|domain| domain.as_str().to_owned()).map_err(|_| {
+                "is not a host name; write the name that the dashboard shall answer at, without \
+                 scheme, port or path: paas.example.com"
+            })
+        })?,
+        acme_email: variables.read("ACME_EMAIL", email)?,
+        private_tls: private_tls.unwrap_or(false),
+        trust,
+    };
+    if routing.http_port.is_some() && routing.http_port == routing.https_port {
+        return Err(ConfigError {
+            name: "HTTPS_PORT",
+            problem: "is the same as HTTP_PORT; give each its own, 443 and 80 for example",
+        });
+    }
+    if routing.dashboard_domain.is_some() && !routing.on {
+        return Err(ConfigError {
+            name: "DASHBOARD_DOMAIN",
+            problem: "is served by the router, and ROUTER is off; unset one of the two, and \
+                      have a reverse proxy of your own lead the name to LISTEN_ADDR",
+        });
+    }
+    Ok(routing)
 }
 
-impl Routing {
-    /// Reads the variables.
-    pub(super) fn read(variables: Variables<'_>) -> Result<Self, ConfigError> {
-        let base = variables.read("BASE_DOMAIN", |v| base_domain(&v))?;
-        let on = variables.read("ROUTER", |v| {
-            switch(&v, ["on", "off"])
-                .ok_or("is neither on nor off; write off if you run a reverse proxy of your own")
-        })?;
-        let private_tls = variables.read("PRIVATE_TLS", |v| {
-            switch(&v, ["true", "false"]).ok_or(
-                "is neither true nor false; write true if no public authority can reach this machine",
-            )
-        })?;
-        let routing = Self {
-            on: on.unwrap_or(true),
-            base_domain: base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),
-            bind: variables.read("ROUTER_BIND", |v| {
-                ip(&v).ok_or(
-                    "is not an address; write one of this machine's, such as 192.0.2.7 or ::1, or \
-                     unset it to listen on all of them",
-                )
-            })?,
-            http_port: variables.read("HTTP_PORT", own_port)?,
-            https_port: variables.read("HTTPS_PORT", own_port)?,
-            dashboard_domain: variables.read("DASHBOARD_DOMAIN", |v| {
-                Domain::parse(&v).map_err(|_| {
-                    "is not a host name; write the name that the dashboard shall answer at, \
-                     without scheme, port or path: paas.example.com"
-                })
-            })?,
-            acme_email: variables.read("ACME_EMAIL", email)?,
-            private_tls: private_tls.unwrap_or(false),
-        };
-        if routing.http_port.is_some() && routing.http_port == routing.https_port {
-            return Err(ConfigError {
-                name: "HTTPS_PORT",
-                problem: "is the same as HTTP_PORT; give each its own, 443 and 80 for example",
-            });
-        }
-        if routing.dashboard_domain.is_some() && !routing.on {
-            return Err(ConfigError {
-                name: "DASHBOARD_DOMAIN",
-                problem: "is served by the router, and ROUTER is off; unset one of the two, and \
-                          have a reverse proxy of your own lead the name to LISTEN_ADDR",
-            });
-        }
-        Ok(routing)
-    }
-
-    /// Whether the router can listen where it is told to.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when this machine does not have the address.
-    pub fn check_bind(&self) -> Result<(), ConfigError> {
-        let Some(address) = self.bind.filter(|_| self.on) else { return Ok(()) };
-        // Takes no port that anybody could want, and sends nothing.
-        match UdpSocket::bind((address, 0)) {
-            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Err(ConfigError {
-                name: "ROUTER_BIND",
-                problem: "is not an address of this machine; write one that 'ip address' lists, \
-                          or unset it to listen on all of them",
-            }),
-            _ => Ok(()),
-        }
+/// Whether the router can listen where it is told to.
+///
+/// # Errors
+/// [`ConfigError`] when this machine does not have the address.
+pub fn check_bind(routing: &Routing) -> Result<(), ConfigError> {
+    let Some(address) = routing.bind.filter(|_| routing.on) else { return Ok(()) };
+    // Takes no port that anybody could want, and sends nothing.
+    match UdpSocket::bind((address, 0)) {
+        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => Err(ConfigError {
+            name: "ROUTER_BIND",
+            problem: "is not an address of this machine; write one that 'ip address' lists, or \
+                      unset it to listen on all of them",
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -156,7 +129,7 @@ mod tests {
 
     fn with(pairs: &[(&str, &str)]) -> Result<Routing, ConfigError> {
         let found = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
-        Routing::read(Variables(&found))
+        read(Variables(&found), Trust::default())
     }
 
     #[test]
@@ -185,7 +158,7 @@ mod tests {
         assert_eq!(routing.base_domain, "apps.example.com");
         assert_eq!(routing.bind, Some("::1".parse().unwrap()));
         assert_eq!((routing.http_port, routing.https_port), (Some(8000), Some(8443)));
-        assert_eq!(routing.dashboard_domain.unwrap().as_str(), "paas.example.com");
+        assert_eq!(routing.dashboard_domain.as_deref(), Some("paas.example.com"));
         assert_eq!(routing.acme_email.as_deref(), Some("admin@example.com"));
     }
 
@@ -219,7 +192,7 @@ mod tests {
     #[test]
     fn the_router_listens_only_where_this_machine_is() {
         let check = |address: &str, router| {
-            with(&[("ROUTER_BIND", address), ("ROUTER", router)]).unwrap().check_bind()
+            check_bind(&with(&[("ROUTER_BIND", address), ("ROUTER", router)]).unwrap())
         };
         // An address for documentation (RFC 5737), which no machine has.
         let error = check("192.0.2.7", "on").unwrap_err().to_string();

@@ -9,8 +9,8 @@ use super::worker;
 use crate::data_dir::DataDir;
 use crate::disk::layout::{Layout, apps_in};
 use crate::journal::Journal;
-use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted};
-use crate::router::{Router, Settings, Target};
+use crate::model::{AppId, DeployId, DeployStatus, Routing, Trigger, Wanted};
+use crate::router::{Router, Target};
 use crate::runtime::port_guard::take_back;
 use crate::runtime::ports::Ports;
 use crate::runtime::recovery::recover;
@@ -42,7 +42,7 @@ impl Deployer {
         store: Arc<Store>,
         journal: Arc<Journal>,
         data: DataDir,
-        (own_port, routing): (u16, Option<Settings>),
+        (own_port, routing): (u16, Routing),
     ) -> Result<Arc<Self>, DeployError> {
         let io = |what| move |error| DeployError::Io(what, error);
         let layout = Layout::new(data.clone());
@@ -271,7 +271,7 @@ impl Deployer {
 /// Starts the router with the apps as the database has them, before anything is ended: what a
 /// killed server had switched to, but not noted, is about to be.
 fn start_router(
-    settings: Option<Settings>,
+    routing: Routing,
     data: &DataDir,
     store: &Arc<Store>,
     journal: &Arc<Journal>,
@@ -280,7 +280,7 @@ fn start_router(
     let routed: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
     let (store, journal, apps) = (Arc::clone(store), Arc::clone(journal), apps_in(data));
     let take_back = Box::new(move |port| take_back(&store, &journal, &apps, port));
-    let router = Router::start(settings, data, routed, take_back);
+    let router = Router::start(routing, data, routed, take_back);
     router.map_err(|error| DeployError::Io("prepare the router", error))
 }
 

@@ -2,7 +2,9 @@
 
 use super::error::DeployError;
 use crate::model::{AppId, Domain};
-use crate::router::{Certificate, Ports, Router, Target, lead_here};
+use crate::router::{
+    Certificate, Ports, Router, Target, host_conflicts, lead_here, own_addresses, url,
+};
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
 use crate::runtime::tools::Tools;
@@ -27,12 +29,12 @@ pub struct HostName {
 /// the dashboard or another app does; that the dashboard's is badly chosen.
 #[must_use]
 pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
-    let settings = router.settings()?;
+    let routing = router.routing()?;
     let apps = store.apps();
     let apps = apps.inspect_err(|error| log::error!("{error}")).ok()?;
-    let hidden = settings.host_conflicts(&apps).into_iter().next();
+    let hidden = host_conflicts(routing, &apps).into_iter().next();
     let mut all = router.lacks();
-    all.extend(hidden.or_else(|| settings.shares_cookies()));
+    all.extend(hidden.or_else(|| routing.shares_cookies()));
     (!all.is_empty()).then(|| all.join(". "))
 }
 
@@ -40,8 +42,8 @@ pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
 /// Internet knows this machine.
 #[must_use]
 pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
-    let Some(settings) = router.settings() else { return (Vec::new(), Vec::new()) };
-    let own = router.own_addresses();
+    let Some(routing) = router.routing() else { return (Vec::new(), Vec::new()) };
+    let own = own_addresses(routing.bind);
     let name = |host: String| {
         let known = router.certificate(&host);
         let resolves = known.as_ref().and_then(|name| name.resolves.clone());
@@ -49,7 +51,7 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
         HostName { host, certificate: known.map(|name| name.certificate), resolves, here }
     };
     let domains = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
-    let all = domains.chain([settings.host_of(&app.name)]);
+    let all = domains.chain([routing.host_of(&app.name)]);
     (all.map(name).collect(), own)
 }
 
@@ -77,12 +79,12 @@ pub fn admit(
     draft: &AppDraft,
 ) -> Result<(), DeployError> {
     let domains = &draft.settings.domains;
-    let Some(settings) = router.settings() else { return Ok(()) };
+    let Some(routing) = router.routing() else { return Ok(()) };
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-    let host = settings.host_of(&draft.name);
+    let host = routing.host_of(&draft.name);
     let of_domains = domains.iter().map(|domain| ("domains", domain.as_str()));
     for (field, host) in [("name", host.as_str())].into_iter().chain(of_domains) {
-        if settings.dashboard_domain.as_deref() == Some(host) {
+        if routing.dashboard_domain.as_deref() == Some(host) {
             return refused(field, format!("{host} is where the dashboard answers"));
         }
     }
@@ -90,7 +92,7 @@ pub fn admit(
         if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
             return refused("name", format!("{host} is a domain of app {}", other.name.as_str()));
         }
-        let theirs = settings.host_of(&other.name);
+        let theirs = routing.host_of(&other.name);
         if domains.iter().any(|domain| domain.as_str() == theirs) {
             return refused("domains", format!("{theirs} is where another app answers"));
         }
@@ -105,11 +107,11 @@ pub fn visit(router: &Router, app: &App, port: u16) -> Visit {
     let (name, domain) = (app.name.as_str(), app.settings.domains.first().map(Domain::as_str));
     // One that is just being started will serve it.
     let later = || {
-        let settings = router.settings().filter(|_| router.absent().is_none())?;
-        Some(settings.url(name, domain, Ports { http: 80, https: Some(443) }))
+        let routing = router.routing().filter(|_| router.absent().is_none())?;
+        Some(url(routing, name, domain, Ports { http: 80, https: Some(443) }))
     };
-    let url = router.url(name, domain).or_else(later);
-    let url = url.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
+    let seen = router.url(name, domain).or_else(later);
+    let url = seen.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
     let (scheme, host) = url.split_once("://").unwrap_or(("http", &url));
     Visit { scheme: scheme.to_owned(), host: host.to_owned() }
 }

@@ -1,8 +1,9 @@
 //! `server token`: print the admin token in force, or make a new one (P5).
 
-use super::{OpsError, existing};
+use super::existing;
 use crate::auth::token;
 use crate::model::Secret;
+use std::error::Error;
 
 const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its environment; \
      look where that is set, such as its service file";
@@ -13,32 +14,28 @@ const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its
 /// # Errors
 /// When the token is pinned by the environment and should be rotated, or there
 /// is none yet.
-pub fn run(rotate: bool) -> Result<Secret, OpsError> {
+pub fn run(rotate: bool) -> Result<Secret, Box<dyn Error>> {
     let (config, data) = existing()?;
     let pinned_there = data.holder().is_some_and(|holder| holder.pinned);
     if rotate {
         if config.admin_token.is_some() || pinned_there {
-            return Err(OpsError::sentence(
-                "the token is pinned by ADMIN_TOKEN and cannot be rotated here; \
-                 change ADMIN_TOKEN where it is set and restart the server, or remove it",
-            ));
+            return Err("the token is pinned by ADMIN_TOKEN and cannot be rotated here; \
+                        change ADMIN_TOKEN where it is set and restart the server, or remove it"
+                .into());
         }
-        return token::rotate_file(&data)
-            .map_err(|e| OpsError::sentence(format!("no new token was made: {e}")));
+        return token::rotate_file(&data).map_err(|e| format!("no new token was made: {e}").into());
     }
     if let Some(token) = config.admin_token {
         return Ok(token);
     }
     if pinned_there {
-        return Err(OpsError::sentence(PINNED));
+        return Err(PINNED.into());
     }
-    match token::read(&data) {
-        Ok(Some(token)) => Ok(token),
-        Ok(None) => Err(OpsError::sentence(
-            "there is no token yet; start the server once, or make one with 'server token --rotate'",
-        )),
-        Err(e) => Err(OpsError::sentence(format!(
-            "the token could not be read: {e}; 'server token --rotate' makes a new one"
-        ))),
-    }
+    let token = token::read(&data).map_err(|e| {
+        format!("the token could not be read: {e}; 'server token --rotate' makes a new one")
+    })?;
+    token.ok_or_else(|| {
+        "there is no token yet; start the server once, or make one with 'server token --rotate'"
+            .into()
+    })
 }

@@ -38,10 +38,8 @@ const COMPLAINT: usize = 400;
 pub struct Version {
     /// As it writes it, without a leading `v`.
     pub text: String,
-    /// Whether it can leave upgraded connections open (2.7 and later).
-    pub keeps_streams: bool,
-    /// Whether permission for a certificate is a module's business (2.8 and later).
-    pub has_permissions: bool,
+    /// The first two numbers of it.
+    pub numbers: (u32, u32),
 }
 
 impl Version {
@@ -49,15 +47,17 @@ impl Version {
     pub fn read(text: &str) -> Option<Self> {
         let word = text.split_whitespace().next()?.trim_start_matches('v');
         let mut numbers = word.split('.').map(|number| number.parse::<u32>().ok());
-        let version = (numbers.next()??, numbers.next()??);
-        let (keeps_streams, has_permissions) = (version >= (2, 7), version >= (2, 8));
-        Some(Self { text: word.to_owned(), keeps_streams, has_permissions })
+        Some(Self { numbers: (numbers.next()??, numbers.next()??), text: word.to_owned() })
     }
 }
 
-/// The version that is installed; `None` when there is none or it does not say.
-pub fn version() -> Option<Version> {
-    said_by(CADDY)
+/// The version that is installed.
+///
+/// # Errors
+/// The sentence that says what to do when there is none, or it does not say.
+pub fn version() -> Result<Version, &'static str> {
+    let silent = "caddy does not tell its version; reinstall it";
+    said_by(CADDY).ok_or(if is_installed() { silent } else { NOT_INSTALLED })
 }
 
 /// The version that runs, which is asked of its program even if another one was
@@ -184,13 +184,10 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_debian_and_as_caddy_write_them() {
-        let version = |text: &str, keeps_streams, has_permissions| {
-            Some(Version { text: text.into(), keeps_streams, has_permissions })
-        };
-        assert_eq!(Version::read("2.6.2\n"), version("2.6.2", false, false));
-        assert_eq!(Version::read("2.7.6"), version("2.7.6", true, false));
-        assert_eq!(Version::read("v2.10.0 h1:abc=\n"), version("2.10.0", true, true));
-        assert_eq!(Version::read("3.0"), version("3.0", true, true));
+        let version = |text: &str, numbers| Some(Version { text: text.into(), numbers });
+        assert_eq!(Version::read("2.6.2\n"), version("2.6.2", (2, 6)));
+        assert_eq!(Version::read("v2.10.0 h1:abc=\n"), version("2.10.0", (2, 10)));
+        assert_eq!(Version::read("3.0"), version("3.0", (3, 0)));
         for bad in ["", "unknown", "(devel)", "2"] {
             assert_eq!(Version::read(bad), None, "{bad}");
         }

@@ -9,11 +9,11 @@ use super::caddy::Version;
 use super::client_headers;
 use super::ports::Ports;
 use super::route_table;
-use super::settings::Settings;
 use super::static_page::page;
+use crate::model::Routing;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How long a client may take to send a request's head.
 const HEAD_SECONDS: &str = "10s";
@@ -44,17 +44,18 @@ const LOGS_KEPT: u32 = 2;
 /// The port that clients ask for when nothing else is said.
 const USUAL_HTTPS: u16 = 443;
 
+/// The socket at which its configuration is changed, in the router's directory; and the one
+/// at which it tells what it would do with a host.
+pub const ADMIN: &str = "admin.sock";
+pub const CHECK: &str = "check.sock";
+
 /// Everything that the configuration depends on.
 #[derive(Debug)]
 pub struct CaddyConfig<'a> {
     /// The router's directory.
     pub dir: &'a Path,
-    /// Where published files are.
-    pub sites: &'a Path,
-    /// The socket on which the dashboard answers.
-    pub front: &'a Path,
     /// What the owner has set.
-    pub settings: &'a Settings,
+    pub routing: &'a Routing,
     /// Where it listens.
     pub ports: Ports,
     /// The path at which it asks itself for permission; nobody else knows it.
@@ -64,18 +65,6 @@ pub struct CaddyConfig<'a> {
 }
 
 impl CaddyConfig<'_> {
-    /// Where its configuration is changed.
-    #[must_use]
-    pub fn admin(dir: &Path) -> PathBuf {
-        dir.join("admin.sock")
-    }
-
-    /// Where it tells what it would do with a host.
-    #[must_use]
-    pub fn check(dir: &Path) -> PathBuf {
-        dir.join("check.sock")
-    }
-
     /// The configuration.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -83,7 +72,7 @@ impl CaddyConfig<'_> {
         let mut servers = json!({
             "http": self.server(self.ports.http, own.map(|_| self.permission()), own.map(|port| self.redirect(port))),
             "check": {
-                "listen": [unix(&Self::check(self.dir))],
+                "listen": [unix(&self.dir.join(CHECK))],
                 "automatic_https": {"disable": true},
                 "protocols": ["h1"],
                 "routes": [self.lookup(vec![said("{http.matchers.file.relative}")]), unknown()],
@@ -105,7 +94,7 @@ impl CaddyConfig<'_> {
             "servers": servers,
         });
         json!({
-            "admin": {"listen": unix(&Self::admin(self.dir)), "config": {"persist": false}},
+            "admin": {"listen": unix(&self.dir.join(ADMIN)), "config": {"persist": false}},
             "logging": {"logs": {"default": {"level": "WARN", "writer": {
                 "output": "file", "filename": self.dir.join("caddy.log"),
                 "roll_size_mb": LOG_MIB, "roll_keep": LOGS_KEPT, "roll_gzip": false,
@@ -119,24 +108,21 @@ impl CaddyConfig<'_> {
     /// asks for their host, if it is in the table at that moment. No name is in here, so
     /// none makes the router refuse its configuration, or change it.
     fn certificates(&self) -> Value {
-        let own = self.settings;
-        let policy = |is_own: bool, mut policy: Value| {
-            match &own.acme_email {
-                _ if is_own => policy["issuers"] = json!([{"module": "internal"}]),
-                Some(email) => policy["issuers"] = json!([{"module": "acme", "email": email}]),
-                None => {}
-            }
-            policy
+        let own = self.routing;
+        let issuers = |is_own: bool| match &own.acme_email {
+            _ if is_own => json!([{"module": "internal"}]),
+            Some(email) => json!([{"module": "acme", "email": email}]),
+            None => Value::Null,
         };
         let dashboard = own.dashboard_domain.as_deref();
-        let mut policies: Vec<Value> = dashboard
-            .map(|host| policy(own.is_own(host), json!({"subjects": [host]})))
-            .into_iter()
-            .collect();
-        policies.push(policy(own.private_tls, json!({"on_demand": true})));
+        let named =
+            dashboard.map(|host| json!({"subjects": [host], "issuers": issuers(own.is_own(host))}));
+        let others = json!({"on_demand": true, "issuers": issuers(own.private_tls)});
+        let policies: Vec<Value> = named.into_iter().chain([others]).collect();
         let at = SocketAddr::new(own.own_ip(), self.ports.http);
         let at = format!("http://{at}/{}", self.secret);
-        let permission = if self.version.has_permissions {
+        // A module's business from 2.8 on.
+        let permission = if self.version.numbers >= (2, 8) {
             json!({"permission": {"module": "http", "endpoint": at}})
         } else {
             json!({"ask": at})
@@ -150,7 +136,7 @@ impl CaddyConfig<'_> {
     /// Answers the router's own question: whether a host may get a certificate. Other
     /// programs of this machine come from the same address, but do not know the path.
     fn permission(&self) -> Value {
-        let from = self.settings.own_ip().to_string();
+        let from = self.routing.own_ip().to_string();
         let domain = "{http.request.uri.query.domain}";
         let permitted = self.find("domain", domain, route_table::PERMITTED, "", vec![said("yes")]);
         json!({
@@ -164,10 +150,10 @@ impl CaddyConfig<'_> {
     /// before the app is.
     fn server(&self, port: u16, first: Option<Value>, then: Option<Value>) -> Value {
         let mut routes: Vec<Value> = first.into_iter().chain([usual_host()]).collect();
-        routes.extend(client_headers::find(&self.settings.trust));
+        routes.extend(client_headers::find(&self.routing.trust));
         routes.extend(then);
         routes.extend([self.lookup(self.targets()), unknown()]);
-        let listen = match self.settings.bind {
+        let listen = match self.routing.bind {
             Some(ip) => SocketAddr::new(ip, port).to_string(),
             None => format!(":{port}"),
         };
@@ -241,8 +227,8 @@ impl CaddyConfig<'_> {
     /// The dashboard, if it has a host. Cookies mean nothing to it. What another host below the
     /// same domain has set for all of them would make its requests too large for the gate.
     fn dashboard(&self) -> Option<Value> {
-        let host = self.settings.dashboard_domain.as_ref()?;
-        let mut proxy = self.proxy(&unix(self.front));
+        let host = self.routing.dashboard_domain.as_ref()?;
+        let mut proxy = self.proxy(&unix(&self.dir.with_file_name("front.sock")));
         proxy["headers"]["request"]["delete"] = json!(["Cookie"]);
         Some(json!({"match": [{"host": [host]}], "handle": [proxy], "terminal": true}))
     }
@@ -263,7 +249,8 @@ impl CaddyConfig<'_> {
                 },
             },
         });
-        if self.version.keeps_streams {
+        // It can leave upgraded connections open from 2.7 on.
+        if self.version.numbers >= (2, 7) {
             proxy["stream_close_delay"] = json!(STREAMS);
         }
         proxy
@@ -271,22 +258,22 @@ impl CaddyConfig<'_> {
 
     /// Published files: no links and no hidden files are among them.
     fn files(&self) -> Value {
-        let root = self.sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
-        let served = |status: Option<u16>| {
-            let mut handler = json!({
-                "handler": "file_server", "root": root, "index_names": ["index.html"],
-            });
-            match status {
-                Some(status) => handler["status_code"] = json!(status),
-                None => handler["pass_thru"] = json!(true),
-            }
-            handler
+        let sites = self.dir.with_file_name("sites");
+        let root = sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
+        let served = |how: &str, value: Value| {
+            json!({
+                "handler": "file_server", "root": root, "index_names": ["index.html"], how: value,
+            })
         };
         let own_page = json!({"root": root, "try_files": ["/404.html"]});
         json!({"handler": "subroute", "routes": [
-            {"handle": [{"handler": "encode", "encodings": {"gzip": {}}}, served(None)]},
+            {"handle": [
+                {"handler": "encode", "encodings": {"gzip": {}}}, served("pass_thru", json!(true)),
+            ]},
             {"match": [{"file": own_page}],
-             "handle": [{"handler": "rewrite", "uri": "/404.html"}, served(Some(404))],
+             "handle": [
+                {"handler": "rewrite", "uri": "/404.html"}, served("status_code", json!(404)),
+             ],
              "terminal": true},
             {"handle": [page(404, "There is nothing at this path.")]},
         ]})

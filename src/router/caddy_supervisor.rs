@@ -1,15 +1,14 @@
 //! Keeps Caddy running: starts it or finds it again, and has it follow.
 
-use super::admin_client;
 use super::caddy::{self, Version};
-use super::caddy_config::CaddyConfig;
-use super::caddy_health::{ASK_AGAIN, CaddyHealth, Seen};
+use super::caddy_config::{ADMIN, CHECK, CaddyConfig};
+use super::caddy_health::{ASK_AGAIN, CaddyHealth, NO_HOST};
 use super::certificates;
 use super::ports::Ports;
-use super::settings::Settings;
 use super::{RouterState, TakeBack};
 use crate::data_dir::replace;
 use crate::http_client::STOPS;
+use crate::model::Routing;
 use crate::proc::{Running, wait_any};
 use crate::sync::lock;
 use rustix::net::SocketAddrUnix;
@@ -17,7 +16,6 @@ use serde_json::Value;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,20 +29,20 @@ const STARTING: Duration = Duration::from_secs(15);
 const LOADING: Duration = Duration::from_secs(8);
 /// A router that lived this long is started again without a pause.
 const STABLE: Duration = Duration::from_secs(10);
-/// The pause before the next try where it cannot be started: what was missing may have been
-/// installed meanwhile.
-const PAUSE: Duration = Duration::from_secs(5);
-/// The same for as long as it has served lately: nothing is missing then.
-const SERVED_PAUSE: Duration = Duration::from_secs(1);
-const LATELY: Duration = Duration::from_secs(60);
+/// The pause before another start, or try: what was missing may have been installed meanwhile.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How often it must not answer in a row to be ended. Each time it had two seconds for it,
+/// and [`IDLE`] lies between two times: a machine out of breath has some 20 s.
+const SILENT: u32 = 3;
+/// How often its log is looked at, whether it answers, and whether it could have better ports.
+const IDLE: Duration = Duration::from_secs(5);
+/// How often in a row a better port must be found free: a server that restarts comes back to it.
+const FREE: u32 = 3;
 
 /// What keeps Caddy running, and its configuration right.
 pub struct CaddySupervisor {
     /// What the owner has set.
-    pub settings: Arc<Settings>,
-    pub sites: PathBuf,
-    /// The socket on which the dashboard answers.
-    pub front: PathBuf,
+    pub routing: Arc<Routing>,
     /// Takes a port back from an app.
     pub take_back: TakeBack,
     /// The path at which the router asks itself for permission.
@@ -56,55 +54,78 @@ pub struct CaddySupervisor {
 impl CaddySupervisor {
     /// Keeps Caddy running until the server stops.
     pub fn run(&self) {
-        let mut served: Option<Instant> = None;
         while !self.health.stop.is_cancelled() {
             let begun = Instant::now();
-            let pause = match self.bring_up() {
+            match self.bring_up() {
                 Ok(running) => {
-                    if self.health.watch(running, &|| self.could_move()) != Seen::End {
+                    if !self.watch(running) {
                         continue;
                     }
                     *lock(&self.health.state) = RouterState::Starting;
                     log::warn!("the router has ended; starting it again");
-                    served = Some(Instant::now());
-                    if begun.elapsed() >= STABLE { Duration::ZERO } else { SERVED_PAUSE }
+                    if begun.elapsed() >= STABLE {
+                        continue;
+                    }
                 }
                 Err(why) => {
                     let state = RouterState::Missing(why.clone());
                     if std::mem::replace(&mut *lock(&self.health.state), state.clone()) != state {
                         log::warn!("apps are not routed: {why}");
                     }
-                    let lately = served.is_some_and(|at| at.elapsed() < LATELY);
-                    if lately { SERVED_PAUSE } else { PAUSE }
                 }
-            };
-            let _ = wait_any(&[self.health.stop.as_fd()], pause);
+            }
+            let _ = wait_any(&[self.health.stop.as_fd()], PAUSE);
         }
+    }
+
+    /// Waits for Caddy's end, and brings it about when Caddy is there and says nothing any
+    /// more. Not so where the server stops, or Caddy can listen where it should and does not.
+    fn watch(&self, mut running: Running) -> bool {
+        let (mut asked, mut silent, mut free) = (Instant::now(), 0, 0);
+        while running.try_wait().is_none() {
+            if asked.elapsed() >= IDLE {
+                silent = if self.health.found(NO_HOST).is_ok() { 0 } else { silent + 1 };
+                free = if self.could_move() { free + 1 } else { 0 };
+                // Not `IDLE` after the question: a silent one takes its time.
+                asked = Instant::now();
+                if silent >= SILENT && !self.health.stop.is_cancelled() {
+                    log::error!("the router has not answered {silent} times and is ended");
+                    caddy::end(running);
+                    return true;
+                }
+            }
+            if wait_any(&[running.as_fd(), self.health.stop.as_fd()], IDLE).is_err() {
+                std::thread::sleep(ASK_AGAIN);
+            }
+            if self.health.stop.is_cancelled() || free >= FREE {
+                return false;
+            }
+            caddy::bound_output(&self.health.dir);
+        }
+        true
     }
 
     /// Finds Caddy running or starts it, with the configuration as it should be.
     fn bring_up(&self) -> Result<Running, String> {
         self.fits()?;
-        let mut version = match caddy::version() {
-            Some(version) => version,
-            None if !caddy::is_installed() => return Err(caddy::NOT_INSTALLED.to_owned()),
-            None => return Err("caddy does not tell its version; reinstall it".to_owned()),
-        };
-        let mut found = None;
-        if let Some(running) = caddy::adopt(&self.health.dir) {
+        let installed = caddy::version()?;
+        let found = caddy::adopt(&self.health.dir).map(|running| {
             // It may be older than what is installed by now.
-            let older = caddy::version_of(&running).unwrap_or_else(|| version.clone());
-            match self.adopted(&older) {
-                Some((ports, lack)) => {
-                    version = older;
-                    found = Some((running, ports, lack));
+            let version = caddy::version_of(&running).unwrap_or_else(|| installed.clone());
+            (self.adopted(&version), running, version)
+        });
+        let (running, version, (ports, lack)) = match found {
+            Some((Some(place), running, version)) => (running, version.text, place),
+            Some(_) if self.health.stop.is_cancelled() => return Err(STOPS.to_owned()),
+            left => {
+                if let Some((_, running, _)) = left {
+                    caddy::end(running);
                 }
-                None if self.health.stop.is_cancelled() => return Err(STOPS.to_owned()),
-                None => caddy::end(running),
+                let (ports, lack) = self.place(None)?;
+                let text = self.configuration(ports, &installed).to_string();
+                (self.start(&text)?, installed.text, (ports, lack))
             }
-        }
-        let (running, ports, lack) = found.map_or_else(|| self.launch(&version), Ok)?;
-        let version = version.text;
+        };
         let https = ports.https.map_or(String::new(), |port| format!(", https on port {port}"));
         log::info!("router: caddy {version}, http on port {}{https}", ports.http);
         if let Some(lack) = &lack {
@@ -115,30 +136,23 @@ impl CaddySupervisor {
     }
 
     /// Paths become parts of addresses, patterns and placeholders.
-    fn fits(&self) -> Result<(), String> {
-        let path =
-            self.health.dir.to_str().filter(|path| !path.contains(['{', '}', '*', '?', '[', '\\']));
-        if path.is_none() {
-            return Err(
-                "the router cannot work in a data directory whose path has one of {}*?[\\ \
-                        in it; set DATA_DIR to another"
-                    .to_owned(),
-            );
-        }
-        if SocketAddrUnix::new(CaddyConfig::admin(&self.health.dir)).is_err() {
-            return Err(
-                "the path of the data directory is too long for the router's sockets; set \
-                        DATA_DIR to one of at most 88 bytes"
-                    .to_owned(),
-            );
-        }
-        Ok(())
+    fn fits(&self) -> Result<(), &'static str> {
+        let path = self.health.dir.to_str();
+        path.filter(|path| !path.contains(['{', '}', '*', '?', '[', '\\'])).ok_or(
+            "the router cannot work in a data directory whose path has one of {}*?[\\ in it; set \
+             DATA_DIR to another",
+        )?;
+        SocketAddrUnix::new(self.health.dir.join(ADMIN)).map(drop).map_err(|_| {
+            "the path of the data directory is too long for the router's sockets; set DATA_DIR \
+             to one of at most 88 bytes"
+        })
     }
 
     /// Where a Caddy that was found listens, once it has the right configuration, and why not
     /// where it should.
     fn adopted(&self, version: &Version) -> Option<(Ports, Option<String>)> {
-        let runs = self.running_configuration()?;
+        let (_, runs) = self.ask("GET /config/", "").ok()?;
+        let runs = serde_json::from_str(&runs).ok()?;
         if !self.health.is_serving() {
             return None;
         }
@@ -148,34 +162,18 @@ impl CaddySupervisor {
         if runs == right {
             return Some((ports, lack));
         }
-        match self.load(&right.to_string()) {
-            Ok(()) => Some((ports, lack)),
-            // What it refuses leaves it serving as it did.
-            Err(why) if self.health.is_serving() => {
-                Some((Ports::read(&runs)?, Some(refused(&why))))
-            }
-            Err(why) => {
-                anew(&why);
-                None
-            }
-        }
-    }
-
-    /// Starts Caddy, with the last configuration if it refuses the one that it should have.
-    fn launch(&self, version: &Version) -> Result<(Running, Ports, Option<String>), String> {
-        let (ports, lack) = self.place(None)?;
-        let last = fs::read_to_string(self.health.dir.join("config.json")).ok();
-        let text = self.configuration(ports, version).to_string();
-        let why = match self.start(&text) {
-            Ok(running) => return Ok((running, ports, lack)),
-            Err(why) => why,
+        let why = match self.ask("POST /load", &right.to_string()) {
+            Ok((200, _)) => return Some((ports, lack)),
+            Ok((_, body)) => body.trim().to_owned(),
+            Err(error) => error.to_string(),
         };
-        let last = last.filter(|last| *last != text && !self.health.stop.is_cancelled());
-        let known = last.as_deref().and_then(|last| serde_json::from_str(last).ok());
-        match (last, known.as_ref().and_then(Ports::read)) {
-            (Some(last), Some(ports)) => Ok((self.start(&last)?, ports, Some(refused(&why)))),
-            _ => Err(why),
+        // What it refuses leaves it serving as it did.
+        if !self.health.is_serving() {
+            anew(&why);
+            return None;
         }
+        let lack = format!("the router refuses its configuration and uses the last one: {why}");
+        Some((Ports::read(&runs)?, Some(lack)))
     }
 
     /// Starts Caddy with a configuration and waits until it serves.
@@ -188,17 +186,15 @@ impl CaddySupervisor {
             replace(&config, text.as_bytes())
                 .map_err(|e| format!("the router's configuration cannot be written: {e}"))?;
         }
-        for socket in [CaddyConfig::admin(&self.health.dir), CaddyConfig::check(&self.health.dir)] {
-            let _ = fs::remove_file(socket);
+        for socket in [ADMIN, CHECK] {
+            let _ = fs::remove_file(self.health.dir.join(socket));
         }
         let mut running = caddy::start(&self.health.dir, &config)?;
         let until = Instant::now() + STARTING;
         while !self.health.is_serving() {
             if running.try_wait().is_some() {
-                return Err(format!(
-                    "Caddy ended at once: {}",
-                    caddy::last_words(&self.health.dir)
-                ));
+                let words = caddy::last_words(&self.health.dir);
+                return Err(format!("Caddy ended at once: {words}"));
             }
             if self.health.stop.is_cancelled() {
                 // The next server finds it.
@@ -217,16 +213,14 @@ impl CaddySupervisor {
     /// not where it should. A Caddy of ours may listen somewhere `now`. Without HTTPS the rest
     /// still works.
     fn place(&self, now: Option<Ports>) -> Result<(Ports, Option<String>), String> {
-        let own = &self.settings;
-        let now_https = now.and_then(|now| now.https);
+        let (own, now_https) = (&self.routing, now.and_then(|now| now.https));
         let (http, lack) =
             self.choose(own.http_port, now.map(|now| now.http), HTTP, "HTTP_PORT")?;
-        let (https, lack_https) = self
-            .choose(own.https_port, now_https, HTTPS, "HTTPS_PORT")
-            .map(|(port, lack)| (Some(port), lack))
-            .unwrap_or_else(|why| {
-                (None, Some(format!("{why}; until then nothing is served over HTTPS")))
-            });
+        let (https, lack_https) = match self.choose(own.https_port, now_https, HTTPS, "HTTPS_PORT")
+        {
+            Ok((port, lack)) => (Some(port), lack),
+            Err(why) => (None, Some(format!("{why}; until then nothing is served over HTTPS"))),
+        };
         let lacks: Vec<String> = lack.into_iter().chain(lack_https).collect();
         Ok((Ports { http, https }, (!lacks.is_empty()).then(|| lacks.join("; "))))
     }
@@ -248,22 +242,15 @@ impl CaddySupervisor {
     ) -> Result<(u16, Option<String>), String> {
         // Clients know the usual one; who serves at another goes on there.
         let first = set.unwrap_or(usual[0]);
-        let error = match self.can_listen(first, now) {
-            Ok(()) => return Ok((first, None)),
-            Err(error) => error,
-        };
-        let others = now.into_iter().chain([usual[1]]).filter(|_| set.is_none());
-        match others.into_iter().find(|port| self.can_listen(*port, now).is_ok()) {
-            Some(port) => Ok((
-                port,
-                Some(format!(
-                    "port {first} cannot be had ({error}); the router takes port {port} until it can"
-                )),
-            )),
-            None => Err(format!(
-                "the router cannot listen on port {first} ({error}); set {name} to a free one"
-            )),
-        }
+        let Err(error) = self.can_listen(first, now) else { return Ok((first, None)) };
+        let mut others = now.into_iter().chain([usual[1]]).filter(|_| set.is_none());
+        let port = others.find(|port| self.can_listen(*port, now).is_ok()).ok_or_else(|| {
+            format!("the router cannot listen on port {first} ({error}); set {name} to a free one")
+        })?;
+        let lack = format!(
+            "port {first} cannot be had ({error}); the router takes port {port} until it can"
+        );
+        Ok((port, Some(lack)))
     }
 
     /// Whether Caddy can listen on a port, which it may do now, and which is taken from an app
@@ -273,7 +260,7 @@ impl CaddySupervisor {
             return Ok(());
         }
         loop {
-            match caddy::can_listen(self.settings.bind, port) {
+            match caddy::can_listen(self.routing.bind, port) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse && (self.take_back)(port) => {}
                 result => return result,
             }
@@ -283,9 +270,7 @@ impl CaddySupervisor {
     fn configuration(&self, ports: Ports, version: &Version) -> Value {
         CaddyConfig {
             dir: &self.health.dir,
-            sites: &self.sites,
-            front: &self.front,
-            settings: &self.settings,
+            routing: &self.routing,
             ports,
             secret: &self.secret,
             version,
@@ -293,30 +278,12 @@ impl CaddySupervisor {
         .json()
     }
 
-    /// What Caddy says that it runs.
-    fn running_configuration(&self) -> Option<Value> {
-        let (_, body) = self.ask("GET /config/", "").ok()?;
-        serde_json::from_str(&body).ok()
-    }
-
-    /// Gives the running Caddy another configuration: that of another version of ours, other
-    /// settings of the owner, better ports. Caddy 2.6 cuts upgraded connections then, so
-    /// nothing that happens in an app's life comes here. After one that it refuses, its
+    /// Asks Caddy for its configuration, or to go over to another one: that of another version
+    /// of ours, other settings of the owner, better ports. Caddy 2.6 cuts upgraded connections
+    /// then, so nothing that happens in an app's life comes here. After one that it refuses, its
     /// versions up to 2.11 at least go on serving but take no further change.
-    fn load(&self, text: &str) -> Result<(), String> {
-        match self.ask("POST /load", text).map_err(|error| error.to_string())? {
-            (200, _) => Ok(()),
-            (_, body) => Err(body.trim().to_owned()),
-        }
-    }
-
     fn ask(&self, request: &str, body: &str) -> io::Result<(u16, String)> {
         // Caddy wants an empty host on a Unix socket.
-        let admin = CaddyConfig::admin(&self.health.dir);
-        admin_client::ask(&admin, request, "", body, LOADING, &self.health.stop)
+        self.health.ask(ADMIN, request, "", body, LOADING)
     }
-}
-
-fn refused(why: &str) -> String {
-    format!("the router refuses its configuration and uses the last one: {why}")
 }

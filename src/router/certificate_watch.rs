@@ -8,8 +8,8 @@
 
 use super::caddy_health::{CaddyHealth, NO_HOST};
 use super::route_table::RouteTable;
-use super::settings::Settings;
 use super::{RouterState, certificates};
+use crate::model::Routing;
 use crate::proc::{Cancel, Exec, find, wait_any};
 use crate::sync::lock;
 use serde_json::Value;
@@ -66,10 +66,10 @@ pub struct Name {
     pub resolves: Option<Vec<IpAddr>>,
 }
 
-/// A name and when it is looked at next.
-#[derive(Debug)]
+/// A name and when it is looked at next; a new one at once.
+#[derive(Debug, Default)]
 struct Watched {
-    due: Instant,
+    due: Option<Instant>,
     /// When the handshakes began that have not succeeded yet.
     began: Option<SystemTime>,
     /// When it was last given up, and for how long.
@@ -87,12 +87,7 @@ impl Names {
         let mut all = lock(&self.0);
         all.retain(|host, _| hosts.contains(host));
         for host in hosts {
-            all.entry(host.clone()).or_insert_with(|| Watched {
-                due: Instant::now(),
-                began: None,
-                failed: None,
-                known: Name::default(),
-            });
+            all.entry(host.clone()).or_default();
         }
     }
 
@@ -101,15 +96,18 @@ impl Names {
         lock(&self.0).get(host).map(|watched| watched.known.clone())
     }
 
-    /// The first name whose certificate cannot be had, and how many there are.
-    pub fn missing(&self) -> Option<(String, String, usize)> {
+    /// The first name whose certificate cannot be had, why, and how many more there are.
+    pub fn missing(&self) -> Option<String> {
         let all = lock(&self.0);
         let mut missing = all.iter().filter_map(|(host, watched)| {
             let Certificate::Missing(why) = &watched.known.certificate else { return None };
-            Some((host.clone(), why.clone()))
+            Some(format!("no certificate for {host}: {why}"))
         });
-        let (host, why) = missing.next()?;
-        Some((host, why, 1 + missing.count()))
+        let first = missing.next()?;
+        match missing.count() {
+            0 => Some(first),
+            more => Some(format!("{first} (and for {more} more names)")),
+        }
     }
 
     /// The name that is due first, which is not due again while it is looked at.
@@ -117,8 +115,8 @@ impl Names {
         let mut all = lock(&self.0);
         let (host, watched) = all.iter_mut().min_by_key(|(_, watched)| watched.due)?;
         let now = Instant::now();
-        (watched.due <= now).then(|| {
-            watched.due = now + RENEWED;
+        (watched.due <= Some(now)).then(|| {
+            watched.due = Some(now + RENEWED);
             host.clone()
         })
     }
@@ -132,7 +130,7 @@ impl Names {
 /// Looks after the names.
 pub struct CertificateWatch {
     /// What the owner has set.
-    pub settings: Arc<Settings>,
+    pub routing: Arc<Routing>,
     /// Where names are permitted a certificate.
     pub table: Arc<RouteTable>,
     /// The router, as it is now.
@@ -150,7 +148,7 @@ impl CertificateWatch {
                 continue;
             };
             let pause = self.look_after(&host);
-            self.names.change(&host, |watched| watched.due = Instant::now() + pause);
+            self.names.change(&host, |watched| watched.due = Some(Instant::now() + pause));
         }
     }
 
@@ -162,7 +160,7 @@ impl CertificateWatch {
             self.names.change(host, |name| name.known.certificate = Certificate::Missing(why));
             return SOON;
         };
-        let resolves = (!self.settings.is_own(host)).then(|| resolve(host, &self.health.stop));
+        let resolves = (!self.routing.is_own(host)).then(|| resolve(host, &self.health.stop));
         let began = self.names.change(host, |name| {
             let here = |ips: &Option<Vec<IpAddr>>| {
                 ips.as_ref().is_some_and(|ips| lead_here(ips, &[]) == Some(true))
@@ -184,7 +182,7 @@ impl CertificateWatch {
     fn knock(&self, host: &str, port: u16, began: SystemTime) -> Duration {
         self.permit(host, true);
         let answer =
-            shake_hands(host, SocketAddr::new(self.settings.own_ip(), port), &self.health.stop);
+            shake_hands(host, SocketAddr::new(self.routing.own_ip(), port), &self.health.stop);
         if self.health.stop.is_cancelled() {
             return SOON;
         }
@@ -275,20 +273,24 @@ pub fn lead_here(ips: &[IpAddr], own: &[IpAddr]) -> Option<bool> {
     (!own.is_empty()).then_some(false)
 }
 
+/// The address from which this machine speaks to another one; that is how it is most likely
+/// reached from there. Nothing is sent.
+pub fn address_towards(there: &str) -> Option<IpAddr> {
+    let here = if there.contains(':') { "::" } else { "0.0.0.0" };
+    let socket = UdpSocket::bind((here, 0)).ok()?;
+    socket.connect((there, 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
 /// The addresses under which the Internet knows this machine, as far as it can tell itself:
-/// those from which it would speak to a stranger. Nothing is sent.
+/// those from which it would speak to a stranger.
 pub fn own_addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
-    let towards = |here: &str, there: &str| {
-        let socket = UdpSocket::bind((here, 0)).ok()?;
-        socket.connect((there, 9)).ok()?;
-        socket.local_addr().ok().map(|address| address.ip())
-    };
     let found = match bind.filter(|ip| !ip.is_unspecified()) {
-        Some(ip) => vec![Some(ip)],
+        Some(ip) => vec![ip],
         // Addresses for documentation (RFC 5737, RFC 3849).
-        None => vec![towards("0.0.0.0", "192.0.2.1"), towards("::", "2001:db8::1")],
+        None => ["192.0.2.1", "2001:db8::1"].into_iter().filter_map(address_towards).collect(),
     };
-    found.into_iter().flatten().filter(is_public).collect()
+    found.into_iter().filter(is_public).collect()
 }
 
 fn is_public(ip: &IpAddr) -> bool {

@@ -38,15 +38,12 @@ pub(super) fn discard_broken(dir: &Path, host: Option<&str>, idle: Duration) -> 
 
 /// One that cannot be read is for Caddy to complain of.
 fn is_broken(file: &Path) -> bool {
-    fs::read(file).is_ok_and(|text| !is_whole(file, &text))
-}
-
-fn is_whole(file: &Path, text: &[u8]) -> bool {
+    let Ok(text) = fs::read(file) else { return false };
     match file.extension().and_then(|e| e.to_str()) {
-        Some("json") => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
+        Some("json") => serde_json::from_slice::<IgnoredAny>(&text).is_err(),
         // PEM (RFC 7468): the last line says what has ended.
-        Some("crt" | "key") => text.trim_ascii_end().ends_with(b"-----"),
-        _ => true,
+        Some("crt" | "key") => !text.trim_ascii_end().ends_with(b"-----"),
+        _ => false,
     }
 }
 

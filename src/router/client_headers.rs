@@ -16,8 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const CLAIMS: &[&str] = &[
     // CGI and WSGI make `_` of `-`, and PHP of a dot as well: X_Real_IP is X-Real-IP to them.
     // Nobody but an attacker needs two spellings; nginx drops such names, too.
-    "*_*",
-    "*.*",
+    "*_* *.*",
     // Forwarded (RFC 7239), X-Forwarded-For, -Proto, -Host, -Port, -Prefix, -Server, -Ssl,
     // -User …, X-Forward-For, CloudFront-Forwarded-Proto, Fly-Forwarded-Port.
     "*forward*",
@@ -26,78 +25,30 @@ const CLAIMS: &[&str] = &[
     // Remote-Addr, Remote-User and what else a server that signs visitors in tells.
     "*remote*",
     // X-Real-IP, Client-IP, True-Client-IP, CF-Connecting-IP, X-Cluster-Client-IP, X-User-IP.
-    "*-ip",
-    "*client-ip*",
-    "*clientip*",
+    "*-ip *client-ip* *clientip*",
     // X-Original-URL, X-Original-Host, X-Original-Forwarded-For; X-Real-Host, -Proto, -Port.
-    "x-original-*",
-    "x-real-*",
+    "x-original-* x-real-*",
     // Who he has proved to be, in the words of what signs visitors in: X-Auth-Request-User,
     // X-Authentik-Username, X-Webauth-User, Cf-Access-Authenticated-User-Email,
     // X-Goog-Authenticated-User-Email, X-Amzn-Oidc-Identity, X-Ms-Client-Principal-Name.
-    "x-auth*",
-    "*webauth*",
-    "*authenticated*",
-    "*oidc*",
-    "x-ms-client-*",
-    "tailscale-*",
-    "auth-user",
-    "auth-type",
-    "x-appengine-user-email",
-    "x-envoy-*",
+    "x-auth* *webauth* *authenticated* *oidc* x-ms-client-* tailscale-*",
+    "auth-user auth-type x-appengine-user-email x-envoy-*",
     // What was proved by a certificate: SSL-Client-Verify, X-SSL-Client-DN, Client-Cert
     // (RFC 9440); and whether there was TLS at all: X-ARR-SSL, Fastly-SSL.
-    "*ssl*",
-    "*client-cert*",
-    "*tls-client*",
-    "x-client-s-dn",
-    "x-client-i-dn",
-    "x-client-verify",
-    "x-client-dn",
-    "x-arr-clientcert",
+    "*ssl* *client-cert* *tls-client*",
+    "x-client-s-dn x-client-i-dn x-client-verify x-client-dn x-arr-clientcert",
     // The scheme.
-    "front-end-https",
-    "https",
-    "x-https",
-    "x-https-on",
-    "*-scheme",
-    "x-proto",
-    "x-protocol",
-    "cf-visitor",
+    "front-end-https https x-https x-https-on *-scheme x-proto x-protocol cf-visitor",
     // The host, the port and the path.
-    "x-host",
-    "x-http-host",
-    "x-http-host-override",
-    "x-host-override",
-    "server-name",
-    "x-server-name",
-    "server-port",
-    "x-port",
-    "x-server-port",
-    "x-rewrite-url",
-    "request-uri",
-    "x-request-uri",
-    "x-replaced-path",
-    "x-ingress-path",
-    "x-prefix",
-    "x-base-url",
-    "script-name",
-    "x-script-name",
-    "path-info",
+    "x-host x-http-host x-http-host-override x-host-override server-name x-server-name",
+    "server-port x-port x-server-port",
+    "x-rewrite-url request-uri x-request-uri x-replaced-path x-ingress-path x-prefix x-base-url",
+    "script-name x-script-name path-info",
     // The address under further names.
-    "cf-connecting-ipv6",
-    "cf-pseudo-ipv4",
-    "client-addr",
-    "x-peer-addr",
-    "x-source-address",
-    "x-coming-from",
-    "x-client-addr",
-    "x-realip",
-    "x-azure-socketip",
-    "cloudfront-viewer-address",
+    "cf-connecting-ipv6 cf-pseudo-ipv4 client-addr x-peer-addr x-source-address x-coming-from",
+    "x-client-addr x-realip x-azure-socketip cloudfront-viewer-address",
     // Where a proxy would take files from that the app names.
-    "x-sendfile-type",
-    "x-accel-mapping",
+    "x-sendfile-type x-accel-mapping",
 ];
 
 /// The variables in which the router keeps what it has found.
@@ -110,9 +61,8 @@ const GROUP: &str = "[0-9a-f]{1,4}";
 /// What may follow an address as some proxies write it, and stand around each entry.
 const PORT: &str = "(?::[0-9]{1,5})?";
 const SPACE: &str = r"[ \t]*";
-/// Bits of a group, and of one of its four digits.
+/// Bits of a group.
 const GROUP_BITS: u32 = 16;
-const DIGIT_BITS: u32 = 4;
 
 /// Bytes of a list of addresses that is looked at: more than twenty proxies. Caddy takes
 /// 0.4 µs for each, so the 32 KiB that a visitor may send would cost it 12 ms.
@@ -120,18 +70,18 @@ const MAX_LIST: usize = 1024;
 
 /// Finds out who the visitor is, and forgets what else is said about him.
 pub fn find(trust: &Trust) -> Vec<Value> {
-    let (client, scheme) = (client(trust), scheme(trust));
+    let claims: Vec<&str> = CLAIMS.iter().flat_map(|family| family.split(' ')).collect();
     let too_long = json!({
         "match": [{"expression": format!("size({{http.request.header.X-Forwarded-For}}) > {MAX_LIST}")}],
         "handle": [page(431, "The list of addresses in X-Forwarded-For is too long.")],
         "terminal": true,
     });
     let found = json!({"handle": [
-        map("{visitor.client}", &client),
-        map("{visitor.scheme}", &scheme),
+        client(trust),
+        scheme(trust),
         // A map is looked at when it is asked, which is too late once the fields are gone.
         {"handler": "vars", CLIENT: "{visitor.client}", SCHEME: "{visitor.scheme}"},
-        {"handler": "headers", "request": {"delete": CLAIMS}},
+        {"handler": "headers", "request": {"delete": claims}},
     ]});
     if trust.0.is_empty() { vec![found] } else { vec![too_long, found] }
 }
@@ -146,52 +96,41 @@ pub fn set() -> Value {
     })
 }
 
-/// A text of placeholders, and what comes of it: the first pattern that fits says.
-struct Map {
-    source: String,
-    outputs: Vec<(String, &'static str)>,
-}
-
-fn map(name: &str, map: &Map) -> Value {
-    let outputs = map.outputs.iter();
-    let mappings: Vec<Value> = outputs
-        .map(|(pattern, output)| json!({"input_regexp": pattern, "outputs": [output]}))
-        .collect();
-    json!({"handler": "map", "source": map.source, "destinations": [name], "mappings": mappings})
+/// Sets a variable by what fits a text of placeholders: the first pattern that does says.
+fn map(name: &str, source: &str, outputs: &[(String, &str)]) -> Value {
+    let mapping =
+        |(pattern, output): &(String, &str)| json!({"input_regexp": pattern, "outputs": [output]});
+    let mappings: Vec<Value> = outputs.iter().map(mapping).collect();
+    json!({"handler": "map", "source": source, "destinations": [name], "mappings": mappings})
 }
 
 /// The client, found as for the dashboard (`gate::client`). The peer is the last
 /// entry of the list; then the first match from the left is the longest walk from the
 /// right past trusted addresses. Written in what every Caddy has: 2.6.2 knows neither
 /// trusted proxies for a whole server nor the strict walk, later ones not what it had instead.
-fn client(trust: &Trust) -> Map {
-    let peer = "{http.request.remote.host}";
+fn client(trust: &Trust) -> Value {
+    let (name, peer) = ("{visitor.client}", "{http.request.remote.host}");
     // The peer itself, without the zone that a link-local address may have.
     let last = ("([^,%]*)(?:%[^,]*)?$".to_owned(), "$1");
     match walk(trust) {
-        None => Map { source: peer.to_owned(), outputs: vec![last] },
-        Some(walk) => Map {
-            source: format!("{{http.request.header.X-Forwarded-For}},{peer}"),
-            outputs: vec![(walk, "$1$2$3"), last],
-        },
+        None => map(name, peer, &[last]),
+        Some(walk) => {
+            let list = format!("{{http.request.header.X-Forwarded-For}},{peer}");
+            map(name, &list, &[(walk, "$1$2$3"), last])
+        }
     }
 }
 
 /// The scheme: a trusted peer's word, when it is a clear one, or else the connection's.
-fn scheme(trust: &Trust) -> Map {
-    let own = "{http.request.scheme}";
+fn scheme(trust: &Trust) -> Value {
+    let (name, own) = ("{visitor.scheme}", "{http.request.scheme}");
     let last = ("([^,]*)$".to_owned(), "$1");
-    let Some(trusted) = entry(trust) else {
-        return Map { source: own.to_owned(), outputs: vec![last] };
-    };
+    let Some(trusted) = entry(trust) else { return map(name, own, &[last]) };
     let said =
         |scheme: &'static str| (format!("(?i)^{trusted},{SPACE}{scheme}{SPACE},[^,]*$"), scheme);
-    Map {
-        source: format!(
-            "{{http.request.remote.host}},{{http.request.header.X-Forwarded-Proto}},{own}"
-        ),
-        outputs: vec![said("https"), said("http"), last],
-    }
+    let list =
+        format!("{{http.request.remote.host}},{{http.request.header.X-Forwarded-Proto}},{own}");
+    map(name, &list, &[said("https"), said("http"), last])
 }
 
 /// Matches a list from the client on, whose address is one of the three groups.
@@ -251,16 +190,12 @@ fn v6(first: Ipv6Addr, bits: u32) -> String {
     let mut forms = vec![groups.join(":")];
     for start in 0..groups.len() {
         let head = groups[..start].join(":");
-        for end in start + 1..=groups.len() {
-            if segments[end - 1] != 0 {
-                break;
-            }
-            if end >= free {
-                // Longer runs of zeros are among them.
-                forms.push(format!("{head}::{}", up_to(groups.len() - end)));
-                break;
-            }
-            forms.push(format!("{head}::{}", groups[end..].join(":")));
+        let zeros = segments[start..].iter().take_while(|segment| **segment == 0).count();
+        // Longer runs of zeros are among those that go on to where every group is free.
+        for end in start + 1..=(start + zeros).min(free.max(start + 1)) {
+            let free_groups = || up_to(groups.len() - end);
+            let tail = if end < free { groups[end..].join(":") } else { free_groups() };
+            forms.push(format!("{head}::{tail}"));
         }
     }
     format!("(?:{})", forms.join("|"))
@@ -268,33 +203,25 @@ fn v6(first: Ipv6Addr, bits: u32) -> String {
 
 /// At most this many groups, which may be any.
 fn up_to(most: usize) -> String {
-    match most {
-        0 => String::new(),
-        1 => format!("(?:{GROUP})?"),
-        _ => format!("(?:{GROUP}(?::{GROUP}){{0,{}}})?", most - 1),
+    match most.checked_sub(1) {
+        None => String::new(),
+        Some(more) => format!("(?:{GROUP}(?::{GROUP}){{0,{more}}})?"),
     }
 }
 
 /// The texts of the groups that share this many leading bits, zeros in front or not.
 fn group(low: u16, bits: u32) -> String {
-    match bits {
-        0 => return GROUP.to_owned(),
-        GROUP_BITS.. => {
-            let digits = format!("{low:x}");
-            return format!("0{{0,{}}}{digits}", 4 - digits.len());
-        }
-        _ => {}
+    if bits == 0 {
+        return GROUP.to_owned();
     }
     let mut text = String::new();
-    let mut only_zeros = true;
-    for (at, shift) in [12, 8, 4, 0].into_iter().enumerate() {
-        let low = (low >> shift) & 0xf;
-        let fixed =
-            bits.saturating_sub(DIGIT_BITS * u32::try_from(at).unwrap_or(0)).min(DIGIT_BITS);
-        let digits: String = (low..=low | (0xf >> fixed)).map(|d| format!("{d:x}")).collect();
-        only_zeros &= low == 0;
+    for (fixed, shift) in [(0, 12), (4, 8), (8, 4), (12, 0)] {
+        let first = (low >> shift) & 0xf;
+        let last = first | (0xf >> bits.saturating_sub(fixed).min(4));
+        let digits: String = (first..=last).map(|digit| format!("{digit:x}")).collect();
         text = format!("{text}[{digits}]");
-        if only_zeros && shift > 0 {
+        // A zero in front may be left away.
+        if low >> shift == 0 && shift > 0 {
             text = format!("(?:{text})?");
         }
     }

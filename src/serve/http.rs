@@ -5,7 +5,7 @@
 //! so nothing here waits for anybody's network. The first waits for nothing at all; the second
 //! for the disk, for programs that it starts, and for the router.
 
-use crate::api::{self, Api, ApiError, Peer, Request};
+use crate::api::{Api, ApiError, Peer, Request};
 use crate::gate::{Completions, answer::Answer, rewrite};
 use crate::model::Client;
 use std::io::Write as _;
@@ -106,11 +106,8 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         Some((path, query)) => (path, Some(query)),
         None => (request.url(), None),
     };
-    let hook: Vec<(&str, &[u8])> = if path.starts_with(api::HOOKS) {
-        request.headers().iter().map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect()
-    } else {
-        Vec::new()
-    };
+    let fields = request.headers().iter();
+    let hook: Vec<_> = fields.map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect();
     api.answer(&Request {
         method: request.method().as_str(),
         path,

@@ -7,7 +7,7 @@ use crate::runtime::port_guard::end_holders;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,15 +43,12 @@ fn sentence(address: SocketAddr, errno: Errno) -> String {
 /// Which address cannot be had, and why.
 fn open(listen: &Listen) -> Result<TcpListener, (SocketAddr, Errno)> {
     let open = |address, both| bind(address, both).map_err(|errno| (address, errno));
-    match *listen {
-        Listen::All { port } => match open((Ipv6Addr::UNSPECIFIED, port).into(), true) {
-            // A kernel without IPv6.
-            Err((_, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) => {
-                open((Ipv4Addr::UNSPECIFIED, port).into(), false)
-            }
-            result => result,
-        },
-        Listen::One(address) => open(address, false),
+    match open(listen.address, listen.everywhere) {
+        // A kernel without IPv6.
+        Err((address, Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)) if listen.everywhere => {
+            open((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
+        }
+        result => result,
     }
 }
 
@@ -67,7 +64,7 @@ pub(super) fn open_or_take_back(
     mut stop: impl FnMut() -> bool,
 ) -> Result<(TcpListener, Vec<AppId>), String> {
     let mut ended = Vec::new();
-    let (mut until, mut told) = (None, false);
+    let mut until = None;
     loop {
         let (address, errno) = match open(listen) {
             Ok(listener) => return Ok((listener, ended)),
@@ -77,15 +74,15 @@ pub(super) fn open_or_take_back(
             return Err(sentence(address, errno));
         }
         let more = end_holders(apps, address.port(), &|app| {
-            log::error!("app {app} has taken {address} while no server ran; it is ended");
+            log::error!(
+                "app {app} has taken {address} while no server ran; it is ended, and then what is \
+                 left of its connections there"
+            );
         });
         if !more.is_empty() {
             ended.extend(more);
             until = Some(Instant::now() + LINGERING);
         } else if until.is_some_and(|until| Instant::now() < until) && !stop() {
-            if !std::mem::replace(&mut told, true) {
-                log::warn!("waiting for what is left of its connections at {address} to end");
-            }
             std::thread::sleep(AGAIN);
         } else {
             return Err(sentence(address, errno));

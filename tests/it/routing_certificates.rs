@@ -135,16 +135,35 @@ fn nobody_else_is_told_what_may_have_a_certificate() {
     });
 }
 
+/// Leaves a part of a file of a certificate.
+fn halve(name: &str, of: &Path, end: &str) {
+    let file = of.join(format!("{name}.{end}"));
+    let text = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, &text[..text.len() / 4]).expect("a part of it");
+}
+
+/// What a new server wants of the router that it finds, and the router refuses, costs no visitor anything.
+#[test]
+fn a_router_that_refuses_its_configuration_goes_on_with_the_last_one() {
+    let Shop { _git, mut server, owner, .. } = Shop::open(private(), &["shop.example.com"]);
+    https(&server, "paas.localhost", "/", &[]).expect(200);
+    let before = caddy(&server);
+    drop(owner);
+    server.kill9();
+    halve("paas.localhost", &certificate(&server, "paas.localhost"), "json");
+    let server = start(server.setup().clone().env("TRUST_PROXY", "true"));
+    let seen = router(&mut server.owner());
+    let why = "the router refuses its configuration and uses the last one: ";
+    assert!(seen["message"].as_str().is_some_and(|message| message.contains(why)), "{seen}");
+    assert_eq!(caddy(&server), before);
+    assert_eq!(https(&server, "shop.example.com", "/", &[]).expect(200).text(), "one");
+}
+
 #[test]
 fn a_certificate_that_is_half_there_is_had_anew() {
     let Shop { _git, mut server, mut owner, path } =
         Shop::open(private(), &["shop.example.com", "good.example.com"]);
     let names = ["shop.example.com", "good.example.com", "paas.localhost"];
-    let halve = |name: &str, of: &Path, end: &str| {
-        let file = of.join(format!("{name}.{end}"));
-        let text = std::fs::read(&file).expect("a file");
-        std::fs::write(&file, &text[..text.len() / 4]).expect("a part of it");
-    };
     for name in names {
         https(&server, name, "/", &[]).expect(200);
     }

@@ -1,10 +1,11 @@
 //! The configuration as a whole: what is in it, and when.
 
 use super::*;
-use crate::model::Trust;
+use crate::model::{Routing, Trust};
 
-fn settings() -> Settings {
-    Settings {
+fn routing() -> Routing {
+    Routing {
+        on: true,
         base_domain: "localhost".to_owned(),
         bind: None,
         http_port: None,
@@ -16,12 +17,10 @@ fn settings() -> Settings {
     }
 }
 
-fn json_of(settings: &Settings, version: &str, https: Option<u16>) -> Value {
+fn json_of(routing: &Routing, version: &str, https: Option<u16>) -> Value {
     CaddyConfig {
         dir: Path::new("/d/router"),
-        sites: Path::new("/d/sites"),
-        front: Path::new("/d/front.sock"),
-        settings,
+        routing,
         ports: Ports { http: 80, https },
         secret: "abc",
         version: &Version::read(version).unwrap(),
@@ -31,7 +30,7 @@ fn json_of(settings: &Settings, version: &str, https: Option<u16>) -> Value {
 
 #[test]
 fn private_names_need_no_certificate_unless_the_owner_wants_them_private() {
-    let mut own = settings();
+    let mut own = routing();
     for (host, public, private) in [
         ("shop.localhost", false, false),
         ("shop.test", false, true),
@@ -44,13 +43,13 @@ fn private_names_need_no_certificate_unless_the_owner_wants_them_private() {
         own.private_tls = true;
         assert_eq!(own.is_encrypted(host), private, "{host}");
     }
-    own = Settings { dashboard_domain: Some("paas.localhost".to_owned()), ..settings() };
+    own = Routing { dashboard_domain: Some("paas.localhost".to_owned()), ..routing() };
     assert!(own.is_encrypted("paas.localhost"), "the dashboard always is");
 }
 
 #[test]
 fn plain_http_is_all_there_is_where_no_other_port_can_be_had() {
-    let config = json_of(&settings(), "2.6.2", None);
+    let config = json_of(&routing(), "2.6.2", None);
     assert_eq!(config["apps"]["http"]["servers"]["http"]["listen"], json!([":80"]));
     assert!(config["apps"]["http"]["servers"]["https"].is_null());
     assert!(config["apps"]["tls"].is_null());
@@ -63,11 +62,11 @@ fn plain_http_is_all_there_is_where_no_other_port_can_be_had() {
 
 #[test]
 fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
-    let mut own = Settings {
+    let mut own = Routing {
         acme_email: Some("a@example.com".to_owned()),
         bind: Some("::1".parse().unwrap()),
         dashboard_domain: Some("paas.test".to_owned()),
-        ..settings()
+        ..routing()
     };
     let config = json_of(&own, "2.10.0", Some(443));
     let tls = &config["apps"]["tls"];
@@ -81,6 +80,7 @@ fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
     assert_eq!(https["listen"], json!(["[::1]:443"]));
     let text = config.to_string();
     assert!(text.contains("unix//d/front.sock") && text.contains("stream_close_delay"));
+    assert!(json_of(&own, "2.7.6", Some(443)).to_string().contains("stream_close_delay"));
     let http = config["apps"]["http"]["servers"]["http"].to_string();
     assert!(!http.contains("front.sock"));
     own.private_tls = true;
@@ -92,7 +92,7 @@ fn public_names_get_certificates_by_acme_and_private_ones_our_own() {
 fn the_router_asks_itself_as_its_version_wants_it() {
     let ask = |version: &str, bind: Option<&str>| {
         let bind = bind.map(|ip| ip.parse().unwrap());
-        let config = json_of(&Settings { bind, ..settings() }, version, Some(443));
+        let config = json_of(&Routing { bind, ..routing() }, version, Some(443));
         let on_demand = config["apps"]["tls"]["automation"]["on_demand"].clone();
         let first = &config["apps"]["http"]["servers"]["http"]["routes"][0]["match"][0];
         assert_eq!(first["path"], json!(["/abc"]));

@@ -62,10 +62,10 @@ impl Router {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = |(number, ranges): (usize, &&[&str])| {
-            let found =
-                Map { source: "{http.request.header.X-List}".into(), ..client(&trust(ranges)) };
+            let mut found = client(&trust(ranges));
+            found["source"] = json!("{http.request.header.X-List}");
             let answer = json!({"handler": "static_response", "body": "{visitor.client}"});
-            let handle = [map("{visitor.client}", &found), answer];
+            let handle = [found, answer];
             let socket = format!("unix/{}", Self::socket(dir.path(), number).display());
             (number.to_string(), json!({"listen": [socket], "routes": [{"handle": handle}]}))
         };
