@@ -7,10 +7,9 @@ use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
-use crate::sandbox::limits_report::{Held, Holder};
+use crate::sandbox::limits_report::Report;
 use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
 
@@ -42,7 +41,7 @@ pub(super) struct AppView<'a> {
     created_at: UnixMillis,
     /// Looked up for one app at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    limits: Option<Value>,
+    limits: Option<Report>,
 }
 
 impl<'a> AppView<'a> {
@@ -68,17 +67,6 @@ impl<'a> AppView<'a> {
             limits: None,
         }
     }
-}
-
-/// One limit of an app as it is.
-fn limit(held: Held) -> Value {
-    let by = match held.by {
-        Holder::Cgroup => "cgroup",
-        Holder::Process => "process",
-        Holder::User => "user",
-        Holder::None => "none",
-    };
-    json!({"value": held.value, "by": by, "note": held.note})
 }
 
 impl Api {
@@ -140,10 +128,7 @@ fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
 pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut view = AppView::of(&app, &api.deployer);
-    view.limits = api.deployer.limits(&app).map(|held| {
-        let (memory, cpu) = (limit(held.memory), limit(held.cpu));
-        json!({"memory": memory, "cpu": cpu, "processes": limit(held.processes)})
-    });
+    view.limits = api.deployer.limits(&app);
     Ok(Answer::json(200, &view))
 }
 

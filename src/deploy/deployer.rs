@@ -8,7 +8,7 @@ use super::pipeline::Pipeline;
 use super::queue::{Queue, Removal};
 use super::worker::Worker;
 use crate::data_dir::DataDir;
-use crate::disk::layout::{Layout, apps_in};
+use crate::disk::layout::Layout;
 use crate::journal::Journal;
 use crate::model::{AppId, AppName, AppStatus, DeployId, DeployStatus, Domain, Trigger, Wanted};
 use crate::router::{Router, RouterState, Settings, Target};
@@ -78,7 +78,6 @@ impl Deployer {
             layout: layout.clone(),
             queue: Arc::clone(&queue),
             router: Arc::clone(&router),
-            host: Arc::clone(&host),
         });
         // After the sweep: nobody works in these directories any more.
         gc.clear_interrupted()?;
@@ -415,7 +414,7 @@ fn start_router(
     let (store, journal) = (Arc::clone(store), Arc::clone(journal));
     let apps = store.apps()?.into_iter().map(|app| (target_of(&app), app));
     let apps: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
-    let guard = Arc::new(PortGuard { apps: apps_in(data), store, journal });
+    let guard = Arc::new(PortGuard { apps: Layout::new(data.clone()).apps(), store, journal });
     let for_router = Arc::clone(&guard);
     let take_back = Box::new(move |port| for_router.take_back(port));
     let router = Router::start(settings, data, apps, take_back);

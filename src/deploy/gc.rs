@@ -9,11 +9,8 @@ use crate::disk::layout::{CACHE_CAP, Layout};
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId};
 use crate::router::Router;
-use crate::sandbox::host::Host;
-use crate::sandbox::host_watch::HostWatch;
 use crate::source::cache;
 use crate::store::{Store, StoreError};
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +35,6 @@ pub struct GarbageCollector {
     pub queue: Arc<Queue>,
     /// What has a route for each app.
     pub router: Arc<Router>,
-    /// What has files for each app's sandbox.
-    pub host: Arc<HostWatch>,
 }
 
 impl GarbageCollector {
@@ -48,34 +43,17 @@ impl GarbageCollector {
         if let Err(error) = self.clear_unknown() {
             log::warn!("what the database does not know could not be removed: {error}");
         }
-        let mut gone = true;
         loop {
             for removal in self.queue.removals() {
-                gone = true;
                 self.clear_app(&removal.app, removal.keep_data);
                 self.router.forget(&removal.app);
                 self.journal.remove_app(&removal.app, &removal.deploys);
-            }
-            if gone && let Some(Ok(host)) = self.host.last() {
-                gone = self.forget_accounts(&host).is_err();
             }
             self.layout.empty_trash(&|| !self.queue.is_closed());
             if !self.queue.wait_for_garbage(CLEAN_UP) {
                 return;
             }
         }
-    }
-
-    /// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
-    fn forget_accounts(&self, host: &Host) -> Result<(), StoreError> {
-        // Looked at first: whatever comes after that has its app in the database already.
-        let uids = host.etc.uids();
-        let apps = self.store.apps()?;
-        // Slot 0 is for the look at the machine.
-        let slots = apps.iter().map(|app| app.slot).chain([0]);
-        let used: HashSet<u32> = slots.map(|slot| host.users.inside_uid(slot)).collect();
-        uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| host.etc.forget(*uid));
-        Ok(())
     }
 
     /// Ends the deploys that a server which is no more had under way, and removes what they left.

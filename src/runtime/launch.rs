@@ -7,13 +7,12 @@ use super::tcp_sockets::listeners;
 use crate::disk::layout::Layout;
 use crate::journal::{HALF_APP_LOG, Journal};
 use crate::model::{DeployId, HostSocket};
-use crate::sandbox::bwrap::Sandbox;
 use crate::sandbox::host::Host;
 use crate::sandbox::host_watch::HostWatch;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
 use crate::store::{App, Process, Store};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A release that was started and has not proved itself yet. Dropped, it ends:
@@ -99,17 +98,15 @@ impl Launcher {
         let log = journal.app_log_files(&app.id);
         let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
         let port = self.ports.fresh().map_err(|e| format!("{e}{}", self.who_has_ports(&host)))?;
-        let exits = layout.prepare_exits(&app.id);
-        exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
         journal.note_app(&app.id, &mark(deploy));
-        let sandbox = for_app(&host, app.slot, &spec, env)
+        let mut sandbox = for_app(&host, app.slot, &spec, env)
             .bind(&layout.release(&app.id, release), "/app")
             .bind(&layout.persistent(&app.id), "/data")
-            .port(port)
-            .log(HALF_APP_LOG)
-            .limits(Limits::of_app(app, host.memory))
-            .exit_to(layout.exit_file(&app.id, port));
-        let sandbox = with_sockets(sandbox, app, layout.apps().as_path())?;
+            .port(port);
+        sandbox.log = Some(HALF_APP_LOG);
+        sandbox.limits = Limits::of_app(app, host.memory);
+        sandbox.exit_file = Some(layout.exit_file(&app.id, port));
+        sandbox.sockets = sockets(app, &layout.apps())?;
         let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
         let process = Process {
             deploy: deploy.clone(),
@@ -142,23 +139,20 @@ impl Launcher {
 
 /// The directories of sockets that the owner named. A link among them must not lead out
 /// of `/run`, nor to where the data is.
-fn with_sockets<'a>(
-    mut sandbox: Sandbox<'a>,
-    app: &App,
-    data: &Path,
-) -> Result<Sandbox<'a>, String> {
-    for named in &app.settings.host_sockets {
-        let named = named.as_str();
+fn sockets(app: &App, data: &Path) -> Result<Vec<PathBuf>, String> {
+    let named = app.settings.host_sockets.iter().map(|socket| {
+        let named = socket.as_str();
         let real = Path::new(named).canonicalize().ok().filter(|path| path.is_dir());
         let real = real.ok_or_else(|| {
             format!("{named} is not there; is the service whose sockets it holds running?")
         })?;
-        if !may_be_shown(&real, data) {
-            return Err(format!("{named} leads to where no app may look"));
+        if may_be_shown(&real, data) {
+            Ok(real)
+        } else {
+            Err(format!("{named} leads to where no app may look"))
         }
-        sandbox = sandbox.sockets(real);
-    }
-    Ok(sandbox)
+    });
+    named.collect()
 }
 
 /// Whether a directory, all links followed, holds sockets of the machine and nothing of
