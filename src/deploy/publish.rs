@@ -72,7 +72,7 @@ pub fn publish(
     let mut waiting = vec![PathBuf::new()];
     while let Some(path) = waiting.pop() {
         let place = Path::new(".").join(&path);
-        let Ok(dir) = openat2(tree.top(), &place, ENTER, Mode::empty(), inside()) else {
+        let Ok(dir) = openat2(&tree.top, &place, ENTER, Mode::empty(), inside()) else {
             published.leave_out(&path);
             continue;
         };

@@ -15,7 +15,8 @@ pub const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags
 
 /// A release as it was checked out.
 pub struct Tree {
-    top: OwnedFd,
+    /// Its top.
+    pub top: OwnedFd,
 }
 
 impl Tree {
@@ -27,12 +28,6 @@ impl Tree {
         let top = open(release, ENTER, Mode::empty())?;
         let below = Path::new(".").join(below);
         Ok(Self { top: openat2(&top, &below, ENTER, Mode::empty(), inside())? })
-    }
-
-    /// Its top.
-    #[must_use]
-    pub const fn top(&self) -> &OwnedFd {
-        &self.top
     }
 
     /// A regular file, opened, if it is there.

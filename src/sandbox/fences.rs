@@ -87,19 +87,16 @@ impl Fences {
 }
 
 fn firewall(host: &Host, reached: Option<&net::SocketAddr>) -> Option<String> {
-    let who = match host.users {
-        AppUsers::Shared => {
-            let sentence = "apps run as the server's own user, so a firewall cannot tell them \
-                            from it; give them users of their own first, then load \
-                            scripts/firewall";
-            return Some(sentence.to_owned());
-        }
-        AppUsers::Root => String::new(),
-        AppUsers::Subordinate(_) => {
-            format!(" {}", user::name(rustix::process::geteuid().as_raw()))
-        }
-    };
+    if host.users == AppUsers::Shared {
+        let sentence = "apps run as the server's own user, so a firewall cannot tell them from it; \
+                        give them users of their own first, then load scripts/firewall";
+        return Some(sentence.to_owned());
+    }
     let address = reached?;
+    let who = match host.users {
+        AppUsers::Root => String::new(),
+        _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
+    };
     Some(format!(
         "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
          the router, each other; load the firewall as root with `scripts/firewall{who}`"

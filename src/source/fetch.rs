@@ -244,14 +244,13 @@ impl Fetch<'_> {
     fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
         let Ok(tree) = Tree::open(self.release, "") else { return };
         let read = |path: &&Vec<u8>| tree.read(path, 1023).is_some_and(|t| is_pointer(&t));
-        let mut pointers = survey.maybe_pointers.iter().filter(read);
-        if let Some(first) = pointers.next() {
-            let more = pointers.count();
+        let pointers: Vec<_> = survey.maybe_pointers.iter().filter(read).collect();
+        if let [first, ..] = pointers[..] {
             log(&format!(
                 "Git LFS keeps the content of {} files elsewhere ({}, for example); the release \
                  holds their pointers only, since Git LFS is not supported. Keep such files in \
                  the repository itself, or let the build command get them.",
-                more + 1,
+                pointers.len(),
                 shown(first)
             ));
         }

@@ -274,6 +274,7 @@ fn limits_are_in_force_inside() {
         "ulimit -c; ulimit -n; cut -d' ' -f19 /proc/self/stat; cat /proc/self/oom_score_adj";
     let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
     let open = most.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    assert!(host.memory > 64 << 20);
     let app = Sandbox::new(&host, Purpose::Run, 7);
     assert_eq!(out(&app, limits), format!("0\n{open}\n0\n200"));
     assert!(!run(&app, "echo 0 >/proc/self/oom_score_adj").exit.is_success());
