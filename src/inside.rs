@@ -48,8 +48,14 @@ pub struct Inside<'a> {
     pub dir: Cow<'a, str>,
     /// Its environment; of two values for one name the later one counts.
     pub env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// What each process may take.
-    pub limits: ResourceLimits,
+    /// Open files that each process may have (setrlimit(2)).
+    pub open_files: Option<u64>,
+    /// Bytes that it may write into one file.
+    pub file_size: Option<u64>,
+    /// Bytes of memory that it may write to; what it reserves alone does not count.
+    pub data: Option<u64>,
+    /// Processes and threads of its user.
+    pub processes: Option<u64>,
     /// The one TCP port that it may listen on besides those that the kernel chooses.
     pub port: Option<u16>,
     /// Bytes of each of the two files of its log, which are standard output and standard error
@@ -57,25 +63,22 @@ pub struct Inside<'a> {
     pub log: Option<u64>,
 }
 
-/// Limits of a process (setrlimit(2)).
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct ResourceLimits {
-    /// Open files.
-    pub open_files: Option<u64>,
-    /// Bytes written into one file.
-    pub file_size: Option<u64>,
-    /// Bytes of memory that it may write to; what it reserves alone does not count.
-    pub data: Option<u64>,
-    /// Processes and threads of its user.
-    pub processes: Option<u64>,
-}
-
 impl Inside<'_> {
-    /// As it is sent to the one inside.
-    #[must_use]
-    pub fn message(&self) -> Vec<u8> {
-        // Strings, numbers and lists of them always are JSON.
-        serde_json::to_vec(self).unwrap_or_default()
+    fn set_limits(&self) -> io::Result<()> {
+        for (resource, value) in [
+            (Resource::Nofile, self.open_files),
+            (Resource::Fsize, self.file_size),
+            (Resource::Data, self.data),
+            (Resource::Nproc, self.processes),
+        ] {
+            if value.is_some() {
+                // Never more than there is already.
+                let most = rustix::process::getrlimit(resource).maximum;
+                let value = value.map(|value| most.map_or(value, |most| most.min(value)));
+                setrlimit(resource, Rlimit { current: value, maximum: value })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -120,7 +123,7 @@ fn begin() -> Result<u8, Box<dyn Error>> {
         serde_json::from_reader(io::BufReader::new(message))
             .map_err(|error| format!("what is to be run did not come whole ({error})"))?
     };
-    inside.limits.set()?;
+    inside.set_limits()?;
     fence::fence(inside.port)?;
     let words = [UNBLOCKED].into_iter().chain(inside.command.iter().map(AsRef::as_ref));
     let mut command = Bare::new(PLACE, words, &inside.dir);
@@ -130,24 +133,5 @@ fn begin() -> Result<u8, Box<dyn Error>> {
     match inside.log {
         Some(half) => Ok(init::run(command, half)?),
         None => Err(command.exec().into()),
-    }
-}
-
-impl ResourceLimits {
-    fn set(&self) -> io::Result<()> {
-        for (resource, value) in [
-            (Resource::Nofile, self.open_files),
-            (Resource::Fsize, self.file_size),
-            (Resource::Data, self.data),
-            (Resource::Nproc, self.processes),
-        ] {
-            if value.is_some() {
-                // Never more than there is already.
-                let most = rustix::process::getrlimit(resource).maximum;
-                let value = value.map(|value| most.map_or(value, |most| most.min(value)));
-                setrlimit(resource, Rlimit { current: value, maximum: value })?;
-            }
-        }
-        Ok(())
     }
 }

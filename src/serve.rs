@@ -14,7 +14,7 @@ use crate::config::{Config, check_bind, doubts};
 use crate::data_dir::{DataDir, Holder};
 use crate::deploy::Deployer;
 use crate::disk::emergency_cleanup;
-use crate::disk::layout::apps_in;
+use crate::disk::layout::Layout;
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
@@ -69,11 +69,11 @@ pub fn run() -> Result<(), Box<dyn Error>> {
     }
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
-    emergency_cleanup::make_room(&data);
-    let apps = apps_in(&data);
+    let layout = Layout::new(data.clone());
+    emergency_cleanup::make_room(&layout);
     // A system that does not say cannot be waited with.
     let stop = || !matches!(signals.pending(), Ok(None));
-    let (listener, ended) = listen::open_or_take_back(&config.listen, &apps, stop)?;
+    let (listener, ended) = listen::open_or_take_back(&config.listen, &layout.apps(), stop)?;
     let port = listener.local_addr()?.port();
     let behind = build(&config, &data, started, (port, &ended))?;
     let running = Running::start(behind, &config, &data, listener)?;
@@ -93,11 +93,9 @@ fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
         // What else there is to say about it comes when it is opened.
         _ => return Ok(()),
     };
-    let apps = std::fs::read_dir(apps_in(data)).into_iter().flatten().flatten();
-    let mut ids = apps.filter_map(|app| AppId::parse(app.file_name().to_str()?).ok());
     // The token is made after the database. Beside one that a command made before the first
     // start there is no database at all.
-    let left = if ids.next().is_some() {
+    let left = if !Layout::new(data.clone()).all_apps().is_empty() {
         "the apps directory"
     } else if lost == "is empty" && data.join(token::FILE).exists() {
         token::FILE

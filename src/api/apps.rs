@@ -9,10 +9,9 @@ use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
 use crate::runtime::tools::Tools;
-use crate::sandbox::limits_report::{Held, Holder, report};
+use crate::sandbox::limits_report::{Report, report};
 use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
 use serde::Serialize;
-use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
 
@@ -44,7 +43,7 @@ pub(super) struct AppView<'a> {
     created_at: UnixMillis,
     /// Looked up for one app at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    limits: Option<Value>,
+    limits: Option<Report>,
 }
 
 impl<'a> AppView<'a> {
@@ -71,17 +70,6 @@ impl<'a> AppView<'a> {
             limits: None,
         }
     }
-}
-
-/// One limit of an app as it is.
-fn limit(held: Held) -> Value {
-    let by = match held.by {
-        Holder::Cgroup => "cgroup",
-        Holder::Process => "process",
-        Holder::User => "user",
-        Holder::None => "none",
-    };
-    json!({"value": held.value, "by": by, "note": held.note})
 }
 
 impl Api {
@@ -144,11 +132,7 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut view = AppView::of(&app, &api.deployer);
     let host = api.deployer.tools.host.last().and_then(Result::ok);
-    view.limits = host.map(|host| {
-        let held = report(&app, &host);
-        let (memory, cpu) = (limit(held.memory), limit(held.cpu));
-        json!({"memory": memory, "cpu": cpu, "processes": limit(held.processes)})
-    });
+    view.limits = host.map(|host| report(&app, &host));
     Ok(Answer::json(200, &view))
 }
 

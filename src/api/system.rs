@@ -62,9 +62,9 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         None => (false, Some("It is being looked at; that takes a moment.")),
     };
     let fences = api.deployer.tools.host.fences();
-    let fence = |of: fn(&Fences) -> &Result<(), String>| {
+    let fence = |of: fn(&Fences) -> &Option<String>| {
         let problem = match fences.as_ref().map(of) {
-            Some(found) => found.as_ref().err().map(String::as_str),
+            Some(found) => found.as_deref(),
             None => Some("it is being looked at; that takes a moment"),
         };
         json!({"inForce": problem.is_none(), "problem": problem})

@@ -7,7 +7,7 @@ use super::pipeline::Pipeline;
 use super::queue::Queue;
 use super::worker;
 use crate::data_dir::DataDir;
-use crate::disk::layout::{Layout, apps_in};
+use crate::disk::layout::Layout;
 use crate::journal::Journal;
 use crate::model::{AppId, DeployId, DeployStatus, Routing, Trigger, Wanted};
 use crate::router::{Router, Target};
@@ -278,7 +278,8 @@ fn start_router(
 ) -> Result<Router, DeployError> {
     let apps = store.apps()?.into_iter().map(|app| (target_of(&app), app));
     let routed: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
-    let (store, journal, apps) = (Arc::clone(store), Arc::clone(journal), apps_in(data));
+    let (store, journal, apps) =
+        (Arc::clone(store), Arc::clone(journal), Layout::new(data.clone()).apps());
     let take_back = Box::new(move |port| take_back(&store, &journal, &apps, port));
     let router = Router::start(routing, data, routed, take_back);
     router.map_err(|error| DeployError::Io("prepare the router", error))

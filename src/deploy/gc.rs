@@ -7,10 +7,8 @@ use super::queue::Queue;
 use crate::disk::layout::CACHE_CAP;
 use crate::model::{AppId, DeployId};
 use crate::runtime::tools::Tools;
-use crate::sandbox::host::Host;
 use crate::source::cache;
 use crate::store::StoreError;
-use std::collections::HashSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -30,25 +28,11 @@ pub fn run(tools: &Tools, queue: &Queue) {
         log::warn!("what the database does not know could not be removed: {error}");
     }
     loop {
-        if let Some(Ok(host)) = tools.host.last() {
-            forget_accounts(tools, &host);
-        }
         tools.layout.empty_trash(&|| !queue.is_closed());
         if !queue.wait_for_garbage(CLEAN_UP) {
             return;
         }
     }
-}
-
-/// Removes the files that stood in for `/etc` in the sandboxes of apps that are gone.
-fn forget_accounts(tools: &Tools, host: &Host) {
-    // Looked at first: whatever comes after that has its app in the database already.
-    let uids = host.etc.uids();
-    let Ok(apps) = tools.store.shared_apps() else { return };
-    // Slot 0 is for the look at the machine.
-    let slots = apps.iter().map(|app| app.slot).chain([0]);
-    let used: HashSet<u32> = slots.map(|slot| host.users.inside_uid(slot)).collect();
-    uids.iter().filter(|uid| !used.contains(uid)).for_each(|uid| host.etc.forget(*uid));
 }
 
 /// Ends the deploys that a server which is no more had under way, and removes what they left.

@@ -190,7 +190,7 @@ impl Attempt<'_> {
         });
         let Commit { hash, author, subject } = match fetched.map_err(|e| e.to_string())? {
             (Ok(commit), _) => commit,
-            (Err(FetchError::Failed(sentence)), _) => return Err(sentence.into()),
+            (Err(FetchError::Failed(e) | FetchError::Strange(e, _)), _) => return Err(e.into()),
             (Err(FetchError::TooLarge(sentence)), _) => return Err(self.too_large(sentence)),
             (Err(FetchError::Cancelled), Some(why)) => {
                 return Err(self.too_large(format!("the fetch was ended: {why}")));

@@ -5,19 +5,21 @@
 //! and directories alone, none of them hidden, which nobody else can write to.
 
 use super::error::DeployFailure;
-use crate::disk::tree::{ENTER, Tree, Waiting, entries, inside};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat2, statat};
+use crate::disk::tree::{ENTER, Tree, entries, inside};
+use rustix::fs::{AtFlags, FileType, Mode, openat2, statat};
 use std::ffi::{CStr, OsStr};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Bytes that a site may have, for disk is shared by all apps; ten times a large one.
 const MOST_BYTES: u64 = 1 << 30;
 /// Files and directories that it may have, for the same reason.
 const MOST_FILES: usize = 100_000;
+/// Bytes that the paths of its directories may have: all may be in memory at once.
+const LONGEST_PATHS: usize = 8 << 20;
 /// Bytes of a path inside it; the system's limit is four times this.
 const LONGEST_PATH: usize = 1000;
 /// The one hidden name that is meant for everybody (RFC 8615).
@@ -65,10 +67,11 @@ pub fn publish(
 ) -> Result<Published, DeployFailure> {
     let most = MOST_BYTES.min(room);
     let mut published = Published::default();
-    let (mut bytes, mut count) = (0, 0);
-    let mut waiting = Waiting::top();
-    while let Some((path, place)) = waiting.pop() {
-        let Ok(dir) = openat2(tree.top(), &place, ENTER, Mode::empty(), inside()) else {
+    let (mut bytes, mut count, mut paths) = (0, 0, 0);
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(path) = waiting.pop() {
+        let place = Path::new(".").join(&path);
+        let Ok(dir) = openat2(&tree.top, &place, ENTER, Mode::empty(), inside()) else {
             published.leave_out(&path);
             continue;
         };
@@ -91,11 +94,14 @@ pub fn publish(
             }
             let kind = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
             match kind.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-                Ok(FileType::Directory) if !waiting.push(&below) => {
-                    return Err("the site has too many directories beside one another".into());
+                Ok(FileType::Directory) => {
+                    paths += below.as_os_str().len();
+                    if paths > LONGEST_PATHS {
+                        return Err("the site has too many directories with long names".into());
+                    }
+                    waiting.push(below);
                 }
-                Ok(FileType::Directory) => {}
-                Ok(FileType::RegularFile) => match read(tree, &below) {
+                Ok(FileType::RegularFile) => match tree.file(&below) {
                     Some(file) => {
                         bytes += copy(file, &to.join(&below), (bytes, most), go_on)?;
                         published.files += 1;
@@ -124,13 +130,6 @@ impl Published {
 
 fn is_hidden(name: &CStr) -> bool {
     name.to_bytes().starts_with(b".") && name.to_bytes() != WELL_KNOWN
-}
-
-/// Opens a regular file without following a link or waiting for a pipe's other end.
-fn read(tree: &Tree, path: &Path) -> Option<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(openat2(tree.top(), path, flags, Mode::empty(), inside()).ok()?);
-    file.metadata().ok()?.is_file().then_some(file)
 }
 
 fn failed(error: io::Error) -> DeployFailure {
@@ -235,15 +234,15 @@ mod tests {
     }
 
     #[test]
-    fn more_directories_than_may_wait_are_refused() {
+    fn directories_with_more_names_than_memory_is_for_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let release = dir.path().join("release");
         let long = format!("{0}/{0}/{0}", "d".repeat(250));
         fs::create_dir_all(release.join(&long)).unwrap();
-        (0..6000).for_each(|n| fs::create_dir(release.join(format!("{long}/{n}"))).unwrap());
+        (0..12_000).for_each(|n| fs::create_dir(release.join(format!("{long}/{n}"))).unwrap());
         let tree = Tree::open(&release, "").unwrap();
         let refused = publish(&tree, &dir.path().join("to"), u64::MAX, &|| true).unwrap_err();
-        let sentence = "the site has too many directories beside one another";
+        let sentence = "the site has too many directories with long names";
         assert_eq!(refused, DeployFailure::from(sentence));
     }
 

@@ -1,7 +1,6 @@
 //! Makes room on a full disk before the server writes its first byte.
 
 use super::layout::Layout;
-use crate::data_dir::DataDir;
 
 /// Free bytes with which a server starts: its database and logs grow by a few MiB until
 /// its owner has seen what is wrong.
@@ -13,10 +12,9 @@ const ENOUGH_FILES: u64 = 1000;
 /// Removes what nobody needs as long as the disk is full: what was put aside, what deploys
 /// left that did not come to their end, and at last what the next deploy can make again.
 /// The caller holds the lock on the data directory, so no deploy is under way.
-pub fn make_room(data: &DataDir) {
-    let layout = Layout::new(data.clone());
+pub fn make_room(layout: &Layout) {
     let is_full = || layout.space().is_ok_and(|s| s.has_less_than(ENOUGH, ENOUGH_FILES));
-    make_room_in(&layout, &is_full);
+    make_room_in(layout, &is_full);
 }
 
 fn make_room_in(layout: &Layout, is_full: &dyn Fn() -> bool) {
@@ -50,6 +48,7 @@ fn make_room_in(layout: &Layout, is_full: &dyn Fn() -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data_dir::DataDir;
     use crate::disk::layout::StartSpec;
     use crate::model::{AppId, DeployId};
     use crate::sandbox::host_probe;
@@ -86,6 +85,6 @@ mod tests {
         let left = std::fs::read_dir(layout.apps().join(app.as_str())).unwrap();
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["data", "releases"]);
+        assert_eq!(left, ["data", "exits", "releases"]);
     }
 }

@@ -1,14 +1,13 @@
 //! Where an app's files are: its cache, its data, its releases, and what is to be removed.
 
 use super::app_users::AppUsers;
-use super::removal::remove_tree;
+use super::removal::{random_name, remove_tree};
 use super::space::Space;
 use super::subuid;
 use crate::data_dir::{DataDir, is_abandoned, replace};
 use crate::model::{AppId, DeployId};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -20,9 +19,6 @@ const SITES: &str = "sites";
 
 /// Where the ends of an app's processes are noted, inside the app's directory.
 const EXITS: &str = "exits";
-
-/// What a name begins with that was put aside to be removed: no app's or deploy's does.
-const ASIDE: char = '.';
 
 /// How much a build may find again of the one before, in bytes. A cache that has
 /// grown beyond this is given up: what fills it is mostly versions of long ago.
@@ -36,12 +32,6 @@ pub struct StartSpec {
     pub root: String,
     /// The start command; `None` for a static site, whose files are published.
     pub start: Option<String>,
-}
-
-/// Where all apps of a data directory are.
-#[must_use]
-pub fn apps_in(data: &DataDir) -> PathBuf {
-    data.join(APPS)
 }
 
 /// The paths in one data directory.
@@ -60,7 +50,7 @@ impl Layout {
     /// Where all apps are.
     #[must_use]
     pub fn apps(&self) -> PathBuf {
-        apps_in(&self.data)
+        self.data.join(APPS)
     }
 
     /// Something of an app's.
@@ -110,14 +100,6 @@ impl Layout {
         self.of(app, &format!("{EXITS}/{port}"))
     }
 
-    /// Makes the directory for [`Layout::exit_file`].
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn prepare_exits(&self, app: &AppId) -> io::Result<()> {
-        self.data.make_dir(&format!("{APPS}/{app}/{EXITS}")).map(drop)
-    }
-
     /// Removes the notes on the ends of all processes but the one with this port.
     pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
         let kept = but.map(|port| port.to_string());
@@ -129,7 +111,7 @@ impl Layout {
         }
     }
 
-    /// Makes a directory for the files that stand in for the machine's own.
+    /// Makes a directory for the files that each sandbox needs.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -150,7 +132,7 @@ impl Layout {
         slot: u16,
         deploy: &DeployId,
     ) -> io::Result<()> {
-        for name in ["repo", "cache", "data", "releases"] {
+        for name in ["repo", "cache", "data", "releases", EXITS] {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
         let (release, temporary) = (self.release(app, deploy), self.temporary(app));
@@ -269,8 +251,7 @@ impl Layout {
     /// # Errors
     /// When it could neither be put aside nor removed.
     pub fn discard(&self, path: &Path) -> io::Result<()> {
-        let random = RandomState::new().build_hasher().finish();
-        match fs::rename(path, path.with_file_name(format!("{ASIDE}{random:016x}"))) {
+        match fs::rename(path, path.with_file_name(random_name())) {
             // It was not there, or the other one of a deploy that ends and an owner who
             // removes the app has done it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -291,7 +272,7 @@ impl Layout {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             // A file that is being written has such a name for a moment.
-            if name.starts_with(ASIDE)
+            if name.starts_with('.')
                 && (!name.ends_with(".tmp") || is_abandoned(&entry))
                 && let Err(error) = remove_tree(&entry.path(), go_on)
                 && go_on()

@@ -45,6 +45,11 @@ pub fn remove_tree(path: &Path, go_on: &dyn Fn() -> bool) -> io::Result<()> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
+/// A name that nothing has yet; it begins with a dot, as no app's or deploy's does.
+pub fn random_name() -> String {
+    format!(".{:016x}", RandomState::new().build_hasher().finish())
+}
+
 /// By its path: its link below `/proc` leads into no other user namespace.
 fn this_program() -> io::Result<PathBuf> {
     // What has replaced it goes by its name, to which the kernel adds this (proc_pid_exe(5)).
@@ -99,8 +104,7 @@ fn remove_one(top: &OwnedFd, name: &CStr) -> io::Result<Option<CString>> {
         let child = child?;
         // Entered, since a directory can only be moved by who may write to it.
         if unlink_or_enter(&dir, child.as_c_str())?.is_some() {
-            let random = RandomState::new().build_hasher().finish();
-            let new = CString::new(format!(".{random:016x}")).map_err(io::Error::other)?;
+            let new = CString::new(random_name()).map_err(io::Error::other)?;
             renameat(&dir, &child, top, &new)?;
             last = Some(new);
         }

@@ -1,9 +1,9 @@
 //! How full a deploy may make the disk, and who looks while it writes.
 
-use crate::proc::{Cancel, wait_any};
+use crate::proc::Cancel;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 
@@ -105,42 +105,34 @@ pub fn watched<T>(
     no_room: &(dyn Fn() -> Option<String> + Sync),
     work: impl FnOnce(&Cancel) -> T,
 ) -> io::Result<(T, Option<String>)> {
-    let (stop, done) = (Cancel::new()?, Cancel::new()?);
+    let stop = &Cancel::new()?;
     thread::scope(|scope| {
+        // However the work ends, the watch ends with it.
+        let (done, work_is_done) = mpsc::channel::<()>();
         let watcher = Builder::new().name("disk".to_owned());
-        let watch = watcher.spawn_scoped(scope, || {
-            while !done.is_cancelled() {
+        let watch = watcher.spawn_scoped(scope, move || {
+            loop {
                 let why = no_room();
                 if why.is_some() || cancel.is_cancelled() {
                     stop.cancel();
                     return why;
                 }
-                if wait_any(&[cancel.as_fd(), done.as_fd()], LOOK).is_err() {
-                    thread::sleep(LOOK);
+                if work_is_done.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
+                    return None;
                 }
             }
-            None
         })?;
-        // However the work ends, the watch ends with it.
-        let end = End(&done);
-        let result = work(&stop);
-        drop(end);
+        let result = work(stop);
+        drop(done);
         Ok((result, watch.join().unwrap_or_default()))
     })
-}
-
-struct End<'a>(&'a Cancel);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proc::Exec;
+    use crate::proc::{Exec, wait_any};
+    use std::os::fd::AsFd as _;
     use std::os::unix::fs::PermissionsExt;
     use std::sync::atomic::{AtomicBool, Ordering};
 

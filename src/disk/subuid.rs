@@ -69,10 +69,8 @@ impl Range {
         let name = user::name(number);
         let read = |file| fs::read_to_string(file).unwrap_or_default();
         let range = Self::read(&name, number, &read("/etc/subuid"), &read("/etc/subgid"))?;
-        for program in ["newuidmap", "newgidmap"] {
-            if proc::find(program).is_none() {
-                return Err(format!("{program} is not installed; run `apt install uidmap`"));
-            }
+        if proc::find("newuidmap").and(proc::find("newgidmap")).is_none() {
+            return Err("newuidmap is not installed; run `apt install uidmap`".to_owned());
         }
         // Then a program that is root's by its mode is not (prctl(2)).
         let status = read("/proc/self/status");
@@ -118,15 +116,24 @@ impl Range {
     /// app's user is [`INSIDE`], and nobody else is there.
     #[must_use]
     pub fn around(self, slot: u16) -> Vec<String> {
-        let (uid, gid) = (self.uid(slot), self.gid + u32::from(slot));
-        words((uid, gid), INSIDE, 1)
+        self.unshare(slot, INSIDE, 1)
     }
 
     /// What runs the argument list that follows so that it may do to the files of all apps
     /// what root may, and to no others than the server's own.
     #[must_use]
     pub fn as_root(self) -> Exec {
-        as_we_are().args(words((self.uid, self.gid), 1, SLOTS))
+        as_we_are().args(self.unshare(0, 1, SLOTS))
+    }
+
+    /// `unshare` with a mapping of `count` users from this slot's on to `inner` and up, and of
+    /// our own user to root. Its first form of the option, which newer ones read too.
+    fn unshare(self, slot: u16, inner: u32, count: u32) -> Vec<String> {
+        let map = |of: &str, first: u32| {
+            format!("--map-{of}={},{inner},{count}", first + u32::from(slot))
+        };
+        let (users, groups) = (map("users", self.uid), map("groups", self.gid));
+        ["unshare", "--user", "--map-root-user", &users, &groups, "--"].map(str::to_owned).into()
     }
 }
 
@@ -194,19 +201,6 @@ fn has_files_of(range: Range, apps: &Path) -> bool {
     let directories =
         entries.flat_map(|app| ["data", "cache", "repo"].map(|name| app.path().join(name)));
     directories.into_iter().any(|p| fs::symlink_metadata(p).is_ok_and(|meta| range.has(meta.uid())))
-}
-
-/// `unshare` with a mapping of `count` users from `outer` on to `inner` and up, and of
-/// our own user to root. Its first form of the option, which newer ones read too.
-fn words(outer: (u32, u32), inner: u32, count: u32) -> Vec<String> {
-    vec![
-        "unshare".into(),
-        "--user".into(),
-        "--map-root-user".into(),
-        format!("--map-users={},{inner},{count}", outer.0),
-        format!("--map-groups={},{inner},{count}", outer.1),
-        "--".into(),
-    ]
 }
 
 /// What it wrote.

@@ -2,26 +2,21 @@
 //! memory that does not grow with them.
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, open, openat2, statat};
+use rustix::path::Arg;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A directory, entered for good: what its owner renames or links meanwhile
 /// changes nothing about which one it is.
 pub const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Bytes of directories' paths that are kept to be looked at: tens of thousands of them side
-/// by side, more than any real tree has.
-const WAITING: usize = 4 << 20;
-
-/// Bytes that a path takes in memory besides its own.
-const PATH_ITSELF: usize = 64;
-
 /// A release as it was checked out.
 pub struct Tree {
-    top: OwnedFd,
+    /// Its top.
+    pub top: OwnedFd,
 }
 
 impl Tree {
@@ -35,21 +30,20 @@ impl Tree {
         Ok(Self { top: openat2(&top, &below, ENTER, Mode::empty(), inside())? })
     }
 
-    /// Its top.
+    /// A regular file, opened, if it is there.
     #[must_use]
-    pub const fn top(&self) -> &OwnedFd {
-        &self.top
+    pub fn file(&self, path: impl Arg) -> Option<File> {
+        // NONBLOCK: opening a named pipe would wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?);
+        file.metadata().ok()?.is_file().then_some(file)
     }
 
     /// The text of a regular file, lossy, if it is there and no longer than `cap` bytes.
     #[must_use]
     pub fn read(&self, path: impl AsRef<[u8]>, cap: u64) -> Option<String> {
-        // NONBLOCK: opening a named pipe would wait for its other end.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat2(&self.top, path.as_ref(), flags, Mode::empty(), inside()).ok()?;
-        let file = File::from(fd);
-        let meta = file.metadata().ok()?;
-        if !meta.is_file() || meta.len() > cap {
+        let file = self.file(path.as_ref())?;
+        if file.metadata().ok()?.len() > cap {
             return None;
         }
         let mut bytes = Vec::new();
@@ -87,38 +81,6 @@ pub fn entries(dir: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<CStr
         Ok(entry) => Some(Ok(entry.file_name().to_owned())),
         Err(error) => Some(Err(error.into())),
     }))
-}
-
-/// Directories below a top that are still to be looked at: their paths, since there may be
-/// more than we may open.
-#[derive(Debug)]
-pub struct Waiting {
-    paths: Vec<PathBuf>,
-    bytes: usize,
-}
-
-impl Waiting {
-    /// With the top itself.
-    #[must_use]
-    pub fn top() -> Self {
-        Self { paths: vec![PathBuf::new()], bytes: PATH_ITSELF }
-    }
-
-    /// One more; `false` when that would be too many.
-    #[must_use]
-    pub fn push(&mut self, path: &Path) -> bool {
-        self.bytes += path.as_os_str().len() + PATH_ITSELF;
-        self.paths.push(path.to_owned());
-        self.bytes <= WAITING
-    }
-
-    /// The next one, and how it is opened from the top.
-    pub fn pop(&mut self) -> Option<(PathBuf, PathBuf)> {
-        let path = self.paths.pop()?;
-        self.bytes -= path.as_os_str().len() + PATH_ITSELF;
-        let place = Path::new(".").join(&path);
-        Some((path, place))
-    }
 }
 
 #[cfg(test)]

@@ -186,19 +186,16 @@ impl Log {
             Ok(0) => *output = None,
             Ok(read) => {
                 self.held.extend_from_slice(&piece[..read]);
-                let whole = self.held.iter().rposition(|b| *b == b'\n').map(|at| at + 1);
-                if let Some(whole) = whole {
-                    let rest = self.held.split_off(whole);
-                    self.write_held();
-                    self.held = rest;
-                }
+                let whole = self.held.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+                let rest = self.held.split_off(whole);
+                self.write_held();
+                self.held = rest;
                 if self.held.len() >= PIECE {
                     self.write_held();
                 }
                 return true;
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
-            Err(_) => {}
+            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
         }
         false
     }
@@ -212,16 +209,15 @@ impl Log {
     }
 
     fn write_held(&mut self) {
-        let piece = not_our_own(std::mem::take(&mut self.held));
+        let piece = not_our_own(&std::mem::take(&mut self.held));
         if piece.is_empty() {
             return;
         }
-        let lines = || piece.iter().filter(|b| **b == b'\n').count().max(1);
         if self.lost > 0 {
             self.note(&format!("{} lines are left out here: they could not be written", self.lost));
         }
         if self.lost > 0 || self.to.append(&piece).is_err() {
-            self.lost += lines();
+            self.lost += piece.iter().filter(|b| **b == b'\n').count().max(1);
         }
     }
 
@@ -233,12 +229,13 @@ impl Log {
 }
 
 /// The output without lines that look like the platform's own: they get a space in front.
-fn not_our_own(piece: Vec<u8>) -> Vec<u8> {
-    if !piece.split(|b| *b == b'\n').any(|line| line.starts_with(OWN)) {
-        return piece;
+fn not_our_own(piece: &[u8]) -> Vec<u8> {
+    let mut marked = Vec::with_capacity(piece.len());
+    for line in piece.split_inclusive(|b| *b == b'\n') {
+        if line.starts_with(OWN) {
+            marked.push(b' ');
+        }
+        marked.extend_from_slice(line);
     }
-    let lines = piece.split_inclusive(|b| *b == b'\n');
-    let marked =
-        lines.map(|line| if line.starts_with(OWN) { [b" ", line].concat() } else { line.to_vec() });
-    marked.collect::<Vec<_>>().concat()
+    marked
 }

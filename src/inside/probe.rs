@@ -1,10 +1,11 @@
 //! What an app reaches of this machine, tried from a sandbox: the program of the try, and how
 //! its findings are written.
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::{self, net::UnixStream};
 use std::time::Duration;
 
 /// The word after the program's name that makes it this; addresses and the name of an abstract
@@ -28,13 +29,9 @@ pub struct Findings {
 /// Tries all of it and prints the findings as JSON.
 pub(super) fn run(words: &[String]) -> io::Result<()> {
     let (name, addresses) = words.split_last().ok_or(ErrorKind::InvalidInput)?;
-    let mut reached = Vec::new();
-    for address in addresses {
-        let address = address.parse().map_err(io::Error::other)?;
-        if TcpStream::connect_timeout(&address, HANGING).is_ok() {
-            reached.push(address);
-        }
-    }
+    let addresses: Result<Vec<SocketAddr>, _> = addresses.iter().map(|a| a.parse()).collect();
+    let mut reached = addresses.map_err(io::Error::other)?;
+    reached.retain(|address| TcpStream::connect_timeout(address, HANGING).is_ok());
     let (takes_ports, reaches_abstract) = (takes_ports()?, reaches_abstract(name)?);
     let found = Findings { reached, takes_ports, reaches_abstract };
     writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)
@@ -55,12 +52,9 @@ fn takes_ports() -> io::Result<bool> {
 }
 
 fn reaches_abstract(name: &str) -> io::Result<bool> {
-    let address = SocketAddrUnix::new_abstract_name(name.as_bytes())?;
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &address) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::PERM) => Ok(false),
-        Err(error) => Err(error.into()),
+    match UnixStream::connect_addr(&unix::net::SocketAddr::from_abstract_name(name)?) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
     }
 }

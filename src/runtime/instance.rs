@@ -56,7 +56,7 @@ impl Instance {
         [current, other]: &[File; 2],
     ) -> Result<Self, ProcError> {
         let exec = sandbox.prepare(&["/bin/sh", "-c", command]);
-        let exit_file = sandbox.exit_file().map(Path::to_owned);
+        let exit_file = sandbox.exit_file.clone();
         // Whatever fails before the first program inside begins stands in the log too.
         let outer = exec.spawn_detached(other, current)?;
         let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
@@ -68,7 +68,7 @@ impl Instance {
         }
         if !matches!(instance.memory, Some(MemoryLimit::Leaf(_))) {
             // The first program inside may not have set it yet.
-            instance.memory = Some(MemoryLimit::Process(sandbox.data_limit()));
+            instance.memory = Some(MemoryLimit::Process(sandbox.limits.data));
         }
         Ok(instance)
     }

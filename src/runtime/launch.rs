@@ -6,12 +6,12 @@ use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
 use crate::journal::HALF_APP_LOG;
 use crate::model::{DeployId, HostSocket};
-use crate::sandbox::bwrap::{Purpose, Sandbox};
+use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
 use crate::store::{App, Process};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A release that was started and has not proved itself yet. Dropped, it ends:
 /// whatever stops a deploy leaves nothing running.
@@ -56,17 +56,15 @@ pub fn launch(
     let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
     let port = ports.fresh(&taken.collect::<Vec<_>>());
     let port = port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?;
-    let exits = layout.prepare_exits(&app.id);
-    exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
     journal.note_app(&app.id, &mark(deploy));
-    let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
+    let mut sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
         .bind(&layout.release(&app.id, release), "/app")
         .bind(&layout.persistent(&app.id), "/data")
-        .port(port)
-        .log(HALF_APP_LOG)
-        .limits(Limits::of_app(app, host.memory))
-        .exit_to(layout.exit_file(&app.id, port));
-    let sandbox = with_sockets(sandbox, app, layout.apps().as_path())?;
+        .port(port);
+    sandbox.log = Some(HALF_APP_LOG);
+    sandbox.limits = Limits::of_app(app, host.memory);
+    sandbox.exit_file = Some(layout.exit_file(&app.id, port));
+    sandbox.sockets = sockets(app, &layout.apps())?;
     let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
@@ -91,23 +89,20 @@ fn who_has_ports(apps: &[App], host: &Host) -> String {
 
 /// The directories of sockets that the owner named. A link among them must not lead out
 /// of `/run`, nor to where the data is.
-fn with_sockets<'a>(
-    mut sandbox: Sandbox<'a>,
-    app: &App,
-    data: &Path,
-) -> Result<Sandbox<'a>, String> {
-    for named in &app.settings.host_sockets {
-        let named = named.as_str();
+fn sockets(app: &App, data: &Path) -> Result<Vec<PathBuf>, String> {
+    let named = app.settings.host_sockets.iter().map(|socket| {
+        let named = socket.as_str();
         let real = Path::new(named).canonicalize().ok().filter(|path| path.is_dir());
         let real = real.ok_or_else(|| {
             format!("{named} is not there; is the service whose sockets it holds running?")
         })?;
-        if !may_be_shown(&real, data) {
-            return Err(format!("{named} leads to where no app may look"));
+        if may_be_shown(&real, data) {
+            Ok(real)
+        } else {
+            Err(format!("{named} leads to where no app may look"))
         }
-        sandbox = sandbox.sockets(real);
-    }
-    Ok(sandbox)
+    });
+    named.collect()
 }
 
 /// Whether a directory, all links followed, holds sockets of the machine and nothing of

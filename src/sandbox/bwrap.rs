@@ -21,7 +21,7 @@
 //! root. (bubblewrap's `--args 0` is no way out: it closes descriptor 0, the host's `/proc`
 //! takes that number, and the app finds the host's files under `/proc/1/fd/0/..`.)
 
-use super::etc_files::EtcFiles;
+use super::etc_files;
 use super::host::Host;
 use super::limits::Limits;
 use crate::disk::app_users::AppUsers;
@@ -35,6 +35,9 @@ use std::time::Duration;
 /// Where root's server builds the tree: not the root of its mount namespace.
 const CAGE: &str = "/cage";
 
+/// The name of the machine inside: every `/etc/hosts` has it, and many programs look it up.
+const HOSTNAME: &str = "localhost";
+
 /// How long what runs inside may take when its caller says nothing: helpers that take a moment.
 const USUAL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -43,24 +46,32 @@ const USUAL_DEADLINE: Duration = Duration::from_secs(60);
 const LEAST_IN_MEMORY: u64 = 256 << 20;
 
 /// Opens the file that is its first argument as descriptor 3, since bubblewrap reads its
-/// filter of system calls from an open file; enters the cgroup that the second one names,
-/// if any; empties and opens the file that is the third one, if any, as descriptor 4, where
-/// bubblewrap writes how the command has ended, also when nobody waits for it; says by the
-/// fourth whom the kernel is to take first when memory runs out; and becomes the rest.
+/// filter of system calls from an open file; enters the cgroup that the second one names;
+/// empties and opens the file that is the third one as descriptor 4, where bubblewrap writes
+/// how the command has ended, also when nobody waits for it; says by the fourth whom the kernel
+/// is to take first when memory runs out; has what stands in for `/etc/passwd` and `/etc/group`,
+/// for the uid that is the fifth, in descriptors 5 and 6 (who lives on this machine is left out);
+/// and becomes the rest.
 const WITH_FILES: &str = r#"
-group=$1 exit=$2 oom=$3 && shift 3
-if [ -n "$group" ]; then
-    echo 0 >"$group" || exit 125
-fi
+group=$1 exit=$2 oom=$3 uid=$4 && shift 4
+echo 0 >"$group" || exit 125
 echo "$oom" >/proc/self/oom_score_adj || exit 125
-if [ -n "$exit" ]; then
-    exec "$@" 3<"$0" 4>"$exit"
-fi
-exec "$@" 3<"$0"
+exec "$@" 3<"$0" 4>"$exit" 5<<PASSWD 6<<GROUP
+root:x:0:0:root:/:/usr/sbin/nologin
+app:x:$uid:$uid:app:/tmp:/bin/sh
+nobody:x:65534:65534:nobody:/:/usr/sbin/nologin
+PASSWD
+root:x:0:
+app:x:$uid:
+nogroup:x:65534:
+GROUP
 "#;
 
 /// Directories of a system without a merged `/usr`, or links into it with one.
 const SYSTEM_DIRS: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+
+/// Open files that a process may have, when the machine allows as many.
+const OPEN_FILES: u64 = 65_536;
 
 /// Bytes that a build may write into one file: no real program is as large, and a disk
 /// is full quickly.
@@ -83,14 +94,20 @@ pub struct Sandbox<'a> {
     purpose: Purpose,
     slot: u16,
     binds: Vec<(PathBuf, &'static str)>,
-    sockets: Vec<PathBuf>,
+    /// Directories below `/run`, which have the same name inside: it may use the sockets in them.
+    pub sockets: Vec<PathBuf>,
     dir: String,
     env: Vec<(String, Secret)>,
     file_size: Option<u64>,
-    exit_file: Option<PathBuf>,
-    limits: Limits,
+    /// Where it is noted how the command ends, if anywhere. The command does not see the file.
+    pub exit_file: Option<PathBuf>,
+    /// What it may take of the machine.
+    pub limits: Limits,
     port: Option<u16>,
-    log: Option<u64>,
+    /// Its first process stays and writes its log: what it is started with as standard output
+    /// and standard error are the two files of that, of so many bytes each
+    /// ([`crate::journal::Rotating`]).
+    pub log: Option<u64>,
 }
 
 impl<'a> Sandbox<'a> {
@@ -126,40 +143,11 @@ impl<'a> Sandbox<'a> {
         self
     }
 
-    /// Lets it use the sockets in a directory below `/run`, which has the same name inside.
-    #[must_use]
-    pub fn sockets(mut self, directory: PathBuf) -> Self {
-        self.sockets.push(directory);
-        self
-    }
-
-    /// Has it noted in this file how the command ends. The command does not see the file.
-    #[must_use]
-    pub fn exit_to(mut self, file: PathBuf) -> Self {
-        self.exit_file = Some(file);
-        self
-    }
-
-    /// Where it is noted how the command ends, if anywhere.
-    #[must_use]
-    pub fn exit_file(&self) -> Option<&Path> {
-        self.exit_file.as_deref()
-    }
-
     /// Gives it a TCP port to listen on, as `PORT`. It gets no other but from the kernel.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self.env("PORT", port.to_string())
-    }
-
-    /// Keeps its first process, which writes its log: what it is started with as standard
-    /// output and standard error are the two files of that, of `half` bytes each
-    /// ([`crate::journal::Rotating`]).
-    #[must_use]
-    pub fn log(mut self, half: u64) -> Self {
-        self.log = Some(half);
-        self
     }
 
     /// Starts the command in this directory.
@@ -175,19 +163,6 @@ impl<'a> Sandbox<'a> {
     pub fn file_size(mut self, bytes: u64) -> Self {
         self.file_size = Some(self.file_size.map_or(bytes, |usual| usual.min(bytes)));
         self
-    }
-
-    /// What it may take of the machine, in place of what is usual for its purpose.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Bytes that each process may have where no cgroup holds all of them.
-    #[must_use]
-    pub const fn data_limit(&self) -> u64 {
-        self.limits.data
     }
 
     /// Sets a variable that is no secret; a later one of the same name wins.
@@ -218,28 +193,28 @@ impl<'a> Sandbox<'a> {
             args.extend(bind(place));
             args.push(format!("{prefix}{}", place.1));
         }
-        self.bind_sockets(&mut args);
         add(&mut args, &["--remount-ro", "/", "--"]);
         args.extend(self.descend());
         add(&mut args, &[inside::PLACE, inside::COMMAND]);
         // By this it is found like bubblewrap itself, when that was killed and it was not.
         args.extend(self.binds.first().map(bind).into_iter().flatten());
-        let status: &[_] = if self.exit_file.is_some() { &["--json-status-fd", "4"] } else { &[] };
-        let message = self.inside(command, group.is_some()).message();
+        // Strings, numbers and lists of them always are JSON.
+        let message = serde_json::to_vec(&self.inside(command, group.is_some()));
+        let nowhere = Path::new("/dev/null");
         Exec::new("/bin/sh")
             .args(["-c", WITH_FILES])
-            .arg(self.host.etc.filter())
-            .arg(group.unwrap_or_default())
-            .arg(self.exit_file.as_deref().unwrap_or(Path::new("")))
+            .arg(&self.host.etc.filter)
+            .arg(group.as_deref().unwrap_or(nowhere))
+            .arg(self.exit_file.as_deref().unwrap_or(nowhere))
             // When memory runs out, the kernel takes a build first, then an app, and the
             // server last.
             .arg(if self.purpose == Purpose::Run { "200" } else { "800" })
+            .arg(self.host.users.inside_uid(self.slot).to_string())
             .args(self.behind_others())
             .args(self.host.user_namespace(self.slot))
-            .args(["bwrap", "--seccomp", "3"])
-            .args(status)
+            .args(["bwrap", "--seccomp", "3", "--json-status-fd", "4"])
             .args(args)
-            .stdin_bytes(message)
+            .stdin_bytes(message.unwrap_or_default())
             .deadline(USUAL_DEADLINE)
     }
 
@@ -255,12 +230,10 @@ impl<'a> Sandbox<'a> {
             command: command.iter().map(|word| (*word).into()).collect(),
             dir: self.dir.as_str().into(),
             env: env.collect(),
-            limits: inside::ResourceLimits {
-                open_files: Some(self.host.open_files),
-                file_size: self.file_size,
-                data: (!in_cgroup).then_some(self.limits.data),
-                processes: (!in_cgroup).then_some(processes),
-            },
+            open_files: Some(OPEN_FILES),
+            file_size: self.file_size,
+            data: (!in_cgroup).then_some(self.limits.data),
+            processes: (!in_cgroup).then_some(processes),
             port: self.port,
             log: self.log,
         }
@@ -273,22 +246,6 @@ impl<'a> Sandbox<'a> {
         if in_cgroup { quarter.max(LEAST_IN_MEMORY) } else { quarter.min(self.limits.memory) / 2 }
     }
 
-    fn bind_sockets(&self, args: &mut Vec<String>) {
-        let prefix = self.prefix();
-        if !self.sockets.is_empty() {
-            // Many programs know their sockets by the older name.
-            add(args, &["--symlink", "/run", &format!("{prefix}/var/run")]);
-        }
-        for directory in &self.sockets {
-            // What bubblewrap makes on the way would be closed to the app.
-            let above: Vec<_> = directory.ancestors().skip(1).collect();
-            for above in above.iter().rev().skip(1) {
-                add(args, &["--perms", "0755", "--dir", &format!("{prefix}{}", above.display())]);
-            }
-            read_only(args, directory, prefix, directory);
-        }
-    }
-
     /// Where the tree is built.
     fn prefix(&self) -> &'static str {
         if self.host.users == AppUsers::Shared { "" } else { CAGE }
@@ -297,7 +254,7 @@ impl<'a> Sandbox<'a> {
     fn namespaces(&self) -> Vec<String> {
         let mut args = Vec::new();
         add(&mut args, &["--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
-        add(&mut args, &["--unshare-cgroup-try", "--hostname", "app", "--cap-drop", "ALL"]);
+        add(&mut args, &["--unshare-cgroup-try", "--hostname", HOSTNAME, "--cap-drop", "ALL"]);
         if self.host.users == AppUsers::Shared {
             add(&mut args, &["--unshare-user", "--uid", "1000", "--gid", "1000"]);
             if self.host.bwrap >= (0, 8) {
@@ -325,20 +282,26 @@ impl<'a> Sandbox<'a> {
             add(args, &["--perms", "0755", "--dir", prefix]);
         }
         system_dirs(args, prefix);
-        let of_machine: Vec<PathBuf> = EtcFiles::of_machine().collect();
+        let seen: Vec<_> =
+            etc_files::seen_of(Path::new("/etc")).chain(self.sockets.iter().cloned()).collect();
         // Made by name: what bubblewrap makes on the way is closed to others than root.
-        let above = of_machine.iter().flat_map(|path| path.ancestors().skip(1));
+        let above = seen.iter().flat_map(|path| path.ancestors().skip(1));
         let above: BTreeSet<&Path> = above.chain([Path::new("/etc"), Path::new("/var")]).collect();
         for dir in above.into_iter().filter(|dir| dir.parent().is_some()) {
             add(args, &["--perms", "0755", "--dir", &format!("{prefix}{}", dir.display())]);
         }
-        for source in of_machine {
+        for source in seen {
             read_only(args, &source, prefix, &source);
         }
-        for (source, name) in self.host.etc.make_accounts(self.host.users.inside_uid(self.slot)) {
-            read_only(args, &source, prefix, &Path::new("/etc").join(name));
+        for (descriptor, name) in [("5", "passwd"), ("6", "group")] {
+            let place = format!("{prefix}/etc/{name}");
+            add(args, &["--perms", "0644", "--ro-bind-data", descriptor, &place]);
         }
-        read_only(args, &self.host.etc.program(), prefix, Path::new(inside::PLACE));
+        if !self.sockets.is_empty() {
+            // Many programs know their sockets by the older name.
+            add(args, &["--symlink", "/run", &format!("{prefix}/var/run")]);
+        }
+        read_only(args, &self.host.etc.program, prefix, Path::new(inside::PLACE));
         let (proc, dev) = (format!("{prefix}/proc"), format!("{prefix}/dev"));
         // Written to, it would let an app set back whom the kernel takes first.
         add(args, &["--proc", &proc, "--remount-ro", &proc, "--dev", &dev]);

@@ -6,9 +6,9 @@
 //! again while apps run in leaves beside it, so then we leave it alone.
 
 use super::limits::Limits;
+use crate::disk::removal::random_name;
 use rustix::fs::{Access, access, getxattr};
 use std::fs;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 const SERVER: &str = "server";
 
 /// What the names of our leaves begin with.
-const LEAF: &str = "bpaas-";
+const LEAF: &str = "bpaas";
 
 /// bubblewrap's own processes, which are in an app's leaf too.
 const BUBBLEWRAP: u64 = 2;
@@ -97,8 +97,7 @@ impl Subtree {
     /// When the kernel does not take one of the limits.
     pub fn make_leaf(&self, limits: &Limits) -> io::Result<PathBuf> {
         self.clear();
-        let random = RandomState::new().build_hasher().finish();
-        let leaf = self.base.join(format!("{LEAF}{random:x}"));
+        let leaf = self.base.join(format!("{LEAF}{}", random_name()));
         fs::create_dir_all(&leaf)?;
         fs::write(leaf.join("memory.max"), limits.memory.to_string())?;
         // One process less would leave a crippled app; it is started again whole.
@@ -158,12 +157,8 @@ pub fn ended_for_memory(leaf: &Path) -> Option<String> {
 pub fn read(leaf: &Path) -> Limits {
     let text = |name: &str| fs::read_to_string(leaf.join(name)).unwrap_or_default();
     let number = |name: &str| text(name).trim().parse().unwrap_or(u64::MAX);
-    let cpu = text("cpu.max");
-    let mut words = cpu.split_ascii_whitespace().map(str::parse::<u64>);
-    let cpu = match (words.next(), words.next()) {
-        (Some(Ok(quota)), Some(Ok(period))) => u32::try_from(quota * 100 / period.max(1)).ok(),
-        _ => None,
-    };
+    let cpu = text("cpu.max").split(' ').next().and_then(|quota| quota.parse::<u64>().ok());
+    let cpu = cpu.and_then(|quota| u32::try_from(quota * 100 / PERIOD).ok());
     let processes = number("pids.max").saturating_sub(BUBBLEWRAP);
     let memory = number("memory.max");
     Limits { memory, data: memory, cpu, weight: 100, processes }

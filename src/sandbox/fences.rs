@@ -6,15 +6,13 @@ use super::host::Host;
 use super::port_range::{RANGE, picked_by_kernel};
 use crate::data_dir::user;
 use crate::disk::app_users::AppUsers;
+use crate::disk::removal::random_name;
 use crate::disk::subuid::why_failed;
 use crate::inside::{self, probe::Findings};
 use crate::proc::{Cancel, Exit};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
-};
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::{self, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 /// How long a try may take from the making of the sandbox to the end: a busy machine takes its
@@ -24,19 +22,16 @@ const TRYING: Duration = Duration::from_secs(30);
 /// Apps whose users are tried: the ends of the range, since rules name a range.
 const SLOTS: [u16; 2] = [0, 59_999];
 
-/// Connections that wait to be taken, which is nobody's business here.
-const BACKLOG: i32 = 8;
-
-/// What was found; where a fence is missing, the sentence that says what that means and what
+/// What was found: where a fence is missing, the sentence that says what that means and what
 /// to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fences {
     /// No app reaches a port of the machine.
-    pub firewall: Result<(), String>,
+    pub firewall: Option<String>,
     /// No app listens at a TCP port that was not given to it.
-    pub ports: Result<(), String>,
+    pub ports: Option<String>,
     /// No app reaches an abstract Unix socket of others.
-    pub sockets: Result<(), String>,
+    pub sockets: Option<String>,
 }
 
 /// Tries all of them as an app.
@@ -46,7 +41,7 @@ pub fn look(host: &Host, stop: &Cancel) -> Fences {
     match found {
         Ok(found) => Fences::of(host, &found),
         Err(why) => {
-            let what = |what| Err(format!("whether apps {what} could not be tried: {why}"));
+            let what = |what| Some(format!("whether apps {what} could not be tried: {why}"));
             Fences {
                 firewall: what("can connect to the ports of this machine"),
                 ports: what("can listen at ports that are not theirs"),
@@ -60,55 +55,49 @@ impl Fences {
     fn of(host: &Host, found: &[Findings]) -> Self {
         let kernel = rustix::system::uname();
         let kernel = kernel.release().to_string_lossy();
-        let fenced = |is_open: bool, sentence: &dyn Fn() -> String| {
-            if is_open { Err(sentence()) } else { Ok(()) }
-        };
         let picked = picked_by_kernel();
-        let overlaps = RANGE.start <= *picked.end() && *picked.start() < RANGE.end;
-        Self {
-            firewall: firewall(host, found.iter().find_map(|found| found.reached.first())),
-            ports: fenced(overlaps || found.iter().any(|found| found.takes_ports), &|| {
-                if overlaps {
-                    return format!(
-                        "the kernel gives ports from {} to {} to whoever asks for any, and apps' own \
-                         ports are among them, so one app may get another's; run `sysctl -w \
-                         net.ipv4.ip_local_port_range='32768 60999'` and put it into /etc/sysctl.d",
-                        picked.start(),
-                        picked.end()
-                    );
-                }
+        let (first, last) = (picked.start(), picked.end());
+        let overlap = (RANGE.start <= *last && *first < RANGE.end).then(|| {
+            format!(
+                "the kernel gives ports from {first} to {last} to whoever asks for any, and apps' \
+                 own ports are among them, so one app may get another's; run `sysctl -w \
+                 net.ipv4.ip_local_port_range='32768 60999'` and put it into /etc/sysctl.d"
+            )
+        });
+        let takes_ports = || {
+            found.iter().any(|found| found.takes_ports).then(|| {
                 format!(
                     "this machine's kernel ({kernel}) does not keep apps from listening at ports \
                      that are not theirs; Linux 6.7 or newer with Landlock does. Until then one \
                      that is seen with the dashboard's or the router's port is ended, and what it \
                      answers from there is dropped where the firewall is in force"
                 )
-            }),
-            sockets: fenced(found.iter().any(|found| found.reaches_abstract), &|| {
-                format!(
-                    "this machine's kernel ({kernel}) does not keep apps from the abstract Unix \
-                     sockets of each other and of the machine's services; Linux 6.12 or newer \
-                     with Landlock does"
-                )
-            }),
-        }
+            })
+        };
+        let sockets = found.iter().any(|found| found.reaches_abstract).then(|| {
+            format!(
+                "this machine's kernel ({kernel}) does not keep apps from the abstract Unix \
+                 sockets of each other and of the machine's services; Linux 6.12 or newer \
+                 with Landlock does"
+            )
+        });
+        let firewall = firewall(host, found.iter().find_map(|found| found.reached.first()));
+        Self { firewall, ports: overlap.or_else(takes_ports), sockets }
     }
 }
 
-fn firewall(host: &Host, reached: Option<&SocketAddr>) -> Result<(), String> {
+fn firewall(host: &Host, reached: Option<&net::SocketAddr>) -> Option<String> {
     if host.users == AppUsers::Shared {
-        return Err(
-            "apps run as the server's own user, so a firewall cannot tell them from it; give them \
-             users of their own first, then load scripts/firewall"
-                .to_owned(),
-        );
+        let sentence = "apps run as the server's own user, so a firewall cannot tell them from it; \
+                        give them users of their own first, then load scripts/firewall";
+        return Some(sentence.to_owned());
     }
-    let Some(address) = reached else { return Ok(()) };
+    let address = reached?;
     let who = match host.users {
         AppUsers::Root => String::new(),
         _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
     };
-    Err(format!(
+    Some(format!(
         "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
          the router, each other; load the firewall as root with `scripts/firewall{who}`"
     ))
@@ -122,10 +111,12 @@ fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
     if doors.is_empty() {
         return Err("no port could be opened to try it with".to_owned());
     }
-    let (_socket, name) = abstract_door().map_err(|e| e.to_string())?;
+    let name = format!("better-paas{}", random_name());
+    let socket = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
+    let _socket = socket.map_err(|e| e.to_string())?;
     let addresses: Result<Vec<_>, _> = doors.iter().map(TcpListener::local_addr).collect();
-    let addresses = addresses.map_err(|e| e.to_string())?;
-    let words: Vec<String> = addresses.iter().map(ToString::to_string).chain([name]).collect();
+    let addresses = addresses.map_err(|e| e.to_string())?.into_iter().map(|a| a.to_string());
+    let words: Vec<String> = addresses.chain([name]).collect();
     let mut command = vec![inside::PLACE, inside::probe::COMMAND];
     command.extend(words.iter().map(String::as_str));
     let sandbox = Sandbox::new(host, Purpose::Fetch, slot);
@@ -137,15 +128,6 @@ fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
         Exit::Cancelled => Err("the server is stopping".to_owned()),
         _ => Err(why_failed(&output)),
     }
-}
-
-/// An abstract Unix socket that can be connected to, and its name.
-fn abstract_door() -> std::io::Result<(OwnedFd, String)> {
-    let name = format!("better-paas-{:016x}", RandomState::new().build_hasher().finish());
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes())?)?;
-    listen(&socket, BACKLOG)?;
-    Ok((socket, name))
 }
 
 #[cfg(test)]
@@ -160,11 +142,11 @@ mod tests {
         let mut host = here(dir.path());
         let fences = look(&host, &stop);
         assert!(
-            fences.firewall.is_err_and(|why| why.contains("scripts/firewall")),
+            fences.firewall.is_some_and(|why| why.contains("scripts/firewall")),
             "none is loaded"
         );
         host.users = AppUsers::Shared;
-        let why = look(&host, &stop).firewall.unwrap_err();
+        let why = look(&host, &stop).firewall.unwrap();
         assert!(why.contains("users of their own"), "{why}");
     }
 
@@ -174,11 +156,11 @@ mod tests {
         let host = here(dir.path());
         let open = Findings { takes_ports: true, reaches_abstract: true, ..Findings::default() };
         let fences = Fences::of(&host, &[Findings::default(), open]);
-        let ports = fences.ports.unwrap_err();
+        let ports = fences.ports.unwrap();
         assert!(ports.contains("6.7") && ports.contains("is ended"), "{ports}");
-        assert!(fences.sockets.unwrap_err().contains("6.12"));
+        assert!(fences.sockets.unwrap().contains("6.12"));
         let all = Fences::of(&host, &[Findings::default()]);
-        assert_eq!((all.firewall, all.ports, all.sockets), (Ok(()), Ok(()), Ok(())));
+        assert_eq!((all.firewall, all.ports, all.sockets), (None, None, None));
     }
 
     #[test]
@@ -187,7 +169,7 @@ mod tests {
         let stop = Cancel::new().unwrap();
         let host = here(dir.path());
         stop.cancel();
-        let why = look(&host, &stop).ports.unwrap_err();
+        let why = look(&host, &stop).ports.unwrap();
         assert!(why.contains("could not be tried"), "{why}");
     }
 }

@@ -6,25 +6,10 @@ use super::limits::Limits;
 use crate::disk::app_users::AppUsers;
 use crate::disk::subuid::Range;
 use crate::proc::{self, Cancel, Exec};
-use rustix::process::{Resource, getrlimit};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Open files that an app may have, when the machine allows as many.
-const OPEN_FILES: u64 = 65_536;
-
-/// Programs that must be there, with the package that has them.
-const NEEDED: [(&str, &str); 9] = [
-    ("bwrap", "bubblewrap"),
-    ("git", "git"),
-    ("setsid", "util-linux"),
-    ("setpriv", "util-linux"),
-    ("unshare", "util-linux"),
-    ("ionice", "util-linux"),
-    ("prlimit", "util-linux"),
-    ("chroot", "coreutils"),
-    ("nice", "coreutils"),
-];
+/// Programs that must be there and are not part of every system, with the package that has them.
+const NEEDED: [(&str, &str); 2] = [("bwrap", "bubblewrap"), ("git", "git")];
 
 /// The host that we run on.
 #[derive(Debug)]
@@ -37,44 +22,35 @@ pub struct Host {
     pub bwrap: (u32, u32),
     /// Bytes of memory.
     pub memory: u64,
-    /// Open files that a process inside may have.
-    pub open_files: u64,
     /// The cgroups for apps, or why there are none.
     pub cgroups: Result<Subtree, String>,
-    /// The files that stand in for the machine's own in `/etc`.
+    /// The files that each sandbox needs.
     pub etc: EtcFiles,
 }
 
 impl Host {
-    /// Looks for everything and tries nothing. `etc` is a directory for the files that stand
-    /// in for the machine's own.
+    /// Looks for everything and tries nothing.
     ///
     /// # Errors
     /// The sentence that says what is missing and how to mend it.
-    pub fn look(etc: &Path, stop: &Cancel) -> Result<Self, String> {
+    pub fn look(etc: EtcFiles, stop: &Cancel) -> Result<Self, String> {
         if let Some((program, package)) = NEEDED.iter().find(|(name, _)| proc::find(name).is_none())
         {
             return Err(format!(
                 "{program} is not installed, and no app runs without it; run `apt install {package}`"
             ));
         }
-        let (users, shared_because) = if rustix::process::geteuid().is_root() {
-            (AppUsers::Root, None)
-        } else {
-            match Range::of_this_user() {
-                Ok(range) => (AppUsers::Subordinate(range), None),
-                Err(why) => (AppUsers::Shared, Some(why)),
-            }
+        let (users, shared_because) = match Range::of_this_user() {
+            _ if rustix::process::geteuid().is_root() => (AppUsers::Root, None),
+            Ok(range) => (AppUsers::Subordinate(range), None),
+            Err(why) => (AppUsers::Shared, Some(why)),
         };
-        let hard = getrlimit(Resource::Nofile).maximum;
-        let etc = EtcFiles::new(etc);
-        etc.keep_filter()?;
+        let info = rustix::system::sysinfo();
         Ok(Self {
             users,
             shared_because,
             bwrap: bwrap_version(stop),
-            memory: memory(),
-            open_files: hard.map_or(OPEN_FILES, |hard| hard.min(OPEN_FILES)),
+            memory: info.totalram.saturating_mul(info.mem_unit.into()),
             cgroups: Subtree::of_this_service(),
             etc,
         })
@@ -102,11 +78,6 @@ impl Host {
     }
 }
 
-/// What a file of the kernel's settings says.
-pub fn setting(path: &str) -> String {
-    fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default()
-}
-
 /// `bubblewrap 0.8.0` → `(0, 8)`.
 fn bwrap_version(stop: &Cancel) -> (u32, u32) {
     let output = Exec::new("bwrap").arg("--version").run_until(stop);
@@ -119,12 +90,6 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Bytes of memory that the machine has.
-fn memory() -> u64 {
-    let info = rustix::system::sysinfo();
-    info.totalram.saturating_mul(info.mem_unit.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,10 +99,5 @@ mod tests {
         assert_eq!(parse_version("bubblewrap 0.8.0\n"), Some((0, 8)));
         assert_eq!(parse_version("bubblewrap 0.11.0"), Some((0, 11)));
         assert_eq!(parse_version("nonsense"), None);
-    }
-
-    #[test]
-    fn this_machine_has_memory() {
-        assert!(memory() > 64 << 20);
     }
 }

@@ -1,11 +1,13 @@
 //! Whether apps can run on this host, found by making a sandbox.
 
 use super::bwrap::{Purpose, Sandbox};
-use super::host::{Host, setting};
+use super::etc_files::EtcFiles;
+use super::host::Host;
 use crate::disk::app_users::AppUsers;
 use crate::disk::subuid;
 use crate::inside;
 use crate::proc::Cancel;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,24 +15,21 @@ use std::time::Duration;
 /// that has just started and is busy.
 const TRYING_OUT: Duration = Duration::from_secs(20);
 
-/// Looks at the host and makes one sandbox for a try. `etc` is a directory for the files that
-/// stand in for the machine's own, `apps` the one with all apps.
+/// Looks at the host and makes one sandbox for a try. `apps` is the directory with all apps.
 ///
 /// # Errors
 /// The sentence that says what is missing and how to mend it.
-pub fn probe(etc: &Path, apps: &Path, stop: &Cancel) -> Result<Host, String> {
+pub fn probe(etc: EtcFiles, apps: &Path, stop: &Cancel) -> Result<Host, String> {
     let mut host = Host::look(etc, stop)?;
-    let because = |host: &Host, why: &str| why_not(host.users, why, &setting);
-    match (try_out(&host, stop), host.users) {
-        (Ok(()), _) => Ok(host),
-        (Err(why), AppUsers::Shared | AppUsers::Root) => Err(because(&host, &why)),
-        (Err(why), AppUsers::Subordinate(range)) => {
-            host.shared_because = Some(subuid::why_shared(&why, range, apps)?);
-            // Better together in sandboxes than not at all, as long as it is said.
-            host.users = AppUsers::Shared;
-            try_out(&host, stop).map_err(|why| because(&host, &why))?;
-            Ok(host)
-        }
+    let setting = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    loop {
+        let Err(why) = try_out(&host, stop) else { return Ok(host) };
+        let AppUsers::Subordinate(range) = host.users else {
+            return Err(why_not(host.users, &why, &setting));
+        };
+        // Better together in sandboxes than not at all, as long as it is said.
+        host.shared_because = Some(subuid::why_shared(&why, range, apps)?);
+        host.users = AppUsers::Shared;
     }
 }
 
@@ -47,7 +46,7 @@ fn try_out(host: &Host, stop: &Cancel) -> Result<(), String> {
 /// The sentence for a sandbox that could not be made.
 fn why_not(users: AppUsers, why: &str, setting: &dyn Fn(&str) -> String) -> String {
     if users != AppUsers::Root {
-        let is = |path: &str, value: &str| setting(path) == value;
+        let is = |path: &str, value: &str| setting(path).trim_end() == value;
         if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
             return "AppArmor keeps bubblewrap from making sandboxes on this Ubuntu; allow it, \
                     and nothing else, by writing \"abi <abi/4.0>, include <tunables/global> \
@@ -87,8 +86,8 @@ pub fn here(etc: &Path) -> Host {
     // Beside the directory of the program with the tests.
     let tests = std::env::current_exe().unwrap();
     let server = tests.parent().unwrap().with_file_name("server");
-    super::etc_files::EtcFiles::new(etc).put_program(&server).unwrap();
-    probe(etc, etc, &Cancel::new().unwrap()).unwrap()
+    let files = EtcFiles::make(etc, &server).unwrap();
+    probe(files, etc, &Cancel::new().unwrap()).unwrap()
 }
 
 /// Runs a line of shell in a directory as an app, for tests: an ordinary user may not

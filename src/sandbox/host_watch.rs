@@ -83,23 +83,36 @@ impl HostWatch {
     /// Looks until the server stops. While an app could get one of the server's `own_ports`,
     /// `take_back` is called for each of them every two seconds.
     pub fn run(&self, own_ports: &dyn Fn() -> Vec<u16>, take_back: &dyn Fn(u16)) {
-        let mut said = None;
         loop {
             let found = self.look().map(Arc::new);
             if self.stop.is_cancelled() {
                 return;
             }
-            let problem = found.as_ref().err().cloned();
-            if let Some(why) = problem.as_ref().filter(|_| problem != said) {
+            if let Err(why) = &found
+                && !matches!(self.last(), Some(Err(before)) if before == *why)
+            {
                 log::warn!("apps cannot run: {why}");
             }
-            said = problem;
             self.note(|known| known.host = Some(found.clone()));
-            if let Ok(host) = found {
-                self.look_at_fences(&host, Instant::now() + WELL, own_ports, take_back);
-            } else {
+            let Ok(host) = found else {
                 self.note(|known| known.fences = None);
                 self.pause(WANTING);
+                continue;
+            };
+            let until = Instant::now() + WELL;
+            let goes_on = |until| Instant::now() < until && !self.stop.is_cancelled();
+            while goes_on(until) {
+                let fences = fences::look(&host, &self.stop);
+                let picked = picked_by_kernel();
+                let is_open =
+                    fences.ports.is_some() || own_ports().iter().any(|port| picked.contains(port));
+                self.note(|known| known.fences = Some(fences));
+                let again = Instant::now() + FENCES;
+                while is_open && goes_on(again) {
+                    own_ports().into_iter().for_each(take_back);
+                    self.pause(GUARD);
+                }
+                self.pause(again.saturating_duration_since(Instant::now()));
             }
         }
     }
@@ -107,32 +120,8 @@ impl HostWatch {
     fn look(&self) -> Result<Host, String> {
         // Made again, should it have gone meanwhile.
         let etc = self.layout.etc().map_err(|e| e.to_string())?;
-        EtcFiles::new(&etc).put_program(Path::new(THIS_PROGRAM))?;
-        probe(&etc, &self.layout.apps(), &self.stop)
-    }
-
-    /// Looks at the fences again and again until then, or until the server stops.
-    fn look_at_fences(
-        &self,
-        host: &Host,
-        until: Instant,
-        own_ports: &dyn Fn() -> Vec<u16>,
-        take_back: &dyn Fn(u16),
-    ) {
-        let goes_on = |until| Instant::now() < until && !self.stop.is_cancelled();
-        while goes_on(until) {
-            let fences = fences::look(host, &self.stop);
-            let picked = picked_by_kernel();
-            let is_open =
-                fences.ports.is_err() || own_ports().iter().any(|port| picked.contains(port));
-            self.note(|known| known.fences = Some(fences));
-            let again = Instant::now() + FENCES;
-            while is_open && goes_on(again) {
-                own_ports().into_iter().for_each(take_back);
-                self.pause(GUARD);
-            }
-            self.pause(again.saturating_duration_since(Instant::now()));
-        }
+        let etc = EtcFiles::make(&etc, Path::new(THIS_PROGRAM))?;
+        probe(etc, &self.layout.apps(), &self.stop)
     }
 
     /// Waits, unless the server stops.

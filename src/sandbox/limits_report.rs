@@ -7,9 +7,11 @@ use super::memory_limit::limits_of_process;
 use crate::disk::app_users::AppUsers;
 use crate::proc::table;
 use crate::store::App;
+use serde::Serialize;
 
 /// Who holds a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Holder {
     /// The app's cgroup: for all its processes together.
     Cgroup,
@@ -22,7 +24,7 @@ pub enum Holder {
 }
 
 /// One limit as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// MiB, percent of one core, or processes; `None` is no limit.
     pub value: Option<u64>,
@@ -33,7 +35,7 @@ pub struct Held {
 }
 
 /// The limits of an app as they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Memory, in MiB.
     pub memory: Held,
@@ -49,7 +51,8 @@ pub struct Report {
 pub fn report(app: &App, host: &Host) -> Report {
     let wanted = Limits::of_app(app, host.memory);
     let running = app.process.as_ref().filter(|p| p.ended.is_none());
-    let inside = running.and_then(|p| innermost(p.pid));
+    // The app's first process: bubblewrap is two, the second in the sandbox.
+    let inside = running.and_then(|p| table::first_child(p.pid)).and_then(table::first_child);
     let in_group = match (&host.cgroups, inside) {
         (Ok(_), Some(pid)) => cgroup::leaf_of(pid).map(|leaf| cgroup::read(&leaf)),
         (Ok(_), None) => Some(wanted.clone()),
@@ -108,9 +111,4 @@ fn without_cgroups(wanted: &Limits, real: &Limits, host: &Host) -> Report {
 fn from_the_next_start(wanted: Option<u64>, unit: &str) -> String {
     let wanted = wanted.map_or("no limit".to_owned(), |wanted| format!("{wanted} {unit}"));
     format!("{wanted} from the app's next start on")
-}
-
-/// The app's first process: bubblewrap is two, the second in the sandbox.
-fn innermost(pid: u32) -> Option<u32> {
-    table::first_child(pid).and_then(table::first_child)
 }

@@ -11,10 +11,7 @@ pub const RANGE: std::ops::Range<u16> = 20_000..30_000;
 #[must_use]
 pub fn picked_by_kernel() -> std::ops::RangeInclusive<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let mut numbers = text.split_ascii_whitespace().map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(first)), Some(Ok(last))) => first..=last,
-        // Nobody knows: all of them.
-        _ => 0..=u16::MAX,
-    }
+    let numbers = text.split_ascii_whitespace().filter_map(|number| number.parse().ok());
+    // Where nobody knows: all of them.
+    if let [first, last] = numbers.collect::<Vec<_>>()[..] { first..=last } else { 0..=u16::MAX }
 }

@@ -3,17 +3,8 @@
 
 use std::path::Path;
 
-/// The server's own variables that builds and apps get too.
-const PROXIES: [&str; 8] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "all_proxy",
-];
+/// The server's own variables that builds and apps get too, also those in small letters.
+const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 /// Where systems keep their certificate authorities; the first that is there counts.
 const BUNDLES: [&str; 3] =
@@ -33,11 +24,12 @@ const BUNDLE_VARIABLES: [&str; 7] = [
 ];
 
 /// The variables, with their values.
-pub fn variables() -> Vec<(&'static str, String)> {
-    let proxies = PROXIES.iter().filter_map(|&name| Some((name, std::env::var(name).ok()?)));
+pub fn variables() -> Vec<(String, String)> {
+    let names = PROXIES.into_iter().flat_map(|name| [name.to_owned(), name.to_ascii_lowercase()]);
+    let proxies = names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
     let mut all: Vec<_> = proxies.filter(|(_, value)| !value.is_empty()).collect();
     if let Some(bundle) = BUNDLES.iter().find(|path| Path::new(path).is_file()) {
-        all.extend(BUNDLE_VARIABLES.map(|name| (name, (*bundle).to_owned())));
+        all.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), (*bundle).to_owned())));
     }
     all
 }

@@ -16,8 +16,7 @@ const GROWTH: u64 = 256 << 20;
 #[must_use]
 pub fn has_leftovers(cache: &Path) -> bool {
     [".", "refs/better-paas", "objects/pack"].iter().any(|below| {
-        let Ok(dir) = fs::read_dir(cache.join(below)) else { return false };
-        dir.filter_map(Result::ok).any(|entry| {
+        fs::read_dir(cache.join(below)).into_iter().flatten().flatten().any(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             name.ends_with(".lock")
                 || ["tmp_", ".tmp-", "shallow_"].iter().any(|prefix| name.starts_with(prefix))
@@ -27,8 +26,7 @@ pub fn has_leftovers(cache: &Path) -> bool {
 
 /// Bytes of each pack in the cache.
 pub(super) fn packs(cache: &Path) -> Vec<u64> {
-    let Ok(dir) = fs::read_dir(cache.join("objects/pack")) else { return Vec::new() };
-    let entries = dir.filter_map(Result::ok);
+    let entries = fs::read_dir(cache.join("objects/pack")).into_iter().flatten().flatten();
     let packs = entries.filter(|e| e.path().extension().is_some_and(|x| x == "pack"));
     packs.map(|e| e.metadata().map_or(0, |meta| meta.len())).collect()
 }

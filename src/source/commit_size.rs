@@ -18,8 +18,8 @@ const NAME_CAP: usize = 255;
 /// not less than its first line, a SHA-256 and a size.
 const POINTER: std::ops::RangeInclusive<u64> = 120..=1023;
 
-/// Bytes of paths that are kept to look for such pointers: thousands of files.
-const POINTERS_CAP: usize = 1 << 20;
+/// Files that are looked into for such pointers.
+const POINTERS: usize = 2000;
 
 /// Submodules that are remembered; a sentence names one.
 const SUBMODULES: usize = 4;
@@ -31,7 +31,6 @@ pub(super) struct Survey {
     pub submodules: Vec<Vec<u8>>,
     /// Files that could be Git LFS pointers by their size.
     pub maybe_pointers: Vec<Vec<u8>>,
-    pointer_bytes: usize,
     files: u64,
     bytes: u64,
     held: Vec<u8>,
@@ -85,11 +84,8 @@ impl Survey {
         if self.bytes > limits.bytes {
             return Err(format!("the files of the commit are larger than {}", limits.largest()));
         }
-        if POINTER.contains(&size)
-            && about.starts_with(b"100")
-            && self.pointer_bytes + path.len() <= POINTERS_CAP
-        {
-            self.pointer_bytes += path.len();
+        let is_file = about.starts_with(b"100");
+        if is_file && POINTER.contains(&size) && self.maybe_pointers.len() < POINTERS {
             self.maybe_pointers.push(path.to_vec());
         }
         Ok(())

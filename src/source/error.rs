@@ -13,38 +13,15 @@ const FORMATS: [&str; 2] = [USUAL_FORMAT, "sha256"];
 /// Why there is no source.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FetchError {
-    /// The sentence for the owner.
+    /// The sentence for the owner. The reason is known; trying again would not help.
     Failed(String),
     /// The same, where it is the repository that is too large, or the disk too small.
     TooLarge(String),
+    /// Something else: the cache may be to blame, most of all when the repository has this
+    /// format and the cache another one.
+    Strange(String, Option<&'static str>),
     /// It was cancelled from outside.
     Cancelled,
-}
-
-/// Why there is no source yet.
-pub(super) enum Failure {
-    /// A reason that we know; trying again would not help.
-    Known(String),
-    /// The repository is too large, or the disk too small.
-    TooLarge(String),
-    /// Something else; the cache may be to blame.
-    Strange(String),
-    /// The cache has another format than the repository, which has this one.
-    Format(&'static str),
-    Cancelled,
-}
-
-impl From<Failure> for FetchError {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Known(sentence) | Failure::Strange(sentence) => Self::Failed(sentence),
-            Failure::TooLarge(sentence) => Self::TooLarge(sentence),
-            Failure::Format(of) => {
-                Self::Failed(format!("Git cannot read a repository of the format {of}"))
-            }
-            Failure::Cancelled => Self::Cancelled,
-        }
-    }
 }
 
 /// The repository's object format, where Git says that it is not the cache's.
@@ -98,22 +75,15 @@ pub enum TokenOf {
 }
 
 impl TokenOf {
-    /// What else a refusal may mean, in the middle of a sentence.
-    pub(super) const fn may_want_a_user(self) -> &'static str {
+    /// What else a refusal may mean, in the middle of a sentence, and what to do, at its end.
+    pub(super) const fn advice(self) -> (&'static str, &'static str) {
         match self {
-            Self::App => {
+            Self::App => (
                 ", or its host wants a user name with it: a deploy token of GitLab and a password \
-                 of Bitbucket are written user:token"
-            }
-            Self::Settings => "",
-        }
-    }
-
-    /// What to do, at the end of a sentence.
-    pub(super) const fn remedy(self) -> &'static str {
-        match self {
-            Self::App => "save a new token in the app's settings",
-            Self::Settings => "save a new GitHub token in the server's settings",
+                 of Bitbucket are written user:token",
+                "save a new token in the app's settings",
+            ),
+            Self::Settings => ("", "save a new GitHub token in the server's settings"),
         }
     }
 }

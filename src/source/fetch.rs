@@ -2,7 +2,7 @@
 
 use super::cache::{has_grown_large, has_leftovers, packs};
 use super::commit_size::{Survey, is_pointer, overlap, shown};
-use super::error::{Failure, FetchError, TokenOf, USUAL_FORMAT, other_format, shortened};
+use super::error::{FetchError, TokenOf, USUAL_FORMAT, shortened};
 use super::git_config::{CONFIG, authorization};
 use super::git_errors::{Case, no_branch};
 use super::limits::FetchLimits;
@@ -38,9 +38,12 @@ const FETCHED: &str = "refs/better-paas/fetched";
 /// Where the cache is inside.
 const REPO: &str = "--git-dir=/repo";
 
-/// Runs its arguments, then prints hash, author and subject of the ref that is its name: one
-/// sandbox for both, since to make one takes longer than what most Gits do in it.
-const THEN_NAME_IT: &str = r#""$@" && exec git --git-dir=/repo log -1 --format=%H%n%an%n%s "$0""#;
+/// Fetches from the address that is its first argument what the second one says, then prints
+/// hash, author and subject of the ref that is its name: one sandbox for both, since to make one
+/// takes longer than what most Gits do in it.
+const FETCH: &str = r#"git --git-dir=/repo fetch --quiet --depth=1 --no-tags \
+    --no-recurse-submodules --force -- "$1" "$2" &&
+    exec git --git-dir=/repo log -1 --format=%H%n%an%n%s "$0""#;
 
 /// The index from the ref, the files from the index.
 const CHECK_OUT: &str = r#"git --git-dir=/repo read-tree "$0" &&
@@ -98,22 +101,23 @@ impl Fetch<'_> {
             self.empty(self.cache)?;
         }
         let used = self.cache.join("HEAD").exists();
-        let commit = match self.attempt(USUAL_FORMAT, cancel, log) {
-            Err(Failure::Format(of)) => {
-                log(&format!("The repository names its objects by {of}; its cache does now, too."));
+        match self.attempt(USUAL_FORMAT, cancel, log) {
+            Err(FetchError::Strange(_, Some(format))) => {
+                log(&format!(
+                    "The repository names its objects by {format}; its cache does now, too."
+                ));
                 self.empty(self.cache)?;
-                self.attempt(of, cancel, log)
+                self.attempt(format, cancel, log)
             }
             // No reason that we know: a new cache is worth a try.
-            Err(Failure::Strange(_)) if used => {
+            Err(FetchError::Strange(..)) if used => {
                 log("Git cannot use its cache; fetching everything anew.");
                 self.empty(self.cache)?;
                 self.empty(self.release)?;
                 self.attempt(USUAL_FORMAT, cancel, log)
             }
             other => other,
-        };
-        Ok(commit?)
+        }
     }
 
     /// `format` is for a cache that is not there yet.
@@ -122,7 +126,7 @@ impl Fetch<'_> {
         format: &str,
         cancel: &Cancel,
         log: &mut dyn FnMut(&str),
-    ) -> Result<Commit, Failure> {
+    ) -> Result<Commit, FetchError> {
         if !self.cache.join("HEAD").exists() {
             let format = format!("--object-format={format}");
             let init = ["git", "init", "--quiet", "--bare", "--template=", &format, "--", "/repo"];
@@ -145,26 +149,10 @@ impl Fetch<'_> {
     }
 
     /// Fetches, and answers what Git says of the commit.
-    fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, Failure> {
+    fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, FetchError> {
         let known = !packs(self.cache).is_empty();
         let refspec = format!("+{}:{FETCHED}", self.branch.to_ref());
-        let command = [
-            "/bin/sh",
-            "-c",
-            THEN_NAME_IT,
-            FETCHED,
-            "git",
-            REPO,
-            "fetch",
-            "--quiet",
-            "--depth=1",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--force",
-            "--",
-            self.url.as_str(),
-            &refspec,
-        ];
+        let command = ["/bin/sh", "-c", FETCH, FETCHED, self.url.as_str(), &refspec];
         let exec = self.sandbox(true).prepare(&command).deadline(self.limits.time);
         let output = run(exec, cancel)?;
         let text = self.said(&output);
@@ -173,24 +161,23 @@ impl Fetch<'_> {
         }
         match output.exit {
             Exit::Code(0) => Ok(output),
-            Exit::TimedOut => Err(Failure::Known(format!(
+            Exit::TimedOut => Err(FetchError::Failed(format!(
                 "fetching took longer than {} s; the repository's host is slow, or the \
                  repository is very large",
                 self.limits.time.as_secs()
             ))),
-            Exit::OutputCapped => Err(Failure::Known(
+            Exit::OutputCapped => Err(FetchError::Failed(
                 "the repository's host sent messages without end while fetching".to_owned(),
             )),
             _ if text.contains("couldn't find remote ref") => {
-                Err(Failure::Known(no_branch(self.branch, &self.branches(cancel)?)))
+                Err(FetchError::Failed(no_branch(self.branch, &self.branches(cancel)?)))
             }
-            exit => Err(other_format(&text)
-                .map_or_else(|| self.explain(known, None, &text, exit), Failure::Format)),
+            _ => Err(self.explain(None, known, &output)),
         }
     }
 
     /// The branches that the repository has.
-    fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, Failure> {
+    fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, FetchError> {
         let command = ["git", REPO, "ls-remote", "--heads", "--", self.url.as_str()];
         let output = run(self.sandbox(true).prepare(&command).deadline(LOOK_DEADLINE), cancel)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -201,40 +188,45 @@ impl Fetch<'_> {
     }
 
     /// What was fetched.
-    fn commit(&self, about: &Output) -> Result<Commit, Failure> {
+    fn commit(&self, about: &Output) -> Result<Commit, FetchError> {
         let text = String::from_utf8_lossy(&about.stdout).into_owned();
         let mut lines = text.lines();
         let mut line = || lines.next().unwrap_or_default();
         let (hash, author, subject) = (line(), line(), line());
         if hash.len() < HASH || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(Failure::Strange("Git did not name the commit".to_owned()));
+            return Err(FetchError::Strange("Git did not name the commit".to_owned(), None));
         }
         let [author, subject] = [author, subject].map(|s| shortened(&self.redactor.clean(s)));
         Ok(Commit { hash: hash.to_owned(), author, subject })
     }
 
     /// Counts the commit's files before any of them is written.
-    fn survey(&self, cancel: &Cancel) -> Result<Survey, Failure> {
+    fn survey(&self, cancel: &Cancel) -> Result<Survey, FetchError> {
         let command = ["git", REPO, "ls-tree", "-r", "-l", "-z", "--full-tree", FETCHED];
         let exec = self.sandbox(false).prepare(&command).deadline(LOCAL_DEADLINE);
         let mut survey = Survey::default();
         let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
-        let output = exec.pieces(&mut take, cancel).map_err(|e| Failure::Known(e.to_string()))?;
+        let output =
+            exec.pieces(&mut take, cancel).map_err(|e| FetchError::Failed(e.to_string()))?;
         match (output.exit, survey.refused.take()) {
-            (Exit::Cancelled, _) => Err(Failure::Cancelled),
-            (_, Some(sentence)) => Err(Failure::TooLarge(sentence)),
+            (Exit::Cancelled, _) => Err(FetchError::Cancelled),
+            (_, Some(sentence)) => Err(FetchError::TooLarge(sentence)),
             (Exit::Code(0), None) => Ok(survey),
-            _ => Err(self.local_failure("ls-tree", &output)),
+            _ => Err(self.explain(Some("ls-tree"), false, &output)),
         }
     }
 
     /// An app would be built with empty directories in their place; better it hears
     /// why. What lies beside the app's own directory is none of its business.
-    fn refuse_submodules(&self, survey: &Survey, log: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    fn refuse_submodules(
+        &self,
+        survey: &Survey,
+        log: &mut dyn FnMut(&str),
+    ) -> Result<(), FetchError> {
         for path in &survey.submodules {
             if overlap(path, self.root) {
-                return Err(Failure::Known(format!(
+                return Err(FetchError::Failed(format!(
                     "the repository has a submodule at {}, and submodules are not fetched; put \
                      its files into the repository itself, for example with `git subtree add`",
                     shown(path)
@@ -252,35 +244,36 @@ impl Fetch<'_> {
     fn notice_pointers(&self, survey: &Survey, log: &mut dyn FnMut(&str)) {
         let Ok(tree) = Tree::open(self.release, "") else { return };
         let read = |path: &&Vec<u8>| tree.read(path, 1023).is_some_and(|t| is_pointer(&t));
-        let mut pointers = survey.maybe_pointers.iter().filter(read);
-        if let Some(first) = pointers.next() {
-            let more = pointers.count();
+        let pointers: Vec<_> = survey.maybe_pointers.iter().filter(read).collect();
+        if let [first, ..] = pointers[..] {
             log(&format!(
                 "Git LFS keeps the content of {} files elsewhere ({}, for example); the release \
                  holds their pointers only, since Git LFS is not supported. Keep such files in \
                  the repository itself, or let the build command get them.",
-                more + 1,
+                pointers.len(),
                 shown(first)
             ));
         }
     }
 
-    fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), Failure> {
+    fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), FetchError> {
         let exec = self.sandbox(false).prepare(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
-        if output.exit.is_success() { Ok(()) } else { Err(self.local_failure(verb, &output)) }
-    }
-
-    /// Why a command that only works on the disk failed.
-    fn local_failure(&self, verb: &str, output: &Output) -> Failure {
-        if output.exit == Exit::TimedOut {
-            let seconds = LOCAL_DEADLINE.as_secs();
-            return Failure::Known(format!("git {verb} took longer than {seconds} s"));
+        if output.exit.is_success() {
+            Ok(())
+        } else {
+            Err(self.explain(Some(verb), false, &output))
         }
-        self.explain(false, Some(verb), &self.said(output), output.exit)
     }
 
-    fn explain(&self, known: bool, local: Option<&str>, text: &str, exit: Exit) -> Failure {
+    /// Why a command failed. `local` is what it did if it only worked on the disk, `known` that
+    /// the repository was fetched before.
+    fn explain(&self, local: Option<&str>, known: bool, output: &Output) -> FetchError {
+        let (text, exit) = (&self.said(output), output.exit);
+        if let (Some(verb), Exit::TimedOut) = (local, exit) {
+            let seconds = LOCAL_DEADLINE.as_secs();
+            return FetchError::Failed(format!("git {verb} took longer than {seconds} s"));
+        }
         let (url, limits, token) = (self.url, self.limits, self.token.as_ref().map(|(_, of)| *of));
         Case { url, token, known, limits, local, text, exit }.explain()
     }
@@ -330,9 +323,9 @@ impl Fetch<'_> {
     }
 }
 
-fn run(exec: Exec, cancel: &Cancel) -> Result<Output, Failure> {
-    let output = exec.run_until(cancel).map_err(|e| Failure::Known(e.to_string()))?;
-    if output.exit == Exit::Cancelled { Err(Failure::Cancelled) } else { Ok(output) }
+fn run(exec: Exec, cancel: &Cancel) -> Result<Output, FetchError> {
+    let output = exec.run_until(cancel).map_err(|e| FetchError::Failed(e.to_string()))?;
+    if output.exit == Exit::Cancelled { Err(FetchError::Cancelled) } else { Ok(output) }
 }
 
 #[cfg(test)]

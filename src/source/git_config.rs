@@ -27,12 +27,8 @@ pub(super) const CONFIG: [(&str, &str); 14] = [
 
 /// The header that carries a token. One with a colon is a user name and a password.
 pub(super) fn authorization(token: &Secret) -> Secret {
-    let token = token.expose();
-    let pair = if token.contains(':') {
-        Secret::new(token.to_owned())
-    } else {
-        Secret::new(format!("x-access-token:{token}"))
-    };
+    let user = if token.expose().contains(':') { "" } else { "x-access-token:" };
+    let pair = Secret::new(format!("{user}{}", token.expose()));
     let coded = Secret::new(BASE64.encode(pair.expose().as_bytes()));
     Secret::new(format!("Authorization: Basic {}", coded.expose()))
 }

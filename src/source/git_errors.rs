@@ -1,6 +1,6 @@
 //! Makes one sentence of what Git said, which tells the owner what to do.
 
-use super::error::{Failure, TokenOf, last_line, needed_memory, shortened};
+use super::error::{FetchError, TokenOf, last_line, needed_memory, other_format, shortened};
 use super::limits::FetchLimits;
 use crate::model::{Branch, RepoUrl};
 use crate::proc::Exit;
@@ -24,8 +24,8 @@ pub(super) struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The sentence; [`Failure::Strange`] when the reason is not one that we know.
-    pub(super) fn explain(&self) -> Failure {
+    /// The sentence; [`FetchError::Strange`] when the reason is not one that we know.
+    pub(super) fn explain(&self) -> FetchError {
         let host = self.url.origin();
         let last = || last_line(self.text, self.exit);
         let sentence = if let Some(sentence) = self.refused() {
@@ -57,7 +57,7 @@ impl Case<'_> {
             format!("{host} did not answer as it should; try again: {}", last())
         } else if self.has(&["No space left on device"]) {
             let doing = if self.local.is_some() { "checking out" } else { "fetching" };
-            return Failure::TooLarge(format!(
+            return FetchError::TooLarge(format!(
                 "the disk became full while {doing}; free some space"
             ));
         } else if self.has(&["does not support shallow", "dumb http"]) {
@@ -75,13 +75,14 @@ impl Case<'_> {
         } else if self.has(&["invalid index-pack output", "File too large"]) {
             // index-pack, ended by the kernel at its limit, says nothing itself.
             let largest = self.limits.largest();
-            return Failure::TooLarge(format!("the repository is larger than {largest}"));
+            return FetchError::TooLarge(format!("the repository is larger than {largest}"));
         } else {
             let what = self.local.map(|verb| format!("git {verb} failed"));
             let what = what.as_deref().unwrap_or("Git could not fetch");
-            return Failure::Strange(format!("{what}: {}", last()));
+            let format = other_format(self.text);
+            return FetchError::Strange(format!("{what}: {}", last()), format);
         };
-        Failure::Known(sentence)
+        FetchError::Failed(sentence)
     }
 
     fn has(&self, parts: &[&str]) -> bool {
@@ -104,25 +105,22 @@ impl Case<'_> {
         } else {
             ""
         };
-        Some(match self.token {
-            Some(token) if login => format!(
-                "{host} refused the token: it is wrong, has expired or was revoked{}; {}",
-                token.may_want_a_user(),
-                token.remedy()
+        Some(match self.token.map(TokenOf::advice) {
+            Some((meaning, remedy)) if login => format!(
+                "{host} refused the token: it is wrong, has expired or was revoked{meaning}; \
+                 {remedy}"
             ),
-            Some(token) if forbidden => format!(
+            Some((_, remedy)) if forbidden => format!(
                 "{host} refused the token: it is not allowed to read this repository; give it \
-                 the right to, or {}",
-                token.remedy()
+                 the right to, or {remedy}"
             ),
             None if login || forbidden => format!(
                 "{host} asks for a login: the repository does not exist, or it is private and \
                  the app has no token{gone}"
             ),
-            Some(token) if missing => format!(
+            Some((_, remedy)) if missing => format!(
                 "the repository was not found on {host}{gone}; many hosts also answer so when \
-                 the token may not see it: check the address, and the token's rights, or {}",
-                token.remedy()
+                 the token may not see it: check the address, and the token's rights, or {remedy}"
             ),
             None if missing => format!(
                 "the repository was not found on {host}{gone}; check the address, and give the \
@@ -164,7 +162,7 @@ mod tests {
             let limits = FetchLimits::default();
             let (known, local) = (false, None);
             match (Case { url: &url, token: None, known, limits, local, text, exit }).explain() {
-                Failure::Known(sentence) | Failure::TooLarge(sentence) => sentence,
+                FetchError::Failed(sentence) | FetchError::TooLarge(sentence) => sentence,
                 _ => String::new(),
             }
         };

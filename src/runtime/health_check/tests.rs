@@ -56,11 +56,11 @@ fn visit() -> Visit {
 fn check(arguments: &str, path: &str, seconds: i64, cancel: &Cancel) -> Try {
     let (host, _dir) = host();
     let port = Ports::default().fresh(&[]).unwrap();
-    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
+    let mut sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
-        .log(LOG)
         .env("SERVER", SERVER);
+    sandbox.log = Some(LOG);
     let command = format!("exec python3 -c \"$SERVER\" {arguments}");
     let log = log();
     let mut instance = Instance::start(&sandbox, &command, &log).unwrap();
@@ -143,12 +143,12 @@ fn it_is_asked_as_a_visitor_would() {
     let port = Ports::default().fresh(&[]).unwrap();
     let lines = "GET / HTTP/1.1|Host: shop.example.com|X-Forwarded-Host: shop.example.com|\
                  X-Forwarded-Proto: https|X-Forwarded-For: 127.0.0.1|X-Real-Ip: 127.0.0.1";
-    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
+    let mut sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
-        .log(LOG)
         .env("LINES", lines)
         .env("PICKY", picky);
+    sandbox.log = Some(LOG);
     let mut instance = Instance::start(&sandbox, "exec python3 -c \"$PICKY\"", &log()).unwrap();
     let (path, timeout) = (HealthPath::parse("/").unwrap(), HealthTimeout::new(5).unwrap());
     let check =
@@ -190,7 +190,8 @@ fn the_sentence_says_where_it_listens_instead() {
 #[test]
 fn somebody_elses_listener_proves_nothing() {
     let (host, _dir) = host();
-    let sandbox = Sandbox::new(&host, Purpose::Run, 6).env("PATH", "/usr/bin:/bin").log(LOG);
+    let mut sandbox = Sandbox::new(&host, Purpose::Run, 6).env("PATH", "/usr/bin:/bin");
+    sandbox.log = Some(LOG);
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec sleep 60", &log).unwrap();
     let foreign = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -212,11 +213,11 @@ fn a_port_that_is_shared_with_somebody_else_proves_nothing() {
     let script = "import socket, time; s = socket.socket(socket.AF_INET6); \
                   s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1); \
                   s.bind(('::', int(__import__('os').environ['PORT']))); s.listen(); time.sleep(60)";
-    let sandbox = Sandbox::new(&host, Purpose::Run, 6)
+    let mut sandbox = Sandbox::new(&host, Purpose::Run, 6)
         .env("PATH", "/usr/bin:/bin")
         .port(port)
-        .log(LOG)
         .env("SCRIPT", script);
+    sandbox.log = Some(LOG);
     let log = log();
     let mut instance = Instance::start(&sandbox, "exec python3 -c \"$SCRIPT\"", &log).unwrap();
     let (path, timeout) = (HealthPath::parse("").unwrap(), HealthTimeout::new(5).unwrap());

@@ -47,11 +47,11 @@ impl Fixture {
     }
 
     fn start(&self, command: &str) -> Instance {
-        let sandbox = Sandbox::new(&self.host, Purpose::Run, 5)
+        let mut sandbox = Sandbox::new(&self.host, Purpose::Run, 5)
             .bind(&self.apps().join("aaaaaaaaaa/releases/bbbbbbbbbb"), "/app")
-            .exit_to(self.exit_file())
-            .log(HALF_APP_LOG)
             .env("PATH", "/usr/bin:/bin");
+        sandbox.log = Some(HALF_APP_LOG);
+        sandbox.exit_file = Some(self.exit_file());
         Instance::start(&sandbox, command, &self.journal.app_log_files(&app()).unwrap()).unwrap()
     }
 

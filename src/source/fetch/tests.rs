@@ -155,7 +155,9 @@ impl Fixture {
             assert!(!log.join("\n").contains(token), "{log:?}");
         }
         result.map_err(|error| match error {
-            FetchError::Failed(sentence) | FetchError::TooLarge(sentence) => {
+            FetchError::Failed(sentence)
+            | FetchError::TooLarge(sentence)
+            | FetchError::Strange(sentence, _) => {
                 assert!(token.is_none_or(|t| !sentence.contains(t)), "{sentence}");
                 sentence
             }
@@ -336,11 +338,10 @@ fn who_refused_what_is_said_with_the_remedy() {
         let url = RepoUrl::parse("https://git.example/o/r").unwrap();
         let (limits, local, exit) = (FetchLimits::default(), None, Exit::Code(128));
         match (Case { url: &url, token, known, limits, local, text, exit }).explain() {
-            Failure::Known(sentence) => sentence,
-            Failure::TooLarge(sentence) => format!("too large: {sentence}"),
-            Failure::Strange(sentence) => format!("strange: {sentence}"),
-            Failure::Format(of) => format!("format: {of}"),
-            Failure::Cancelled => "cancelled".to_owned(),
+            FetchError::Failed(sentence) => sentence,
+            FetchError::TooLarge(sentence) => format!("too large: {sentence}"),
+            FetchError::Strange(sentence, _) => format!("strange: {sentence}"),
+            FetchError::Cancelled => "cancelled".to_owned(),
         }
     };
     let (app, settings) = (Some(TokenOf::App), Some(TokenOf::Settings));
