@@ -19,7 +19,7 @@ pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
-pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
+pub use writer::{MAX_DEPLOY_LOG, Writer};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};

@@ -15,6 +15,7 @@ pub mod table;
 
 pub use bare::Bare;
 pub use cancel::Cancel;
+pub use inherit::close_inherited;
 pub use running::{Running, wait_any};
 
 use std::ffi::{OsStr, OsString};
@@ -133,6 +134,7 @@ pub struct Exec {
     stdin: Zeroizing<Vec<u8>>,
     deadline: Duration,
     output_cap: usize,
+    joined: bool,
 }
 
 impl Exec {
@@ -147,6 +149,7 @@ impl Exec {
             stdin: Zeroizing::new(Vec::new()),
             deadline: DEFAULT_DEADLINE,
             output_cap: DEFAULT_OUTPUT_CAP,
+            joined: false,
         }
     }
 
@@ -192,6 +195,13 @@ impl Exec {
         self
     }
 
+    /// Standard error goes where standard output does, in the order of writing.
+    #[must_use]
+    pub fn joined(mut self) -> Self {
+        self.joined = true;
+        self
+    }
+
     /// What everybody on the machine would see of it.
     #[cfg(test)]
     pub(crate) fn args_for_test(&self) -> &[OsString] {
@@ -231,7 +241,7 @@ impl Exec {
     ) -> Result<Output, ProcError> {
         let mut collected = [Vec::new(), Vec::new()];
         let mut left = self.output_cap;
-        let exit = self.watched(cancel, false, &mut |stream, piece| {
+        let exit = self.watched(cancel, &mut |stream, piece| {
             if stream == 0
                 && let Some(on_piece) = &mut on_piece
             {
@@ -244,24 +254,6 @@ impl Exec {
         })?;
         let [stdout, stderr] = collected;
         Ok(Output { exit, stdout, stderr })
-    }
-
-    /// Runs it to its end; standard output and standard error come as lines, as they are
-    /// written: without their end, lossy UTF-8, cut at 8 KiB.
-    ///
-    /// # Errors
-    /// [`ProcError`] when it could not be started.
-    pub fn stream(self, on_line: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Exit, ProcError> {
-        let mut lines = pump::Lines::default();
-        let mut left = self.output_cap;
-        let exit = self.watched(Some(cancel), true, &mut |_, piece| {
-            let taken = piece.len().min(left);
-            lines.push(&piece[..taken], on_line);
-            left -= taken;
-            taken == piece.len()
-        })?;
-        lines.finish(on_line);
-        Ok(exit)
     }
 
     /// Starts it in a session of its own with these files as standard output and standard
@@ -294,30 +286,23 @@ impl Exec {
     /// The command without its streams. `through` is a program that replaces itself by it.
     fn command(&self, through: Option<&str>) -> Result<Command, ProcError> {
         let path = |name: &str| find(name).ok_or_else(|| ProcError::Missing(name.to_owned()));
-        let mut words = inherit::closer().to_vec();
-        if let Some(outer) = through {
-            words.push(path(outer)?);
-        }
-        words.push(path(&self.program)?);
-        let mut words = words.into_iter();
-        let first = words.next().unwrap_or_default();
-        let mut command = Command::new(first);
-        command.args(words).args(&self.args).env_clear().current_dir("/");
+        let program = path(&self.program)?;
+        let mut command = Command::new(through.map_or(Ok(program.clone()), path)?);
+        command.args(through.map(|_| program)).args(&self.args).env_clear().current_dir("/");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 
-    /// Runs it to its end with both streams, 0 and 1, going to `sink`, or `joined` as one.
+    /// Runs it to its end with both streams, 0 and 1, going to `sink`.
     fn watched(
         &self,
         cancel: Option<&Cancel>,
-        joined: bool,
         sink: &mut pump::Sink<'_>,
     ) -> Result<Exit, ProcError> {
         let failed = |e| ProcError::Io(self.program.clone(), e);
         let (out, out_child) = io::pipe().map_err(failed)?;
         let mut pipes = vec![out];
-        let err_child = if joined {
+        let err_child = if self.joined {
             out_child.try_clone().map_err(failed)?
         } else {
             let (err, err_child) = io::pipe().map_err(failed)?;

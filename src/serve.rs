@@ -57,6 +57,7 @@ const SMALLEST_DATABASE: u64 = 512;
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
     logger::start();
+    proc::close_inherited();
     proc::reexec::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
     limits::raise_and_check()?;
     http::watch_panics();

@@ -17,9 +17,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How long a killed child may take to go; one that hangs in the kernel is left behind.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// The longest line, in bytes; a longer one comes in pieces.
-const LINE_CAP: usize = 8 * 1024;
-
 /// Takes a piece of output of stream 0 or 1; `false` when it was one byte too many.
 pub(super) type Sink<'a> = dyn FnMut(usize, &[u8]) -> bool + 'a;
 
@@ -175,42 +172,4 @@ pub(super) fn feed(mut writer: io::PipeWriter, mut bytes: &[u8], until: Instant)
         }
     }
     Ok(())
-}
-
-/// Cuts a stream of bytes into lines. A carriage return ends a line too: that is
-/// how progress bars draw over themselves.
-#[derive(Default)]
-pub(super) struct Lines {
-    held: Vec<u8>,
-    after_return: bool,
-}
-
-impl Lines {
-    pub(super) fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str)) {
-        for &byte in bytes {
-            let line_feed_of_a_pair = byte == b'\n' && self.after_return;
-            self.after_return = byte == b'\r';
-            match byte {
-                b'\n' if line_feed_of_a_pair => {}
-                b'\n' | b'\r' => self.flush(on_line),
-                _ => {
-                    self.held.push(byte);
-                    if self.held.len() >= LINE_CAP {
-                        self.flush(on_line);
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn finish(&mut self, on_line: &mut dyn FnMut(&str)) {
-        if !self.held.is_empty() {
-            self.flush(on_line);
-        }
-    }
-
-    fn flush(&mut self, on_line: &mut dyn FnMut(&str)) {
-        on_line(&String::from_utf8_lossy(&self.held));
-        self.held.clear();
-    }
 }
