@@ -134,9 +134,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
     use Reads::{Body, Nothing, Query};
     Some(match (method, path) {
         ("GET", ["session"]) => (Nothing, system::session, ""),
-        ("POST", ["ws-ticket"]) => {
-            (Nothing, |c, _| security::ws_ticket(c.api, c.session, c.request), "")
-        }
+        ("POST", ["ws-ticket"]) => (Nothing, security::ws_ticket, ""),
         ("GET", ["apps"]) => (Nothing, apps::list, ""),
         ("POST", ["apps"]) => (Body, apps::create, ""),
         ("GET", ["apps", id]) => (Nothing, apps::show, id),
@@ -161,15 +159,9 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),
         ("PUT", ["settings", "github-token"]) => (Body, settings::save_github_token, ""),
         ("DELETE", ["settings", "github-token"]) => (Nothing, settings::delete_github_token, ""),
-        ("GET", ["security", "lockouts"]) => {
-            (Nothing, |c, _| security::lockouts(c.api, c.session, c.request), "")
-        }
-        ("DELETE", ["security", "lockouts", client]) => {
-            (Nothing, |c, client| security::clear_lockout(c.api, c.session, client), client)
-        }
-        ("POST", ["security", "rotate-token"]) => {
-            (Nothing, |c, _| security::rotate_token(c.api, c.session, c.request), "")
-        }
+        ("GET", ["security", "lockouts"]) => (Nothing, security::lockouts, ""),
+        ("DELETE", ["security", "lockouts", client]) => (Nothing, security::clear_lockout, client),
+        ("POST", ["security", "rotate-token"]) => (Nothing, security::rotate_token, ""),
         ("GET", ["system"]) => (Nothing, system::system, ""),
         ("GET", ["openapi.json"]) => (Nothing, assets::openapi, ""),
         _ => return None,

@@ -6,11 +6,12 @@ use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
 use crate::journal::{Journal, Redactor};
-use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
-use crate::sandbox::limits_report::{Held, Holder};
+use crate::model::{AppId, AppName, RepoUrl};
+use crate::runtime::status_board::AppState;
+use crate::sandbox::limits_report::Report;
 use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
 use serde::Serialize;
-use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -21,64 +22,23 @@ const MAX_LOG_LINES: u32 = 1000;
 
 /// An app as the API shows it.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(super) struct AppView<'a> {
-    id: &'a AppId,
-    name: &'a AppName,
-    git_repo: &'a str,
-    has_git_token: bool,
-    has_webhook_secret: bool,
     #[serde(flatten)]
-    settings: &'a AppSettings,
-    status: AppStatus,
-    status_detail: Option<String>,
-    restarts: u32,
-    last_exit: Option<String>,
-    next_start_at: Option<UnixMillis>,
+    app: &'a App,
+    #[serde(flatten)]
+    state: AppState,
     url: Option<String>,
     urls: Vec<String>,
-    live_deploy_id: Option<&'a DeployId>,
-    last_deploy_id: Option<&'a DeployId>,
-    created_at: UnixMillis,
     /// Looked up for one app at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
-    limits: Option<Value>,
+    limits: Option<Report>,
 }
 
 impl<'a> AppView<'a> {
     pub(super) fn of(app: &'a App, deployer: &Deployer) -> Self {
         let (urls, state) = (deployer.urls(app), deployer.state(app));
-        Self {
-            id: &app.id,
-            name: &app.name,
-            git_repo: app.git_repo.as_str(),
-            has_git_token: app.has_git_token,
-            has_webhook_secret: app.has_webhook_secret,
-            settings: &app.settings,
-            status: state.status,
-            status_detail: state.detail,
-            restarts: state.restarts,
-            last_exit: state.last_exit,
-            next_start_at: state.next_start_at,
-            url: urls.first().cloned(),
-            urls,
-            live_deploy_id: app.live_deploy.as_ref(),
-            last_deploy_id: app.last_deploy.as_ref(),
-            created_at: app.created_at,
-            limits: None,
-        }
+        Self { app, state, url: urls.first().cloned(), urls, limits: None }
     }
-}
-
-/// One limit of an app as it is.
-fn limit(held: Held) -> Value {
-    let by = match held.by {
-        Holder::Cgroup => "cgroup",
-        Holder::Process => "process",
-        Holder::User => "user",
-        Holder::None => "none",
-    };
-    json!({"value": held.value, "by": by, "note": held.note})
 }
 
 impl Api {
@@ -105,13 +65,9 @@ impl Api {
 }
 
 pub(super) fn list(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
-    #[derive(Serialize)]
-    struct Apps<'a> {
-        apps: Vec<AppView<'a>>,
-    }
     let apps = api.store.shared_apps()?;
-    let apps = apps.iter().map(|app| AppView::of(app, &api.deployer)).collect();
-    Ok(Answer::json(200, &Apps { apps }))
+    let views: Vec<_> = apps.iter().map(|app| AppView::of(app, &api.deployer)).collect();
+    Ok(Answer::json(200, &HashMap::from([("apps", views)])))
 }
 
 pub(super) fn create(Call { api, request, .. }: &Call<'_>, _: &str) -> Answered {
@@ -140,10 +96,7 @@ fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
 pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut view = AppView::of(&app, &api.deployer);
-    view.limits = api.deployer.limits(&app).map(|held| {
-        let (memory, cpu) = (limit(held.memory), limit(held.cpu));
-        json!({"memory": memory, "cpu": cpu, "processes": limit(held.processes)})
-    });
+    view.limits = api.deployer.limits(&app);
     Ok(Answer::json(200, &view))
 }
 

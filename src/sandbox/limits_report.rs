@@ -7,9 +7,11 @@ use super::memory_limit::limits_of_process;
 use crate::disk::app_users::AppUsers;
 use crate::proc::table;
 use crate::store::App;
+use serde::Serialize;
 
 /// Who holds a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Holder {
     /// The app's cgroup: for all its processes together.
     Cgroup,
@@ -22,7 +24,7 @@ pub enum Holder {
 }
 
 /// One limit as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Held {
     /// MiB, percent of one core, or processes; `None` is no limit.
     pub value: Option<u64>,
@@ -32,8 +34,8 @@ pub struct Held {
     pub note: Option<String>,
 }
 
-/// The limits of an app as they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The limits of an app as they are; as JSON they are what the API shows of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Memory, in MiB.
     pub memory: Held,
