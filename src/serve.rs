@@ -12,7 +12,7 @@ use crate::api::{self, Api, MachineFacts};
 use crate::auth::client::{Origin, resolve, resolve_behind_own_proxy};
 use crate::auth::{Auth, Fresh, token};
 use crate::config::{Config, Routing, doubts};
-use crate::data_dir::{DataDir, Holder};
+use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
 use crate::disk::emergency_cleanup;
 use crate::disk::layout::apps_in;
@@ -70,7 +70,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         log::warn!("{doubt}");
     }
     let data = DataDir::open(&config.data_dir)?;
-    let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
+    let _lock = data.lock(config.admin_token.is_some())?;
     emergency_cleanup::make_room(&data);
     let apps = apps_in(&data);
     // A system that does not say cannot be waited with.
