@@ -20,7 +20,6 @@ mod settings;
 
 pub use app::{App, Process};
 pub use deploy_row::{Deploy, Step};
-pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};

@@ -74,7 +74,7 @@ struct Repository {
 pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let secret = hook::generate()?;
-    if !api.store.save_webhook_secret(&app.id, &secret)? {
+    if !api.store.set_webhook_secret(&app.id, Some(&secret))? {
         return Err(ApiError::no_app());
     }
     api.refresh_redactor(&app.id)?;
@@ -85,7 +85,7 @@ pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 /// `DELETE /api/apps/{id}/webhook`: from now on no delivery is believed.
 pub(super) fn remove(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
-    api.store.delete_webhook_secret(&app.id)?;
+    api.store.set_webhook_secret(&app.id, None)?;
     api.refresh_redactor(&app.id)?;
     Ok(Answer::no_content())
 }

@@ -3,7 +3,7 @@
 
 use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
-use crate::store::Queued;
+use crate::store::Deploy;
 use crate::sync::{lock, wait_until, wait_while};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -180,8 +180,8 @@ impl Queue {
     pub fn begin<T>(
         &self,
         cancel: &Cancel,
-        requests: impl FnOnce() -> Result<Vec<Queued>, T>,
-    ) -> Result<Option<Queued>, T> {
+        requests: impl FnOnce() -> Result<Vec<Deploy>, T>,
+    ) -> Result<Option<Deploy>, T> {
         let mut state = self.state();
         if state.closed.is_some() {
             return Ok(None);
@@ -189,16 +189,16 @@ impl Queue {
         // The next build has its place before anything that comes.
         let has_room = state.has_room_for(1 + usize::from(state.next_to_build().is_some()));
         let for_rollback = state.working().count() < WITH_ROLLBACKS;
-        let may = |request: &Queued| {
-            (if request.is_rollback { for_rollback } else { has_room })
+        let may = |request: &Deploy| {
+            (if request.release.is_some() { for_rollback } else { has_room })
                 && !state.current.iter().any(|c| c.app == request.app)
         };
         // Asked for while we hold the lock: none that ends meanwhile begins again.
         let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
         state.current.push(Current {
             app: request.app.clone(),
-            deploy: request.deploy.clone(),
-            is_rollback: request.is_rollback,
+            deploy: request.id.clone(),
+            is_rollback: request.release.is_some(),
             cancel: cancel.clone(),
             turn: Turn::None,
         });

@@ -4,7 +4,7 @@ use super::outcome::note_failure;
 use super::pipeline::Pipeline;
 use super::queue::Queue;
 use crate::proc::Cancel;
-use crate::store::{Queued, Store};
+use crate::store::{Deploy, Store};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, Builder};
@@ -35,7 +35,7 @@ impl Worker {
                 let seen = self.queue.wakes();
                 let begun = self.take().and_then(|begun| {
                     let Some((queued, cancel)) = begun else { return Ok(false) };
-                    let deploy = queued.deploy.clone();
+                    let deploy = queued.id.clone();
                     let run = move || self.deploy(&queued, &cancel);
                     let spawned = Builder::new().name("deploy".to_owned()).spawn_scoped(scope, run);
                     // It stays in the queue.
@@ -55,14 +55,14 @@ impl Worker {
     }
 
     /// The next deploy that may begin, and what cancels it.
-    fn take(&self) -> Result<Option<(Queued, Cancel)>, String> {
+    fn take(&self) -> Result<Option<(Deploy, Cancel)>, String> {
         let cancel = Cancel::new().map_err(|e| e.to_string())?;
         let begun = self.queue.begin(&cancel, || self.store.queued());
         Ok(begun.map_err(|e| e.to_string())?.map(|queued| (queued, cancel)))
     }
 
     /// Runs a deploy to its end. A panic in it is a bug that ends this deploy alone.
-    fn deploy(&self, Queued { app, deploy, .. }: &Queued, cancel: &Cancel) {
+    fn deploy(&self, Deploy { app, id: deploy, .. }: &Deploy, cancel: &Cancel) {
         let ran = catch_unwind(AssertUnwindSafe(|| self.pipeline.run(app, deploy, cancel)));
         if ran.is_err() {
             note_failure(

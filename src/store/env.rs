@@ -1,6 +1,6 @@
 //! The environment of an app: names in the clear, every value sealed (P14).
 
-use super::columns::{first, rows};
+use super::columns::{exists, first, rows};
 use super::{Store, StoreError};
 use crate::model::{AppId, EnvName, EnvValue, Secret};
 use crate::vault::Place;
@@ -71,8 +71,7 @@ impl Store {
     /// [`StoreError::NothingToKeep`] when a new variable has no value.
     pub fn replace_env(&self, app: &AppId, inputs: &[EnvInput]) -> Result<bool, StoreError> {
         self.write_secrets(Some(app), |tx| {
-            let exists = "SELECT EXISTS (SELECT 1 FROM apps WHERE id = ?1)";
-            if !tx.query_row(exists, [app], |row| row.get::<_, bool>(0))? {
+            if !exists(tx, "SELECT 1 FROM apps WHERE id = ?1", [app])? {
                 return Ok(false);
             }
             let sealed = inputs.iter().map(|input| self.envelope_for(tx, app, input));
