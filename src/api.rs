@@ -16,7 +16,6 @@ mod query;
 mod security;
 mod settings;
 mod system;
-mod unique;
 
 pub use deploys::DeployView;
 pub use error::ApiError;
