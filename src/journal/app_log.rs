@@ -2,7 +2,7 @@
 
 use super::lines::Lines;
 use super::redact::Redactor;
-use super::rotating::{Position, Rotating};
+use super::rotating::{Position, Read, Rotating};
 use super::{create_private, remove_if_there};
 use crate::sync::lock;
 use std::fs::OpenOptions;
@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex, Weak};
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
+
+/// Bytes of it that are read at once.
+const PIECE: usize = 64 * 1024;
 
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
@@ -68,11 +71,18 @@ impl AppLog {
         redactor: &Redactor,
     ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
-        let tail = log.tail(FARTHEST)?;
-        let mut last = Lines::new(false);
-        last.push(&tail.bytes);
-        last.keep_last(lines, tail.inside_line, redactor);
-        Ok((last, log, tail.end))
+        let (mut place, mut inside_line) = log.back(FARTHEST)?;
+        let (mut last, mut piece) = (Lines::new(false), vec![0; PIECE]);
+        // Twice as often as it needs: who writes faster than that is read on from there.
+        for _ in 0..2 * FARTHEST / PIECE as u64 {
+            match log.read(&mut place, &mut piece)? {
+                Read::Bytes(read) => last.push(&piece[..read]),
+                Read::Nothing => break,
+                Read::Lost { inside_line: cut } => (last, inside_line) = (Lines::new(false), cut),
+            }
+        }
+        last.keep_last(lines, inside_line, redactor);
+        Ok((last, log, place))
     }
 
     /// Deletes the files, by which followers see that nothing more will come.
