@@ -28,6 +28,7 @@ use crate::gate::answer::Answer;
 use crate::journal::Journal;
 use crate::model::Client;
 use crate::store::Store;
+use apps::act;
 use fields::no_body;
 use query::parameters;
 use std::sync::Arc;
@@ -148,9 +149,11 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["apps", id, "log"]) => (Query, apps::log, id),
         ("POST", ["apps", id, "webhook"]) => (Nothing, hooks::renew, id),
         ("DELETE", ["apps", id, "webhook"]) => (Nothing, hooks::remove, id),
-        ("POST", ["apps", id, "stop"]) => (Nothing, apps::stop, id),
-        ("POST", ["apps", id, "start"]) => (Nothing, apps::start, id),
-        ("POST", ["apps", id, "restart"]) => (Nothing, apps::restart, id),
+        ("POST", ["apps", id, "stop"]) => (Nothing, |c, id| act(c, id, Deployer::stop_app), id),
+        ("POST", ["apps", id, "start"]) => (Nothing, |c, id| act(c, id, Deployer::start_app), id),
+        ("POST", ["apps", id, "restart"]) => {
+            (Nothing, |c, id| act(c, id, Deployer::restart_app), id)
+        }
         ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
         ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
         ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),
@@ -172,11 +175,9 @@ impl Api {
     #[must_use]
     pub fn answer(&self, request: &Request<'_>) -> Answer {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
-        match path.split_once('/') {
-            Some(("api", rest)) => self.under_api(request, rest),
-            _ if path == "api" => self.under_api(request, ""),
-            Some(("ws", _)) => self.without_upgrade(request),
-            _ if path == "ws" => self.without_upgrade(request),
+        match path.split_once('/').unwrap_or((path, "")) {
+            ("api", rest) => self.under_api(request, rest),
+            ("ws", _) => self.without_upgrade(request),
             _ => match self.locked_out(request) {
                 Some(seconds) => ApiError::locked(seconds).into(),
                 None => assets::answer(request.method, path),

@@ -61,15 +61,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Store {
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
-    known_apps: Mutex<KnownApps>,
+    /// All apps as they were at a version of the database, by the reader's count.
+    known_apps: Mutex<(Option<i64>, Arc<[App]>)>,
     vault: Vault,
-}
-
-/// All apps as they were at a version of the database, by the reader's count.
-#[derive(Default)]
-struct KnownApps {
-    version: Option<i64>,
-    apps: Arc<[App]>,
 }
 
 impl Store {

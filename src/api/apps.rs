@@ -131,19 +131,8 @@ pub(super) fn remove(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     Ok(Answer::no_content())
 }
 
-pub(super) fn stop(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::stop_app)
-}
-
-pub(super) fn start(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::start_app)
-}
-
-pub(super) fn restart(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::restart_app)
-}
-
-fn act(
+/// Has an app do something that takes a while.
+pub(super) fn act(
     Call { api, .. }: &Call<'_>,
     id: &str,
     action: fn(&Deployer, &AppId) -> Result<(), DeployError>,

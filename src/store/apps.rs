@@ -35,12 +35,11 @@ impl Store {
         // Asked before the apps are read: what is written in between is seen the next time.
         let version = first(&connection, "PRAGMA data_version", [], |row| Ok(row.get(0)?))?;
         let mut known = lock(&self.known_apps);
-        if known.version != version {
+        if known.0 != version {
             let sql = format!("{SELECT} ORDER BY a.name");
-            known.apps = rows(&connection, &sql, [], read_app)?.into();
-            known.version = version;
+            *known = (version, rows(&connection, &sql, [], read_app)?.into());
         }
-        Ok(Arc::clone(&known.apps))
+        Ok(Arc::clone(&known.1))
     }
 
     /// One app, or `None`.
