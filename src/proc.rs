@@ -38,8 +38,8 @@ pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// How long a program runs when its caller says nothing.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes of output that are taken when the caller says nothing.
-const DEFAULT_OUTPUT_CAP: usize = 1024 * 1024;
+/// Bytes of output that are kept, both streams together.
+const OUTPUT_CAP: usize = 1024 * 1024;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,6 @@ pub struct Exec {
     env: Vec<(OsString, OsString)>,
     stdin: Zeroizing<Vec<u8>>,
     deadline: Duration,
-    output_cap: usize,
     joined: bool,
 }
 
@@ -147,7 +146,6 @@ impl Exec {
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             stdin: Zeroizing::new(Vec::new()),
             deadline: DEFAULT_DEADLINE,
-            output_cap: DEFAULT_OUTPUT_CAP,
             joined: false,
         }
     }
@@ -185,13 +183,6 @@ impl Exec {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
-        self
-    }
-
-    /// How many bytes it may write, both streams together.
-    #[must_use]
-    pub fn output_cap(mut self, bytes: usize) -> Self {
-        self.output_cap = bytes;
         self
     }
 
@@ -240,7 +231,7 @@ impl Exec {
         mut on_piece: Option<&mut OnPiece<'_>>,
     ) -> Result<Output, ProcError> {
         let mut collected = [Vec::new(), Vec::new()];
-        let mut left = self.output_cap;
+        let mut left = OUTPUT_CAP;
         let exit = self.watched(cancel, &mut |stream, piece| {
             if stream == 0
                 && let Some(on_piece) = &mut on_piece

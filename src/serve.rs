@@ -56,8 +56,8 @@ const SMALLEST_DATABASE: u64 = 512;
 /// # Errors
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
-    logger::start();
     proc::close_inherited();
+    logger::start();
     proc::reexec::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
     limits::raise_and_check()?;
     http::watch_panics();

@@ -84,8 +84,8 @@ fn a_process_that_left_its_group_does_not_hold_us_up() {
 
 #[test]
 fn output_beyond_the_cap_ends_the_process() {
-    let output = sh("yes").output_cap(100_000).run().unwrap();
-    assert_eq!((output.exit, output.stdout.len()), (Exit::OutputCapped, 100_000));
+    let output = sh("yes").run().unwrap();
+    assert_eq!((output.exit, output.stdout.len()), (Exit::OutputCapped, OUTPUT_CAP));
     let mut bytes = 0;
     let mut take = |piece: &[u8]| {
         bytes += piece.len();
@@ -97,8 +97,8 @@ fn output_beyond_the_cap_ends_the_process() {
 
 #[test]
 fn large_input_and_output_do_not_block_each_other() {
-    let big = vec![b'x'; 3_000_000];
-    let output = Exec::new("cat").stdin_bytes(big.clone()).output_cap(4_000_000).run().unwrap();
+    let big = vec![b'x'; OUTPUT_CAP];
+    let output = Exec::new("cat").stdin_bytes(big.clone()).run().unwrap();
     assert_eq!(output.exit, Exit::Code(0));
     assert!(output.stdout == big);
     let output = Exec::new("true").stdin_bytes(big).run().unwrap();

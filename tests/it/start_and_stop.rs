@@ -364,7 +364,7 @@ fn an_ordinary_user_can_run_it() {
 
 #[test]
 fn p32_what_its_parent_left_open_is_closed() {
-    let server = Setup::new().shell("exec 7</etc/passwd").start();
+    let server = Setup::new().shell("exec 5</etc/passwd 7</etc/passwd").start();
     let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().flatten();
     let files: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     assert!(!files.iter().any(|file| file.ends_with("passwd")), "{files:?}");
