@@ -118,7 +118,7 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
         Ok(branch) => branch,
         Err(answer) => return Ok(answer),
     };
-    if !app.settings.auto_deploy {
+    if !app.settings.auto_deploy.0 {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
     }
     if app.wanted == Wanted::Stopped && app.live_deploy.is_some() {
