@@ -1,14 +1,13 @@
-//! One app's log: where its two files are, and what its followers must not see.
+//! One app's log: where its two files are, and how its end is read.
 
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Read, Rotating};
 use super::{create_private, remove_if_there};
-use crate::sync::lock;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
@@ -19,19 +18,14 @@ const PIECE: usize = 64 * 1024;
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
 
-/// The log of one app, shared by all who read and follow it.
+/// The log of one app.
 pub(super) struct AppLog {
-    path: PathBuf,
-    half: u64,
-    /// Is there while it is followed: an app that nobody looks at takes no memory.
-    hidden: Mutex<Weak<Mutex<Redactor>>>,
+    pub path: PathBuf,
+    /// Bytes of each of its files.
+    pub half: u64,
 }
 
 impl AppLog {
-    pub(super) fn new(path: PathBuf, half: u64) -> Self {
-        Self { path, half, hidden: Mutex::default() }
-    }
-
     /// Its files.
     pub(super) fn paths(&self) -> [PathBuf; 2] {
         [self.path.clone(), self.path.with_extension("log.1")]
@@ -42,24 +36,6 @@ impl AppLog {
         let open = |path: &Path| create_private(OpenOptions::new().read(true).append(true), path);
         let [first, second] = self.paths();
         Rotating::new([open(&first)?, open(&second)?], self.half)
-    }
-
-    /// What a new follower keeps out: what the others do, and [`AppLog::hide_also`].
-    pub(super) fn hidden(&self) -> Hidden {
-        let mut hidden = lock(&self.hidden);
-        hidden.upgrade().unwrap_or_else(|| {
-            let new = Hidden::default();
-            *hidden = Arc::downgrade(&new);
-            new
-        })
-    }
-
-    /// Keeps more out of what those read who follow it already.
-    pub(super) fn hide_also(&self, more: &Redactor) {
-        if let Some(hidden) = lock(&self.hidden).upgrade() {
-            let mut hidden = lock(&hidden);
-            *hidden = hidden.and(more);
-        }
     }
 
     /// The last `lines` lines, and where and how to read on behind them. Of a line that begins
