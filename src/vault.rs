@@ -113,12 +113,6 @@ impl Vault {
     }
 }
 
-impl fmt::Debug for Vault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
 /// A value that did not open, or could not be encrypted, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultError {
