@@ -5,11 +5,11 @@ use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
-use crate::journal::{Journal, Redactor};
+use crate::journal::Redactor;
 use crate::model::{AppId, AppName, RepoUrl};
 use crate::runtime::status_board::AppState;
 use crate::sandbox::limits_report::Report;
-use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
+use crate::store::{App, AppDraft, AppSettings, TokenChange};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io;
@@ -148,17 +148,11 @@ pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     query.finish()?;
     let app = api.app(id)?;
     let (store, journal) = (Arc::clone(&api.store), Arc::clone(&api.journal));
-    let make = move || tail(&store, &journal, &app.id, lines as usize);
+    // A long one takes a while: each line is searched for secrets in all their spellings.
+    let make = move || {
+        let secrets = store.secrets_of(&app.id).map_err(io::Error::other)?;
+        let lines = journal.app_tail(&app.id, lines as usize, &Redactor::new(secrets))?;
+        Ok(lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes())
+    };
     Ok(Answer::text(Body::Made(Box::new(make))))
-}
-
-/// The last lines of an app's log. A long one takes a while: each line is searched for
-/// secrets in all their spellings.
-fn tail(store: &Store, journal: &Journal, app: &AppId, lines: usize) -> io::Result<Vec<u8>> {
-    let secrets = store.secrets_of(app).map_err(io::Error::other)?;
-    let mut text = journal.app_tail(app, lines, &Redactor::new(secrets))?.join("\n");
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    Ok(text.into_bytes())
 }

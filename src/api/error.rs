@@ -153,7 +153,7 @@ impl From<AuthError> for ApiError {
                 Self::new(status, code, format!("{error}; the old one stays in force"))
             }
             AuthError::NoRandomness => Self::new(503, "no_randomness", error.to_string()),
-            AuthError::Unreadable(_) | AuthError::Malformed { .. } => {
+            _ => {
                 log::error!("{error}");
                 Self::internal()
             }
