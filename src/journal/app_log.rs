@@ -48,15 +48,18 @@ impl AppLog {
     ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
         let (mut place, mut inside_line) = log.back(FARTHEST)?;
-        let (mut last, mut piece) = (Lines::new(false), vec![0; PIECE]);
-        // Twice as often as it needs: who writes faster than that is read on from there.
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
+        // Twice as often as it needs: who writes faster than that is read on from there. Lines
+        // are made afterwards, which takes long enough to be overtaken.
         for _ in 0..2 * FARTHEST / PIECE as u64 {
             match log.read(&mut place, &mut piece)? {
-                Read::Bytes(read) => last.push(&piece[..read]),
+                Read::Bytes(read) => bytes.extend_from_slice(&piece[..read]),
                 Read::Nothing => break,
-                Read::Lost { inside_line: cut } => (last, inside_line) = (Lines::new(false), cut),
+                Read::Lost { inside_line: cut } => (bytes, inside_line) = (Vec::new(), cut),
             }
         }
+        let mut last = Lines::new(false);
+        last.push(&bytes);
         last.keep_last(lines, inside_line, redactor);
         Ok((last, log, place))
     }

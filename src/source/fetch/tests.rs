@@ -68,10 +68,7 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
         .env("GIT_PROTOCOL", field("git-protocol:").unwrap_or_default())
         .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default());
     let mut output = Vec::new();
-    let mut take = |piece: &[u8]| {
-        output.extend_from_slice(piece);
-        true
-    };
+    let mut take = |piece: &[u8]| output.write_all(piece).is_ok();
     backend.stdin_bytes(body).pieces(&mut take, &Cancel::new().ok()?).ok()?;
     let text = String::from_utf8_lossy(&output);
     let status = text.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
