@@ -16,7 +16,6 @@ mod query;
 mod security;
 mod settings;
 mod system;
-mod unique;
 
 pub use deploys::DeployView;
 pub use error::ApiError;
@@ -29,6 +28,7 @@ use crate::gate::answer::Answer;
 use crate::journal::Journal;
 use crate::model::Client;
 use crate::store::Store;
+use apps::act;
 use fields::no_body;
 use query::parameters;
 use std::sync::Arc;
@@ -134,9 +134,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
     use Reads::{Body, Nothing, Query};
     Some(match (method, path) {
         ("GET", ["session"]) => (Nothing, system::session, ""),
-        ("POST", ["ws-ticket"]) => {
-            (Nothing, |c, _| security::ws_ticket(c.api, c.session, c.request), "")
-        }
+        ("POST", ["ws-ticket"]) => (Nothing, security::ws_ticket, ""),
         ("GET", ["apps"]) => (Nothing, apps::list, ""),
         ("POST", ["apps"]) => (Body, apps::create, ""),
         ("GET", ["apps", id]) => (Nothing, apps::show, id),
@@ -151,9 +149,11 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["apps", id, "log"]) => (Query, apps::log, id),
         ("POST", ["apps", id, "webhook"]) => (Nothing, hooks::renew, id),
         ("DELETE", ["apps", id, "webhook"]) => (Nothing, hooks::remove, id),
-        ("POST", ["apps", id, "stop"]) => (Nothing, apps::stop, id),
-        ("POST", ["apps", id, "start"]) => (Nothing, apps::start, id),
-        ("POST", ["apps", id, "restart"]) => (Nothing, apps::restart, id),
+        ("POST", ["apps", id, "stop"]) => (Nothing, |c, id| act(c, id, Deployer::stop_app), id),
+        ("POST", ["apps", id, "start"]) => (Nothing, |c, id| act(c, id, Deployer::start_app), id),
+        ("POST", ["apps", id, "restart"]) => {
+            (Nothing, |c, id| act(c, id, Deployer::restart_app), id)
+        }
         ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
         ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
         ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),
@@ -161,15 +161,9 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),
         ("PUT", ["settings", "github-token"]) => (Body, settings::save_github_token, ""),
         ("DELETE", ["settings", "github-token"]) => (Nothing, settings::delete_github_token, ""),
-        ("GET", ["security", "lockouts"]) => {
-            (Nothing, |c, _| security::lockouts(c.api, c.session, c.request), "")
-        }
-        ("DELETE", ["security", "lockouts", client]) => {
-            (Nothing, |c, client| security::clear_lockout(c.api, c.session, client), client)
-        }
-        ("POST", ["security", "rotate-token"]) => {
-            (Nothing, |c, _| security::rotate_token(c.api, c.session, c.request), "")
-        }
+        ("GET", ["security", "lockouts"]) => (Nothing, security::lockouts, ""),
+        ("DELETE", ["security", "lockouts", client]) => (Nothing, security::clear_lockout, client),
+        ("POST", ["security", "rotate-token"]) => (Nothing, security::rotate_token, ""),
         ("GET", ["system"]) => (Nothing, system::system, ""),
         ("GET", ["openapi.json"]) => (Nothing, assets::openapi, ""),
         _ => return None,
@@ -181,11 +175,9 @@ impl Api {
     #[must_use]
     pub fn answer(&self, request: &Request<'_>) -> Answer {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
-        match path.split_once('/') {
-            Some(("api", rest)) => self.under_api(request, rest),
-            _ if path == "api" => self.under_api(request, ""),
-            Some(("ws", _)) => self.without_upgrade(request),
-            _ if path == "ws" => self.without_upgrade(request),
+        match path.split_once('/').unwrap_or((path, "")) {
+            ("api", rest) => self.under_api(request, rest),
+            ("ws", _) => self.without_upgrade(request),
             _ => match self.locked_out(request) {
                 Some(seconds) => ApiError::locked(seconds).into(),
                 None => assets::answer(request.method, path),

@@ -12,7 +12,6 @@ pub mod user;
 pub use lock::{Holder, Lock};
 
 use crate::model::Secret;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -63,13 +62,12 @@ impl DataDir {
     }
 
     /// Takes the directory for this process until the [`Lock`] is dropped (P26).
-    /// Others are told who holds it.
+    /// Others are told who holds it, and whether its environment pins the admin token.
     ///
     /// # Errors
-    /// [`DataDirError::Busy`] when another process has it, or another one when the file
-    /// `lock` cannot be used.
-    pub fn lock(&self, holder: Holder) -> Result<Lock, DataDirError> {
-        let lock = Lock::take(&self.path, holder)?;
+    /// When another process has it, or the file `lock` cannot be used.
+    pub fn lock(&self, pinned: bool) -> Result<Lock, DataDirError> {
+        let lock = Lock::take(&self.path, pinned)?;
         self.remove_abandoned();
         Ok(lock)
     }
@@ -85,8 +83,8 @@ impl DataDir {
     /// # Errors
     /// The reason with the path, as for a full or read-only disk; the file is
     /// then what it was.
-    pub fn write_secret(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let target = self.path.join(plain_name(name)?);
+    pub fn write_secret(&self, name: &'static str, content: &[u8]) -> io::Result<()> {
+        let target = self.path.join(name);
         replace(&target, content).map_err(|error| explained("write", &target, &error))
     }
 
@@ -94,9 +92,8 @@ impl DataDir {
     ///
     /// # Errors
     /// The reason with the path: not a regular file, a link, too long, not text.
-    pub fn read_secret(&self, name: &str) -> io::Result<Option<Secret>> {
-        let path = self.path.join(plain_name(name)?);
-        read_text(&path, rustix::fs::OFlags::NOFOLLOW)
+    pub fn read_secret(&self, name: &'static str) -> io::Result<Option<Secret>> {
+        read_text(&self.path.join(name), rustix::fs::OFlags::NOFOLLOW)
     }
 
     /// A path inside the directory.
@@ -114,7 +111,8 @@ impl DataDir {
         let mut path = self.path.to_path_buf();
         for part in Path::new(rel).components() {
             let Component::Normal(part) = part else {
-                return Err(outside(rel));
+                let text = format!("{rel:?} is not a path inside the data directory");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
             };
             path.push(part);
             make_private(&path).map_err(|error| explained("make", &path, &error))?;
@@ -220,13 +218,8 @@ pub fn replace_filled(
 fn make_private(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIR_MODE).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(DIR_MODE)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            if fs::symlink_metadata(path)?.is_dir() {
-                Ok(())
-            } else {
-                Err(io::Error::new(io::ErrorKind::NotADirectory, "a file or a link is in the way"))
-            }
-        }
+        // Not a link, which is no directory here.
+        Err(_) if fs::symlink_metadata(path).is_ok_and(|there| there.is_dir()) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -234,31 +227,14 @@ fn make_private(path: &Path) -> io::Result<()> {
 /// Whether it is what a write that was cut short has left.
 #[must_use]
 pub fn is_abandoned(entry: &fs::DirEntry) -> bool {
-    is_temporary(&entry.file_name())
+    let name = entry.file_name();
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".")
+        && name.ends_with(TEMPORARY.as_bytes())
         && entry.metadata().is_ok_and(|m| {
             let age = m.modified().map(|at| SystemTime::now().duration_since(at));
             m.is_file() && age.is_ok_and(|age| age.is_ok_and(|age| age > ABANDONED))
         })
-}
-
-fn is_temporary(name: &OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    name.starts_with(b".") && name.ends_with(TEMPORARY.as_bytes())
-}
-
-fn plain_name(name: &str) -> io::Result<&str> {
-    let mut parts = Path::new(name).components();
-    match (parts.next(), parts.next()) {
-        (Some(Component::Normal(part)), None) if part == name => Ok(name),
-        _ => Err(outside(name)),
-    }
-}
-
-fn outside(rel: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        format!("{rel:?} is not a path inside the data directory"),
-    )
 }
 
 /// The error with what was tried, where, and what to do if that is known.
@@ -289,13 +265,6 @@ pub enum DataDirError {
         /// The user as whom this process runs.
         us: u32,
     },
-    /// Another process works in it.
-    Busy {
-        /// The directory.
-        path: PathBuf,
-        /// The other process.
-        holder: Holder,
-    },
     /// Anything else: what is the matter, then what to do.
     Sentence(String),
 }
@@ -324,13 +293,6 @@ impl fmt::Display for DataDirError {
                 path.display(),
                 us = user::name(*us)
             ),
-            Self::Busy { path, holder } => {
-                write!(f, "another server already works in {}", path.display())?;
-                if let Some(pid) = holder.pid {
-                    write!(f, " (process {pid})")?;
-                }
-                f.write_str("; stop it, or give this one its own directory with DATA_DIR")
-            }
             Self::Sentence(text) => f.write_str(text),
         }
     }

@@ -19,7 +19,7 @@ pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
-pub use writer::{MAX_DEPLOY_LOG, Writer, was_cut};
+pub use writer::{MAX_DEPLOY_LOG, Writer};
 
 use crate::data_dir::DataDir;
 use crate::model::{AppId, DeployId, Utc};
@@ -32,7 +32,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use writer::Running;
 
 /// Bytes of each of the two files of an app's log: 10 MiB in all (`deploys.md`).
@@ -47,7 +47,8 @@ pub struct Journal {
     apps: PathBuf,
     half_app_log: u64,
     running: Running,
-    known: Mutex<HashMap<AppId, Arc<AppLog>>>,
+    /// Of each app while it is followed: one that nobody looks at takes no memory.
+    hidden: Mutex<HashMap<AppId, Weak<Mutex<Redactor>>>>,
 }
 
 impl Journal {
@@ -60,7 +61,7 @@ impl Journal {
     }
 
     fn at(deploys: PathBuf, apps: PathBuf, half_app_log: u64) -> Self {
-        Self { deploys, apps, half_app_log, running: Running::default(), known: Mutex::default() }
+        Self { deploys, apps, half_app_log, running: Running::default(), hidden: Mutex::default() }
     }
 
     /// Begins a deploy's log, `logs/deploys/<id>.log`.
@@ -147,22 +148,29 @@ impl Journal {
         last_lines: usize,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Subscription> {
-        Subscription::app(&self.app(app), last_lines, redactor)
+        let mut all = lock(&self.hidden);
+        let known = all.entry(app.clone()).or_default();
+        let hidden = known.upgrade().unwrap_or_default();
+        *known = Arc::downgrade(&hidden);
+        drop(all);
+        Subscription::app(&self.app(app), last_lines, hidden, redactor)
     }
 
     /// Keeps more out of an app's log for those who follow it already. What was replaced
     /// stays hidden too: the lines from before hold it.
     pub fn hide_also(&self, app: &AppId, redactor: &Redactor) {
-        self.app(app).hide_also(redactor);
+        if let Some(hidden) = lock(&self.hidden).get(app).and_then(Weak::upgrade) {
+            let mut hidden = lock(&hidden);
+            *hidden = hidden.and(redactor);
+        }
     }
 
     /// Deletes an app's log and the logs of these deploys of it.
     pub fn remove_app(&self, app: &AppId, deploys: &[DeployId]) {
-        let log = self.app(app);
-        if let Err(error) = log.remove() {
+        if let Err(error) = self.app(app).remove() {
             warn!("cannot remove the log of app {app}: {error}");
         }
-        lock(&self.known).remove(app);
+        lock(&self.hidden).remove(app);
         self.remove_deploys(deploys);
     }
 
@@ -187,10 +195,8 @@ impl Journal {
         }
     }
 
-    fn app(&self, app: &AppId) -> Arc<AppLog> {
-        let path = || self.apps.join(format!("{app}.log"));
-        let new = || Arc::new(AppLog::new(path(), self.half_app_log));
-        Arc::clone(lock(&self.known).entry(app.clone()).or_insert_with(new))
+    fn app(&self, app: &AppId) -> AppLog {
+        AppLog { path: self.apps.join(format!("{app}.log")), half: self.half_app_log }
     }
 }
 

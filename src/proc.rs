@@ -15,12 +15,15 @@ pub mod table;
 
 pub use bare::Bare;
 pub use cancel::Cancel;
+pub use inherit::close_inherited;
 pub use running::{Running, wait_any};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -35,11 +38,8 @@ pub const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// How long a program runs when its caller says nothing.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Bytes of output that are taken when the caller says nothing.
-const DEFAULT_OUTPUT_CAP: usize = 1024 * 1024;
-
-/// How long a detached process may take to read its standard input.
-const STDIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of output that are kept, both streams together.
+const OUTPUT_CAP: usize = 1024 * 1024;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +132,7 @@ pub struct Exec {
     env: Vec<(OsString, OsString)>,
     stdin: Zeroizing<Vec<u8>>,
     deadline: Duration,
-    output_cap: usize,
+    joined: bool,
 }
 
 impl Exec {
@@ -146,7 +146,7 @@ impl Exec {
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             stdin: Zeroizing::new(Vec::new()),
             deadline: DEFAULT_DEADLINE,
-            output_cap: DEFAULT_OUTPUT_CAP,
+            joined: false,
         }
     }
 
@@ -171,7 +171,8 @@ impl Exec {
         self
     }
 
-    /// Gives it these bytes on its standard input, then the end. They are wiped from memory.
+    /// Gives it these bytes on its standard input, then the end. They are wiped from the memory
+    /// of this process; the kernel keeps them until the program has closed its input or ended.
     #[must_use]
     pub fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
         self.stdin = Zeroizing::new(bytes);
@@ -185,10 +186,10 @@ impl Exec {
         self
     }
 
-    /// How many bytes it may write, both streams together.
+    /// Standard error goes where standard output does, in the order of writing.
     #[must_use]
-    pub fn output_cap(mut self, bytes: usize) -> Self {
-        self.output_cap = bytes;
+    pub fn joined(mut self) -> Self {
+        self.joined = true;
         self
     }
 
@@ -230,8 +231,8 @@ impl Exec {
         mut on_piece: Option<&mut OnPiece<'_>>,
     ) -> Result<Output, ProcError> {
         let mut collected = [Vec::new(), Vec::new()];
-        let mut left = self.output_cap;
-        let exit = self.watched(cancel, false, &mut |stream, piece| {
+        let mut left = OUTPUT_CAP;
+        let exit = self.watched(cancel, &mut |stream, piece| {
             if stream == 0
                 && let Some(on_piece) = &mut on_piece
             {
@@ -246,29 +247,11 @@ impl Exec {
         Ok(Output { exit, stdout, stderr })
     }
 
-    /// Runs it to its end; standard output and standard error come as lines, as they are
-    /// written: without their end, lossy UTF-8, cut at 8 KiB.
-    ///
-    /// # Errors
-    /// [`ProcError`] when it could not be started.
-    pub fn stream(self, on_line: &mut dyn FnMut(&str), cancel: &Cancel) -> Result<Exit, ProcError> {
-        let mut lines = pump::Lines::default();
-        let mut left = self.output_cap;
-        let exit = self.watched(Some(cancel), true, &mut |_, piece| {
-            let taken = piece.len().min(left);
-            lines.push(&piece[..taken], on_line);
-            left -= taken;
-            taken == piece.len()
-        })?;
-        lines.finish(on_line);
-        Ok(exit)
-    }
-
     /// Starts it in a session of its own with these files as standard output and standard
     /// error, and lets go: it goes on when this process ends, however that happens.
     ///
     /// # Errors
-    /// [`ProcError`] when it could not be started, or did not read its input.
+    /// [`ProcError`] when it could not be started.
     pub fn spawn_detached(self, out: &File, err: &File) -> Result<Running, ProcError> {
         let failed = |e| ProcError::Io(self.program.clone(), e);
         // `setsid` becomes the program itself: same pid, since it is not the leader of
@@ -277,47 +260,45 @@ impl Exec {
         let mut command = self.command(Some("setsid"))?;
         command.stdout(out.try_clone().map_err(failed)?);
         command.stderr(err.try_clone().map_err(failed)?);
-        let (reader, writer) = io::pipe().map_err(failed)?;
-        command.stdin(reader);
         let child = command.spawn().map_err(failed)?;
-        drop(command);
-        let mut running = Running::of_child(child).map_err(failed)?;
-        let until = Instant::now() + STDIN_DEADLINE;
-        if let Err(error) = pump::feed(writer, &self.stdin, until) {
-            running.kill();
-            running.wait(STDIN_DEADLINE);
-            return Err(ProcError::Io(self.program, error));
-        }
-        Ok(running)
+        Running::of_child(child).map_err(failed)
     }
 
-    /// The command without its streams. `through` is a program that replaces itself by it.
+    /// The command with its input. `through` is a program that replaces itself by it.
     fn command(&self, through: Option<&str>) -> Result<Command, ProcError> {
         let path = |name: &str| find(name).ok_or_else(|| ProcError::Missing(name.to_owned()));
-        let mut words = inherit::closer().to_vec();
-        if let Some(outer) = through {
-            words.push(path(outer)?);
-        }
-        words.push(path(&self.program)?);
-        let mut words = words.into_iter();
-        let first = words.next().unwrap_or_default();
-        let mut command = Command::new(first);
-        command.args(words).args(&self.args).env_clear().current_dir("/");
+        let program = path(&self.program)?;
+        let mut command = Command::new(through.map_or(Ok(program.clone()), path)?);
+        command.args(through.map(|_| program)).args(&self.args).env_clear().current_dir("/");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(self.input().map_err(|e| ProcError::Io(self.program.clone(), e))?);
         Ok(command)
     }
 
-    /// Runs it to its end with both streams, 0 and 1, going to `sink`, or `joined` as one.
+    /// Its input as a file in memory, which nobody needs to feed as it is read.
+    fn input(&self) -> io::Result<Stdio> {
+        if self.stdin.is_empty() {
+            return Ok(Stdio::null());
+        }
+        let made = memfd_create("input", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL);
+        // Before Linux 6.3 there was no such flag.
+        let made = made.or_else(|_| memfd_create("input", MemfdFlags::CLOEXEC))?;
+        let file = File::from(made);
+        // It is read from where it stands, which this does not move.
+        file.write_all_at(&self.stdin, 0)?;
+        Ok(file.into())
+    }
+
+    /// Runs it to its end with both streams, 0 and 1, going to `sink`.
     fn watched(
         &self,
         cancel: Option<&Cancel>,
-        joined: bool,
         sink: &mut pump::Sink<'_>,
     ) -> Result<Exit, ProcError> {
         let failed = |e| ProcError::Io(self.program.clone(), e);
         let (out, out_child) = io::pipe().map_err(failed)?;
         let mut pipes = vec![out];
-        let err_child = if joined {
+        let err_child = if self.joined {
             out_child.try_clone().map_err(failed)?
         } else {
             let (err, err_child) = io::pipe().map_err(failed)?;
@@ -325,17 +306,11 @@ impl Exec {
             err_child
         };
         let mut command = self.command(None)?;
-        command.stdin(Stdio::null()).stdout(out_child).stderr(err_child).process_group(0);
-        let mut input = None;
-        if !self.stdin.is_empty() {
-            let (reader, writer) = io::pipe().map_err(failed)?;
-            command.stdin(reader);
-            input = Some((writer, self.stdin.as_slice()));
-        }
+        command.stdout(out_child).stderr(err_child).process_group(0);
         let child = command.spawn().map_err(failed)?;
         // Our copies of the child's ends close here; otherwise its output would never end.
         drop(command);
-        let watch = pump::Watch::new(child, input, pipes, Instant::now() + self.deadline);
+        let watch = pump::Watch::new(child, pipes, Instant::now() + self.deadline);
         watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
     }
 }

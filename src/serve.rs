@@ -11,7 +11,7 @@ use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
 use crate::config::{Config, check_bind, doubts};
-use crate::data_dir::{DataDir, Holder};
+use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
 use crate::disk::emergency_cleanup;
 use crate::disk::layout::Layout;
@@ -55,6 +55,7 @@ const SMALLEST_DATABASE: u64 = 512;
 /// # Errors
 /// One sentence on why it could not start.
 pub fn run() -> Result<(), Box<dyn Error>> {
+    proc::close_inherited();
     logger::start();
     proc::reexec::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
     limits::raise_and_check()?;
@@ -68,7 +69,7 @@ pub fn run() -> Result<(), Box<dyn Error>> {
         log::warn!("{doubt}");
     }
     let data = DataDir::open(&config.data_dir)?;
-    let _lock = data.lock(Holder::this(config.admin_token.is_some()))?;
+    let _lock = data.lock(config.admin_token.is_some())?;
     let layout = Layout::new(data.clone());
     emergency_cleanup::make_room(&layout);
     // A system that does not say cannot be waited with.

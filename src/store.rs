@@ -20,7 +20,6 @@ mod settings;
 
 pub use app::{App, Process};
 pub use deploy_row::{Deploy, Step};
-pub use deploys::Queued;
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};
@@ -62,15 +61,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Store {
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
-    known_apps: Mutex<KnownApps>,
+    /// All apps as they were at a version of the database, by the reader's count.
+    known_apps: Mutex<(Option<i64>, Arc<[App]>)>,
     vault: Vault,
-}
-
-/// All apps as they were at a version of the database, by the reader's count.
-#[derive(Default)]
-struct KnownApps {
-    version: Option<i64>,
-    apps: Arc<[App]>,
 }
 
 impl Store {
@@ -136,7 +129,12 @@ fn judge(
     let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt | StoreError::Unread(_));
     match look() {
         Err(error) if damaged(&error) => {
-            read().map_err(StoreError::Io)?;
+            read().map_err(|error| {
+                StoreError::Sentence(format!(
+                    "the disk does not give the database back ({error}); look what the kernel \
+                     says about it (dmesg), and try again"
+                ))
+            })?;
             look().map_err(|error| if damaged(&error) { StoreError::Corrupt } else { error })
         }
         seen => seen,
@@ -172,7 +170,11 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let version = schema_version(&connection)?;
     if version > SCHEMA_VERSION {
-        return Err(StoreError::Newer { found: version, known: SCHEMA_VERSION });
+        return Err(StoreError::Sentence(format!(
+            "the database was written by a newer version (schema {version}, this program knows \
+             {SCHEMA_VERSION}); install that version again, or restore a backup made before the \
+             update"
+        )));
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
@@ -182,7 +184,9 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
         // An empty file, or one that a crash left before its first transaction.
         let tables: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        return if tables == 0 { Ok(()) } else { Err(StoreError::Foreign) };
+        let text = "the file is a database of another program; point DATA_DIR at a directory of \
+                    its own";
+        return if tables == 0 { Ok(()) } else { Err(StoreError::Sentence(text.to_owned())) };
     }
     let canary: Option<String> = connection
         .query_row("SELECT value FROM meta WHERE name = 'canary'", [], |row| row.get(0))
@@ -190,10 +194,12 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
     let canary = canary.ok_or(StoreError::Corrupt)?;
     match vault.open(&Place::CANARY, &canary) {
         Ok(opened) if opened.secret.expose() == CANARY_TEXT => Ok(()),
-        _ => Err(StoreError::WrongKey {
-            wanted: canary.split(':').nth(2).unwrap_or("unknown").to_owned(),
-            given: vault.key_id().to_owned(),
-        }),
+        _ => Err(StoreError::Sentence(format!(
+            "the encryption key does not open this database: it wants key {}, the key given is \
+             {}; give the right key back (nothing was changed)",
+            canary.split(':').nth(2).unwrap_or("unknown"),
+            vault.key_id()
+        ))),
     }
 }
 
@@ -240,7 +246,9 @@ fn migrate(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError>
 /// Ten bytes from the operating system's generator, for identifiers.
 fn random_id() -> Result<[u8; 10], StoreError> {
     let mut bytes = [0; 10];
-    getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| {
+        StoreError::Sentence("the operating system gave no random bytes; try again".to_owned())
+    })?;
     Ok(bytes)
 }
 

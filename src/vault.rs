@@ -113,21 +113,11 @@ impl Vault {
     }
 }
 
-impl fmt::Debug for Vault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("key_id", &self.key_id).finish_non_exhaustive()
-    }
-}
-
 /// A value that did not open, or could not be encrypted, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultError {
-    /// The table.
-    pub table: String,
-    /// The column.
-    pub column: String,
-    /// The row's identifier.
-    pub row: String,
+    /// Table, column and row, in words.
+    place: String,
     /// What went wrong.
     pub why: Why,
 }
@@ -148,20 +138,16 @@ pub enum Why {
 
 impl VaultError {
     fn new(place: &Place<'_>, why: Why) -> Self {
-        Self {
-            table: place.table.to_owned(),
-            column: place.column.to_owned(),
-            row: place.row.to_owned(),
-            why,
-        }
+        let Place { table, column, row, .. } = place;
+        let row = row.escape_debug();
+        Self { place: format!("column {column} of table {table}, row {row}"), why }
     }
 }
 
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, column, row, why } = self;
-        write!(f, "column {column} of table {table}, row {}, ", row.escape_debug())?;
-        match why {
+        write!(f, "{}, ", self.place)?;
+        match &self.why {
             Why::OtherKey(id) => write!(
                 f,
                 "is encrypted with the key {id}, which is not the one in use; give the server that key"

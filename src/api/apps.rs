@@ -6,12 +6,14 @@ use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::host_names::{admit, urls};
 use crate::deploy::{DeployError, Deployer};
 use crate::gate::answer::Body;
-use crate::journal::{Journal, Redactor};
-use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis};
+use crate::journal::Redactor;
+use crate::model::{AppId, AppName, RepoUrl};
+use crate::runtime::status_board::AppState;
 use crate::runtime::tools::Tools;
 use crate::sandbox::limits_report::{Report, report};
-use crate::store::{App, AppDraft, AppSettings, Store, TokenChange};
+use crate::store::{App, AppDraft, AppSettings, TokenChange};
 use serde::Serialize;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -22,25 +24,13 @@ const MAX_LOG_LINES: u32 = 1000;
 
 /// An app as the API shows it.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(super) struct AppView<'a> {
-    id: &'a AppId,
-    name: &'a AppName,
-    git_repo: &'a str,
-    has_git_token: bool,
-    has_webhook_secret: bool,
     #[serde(flatten)]
-    settings: &'a AppSettings,
-    status: AppStatus,
-    status_detail: Option<String>,
-    restarts: u32,
-    last_exit: Option<String>,
-    next_start_at: Option<UnixMillis>,
+    app: &'a App,
+    #[serde(flatten)]
+    state: AppState,
     url: Option<String>,
     urls: Vec<String>,
-    live_deploy_id: Option<&'a DeployId>,
-    last_deploy_id: Option<&'a DeployId>,
-    created_at: UnixMillis,
     /// Looked up for one app at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<Report>,
@@ -50,25 +40,7 @@ impl<'a> AppView<'a> {
     pub(super) fn of(app: &'a App, deployer: &Deployer) -> Self {
         let Tools { router, board, .. } = &*deployer.tools;
         let (urls, state) = (urls(router, app), board.state(app));
-        Self {
-            id: &app.id,
-            name: &app.name,
-            git_repo: app.git_repo.as_str(),
-            has_git_token: app.has_git_token,
-            has_webhook_secret: app.has_webhook_secret,
-            settings: &app.settings,
-            status: state.status,
-            status_detail: state.detail,
-            restarts: state.restarts,
-            last_exit: state.last_exit,
-            next_start_at: state.next_start_at,
-            url: urls.first().cloned(),
-            urls,
-            live_deploy_id: app.live_deploy.as_ref(),
-            last_deploy_id: app.last_deploy.as_ref(),
-            created_at: app.created_at,
-            limits: None,
-        }
+        Self { app, state, url: urls.first().cloned(), urls, limits: None }
     }
 }
 
@@ -96,13 +68,9 @@ impl Api {
 }
 
 pub(super) fn list(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
-    #[derive(Serialize)]
-    struct Apps<'a> {
-        apps: Vec<AppView<'a>>,
-    }
     let apps = api.store.shared_apps()?;
-    let apps = apps.iter().map(|app| AppView::of(app, &api.deployer)).collect();
-    Ok(Answer::json(200, &Apps { apps }))
+    let views: Vec<_> = apps.iter().map(|app| AppView::of(app, &api.deployer)).collect();
+    Ok(Answer::json(200, &HashMap::from([("apps", views)])))
 }
 
 pub(super) fn create(Call { api, request, .. }: &Call<'_>, _: &str) -> Answered {
@@ -167,19 +135,8 @@ pub(super) fn remove(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     Ok(Answer::no_content())
 }
 
-pub(super) fn stop(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::stop_app)
-}
-
-pub(super) fn start(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::start_app)
-}
-
-pub(super) fn restart(call: &Call<'_>, id: &str) -> Answered {
-    act(call, id, Deployer::restart_app)
-}
-
-fn act(
+/// Has an app do something that takes a while.
+pub(super) fn act(
     Call { api, .. }: &Call<'_>,
     id: &str,
     action: fn(&Deployer, &AppId) -> Result<(), DeployError>,
@@ -195,17 +152,11 @@ pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     query.finish()?;
     let app = api.app(id)?;
     let (store, journal) = (Arc::clone(&api.store), Arc::clone(&api.journal));
-    let make = move || tail(&store, &journal, &app.id, lines as usize);
+    // A long one takes a while: each line is searched for secrets in all their spellings.
+    let make = move || {
+        let secrets = store.secrets_of(&app.id).map_err(io::Error::other)?;
+        let lines = journal.app_tail(&app.id, lines as usize, &Redactor::new(secrets))?;
+        Ok(lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes())
+    };
     Ok(Answer::text(Body::Made(Box::new(make))))
-}
-
-/// The last lines of an app's log. A long one takes a while: each line is searched for
-/// secrets in all their spellings.
-fn tail(store: &Store, journal: &Journal, app: &AppId, lines: usize) -> io::Result<Vec<u8>> {
-    let secrets = store.secrets_of(app).map_err(io::Error::other)?;
-    let mut text = journal.app_tail(app, lines, &Redactor::new(secrets))?.join("\n");
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    Ok(text.into_bytes())
 }

@@ -21,7 +21,7 @@ pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answere
         return Err(ApiError::field("env", Invalid("holds too many variables: at most 256")));
     }
     let inputs = entries
-        .into_iter()
+        .iter()
         .enumerate()
         .map(|(i, entry)| read_input(Fields::nested(entry, &format!("env[{i}]"))?))
         .collect::<Result<Vec<_>, _>>()?;

@@ -14,7 +14,7 @@ use std::io::ErrorKind::{QuotaExceeded, StorageFull};
 pub struct ApiError {
     pub(super) status: u16,
     code: &'static str,
-    message: Cow<'static, str>,
+    pub(super) message: Cow<'static, str>,
     field: Option<String>,
     header: Option<(&'static str, String)>,
 }
@@ -153,7 +153,7 @@ impl From<AuthError> for ApiError {
                 Self::new(status, code, format!("{error}; the old one stays in force"))
             }
             AuthError::NoRandomness => Self::new(503, "no_randomness", error.to_string()),
-            AuthError::Unreadable(_) | AuthError::Malformed { .. } => {
+            _ => {
                 log::error!("{error}");
                 Self::internal()
             }

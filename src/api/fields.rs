@@ -1,12 +1,14 @@
 //! The fields of a JSON body, taken out one by one; what is left over is an error.
 
 use super::ApiError;
-use super::unique::Unique;
 use crate::model::{Invalid, Secret};
 use crate::store::AppSettings;
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use std::fmt::Display;
+use serde::de::{Deserializer as _, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Map;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 
 /// Bytes of a Git host's token; the longest in use, which are signed, have some hundreds.
 const MAX_GIT_TOKEN: usize = 1024;
@@ -21,7 +23,7 @@ pub(super) fn shown(name: &str) -> String {
 
 /// A JSON object from a request, or the parameters after its question mark.
 pub(super) struct Fields {
-    map: Map<String, Value>,
+    map: Object,
     /// Where the object stands in the body: empty, or such as `env[3].`.
     place: String,
     /// What is said of one that nobody takes.
@@ -30,31 +32,75 @@ pub(super) struct Fields {
 
 const NO_FIELD: Invalid = Invalid("is not a field of this request");
 
+/// What is said of anything else where an object must be.
+const OBJECT: &str = "must be a JSON object that names nothing twice";
+
+/// The values of a JSON object, not read yet.
+pub(super) type Object = BTreeMap<String, Box<RawValue>>;
+
+/// Reads an object that names nothing twice. Of two values under one name, one program takes
+/// the first and another the last (RFC 8259 §4); what was checked on the way here and what is
+/// stored could differ.
+struct Once;
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Object, A::Error> {
+        let mut object = Object::new();
+        while let Some((name, value)) = entries.next_entry()? {
+            if object.insert(name, value).is_some() {
+                return Err(A::Error::custom(OBJECT));
+            }
+        }
+        Ok(object)
+    }
+}
+
+fn object(json: &[u8]) -> serde_json::Result<Object> {
+    let mut json = serde_json::Deserializer::from_slice(json);
+    let object = json.deserialize_map(Once)?;
+    json.end().map(|()| object)
+}
+
 impl Fields {
-    pub(super) fn new(map: Map<String, Value>, unknown: Invalid) -> Self {
+    pub(super) fn new(map: Object, unknown: Invalid) -> Self {
         Self { map, place: String::new(), unknown }
     }
 
     /// Reads a body that must be a JSON object.
     pub(super) fn of(body: &[u8]) -> Result<Self, ApiError> {
-        match serde_json::from_slice(body).map(|Unique(value)| value) {
-            Ok(Value::Object(map)) => Ok(Self::new(map, NO_FIELD)),
-            Ok(_) => Err(ApiError::body("the body must be a JSON object")),
-            // serde_json's own text names line and column, never content.
+        match object(body) {
+            Ok(map) => Ok(Self::new(map, NO_FIELD)),
+            Err(error) if error.is_data() => Err(ApiError::body(format!("the body {OBJECT}"))),
+            // serde_json's own text of a slip names line and column, never content.
             Err(error) => Err(ApiError::body(format!("the body is not valid JSON: {error}"))),
         }
     }
 
     /// An object inside the body.
-    pub(super) fn nested(value: Value, name: &str) -> Result<Self, ApiError> {
-        match value {
-            Value::Object(map) => Ok(Self { map, place: format!("{name}."), unknown: NO_FIELD }),
-            _ => Err(ApiError::field(name, Invalid("must be a JSON object"))),
-        }
+    pub(super) fn nested(value: &RawValue, name: &str) -> Result<Self, ApiError> {
+        let map = object(value.get().as_bytes());
+        let map = map.map_err(|_| ApiError::field(name, Invalid(OBJECT)))?;
+        Ok(Self { map, place: format!("{name}."), unknown: NO_FIELD })
     }
 
     fn error(&self, name: &str, problem: impl Display) -> ApiError {
         ApiError::field(&format!("{}{name}", self.place), problem)
+    }
+
+    /// A value that may be left out, of a type that goes by `kind`.
+    fn value<T: DeserializeOwned>(
+        &mut self,
+        name: &str,
+        kind: &'static str,
+    ) -> Result<Option<T>, ApiError> {
+        let value = self.map.remove(name).map(|value| serde_json::from_str(value.get()));
+        value.transpose().map_err(|_| self.error(name, Invalid(kind)))
     }
 
     /// A text that may be left out, read into its type.
@@ -63,11 +109,8 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, ApiError> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => parse(&text).map(Some).map_err(|e| self.error(name, e)),
-            Some(_) => Err(self.error(name, Invalid("must be a text"))),
-        }
+        let text: Option<String> = self.value(name, "must be a text")?;
+        text.map(|text| parse(&text)).transpose().map_err(|e| self.error(name, e))
     }
 
     /// A text that may be left out, which is `None`, or `null`, which is `Some(None)`.
@@ -76,7 +119,7 @@ impl Fields {
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<Option<T>>, ApiError> {
-        if self.map.get(name).is_some_and(Value::is_null) {
+        if self.map.get(name).is_some_and(|value| value.get() == "null") {
             self.map.remove(name);
             return Ok(Some(None));
         }
@@ -111,11 +154,7 @@ impl Fields {
 
     /// A boolean that may be left out.
     pub(super) fn boolean(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.map.remove(name) {
-            None => Ok(None),
-            Some(Value::Bool(value)) => Ok(Some(value)),
-            Some(_) => Err(self.error(name, Invalid("must be true or false"))),
-        }
+        self.value(name, "must be true or false")
     }
 
     /// The settings of an app, those changed that are named here.
@@ -123,7 +162,7 @@ impl Fields {
         let mut all = serde_json::to_value(&settings).map_err(|_| ApiError::internal())?;
         let names = all.as_object().into_iter().flat_map(Map::keys);
         for name in names.cloned().collect::<Vec<_>>() {
-            let Some(given) = self.map.remove(&name) else { continue };
+            let Some(given) = self.value(&name, "is not valid JSON")? else { continue };
             all[name.as_str()] = given;
             settings = AppSettings::deserialize(&all).map_err(|e| self.error(&name, e))?;
         }
@@ -131,12 +170,9 @@ impl Fields {
     }
 
     /// A list that must be there.
-    pub(super) fn list(&mut self, name: &str) -> Result<Vec<Value>, ApiError> {
-        match self.map.remove(name) {
-            Some(Value::Array(values)) => Ok(values),
-            Some(_) => Err(self.error(name, Invalid("must be a list"))),
-            None => Err(self.error(name, Invalid("is missing"))),
-        }
+    pub(super) fn list(&mut self, name: &str) -> Result<Vec<Box<RawValue>>, ApiError> {
+        let list = self.value(name, "must be a list")?;
+        list.ok_or_else(|| self.error(name, Invalid("is missing")))
     }
 
     /// Refuses what nobody took out: a field with a slip in its name must not
@@ -162,5 +198,32 @@ pub(super) fn token(text: &str) -> Result<Secret, Invalid> {
         Err(Invalid("must be one word of visible ASCII characters; paste the token alone"))
     } else {
         Ok(Secret::new(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_names_nothing_twice_wherever_it_stands() {
+        let of =
+            |text: &str| Fields::of(text.as_bytes()).map(|_| ()).unwrap_err().message.into_owned();
+        for other in
+            [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "[]", r#""hunter2""#, "3", "null"]
+        {
+            assert_eq!(of(other), "the body must be a JSON object that names nothing twice");
+        }
+        for broken in ["", "{", r#"{"a":}"#, "{} {}", &"[".repeat(100_000), r#"{"a":[1}"#] {
+            assert!(of(broken).starts_with("the body "), "{broken}");
+        }
+        let mut fields = Fields::of(br#"{"a":[{"b":1,"c":2,"b":3}],"\u0062":"\u00e4"}"#).unwrap();
+        let list = fields.list("a").unwrap();
+        assert!(Fields::nested(&list[0], "a[0]").is_err());
+        assert_eq!(
+            fields.text("b", |text| Ok::<_, Invalid>(text.to_owned())).unwrap().unwrap(),
+            "ä"
+        );
+        assert!(fields.finish().is_ok());
     }
 }

@@ -74,7 +74,7 @@ struct Repository {
 pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let secret = hook::generate()?;
-    if !api.store.save_webhook_secret(&app.id, &secret)? {
+    if !api.store.set_webhook_secret(&app.id, Some(&secret))? {
         return Err(ApiError::no_app());
     }
     api.refresh_redactor(&app.id)?;
@@ -85,7 +85,7 @@ pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 /// `DELETE /api/apps/{id}/webhook`: from now on no delivery is believed.
 pub(super) fn remove(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
-    api.store.delete_webhook_secret(&app.id)?;
+    api.store.set_webhook_secret(&app.id, None)?;
     api.refresh_redactor(&app.id)?;
     Ok(Answer::no_content())
 }
@@ -118,7 +118,7 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
         Ok(branch) => branch,
         Err(answer) => return Ok(answer),
     };
-    if !app.settings.auto_deploy {
+    if !app.settings.auto_deploy.0 {
         return Ok(ignored("the app's auto-deploy is off; deploy it by hand, or switch it on"));
     }
     if app.wanted == Wanted::Stopped && app.live_deploy.is_some() {

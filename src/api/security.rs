@@ -1,17 +1,17 @@
 //! Tickets, lockouts and the token's rotation.
 
-use super::{Answer, Api, ApiError, Request};
-use crate::auth::{Session, TICKET_LIFETIME};
+use super::{Answer, Answered, ApiError, Call};
+use crate::auth::TICKET_LIFETIME;
 use crate::model::Client;
 use serde_json::json;
 
-pub(super) fn ws_ticket(api: &Api, session: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn ws_ticket(Call { api, session, .. }: &Call<'_>, _: &str) -> Answered {
     let ticket = api.auth.open_ticket(session)?;
     let seconds = TICKET_LIFETIME / 1000;
     Ok(Answer::json(200, &json!({"ticket": ticket.expose(), "expiresInSeconds": seconds})))
 }
 
-pub(super) fn lockouts(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn lockouts(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let listed: Vec<_> = api
         .auth
         .lockouts()
@@ -23,7 +23,7 @@ pub(super) fn lockouts(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer
     Ok(Answer::json(200, &json!({"lockouts": listed})))
 }
 
-pub(super) fn clear_lockout(api: &Api, _: &Session, client: &str) -> Result<Answer, ApiError> {
+pub(super) fn clear_lockout(Call { api, .. }: &Call<'_>, client: &str) -> Answered {
     let client = Client::parse(client).map_err(|e| ApiError::field("client", e))?;
     if !api.auth.clear(client) {
         let text =
@@ -34,7 +34,7 @@ pub(super) fn clear_lockout(api: &Api, _: &Session, client: &str) -> Result<Answ
     Ok(Answer::no_content())
 }
 
-pub(super) fn rotate_token(api: &Api, _: &Session, _: &Request<'_>) -> Result<Answer, ApiError> {
+pub(super) fn rotate_token(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let token = api.auth.rotate()?;
     Ok(Answer::json(200, &json!({"token": token.expose()})))
 }

@@ -14,7 +14,7 @@ pub(super) fn save_github_token(call: &Call<'_>, _: &str) -> Answered {
     let mut fields = Fields::of(request.body)?;
     let token = fields.required("token", token)?;
     fields.finish()?;
-    api.store.save_github_token(&token)?;
+    api.store.set_github_token(Some(&token))?;
     for app in api.store.apps()? {
         api.refresh_redactor(&app.id)?;
     }
@@ -22,6 +22,6 @@ pub(super) fn save_github_token(call: &Call<'_>, _: &str) -> Answered {
 }
 
 pub(super) fn delete_github_token(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
-    api.store.delete_github_token()?;
+    api.store.set_github_token(None)?;
     Ok(Answer::no_content())
 }

@@ -12,6 +12,7 @@
 
 use super::{DIR_MODE, DataDirError, FILE_MODE, advice, make_private};
 use rustix::process::geteuid;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -28,7 +29,7 @@ const OUR_TREES: [&str; 2] = ["logs", "backups"];
 /// Directories inside of which apps or the router read something; others write nothing there.
 const SHARED_TREES: [&str; 2] = ["sandbox", "router"];
 /// How deep those go; a bound for a loop that must end.
-const MAX_DEPTH: usize = 8;
+const MAX_DEPTH: usize = 9;
 /// Names that a log line lists before it only counts.
 const MAX_NAMED: usize = 5;
 
@@ -149,17 +150,17 @@ pub(super) fn tighten(real: &Path) -> Result<(), DataDirError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(why) => return Err(loose(&path, &why)),
         };
-        let is_one_of =
-            |names: &[&str]| path.file_name().is_some_and(|n| names.iter().any(|t| n == *t));
         if meta.is_file() || meta.file_type().is_socket() {
             ours(&path, &meta)?;
             tighten_one(&path, OTHERS, &mut found)?;
-        } else if meta.is_dir() && (is_one_of(&OUR_TREES) || is_one_of(&SHARED_TREES)) {
-            let denied = if is_one_of(&OUR_TREES) { OTHERS } else { OTHERS_WRITE };
-            tighten_tree(&path, denied, MAX_DEPTH, &mut found)?;
         } else if meta.is_dir() {
-            // What is inside may belong to apps, which are users of their own.
-            tighten_one(&path, OTHERS_WRITE, &mut found)?;
+            let (denied, depth) = match path.file_name().and_then(OsStr::to_str) {
+                Some(name) if OUR_TREES.contains(&name) => (OTHERS, MAX_DEPTH),
+                Some(name) if SHARED_TREES.contains(&name) => (OTHERS_WRITE, MAX_DEPTH),
+                // What is inside may belong to apps, which are users of their own.
+                _ => (OTHERS_WRITE, 0),
+            };
+            tighten_tree(&path, denied, depth, &mut found)?;
         }
     }
     if !found.is_empty() {
@@ -178,11 +179,10 @@ fn tighten_tree(
     found: &mut Vec<PathBuf>,
 ) -> Result<(), DataDirError> {
     tighten_one(path, denied, found)?;
-    for entry in entries(path)? {
+    let inside = if depth > 0 { entries(path)? } else { Vec::new() };
+    for entry in inside {
         match fs::symlink_metadata(&entry) {
-            Ok(meta) if meta.is_dir() && depth > 0 => {
-                tighten_tree(&entry, denied, depth - 1, found)?;
-            }
+            Ok(meta) if meta.is_dir() => tighten_tree(&entry, denied, depth - 1, found)?,
             Ok(meta) if meta.is_file() => tighten_one(&entry, denied, found)?,
             _ => {}
         }

@@ -29,19 +29,13 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// This process.
-    #[must_use]
-    pub fn this(pinned: bool) -> Self {
-        Self { pid: Some(std::process::id()), pinned }
-    }
-
-    fn note(self) -> String {
-        let token = if self.pinned { "env" } else { "file" };
-        format!("pid={} token={token}", self.pid.unwrap_or_default())
-    }
-
-    fn read(note: &str) -> Self {
-        let value = |name: &str| note.split(' ').find_map(|word| word.strip_prefix(name));
+    /// What the note in the lock file says.
+    fn in_note(file: &mut File) -> Self {
+        let mut note = Vec::new();
+        // An unreadable note is an empty one: that the lock is held is known anyway.
+        let _ = file.take(MAX_NOTE).read_to_end(&mut note);
+        let note = String::from_utf8_lossy(&note);
+        let value = |name: &str| note.split_whitespace().find_map(|word| word.strip_prefix(name));
         Self {
             pid: value("pid=").and_then(|pid| pid.parse().ok()),
             pinned: value("token=") == Some("env"),
@@ -58,7 +52,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    pub(super) fn take(directory: &Path, holder: Holder) -> Result<Self, DataDirError> {
+    pub(super) fn take(directory: &Path, pinned: bool) -> Result<Self, DataDirError> {
         let path = directory.join(NAME);
         let broken = |why: io::Error| {
             let (path, advice) = (path.display(), advice(&why));
@@ -73,24 +67,26 @@ impl Lock {
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(broken)?;
-        let mut tried = file.try_lock();
-        for _ in 1..TRIES {
-            if !matches!(tried, Err(TryLockError::WouldBlock)) {
-                break;
+        let mut tries = 1..TRIES;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(broken(error)),
+                Err(TryLockError::WouldBlock) if tries.next().is_some() => thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    let pid = Holder::in_note(&mut file).pid;
+                    let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+                    return Err(DataDirError::Sentence(format!(
+                        "another server already works in {}{process}; stop it, or give this one \
+                         its own directory with DATA_DIR",
+                        directory.display()
+                    )));
+                }
             }
-            thread::sleep(PAUSE);
-            tried = file.try_lock();
-        }
-        match tried {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = note_in(&mut file);
-                return Err(DataDirError::Busy { path: directory.to_owned(), holder });
-            }
-            Err(TryLockError::Error(error)) => return Err(broken(error)),
         }
         file.set_len(0).map_err(broken)?;
-        match writeln!(file, "{}", holder.note()) {
+        let token = if pinned { "env" } else { "file" };
+        match writeln!(file, "pid={} token={token}", std::process::id()) {
             // Who holds the lock can make room; the note can wait.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
             written => written.map_err(broken)?,
@@ -101,8 +97,6 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A note without a holder is never read; emptying it is for tidiness.
-        let _ = self.file.set_len(0);
         // Closing would do, were it not for a program that another thread is starting
         // at this moment: until it is there, it has a copy of the open file.
         let _ = self.file.unlock();
@@ -113,15 +107,8 @@ pub(super) fn holder(directory: &Path) -> Option<Holder> {
     let mut file = File::open(directory.join(NAME)).ok()?;
     // A shared lock: two that look at the same time do not see each other.
     if let Err(TryLockError::WouldBlock) = file.try_lock_shared() {
-        return Some(note_in(&mut file));
+        return Some(Holder::in_note(&mut file));
     }
     let _ = file.unlock();
     None
-}
-
-fn note_in(file: &mut File) -> Holder {
-    let mut note = Vec::new();
-    // An unreadable note is an empty one: that the lock is held is known anyway.
-    let _ = file.take(MAX_NOTE).read_to_end(&mut note);
-    Holder::read(String::from_utf8_lossy(&note).trim_end())
 }

@@ -202,12 +202,8 @@ fn a_write_that_fails_is_a_sentence_and_leaves_the_old_file_alone() {
 }
 
 #[test]
-fn names_and_paths_cannot_lead_outside() {
+fn paths_cannot_lead_outside() {
     let (_top, data) = fresh();
-    for bad in ["", ".", "..", "../t", "a/b", "/etc/t", "t/"] {
-        assert!(data.write_secret(bad, b"x").is_err(), "{bad}");
-        assert!(data.read_secret(bad).is_err(), "{bad}");
-    }
     for bad in ["../x", "a/../../x", "/etc"] {
         assert!(data.make_dir(bad).is_err(), "{bad}");
     }
@@ -243,28 +239,28 @@ fn what_is_not_a_small_text_file_is_not_a_secret() {
 fn p26_a_second_server_is_refused_and_told_who_is_there() {
     let (_top, data) = fresh();
     assert_eq!(data.holder(), None);
-    let (one, other) = (Holder::this(true), Holder { pid: Some(17), pinned: false });
-    let lock = data.lock(one).unwrap();
-    assert_eq!(data.holder(), Some(one));
+    let us = |pinned| Some(Holder { pid: Some(std::process::id()), pinned });
+    let lock = data.lock(true).unwrap();
+    assert_eq!(data.holder(), us(true));
     assert_eq!(mode(&data.join("lock")), 0o600);
-    let error = data.lock(other).unwrap_err();
-    assert!(matches!(error, DataDirError::Busy { .. }));
-    assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
-    assert_eq!(data.holder(), Some(one), "the note is still the holder's");
+    let error = data.lock(false).unwrap_err().to_string();
+    assert!(error.contains("another server already works in"), "{error}");
+    assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
+    assert_eq!(data.holder(), us(true), "the note is still the holder's");
     fs::write(data.join("lock"), "").unwrap();
     let unknown = Holder { pid: None, pinned: false };
     assert_eq!(data.holder(), Some(unknown), "that a server is there is known anyway");
     drop(lock);
     assert_eq!(data.holder(), None);
-    let lock = data.lock(other).unwrap();
-    assert_eq!(data.holder(), Some(other));
+    let lock = data.lock(false).unwrap();
+    assert_eq!(data.holder(), us(false));
     drop(lock);
 }
 
 #[test]
 fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
     let (_top, data) = fresh();
-    drop(data.lock(Holder::this(false)).unwrap());
+    drop(data.lock(false).unwrap());
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -273,7 +269,7 @@ fn a_look_at_the_holder_does_not_keep_a_server_from_starting() {
             }
         });
         for _ in 0..50 {
-            drop(data.lock(Holder::this(false)).unwrap());
+            drop(data.lock(false).unwrap());
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
@@ -287,7 +283,7 @@ fn p7_what_a_killed_writer_left_is_removed_and_a_writer_at_work_is_not_disturbed
     }
     let old = File::options().write(true).open(data.join(".admin_token.txt.00.tmp")).unwrap();
     old.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
-    drop(data.lock(Holder::this(false)).unwrap());
+    drop(data.lock(false).unwrap());
     assert!(!data.join(".admin_token.txt.00.tmp").exists());
     assert!(data.join(".secret.key.01.tmp").exists());
 }

@@ -2,7 +2,7 @@
 
 use super::error::DeployFailure;
 use crate::disk::space::watched;
-use crate::journal::{Redactor, was_cut};
+use crate::journal::Writer;
 use crate::proc::{Cancel, Exit};
 use crate::sandbox::bwrap::Sandbox;
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub struct Build<'a> {
     pub sandbox: &'a Sandbox<'a>,
     /// What.
     pub command: &'a str,
-    /// What hides secrets in the line that is quoted.
-    pub redactor: &'a Redactor,
+    /// Where its output goes.
+    pub log: &'a Writer,
     /// What ends it.
     pub cancel: &'a Cancel,
     /// Says why the disk is too full, when it is.
@@ -37,31 +37,26 @@ impl Build<'_> {
     ///
     /// # Errors
     /// [`DeployFailure`], with the command's last line, since it mostly says why.
-    pub fn run(&self, log: &mut dyn FnMut(&str)) -> Result<(), DeployFailure> {
-        let Self { sandbox, command, redactor, cancel, no_room, at_most } = *self;
-        let mut last = String::new();
-        // Whether what comes is the rest of a line that was too long. It is not quoted: the
-        // first half of a secret may be in the piece before.
-        let mut is_rest = false;
-        let exec =
-            sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).output_cap(OUTPUT_CAP);
-        let mut on_line = |line: &str| {
-            if !line.trim().is_empty() && !is_rest {
-                // Hidden first, then cut: half of a secret would not be recognised.
-                last = redactor.clean(line).chars().take(QUOTED).collect();
-            }
-            is_rest = was_cut(line);
-            log(line);
+    pub fn run(&self) -> Result<(), DeployFailure> {
+        let Self { sandbox, command, log, cancel, no_room, at_most } = *self;
+        let (mut last, mut left) = (None, OUTPUT_CAP);
+        let exec = sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).joined();
+        let mut take = |piece: &[u8]| {
+            let taken = piece.len().min(left);
+            left -= taken;
+            last = log.output(&piece[..taken]).or(last.take());
+            taken == piece.len()
         };
         let failed = |e: &dyn ToString| DeployFailure::Failed(e.to_string());
-        let watched = watched(cancel, no_room, |stop| exec.stream(&mut on_line, stop));
-        let (exit, full) = watched.map_err(|e| failed(&e))?;
-        let exit = exit.map_err(|e| failed(&e))?;
+        let watched = watched(cancel, no_room, |stop| exec.pieces(&mut take, stop));
+        last = log.output(&[]).or(last);
+        let (output, full) = watched.map_err(|e| failed(&e))?;
+        let exit = output.map_err(|e| failed(&e))?.exit;
         if let (Exit::Cancelled, Some(why)) = (exit, full) {
             return Err(DeployFailure::Failed(format!("the build was ended: {why}")));
         }
-        let quote =
-            if last.is_empty() { String::new() } else { format!("; its last line: {last}") };
+        let quoted = |line: String| line.chars().take(QUOTED).collect::<String>();
+        let quote = last.map_or(String::new(), |line| format!("; its last line: {}", quoted(line)));
         let sentence = match exit {
             Exit::Code(0) => return Ok(()),
             Exit::Cancelled => return Err(DeployFailure::Cancelled),
@@ -90,7 +85,9 @@ fn too_long(at_most: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Secret;
+    use crate::data_dir::DataDir;
+    use crate::journal::{Journal, Redactor};
+    use crate::model::{DeployId, Secret};
     use crate::sandbox::bwrap::Purpose;
     use crate::sandbox::host_probe;
 
@@ -109,18 +106,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = host_probe::here(dir.path());
         let sandbox = Sandbox::new(&host, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
-        let mut lines = Vec::new();
-        let no_room = || (command == FILLS).then(|| "no room".to_owned());
+        let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
+        let id = DeployId::parse("dddddddddd").unwrap();
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
-        let (sandbox, redactor, no_room) = (&sandbox, &redactor, &no_room);
-        let build = Build { sandbox, command, redactor, cancel, no_room, at_most };
-        let result = build.run(&mut |line| {
-            lines.push(line.to_owned());
-            if line == "cancel me" {
+        let log = journal.begin(&id, redactor).unwrap();
+        let text = || std::fs::read_to_string(journal.deploy_log(&id)).unwrap();
+        let no_room = || {
+            if text() == "cancel me\n" {
                 cancel.cancel();
             }
-        });
-        (result, lines)
+            (command == FILLS).then(|| "no room".to_owned())
+        };
+        let (sandbox, log, no_room) = (&sandbox, &log, &no_room);
+        let result = Build { sandbox, command, log, cancel, no_room, at_most }.run();
+        (result, text().lines().map(str::to_owned).collect())
     }
 
     fn failed(command: &str) -> String {

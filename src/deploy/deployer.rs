@@ -77,7 +77,7 @@ impl Deployer {
     /// [`DeployError::Runtime`] when this machine could not run it anyway.
     pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
         self.check_runtime()?;
-        let queued = self.tools.store.queue_deploy(app, trigger)?;
+        let queued = self.tools.store.queue_deploy(app, trigger, None)?;
         let deploy = queued.ok_or(DeployError::NoApp)?;
         self.queue.wake();
         Ok(deploy)
@@ -114,7 +114,8 @@ impl Deployer {
         if !found.is_some_and(|deploy| self.can_roll_back(&deploy)) {
             return Err(DeployError::NoRelease);
         }
-        let deploy = self.tools.store.queue_rollback(app, to)?.ok_or(DeployError::NoRelease)?;
+        let deploy = self.tools.store.queue_deploy(app, Trigger::Rollback, Some(to))?;
+        let deploy = deploy.ok_or(DeployError::NoApp)?;
         self.queue.wake();
         Ok(deploy)
     }

@@ -248,10 +248,9 @@ impl Attempt<'_> {
             .bind(&layout.cache(&app.id), "/cache")
             .bind(&layout.temporary(&app.id), "/var/tmp");
         let no_room = || layout.no_room();
-        let (redactor, cancel, at_most) = (&self.redactor, self.cancel, build::DEADLINE);
-        let build =
-            Build { sandbox: &sandbox, command, redactor, cancel, no_room: &no_room, at_most };
-        let built = build.run(&mut |line| self.log.line(line));
+        let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
+        let build = Build { sandbox: &sandbox, command, log, cancel, no_room: &no_room, at_most };
+        let built = build.run();
         if built.is_err() && no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
             layout.discard(&layout.cache(&app.id)).map_err(|e| e.to_string())?;

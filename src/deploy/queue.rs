@@ -3,7 +3,7 @@
 
 use crate::model::DeployId;
 use crate::proc::Cancel;
-use crate::store::Queued;
+use crate::store::Deploy;
 use crate::sync::{lock, wait_until, wait_while};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ struct QueueState {
 }
 
 struct Current {
-    request: Queued,
+    request: Deploy,
     cancel: Cancel,
     turn: Turn,
 }
@@ -59,14 +59,14 @@ impl QueueState {
 
     /// Whether there is room for so many more that are no rollbacks.
     fn has_room_for(&self, more: usize) -> bool {
-        self.working().filter(|c| !c.request.is_rollback).count() + more <= DEPLOYS
+        self.working().filter(|c| c.request.release.is_none()).count() + more <= DEPLOYS
     }
 
     /// The deploy that may build now: of those that wait, the one that began first.
     fn next_to_build(&self) -> Option<&DeployId> {
         let is_free = !self.current.iter().any(|c| c.turn == Turn::Taken) && self.has_room_for(1);
         let mut waiting = self.current.iter().filter(|c| c.turn == Turn::Awaited);
-        if is_free { waiting.next().map(|c| &c.request.deploy) } else { None }
+        if is_free { waiting.next().map(|c| &c.request.id) } else { None }
     }
 
     /// Takes the first of these requests, oldest first, whose app has no deploy under way;
@@ -74,16 +74,16 @@ impl QueueState {
     fn begin<E>(
         &mut self,
         cancel: &Cancel,
-        requests: impl FnOnce() -> Result<Vec<Queued>, E>,
-    ) -> Result<Option<Queued>, E> {
+        requests: impl FnOnce() -> Result<Vec<Deploy>, E>,
+    ) -> Result<Option<Deploy>, E> {
         if self.closed.is_some() {
             return Ok(None);
         }
         // The next build has its place before anything that comes.
         let has_room = self.has_room_for(1 + usize::from(self.next_to_build().is_some()));
         let for_rollback = self.working().count() < WITH_ROLLBACKS;
-        let may = |request: &Queued| {
-            (if request.is_rollback { for_rollback } else { has_room })
+        let may = |request: &Deploy| {
+            (if request.release.is_some() { for_rollback } else { has_room })
                 && !self.current.iter().any(|c| c.request.app == request.app)
         };
         // Asked for while we hold the lock: none that ends meanwhile begins again.
@@ -114,7 +114,7 @@ impl Queue {
     /// deploy that has ended there does not go live, and a live one is not ended.
     pub fn cancel(&self, deploy: &DeployId) {
         let state = self.state();
-        let of_deploy = state.current.iter().filter(|c| c.request.deploy == *deploy);
+        let of_deploy = state.current.iter().filter(|c| c.request.id == *deploy);
         of_deploy.for_each(|c| c.cancel.cancel());
         // It may be waiting for its turn to build.
         self.changed.notify_all();
@@ -170,8 +170,8 @@ impl Queue {
     pub fn next<E>(
         &self,
         cancel: &Cancel,
-        requests: impl Fn() -> Result<Vec<Queued>, E>,
-    ) -> Result<Option<Queued>, E> {
+        requests: impl Fn() -> Result<Vec<Deploy>, E>,
+    ) -> Result<Option<Deploy>, E> {
         let mut begun = Ok(None);
         drop(wait_while(&self.changed, self.state(), |state| {
             begun = state.begin(cancel, &requests);
@@ -183,7 +183,7 @@ impl Queue {
     /// Takes note that a deploy has ended.
     pub fn end(&self, deploy: &DeployId) {
         let mut state = self.state();
-        state.current.retain(|c| c.request.deploy != *deploy);
+        state.current.retain(|c| c.request.id != *deploy);
         state.garbage = true;
         // Another request of the same app may have waited for this.
         self.changed.notify_all();
@@ -191,7 +191,7 @@ impl Queue {
 
     /// Notes it, for who waits for a turn or for room.
     fn set_turn(&self, mut state: MutexGuard<'_, QueueState>, deploy: &DeployId, turn: Turn) {
-        let of_deploy = state.current.iter_mut().filter(|c| c.request.deploy == *deploy);
+        let of_deploy = state.current.iter_mut().filter(|c| c.request.id == *deploy);
         of_deploy.for_each(|c| c.turn = turn);
         self.changed.notify_all();
     }

@@ -5,7 +5,7 @@ use super::gc;
 use super::outcome::note_failure;
 use super::pipeline::Pipeline;
 use crate::proc::Cancel;
-use crate::store::Queued;
+use crate::store::Deploy;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, Builder, Scope};
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), Dep
     let Pipeline { tools, queue } = pipeline;
     let cancel = Cancel::new().map_err(|e| DeployError::Io("prepare a deploy", e))?;
     let Some(queued) = queue.next(&cancel, || tools.store.queued())? else { return Ok(()) };
-    let id = queued.deploy.clone();
+    let id = queued.id.clone();
     let run = move || deploy(pipeline, &queued, &cancel);
     if let Err(error) = Builder::new().name("deploy".to_owned()).spawn_scoped(scope, run) {
         // It is still asked for.
@@ -42,7 +42,7 @@ fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), Dep
 }
 
 /// Runs a deploy to its end. A panic in it is a bug that ends this deploy alone.
-fn deploy(pipeline: &Pipeline, Queued { app, deploy, .. }: &Queued, cancel: &Cancel) {
+fn deploy(pipeline: &Pipeline, Deploy { app, id: deploy, .. }: &Deploy, cancel: &Cancel) {
     let Pipeline { tools, queue } = pipeline;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         pipeline.run(app, deploy, cancel);

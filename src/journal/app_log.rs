@@ -1,34 +1,31 @@
-//! One app's log: where its two files are, and what its followers must not see.
+//! One app's log: where its two files are, and how its end is read.
 
 use super::lines::Lines;
 use super::redact::Redactor;
-use super::rotating::{Position, Rotating};
+use super::rotating::{Position, Read, Rotating};
 use super::{create_private, remove_if_there};
-use crate::sync::lock;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 
 /// How far back from the end the last lines are looked for, in bytes.
 const FARTHEST: u64 = 2 * 1024 * 1024;
 
+/// Bytes of it that are read at once.
+const PIECE: usize = 64 * 1024;
+
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
 
-/// The log of one app, shared by all who read and follow it.
+/// The log of one app.
 pub(super) struct AppLog {
-    path: PathBuf,
-    half: u64,
-    /// Is there while it is followed: an app that nobody looks at takes no memory.
-    hidden: Mutex<Weak<Mutex<Redactor>>>,
+    pub path: PathBuf,
+    /// Bytes of each of its files.
+    pub half: u64,
 }
 
 impl AppLog {
-    pub(super) fn new(path: PathBuf, half: u64) -> Self {
-        Self { path, half, hidden: Mutex::default() }
-    }
-
     /// Its files.
     pub(super) fn paths(&self) -> [PathBuf; 2] {
         [self.path.clone(), self.path.with_extension("log.1")]
@@ -41,24 +38,6 @@ impl AppLog {
         Rotating::new([open(&first)?, open(&second)?], self.half)
     }
 
-    /// What a new follower keeps out: what the others do, and [`AppLog::hide_also`].
-    pub(super) fn hidden(&self) -> Hidden {
-        let mut hidden = lock(&self.hidden);
-        hidden.upgrade().unwrap_or_else(|| {
-            let new = Hidden::default();
-            *hidden = Arc::downgrade(&new);
-            new
-        })
-    }
-
-    /// Keeps more out of what those read who follow it already.
-    pub(super) fn hide_also(&self, more: &Redactor) {
-        if let Some(hidden) = lock(&self.hidden).upgrade() {
-            let mut hidden = lock(&hidden);
-            *hidden = hidden.and(more);
-        }
-    }
-
     /// The last `lines` lines, and where and how to read on behind them. Of a line that begins
     /// too far back only the end is there, and of that nothing in which half of a secret
     /// could stand.
@@ -68,11 +47,21 @@ impl AppLog {
         redactor: &Redactor,
     ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
-        let tail = log.tail(FARTHEST)?;
+        let (mut place, mut inside_line) = log.back(FARTHEST)?;
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
+        // Twice as often as it needs: who writes faster than that is read on from there. Lines
+        // are made afterwards, which takes long enough to be overtaken.
+        for _ in 0..2 * FARTHEST / PIECE as u64 {
+            match log.read(&mut place, &mut piece)? {
+                Read::Bytes(read) => bytes.extend_from_slice(&piece[..read]),
+                Read::Nothing => break,
+                Read::Lost { inside_line: cut } => (bytes, inside_line) = (Vec::new(), cut),
+            }
+        }
         let mut last = Lines::new(false);
-        last.push(&tail.bytes);
-        last.keep_last(lines, tail.inside_line, redactor);
-        Ok((last, log, tail.end))
+        last.push(&bytes);
+        last.keep_last(lines, inside_line, redactor);
+        Ok((last, log, place))
     }
 
     /// Deletes the files, by which followers see that nothing more will come.

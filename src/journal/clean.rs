@@ -53,12 +53,13 @@ impl Cleaner {
         }
     }
 
-    /// Ends the stream: what is left of a cut character becomes U+FFFD.
+    /// Ends the stream: what is left of a cut character becomes U+FFFD, and what comes next is
+    /// another stream.
     pub(super) fn finish(&mut self, out: &mut String) {
         if !self.tail.is_empty() {
-            self.tail.clear();
             self.character('\u{fffd}', out);
         }
+        *self = Self::default();
     }
 
     fn character(&mut self, c: char, out: &mut String) {

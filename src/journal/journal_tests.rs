@@ -131,18 +131,23 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
 }
 
 #[test]
-fn a_line_that_was_cut_on_its_way_here_still_loses_its_secret() {
+fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does() {
     let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), secret("0123456789abcdef")).unwrap();
-    writer.line(&format!("{}01234567", "x".repeat(MAX_LINE - 8)));
-    writer.line("89abcdef and more");
-    writer.line("next");
+    let x = "x".repeat(MAX_LINE - 8);
+    assert_eq!(writer.output(format!("{x}01234567").as_bytes()), None);
+    assert_eq!(writer.output(b"89abcdef and more\n\n \nun").unwrap(), "[redacted] and more");
+    assert_eq!(writer.output(b"finished\x1b]title").as_deref(), None);
+    assert_eq!(writer.output(b"").as_deref(), Some("unfinished"));
+    assert_eq!(writer.output(b"").as_deref(), None);
+    writer.note("next");
     let long = "y".repeat(MAX_LINE);
     writer.line(&long);
     drop(writer);
     let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
-    let x = "x".repeat(MAX_LINE - 8);
-    assert_eq!(stored, format!("{x}\n[redacted] and more\nnext\n{long}\n"));
+    let (before, after) = stored.split_once("unfinished\n").unwrap();
+    assert_eq!(before, format!("{x}\n[redacted] and more\n\n \n"));
+    assert!(after.ends_with(&format!(" next\n{long}\n")) && after.lines().count() == 2, "{after}");
 }
 
 #[test]

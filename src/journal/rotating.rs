@@ -5,11 +5,10 @@
 //! sandboxes and the server, which take turns by a lock on a file (flock(2)). Readers wait for
 //! nobody: what they have read counts if the file has the same number as before.
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// Bytes of the line with the number: 16 hexadecimal digits and a line end. A file without
@@ -20,9 +19,6 @@ const HEAD: usize = 17;
 /// lock is an app's: it must not hold up those who look after all apps.
 const PATIENCE: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(1);
-
-/// How often a reader begins again who was overtaken by writers.
-const TRIES: u32 = 5;
 
 /// The two files of a log.
 #[derive(Debug)]
@@ -51,15 +47,6 @@ pub(super) enum Read {
         /// Maybe inside a line.
         inside_line: bool,
     },
-}
-
-/// The end of a log.
-pub(super) struct Tail {
-    pub bytes: Vec<u8>,
-    /// They may begin inside a line.
-    pub inside_line: bool,
-    /// Where they end.
-    pub end: Position,
 }
 
 impl Rotating {
@@ -99,7 +86,23 @@ impl Rotating {
     }
 
     fn write(&self, bytes: impl Fn(&File, u64) -> io::Result<Vec<u8>>) -> io::Result<()> {
-        let _lock = Lock::take(&self.files[0])?;
+        self.take_turn()?;
+        let written = self.write_in_turn(bytes);
+        let _ = self.files[0].unlock();
+        written
+    }
+
+    fn take_turn(&self) -> io::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.files[0].try_lock() {
+                Err(TryLockError::WouldBlock) if Instant::now() < until => sleep(PAUSE),
+                taken => return Ok(taken?),
+            }
+        }
+    }
+
+    fn write_in_turn(&self, bytes: impl Fn(&File, u64) -> io::Result<Vec<u8>>) -> io::Result<()> {
         let numbers = self.numbers()?;
         let mut current = newer(numbers);
         let mut length = self.files[current].metadata()?.len();
@@ -135,49 +138,32 @@ impl Rotating {
     /// All that it holds, for tests.
     #[cfg(test)]
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.tail(u64::MAX).unwrap().bytes).unwrap()
-    }
-
-    /// At most `most` bytes from the end.
-    pub(super) fn tail(&self, most: u64) -> io::Result<Tail> {
-        for _ in 0..TRIES {
-            if let Some(tail) = self.try_tail(most)? {
-                return Ok(tail);
-            }
+        let (mut place, _) = self.back(u64::MAX).unwrap();
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        while let Read::Bytes(count) = self.read(&mut place, &mut buffer).unwrap() {
+            all.extend_from_slice(&buffer[..count]);
         }
-        Err(io::Error::other("the log is being written faster than it can be read"))
+        String::from_utf8(all).unwrap()
     }
 
-    /// [`Rotating::tail`]; `None` when it was written over meanwhile.
-    fn try_tail(&self, most: u64) -> io::Result<Option<Tail>> {
+    /// The place so many bytes before the end, or where the log begins; and whether that may be
+    /// inside a line.
+    pub(super) fn back(&self, mut most: u64) -> io::Result<(Position, bool)> {
         let numbers = self.numbers()?;
-        let current = newer(numbers);
-        let length = self.files[current].metadata()?.len();
-        let before = numbers[current].checked_sub(1);
-        let older = (before == Some(numbers[1 - current])).then_some(1 - current);
-        let mut parts = Vec::new();
-        let (mut left, mut inside_line) = (most, true);
-        for index in [Some(current), older].into_iter().flatten() {
-            let end = if index == current { length } else { self.files[index].metadata()?.len() };
-            let first = first_byte(numbers[index]);
-            let from = end.saturating_sub(left).max(first);
-            let mut part = vec![0; usize::try_from(end.saturating_sub(from)).unwrap_or(0)];
-            match self.files[index].read_exact_at(&mut part, from) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-                read => read?,
-            }
-            left -= part.len() as u64;
-            parts.push(part);
-            // The first of all fillings begins with a line, and no other need.
-            inside_line = from > first || numbers[index] > 1;
-            if left == 0 {
-                break;
-            }
+        let held = |index: usize| -> io::Result<u64> {
+            let length = self.files[index].metadata()?.len();
+            Ok(length.saturating_sub(first_byte(numbers[index])))
+        };
+        let mut index = newer(numbers);
+        let mut there = held(index)?;
+        if there < most && numbers[index].checked_sub(1) == Some(numbers[1 - index]) {
+            (most, index) = (most - there, 1 - index);
+            there = held(index)?;
         }
-        let same = self.numbers()? == numbers;
-        parts.reverse();
-        let end = Position { number: numbers[current], offset: length };
-        Ok(same.then(|| Tail { bytes: parts.concat(), inside_line, end }))
+        let number = numbers[index];
+        let before = there.saturating_sub(most);
+        // The first of all fillings begins with a line, and no other need.
+        Ok((Position { number, offset: first_byte(number) + before }, before > 0 || number > 1))
     }
 
     /// Reads on from a place.
@@ -254,29 +240,6 @@ fn number(file: &File) -> io::Result<u64> {
     Ok(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0))
 }
 
-/// The right to write, given back when dropped.
-struct Lock<'a>(&'a File);
-
-impl<'a> Lock<'a> {
-    fn take(file: &'a File) -> io::Result<Self> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match flock(file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self(file)),
-                Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(PAUSE),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-}
-
-impl Drop for Lock<'_> {
-    fn drop(&mut self) {
-        let _ = flock(self.0, FlockOperation::Unlock);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,10 +266,9 @@ mod tests {
             log.append(format!("{n}\n").as_bytes()).unwrap();
             assert!(size(dir.path()) <= 2000);
         }
-        let tail = log.tail(1_000_000).unwrap();
-        let text = String::from_utf8(tail.bytes).unwrap();
+        let text = log.text();
         assert!(text.ends_with("\n4998\n4999\n") && text.len() > 900, "{text}");
-        assert!(tail.inside_line);
+        assert!(log.back(1_000_000).unwrap().1);
         let numbers: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
     }
@@ -315,7 +277,7 @@ mod tests {
     fn a_reader_goes_from_one_file_to_the_other_and_hears_when_it_was_overtaken() {
         let dir = tempfile::tempdir().unwrap();
         let (log, other) = (open(dir.path(), 100), open(dir.path(), 100));
-        let mut place = log.tail(0).unwrap().end;
+        let mut place = log.back(0).unwrap().0;
         let mut buffer = [0; 64];
         let mut seen = Vec::new();
         for n in 0..200 {
@@ -339,7 +301,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), 100);
         log.append(b"before\n").unwrap();
-        let mut place = log.tail(100).unwrap().end;
+        let mut place = log.back(0).unwrap().0;
         for name in ["a", "b"] {
             OpenOptions::new().write(true).open(dir.path().join(name)).unwrap().set_len(0).unwrap();
         }
@@ -355,7 +317,7 @@ mod tests {
     fn a_writer_that_was_stopped_with_the_lock_holds_nobody_up() {
         let dir = tempfile::tempdir().unwrap();
         let (log, stopped) = (open(dir.path(), 100), open(dir.path(), 100));
-        let _held = Lock::take(&stopped.files[0]).unwrap();
+        stopped.take_turn().unwrap();
         assert!(log.append_line("note").is_err());
         assert_eq!(log.text(), "");
     }
@@ -376,7 +338,7 @@ mod tests {
         log.append(b"unfinished").unwrap();
         log.append_line("note").unwrap();
         log.append_line("another").unwrap();
-        assert_eq!(log.tail(100).unwrap().bytes, b"unfinished\nnote\nanother\n");
+        assert_eq!(log.text(), "unfinished\nnote\nanother\n");
     }
 
     #[test]
@@ -390,7 +352,7 @@ mod tests {
                 });
             }
         });
-        let text = String::from_utf8(open(dir.path(), 1).tail(1 << 20).unwrap().bytes).unwrap();
+        let text = open(dir.path(), 1).text();
         assert_eq!(text.lines().count(), 1500);
         let of = |writer: char| text.lines().filter(move |line| line.starts_with(writer));
         for writer in ['x', 'y', 'z'] {

@@ -58,6 +58,7 @@ impl Subscription {
     pub(super) fn app(
         app: &AppLog,
         last: usize,
+        hidden: Hidden,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Self> {
         // An app that has not run yet has no file, and a file that is not there cannot be watched.
@@ -65,9 +66,10 @@ impl Subscription {
         // Watching, and hearing of new secrets, begins before reading, so that nothing falls
         // between the two.
         let wake = watch(&app.paths());
-        let hidden = app.hidden();
         let redactor = redactor()?;
-        app.hide_also(&redactor);
+        let mut known = lock(&hidden);
+        *known = known.and(&redactor);
+        drop(known);
         let (lines, log, place) = app.last(last, &redactor)?;
         Ok(Self { lines, source: Source::App { log, place, hidden }, wake, over: false })
     }

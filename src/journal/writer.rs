@@ -1,6 +1,6 @@
 //! Writes a deploy's log, line by line.
 
-use super::lines::{Lines, MAX_LINE};
+use super::lines::Lines;
 use super::redact::Redactor;
 use crate::model::{DeployId, Utc};
 use crate::sync::lock;
@@ -15,18 +15,6 @@ pub const MAX_DEPLOY_LOG: u64 = 10 * 1024 * 1024;
 
 /// The last line of a log that reached [`MAX_DEPLOY_LOG`].
 const FULL: &str = "[this log has reached 10 MiB; what follows is not kept]";
-
-/// A line this long was probably cut by the code that read it from a process, so its
-/// rest is awaited: a secret that the cut went through is still found. Three
-/// bytes less than the cut, because a cut goes between characters.
-const PROBABLY_CUT: usize = MAX_LINE - 3;
-
-/// Whether a line from a process is probably a piece of a longer one, whose rest comes as
-/// the next.
-#[must_use]
-pub const fn was_cut(line: &str) -> bool {
-    line.len() >= PROBABLY_CUT
-}
 
 /// The deploys whose logs are being written.
 pub(super) type Running = Arc<Mutex<HashSet<DeployId>>>;
@@ -54,21 +42,24 @@ impl Writer {
         Self { deploy, running, output: Mutex::new(output) }
     }
 
-    /// Appends a line: cleaned of control characters, redacted, cut after
-    /// [`MAX_LINE`] bytes. Line ends inside it make several lines. Past
-    /// [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so.
-    pub fn line(&self, text: &str) {
+    /// Appends what a program has written, as lines: cleaned of control characters, redacted,
+    /// cut after [`MAX_LINE`](super::MAX_LINE) bytes. An empty piece is the end of its output.
+    /// Past [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so. Answers the last line
+    /// that this has completed and that is not blank.
+    pub fn output(&self, piece: &[u8]) -> Option<String> {
         let mut output = lock(&self.output);
-        output.lines.push(text.as_bytes());
-        if !was_cut(text) {
-            output.lines.push(b"\n");
-        }
-        output.write(Lines::next);
+        output.lines.push(piece);
+        output.write(if piece.is_empty() { Lines::last } else { Lines::next })
     }
 
-    /// Appends a line of the platform's own, with the time, as [`Writer::line`] does.
+    #[cfg(test)]
+    pub(crate) fn line(&self, text: &str) {
+        self.output(format!("{text}\n").as_bytes());
+    }
+
+    /// Appends a line of the platform's own, with the time, as [`Writer::output`] does.
     pub fn note(&self, text: &str) {
-        self.line(&format!("{} {text}", Utc::now()));
+        self.output(format!("{} {text}\n", Utc::now()).as_bytes());
     }
 }
 
@@ -81,23 +72,29 @@ impl Drop for Writer {
 }
 
 impl Output {
-    /// Writes the lines that there are, each with one write.
-    fn write(&mut self, next: fn(&mut Lines, &Redactor) -> Option<String>) {
-        while let Some(mut line) = next(&mut self.lines, &self.redactor) {
-            if self.closed {
-                continue;
-            }
-            let room = MAX_DEPLOY_LOG - FULL.len() as u64 - 1;
-            if self.written + line.len() as u64 + 1 > room {
-                FULL.clone_into(&mut line);
-                self.closed = true;
-            }
-            line.push('\n');
-            if let Err(error) = self.file.write_all(line.as_bytes()) {
-                warn!("cannot write a deploy's log: {error}; the rest of it is not kept");
-                self.closed = true;
-            }
-            self.written += line.len() as u64;
+    /// Writes the lines that there are, each with one write; answers the last that is not blank.
+    fn write(&mut self, next: fn(&mut Lines, &Redactor) -> Option<String>) -> Option<String> {
+        let mut last = None;
+        while let Some(line) = next(&mut self.lines, &self.redactor) {
+            self.append(&line);
+            last = Some(line).filter(|line| !line.trim().is_empty()).or(last);
         }
+        last
+    }
+
+    fn append(&mut self, mut line: &str) {
+        if self.closed {
+            return;
+        }
+        let room = MAX_DEPLOY_LOG - FULL.len() as u64 - 1;
+        if self.written + line.len() as u64 + 1 > room {
+            line = FULL;
+            self.closed = true;
+        }
+        if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
+            warn!("cannot write a deploy's log: {error}; the rest of it is not kept");
+            self.closed = true;
+        }
+        self.written += line.len() as u64 + 1;
     }
 }

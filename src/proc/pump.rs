@@ -5,7 +5,7 @@ use super::{Cancel, Exit};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, kill_process_group};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -17,17 +17,13 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// How long a killed child may take to go; one that hangs in the kernel is left behind.
 const KILLED: Duration = Duration::from_secs(5);
 
-/// The longest line, in bytes; a longer one comes in pieces.
-const LINE_CAP: usize = 8 * 1024;
-
 /// Takes a piece of output of stream 0 or 1; `false` when it was one byte too many.
 pub(super) type Sink<'a> = dyn FnMut(usize, &[u8]) -> bool + 'a;
 
 /// A child under watch.
-pub(super) struct Watch<'a> {
+pub(super) struct Watch {
     child: Child,
     pidfd: OwnedFd,
-    input: Option<(io::PipeWriter, &'a [u8])>,
     pipes: Vec<Option<io::PipeReader>>,
     until: Instant,
     /// Why it was killed, once it was.
@@ -35,23 +31,19 @@ pub(super) struct Watch<'a> {
     ended: bool,
 }
 
-impl<'a> Watch<'a> {
+impl Watch {
     pub(super) fn new(
         mut child: Child,
-        input: Option<(io::PipeWriter, &'a [u8])>,
         pipes: Vec<io::PipeReader>,
         until: Instant,
     ) -> io::Result<Self> {
         let prepared = open(child.id()).and_then(|pidfd| {
-            let ends = pipes.iter().map(AsFd::as_fd);
-            for end in ends.chain(input.as_ref().map(|(writer, _)| writer.as_fd())) {
-                ioctl_fionbio(end, true)?;
-            }
+            pipes.iter().try_for_each(|pipe| ioctl_fionbio(pipe, true))?;
             Ok(pidfd)
         });
         let pidfd = or_end(&mut child, prepared)?;
         let pipes = pipes.into_iter().map(Some).collect();
-        Ok(Self { child, pidfd, input, pipes, until, killed: None, ended: false })
+        Ok(Self { child, pidfd, pipes, until, killed: None, ended: false })
     }
 
     /// Watches until the child has ended and its output too.
@@ -89,7 +81,6 @@ impl<'a> Watch<'a> {
                     self.kill(Exit::OutputCapped);
                 }
             }
-            self.write();
         }
         Ok(())
     }
@@ -103,7 +94,6 @@ impl<'a> Watch<'a> {
     fn wait(&self, cancel: Option<&Cancel>) -> io::Result<()> {
         let pipes = self.pipes.iter().flatten();
         let mut fds: Vec<_> = pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
-        fds.extend(self.input.iter().map(|(writer, _)| PollFd::new(writer, PollFlags::OUT)));
         if !self.ended {
             fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
         }
@@ -127,16 +117,6 @@ impl<'a> Watch<'a> {
         Ok(true)
     }
 
-    /// Writes what fits; a child that does not want its input is no error.
-    fn write(&mut self) {
-        let Some((writer, bytes)) = self.input.as_mut() else { return };
-        match writer.write(bytes) {
-            Ok(n) if n < bytes.len() && !self.ended => *bytes = &bytes[n..],
-            Err(error) if is_passing(&error) && !self.ended => {}
-            _ => self.input = None,
-        }
-    }
-
     fn kill(&mut self, why: Exit) {
         self.killed = Some(why);
         self.kill_group();
@@ -152,65 +132,4 @@ impl<'a> Watch<'a> {
 
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Writes all of `bytes` and closes the pipe.
-///
-/// # Errors
-/// When the reader has gone or does not read in time.
-pub(super) fn feed(mut writer: io::PipeWriter, mut bytes: &[u8], until: Instant) -> io::Result<()> {
-    ioctl_fionbio(&writer, true)?;
-    while !bytes.is_empty() {
-        match writer.write(bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(error) if is_passing(&error) => {
-                let mut fds = [PollFd::new(&writer, PollFlags::OUT)];
-                let left = until.saturating_duration_since(Instant::now());
-                if !poll_for(&mut fds, left)? && left.is_zero() {
-                    let why = "it did not read its input";
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Cuts a stream of bytes into lines. A carriage return ends a line too: that is
-/// how progress bars draw over themselves.
-#[derive(Default)]
-pub(super) struct Lines {
-    held: Vec<u8>,
-    after_return: bool,
-}
-
-impl Lines {
-    pub(super) fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str)) {
-        for &byte in bytes {
-            let line_feed_of_a_pair = byte == b'\n' && self.after_return;
-            self.after_return = byte == b'\r';
-            match byte {
-                b'\n' if line_feed_of_a_pair => {}
-                b'\n' | b'\r' => self.flush(on_line),
-                _ => {
-                    self.held.push(byte);
-                    if self.held.len() >= LINE_CAP {
-                        self.flush(on_line);
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn finish(&mut self, on_line: &mut dyn FnMut(&str)) {
-        if !self.held.is_empty() {
-            self.flush(on_line);
-        }
-    }
-
-    fn flush(&mut self, on_line: &mut dyn FnMut(&str)) {
-        on_line(&String::from_utf8_lossy(&self.held));
-        self.held.clear();
-    }
 }

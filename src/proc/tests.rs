@@ -84,20 +84,21 @@ fn a_process_that_left_its_group_does_not_hold_us_up() {
 
 #[test]
 fn output_beyond_the_cap_ends_the_process() {
-    let output = sh("yes").output_cap(100_000).run().unwrap();
-    assert_eq!((output.exit, output.stdout.len()), (Exit::OutputCapped, 100_000));
+    let output = sh("yes").run().unwrap();
+    assert_eq!((output.exit, output.stdout.len()), (Exit::OutputCapped, OUTPUT_CAP));
     let mut bytes = 0;
-    let exit = sh("yes")
-        .output_cap(100_000)
-        .stream(&mut |line| bytes += line.len() + 1, &Cancel::new().unwrap())
-        .unwrap();
-    assert_eq!((exit, bytes), (Exit::OutputCapped, 100_000));
+    let mut take = |piece: &[u8]| {
+        bytes += piece.len();
+        bytes < 100_000
+    };
+    let output = sh("yes").pieces(&mut take, &Cancel::new().unwrap()).unwrap();
+    assert_eq!((output.exit, bytes >= 100_000), (Exit::OutputCapped, true));
 }
 
 #[test]
 fn large_input_and_output_do_not_block_each_other() {
-    let big = vec![b'x'; 3_000_000];
-    let output = Exec::new("cat").stdin_bytes(big.clone()).output_cap(4_000_000).run().unwrap();
+    let big = vec![b'x'; OUTPUT_CAP];
+    let output = Exec::new("cat").stdin_bytes(big.clone()).run().unwrap();
     assert_eq!(output.exit, Exit::Code(0));
     assert!(output.stdout == big);
     let output = Exec::new("true").stdin_bytes(big).run().unwrap();
@@ -105,19 +106,16 @@ fn large_input_and_output_do_not_block_each_other() {
 }
 
 #[test]
-fn lines_come_whole_and_long_ones_in_pieces() {
-    let script =
-        r"printf 'a\r\nb\rc\n\nlast'; printf 'err\n' >&2; head -c 20000 /dev/zero | tr '\0' z";
-    let mut lines = Vec::new();
-    let cancel = Cancel::new().unwrap();
-    let exit = sh(script).stream(&mut |l| lines.push(l.to_owned()), &cancel).unwrap();
-    assert_eq!(exit, Exit::Code(0));
-    assert_eq!(lines[..5], ["a", "b", "c", "", "lasterr"]);
-    let lengths: Vec<usize> = lines[5..].iter().map(String::len).collect();
-    assert_eq!(lengths, [8192, 8192, 20_000 - 16_384]);
-    let mut lines = Vec::new();
-    sh(r"printf '\377\n'").stream(&mut |l| lines.push(l.to_owned()), &cancel).unwrap();
-    assert_eq!(lines, ["\u{fffd}"]);
+fn both_streams_can_be_one_in_the_order_of_writing() {
+    let mut all = Vec::new();
+    let mut take = |piece: &[u8]| {
+        all.extend_from_slice(piece);
+        true
+    };
+    let script = sh(r"printf 'a\nla'; printf 'st\377' >&2; echo end").joined();
+    let output = script.pieces(&mut take, &Cancel::new().unwrap()).unwrap();
+    assert_eq!((output.exit, output.stderr), (Exit::Code(0), Vec::new()));
+    assert_eq!(all, b"a\nlast\xffend\n");
 }
 
 #[test]
@@ -126,16 +124,13 @@ fn pulling_the_cancel_ends_the_process_at_once() {
     let mut started = false;
     let begun = Instant::now();
     let pull = cancel.clone();
-    let exit = sh("echo started; sleep 60")
-        .stream(
-            &mut |_| {
-                started = true;
-                pull.cancel();
-            },
-            &cancel,
-        )
-        .unwrap();
-    assert_eq!((exit, started), (Exit::Cancelled, true));
+    let mut take = |_: &[u8]| {
+        started = true;
+        pull.cancel();
+        true
+    };
+    let output = sh("echo started; sleep 60").pieces(&mut take, &cancel).unwrap();
+    assert_eq!((output.exit, started), (Exit::Cancelled, true));
     assert!(begun.elapsed() < LONG_BEFORE);
     assert_eq!(sh("sleep 60").run_until(&cancel).unwrap().exit, Exit::Cancelled);
 }

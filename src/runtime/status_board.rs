@@ -6,6 +6,7 @@
 use crate::model::{AppId, AppStatus, UnixMillis, Wanted, unix_millis};
 use crate::store::App;
 use crate::sync::lock;
+use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -17,12 +18,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An app that lived this long has earned the first pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// An app as it is now.
-#[derive(Debug, Clone)]
+/// An app as it is now; as JSON it is what the API shows of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AppState {
     /// In a word.
     pub status: AppStatus,
     /// Why it is down, while it is.
+    #[serde(rename = "statusDetail")]
     pub detail: Option<String>,
     /// How often it was started again by itself since its owner started it.
     pub restarts: u32,

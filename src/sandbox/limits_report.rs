@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// Who holds a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "lowercase")]
 pub enum Holder {
     /// The app's cgroup: for all its processes together.
     Cgroup,
@@ -34,7 +34,7 @@ pub struct Held {
     pub note: Option<String>,
 }
 
-/// The limits of an app as they are.
+/// The limits of an app as they are; as JSON they are what the API shows of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Memory, in MiB.

@@ -2,38 +2,50 @@
 
 use super::draft::{AppDraft, AppSettings, TokenChange};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis, Wanted};
+use serde::Serialize;
 
-/// One app, with its state as far as the database knows it.
-#[derive(Debug, Clone)]
+/// One app, with its state as far as the database knows it; as JSON it is what the API shows of
+/// it, but for that state.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct App {
     /// Its identifier.
     pub id: AppId,
     /// Its name, unique.
     pub name: AppName,
     /// A small number of its own; host uids follow from it.
+    #[serde(skip)]
     pub slot: u16,
     /// Where its source comes from.
     pub git_repo: RepoUrl,
     /// What its owner chose.
+    #[serde(flatten)]
     pub settings: AppSettings,
     /// Whether a token of its own is stored.
     pub has_git_token: bool,
     /// Whether a webhook's secret is stored.
     pub has_webhook_secret: bool,
     /// Whether its live release is files and no process.
+    #[serde(skip)]
     pub is_static: bool,
     /// What its owner wants of it.
+    #[serde(skip)]
     pub wanted: Wanted,
     /// The deploy that is live.
+    #[serde(rename = "liveDeployId")]
     pub live_deploy: Option<DeployId>,
     /// The deploy whose release it runs: itself, or after a rollback an earlier one.
+    #[serde(skip)]
     pub live_release: Option<DeployId>,
     /// Its newest deploy, however that ended or will end.
+    #[serde(rename = "lastDeployId")]
     pub last_deploy: Option<DeployId>,
     /// The process of the live release, running or ended.
+    #[serde(skip)]
     pub process: Option<Process>,
     /// What it is doing now as far as the database knows it; its supervisor knows more. It
     /// follows from the fields above and its last deploy.
+    #[serde(skip)]
     pub status: AppStatus,
     /// When it was made.
     pub created_at: UnixMillis,

@@ -20,7 +20,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         Some(deploy) => Some(Process {
             deploy,
             pid: row.get("pid")?,
-            start_ticks: read_ticks(row)?,
+            start_ticks: row.get("start_ticks")?,
             port: row.get("port")?,
             ended: row.get("ended")?,
         }),
@@ -47,12 +47,6 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         app.status = status(&app, last, row.get("trigger")?);
     }
     Ok(app)
-}
-
-/// The column `start_ticks`.
-pub(super) fn read_ticks(row: &Row<'_>) -> Result<u64, StoreError> {
-    let ticks: i64 = row.get("start_ticks")?;
-    u64::try_from(ticks).map_err(|_| StoreError::Corrupt)
 }
 
 fn status(app: &App, last: DeployStatus, trigger: Trigger) -> AppStatus {

@@ -2,7 +2,7 @@
 
 use super::app::{App, Process};
 use super::app_row::{SELECT, read_app};
-use super::columns::{first, rows};
+use super::columns::{exists, first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
 use super::{Store, StoreError, random_id};
@@ -35,12 +35,11 @@ impl Store {
         // Asked before the apps are read: what is written in between is seen the next time.
         let version = first(&connection, "PRAGMA data_version", [], |row| Ok(row.get(0)?))?;
         let mut known = lock(&self.known_apps);
-        if known.version != version {
+        if known.0 != version {
             let sql = format!("{SELECT} ORDER BY a.name");
-            known.apps = rows(&connection, &sql, [], read_app)?.into();
-            known.version = version;
+            *known = (version, rows(&connection, &sql, [], read_app)?.into());
         }
-        Ok(Arc::clone(&known.apps))
+        Ok(Arc::clone(&known.1))
     }
 
     /// One app, or `None`.
@@ -194,13 +193,12 @@ pub(super) fn write_process(
         tx.execute("DELETE FROM processes WHERE app_id = ?1", [id])?;
         return Ok(());
     };
-    let ticks = i64::try_from(p.start_ticks).unwrap_or(i64::MAX);
     tx.execute(
         "INSERT INTO processes (app_id, deploy_id, pid, start_ticks, port, ended) \
          SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM apps WHERE id = ?1) \
          ON CONFLICT (app_id) DO UPDATE SET deploy_id = excluded.deploy_id, pid = excluded.pid, \
          start_ticks = excluded.start_ticks, port = excluded.port, ended = excluded.ended",
-        params![id, p.deploy, p.pid, ticks, p.port, p.ended],
+        params![id, p.deploy, p.pid, p.start_ticks, p.port, p.ended],
     )?;
     Ok(())
 }
@@ -216,8 +214,8 @@ fn stored_token(c: &Connection, id: &AppId) -> Result<Option<String>, StoreError
 
 /// A name belongs to one app, and so does a domain.
 fn refuse_taken(tx: &Transaction<'_>, id: &AppId, draft: &AppDraft) -> Result<(), StoreError> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE name = ?1 AND id <> ?2)";
-    if tx.query_row(sql, params![draft.name, id], |row| row.get(0))? {
+    let sql = "SELECT 1 FROM apps WHERE name = ?1 AND id <> ?2";
+    if exists(tx, sql, params![draft.name, id])? {
         return Err(StoreError::NameTaken);
     }
     let sql = "SELECT value FROM apps, json_each(settings, '$.domains') WHERE apps.id <> ?1";
@@ -239,8 +237,7 @@ fn free_slot(tx: &Transaction<'_>) -> Result<i64, StoreError> {
     loop {
         let random = random_id()?;
         let slot = i64::from(u32::from_le_bytes([random[0], random[1], random[2], 0])) % SLOTS;
-        let sql = "SELECT EXISTS (SELECT 1 FROM apps WHERE slot = ?1)";
-        if !tx.query_row(sql, [slot], |row| row.get::<_, bool>(0))? {
+        if !exists(tx, "SELECT 1 FROM apps WHERE slot = ?1", [slot])? {
             return Ok(slot);
         }
     }

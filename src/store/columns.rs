@@ -47,6 +47,15 @@ pub(super) fn rows<T>(
     connection.prepare_cached(sql)?.query_and_then(params, read)?.collect()
 }
 
+/// Whether a statement finds a row.
+pub(super) fn exists(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<bool, StoreError> {
+    Ok(connection.prepare_cached(sql)?.exists(params)?)
+}
+
 /// The first row that a statement finds, if there is one.
 pub(super) fn first<T>(
     connection: &Connection,

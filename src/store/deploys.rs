@@ -2,22 +2,11 @@
 
 use super::app::Process;
 use super::apps::write_process;
-use super::columns::{first, rows};
+use super::columns::{exists, first, rows};
 use super::deploy_row::{Deploy, SELECT, read_deploy};
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, DeployId, DeployStatus, Trigger, Wanted, unix_millis};
-use rusqlite::{Row, Transaction, params};
-
-/// A deploy that waits to begin.
-#[derive(Debug, Clone)]
-pub struct Queued {
-    /// Whose it is.
-    pub app: AppId,
-    /// The deploy.
-    pub deploy: DeployId,
-    /// Whether it uses a release that is there already.
-    pub is_rollback: bool,
-}
+use rusqlite::{Connection, Row, Transaction, params};
 
 /// It became live or failed.
 const ENDED: &str = "status IN ('live', 'failed')";
@@ -37,27 +26,45 @@ fn read_id(row: &Row<'_>) -> Result<DeployId, StoreError> {
     Ok(row.get(0)?)
 }
 
-/// Queues a deploy in place of one that waits; `false` when the app does not exist.
+/// Ends those deploys that `which`, a condition about `key` as ?2, finds and that have not
+/// ended. Answers which these are.
+fn fail(
+    tx: &Transaction<'_>,
+    which: &str,
+    key: &str,
+    why: &str,
+) -> Result<Vec<DeployId>, StoreError> {
+    let sql = format!(
+        "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
+         WHERE {which} AND {NOT_ENDED} RETURNING id"
+    );
+    rows(tx, &sql, params![unix_millis(), key, why], read_id)
+}
+
+/// Queues a deploy in place of one that waits, one of the release of another when that is
+/// given; `None` when the app does not exist.
 pub(super) fn insert_queued(
     tx: &Transaction<'_>,
     id: &DeployId,
     app: &AppId,
     trigger: Trigger,
-) -> Result<bool, StoreError> {
+    release_of: Option<&DeployId>,
+) -> Result<Option<Deploy>, StoreError> {
+    let waits = "app_id = ?2 AND status = 'queued'";
+    fail(tx, waits, app.as_str(), "replaced by a newer request before it began")?;
     tx.execute(
-        &format!(
-            "UPDATE deploys SET status = 'failed', finished_at = {NOW}, \
-             error = 'replaced by a newer request before it began' \
-             WHERE app_id = ?2 AND status = 'queued'"
-        ),
-        params![unix_millis(), app],
-    )?;
-    let inserted = tx.execute(
         "INSERT INTO deploys (id, app_id, status, trigger, created_at) \
          SELECT ?1, id, 'queued', ?3, ?4 FROM apps WHERE id = ?2",
         params![id, app, trigger, unix_millis()],
     )?;
-    Ok(inserted == 1)
+    if let Some(other) = release_of {
+        use_release_of(tx, id, other)?;
+    }
+    one(tx, id)
+}
+
+fn one(connection: &Connection, id: &DeployId) -> Result<Option<Deploy>, StoreError> {
+    first(connection, &format!("{SELECT} WHERE id = ?1"), [id], read_deploy)
 }
 
 /// Gives a deploy the release of another, and its commit.
@@ -81,8 +88,8 @@ fn live_deploy(tx: &Transaction<'_>, app: &AppId) -> Result<Option<DeployId>, St
 }
 
 impl Store {
-    /// Puts a deploy into the queue; one of the same app that still waits there
-    /// is replaced. `None` when the app does not exist.
+    /// Puts a deploy into the queue, one of the release of another when that is given; one of
+    /// the same app that still waits there is replaced. `None` when the app does not exist.
     ///
     /// # Errors
     /// When it could not be written.
@@ -90,21 +97,10 @@ impl Store {
         &self,
         app: &AppId,
         trigger: Trigger,
+        release_of: Option<&DeployId>,
     ) -> Result<Option<Deploy>, StoreError> {
-        self.queue(app, trigger, None)
-    }
-
-    /// Puts a rollback to an earlier deploy into the queue, like any deploy. `None` when
-    /// the app has no such deploy, or it was never live.
-    ///
-    /// # Errors
-    /// When it could not be written.
-    pub fn queue_rollback(&self, app: &AppId, to: &DeployId) -> Result<Option<Deploy>, StoreError> {
-        let Some(to) = self.deploy(to)? else { return Ok(None) };
-        if to.app != *app || to.status != DeployStatus::Live {
-            return Ok(None);
-        }
-        self.queue(app, Trigger::Rollback, Some(&to.id))
+        let id = DeployId::from_random(random_id()?);
+        self.write(|tx| insert_queued(tx, &id, app, trigger, release_of))
     }
 
     /// Puts a restart into the queue: a deploy of the release that is live. One that waits
@@ -117,13 +113,10 @@ impl Store {
         let id = DeployId::from_random(random_id()?);
         self.write(|tx| {
             let Some(live) = live_deploy(tx, app)? else { return Ok(false) };
-            let waits =
-                "SELECT EXISTS (SELECT 1 FROM deploys WHERE app_id = ?1 AND status = 'queued')";
-            if tx.query_row(waits, [app], |row| row.get(0))? {
-                return Ok(true);
+            let waits = "SELECT 1 FROM deploys WHERE app_id = ?1 AND status = 'queued'";
+            if !exists(tx, waits, [app])? {
+                insert_queued(tx, &id, app, Trigger::Restart, Some(&live))?;
             }
-            insert_queued(tx, &id, app, Trigger::Restart)?;
-            use_release_of(tx, &id, &live)?;
             Ok(true)
         })
     }
@@ -139,23 +132,6 @@ impl Store {
             Some(live) => use_release_of(tx, restart, &live),
             None => Ok(()),
         })
-    }
-
-    fn queue(
-        &self,
-        app: &AppId,
-        trigger: Trigger,
-        to: Option<&DeployId>,
-    ) -> Result<Option<Deploy>, StoreError> {
-        let id = DeployId::from_random(random_id()?);
-        let queued = self.write(|tx| {
-            let queued = insert_queued(tx, &id, app, trigger)?;
-            if let Some(to) = to {
-                use_release_of(tx, &id, to)?;
-            }
-            Ok(queued)
-        })?;
-        if queued { self.deploy(&id) } else { Ok(None) }
     }
 
     /// Forgets an app's deploys beyond its `keep` newest, but never the live one, nor one
@@ -187,12 +163,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub fn queued(&self) -> Result<Vec<Queued>, StoreError> {
-        let sql = "SELECT app_id, id, release IS NOT NULL FROM deploys WHERE status = 'queued' \
-                   ORDER BY seq";
-        rows(&self.read(), sql, [], |row| {
-            Ok(Queued { app: row.get(0)?, deploy: row.get(1)?, is_rollback: row.get(2)? })
-        })
+    pub fn queued(&self) -> Result<Vec<Deploy>, StoreError> {
+        let sql = format!("{SELECT} WHERE status = 'queued' ORDER BY seq");
+        rows(&self.read(), &sql, [], read_deploy)
     }
 
     /// One deploy, or `None`.
@@ -200,7 +173,7 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub fn deploy(&self, id: &DeployId) -> Result<Option<Deploy>, StoreError> {
-        first(&self.read(), &format!("{SELECT} WHERE id = ?1"), [id], read_deploy)
+        one(&self.read(), id)
     }
 
     /// An app's deploys, newest first: at most `limit`, and only those older
@@ -266,11 +239,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn fail_deploy(&self, id: &DeployId, error: &str) -> Result<bool, StoreError> {
-        let sql = format!(
-            "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
-             WHERE id = ?2 AND {NOT_ENDED}"
-        );
-        self.change(&sql, params![unix_millis(), id, error])
+        self.write(|tx| Ok(!fail(tx, "id = ?2", id.as_str(), error)?.is_empty()))
     }
 
     /// Ends the deploys of an app that wait or are under way, and answers which these are.
@@ -279,13 +248,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn fail_deploys(&self, app: &AppId, why: &str) -> Result<Vec<DeployId>, StoreError> {
-        self.write(|tx| {
-            let sql = format!(
-                "UPDATE deploys SET status = 'failed', error = ?3, finished_at = {NOW} \
-                 WHERE app_id = ?2 AND {NOT_ENDED} RETURNING id"
-            );
-            rows(tx, &sql, params![unix_millis(), app, why], read_id)
-        })
+        self.write(|tx| fail(tx, "app_id = ?2", app.as_str(), why))
     }
 
     /// Makes a deploy's release the live one, in one transaction with its
@@ -328,14 +291,12 @@ impl Store {
     pub fn fail_interrupted(&self) -> Result<Vec<Deploy>, StoreError> {
         self.write(|tx| {
             let interrupted = rows(tx, &format!("{SELECT} WHERE {BEGUN}"), [], read_deploy)?;
-            tx.execute(
-                &format!(
-                    "UPDATE deploys SET status = 'failed', finished_at = {NOW}, error = \
-                     'the server stopped while this deploy was ' || status || '; deploy again' \
-                     WHERE {BEGUN}"
-                ),
-                [unix_millis()],
-            )?;
+            for Deploy { id, status, .. } in &interrupted {
+                let status = status.as_str();
+                let why =
+                    format!("the server stopped while this deploy was {status}; deploy again");
+                fail(tx, "id = ?2", id.as_str(), &why)?;
+            }
             Ok(interrupted)
         })
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// What an owner chooses for an app and may as well leave to the platform. As JSON it is what
 /// the API takes and shows, and what the database keeps: a new setting is written here, in its
 /// type and in the API's description, and nowhere else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AppSettings {
     /// The branch that is deployed.
@@ -40,27 +40,24 @@ pub struct AppSettings {
     /// Directories with sockets of the machine that it may use.
     #[serde(deserialize_with = "texts::<MAX_HOST_SOCKETS, _, _>")]
     pub host_sockets: Vec<HostSocket>,
-    /// Whether a push that a webhook tells of is deployed.
-    #[serde(deserialize_with = "flag")]
-    pub auto_deploy: bool,
+    /// Whether pushes are deployed.
+    pub auto_deploy: AutoDeploy,
 }
 
-impl Default for AppSettings {
+/// Whether a push that a webhook tells of is deployed: yes, unless its owner says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AutoDeploy(pub bool);
+
+impl Default for AutoDeploy {
     fn default() -> Self {
-        Self {
-            branch: Branch::default(),
-            root_dir: RootDir::default(),
-            build_command: ShellCommand::default(),
-            start_command: ShellCommand::default(),
-            health_path: HealthPath::default(),
-            health_timeout: HealthTimeout::default(),
-            domains: Vec::new(),
-            memory: MemoryMb::default(),
-            cpu: CpuPercent::default(),
-            max_processes: MaxProcesses::default(),
-            host_sockets: Vec::new(),
-            auto_deploy: true,
-        }
+        Self(true)
+    }
+}
+
+impl<'de> Deserialize<'de> for AutoDeploy {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let flag = bool::deserialize(from).map(Self);
+        flag.map_err(|_| D::Error::custom("must be true or false"))
     }
 }
 
@@ -83,10 +80,6 @@ fn texts<'de, const MOST: usize, T: Deserialize<'de> + PartialEq, D: Deserialize
         read.push(value);
     }
     Ok(read)
-}
-
-fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
-    bool::deserialize(from).map_err(|_| D::Error::custom("must be true or false"))
 }
 
 /// What becomes of the stored Git token.

@@ -2,7 +2,6 @@
 //! restart of the server cuts nobody off.
 
 use super::app::Process;
-use super::app_row::read_ticks;
 use super::columns::rows;
 use super::{Store, StoreError};
 use crate::model::AppId;
@@ -32,7 +31,7 @@ impl Store {
             Ok(DrainingProcess {
                 app: row.get(0)?,
                 pid: row.get(1)?,
-                start_ticks: read_ticks(row)?,
+                start_ticks: row.get(2)?,
                 port: row.get(3)?,
             })
         })
@@ -63,8 +62,8 @@ pub(super) fn replaced(
 }
 
 fn forget(tx: &Transaction<'_>, pid: u32, start_ticks: u64) -> Result<(), StoreError> {
-    let ticks = i64::try_from(start_ticks).unwrap_or(i64::MAX);
-    tx.execute("DELETE FROM draining WHERE pid = ?1 AND start_ticks = ?2", params![pid, ticks])?;
+    let sql = "DELETE FROM draining WHERE pid = ?1 AND start_ticks = ?2";
+    tx.execute(sql, params![pid, start_ticks])?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! The environment of an app: names in the clear, every value sealed (P14).
 
-use super::columns::{first, rows};
+use super::columns::{exists, first, rows};
 use super::{Store, StoreError};
 use crate::model::{AppId, EnvName, EnvValue, Secret};
-use crate::vault::Place;
+use crate::vault::{Place, VaultError};
 use rusqlite::{Connection, Transaction, params};
 
 /// A variable as its owner may see it again.
@@ -28,17 +28,19 @@ pub struct EnvInput {
     pub secret: bool,
 }
 
+/// Its name, its value as far as that opens, and whether it is marked secret.
+type Variable = (EnvName, Result<Secret, VaultError>, bool);
+
 impl Store {
     /// The variables in the owner's order, without the secret values.
     ///
     /// # Errors
     /// When a value does not open; it names which.
     pub fn env(&self, app: &AppId) -> Result<Vec<EnvEntry>, StoreError> {
-        let entry = |(name, stored, secret): (EnvName, String, bool)| {
-            let value = if secret { None } else { Some(self.open_env(app, &name, &stored)?) };
-            Ok(EnvEntry { name, value, secret })
+        let entry = |(name, value, secret): Variable| {
+            Ok(EnvEntry { name, value: if secret { None } else { Some(value?) }, secret })
         };
-        env_rows(&self.read(), app)?.into_iter().map(entry).collect()
+        self.variables(&self.read(), app)?.into_iter().map(entry).collect()
     }
 
     /// The variables with every value opened, for the moment a process starts.
@@ -46,11 +48,8 @@ impl Store {
     /// # Errors
     /// When a value does not open; it names which. Nothing is left out quietly.
     pub fn env_clear(&self, app: &AppId) -> Result<Vec<(EnvName, Secret, bool)>, StoreError> {
-        let open = |(name, stored, secret): (EnvName, String, bool)| {
-            let value = self.open_env(app, &name, &stored)?;
-            Ok((name, value, secret))
-        };
-        env_rows(&self.read(), app)?.into_iter().map(open).collect()
+        let open = |(name, value, secret): Variable| Ok((name, value?, secret));
+        self.variables(&self.read(), app)?.into_iter().map(open).collect()
     }
 
     /// The values that are marked secret, as far as they open.
@@ -59,9 +58,17 @@ impl Store {
         connection: &Connection,
         app: &AppId,
     ) -> Result<Vec<Secret>, StoreError> {
-        let rows = env_rows(connection, app)?;
-        let secret = rows.iter().filter(|(_, _, secret)| *secret);
-        Ok(secret.filter_map(|(name, stored, _)| self.open_env(app, name, stored).ok()).collect())
+        let secret = self.variables(connection, app)?.into_iter().filter(|(_, _, secret)| *secret);
+        Ok(secret.filter_map(|(_, value, _)| value.ok()).collect())
+    }
+
+    fn variables(&self, connection: &Connection, app: &AppId) -> Result<Vec<Variable>, StoreError> {
+        let sql = "SELECT name, value, secret FROM env WHERE app_id = ?1 ORDER BY position";
+        rows(connection, sql, [app], |row| {
+            let (name, stored): (EnvName, String) = (row.get(0)?, row.get(1)?);
+            let opened = self.vault.open(&env_place(&row_id(app, &name)), &stored);
+            Ok((name, opened.map(|opened| opened.secret), row.get(2)?))
+        })
     }
 
     /// Replaces an app's environment in one transaction. `false` when the app
@@ -71,8 +78,7 @@ impl Store {
     /// [`StoreError::NothingToKeep`] when a new variable has no value.
     pub fn replace_env(&self, app: &AppId, inputs: &[EnvInput]) -> Result<bool, StoreError> {
         self.write_secrets(Some(app), |tx| {
-            let exists = "SELECT EXISTS (SELECT 1 FROM apps WHERE id = ?1)";
-            if !tx.query_row(exists, [app], |row| row.get::<_, bool>(0))? {
+            if !exists(tx, "SELECT 1 FROM apps WHERE id = ?1", [app])? {
                 return Ok(false);
             }
             let sealed = inputs.iter().map(|input| self.envelope_for(tx, app, input));
@@ -107,18 +113,6 @@ impl Store {
             kept.ok_or_else(|| StoreError::NothingToKeep(input.name.as_str().to_owned()))?;
         self.kept(&env_place(&row), stored)
     }
-
-    fn open_env(&self, app: &AppId, name: &EnvName, stored: &str) -> Result<Secret, StoreError> {
-        Ok(self.vault.open(&env_place(&row_id(app, name)), stored)?.secret)
-    }
-}
-
-fn env_rows(
-    connection: &Connection,
-    app: &AppId,
-) -> Result<Vec<(EnvName, String, bool)>, StoreError> {
-    let sql = "SELECT name, value, secret FROM env WHERE app_id = ?1 ORDER BY position";
-    rows(connection, sql, [app], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
 }
 
 fn row_id(app: &AppId, name: &EnvName) -> String {

@@ -3,33 +3,15 @@
 use crate::model::Domain;
 use crate::vault::VaultError;
 use rusqlite::ErrorCode;
-use std::{fmt, io};
+use std::fmt;
 
 /// Why the database did not do what was asked. The text holds no stored value.
 #[derive(Debug)]
 pub enum StoreError {
-    /// Written by a newer version of this program.
-    Newer {
-        /// The schema number in the file.
-        found: i64,
-        /// The highest that this program knows.
-        known: i64,
-    },
     /// Damaged, or changed by another hand.
     Corrupt,
     /// SQLite found it damaged, which it also says when the disk fails once.
     Unread(rusqlite::Error),
-    /// The disk does not give it back.
-    Io(io::Error),
-    /// An SQLite database of another program.
-    Foreign,
-    /// The key does not open this database (P18).
-    WrongKey {
-        /// The id of the key that the database was written with.
-        wanted: String,
-        /// The id of the key that was given.
-        given: String,
-    },
     /// No room left on the disk.
     Full,
     /// The file or the file system cannot be written.
@@ -40,24 +22,19 @@ pub enum StoreError {
     DomainTaken(Domain),
     /// There are as many apps as this version can number.
     TooManyApps,
-    /// The operating system gave no random bytes.
-    NoRandomness,
     /// A stored value does not open, or could not be sealed.
     Vault(VaultError),
     /// A variable's value was left out, and none is stored that it could keep.
     NothingToKeep(String),
     /// Anything else that SQLite says.
     Sqlite(rusqlite::Error),
+    /// Anything else: what is the matter, then what to do.
+    Sentence(String),
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Newer { found, known } => write!(
-                f,
-                "the database was written by a newer version (schema {found}, this program knows {known}); \
-                 install that version again, or restore a backup made before the update"
-            ),
             Self::Corrupt => f.write_str(
                 "the database is damaged; stop the server, keep the file, and restore a backup",
             ),
@@ -65,19 +42,6 @@ impl fmt::Display for StoreError {
                 f,
                 "the database could not be read ({error}): the disk has failed, or the file is \
                  damaged; restart the server, which looks which it is"
-            ),
-            Self::Io(error) => write!(
-                f,
-                "the disk does not give the database back ({error}); look what the kernel says \
-                 about it (dmesg), and try again"
-            ),
-            Self::Foreign => f.write_str(
-                "the file is a database of another program; point DATA_DIR at a directory of its own",
-            ),
-            Self::WrongKey { wanted, given } => write!(
-                f,
-                "the encryption key does not open this database: it wants key {wanted}, the key given is {given}; \
-                 give the right key back (nothing was changed)"
             ),
             Self::Full => f.write_str("the disk is full; free some space and try again"),
             Self::ReadOnly => f.write_str(
@@ -90,10 +54,10 @@ impl fmt::Display for StoreError {
                 domain.as_str()
             ),
             Self::TooManyApps => f.write_str("there is no room for another app; delete one first"),
-            Self::NoRandomness => f.write_str("the operating system gave no random bytes; try again"),
             Self::Vault(error) => write!(f, "{error}"),
             Self::NothingToKeep(name) => write!(f, "{name} has no stored value to keep; give its value"),
             Self::Sqlite(error) => write!(f, "the database did not answer ({error}); try again"),
+            Self::Sentence(text) => f.write_str(text),
         }
     }
 }
@@ -102,7 +66,6 @@ impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unread(error) | Self::Sqlite(error) => Some(error),
-            Self::Io(error) => Some(error),
             Self::Vault(error) => Some(error),
             _ => None,
         }

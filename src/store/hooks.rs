@@ -1,6 +1,6 @@
 //! Webhooks: the secret of each app, sealed, and the deliveries that were taken.
 
-use super::columns::first;
+use super::columns::{exists, first};
 use super::deploy_row::Deploy;
 use super::deploys::insert_queued;
 use super::{Store, StoreError, random_id};
@@ -25,25 +25,18 @@ pub enum Delivered {
 }
 
 impl Store {
-    /// Stores an app's webhook secret in place of any before it; `false` when the app
-    /// does not exist.
+    /// Stores an app's webhook secret in place of any before it, or removes it; `false` when
+    /// the app does not exist.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn save_webhook_secret(&self, app: &AppId, secret: &Secret) -> Result<bool, StoreError> {
-        let sealed = self.vault.seal(&place(app), secret.expose())?;
-        self.write_secret(app, Some(&sealed))
-    }
-
-    /// Removes an app's webhook secret; `false` when the app does not exist.
-    ///
-    /// # Errors
-    /// When it could not be written.
-    pub fn delete_webhook_secret(&self, app: &AppId) -> Result<bool, StoreError> {
-        self.write_secret(app, None)
-    }
-
-    fn write_secret(&self, app: &AppId, sealed: Option<&str>) -> Result<bool, StoreError> {
+    pub fn set_webhook_secret(
+        &self,
+        app: &AppId,
+        secret: Option<&Secret>,
+    ) -> Result<bool, StoreError> {
+        let sealed = secret.map(|secret| self.vault.seal(&place(app), secret.expose()));
+        let sealed = sealed.transpose()?;
         let sql = "UPDATE apps SET webhook_secret = ?2 WHERE id = ?1";
         self.write_secrets(Some(app), |tx| Ok(tx.execute(sql, params![app, sealed])? == 1))
     }
@@ -73,16 +66,16 @@ impl Store {
     /// When it could not be written.
     pub fn queue_delivered(&self, app: &AppId, names: &[String]) -> Result<Delivered, StoreError> {
         let id = DeployId::from_random(random_id()?);
-        let nothing = self.write(|tx| {
+        self.write(|tx| {
             forget(tx, app)?;
             for name in names {
                 if is_known(tx, app, name)? {
-                    return Ok(Some(Delivered::Before));
+                    return Ok(Delivered::Before);
                 }
             }
-            if !insert_queued(tx, &id, app, Trigger::Webhook)? {
-                return Ok(Some(Delivered::NoApp));
-            }
+            let Some(deploy) = insert_queued(tx, &id, app, Trigger::Webhook, None)? else {
+                return Ok(Delivered::NoApp);
+            };
             for name in names {
                 tx.execute(
                     "INSERT INTO hook_deliveries (app_id, delivery) VALUES (?1, ?2) \
@@ -90,13 +83,8 @@ impl Store {
                     params![app, name],
                 )?;
             }
-            Ok(None)
-        })?;
-        if let Some(nothing) = nothing {
-            return Ok(nothing);
-        }
-        let deploy = self.deploy(&id)?;
-        Ok(deploy.map_or(Delivered::NoApp, |deploy| Delivered::Queued(Box::new(deploy))))
+            Ok(Delivered::Queued(Box::new(deploy)))
+        })
     }
 }
 
@@ -105,9 +93,8 @@ fn place(app: &AppId) -> Place<'_> {
 }
 
 fn is_known(tx: &Transaction<'_>, app: &AppId, name: &str) -> Result<bool, StoreError> {
-    let mut statement =
-        tx.prepare_cached("SELECT 1 FROM hook_deliveries WHERE app_id = ?1 AND delivery = ?2")?;
-    Ok(statement.exists(params![app, name])?)
+    let sql = "SELECT 1 FROM hook_deliveries WHERE app_id = ?1 AND delivery = ?2";
+    exists(tx, sql, params![app, name])
 }
 
 /// Keeps the table small: all but the newest go.

@@ -140,8 +140,8 @@ mod tests {
             let draft = AppDraft { name, git_repo, git_token: change, settings };
             assert!(store.update_app(&app, &draft).unwrap());
         }
-        store.save_webhook_secret(&app, &Secret::new("of hooks".to_owned())).unwrap();
-        store.delete_webhook_secret(&app).unwrap();
+        store.set_webhook_secret(&app, Some(&Secret::new("of hooks".to_owned()))).unwrap();
+        store.set_webhook_secret(&app, None).unwrap();
         assert_eq!(known(&store, &app), ["first", "of git", "of hooks", "second"]);
         let rows = "SELECT count(*) FROM replaced_secrets";
         let count = || store.read().query_row(rows, [], |r| r.get::<_, u32>(0)).unwrap();

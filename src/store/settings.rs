@@ -10,18 +10,19 @@ const GITHUB_TOKEN: Place<'static> =
     Place { table: "settings", column: "value", row: "github_token", context: "" };
 
 impl Store {
-    /// Saves the token that serves apps on `https://github.com` that have none.
+    /// Saves the token that serves apps on `https://github.com` that have none, or removes it.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn save_github_token(&self, token: &Secret) -> Result<(), StoreError> {
-        let sealed = self.vault.seal(&GITHUB_TOKEN, token.expose())?;
+    pub fn set_github_token(&self, token: Option<&Secret>) -> Result<(), StoreError> {
+        let sealed =
+            token.map(|token| self.vault.seal(&GITHUB_TOKEN, token.expose())).transpose()?;
         self.write_secrets(None, |tx| {
-            tx.execute(
-                "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (name) DO UPDATE SET value = excluded.value, saved_at = excluded.saved_at",
-                params![GITHUB_TOKEN.row, sealed, unix_millis()],
-            )?;
+            tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])?;
+            if let Some(sealed) = sealed {
+                let sql = "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3)";
+                tx.execute(sql, params![GITHUB_TOKEN.row, sealed, unix_millis()])?;
+            }
             Ok(())
         })
     }
@@ -33,16 +34,6 @@ impl Store {
     pub fn github_token_saved_at(&self) -> Result<Option<UnixMillis>, StoreError> {
         let sql = "SELECT saved_at FROM settings WHERE name = ?1";
         first(&self.read(), sql, [GITHUB_TOKEN.row], |row| Ok(row.get(0)?))
-    }
-
-    /// Removes the GitHub token; `false` when there was none.
-    ///
-    /// # Errors
-    /// When it could not be written.
-    pub fn delete_github_token(&self) -> Result<bool, StoreError> {
-        self.write_secrets(None, |tx| {
-            Ok(tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])? == 1)
-        })
     }
 
     pub(super) fn github_token(

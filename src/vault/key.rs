@@ -6,7 +6,7 @@ use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXLOWER_
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use zeroize::Zeroizing;
 
 /// The environment variable that holds the key.
@@ -33,14 +33,19 @@ const ID_DOMAIN: &[u8] = b"better-paas key id";
 pub struct Key(Zeroizing<[u8; LENGTH]>);
 
 impl Key {
-    /// Makes a random key.
-    ///
-    /// # Errors
-    /// [`KeyError::NoRandomness`].
-    pub fn generate() -> Result<Self, KeyError> {
+    /// Makes a random key and saves it as [`FILE`], whole or not at all.
+    fn make(data: &DataDir) -> io::Result<Self> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
-        getrandom::fill(&mut *bytes).map_err(|_| KeyError::NoRandomness)?;
-        Ok(Self(bytes))
+        getrandom::fill(&mut *bytes).map_err(|_| {
+            let text = "the system gave no random bytes for a new key; try again in a moment";
+            io::Error::other(text)
+        })?;
+        let key = Self(bytes);
+        let line = Zeroizing::new([key.to_hex().expose().as_bytes(), b"\n"].concat());
+        data.write_secret(FILE, &line).map_err(|why| {
+            io::Error::new(why.kind(), format!("a new key could not be saved: {why}"))
+        })?;
+        Ok(key)
     }
 
     /// Reads a key: 32 bytes as 64 hex digits, or in base64 of either alphabet,
@@ -78,17 +83,6 @@ impl Key {
         Secret::new(HEXLOWER.encode(&*self.0))
     }
 
-    /// Saves the key as [`FILE`], whole or not at all.
-    ///
-    /// # Errors
-    /// [`KeyError::Unwritable`].
-    pub fn save(&self, data: &DataDir) -> Result<(), KeyError> {
-        let mut line = Zeroizing::new(Vec::with_capacity(HEX_LENGTH + 1));
-        line.extend_from_slice(self.to_hex().expose().as_bytes());
-        line.push(b'\n');
-        data.write_secret(FILE, &line).map_err(KeyError::Unwritable)
-    }
-
     pub(super) fn bytes(&self) -> &[u8; LENGTH] {
         &self.0
     }
@@ -105,123 +99,53 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 2 * ID_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Where a key came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// [`VARIABLE`].
-    Environment,
-    /// [`CREDENTIAL`], under `$CREDENTIALS_DIRECTORY`.
-    Credential,
-    /// [`FILE`], at this path.
-    File(PathBuf),
-}
-
-impl fmt::Display for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Environment => write!(f, "the environment variable {VARIABLE}"),
-            Self::Credential => write!(f, "the systemd credential {CREDENTIAL}"),
-            Self::File(path) => write!(f, "the file {}", path.display()),
-        }
-    }
-}
-
 /// Finds the key, in the order of P15: environment, credential, file. The first
 /// of them that is there counts, also when it is bad: a slip must not silently
-/// switch to another key.
+/// switch to another key. Answers it and where it is from, in words.
 ///
 /// `may_create` says that there is no database yet. Only then is a missing key
 /// made and saved: a new key for an old database would open nothing in it.
 ///
 /// # Errors
-/// [`KeyError`], which names the source.
+/// Why there is no key; the sentence names where it was looked for.
 pub fn load(
     secret_key: Option<&Secret>,
     credentials_directory: Option<&Path>,
     data: &DataDir,
     may_create: bool,
-) -> Result<(Key, KeySource), KeyError> {
+) -> io::Result<(Key, String)> {
     let path = data.join(FILE);
+    let path = path.display();
     // A unit may have other credentials and no key among them.
     let credential = credentials_directory.map(|at| read_secret_at(&at.join(CREDENTIAL)));
-    let found = match (secret_key, credential) {
-        (Some(text), _) => (KeySource::Environment, Ok(Some(text.clone()))),
-        (None, Some(text @ (Ok(Some(_)) | Err(_)))) => (KeySource::Credential, text),
-        (None, Some(Ok(None)) | None) => (KeySource::File(path.clone()), data.read_secret(FILE)),
+    let (source, found) = match (secret_key, credential) {
+        (Some(text), _) => (format!("the environment variable {VARIABLE}"), Ok(Some(text.clone()))),
+        (None, Some(text @ (Ok(Some(_)) | Err(_)))) => {
+            (format!("the systemd credential {CREDENTIAL}"), text)
+        }
+        (None, Some(Ok(None)) | None) => (format!("the file {path}"), data.read_secret(FILE)),
     };
-    match found {
-        (source, Ok(Some(text))) => match Key::parse(text.expose()) {
-            Some(key) => return Ok((key, source)),
-            None => return Err(KeyError::Malformed { source }),
-        },
-        (source, Err(why)) => return Err(KeyError::Unreadable { source, why }),
-        (_, Ok(None)) => {}
-    }
-    if !may_create {
-        return Err(KeyError::Lost { path });
-    }
-    let key = Key::generate()?;
-    key.save(data)?;
-    Ok((key, KeySource::File(path)))
-}
-
-/// Why there is no key.
-#[derive(Debug)]
-pub enum KeyError {
-    /// What is there is no key.
-    Malformed {
-        /// Where.
-        source: KeySource,
-    },
-    /// It cannot be read.
-    Unreadable {
-        /// Where.
-        source: KeySource,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// There is a database and no key for it.
-    Lost {
-        /// The file where it was looked for last.
-        path: PathBuf,
-    },
-    /// A new key cannot be saved.
-    Unwritable(io::Error),
-    /// The system gives no random bytes.
-    NoRandomness,
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed { source } => write!(
-                f,
+    let key = match found {
+        Ok(Some(text)) => Key::parse(text.expose()).ok_or_else(|| {
+            let text = format!(
                 "{source} does not hold a key: write 32 bytes as 64 hex digits or in base64. If \
                  this key was in use before, put exactly that one back"
-            ),
-            Self::Unreadable { source, why } => {
-                write!(f, "{source}, which should hold the key, cannot be read: {why}")
-            }
-            Self::Lost { path } => write!(
-                f,
+            );
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        }),
+        Ok(None) if may_create => Key::make(data),
+        Ok(None) => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
                 "the database is there, but the key to its secrets is not: neither {VARIABLE} nor \
-                 the systemd credential {CREDENTIAL} is set, and {} does not exist. Put the key \
-                 back where it was; no other one opens this database",
-                path.display()
+                 the systemd credential {CREDENTIAL} is set, and {path} does not exist. Put the \
+                 key back where it was; no other one opens this database"
             ),
-            Self::Unwritable(why) => write!(f, "a new key could not be saved: {why}"),
-            Self::NoRandomness => {
-                f.write_str("the system gave no random bytes for a new key; try again in a moment")
-            }
+        )),
+        Err(why) => {
+            let text = format!("{source}, which should hold the key, cannot be read: {why}");
+            Err(io::Error::new(why.kind(), text))
         }
-    }
-}
-
-impl std::error::Error for KeyError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unreadable { why, .. } | Self::Unwritable(why) => Some(why),
-            Self::Malformed { .. } | Self::Lost { .. } | Self::NoRandomness => None,
-        }
-    }
+    };
+    Ok((key?, source))
 }

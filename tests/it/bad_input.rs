@@ -277,8 +277,9 @@ fn a_bad_environment_is_refused_whole() {
 fn bodies_and_queries_that_make_no_sense_are_refused() {
     let server = Server::start();
     let mut owner = server.owner();
-    let nested = "[".repeat(1024 * 1024);
     let deep_object = format!("{}1{}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    let deep_domains =
+        format!("{{\"name\":\"a\",\"gitRepo\":\"{GOOD_REPO}\",\"domains\":{deep_object}}}");
     for body in [
         "",
         "x",
@@ -289,11 +290,15 @@ fn bodies_and_queries_that_make_no_sense_are_refused() {
         "{\"name\":}",
         "null",
         "{\"name\":\"a\",\"name\":\"b\",\"gitRepo\":\"http://127.0.0.1:1/o/a.git\"}",
-        nested.as_str(),
-        deep_object.as_str(),
+        &"[".repeat(1024 * 1024),
     ] {
         let answer = owner.request("POST", "/api/apps", Some(body.as_bytes())).expect(400);
         assert_eq!(answer.code(), "invalid_body");
+    }
+    // Nobody goes down into what is no field, nor into a field that is a text or a list of them.
+    for body in [&deep_object, &format!("{{\"name\":{deep_object}}}"), &deep_domains] {
+        let answer = owner.request("POST", "/api/apps", Some(body.as_bytes())).expect(400);
+        assert_eq!(answer.code(), "invalid_field");
     }
     owner.request("POST", "/api/apps", Some(b"{\"name\":\"\xff\"}")).expect(400);
     owner.request("POST", "/api/apps", Some(&vec![b' '; 1024 * 1024 + 1])).expect(413);

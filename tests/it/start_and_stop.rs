@@ -363,6 +363,14 @@ fn an_ordinary_user_can_run_it() {
 }
 
 #[test]
+fn p32_what_its_parent_left_open_is_closed() {
+    let server = Setup::new().shell("exec 5</etc/passwd 7</etc/passwd").start();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().flatten();
+    let files: Vec<_> = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    assert!(!files.iter().any(|file| file.ends_with("passwd")), "{files:?}");
+}
+
+#[test]
 fn a_server_whose_inner_socket_broke_for_want_of_files_ends_for_its_service_manager() {
     for spare in [0, 1] {
         ends(spare);

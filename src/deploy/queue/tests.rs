@@ -1,7 +1,7 @@
 //! Which deploy begins, which one builds, and what ends them.
 
 use super::*;
-use crate::model::AppId;
+use crate::model::{AppId, DeployStatus, Trigger};
 use std::thread;
 
 fn app(name: &str) -> AppId {
@@ -12,8 +12,22 @@ fn deploy(name: &str) -> DeployId {
     DeployId::parse(name).unwrap()
 }
 
-fn request(name: &str, is_rollback: bool) -> Queued {
-    Queued { app: app(name), deploy: deploy(name), is_rollback }
+fn request(name: &str, is_rollback: bool) -> Deploy {
+    Deploy {
+        id: deploy(name),
+        app: app(name),
+        status: DeployStatus::Queued,
+        trigger: Trigger::Manual,
+        commit: None,
+        commit_message: None,
+        commit_author: None,
+        steps: Vec::new(),
+        error: None,
+        release: is_rollback.then(|| deploy("rrrrrrrrrr")),
+        created_at: 0,
+        started_at: None,
+        finished_at: None,
+    }
 }
 
 /// Begins the first of these apps that is free.

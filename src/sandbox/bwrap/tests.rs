@@ -121,6 +121,7 @@ fn p32_of_sockets_there_are_unix_netlink_tcp_udp_and_pings_and_no_other() {
 
 #[test]
 fn the_host_cannot_be_reached_through_open_files() {
+    crate::proc::close_inherited();
     let (host, _dir) = host();
     let sandbox = Sandbox::new(&host, Purpose::Run, 7);
     let script = "for fd in 0 1 2 3 4 5 6 7 8 9; do ls -d /proc/1/fd/$fd/../etc/.. ; done; \

@@ -67,7 +67,9 @@ fn serve(mut stream: TcpStream, root: &Path, rule: Rule, seen: &Mutex<Vec<String
         .env("CONTENT_TYPE", field("content-type:").unwrap_or_default())
         .env("GIT_PROTOCOL", field("git-protocol:").unwrap_or_default())
         .env("HTTP_CONTENT_ENCODING", field("content-encoding:").unwrap_or_default());
-    let output = backend.stdin_bytes(body).output_cap(10 << 20).run().ok()?.stdout;
+    let mut output = Vec::new();
+    let mut take = |piece: &[u8]| output.write_all(piece).is_ok();
+    backend.stdin_bytes(body).pieces(&mut take, &Cancel::new().ok()?).ok()?;
     let text = String::from_utf8_lossy(&output);
     let status = text.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK");
     write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n").ok()?;

@@ -7,7 +7,7 @@ use crate::store::tests::with_an_app;
 #[test]
 fn a_cancelled_deploy_does_not_go_live_and_a_live_one_is_not_cancelled() {
     let (store, app, _dir) = with_an_app();
-    let queued = || store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    let queued = || store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     let status = |id| store.deploy(id).unwrap().unwrap().status;
     let stopped = queued();
     store.set_step(&stopped, DeployStatus::Checking).unwrap();
@@ -25,7 +25,7 @@ fn a_cancelled_deploy_does_not_go_live_and_a_live_one_is_not_cancelled() {
 #[test]
 fn each_step_ends_when_the_next_begins_also_by_a_clock_that_was_set_back() {
     let (store, app, _dir) = with_an_app();
-    let id = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    let id = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     let shown = || store.deploy(&id).unwrap().unwrap();
     assert_eq!(shown().steps, []);
     store.set_step(&id, DeployStatus::Fetching).unwrap();
@@ -46,7 +46,7 @@ fn each_step_ends_when_the_next_begins_also_by_a_clock_that_was_set_back() {
 fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
     let (store, app, _dir) = with_an_app();
     let deploy = |live| {
-        let id = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+        let id = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
         if live {
             assert!(store.go_live(&id, &app, None).unwrap());
         } else {
@@ -68,13 +68,13 @@ fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
 #[test]
 fn a_restart_takes_the_release_that_is_live_when_it_begins_and_nobodys_place() {
     let (store, app, _dir) = with_an_app();
-    let queued = || store.queued().unwrap().into_iter().map(|q| q.deploy).collect::<Vec<_>>();
+    let queued = || store.queued().unwrap().into_iter().map(|deploy| deploy.id).collect::<Vec<_>>();
     let release = |id: &DeployId| store.deploy(id).unwrap().unwrap().release;
     assert!(!store.queue_restart(&app).unwrap(), "nothing is live");
-    let first = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    let first = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     store.set_commit(&first, "c0ffee", "first", "me").unwrap();
     assert!(store.go_live(&first, &app, None).unwrap());
-    let under_way = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    let under_way = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     store.set_step(&under_way, DeployStatus::Building).unwrap();
     assert!(store.queue_restart(&app).unwrap() && store.queue_restart(&app).unwrap());
     let [restart] = &queued()[..] else { panic!("one restart") };
@@ -83,14 +83,14 @@ fn a_restart_takes_the_release_that_is_live_when_it_begins_and_nobodys_place() {
         (shown.trigger, shown.release, shown.commit.as_deref()),
         (Trigger::Restart, Some(first), Some("c0ffee"))
     );
-    assert!(store.queued().unwrap()[0].is_rollback, "it waits for no build");
+    assert!(store.queued().unwrap()[0].release.is_some(), "it waits for no build");
     assert_eq!(store.app(&app).unwrap().unwrap().status, AppStatus::Restarting);
     // What was under way becomes live first.
     assert!(store.go_live(&under_way, &app, None).unwrap());
     store.follow_live(restart).unwrap();
     assert_eq!(release(restart), Some(under_way.clone()));
     assert!(store.go_live(restart, &app, None).unwrap());
-    let waits = store.queue_deploy(&app, Trigger::Manual).unwrap().unwrap().id;
+    let waits = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     assert!(store.queue_restart(&app).unwrap());
     assert_eq!(queued(), [waits], "a deploy that waits does more than a restart");
 }
