@@ -16,6 +16,7 @@ pub mod probe;
 
 use crate::proc::Bare;
 use nix::sys::signal::SigSet;
+use rustix::fs::ftruncate;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -123,6 +124,8 @@ fn begin() -> Result<u8, Box<dyn Error>> {
         serde_json::from_reader(io::BufReader::new(message))
             .map_err(|error| format!("what is to be run did not come whole ({error})"))?
     };
+    // Whoever still holds it finds nothing in it: the outer program does for as long as we run.
+    let _ = ftruncate(io::stdin(), 0);
     inside.set_limits()?;
     fence::fence(inside.port)?;
     let words = [UNBLOCKED].into_iter().chain(inside.command.iter().map(AsRef::as_ref));

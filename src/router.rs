@@ -82,7 +82,7 @@ impl Changed<'_> {
     }
 }
 
-/// The router. Its table follows the apps while it is off, too.
+/// The router. Its table is made to follow the apps when it is turned on.
 pub struct Router {
     routing: Arc<Routing>,
     table: Arc<RouteTable>,
@@ -124,8 +124,8 @@ impl Router {
             health: Arc::clone(&health),
         };
         let router = Self { routing, table, health, certificates, threads: Mutex::default() };
-        router.follow(apps)?;
         if router.routing.on {
+            router.follow(apps)?;
             router.spawn(supervisor)?;
         } else if let Some(left) = caddy::adopt(&router.health.dir) {
             log::info!("ROUTER is off: the router that still ran is ended");
@@ -244,12 +244,16 @@ impl Router {
 
     /// Leads an app's requests somewhere else, without waiting.
     pub fn point(&self, app: &AppId, target: &Target) {
-        log_error(self.table.point(app, target), "a route could not be changed");
+        if self.routing.on {
+            log_error(self.table.point(app, target), "a route could not be changed");
+        }
     }
 
     /// Gives all apps the host names that they have in the database.
     pub fn name(&self, all: &[App]) {
-        log_error(self.name_all(all), "the names of apps could not be changed");
+        if self.routing.on {
+            log_error(self.name_all(all), "the names of apps could not be changed");
+        }
     }
 
     /// What is known of the certificate of a host, if it needs one.
@@ -286,11 +290,9 @@ impl Router {
             self.table.point(&app.id, target)?;
         }
         let apps: Vec<App> = apps.into_iter().map(|(app, _)| app).collect();
-        if let Some(routing) = self.routing() {
-            let conflicts = host_conflicts(routing, &apps);
-            for sentence in routing.shares_cookies().into_iter().chain(conflicts) {
-                log::warn!("{sentence}");
-            }
+        let conflicts = host_conflicts(&self.routing, &apps);
+        for sentence in self.routing.shares_cookies().into_iter().chain(conflicts) {
+            log::warn!("{sentence}");
         }
         self.table.keep_only(|id| apps.iter().any(|app| app.id.as_str() == id))?;
         self.name_all(&apps)

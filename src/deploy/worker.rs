@@ -44,11 +44,9 @@ fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), Dep
 /// Runs a deploy to its end. A panic in it is a bug that ends this deploy alone.
 fn deploy(pipeline: &Pipeline, Deploy { app, id: deploy, .. }: &Deploy, cancel: &Cancel) {
     let Pipeline { tools, queue } = pipeline;
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        pipeline.run(app, deploy, cancel);
-        gc::prune(tools, app, deploy);
-    }));
-    if ran.is_err() {
+    let ran = catch_unwind(AssertUnwindSafe(|| pipeline.run(app, deploy, cancel)));
+    let pruned = catch_unwind(AssertUnwindSafe(|| gc::prune(tools, app, deploy)));
+    if ran.and(pruned).is_err() {
         let sentence = "the server failed inside; its log says where";
         note_failure(&tools.store, queue, deploy, sentence);
     }

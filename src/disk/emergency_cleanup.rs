@@ -85,6 +85,6 @@ mod tests {
         let left = std::fs::read_dir(layout.apps().join(app.as_str())).unwrap();
         let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, ["data", "exits", "releases"]);
+        assert_eq!(left, ["data", "releases"]);
     }
 }

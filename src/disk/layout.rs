@@ -100,6 +100,14 @@ impl Layout {
         self.of(app, &format!("{EXITS}/{port}"))
     }
 
+    /// Makes the directory for [`Layout::exit_file`].
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare_exits(&self, app: &AppId) -> io::Result<()> {
+        self.data.make_dir(&format!("{APPS}/{app}/{EXITS}")).map(drop)
+    }
+
     /// Removes the notes on the ends of all processes but the one with this port.
     pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
         let kept = but.map(|port| port.to_string());
@@ -132,7 +140,7 @@ impl Layout {
         slot: u16,
         deploy: &DeployId,
     ) -> io::Result<()> {
-        for name in ["repo", "cache", "data", "releases", EXITS] {
+        for name in ["repo", "cache", "data", "releases"] {
             self.data.make_dir(&format!("{APPS}/{app}/{name}"))?;
         }
         let (release, temporary) = (self.release(app, deploy), self.temporary(app));

@@ -28,6 +28,8 @@ pub(super) fn work(context: &Context, mut connection: Connection, job: Job) {
         }
         Job::Upgrade(upgrade) => {
             (context.upgrade)(upgrade);
+            // Nobody waits for that while the gate closes.
+            let _ = connection.permit.enter(Phase::Waiting);
             return wire::linger(&stream, context.limits.linger);
         }
     };

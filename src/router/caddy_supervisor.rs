@@ -19,6 +19,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// The file with the configuration with which Caddy was started.
+const CONFIG: &str = "config.json";
+
 /// The usual ports, and what to take when they cannot be had.
 const HTTP: [u16; 2] = [80, 8081];
 const HTTPS: [u16; 2] = [443, 8443];
@@ -30,7 +33,9 @@ const LOADING: Duration = Duration::from_secs(8);
 /// A router that lived this long is started again without a pause.
 const STABLE: Duration = Duration::from_secs(10);
 /// The pause before another start, or try: what was missing may have been installed meanwhile.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(5);
+/// The same after it has served.
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
 /// How often it must not answer in a row to be ended. Each time it had two seconds for it,
 /// and [`IDLE`] lies between two times: a machine out of breath has some 20 s.
 const SILENT: u32 = 3;
@@ -55,7 +60,7 @@ impl CaddySupervisor {
     /// Keeps Caddy running until the server stops.
     pub fn run(&self) {
         while !self.health.stop.is_cancelled() {
-            let begun = Instant::now();
+            let (begun, mut pause) = (Instant::now(), PAUSE);
             match self.bring_up() {
                 Ok(running) => {
                     if !self.watch(running) {
@@ -66,6 +71,7 @@ impl CaddySupervisor {
                     if begun.elapsed() >= STABLE {
                         continue;
                     }
+                    pause = SHORT_PAUSE;
                 }
                 Err(why) => {
                     let state = RouterState::Missing(why.clone());
@@ -74,7 +80,7 @@ impl CaddySupervisor {
                     }
                 }
             }
-            let _ = wait_any(&[self.health.stop.as_fd()], PAUSE);
+            let _ = wait_any(&[self.health.stop.as_fd()], pause);
         }
     }
 
@@ -121,9 +127,8 @@ impl CaddySupervisor {
                 if let Some((_, running, _)) = left {
                     caddy::end(running);
                 }
-                let (ports, lack) = self.place(None)?;
-                let text = self.configuration(ports, &installed).to_string();
-                (self.start(&text)?, installed.text, (ports, lack))
+                let (running, place) = self.launch(&installed)?;
+                (running, installed.text, place)
             }
         };
         let https = ports.https.map_or(String::new(), |port| format!(", https on port {port}"));
@@ -172,15 +177,30 @@ impl CaddySupervisor {
             anew(&why);
             return None;
         }
-        let lack = format!("the router refuses its configuration and uses the last one: {why}");
-        Some((Ports::read(&runs)?, Some(lack)))
+        Some((Ports::read(&runs)?, Some(refused(&why))))
+    }
+
+    /// Starts Caddy with the configuration as it should be. What it refuses does not take apps
+    /// down: then it gets the last one with which it served.
+    fn launch(&self, version: &Version) -> Result<(Running, (Ports, Option<String>)), String> {
+        let place = self.place(None)?;
+        let last = fs::read_to_string(self.health.dir.join(CONFIG)).ok();
+        let text = self.configuration(place.0, version).to_string();
+        let why = match self.start(&text) {
+            Ok(running) => return Ok((running, place)),
+            Err(why) => why,
+        };
+        let last = last.filter(|last| *last != text && !self.health.stop.is_cancelled());
+        let ports = last.as_deref().and_then(|last| Ports::read(&serde_json::from_str(last).ok()?));
+        let (Some(last), Some(ports)) = (last, ports) else { return Err(why) };
+        Ok((self.start(&last)?, (ports, Some(refused(&why)))))
     }
 
     /// Starts Caddy with a configuration and waits until it serves.
     fn start(&self, text: &str) -> Result<Running, String> {
         // Caddy was killed while it wrote them, and would not get others in their place.
         certificates::discard_broken(&self.health.dir, None, Duration::ZERO);
-        let config = self.health.dir.join("config.json");
+        let config = self.health.dir.join(CONFIG);
         // On a disk that is full as well, unless something has changed.
         if fs::read(&config).ok().as_deref() != Some(text.as_bytes()) {
             replace(&config, text.as_bytes())
@@ -286,4 +306,9 @@ impl CaddySupervisor {
         // Caddy wants an empty host on a Unix socket.
         self.health.ask(ADMIN, request, "", body, LOADING)
     }
+}
+
+/// What is lacking when Caddy does not take its configuration.
+fn refused(why: &str) -> String {
+    format!("the router refuses its configuration and uses the last one: {why}")
 }

@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(30);
+/// The same for one whose app is being removed: nobody needs its last answers.
+const SHORT_GRACE: Duration = Duration::from_secs(5);
+/// The same when the server itself stops, which must be over within 10 s.
+const LAST_GRACE: Duration = Duration::from_secs(3);
 
 /// How long a process that was replaced is left alone at least: requests that the router
 /// had sent on their way to it get there.
@@ -90,7 +94,8 @@ impl Draining {
     /// Asks a process to end.
     pub fn end(&mut self, app: AppId, mut instance: Instance, why: Why) {
         instance.terminate();
-        let kill_at = Instant::now() + GRACE;
+        let grace = if why == Why::Discarded { SHORT_GRACE } else { GRACE };
+        let kill_at = Instant::now() + grace;
         self.all.push(Ending { app, instance, why, drain: None, kill_at });
     }
 
@@ -115,9 +120,11 @@ impl Draining {
 
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
-        self.hurry(app);
-        let of_app = self.all.iter_mut().filter(|ending| ending.app == *app);
-        of_app.for_each(|ending| ending.why = Why::Discarded);
+        for ending in self.all.iter_mut().filter(|ending| ending.app == *app) {
+            ending.ask();
+            ending.why = Why::Discarded;
+            ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
+        }
     }
 
     /// Whether a process of this app is ending whose place no other has taken yet.
@@ -158,6 +165,20 @@ impl Draining {
             }
             false
         });
+    }
+
+    /// The server stops: those that shall end get a moment more, or the next one would take them
+    /// for live, or not know them. Those that were replaced stay as they are, in the middle of
+    /// an answer or not; the next server finds them.
+    pub fn finish(&mut self, store: &Store, journal: &Journal) {
+        self.all.retain(|ending| ending.why != Why::Replaced);
+        let until = Instant::now() + LAST_GRACE;
+        self.all.iter_mut().for_each(|ending| ending.kill_at = ending.kill_at.min(until));
+        self.reap(store, journal);
+        while !self.is_empty() && Instant::now() < until + LAST_GRACE {
+            std::thread::sleep(LOOK);
+            self.reap(store, journal);
+        }
     }
 
     /// The ports that clients are connected to, where that matters and it is time to look;

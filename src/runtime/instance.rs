@@ -75,16 +75,11 @@ impl Instance {
 
     /// Finds a running app again, of those in `apps`; `None` when it has ended.
     #[must_use]
-    pub fn adopt(
-        (pid, start_ticks): (u32, u64),
-        app: &AppId,
-        apps: &Path,
-        exit_file: PathBuf,
-    ) -> Option<Self> {
+    pub fn adopt((pid, start_ticks): (u32, u64), app: &AppId, exit_file: PathBuf) -> Option<Self> {
         let outer = Running::adopt(pid, start_ticks)?;
         // Machines start their programs in the same order each time, so after a reboot
         // the same pair can name something else, even a sandbox.
-        if table::entry(pid)?.name != OUTER || app_of(pid, apps).as_ref() != Some(app) {
+        if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
             return None;
         }
         let exit_file = Some(exit_file);
@@ -180,6 +175,17 @@ impl AsFd for Instance {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.outer.as_fd()
     }
+}
+
+/// Whether these are the arguments of a sandbox that has a release of this app inside: wherever
+/// that was, since the data directory may have been moved meanwhile.
+fn works_for(arguments: &[String], app: &AppId) -> bool {
+    let of_app = |path: &str| {
+        let mut above = Path::new(path).ancestors().skip(1);
+        let mut name = || above.next()?.file_name()?.to_str();
+        name() == Some("releases") && name() == Some(app.as_str())
+    };
+    arguments.windows(2).any(|words| words[0] == "--bind" && of_app(&words[1]))
 }
 
 /// The app that a sandbox is of, by its arguments, which have a directory of it below `apps`.

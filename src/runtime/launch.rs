@@ -56,6 +56,8 @@ pub fn launch(
     let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
     let port = ports.fresh(&taken.collect::<Vec<_>>());
     let port = port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?;
+    let exits = layout.prepare_exits(&app.id);
+    exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
     journal.note_app(&app.id, &mark(deploy));
     let mut sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
         .bind(&layout.release(&app.id, release), "/app")

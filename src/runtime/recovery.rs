@@ -21,7 +21,7 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
     let mut known = HashSet::new();
     let mut adopt = |process: (u32, u64), app: &AppId, port| {
         let exit_file = layout.exit_file(app, port);
-        let found = Instance::adopt(process, app, &layout.apps(), exit_file);
+        let found = Instance::adopt(process, app, exit_file);
         known.extend(found.as_ref().map(Instance::pid));
         found
     };

@@ -103,8 +103,11 @@ impl Supervisor {
                 }
                 Message::Look(app) => self.look(&app),
                 Message::Forget(app) => self.forget(&app),
-                // Apps stay as they are, also those that shall end: the next server asks again.
-                Message::Shutdown => return ControlFlow::Break(()),
+                // Apps stay as they are, but for those that shall end.
+                Message::Shutdown => {
+                    self.draining.finish(&self.tools.store, &self.tools.journal);
+                    return ControlFlow::Break(());
+                }
             }
         }
         self.notice_ends();

@@ -172,3 +172,21 @@ fn the_workers_of_gunicorn_finish_their_answers_at_a_stop() {
     assert_eq!(steps(&data), 3 * STEPS);
     assert!(process::of_apps(&site.server.data()).is_empty());
 }
+
+#[test]
+fn a_process_that_was_told_to_end_is_never_taken_for_live_by_the_next_server() {
+    let (mut site, git) = site();
+    let (app, data) = started(&mut site, &git, "stubborn", "STUBBORN=1 node hasty.js");
+    deploy_live(&mut site.owner, &app);
+    let before = process::of_apps(&site.server.data());
+    site.owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    until("it was asked to end", LIMIT, || data.join("ran").exists());
+    site.owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
+    site.server = site.server.restart();
+    site.owner = site.server.owner();
+    until("another process runs", LIMIT, || {
+        let now = process::of_apps(&site.server.data());
+        !now.is_empty() && !now.iter().any(|pid| before.contains(pid))
+    });
+    until("it serves", LIMIT, || show(&mut site.owner, &app)["status"] == "running");
+}

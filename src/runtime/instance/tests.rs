@@ -43,7 +43,7 @@ impl Fixture {
 
     fn adopt(&self, instance: &Instance) -> Option<Instance> {
         let process = (instance.pid(), instance.start_ticks());
-        Instance::adopt(process, &app(), &self.apps(), self.exit_file())
+        Instance::adopt(process, &app(), self.exit_file())
     }
 
     fn start(&self, command: &str) -> Instance {
@@ -173,7 +173,7 @@ fn only_a_sandbox_of_the_same_app_is_adopted() {
     let (pid, ticks) = (instance.pid(), instance.start_ticks());
     let adopt = |pid, ticks, app| {
         let app = AppId::parse(app).unwrap();
-        Instance::adopt((pid, ticks), &app, &place.apps(), place.exit_file()).is_some()
+        Instance::adopt((pid, ticks), &app, place.exit_file()).is_some()
     };
     assert!(adopt(pid, ticks, "aaaaaaaaaa"));
     assert!(!adopt(pid, ticks + 1, "aaaaaaaaaa"), "the pid was used again");
