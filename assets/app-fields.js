@@ -2,7 +2,7 @@
 
 import { copy, part } from "./ui.js";
 
-const TEXTS = ["gitRepo", "name", "branch", "rootDir", "buildCommand", "startCommand", "healthPath"];
+const TEXTS = ["gitRepo", "name", "branch", "rootDir", "buildCommand", "startCommand", "publishDir", "healthPath"];
 // What each number is when nothing was chosen. A limit of 0 is the platform's own, shown as an empty field.
 const NUMBERS = { healthTimeoutSeconds: 60, memoryMb: 0, cpuPercent: 0, maxProcesses: 0 };
 const LISTS = ["domains", "hostSockets"];
@@ -45,6 +45,7 @@ export function appFields() {
       app = shown;
       for (const name of TEXTS) input(name).value = app[name];
       for (const name of LISTS) input(name).value = app[name].join(" ");
+      input("spaFallback").value = app.spaFallback ?? "";
       for (const [name, usual] of Object.entries(NUMBERS)) {
         input(name).value = app[name] === usual && usual === 0 ? "" : app[name];
       }
@@ -53,7 +54,8 @@ export function appFields() {
       part(root, "remove-token").hidden = !app.hasGitToken;
       for (const details of root.querySelectorAll("details")) {
         const inputs = [...details.querySelectorAll("input")];
-        if (inputs.some(({ value, defaultValue }) => value !== defaultValue)) details.open = true;
+        const filled = inputs.some(({ value, defaultValue }) => value !== defaultValue);
+        if (filled || app.spaFallback !== null) details.open = true;
       }
       tellAboutToken();
     },
@@ -67,6 +69,8 @@ export function appFields() {
         const value = words(input(name).value);
         if (value.join(" ") !== (app?.[name] ?? []).join(" ")) changes[name] = value;
       }
+      const fallback = { true: true, false: false }[input("spaFallback").value] ?? null;
+      if (fallback !== (app?.spaFallback ?? null)) changes.spaFallback = fallback;
       for (const [name, usual] of Object.entries(NUMBERS)) {
         const value = Number(input(name).value);
         if (value !== (app?.[name] ?? usual)) changes[name] = value;

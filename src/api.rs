@@ -7,6 +7,7 @@
 mod apps;
 mod assets;
 mod deploys;
+mod detect;
 mod domains;
 mod env;
 mod error;
@@ -157,6 +158,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
         ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
         ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),
+        ("POST", ["detect"]) => (Body, detect::detect, ""),
         ("POST", ["deploy"]) => (Body, deploys::one_line, ""),
         ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),
         ("PUT", ["settings", "github-token"]) => (Body, settings::save_github_token, ""),

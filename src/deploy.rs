@@ -13,10 +13,13 @@ mod deployer;
 mod error;
 mod gc;
 pub mod host_names;
+pub mod look;
 mod outcome;
 mod pipeline;
 mod publish;
 mod queue;
+mod quote;
+mod toolbox;
 mod worker;
 
 pub use deployer::Deployer;

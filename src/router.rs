@@ -14,19 +14,23 @@ mod certificates;
 mod client_headers;
 mod hosts;
 mod ports;
+mod published;
 mod route_table;
+mod site_rules;
 mod static_page;
 
 pub use certificate_watch::{Certificate, Name, address_towards, lead_here, own_addresses};
 pub use hosts::{host_conflicts, url};
 pub use ports::Ports;
+pub use published::{OURS, RULES, SINGLE_PAGE};
 pub use route_table::Target;
+pub use site_rules::SiteRules;
 
 use crate::data_dir::{DataDir, replace};
-use crate::model::{AppId, AppName, Routing};
+use crate::model::{AppId, AppName, DeployId, Routing};
 use crate::proc::Cancel;
 use crate::store::App;
-use crate::sync::lock;
+use crate::sync::{EventFd, lock};
 use caddy_health::{ASK_AGAIN, CaddyHealth};
 use caddy_supervisor::CaddySupervisor;
 use certificate_watch::{CertificateWatch, Names};
@@ -110,7 +114,12 @@ impl Router {
         let (routing, table) = (Arc::new(routing), Arc::new(RouteTable::open(data)?));
         let secret = secret(&dir)?;
         let state = if routing.on { RouterState::Starting } else { RouterState::Off };
-        let health = Arc::new(CaddyHealth { dir, state: Mutex::new(state), stop: Cancel::new()? });
+        let health = Arc::new(CaddyHealth {
+            dir,
+            state: Mutex::new(state),
+            rules: EventFd::new()?,
+            stop: Cancel::new()?,
+        });
         let certificates = Arc::new(CertificateWatch {
             routing: Arc::clone(&routing),
             table: Arc::clone(&table),
@@ -240,6 +249,24 @@ impl Router {
                 }
             }
         }
+    }
+
+    /// Has the router go by the rules of a site that was just published, and waits until it does.
+    ///
+    /// # Errors
+    /// The sentence that says that it does not.
+    pub fn follow_rules(&self, app: &AppId, deploy: &DeployId) -> Result<(), String> {
+        let (until, site) = (Instant::now() + CONFIRMING, format!(r"\\.{app}\\.{deploy}$"));
+        self.health.rules.signal();
+        while !self.health.configuration().is_ok_and(|(_, text)| text.contains(&site)) {
+            if Instant::now() > until || self.health.stop.is_cancelled() {
+                return Err(
+                    "the router does not go by the site's _redirects and _headers".to_owned()
+                );
+            }
+            sleep(ASK_AGAIN);
+        }
+        Ok(())
     }
 
     /// Leads an app's requests somewhere else, without waiting.

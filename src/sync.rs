@@ -63,10 +63,11 @@ impl EventFd {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Clears it. Then look at what it was for: a signal from here on counts for the next time.
-    pub fn clear(&self) {
+    /// Clears it; whether it was signalled. Then look at what it was for: a signal from here
+    /// on counts for the next time.
+    pub fn clear(&self) -> bool {
         // Fails only when there was no signal.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        rustix::io::read(&self.0, &mut [0; 8]).is_ok()
     }
 }
 

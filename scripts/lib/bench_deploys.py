@@ -83,7 +83,7 @@ class GitHost(http.server.BaseHTTPRequestHandler):
 
 
 class Bench:
-    def __init__(self, directory, program):
+    def __init__(self, directory, program, more=()):
         self.directory = directory
         self.work, self.bare = directory / "work", directory / "hosted" / "app.git"
         self.commits = 0
@@ -96,7 +96,7 @@ class Bench:
         threading.Thread(target=host.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{host.server_address[1]}/app.git"
         env = {"PATH": os.environ["PATH"], "HOME": str(directory), "LISTEN_ADDR": "127.0.0.1:0",
-               "ROUTER": "off"}
+               "ROUTER": "off"} | dict(more)
         env |= {"DATA_DIR": str(directory / "data"), "ADMIN_TOKEN": TOKEN}
         self.log = open(directory / "log", "wb")
         self.server = subprocess.Popen(
@@ -159,9 +159,7 @@ class Bench:
         """The same steps without the platform; the seconds until the app answers."""
         cache, release = self.directory / "cache.git", self.directory / f"release-{number}"
         release.mkdir()
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
+        port = free_port()
         begin = time.perf_counter()
         if not cache.exists():
             git("init", "-q", "--bare", str(cache))
@@ -219,6 +217,12 @@ class Bench:
             except OSError:
                 pass
         return left
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def answers(port):

@@ -1,6 +1,7 @@
 //! Runs the build command, with every line of it in the deploy's log.
 
 use super::error::DeployFailure;
+use super::quote::Quote;
 use crate::disk::space::watched;
 use crate::journal::Writer;
 use crate::proc::{Cancel, Exit};
@@ -12,9 +13,6 @@ pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
-
-/// Characters of the last line that go into the error.
-const QUOTED: usize = 300;
 
 /// A build command that is to be run.
 pub struct Build<'a> {
@@ -36,27 +34,26 @@ impl Build<'_> {
     /// Runs the command to its end, or until there is no room, for as long as it may take.
     ///
     /// # Errors
-    /// [`DeployFailure`], with the command's last line, since it mostly says why.
+    /// [`DeployFailure`], with the lines of the command that say why.
     pub fn run(&self) -> Result<(), DeployFailure> {
         let Self { sandbox, command, log, cancel, no_room, at_most } = *self;
-        let (mut last, mut left) = (None, OUTPUT_CAP);
+        let (mut said, mut left) = (Quote::default(), OUTPUT_CAP);
         let exec = sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).joined();
         let mut take = |piece: &[u8]| {
             let taken = piece.len().min(left);
             left -= taken;
-            last = log.output(&piece[..taken]).or(last.take());
+            log.output(&piece[..taken], &mut |line| said.push(line));
             taken == piece.len()
         };
         let failed = |e: &dyn ToString| DeployFailure::Failed(e.to_string());
         let watched = watched(cancel, no_room, |stop| exec.pieces(&mut take, stop));
-        last = log.output(&[]).or(last);
+        log.output(&[], &mut |line| said.push(line));
         let (output, full) = watched.map_err(|e| failed(&e))?;
         let exit = output.map_err(|e| failed(&e))?.exit;
         if let (Exit::Cancelled, Some(why)) = (exit, full) {
             return Err(DeployFailure::Failed(format!("the build was ended: {why}")));
         }
-        let quoted = |line: String| line.chars().take(QUOTED).collect::<String>();
-        let quote = last.map_or(String::new(), |line| format!("; its last line: {}", quoted(line)));
+        let quote = said.sentence();
         let sentence = match exit {
             Exit::Code(0) => return Ok(()),
             Exit::Cancelled => return Err(DeployFailure::Cancelled),
@@ -139,7 +136,7 @@ mod tests {
             "the build command ended with exit code 2; its last line: no such package"
         );
         assert!(failed("kill -9 $$").contains("more memory"));
-        assert!(failed("no-such-tool --build").contains("exit code 127; its last line: "));
+        assert!(failed("no-such-tool --build").contains("exit code 127; it says: "));
         assert!(failed("yes").contains("more than 10 MiB"));
         assert!(failed("truncate -s 9G /tmp/x").contains("one file"));
         assert_eq!(failed(FILLS), "the build was ended: no room");

@@ -4,6 +4,7 @@
 //! for good what was put aside, and at the start looks for what the database does not know.
 
 use super::queue::Queue;
+use super::toolbox;
 use crate::disk::layout::CACHE_CAP;
 use crate::model::{AppId, DeployId};
 use crate::runtime::tools::Tools;
@@ -28,6 +29,7 @@ pub fn run(tools: &Tools, queue: &Queue) {
         log::warn!("what the database does not know could not be removed: {error}");
     }
     loop {
+        toolbox::tidy(&tools.layout);
         tools.layout.empty_trash(&|| !queue.is_closed());
         if !queue.wait_for_garbage(CLEAN_UP) {
             return;

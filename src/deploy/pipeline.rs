@@ -2,18 +2,20 @@
 //!
 //! Nothing that comes from a repository runs outside a sandbox.
 
+mod site;
+
 use super::build::{self, Build};
 use super::error::DeployFailure;
 use super::gc;
 use super::host_names::visit;
 use super::outcome::{note_failure, tell_the_server, why_cancelled};
-use super::publish::publish;
 use super::queue::Queue;
-use crate::disk::layout::StartSpec;
+use super::toolbox;
+use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::disk::space::watched;
 use crate::disk::tree::Tree;
 use crate::journal::{Redactor, Writer};
-use crate::model::{AppId, DeployId, DeployStatus, EnvName, Secret, Trigger};
+use crate::model::{AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
 use crate::router::Target;
 use crate::runtime::environment::surroundings;
@@ -21,9 +23,10 @@ use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_li
 use crate::runtime::health_check::{HealthCheck, Verdict};
 use crate::runtime::launch::{Launched, launch};
 use crate::runtime::tools::{Message, Tools};
-use crate::sandbox::bwrap::Purpose;
+use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
-use crate::source::detect;
+use crate::source::detect::tools::Tool;
+use crate::source::detect::{Given, Machine, Plan, Serve, detect};
 use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::{Commit, Fetch};
 use crate::source::limits::FetchLimits;
@@ -218,74 +221,81 @@ impl Attempt<'_> {
         let root = app.settings.root_dir.as_str();
         let tree = Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
-        let (build, start) = (&app.settings.build_command, &app.settings.start_command);
-        let plan = detect::detect(&tree, build, start, &detect::is_installed)?;
-        self.say(&plan.found);
-        if let Some(command) = &plan.build {
-            self.run_build(host, command, &release)?;
+        let top = if root.is_empty() { None } else { Tree::open(&release, "").ok() };
+        let plan = detect(&tree, top.as_ref(), &Given::by(&app.settings), &Machine::here())?;
+        plan.notes.iter().for_each(|note| self.say(note));
+        let mut spec = StartSpec {
+            root: root.to_owned(),
+            start: None,
+            tools: plan.tools.iter().map(Tool::path).collect(),
+            about: self.about(),
+        };
+        if plan.build.is_some() || !plan.tools.is_empty() {
+            self.run_build(host, &plan, &spec, &release)?;
         }
-        if plan.start.is_none() {
-            self.publish(host, &release)?;
+        let open = host.users.open_up(&release);
+        open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
+        // Looked for again: a build may have changed all of it.
+        let tree = Tree::open(&release, root).map_err(|e| e.to_string())?;
+        match plan.after_build(&tree)? {
+            Serve::Process(command) => spec.start = Some(command),
+            Serve::Files { dir, spa } => self.publish(&release, &dir, spa)?,
         }
-        let spec = StartSpec { root: root.to_owned(), start: plan.start };
         let kept = layout.keep_start_spec(&app.id, self.id, &spec);
         kept.map_err(|e| format!("the release could not be completed: {e}"))?;
         Ok(spec)
     }
 
-    fn run_build(&self, host: &Host, command: &str, release: &Path) -> Result<(), DeployFailure> {
+    /// What builds and the app are told about it.
+    fn about(&self) -> Vec<(String, String)> {
+        let Tools { store, router, .. } = self.tools;
+        let commit = store.deploy(self.id).ok().flatten().and_then(|deploy| deploy.commit);
+        let settings = &self.app.settings;
+        let domain = settings.domains.first().map(Domain::as_str);
+        let url = router.url(self.app.name.as_str(), domain);
+        let branch = settings.branch.as_str();
+        let all = [
+            ("APP_NAME", Some(self.app.name.to_string())),
+            ("APP_URL", url),
+            ("GIT_COMMIT", commit),
+            ("GIT_BRANCH", Some(branch.to_owned()).filter(|branch| !branch.is_empty())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    fn run_build(
+        &self,
+        host: &Host,
+        plan: &Plan,
+        spec: &StartSpec,
+        release: &Path,
+    ) -> Result<(), DeployFailure> {
         let (app, layout) = (&self.app, &self.tools.layout);
         let wait = || self.say("Waiting until another app's build has ended");
         let turn = self.queue.build_turn(self.id, self.cancel, wait);
         let _turn = turn.ok_or(DeployFailure::Cancelled)?;
         self.has_room()?;
-        self.say(&format!("Building: {command}"));
-        let root = app.settings.root_dir.as_str();
-        let sandbox = surroundings(host, Purpose::Build, app.slot, root, self.env.clone())
+        let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
+        let no_room = || layout.no_room();
+        let run = |sandbox: &Sandbox<'_>, command: &str| {
+            Build { sandbox, command, log, cancel, no_room: &no_room, at_most }.run()
+        };
+        toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
+        let Some(command) = &plan.build else { return Ok(()) };
+        self.say(&format!("Building: {}", command.split("<<").next().unwrap_or_default()));
+        let mut sandbox = surroundings(host, Purpose::Build, app.slot, spec, self.env.clone())
             // One call can take it all, before anybody looks.
             .file_size(layout.space().map_err(|e| e.to_string())?.room())
             .bind(release, "/app")
             .bind(&layout.cache(&app.id), "/cache")
             .bind(&layout.temporary(&app.id), "/var/tmp");
-        let no_room = || layout.no_room();
-        let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
-        let build = Build { sandbox: &sandbox, command, log, cancel, no_room: &no_room, at_most };
-        let built = build.run();
+        sandbox.shown = Some((layout.tools(), TOOLS_INSIDE));
+        let built = run(&sandbox, command);
         if built.is_err() && no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
             layout.discard(&layout.cache(&app.id)).map_err(|e| e.to_string())?;
         }
         built
-    }
-
-    /// Copies a static site's files to where the router serves them from.
-    fn publish(&self, host: &Host, release: &Path) -> Result<(), DeployFailure> {
-        let (app, layout) = (&self.app, &self.tools.layout);
-        self.needs_a_router()?;
-        self.has_room()?;
-        let site = layout.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
-        let open = host.users.open_up(release);
-        open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
-        // Looked for again: a build may have changed all of it.
-        let tree =
-            Tree::open(release, app.settings.root_dir.as_str()).map_err(|e| e.to_string())?;
-        let room = layout.space().map_err(|e| e.to_string())?.room();
-        let go_on = || !self.cancel.is_cancelled() && layout.no_room().is_none();
-        let published = publish(&tree, &site, room, &go_on);
-        if self.cancel.is_cancelled() {
-            return Err(DeployFailure::Cancelled);
-        }
-        let no_room = |failure| layout.no_room().map_or(failure, DeployFailure::Failed);
-        let published = published.map_err(no_room)?;
-        if !site.join("index.html").is_file() {
-            return Err("the build left no index.html".into());
-        }
-        let files = if published.files == 1 { "file" } else { "files" };
-        self.say(&format!("Published {} {files}", published.files));
-        if let Some(warning) = published.warning() {
-            self.say(&warning);
-        }
-        Ok(())
     }
 
     fn launch(&self, start: &str) -> Result<Launched, DeployFailure> {
@@ -342,24 +352,6 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Whether a site can be served: a rollback publishes nothing.
-    fn site_is_there(&self) -> Result<(), DeployFailure> {
-        self.needs_a_router()?;
-        if !self.tools.layout.site(&self.app.id, self.release()).is_dir() {
-            return Err("the site's files are gone; deploy again".into());
-        }
-        Ok(())
-    }
-
-    /// Published files become what is live.
-    fn go_live_as_files(&self) -> Result<(), DeployFailure> {
-        let (app, release) = (self.app.id.clone(), self.release().clone());
-        self.switch(&Target::Files(app.clone(), release), None)?;
-        self.say("Live: the router serves the files");
-        self.tools.mailbox.send(Message::TakeOver(app, None));
-        Ok(())
-    }
-
     /// The switch: the router confirms, then one transaction in the database makes it
     /// final; after that the supervisor sends the process before it home.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
@@ -383,16 +375,6 @@ impl Attempt<'_> {
         };
         routed.take_back();
         Err(failure)
-    }
-
-    /// Whether anything could serve a static site.
-    fn needs_a_router(&self) -> Result<(), DeployFailure> {
-        self.tools.router.absent().map_or(Ok(()), |why| {
-            Err(DeployFailure::Failed(format!(
-                "the router serves static sites, and there is none ({why}); or give a start \
-                 command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
-            )))
-        })
     }
 
     fn has_room(&self) -> Result<(), DeployFailure> {

@@ -6,9 +6,10 @@
 
 use super::error::DeployFailure;
 use crate::disk::tree::{ENTER, Tree, entries, inside};
+use crate::router::{OURS, RULES, SINGLE_PAGE, SiteRules};
 use rustix::fs::{AtFlags, FileType, Mode, openat2, statat};
 use std::ffi::{CStr, OsStr};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -116,6 +117,41 @@ pub fn publish(
     let top = File::open(to).map_err(failed)?;
     rustix::fs::syncfs(&top).map_err(|e| failed(e.into()))?;
     Ok(published)
+}
+
+/// Turns what a published site says about its paths into what the router goes by; the answer
+/// is for the log. `single_page` is whether the page at the top shows other paths, too, as far
+/// as others than the site itself say; a page of its own for what is not there says no.
+///
+/// # Errors
+/// The sentence for a rule that is refused, or a file that cannot be written.
+pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, String> {
+    let read = |name: &str| fs::read_to_string(site.join(name)).unwrap_or_default();
+    let (rules, mut notes) = SiteRules::read(&read("_redirects"), &read("_headers"))?;
+    let single_page = rules.single_page || single_page && !site.join("404.html").exists();
+    let write = || {
+        DirBuilder::new().mode(0o700).create(site.join(OURS))?;
+        if single_page {
+            File::create(site.join(OURS).join(SINGLE_PAGE))?;
+        }
+        if !rules.is_empty() {
+            fs::write(site.join(OURS).join(RULES), serde_json::to_vec(&rules)?)?;
+        }
+        for name in ["_redirects", "_headers"] {
+            let gone = fs::remove_file(site.join(name));
+            gone.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+        }
+        Ok(())
+    };
+    write().map_err(|e: io::Error| format!("the site's rules could not be written: {e}"))?;
+    if single_page {
+        notes.push("Other paths show the page at the top (single-page app).".to_owned());
+    }
+    if !rules.is_empty() {
+        let count = rules.before.len() + rules.after.len();
+        notes.push(format!("{count} rules of _redirects and _headers hold."));
+    }
+    Ok(notes)
 }
 
 impl Published {

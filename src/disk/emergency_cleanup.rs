@@ -66,7 +66,7 @@ mod tests {
             layout.prepare(host.users, &app, 3, deploy).unwrap();
         }
         host_probe::as_app(&host, 3, &layout.temporary(&app), "echo x >file");
-        let spec = StartSpec { root: String::new(), start: Some("true".to_owned()) };
+        let spec = StartSpec { start: Some("true".to_owned()), ..StartSpec::default() };
         layout.keep_start_spec(&app, &done, &spec).unwrap();
         // The disk was full when it was written.
         std::fs::write(layout.release(&app, &cut).with_extension("json"), "").unwrap();

@@ -7,8 +7,9 @@ use super::subuid;
 use crate::data_dir::{DataDir, is_abandoned, replace};
 use crate::model::{AppId, DeployId};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Where everything of every app is, inside the data directory.
@@ -20,18 +21,33 @@ const SITES: &str = "sites";
 /// Where the ends of an app's processes are noted, inside the app's directory.
 const EXITS: &str = "exits";
 
+/// Where tools are that apps share, inside a sandbox.
+pub const TOOLS_INSIDE: &str = "/tools";
+
+/// And in the data directory.
+const TOOLS: &str = "tools";
+
+/// Where a repository is looked at that is no app yet.
+const LOOK: &str = "apps/look";
+
 /// How much a build may find again of the one before, in bytes. A cache that has
 /// grown beyond this is given up: what fills it is mostly versions of long ago.
 pub const CACHE_CAP: u64 = 4 << 30;
 
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartSpec {
     /// The directory of the repository that holds the app.
     pub root: String,
     /// The start command; `None` for a static site, whose files are published.
     pub start: Option<String>,
+    /// Directories with the tools that it needs, the first one first.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// What it is told about itself.
+    #[serde(default)]
+    pub about: Vec<(String, String)>,
 }
 
 /// The paths in one data directory.
@@ -51,6 +67,54 @@ impl Layout {
     #[must_use]
     pub fn apps(&self) -> PathBuf {
         self.data.join(APPS)
+    }
+
+    /// Tools that apps share, which the machine lacks: `/tools` inside.
+    #[must_use]
+    pub fn tools(&self) -> PathBuf {
+        self.data.join(TOOLS)
+    }
+
+    /// Makes the directories for tools, and gives them to the user who has no app.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn prepare_tools(&self, users: AppUsers) -> io::Result<[PathBuf; 3]> {
+        let tools = self.data.make_dir(TOOLS)?;
+        // All apps may look: from outside nobody gets past the directory above. Once it is given
+        // away, only root can change this, and nobody needs to.
+        let _ = fs::set_permissions(&tools, Permissions::from_mode(0o755));
+        self.data.make_dir(&format!("{TOOLS}-used"))?;
+        let [cache, temporary] = ["cache", "tmp"].map(|name| format!("{TOOLS}-{name}"));
+        let made = [tools, self.data.make_dir(&cache)?, self.data.make_dir(&temporary)?];
+        users.give(0, &[&made[0], &made[1], &made[2]])?;
+        Ok(made)
+    }
+
+    /// The file whose time is that of the last use of a tool.
+    #[must_use]
+    pub fn tool_use(&self, name: &str) -> PathBuf {
+        self.data.join(&format!("{TOOLS}-used")).join(name)
+    }
+
+    /// Makes an empty cache and an empty release for a repository that is no app yet.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn look(&self, users: AppUsers) -> io::Result<(PathBuf, PathBuf)> {
+        self.forget_look();
+        let (cache, release) = (format!("{LOOK}/repo"), format!("{LOOK}/release"));
+        self.data.make_dir(LOOK)?;
+        let (cache, release) = (self.data.make_dir(&cache)?, self.data.make_dir(&release)?);
+        users.give(0, &[&cache, &release])?;
+        Ok((cache, release))
+    }
+
+    /// Removes them.
+    pub fn forget_look(&self) {
+        if let Err(error) = self.discard(&self.data.join(LOOK)) {
+            log::warn!("what was looked at could not be removed: {error}");
+        }
     }
 
     /// Something of an app's.
@@ -272,7 +336,7 @@ impl Layout {
     /// Removes for good what was put aside. What cannot be removed now stays for
     /// the next time; a process that still runs in it may be putting files there.
     pub fn empty_trash(&self, go_on: &dyn Fn() -> bool) {
-        let mut places = vec![self.apps(), self.data.join(SITES)];
+        let mut places = vec![self.apps(), self.data.join(SITES), self.tools()];
         for app in self.all_apps() {
             places.extend([self.of(&app, ""), self.of(&app, "releases"), self.sites(&app)]);
         }

@@ -1,7 +1,7 @@
 //! Directories that an app has filled: read without ever following one of their links, in
 //! memory that does not grow with them.
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, open, openat2, statat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, open, openat2};
 use rustix::path::Arg;
 use std::ffi::CString;
 use std::fs::File;
@@ -43,18 +43,34 @@ impl Tree {
     #[must_use]
     pub fn read(&self, path: impl AsRef<[u8]>, cap: u64) -> Option<String> {
         let file = self.file(path.as_ref())?;
-        if file.metadata().ok()?.len() > cap {
-            return None;
-        }
-        let mut bytes = Vec::new();
-        file.take(cap).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        if file.metadata().ok()?.len() > cap { None } else { text(file, cap) }
+    }
+
+    /// The first bytes of a regular file, lossy, if it is there.
+    #[must_use]
+    pub fn read_start(&self, path: &str, bytes: u64) -> Option<String> {
+        text(self.file(path.as_bytes())?, bytes)
+    }
+
+    /// Names in a directory, at most so many; none where there is no directory.
+    #[must_use]
+    pub fn names(&self, dir: &str, most: usize) -> Vec<String> {
+        let place = Path::new(".").join(dir);
+        let Ok(dir) = openat2(&self.top, &place, ENTER, Mode::empty(), inside()) else {
+            return Vec::new();
+        };
+        let all = entries(&dir).into_iter().flatten().flatten();
+        let mut names: Vec<_> = all.filter_map(|name| name.into_string().ok()).take(most).collect();
+        names.sort();
+        names
     }
 
     /// Bytes of a regular file, if it is there.
     #[must_use]
-    pub fn size(&self, name: &str) -> Option<u64> {
-        let stat = statat(&self.top, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    pub fn size(&self, path: &str) -> Option<u64> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?;
+        let stat = rustix::fs::fstat(file).ok()?;
         let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         u64::try_from(stat.st_size).ok().filter(|_| regular)
     }
@@ -64,6 +80,12 @@ impl Tree {
     pub fn has_file(&self, name: &str) -> bool {
         self.size(name).is_some()
     }
+}
+
+fn text(file: File, cap: u64) -> Option<String> {
+    let mut bytes = Vec::new();
+    file.take(cap).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// No way out and no links: neither by `..` nor by a link planted in a repository.

@@ -135,11 +135,17 @@ fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does(
     let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), secret("0123456789abcdef")).unwrap();
     let x = "x".repeat(MAX_LINE - 8);
-    assert_eq!(writer.output(format!("{x}01234567").as_bytes()), None);
-    assert_eq!(writer.output(b"89abcdef and more\n\n \nun").unwrap(), "[redacted] and more");
-    assert_eq!(writer.output(b"finished\x1b]title").as_deref(), None);
-    assert_eq!(writer.output(b"").as_deref(), Some("unfinished"));
-    assert_eq!(writer.output(b"").as_deref(), None);
+    let told = |piece: &[u8]| {
+        let mut lines = Vec::new();
+        writer.output(piece, &mut |line| lines.push(line.to_owned()));
+        lines
+    };
+    assert!(told(format!("{x}01234567").as_bytes()).is_empty());
+    let lines = told(b"89abcdef and more\n\n \nun");
+    assert_eq!(lines[1..], ["[redacted] and more", "", " "]);
+    assert!(told(b"finished\x1b]title").is_empty());
+    assert_eq!(told(b""), ["unfinished"]);
+    assert!(told(b"").is_empty());
     writer.note("next");
     let long = "y".repeat(MAX_LINE);
     writer.line(&long);

@@ -44,42 +44,44 @@ impl Writer {
 
     /// Appends what a program has written, as lines: cleaned of control characters, redacted,
     /// cut after [`MAX_LINE`](super::MAX_LINE) bytes. An empty piece is the end of its output.
-    /// Past [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so. Answers the last line
-    /// that this has completed and that is not blank.
-    pub fn output(&self, piece: &[u8]) -> Option<String> {
+    /// Past [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so. Each line that this
+    /// has completed is told.
+    pub fn output(&self, piece: &[u8], each: &mut dyn FnMut(&str)) {
         let mut output = lock(&self.output);
         output.lines.push(piece);
-        output.write(if piece.is_empty() { Lines::last } else { Lines::next })
+        output.write(if piece.is_empty() { Lines::last } else { Lines::next }, each);
     }
 
     #[cfg(test)]
     pub(crate) fn line(&self, text: &str) {
-        self.output(format!("{text}\n").as_bytes());
+        self.output(format!("{text}\n").as_bytes(), &mut |_| {});
     }
 
     /// Appends a line of the platform's own, with the time, as [`Writer::output`] does.
     pub fn note(&self, text: &str) {
-        self.output(format!("{} {text}\n", Utc::now()).as_bytes());
+        self.output(format!("{} {text}\n", Utc::now()).as_bytes(), &mut |_| {});
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        lock(&self.output).write(Lines::last);
+        lock(&self.output).write(Lines::last, &mut |_| {});
         // Those who follow it are woken when the file is closed, which comes after this.
         lock(&self.running).remove(&self.deploy);
     }
 }
 
 impl Output {
-    /// Writes the lines that there are, each with one write; answers the last that is not blank.
-    fn write(&mut self, next: fn(&mut Lines, &Redactor) -> Option<String>) -> Option<String> {
-        let mut last = None;
+    /// Writes the lines that there are, each with one write.
+    fn write(
+        &mut self,
+        next: fn(&mut Lines, &Redactor) -> Option<String>,
+        each: &mut dyn FnMut(&str),
+    ) {
         while let Some(line) = next(&mut self.lines, &self.redactor) {
             self.append(&line);
-            last = Some(line).filter(|line| !line.trim().is_empty()).or(last);
+            each(&line);
         }
-        last
     }
 
     fn append(&mut self, mut line: &str) {

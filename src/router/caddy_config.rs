@@ -8,7 +8,9 @@
 use super::caddy::Version;
 use super::client_headers;
 use super::ports::Ports;
+use super::published;
 use super::route_table;
+use super::site_rules::SiteRules;
 use super::static_page::page;
 use crate::model::Routing;
 use serde_json::{Value, json};
@@ -217,11 +219,17 @@ impl CaddyConfig<'_> {
                 "terminal": true,
             })
         };
-        vec![
+        let sites = self.dir.with_file_name("sites");
+        let mut targets = vec![
             named(r"\.p\.([0-9]+)$", vec![self.proxy("127.0.0.1:{http.regexp.to.1}")]),
             named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![self.files()]),
             named(r"\.d$", vec![page(503, "This app is not running.")]),
-        ]
+        ];
+        for (site, rules) in published::with_rules(&sites) {
+            let files = published::files(&sites.join(site.replace('.', "/")), &rules);
+            targets.insert(0, named(&format!(r"\.s\.{}$", site.replace('.', r"\.")), vec![files]));
+        }
+        targets
     }
 
     /// The dashboard, if it has a host. Cookies mean nothing to it. What another host below the
@@ -259,24 +267,10 @@ impl CaddyConfig<'_> {
     /// Published files: no links and no hidden files are among them.
     fn files(&self) -> Value {
         let sites = self.dir.with_file_name("sites");
-        let root = sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
-        let served = |how: &str, value: Value| {
-            json!({
-                "handler": "file_server", "root": root, "index_names": ["index.html"], how: value,
-            })
-        };
-        let own_page = json!({"root": root, "try_files": ["/404.html"]});
-        json!({"handler": "subroute", "routes": [
-            {"handle": [
-                {"handler": "encode", "encodings": {"gzip": {}}}, served("pass_thru", json!(true)),
-            ]},
-            {"match": [{"file": own_page}],
-             "handle": [
-                {"handler": "rewrite", "uri": "/404.html"}, served("status_code", json!(404)),
-             ],
-             "terminal": true},
-            {"handle": [page(404, "There is nothing at this path.")]},
-        ]})
+        published::files(
+            &sites.join("{http.regexp.to.1}/{http.regexp.to.2}"),
+            &SiteRules::default(),
+        )
     }
 }
 

@@ -1,9 +1,10 @@
 //! What Caddy is asked over its Unix sockets: whether it serves, and what it does with a host.
 
 use super::RouterState;
-use super::caddy_config::CHECK;
+use super::caddy_config::{ADMIN, CHECK};
 use crate::http_client::{self, Patience};
 use crate::proc::Cancel;
+use crate::sync::EventFd;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct CaddyHealth {
     pub dir: PathBuf,
     /// What the router is doing.
     pub state: Mutex<RouterState>,
+    /// Signalled when a site has other rules.
+    pub rules: EventFd,
     /// Ends whatever waits.
     pub stop: Cancel,
 }
@@ -49,6 +52,12 @@ impl CaddyHealth {
         );
         let (status, body) = http_client::ask(&self.dir.join(socket), &request, MOST, patience)?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
+    /// The configuration that it goes by.
+    pub fn configuration(&self) -> io::Result<(u16, String)> {
+        // Caddy wants an empty host on a Unix socket.
+        self.ask(ADMIN, "GET /config/", "", "", ANSWER)
     }
 
     /// Whether it takes requests as it should.

@@ -100,10 +100,11 @@ impl CaddySupervisor {
                     return true;
                 }
             }
-            if wait_any(&[running.as_fd(), self.health.stop.as_fd()], IDLE).is_err() {
+            let (rules, stop) = (self.health.rules.as_fd(), self.health.stop.as_fd());
+            if wait_any(&[running.as_fd(), stop, rules], IDLE).is_err() {
                 std::thread::sleep(ASK_AGAIN);
             }
-            if self.health.stop.is_cancelled() || free >= FREE {
+            if self.health.rules.clear() || self.health.stop.is_cancelled() || free >= FREE {
                 return false;
             }
             caddy::bound_output(&self.health.dir);

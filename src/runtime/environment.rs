@@ -1,5 +1,6 @@
 //! The surroundings that builds and apps find: where they are, where their tools are.
 
+use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::model::{EnvName, Secret};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
@@ -11,20 +12,27 @@ pub fn surroundings<'a>(
     host: &'a Host,
     purpose: Purpose,
     slot: u16,
-    root: &str,
+    spec: &StartSpec,
     env: Vec<(EnvName, Secret, bool)>,
 ) -> Sandbox<'a> {
+    let root = &spec.root;
     let dir = if root.is_empty() { "/app".to_owned() } else { format!("/app/{root}") };
-    let mut own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin");
+    let mut own = format!("{dir}/.venv/bin:{dir}/node_modules/.bin:{dir}/.better-paas/bin");
     if !root.is_empty() {
         // Where workspaces put what their members share.
         own.push_str(":/app/node_modules/.bin");
     }
+    for tool in spec.tools.iter().rev() {
+        own = format!("{own}:{tool}");
+    }
     let mut sandbox = Sandbox::new(host, purpose, slot)
         .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
         .env("LANG", "C.UTF-8")
-        // In the release, since an app needs its gems when it runs.
-        .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"));
+        .env("DATA_DIR", "/data")
+        // In the release, since an app needs its gems and modules when it runs.
+        .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"))
+        .env("DENO_DIR", format!("{dir}/.better-paas/deno"))
+        .env("UV_PYTHON_INSTALL_DIR", format!("{TOOLS_INSIDE}/pythons"));
     let of_purpose =
         if purpose == Purpose::Run { &APP_VARIABLES[..] } else { &BUILD_VARIABLES[..] };
     for (name, value) in of_purpose {
@@ -33,24 +41,51 @@ pub fn surroundings<'a>(
     for (name, value) in proxy_env::variables() {
         sandbox = sandbox.env(name, value);
     }
+    for (name, value) in &spec.about {
+        sandbox = sandbox.env(name, value);
+    }
     for (name, value, _) in env {
         sandbox = sandbox.secret_env(name.as_str(), value);
     }
     sandbox.dir(dir)
 }
 
-/// An app has nothing but memory to write to besides its data.
-const APP_VARIABLES: [(&str, &str); 4] = [
+/// Gives an app its port, by all the names that frameworks ask for it.
+pub fn with_port(mut sandbox: Sandbox<'_>, port: u16) -> Sandbox<'_> {
+    for name in PORT_VARIABLES {
+        sandbox = sandbox.env(name, port.to_string());
+    }
+    sandbox.port(port)
+}
+
+/// What frameworks read when an app runs. It has nothing but memory to write to besides its data.
+const APP_VARIABLES: [(&str, &str); 15] = [
     ("HOME", "/tmp"),
     ("HOST", "127.0.0.1"),
+    ("NITRO_HOST", "127.0.0.1"),
+    ("ROCKET_ADDRESS", "127.0.0.1"),
+    ("SERVER_ADDRESS", "127.0.0.1"),
+    ("GRADIO_SERVER_NAME", "127.0.0.1"),
     ("NODE_ENV", "production"),
+    ("RAILS_ENV", "production"),
+    ("RACK_ENV", "production"),
+    ("RAILS_LOG_TO_STDOUT", "1"),
+    ("RAILS_SERVE_STATIC_FILES", "1"),
+    ("GIN_MODE", "release"),
+    // A form's answer comes back to the address at which it was shown.
+    ("PROTOCOL_HEADER", "x-forwarded-proto"),
+    ("HOST_HEADER", "x-forwarded-host"),
     // Otherwise Python keeps what an app prints until there are 8 KiB of it.
     ("PYTHONUNBUFFERED", "1"),
 ];
 
+/// Other names by which frameworks ask for `PORT`.
+const PORT_VARIABLES: [&str; 4] =
+    ["NITRO_PORT", "ROCKET_PORT", "SERVER_PORT", "GRADIO_SERVER_PORT"];
+
 /// Where tools keep what the next build can use again, and how they talk to a log
 /// instead of a terminal. `/tmp` is memory, builds need more.
-const BUILD_VARIABLES: [(&str, &str); 15] = [
+const BUILD_VARIABLES: [(&str, &str); 27] = [
     ("HOME", "/cache"),
     ("TMPDIR", "/var/tmp"),
     ("XDG_CACHE_HOME", "/cache/xdg"),
@@ -66,4 +101,17 @@ const BUILD_VARIABLES: [(&str, &str); 15] = [
     ("GOMODCACHE", "/cache/go-mod"),
     ("BUNDLE_USER_CACHE", "/cache/bundle"),
     ("PYTHONUNBUFFERED", "1"),
+    ("UV_CACHE_DIR", "/cache/uv"),
+    ("UV_LINK_MODE", "copy"),
+    ("UV_NO_PROGRESS", "1"),
+    ("UV_SYSTEM_CERTS", "1"),
+    ("UV_PYTHON_DOWNLOADS", "manual"),
+    ("DENO_NO_UPDATE_CHECK", "1"),
+    ("COMPOSER_HOME", "/cache/composer"),
+    ("GRADLE_USER_HOME", "/cache/gradle"),
+    // No manager fetches another one in its own place, or refuses to work for another's name.
+    ("npm_config_manage_package_manager_versions", "false"),
+    ("SKIP_YARN_COREPACK_CHECK", "1"),
+    ("YARN_NODE_LINKER", "node-modules"),
+    ("HUSKY", "0"),
 ];

@@ -1,9 +1,10 @@
 //! Starts a release in a sandbox, where it has still to prove itself.
 
-use super::environment::surroundings;
+use super::environment::{surroundings, with_port};
 use super::instance::Instance;
 use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
+use crate::disk::layout::TOOLS_INSIDE;
 use crate::journal::HALF_APP_LOG;
 use crate::model::{DeployId, HostSocket};
 use crate::sandbox::bwrap::Purpose;
@@ -59,10 +60,11 @@ pub fn launch(
     let exits = layout.prepare_exits(&app.id);
     exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
     journal.note_app(&app.id, &mark(deploy));
-    let mut sandbox = surroundings(&host, Purpose::Run, app.slot, &spec.root, env)
+    let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec, env)
         .bind(&layout.release(&app.id, release), "/app")
-        .bind(&layout.persistent(&app.id), "/data")
-        .port(port);
+        .bind(&layout.persistent(&app.id), "/data");
+    let mut sandbox = with_port(sandbox, port);
+    sandbox.shown = Some((layout.tools(), TOOLS_INSIDE)).filter(|(tools, _)| tools.is_dir());
     sandbox.log = Some(HALF_APP_LOG);
     sandbox.limits = Limits::of_app(app, host.memory);
     sandbox.exit_file = Some(layout.exit_file(&app.id, port));

@@ -96,6 +96,8 @@ pub struct Sandbox<'a> {
     binds: Vec<(PathBuf, &'static str)>,
     /// Directories below `/run`, which have the same name inside: it may use the sockets in them.
     pub sockets: Vec<PathBuf>,
+    /// A directory of ours that it may read, and its name inside.
+    pub shown: Option<(PathBuf, &'static str)>,
     dir: String,
     env: Vec<(String, Secret)>,
     file_size: Option<u64>,
@@ -126,6 +128,7 @@ impl<'a> Sandbox<'a> {
             slot,
             binds: Vec::new(),
             sockets: Vec::new(),
+            shown: None,
             dir: "/".into(),
             env: Vec::new(),
             file_size,
@@ -192,6 +195,9 @@ impl<'a> Sandbox<'a> {
         for place in &self.binds {
             args.extend(bind(place));
             args.push(format!("{prefix}{}", place.1));
+        }
+        if let Some((outside, inside)) = &self.shown {
+            read_only(&mut args, outside, prefix, Path::new(inside));
         }
         add(&mut args, &["--remount-ro", "/", "--"]);
         args.extend(self.descend());

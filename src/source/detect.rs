@@ -1,35 +1,151 @@
-//! Finds out how to build and start an app whose owner did not say.
+//! Finds out how to build and start an app whose owner did not say: a table of kinds, in order.
 //!
-//! It only reads a few small files of the release; what it finds becomes
-//! commands that are fixed here. No text out of a repository gets into a command
-//! but file names of a harmless alphabet, and the `web:` line of a `Procfile`,
-//! which is the owner's own start command.
+//! It only reads a few small files of the release; what it finds becomes commands that are
+//! fixed here. No text out of a repository gets into a command but file names and versions of
+//! a harmless alphabet, and what its author wrote as a command: the `web:` line of a
+//! `Procfile` and the start script of a `package.json`.
 
 use crate::disk::tree::Tree;
-use crate::model::ShellCommand;
+use crate::model::{RootDir, ShellCommand};
 use crate::proc::{self, Exec};
-use serde_json::Value;
+use crate::store::AppSettings;
+use repo::Repo;
 use std::time::Duration;
+use tools::Tool;
 
-/// Bytes that a `Procfile` may have.
-const PROCFILE_CAP: u64 = 64 * 1024;
-/// Bytes that a manifest such as `package.json` may have.
-const MANIFEST_CAP: u64 = 1024 * 1024;
+mod compiled;
+mod managers;
+mod node;
+mod python;
+mod repo;
+mod scripted;
+mod sites;
+pub mod tools;
+mod versions;
 
-/// Bytes that a lock file may have to be looked into.
-const LOCK_CAP: u64 = 8 * 1024 * 1024;
-/// How long Python may take to say whether it can make virtual environments.
-const ASKING_PYTHON: Duration = Duration::from_secs(10);
+/// How long a program may take to say its version.
+const ASKING: Duration = Duration::from_secs(10);
+
+/// Apps below a directory that a sentence names.
+const NAMED: usize = 5;
 
 /// How an app is built and started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What was found, for the log: one sentence.
-    pub found: String,
+    /// What was found and what follows from it, for the log: a sentence each.
+    pub notes: Vec<String>,
+    /// What the machine lacks, in the order in which it is needed.
+    pub tools: Vec<Tool>,
     /// The build command, if there is anything to build.
     pub build: Option<String>,
-    /// The start command; `None` for a static site, which has no process.
-    pub start: Option<String>,
+    /// What the release may turn out to be: the first whose file is there after the build.
+    pub serve: Vec<Candidate>,
+    /// What to say when it is none of those.
+    pub otherwise: String,
+}
+
+/// Something that a release may turn out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The file that is there then, in which `*` stands for one name; empty when it surely is.
+    pub needs: String,
+    /// What runs.
+    pub serve: Serve,
+}
+
+/// What runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serve {
+    /// A process, by its start command.
+    Process(String),
+    /// The files of a directory, which no process serves.
+    Files {
+        /// The directory.
+        dir: String,
+        /// Whether the page at its top shows the other paths too.
+        spa: bool,
+    },
+}
+
+impl Candidate {
+    fn when(needs: &str, serve: Serve) -> Self {
+        Self { needs: needs.to_owned(), serve }
+    }
+
+    const fn always(serve: Serve) -> Self {
+        Self { needs: String::new(), serve }
+    }
+}
+
+impl Plan {
+    fn found(what: &str) -> Self {
+        Self { notes: vec![format!("Found {what}.")], ..Self::default() }
+    }
+
+    /// A command that surely starts it.
+    fn starts(mut self, command: impl Into<String>) -> Self {
+        self.serve.push(Candidate::always(Serve::Process(command.into())));
+        self
+    }
+
+    /// What the release has turned out to be.
+    ///
+    /// # Errors
+    /// The sentence for one that is nothing of what it might have been.
+    pub fn after_build(&self, tree: &Tree) -> Result<Serve, String> {
+        let repo = Repo { tree, top: None };
+        self.serve.iter().find_map(|candidate| candidate.holds(&repo)).ok_or_else(|| {
+            let looked: Vec<_> = self.serve.iter().map(|c| c.needs.as_str()).take(NAMED).collect();
+            if looked.is_empty() {
+                return self.otherwise.clone();
+            }
+            format!(
+                "the build left nothing that can be served: neither {} nor others that are usual; set the \
+                 publish directory, or give a start command",
+                looked.join(", ")
+            )
+        })
+    }
+}
+
+impl Candidate {
+    fn holds(&self, repo: &Repo<'_>) -> Option<Serve> {
+        if self.needs.is_empty() {
+            return Some(self.serve.clone());
+        }
+        let found = repo.find(&self.needs).into_iter().next()?;
+        Some(match &self.serve {
+            Serve::Files { spa, .. } => {
+                let dir = found.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
+                Serve::Files { dir, spa: *spa }
+            }
+            process @ Serve::Process(_) => process.clone(),
+        })
+    }
+}
+
+/// What this machine has to build and run with.
+pub struct Machine<'a> {
+    /// Whether a program is there.
+    pub has: &'a dyn Fn(&str) -> bool,
+    /// What a program says to `--version`.
+    pub version: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Machine<'_> {
+    /// The one that we run on.
+    #[must_use]
+    pub fn here() -> Self {
+        Self { has: &is_installed, version: &installed_version }
+    }
+
+    fn has(&self, program: &str) -> bool {
+        (self.has)(program)
+    }
+
+    fn version(&self, program: &str) -> Option<String> {
+        if self.has(program) { (self.version)(program) } else { None }
+    }
 }
 
 /// The name of Python's module for virtual environments: on Debian a package of its own.
@@ -43,11 +159,61 @@ pub fn is_installed(program: &str) -> bool {
     }
     // Isolated (-I): it imports the system's own modules only.
     let exec = Exec::new("python3").args(["-I", "-c", "import ensurepip, venv"]);
-    exec.deadline(ASKING_PYTHON).run().is_ok_and(|o| o.exit.is_success())
+    exec.deadline(ASKING).run().is_ok_and(|o| o.exit.is_success())
 }
 
-/// Whether a program is there.
-type Has<'a> = &'a dyn Fn(&str) -> bool;
+/// The version of a program of this machine: the first word of what it says that is one.
+#[must_use]
+pub fn installed_version(program: &str) -> Option<String> {
+    let argument = if program == "go" { "version" } else { "--version" };
+    let output = Exec::new(program).arg(argument).deadline(ASKING).run().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().find(|word| versions::padded(word).is_some()).map(str::to_owned)
+}
+
+/// What the owner says of an app, which always wins; empty is nothing.
+#[derive(Debug)]
+pub struct Given<'a> {
+    /// The build command.
+    pub build: &'a ShellCommand,
+    /// The start command.
+    pub start: &'a ShellCommand,
+    /// The directory whose files are served.
+    pub publish: &'a RootDir,
+}
+
+impl<'a> Given<'a> {
+    /// What an app's settings say.
+    #[must_use]
+    pub const fn by(settings: &'a AppSettings) -> Self {
+        Self {
+            build: &settings.build_command,
+            start: &settings.start_command,
+            publish: &settings.publish_dir,
+        }
+    }
+}
+
+type Find = fn(&Repo<'_>, &Machine<'_>) -> Result<Plan, String>;
+
+/// The kinds, by the files that tell them, in the order in which they are asked: many
+/// frameworks of other languages carry a `package.json` for their assets.
+const KINDS: [(&str, Find); 12] = [
+    ("composer.json index.php artisan", scripted::php),
+    ("go.mod go.work main.go", compiled::go),
+    ("pom.xml gradlew build.gradle build.gradle.kts Main.java", compiled::java),
+    ("Cargo.toml", compiled::rust),
+    ("Gemfile", scripted::ruby),
+    (PYTHON, python::plan),
+    ("deno.json deno.jsonc", scripted::deno),
+    ("package.json", node::plan),
+    ("hugo.toml hugo.yaml hugo.yml hugo.json config.toml config.yaml config.yml", sites::generated),
+    ("mkdocs.yml", python::mkdocs),
+    ("_config.yml", sites::jekyll),
+    ("index.html public/index.html Staticfile docs/index.html", sites::plain),
+];
+const PYTHON: &str = "manage.py uv.lock poetry.lock pdm.lock Pipfile requirements.txt pyproject.toml \
+                      main.py app.py server.py wsgi.py bot.py";
 
 /// Looks at a release. What the owner wrote always wins; the rest is detected.
 ///
@@ -55,75 +221,104 @@ type Has<'a> = &'a dyn Fn(&str) -> bool;
 /// The sentence for the owner: what is missing and what to do.
 pub fn detect(
     tree: &Tree,
-    build: &ShellCommand,
-    start: &ShellCommand,
-    has: Has<'_>,
+    top: Option<&Tree>,
+    given: &Given<'_>,
+    machine: &Machine<'_>,
 ) -> Result<Plan, String> {
-    let given = |command: &ShellCommand| {
-        Some(command.as_str()).filter(|c| !c.trim().is_empty()).map(str::to_owned)
-    };
-    let (given_build, given_start) = (given(build), given(start));
-    let procfile = if given_start.is_none() { web_process(tree)? } else { None };
-    let project = PROJECTS.iter().find(|(_, manifest, _)| tree.has_file(manifest));
-    if let Some((_, manifest, _)) = project {
-        // What is too large to be read must not look like a manifest that says nothing.
-        read(tree, manifest, MANIFEST_CAP)?;
+    let repo = Repo { tree, top };
+    let text =
+        |command: &ShellCommand| Some(command.as_str().trim().to_owned()).filter(|c| !c.is_empty());
+    let (build, start) = (text(given.build), text(given.start));
+    let publish = Some(given.publish).filter(|dir| !dir.as_str().is_empty());
+    let procfile = Procfile::read(&repo)?;
+    let web = if start.is_none() && publish.is_none() { procfile.web.clone() } else { None };
+    let has_start = start.is_some() || publish.is_some() || web.is_some();
+
+    let mut plan = best(&repo, machine, build.is_some(), has_start)?;
+    plan.notes.extend(procfile.notes);
+    if let Some(command) = build {
+        plan.notes.push("The build command is the owner's.".to_owned());
+        plan.build = Some(command);
     }
-    let build = match (&given_build, project) {
-        (Some(_), _) => given_build.clone(),
-        (None, Some((language, ..))) => Some(language.build(tree, has)?),
-        (None, None) => None,
-    };
-    let start_from = match (&given_start, &procfile) {
-        (Some(_), _) => "the start command is the owner's",
-        (None, Some(_)) => "the Procfile says how to start it",
-        (None, None) => "the start command follows from it",
-    };
-    let start = match (given_start.or(procfile), project) {
-        (Some(command), _) => Some(command),
-        (None, Some((language, ..))) => Some(language.start(tree)?),
-        // Its owner means a program, whose source is for nobody to read.
-        (None, None) if tree.has_file("Procfile") => return Err(NO_WEB_LINE.to_owned()),
-        (None, None) if tree.has_file("index.html") => {
-            let found = "Found index.html and nothing to run: a static site.".to_owned();
-            return Ok(Plan { found, build, start: None });
-        }
-        (None, None) => return Err(NOTHING_FOUND.to_owned()),
-    };
-    let found = match (project, &given_build) {
-        (Some((_, manifest, what)), None) => format!("Found {manifest}, {what}; {start_from}."),
-        (Some((_, manifest, what)), Some(_)) => {
-            format!("Found {manifest}, {what}; {start_from}, the build command is the owner's.")
-        }
-        // Nothing is wrong: most languages without dependencies have no manifest.
-        (None, None) => format!("There is nothing to build; {start_from}."),
-        (None, Some(_)) => format!("The build command is the owner's; {start_from}."),
-    };
-    Ok(Plan { found, build, start })
+    if let Some(dir) = publish {
+        let needs = format!("{}/index.html", dir.as_str());
+        let spa = plan.serve.iter().any(|c| matches!(c.serve, Serve::Files { spa: true, .. }));
+        let files = Serve::Files { dir: dir.as_str().to_owned(), spa };
+        plan.serve = vec![Candidate::when(&needs, files)];
+        plan.otherwise = format!("the build left no {needs}: correct the publish directory");
+    } else if let Some(command) = start {
+        plan.notes.push("The start command is the owner's.".to_owned());
+        plan.serve.clear();
+        plan = plan.starts(command);
+    } else if let Some(command) = web {
+        plan.notes.push("The Procfile says how to start it.".to_owned());
+        plan.serve.clear();
+        plan = plan.starts(scripted::procfile_command(command));
+    } else if plan.serve.is_empty() {
+        return Err(if procfile.is_there { NO_WEB_LINE.to_owned() } else { plan.otherwise });
+    }
+    Ok(plan)
 }
 
-/// The command of the `web` process in a `Procfile`.
-fn web_process(tree: &Tree) -> Result<Option<String>, String> {
-    let Some(text) = read(tree, "Procfile", PROCFILE_CAP)? else { return Ok(None) };
-    // Some editors begin a file with a mark of its encoding.
-    let text = text.trim_start_matches('\u{feff}');
-    let Some(command) = text.lines().find_map(|line| line.trim().strip_prefix("web:")) else {
-        return Ok(None);
-    };
-    let command = ShellCommand::parse(command.trim())
-        .map_err(|why| format!("the web command in the Procfile {why}"))?;
-    Ok(Some(command.as_str().to_owned()).filter(|c| !c.is_empty()))
+/// The plan of the first kind that knows how to start the app; else of the first.
+fn best(
+    repo: &Repo<'_>,
+    machine: &Machine<'_>,
+    builds: bool,
+    starts: bool,
+) -> Result<Plan, String> {
+    let mut first = None;
+    for (_, find) in KINDS.iter().filter(|(signs, _)| signs.split(' ').any(|sign| repo.has(sign))) {
+        let plan = match find(repo, machine) {
+            Err(_) if builds => Plan::default(),
+            found => found?,
+        };
+        if !plan.serve.is_empty() || starts && first.is_none() {
+            return Ok(plan);
+        }
+        first.get_or_insert(plan);
+    }
+    if let Some(plan) = first {
+        return Ok(plan);
+    }
+    let otherwise = nothing(repo);
+    // Most languages without dependencies have no manifest.
+    Ok(Plan { notes: vec!["There is nothing to build.".to_owned()], otherwise, ..Plan::default() })
 }
 
-/// A manifest's text; one that is too large to be one is an error rather than absent.
-fn read(tree: &Tree, name: &str, cap: u64) -> Result<Option<String>, String> {
-    match tree.size(name) {
-        Some(size) if size > cap => Err(format!(
-            "{name} has {} KiB, and no more than {} KiB of it are read; is it the right file?",
-            size / 1024,
-            cap / 1024
-        )),
-        _ => Ok(tree.read(name, cap)),
+/// What a `Procfile` says.
+#[derive(Default)]
+struct Procfile {
+    is_there: bool,
+    web: Option<String>,
+    notes: Vec<String>,
+}
+
+impl Procfile {
+    fn read(repo: &Repo<'_>) -> Result<Self, String> {
+        let mut read = Self::default();
+        let Some(text) = repo.manifest("Procfile")? else {
+            if repo.tree.names("", 1000).iter().any(|name| name == "Procfile") {
+                read.notes.push("Procfile is no plain file (a link?) and is not read.".to_owned());
+            }
+            return Ok(read);
+        };
+        read.is_there = true;
+        // Some editors begin a file with a mark of its encoding.
+        for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+            let Some((name, command)) = line.split_once(':') else { continue };
+            let command = ShellCommand::parse(command.trim())
+                .map_err(|why| format!("the {name} command in the Procfile {why}"))?;
+            match name.trim() {
+                _ if line.starts_with('#') || command.as_str().is_empty() => {}
+                "web" => read.web = read.web.or(Some(command.as_str().to_owned())),
+                name if repo::is_plain(name) => read.notes.push(format!(
+                    "The Procfile's `{name}:` is not run: only `web:` is, at this version."
+                )),
+                _ => {}
+            }
+        }
+        Ok(read)
     }
 }
 
@@ -132,183 +327,61 @@ const NO_WEB_LINE: &str = "the Procfile has no `web:` line with a command: write
      `web: python3 app.py`, or give a start command";
 
 /// What to say when nothing tells what an app is.
-const NOTHING_FOUND: &str = "found neither Procfile, package.json, requirements.txt, pyproject.toml, go.mod, Cargo.toml, \
-     Gemfile nor index.html: give a start command, or set the root directory if the app is not at \
-     the top of its repository";
-
-/// A kind of project, known by its manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Language {
-    Node,
-    Requirements,
-    Pyproject,
-    Go,
-    Rust,
-    Ruby,
-}
-
-/// The manifests that are looked for, in this order.
-const PROJECTS: [(Language, &str, &str); 6] = [
-    (Language::Node, "package.json", "a Node.js app"),
-    (Language::Requirements, "requirements.txt", "a Python app"),
-    (Language::Pyproject, "pyproject.toml", "a Python app"),
-    (Language::Go, "go.mod", "a Go app"),
-    (Language::Rust, "Cargo.toml", "a Rust app"),
-    (Language::Ruby, "Gemfile", "a Ruby app"),
-];
-
-impl Language {
-    fn build(self, tree: &Tree, has: Has<'_>) -> Result<String, String> {
-        Ok(match self {
-            Self::Node => node_build(tree, has)?,
-            Self::Requirements | Self::Pyproject => {
-                need(has, "python3", "apt install python3 python3-venv")?;
-                need(has, VENV, "apt install python3-venv")?;
-                let what = if self == Self::Pyproject { "." } else { "-r requirements.txt" };
-                format!("python3 -m venv --clear .venv && .venv/bin/pip install {what}")
-            }
-            Self::Go => {
-                need(has, "go", "apt install golang-go")?;
-                "go build -o .better-paas/app .".to_owned()
-            }
-            Self::Rust => {
-                need(has, "cargo", "apt install cargo")?;
-                let locked = if tree.has_file("Cargo.lock") { " --locked" } else { "" };
-                // Installed, not just built: the release then holds the program alone,
-                // and what was compiled stays in the cache for the next build.
-                format!("cargo install --path . --root .better-paas{locked}")
-            }
-            Self::Ruby => {
-                need(has, "bundle", "apt install ruby-bundler ruby-dev build-essential")?;
-                "bundle install".to_owned()
-            }
-        })
+fn nothing(repo: &Repo<'_>) -> String {
+    let apps = apps_below(repo);
+    if !apps.is_empty() {
+        return choose_a_directory(&apps);
     }
-
-    fn start(self, tree: &Tree) -> Result<String, String> {
-        match self {
-            Self::Node => node_start(tree),
-            Self::Requirements | Self::Pyproject => {
-                let file = ["main.py", "app.py", "server.py", "run.py"];
-                let file = file.into_iter().find(|name| tree.has_file(name)).ok_or(
-                    "found a Python app but neither main.py, app.py, server.py nor run.py: give a \
-                     start command such as `gunicorn shop.wsgi --bind 127.0.0.1:$PORT`",
-                )?;
-                Ok(format!(".venv/bin/python {file}"))
-            }
-            Self::Go => Ok("./.better-paas/app".to_owned()),
-            Self::Rust => {
-                let manifest = tree.read("Cargo.toml", MANIFEST_CAP).unwrap_or_default();
-                let name = cargo_program(&manifest).ok_or(
-                    "found Cargo.toml but no program's name in it: give a start command such as \
-                     `./.better-paas/bin/shop`",
-                )?;
-                Ok(format!("./.better-paas/bin/{name}"))
-            }
-            Self::Ruby if tree.has_file("bin/rails") => {
-                Ok("bundle exec rails server -b 127.0.0.1 -p $PORT".to_owned())
-            }
-            Self::Ruby if tree.has_file("config.ru") => {
-                Ok("bundle exec rackup --host 127.0.0.1 --port $PORT".to_owned())
-            }
-            Self::Ruby => {
-                Err("found a Ruby app but neither config.ru nor bin/rails: give a start \
-                               command such as `bundle exec ruby app.rb -p $PORT`"
-                    .to_owned())
-            }
-        }
-    }
-}
-
-fn need(has: Has<'_>, what: &str, command: &str) -> Result<(), String> {
-    let missing = || {
-        format!("{what} is not installed on this machine; run `{command}`, or give a build command")
-    };
-    if has(what) { Ok(()) } else { Err(missing()) }
-}
-
-/// `--include=dev`: builds need their tools also where `NODE_ENV` is `production`.
-fn node_build(tree: &Tree, has: Has<'_>) -> Result<String, String> {
-    need(has, "node", "apt install nodejs npm")?;
-    if tree.has_file("pnpm-lock.yaml") {
-        need(has, "pnpm", "npm install --global pnpm")?;
-        return Ok(
-            "pnpm install --frozen-lockfile --prod=false && pnpm run --if-present build".into()
+    let image = ["Dockerfile", "compose.yaml", "compose.yml", "docker-compose.yml"];
+    if let Some(file) = repo.first(&image) {
+        return format!(
+            "found only {file}, and containers are not run here: give the build and start commands that \
+             it holds as settings, and its services' addresses as environment"
         );
     }
-    if tree.has_file("yarn.lock") {
-        let build = if script(tree, "build").is_some() { " && yarn run build" } else { "" };
-        return Ok(format!("{}{build}", yarn_install(tree, has)?));
-    }
-    need(has, "npm", "apt install npm")?;
-    let locked = tree.has_file("package-lock.json") || tree.has_file("npm-shrinkwrap.json");
-    let install = if locked { "npm ci" } else { "npm install" };
-    Ok(format!("{install} --include=dev --no-audit --no-fund && npm run build --if-present"))
+    "found neither Procfile, package.json, requirements.txt, pyproject.toml, go.mod, Cargo.toml, Gemfile, \
+     composer.json, pom.xml, deno.json nor index.html: give a start command, or set the root directory if the \
+     app is not at the top of its repository"
+        .to_owned()
 }
 
-/// Yarn 1 and its successors take different options, and tell each other's lock files apart by this section.
-fn yarn_install(tree: &Tree, has: Has<'_>) -> Result<&'static str, String> {
-    if tree.read("yarn.lock", LOCK_CAP).is_some_and(|text| text.contains("__metadata:")) {
-        need(has, "yarn", "npm install --global corepack && corepack enable")?;
-        // Without this setting, packages stay in the cache of the build, where the app does not see them.
-        Ok("YARN_NODE_LINKER=node-modules yarn install --immutable")
+/// The directories below that look like apps.
+fn apps_below(repo: &Repo<'_>) -> Vec<String> {
+    // A page alone may be anything: a template, an example.
+    let all = KINDS.iter().flat_map(|(signs, _)| signs.split(' ')).chain(["Procfile"]);
+    let signs: Vec<&str> =
+        all.filter(|sign| !sign.contains("html") && !sign.contains("config.")).collect();
+    let mut dirs: Vec<String> = Vec::new();
+    for path in repo.own(&signs) {
+        let Some((dir, name)) = path.rsplit_once('/') else { continue };
+        let inside = |above: &String| dir == above || dir.starts_with(&format!("{above}/"));
+        if signs.contains(&name) && !dirs.iter().any(inside) {
+            dirs.push(dir.to_owned());
+        }
+    }
+    dirs
+}
+
+fn choose_a_directory(apps: &[String]) -> String {
+    let named: Vec<_> = apps.iter().take(NAMED).map(|dir| format!("`{dir}`")).collect();
+    let more = if apps.len() > NAMED {
+        format!(" and {} more", apps.len() - NAMED)
     } else {
-        need(has, "yarn", "npm install --global yarn@1")?;
-        Ok("yarn install --frozen-lockfile --production=false")
-    }
+        String::new()
+    };
+    format!(
+        "nothing can be started at the top of the repository; these directories look like apps: {}{more}. Set \
+         the root directory to the one that is meant",
+        named.join(", ")
+    )
 }
 
-fn node_start(tree: &Tree) -> Result<String, String> {
-    if script(tree, "start").is_some() {
-        return Ok("npm start".to_owned());
-    }
-    let main = package(tree).and_then(|p| Some(p.get("main")?.as_str()?.to_owned()));
-    let main = main.filter(|name| is_harmless(name) && tree.has_file(name));
-    let usual = ["server.js", "index.js", "app.js"];
-    let file = main.or_else(|| usual.iter().find(|f| tree.has_file(f)).map(|&f| f.to_owned()));
-    file.map(|file| format!("node {file}")).ok_or_else(|| {
-        "found package.json without a start script, and neither its main file, server.js, \
-         index.js nor app.js: add a start script, or give a start command"
-            .to_owned()
-    })
+fn missing(what: &str, command: &str) -> String {
+    format!("{what} is not installed on this machine; run `{command}`, or give a build command")
 }
 
-fn package(tree: &Tree) -> Option<Value> {
-    serde_json::from_str(&tree.read("package.json", MANIFEST_CAP)?).ok()
-}
-
-fn script(tree: &Tree, name: &str) -> Option<String> {
-    Some(package(tree)?.get("scripts")?.get(name)?.as_str()?.to_owned())
-}
-
-/// The name of the program that Cargo installs: of the first `[[bin]]`, else of the package.
-fn cargo_program(manifest: &str) -> Option<String> {
-    let mut section = "";
-    let mut names = [None, None];
-    for line in manifest.lines().map(str::trim) {
-        if line.starts_with('[') {
-            section = line;
-            continue;
-        }
-        let Some((key, value)) = line.split_once('=') else { continue };
-        let rank = match (section, key.trim()) {
-            ("[[bin]]", "name") => 0,
-            ("[package]", "name") => 1,
-            _ => continue,
-        };
-        let value = value.trim().trim_matches(['"', '\'']);
-        if names[rank].is_none() && is_harmless(value) {
-            names[rank] = Some(value.to_owned());
-        }
-    }
-    let [program, package] = names;
-    program.or(package)
-}
-
-/// A file name that means nothing to a shell and is no option.
-fn is_harmless(name: &str) -> bool {
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-    !name.is_empty() && !name.starts_with(['-', '/']) && name.bytes().all(harmless)
+fn need(machine: &Machine<'_>, what: &str, command: &str) -> Result<(), String> {
+    if machine.has(what) { Ok(()) } else { Err(missing(what, command)) }
 }
 
 #[cfg(test)]

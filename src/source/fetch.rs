@@ -176,8 +176,11 @@ impl Fetch<'_> {
         }
     }
 
-    /// The branches that the repository has.
-    fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, FetchError> {
+    /// The branches that the repository has, in a cache that is there.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub fn branches(&self, cancel: &Cancel) -> Result<Vec<String>, FetchError> {
         let command = ["git", REPO, "ls-remote", "--heads", "--", self.url.as_str()];
         let output = run(self.sandbox(true).prepare(&command).deadline(LOOK_DEADLINE), cancel)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -135,6 +135,15 @@ impl Store {
         self.credential_for(connection, id, &repo)
     }
 
+    /// The token that an app at this address would get.
+    ///
+    /// # Errors
+    /// When a stored token does not open.
+    pub fn credential_of(&self, repo: &RepoUrl) -> Result<Option<Secret>, StoreError> {
+        let ours = repo.origin() == "https://github.com";
+        if ours { self.github_token(&self.read()) } else { Ok(None) }
+    }
+
     fn credential_for(
         &self,
         connection: &Connection,

@@ -21,6 +21,10 @@ pub struct AppSettings {
     pub build_command: ShellCommand,
     /// The owner's start command; empty means detected.
     pub start_command: ShellCommand,
+    /// The directory whose files are served, in place of a process; empty means detected.
+    pub publish_dir: RootDir,
+    /// Whether a site's page at the top shows the other paths too; `null` means detected.
+    pub spa_fallback: Option<bool>,
     /// Where it says that it is well.
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.

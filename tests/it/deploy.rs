@@ -117,7 +117,8 @@ fn a_private_repository_becomes_a_running_app(setup: Setup) {
     let inside = shop.get("/env").json();
     assert_eq!(inside["MY_SECRET"], secret.as_str());
     assert_eq!(inside["GREETING"], "hello there");
-    for name in ["ADMIN_TOKEN", "DATA_DIR", "BETTER_PAAS_SECRET_KEY", "GIT_CONFIG_COUNT"] {
+    assert_eq!(inside["DATA_DIR"], "/data", "its own, not the server's");
+    for name in ["ADMIN_TOKEN", "BETTER_PAAS_SECRET_KEY", "GIT_CONFIG_COUNT"] {
         assert!(inside[name].is_null(), "{name} is in the app's environment");
     }
 }

@@ -16,6 +16,7 @@ mod confinement;
 mod dashboard;
 mod data_directory;
 mod deploy;
+mod detection;
 mod disk;
 mod encryption;
 mod firewall;

@@ -25,7 +25,8 @@ fn a_start_spec_is_read_back_only_while_its_release_is_there() {
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     assert_eq!(layout.start_spec(&app, &deploy), None);
     layout.prepare(host.users, &app, 3, &deploy).unwrap();
-    let spec = StartSpec { root: "web".into(), start: Some("echo \"$PORT\"".into()) };
+    let start = Some("echo \"$PORT\"".into());
+    let spec = StartSpec { root: "web".into(), start, ..StartSpec::default() };
     layout.keep_start_spec(&app, &deploy, &spec).unwrap();
     assert_eq!(layout.start_spec(&app, &deploy), Some(spec));
     layout.discard_release(&app, &deploy).unwrap();

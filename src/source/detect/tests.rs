@@ -3,16 +3,12 @@
 use super::*;
 use std::fs;
 
-/// Programs that a machine does not have.
-type Without = [&'static str];
-
-const ALL: [&str; 0] = [];
-
-fn look(
+/// A machine with everything but these programs, and a Node and a Go of these versions.
+fn look_on(
     files: &[(&str, &str)],
-    build: &str,
-    start: &str,
-    without: &Without,
+    given: [&str; 3],
+    without: &[&str],
+    versions: (&str, &str),
 ) -> Result<Plan, String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -20,149 +16,437 @@ fn look(
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
-    let command = |text: &str| ShellCommand::parse(text).unwrap();
-    detect(&Tree::open(dir.path(), "").unwrap(), &command(build), &command(start), &|tool| {
-        !without.contains(&tool)
-    })
+    let [build, start] = [given[0], given[1]].map(|text| ShellCommand::parse(text).unwrap());
+    let publish = RootDir::parse(given[2]).unwrap();
+    let given = Given { build: &build, start: &start, publish: &publish };
+    let has = |tool: &str| !without.contains(&tool);
+    let version = |tool: &str| match tool {
+        "node" => Some(versions.0.to_owned()),
+        "go" => Some(versions.1.to_owned()),
+        _ => None,
+    };
+    let machine = Machine { has: &has, version: &version };
+    detect(&Tree::open(dir.path(), "").unwrap(), None, &given, &machine)
+}
+
+fn look(files: &[(&str, &str)]) -> Result<Plan, String> {
+    look_on(files, [""; 3], &[], ("v22.20.0", "go1.24.1"))
+}
+
+/// What a plan starts without looking at what the build has left.
+fn start(plan: &Plan) -> &str {
+    match &plan.serve[0] {
+        Candidate { needs, serve: Serve::Process(command) } if needs.is_empty() => command,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn commands(files: &[(&str, &str)]) -> (String, String) {
-    let plan = look(files, "", "", &ALL).unwrap();
-    (plan.build.unwrap_or_default(), plan.start.unwrap())
+    let plan = look(files).unwrap();
+    (plan.build.clone().unwrap_or_default(), start(&plan).to_owned())
+}
+
+fn tools(plan: &Plan) -> Vec<&str> {
+    plan.tools.iter().map(|tool| tool.name.as_str()).collect()
 }
 
 #[test]
-fn node_apps_are_built_with_the_tool_of_their_lock_file() {
-    let start = r#"{"scripts":{"start":"node x.js","build":"vite build"}}"#;
-    let npm = " --include=dev --no-audit --no-fund && npm run build --if-present";
-    let (build, run) = commands(&[("package.json", start), ("package-lock.json", "{}")]);
-    assert_eq!((build, run.as_str()), (format!("npm ci{npm}"), "npm start"));
-    assert_eq!(commands(&[("package.json", start)]).0, format!("npm install{npm}"));
-    let (build, _) = commands(&[("package.json", start), ("yarn.lock", "")]);
-    assert_eq!(build, "yarn install --frozen-lockfile --production=false && yarn run build");
-    let berry = "# generated\n\n__metadata:\n  version: 8\n";
-    let (build, _) = commands(&[("package.json", start), ("yarn.lock", berry)]);
-    assert_eq!(build, "YARN_NODE_LINKER=node-modules yarn install --immutable && yarn run build");
-    let (build, _) = commands(&[("package.json", start), ("pnpm-lock.yaml", "")]);
-    assert!(build.starts_with("pnpm install --frozen-lockfile"));
-}
-
-#[test]
-fn node_apps_start_by_script_main_or_a_usual_file() {
-    let start = |package: &str, file: &str| {
-        look(&[("package.json", package), (file, "")], "", "", &ALL).map(|p| p.start.unwrap())
+fn node_apps_are_built_with_the_manager_of_their_lock_file() {
+    let package = r#"{"scripts":{"start":"node x.js","build":"tsc"}}"#;
+    let build = |lock: &str, text: &str| {
+        let plan = look(&[("package.json", package), (lock, text)]).unwrap();
+        (plan.build.clone().unwrap(), tools(&plan).join(" "))
     };
-    assert_eq!(start(r#"{"main":"src/x.js"}"#, "src/x.js").unwrap(), "node src/x.js");
-    assert_eq!(start("{}", "index.js").unwrap(), "node index.js");
-    assert_eq!(start("not json", "server.js").unwrap(), "node server.js");
-    assert!(start("{}", "other.js").unwrap_err().contains("start script"));
-    for hostile in ["x.js; id", "$(id).js", "-e.js", "/etc/x.js", "a b.js", "`id`"] {
-        let package = serde_json::json!({ "main": hostile }).to_string();
-        let file = if hostile.starts_with('/') { "etc/x.js" } else { hostile };
-        assert!(start(&package, file).is_err(), "{hostile}");
+    let (npm, none) = build("package-lock.json", "{}");
+    assert!(npm.contains("npm ci --include=dev") && npm.ends_with("&& npm run build"), "{npm}");
+    assert_eq!(none, "");
+    assert!(build("other", "").0.starts_with("CI=true npm install --include=dev"));
+    for (lock, text, with, tool) in [
+        (
+            "pnpm-lock.yaml",
+            "lockfileVersion: '9.0'\n",
+            "pnpm install --frozen-lockfile --prod=false",
+            "pnpm-9",
+        ),
+        ("pnpm-lock.yaml", "lockfileVersion: '6.0'\n", "pnpm run build", "pnpm-8"),
+        ("pnpm-lock.yaml", "lockfileVersion: 5.4\n", "pnpm run build", "pnpm-7"),
+        (
+            "yarn.lock",
+            "# yarn lockfile v1\n",
+            "yarn install --frozen-lockfile --production=false",
+            "yarn-1.22.22",
+        ),
+        (
+            "yarn.lock",
+            "\n__metadata:\n  version: 8\n",
+            "yarn install --immutable",
+            "yarnpkg-cli-dist-4",
+        ),
+        ("yarn.lock", "\n__metadata:\n  version: 6\n", "yarn run build", "yarnpkg-cli-dist-3"),
+        ("bun.lock", "{}", "bun install --frozen-lockfile", "bun-1"),
+    ] {
+        let (command, got) = build(lock, text);
+        assert!(command.contains(with), "{lock}: {command}");
+        assert_eq!(got, tool, "{lock}");
+    }
+    let named = package.replacen('{', r#"{"packageManager":"pnpm@9.1.4+sha512.abc","#, 1);
+    let plan = look(&[("package.json", &named), ("yarn.lock", "")]).unwrap();
+    assert_eq!(tools(&plan), ["pnpm-9.1.4"]);
+    assert!(
+        plan.notes.iter().any(|note| note.starts_with("yarn.lock is not used")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[test]
+fn a_start_script_is_run_itself_and_one_of_a_developers_never() {
+    let of = |scripts: &str, more: &str| {
+        let package = format!(r#"{{"scripts":{scripts}{more}}}"#);
+        look(&[("package.json", &package), ("index.js", "")])
+    };
+    assert_eq!(start(&of(r#"{"start":"node index.js"}"#, "").unwrap()), "node index.js");
+    let chain = r#"{"start":"npm run serve","serve":"NODE_ENV=production node a.js"}"#;
+    assert_eq!(start(&of(chain, "").unwrap()), "NODE_ENV=production node a.js");
+    assert_eq!(start(&of(r#"{"start":"nodemon app.js"}"#, "").unwrap()), "node app.js");
+    assert_eq!(
+        start(&of(r#"{"start":"ts-node src/index.ts"}"#, "").unwrap()),
+        "ts-node src/index.ts"
+    );
+    for developers in [
+        "vite",
+        "react-scripts start",
+        "eleventy --serve",
+        "browser-sync start -s",
+        "npx serve -s build",
+        "cross-env X=1 webpack serve",
+        "ng serve",
+        "astro dev",
+        "next dev",
+        "vite preview --port 3",
+    ] {
+        let scripts = format!(r#"{{"build":"x","start":"{developers}"}}"#);
+        let plan = of(&scripts, r#","devDependencies":{"vite":"5"}"#).unwrap();
+        assert!(
+            matches!(&plan.serve[0].serve, Serve::Files { spa: true, .. }),
+            "{developers}: {:?}",
+            plan.serve[0]
+        );
+    }
+}
+
+/// What becomes of a release after its build has left these files.
+fn becomes(package: &str, left: &[&str]) -> Result<Serve, String> {
+    let plan = look(&[("package.json", package)])?;
+    let dir = tempfile::tempdir().unwrap();
+    for name in left {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    plan.after_build(&Tree::open(dir.path(), "").unwrap())
+}
+
+#[test]
+fn what_the_build_has_left_decides_between_a_server_and_files() {
+    let package = |dependency: &str| {
+        format!(
+            r#"{{"scripts":{{"build":"b","start":"vite"}},"dependencies":{{"{dependency}":"1"}}}}"#
+        )
+    };
+    let process = |command: &str| Ok(Serve::Process(command.to_owned()));
+    let files = |dir: &str, spa| Ok(Serve::Files { dir: dir.to_owned(), spa });
+    for (dependency, left, serve) in [
+        ("next", ".next/BUILD_ID", process("next start -H 127.0.0.1")),
+        ("next", "out/index.html", files("out", false)),
+        ("nuxt", ".output/server/index.mjs", process("node .output/server/index.mjs")),
+        ("nuxt", ".output/public/index.html", files(".output/public", false)),
+        ("@sveltejs/kit", "build/handler.js", process("node build")),
+        ("@sveltejs/kit", "build/index.html", files("build", false)),
+        ("astro", "dist/server/entry.mjs", process("node dist/server/entry.mjs")),
+        ("astro", "dist/index.html", files("dist", false)),
+        ("@nestjs/core", "dist/main.js", process("node dist/main.js")),
+        ("react-scripts", "build/index.html", files("build", true)),
+        ("@angular/core", "dist/shop/browser/index.html", files("dist/shop/browser", true)),
+        ("@11ty/eleventy", "_site/index.html", files("_site", false)),
+        ("vitepress", "docs/.vitepress/dist/index.html", files("docs/.vitepress/dist", false)),
+        ("x", "dist/index.js", process("node dist/index.js")),
+    ] {
+        assert_eq!(becomes(&package(dependency), &[left]), serve, "{dependency} {left}");
+    }
+    let nothing = becomes(&package("vite"), &["README"]).unwrap_err();
+    assert!(nothing.contains("publish directory"), "{nothing}");
+}
+
+#[test]
+fn the_machines_node_is_used_where_it_will_do() {
+    let of = |files: &[(&str, &str)], own: &str| {
+        let mut all = vec![("package.json", r#"{"scripts":{"start":"node x"}}"#)];
+        all.extend(files);
+        look_on(&all, [""; 3], &[], (own, ""))
+    };
+    let got = |files: &[(&str, &str)], own: &str| tools(&of(files, own).unwrap()).join(" ");
+    assert_eq!(got(&[(".nvmrc", "v22")], "v22.1.0"), "");
+    assert_eq!(got(&[(".nvmrc", "22.11.0\n")], "v22.1.0"), "node-22.11.0");
+    assert_eq!(got(&[(".nvmrc", "lts/iron")], "v22.1.0"), "node-20");
+    assert_eq!(got(&[(".tool-versions", "ruby 3\nnodejs 20.1.0")], "v22.1.0"), "node-20.1.0");
+    assert_eq!(got(&[("mise.toml", "[tools]\nnode = \"20\"")], "v22.1.0"), "node-20");
+    assert_eq!(got(&[], "v18.19.0"), "node-24", "nothing asks, and the machine's is old");
+    let asks = r#"{"engines":{"node":"^20.9 || >=22"},"scripts":{"start":"node x"}}"#;
+    assert_eq!(
+        tools(&look_on(&[("package.json", asks)], [""; 3], &[], ("v18.1.0", "")).unwrap()),
+        ["node-24"]
+    );
+    let long = "9".repeat(400);
+    for bad in ["../../x", "22; id", "$(id)", long.as_str(), "nonsense"] {
+        let why = of(&[(".nvmrc", bad)], "v22.1.0").unwrap_err();
+        assert!(why.starts_with(".nvmrc asks for the version `"), "{why}");
     }
 }
 
 #[test]
-fn python_go_rust_and_ruby_have_their_commands() {
-    let venv = "python3 -m venv --clear .venv && .venv/bin/pip install ";
-    let (build, start) = commands(&[("requirements.txt", ""), ("app.py", "")]);
-    assert_eq!(
-        (build, start.as_str()),
-        (format!("{venv}-r requirements.txt"), ".venv/bin/python app.py")
+fn python_apps_get_the_server_that_fits_their_app_object() {
+    let flask = "from flask import Flask\napp = Flask(__name__)\n";
+    for (files, runs) in [
+        (
+            vec![("requirements.txt", "flask"), ("app.py", flask)],
+            "gunicorn app:app -b 127.0.0.1:$PORT",
+        ),
+        (
+            vec![
+                ("requirements.txt", "flask"),
+                (
+                    "src/web.py",
+                    "def create_app():\n    app = Flask(__name__)\n    return app\n\ndef create_app(x):\n    app = Flask(x)\n",
+                ),
+            ],
+            "gunicorn 'web:create_app()' --chdir src -b 127.0.0.1:$PORT",
+        ),
+        (
+            vec![("requirements.txt", "fastapi\nuvicorn"), ("src/api/main.py", "app = FastAPI()")],
+            "uvicorn api.main:app --app-dir src --host 127.0.0.1 --port $PORT",
+        ),
+        (
+            vec![
+                ("requirements.txt", "fastapi"),
+                ("app/main.py", "from app.x import y\napp: FastAPI = FastAPI()"),
+            ],
+            "uvicorn app.main:app --host 127.0.0.1 --port $PORT",
+        ),
+        (
+            vec![("requirements.txt", "dash"), ("app.py", "app = dash.Dash(__name__)")],
+            "gunicorn app:app.server -b 127.0.0.1:$PORT",
+        ),
+        (
+            vec![("requirements.txt", "django"), ("manage.py", ""), ("shop/wsgi.py", "")],
+            "gunicorn shop.wsgi:application -b 127.0.0.1:$PORT",
+        ),
+        (
+            vec![("requirements.txt", "django\ndaphne"), ("manage.py", ""), ("shop/asgi.py", "")],
+            "uvicorn shop.asgi:application --host 127.0.0.1 --port $PORT",
+        ),
+        (
+            vec![
+                ("requirements.txt", "streamlit==1"),
+                ("streamlit_app.py", "import streamlit as st"),
+            ],
+            "streamlit run streamlit_app.py --server.port $PORT --server.address 127.0.0.1 --server.headless true",
+        ),
+        (
+            vec![("requirements.txt", "gradio"), ("demo.py", "import gradio as gr")],
+            "python demo.py",
+        ),
+        (vec![("requirements.txt", ""), ("app.py", "import http.server")], "python app.py"),
+    ] {
+        assert_eq!(commands(&files).1, runs, "{files:?}");
+    }
+}
+
+#[test]
+fn every_python_lock_has_its_way_and_uv_is_fetched_where_the_machine_has_none() {
+    let build = |file: &str, text: &str| commands(&[(file, text), ("main.py", "")]).0;
+    assert!(build("uv.lock", "").contains("uv sync --frozen --no-dev --no-install-project"));
+    assert!(build("requirements.txt", "").ends_with("uv pip install -r requirements.txt"));
+    assert!(
+        build("pyproject.toml", "[project]\ndependencies=[]")
+            .ends_with("uv pip install -r pyproject.toml")
     );
-    let (build, start) = commands(&[("pyproject.toml", ""), ("main.py", ""), ("app.py", "")]);
-    assert_eq!((build, start.as_str()), (format!("{venv}."), ".venv/bin/python main.py"));
-    let (build, start) = commands(&[("go.mod", "module x")]);
+    for lock in ["poetry.lock", "pdm.lock", "Pipfile.lock", "Pipfile"] {
+        assert!(build(lock, "").contains(&format!("locked.py {lock}")), "{lock}");
+    }
+    let files = [("requirements.txt", ""), ("main.py", ""), (".python-version", "3.12.4\n")];
+    let plan = look_on(&files, [""; 3], &["uv"], ("", "")).unwrap();
+    assert_eq!(tools(&plan), ["uv-0.13.9", "python-3.12"]);
+    let range =
+        [("pyproject.toml", "[project]\nrequires-python = \">=3.10, <3.13\"\n"), ("main.py", "")];
+    assert_eq!(tools(&look(&range).unwrap()), ["python-__3.10__3.13"]);
+    for bad in ["../../x", "3'; id", "system"] {
+        let why = look(&[("requirements.txt", ""), (".python-version", bad)]).unwrap_err();
+        assert!(why.starts_with(".python-version asks for the version `"), "{why}");
+    }
+}
+
+#[test]
+fn go_and_rust_leave_one_program_where_a_procfile_finds_it() {
+    let module = ("go.mod", "module example.com/shop/v2\n\ngo 1.21\n");
+    let (build, start) = commands(&[module, ("main.go", "package main")]);
     assert_eq!(
         (build.as_str(), start.as_str()),
-        ("go build -o .better-paas/app .", "./.better-paas/app")
+        ("go build -ldflags='-s -w' -o .better-paas/bin/shop .", "./.better-paas/bin/shop")
     );
-    let (build, start) =
-        commands(&[("Cargo.toml", "[package]\nname = \"shop\"\n"), ("Cargo.lock", "")]);
-    assert_eq!(build, "cargo install --path . --root .better-paas --locked");
+    assert!(
+        commands(&[
+            module,
+            ("cmd/tool/main.go", "package main"),
+            ("cmd/server/main.go", "package main")
+        ])
+        .0
+        .ends_with("./cmd/server")
+    );
+    let several =
+        look(&[module, ("cmd/a/main.go", "package main"), ("cmd/b/main.go", "package main")])
+            .unwrap_err();
+    assert!(several.contains("cmd/a, cmd/b") && several.contains("go build -o"), "{several}");
+    let old = look_on(
+        &[("go.mod", "module x\ngo 1.22\n"), ("main.go", "package main")],
+        [""; 3],
+        &["mise"],
+        ("", "go1.19.8"),
+    );
+    assert!(old.unwrap_err().starts_with("Go 1.22 (from go.mod) is not installed"));
+    let rust =
+        [("Cargo.toml", "[package]\nname = \"shop\"\n"), ("Cargo.lock", ""), ("src/main.rs", "")];
+    let (build, start) = commands(&rust);
+    assert_eq!(build, "cargo install --path . --bin shop --root .better-paas --locked");
     assert_eq!(start, "./.better-paas/bin/shop");
-    let (build, start) = commands(&[("Gemfile", ""), ("config.ru", "")]);
-    assert_eq!((build.as_str(), start.contains("rackup")), ("bundle install", true));
-    let bins = "[[bin]]\nname = 'web'\n[package]\nname = \"x\"\n[dependencies]\nname = \"no\"\n";
-    assert_eq!(cargo_program(bins).as_deref(), Some("web"));
-    assert_eq!(cargo_program("[package]\nname = \"x; id\"\n"), None);
+    let workspace = [
+        ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\n"),
+        ("crates/core/Cargo.toml", "[package]\nname = \"core\"\n"),
+        ("crates/core/src/lib.rs", ""),
+        ("crates/web/Cargo.toml", "[package]\nname = \"site\"\n"),
+        ("crates/web/src/main.rs", ""),
+    ];
+    assert!(commands(&workspace).0.contains("--path crates/web --bin site"));
+    let hostile = look(&[("Cargo.toml", "[package]\nname = \"x; id\"\n"), ("src/main.rs", "")]);
+    assert!(hostile.is_err());
+}
+
+#[test]
+fn other_languages_come_before_the_node_that_builds_their_assets() {
+    let assets = ("package.json", r#"{"scripts":{"build":"x"}}"#);
+    let rails =
+        look(&[("Gemfile", ""), ("Gemfile.lock", "sprockets"), ("bin/rails", ""), assets]).unwrap();
+    assert_eq!(start(&rails), "bundle exec rails server -b 127.0.0.1 -p $PORT");
+    assert!(rails.build.as_ref().unwrap().contains("assets:precompile"));
+    let laravel =
+        look(&[("composer.json", "{}"), ("artisan", ""), ("public/index.php", ""), assets])
+            .unwrap();
+    assert_eq!(start(&laravel), "serve-php public");
+    let django =
+        look(&[("manage.py", ""), ("requirements.txt", "django"), ("a/wsgi.py", ""), assets])
+            .unwrap();
+    assert!(django.build.as_ref().unwrap().contains("npm run build"));
 }
 
 #[test]
 fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
-    let procfile = "# comment\nworker: x\nweb: gunicorn a:b --bind 0.0.0.0:$PORT \n";
-    let files = [("Procfile", procfile), ("requirements.txt", "")];
-    let (build, start) = commands(&files);
-    assert!(build.contains("pip install"));
-    assert_eq!(start, "gunicorn a:b --bind 0.0.0.0:$PORT");
-    assert_eq!(commands(&[("Procfile", "web: ./run")]), (String::new(), "./run".into()));
-    let none = look(&[("Procfile", "worker: x")], "", "", &ALL).unwrap_err();
-    assert!(none.contains("give a start command"), "{none}");
-    assert!(look(&[("Procfile", "web: a\u{1}b")], "", "", &ALL).is_err());
-    assert_eq!(commands(&[("Procfile", "\u{feff}web: ./run\r\n")]).1, "./run");
-}
-
-#[test]
-fn an_app_whose_procfile_cannot_be_used_is_not_published_as_a_site() {
-    for procfile in ["Web: ./run", "web ./run", "worker: x", "web:\n", ""] {
-        let files = [("Procfile", procfile), ("index.html", ""), ("app.py", "")];
-        let refused = look(&files, "", "", &ALL).unwrap_err();
-        assert!(refused.contains("no `web:` line"), "{procfile}: {refused}");
-        assert!(refused.contains("give a start command"), "{refused}");
-        assert!(look(&files, "", "./go", &ALL).is_ok());
-    }
+    let procfile = "# comment\r\nworker: x\r\nweb: gunicorn a:b --bind 0.0.0.0:$PORT \r\n";
+    let plan = look(&[("Procfile", procfile), ("requirements.txt", "")]).unwrap();
+    assert_eq!(start(&plan), "gunicorn a:b --bind 0.0.0.0:$PORT");
+    assert!(
+        plan.notes.iter().any(|note| note.contains("`worker:` is not run")),
+        "{:?}",
+        plan.notes
+    );
+    assert_eq!(commands(&[("Procfile", "\u{feff}web: ./run")]), (String::new(), "./run".into()));
+    assert_eq!(
+        commands(&[("Procfile", "web: vendor/bin/heroku-php-apache2 web/")]).1,
+        "serve-php web"
+    );
+    assert!(look(&[("Procfile", "worker: x")]).unwrap_err().contains("give a start command"));
+    assert!(look(&[("Procfile", "web: a\u{1}b")]).is_err());
 }
 
 #[test]
 fn what_the_owner_wrote_wins() {
-    let files = [("package.json", "{}"), ("Procfile", "web: no")];
-    let plan = look(&files, "make", "./go", &["npm", "node"]).unwrap();
-    assert_eq!((plan.build.as_deref(), plan.start.as_deref().unwrap()), (Some("make"), "./go"));
-    assert!(plan.found.contains("owner's"), "{}", plan.found);
-    let plan = look(&[], "", "./go", &ALL).unwrap();
-    assert_eq!(plan.found, "There is nothing to build; the start command is the owner's.");
-    assert_eq!((plan.build, plan.start.as_deref().unwrap()), (None, "./go"));
-    assert!(look(&[], "make", "", &ALL).is_err());
+    let files = [("package.json", "{}"), ("Procfile", "web: no"), ("index.html", "")];
+    let plan = look_on(&files, ["make", "./go", ""], &["npm"], ("", "")).unwrap();
+    assert_eq!((plan.build.as_deref(), start(&plan)), (Some("make"), "./go"));
+    let plan = look_on(&[], ["", "./go", ""], &[], ("", "")).unwrap();
+    assert_eq!((plan.build.as_deref(), start(&plan)), (None, "./go"));
+    let plan = look_on(&files, ["make", "", "dist"], &[], ("v22.12.0", "")).unwrap();
+    assert_eq!(plan.serve[0].needs, "dist/index.html");
+    assert!(look_on(&[], ["make", "", ""], &[], ("", "")).is_err());
 }
 
 #[test]
 fn a_missing_toolchain_names_the_package() {
-    let sentence = |file: &str, without: &'static [&'static str]| {
-        look(&[(file, "{}"), ("yarn.lock", "")], "", "x", without).unwrap_err()
+    let sentence = |file: &str, without: &[&str]| {
+        look_on(&[(file, "{}")], [""; 3], without, ("", "")).unwrap_err()
     };
-    assert!(sentence("requirements.txt", &[VENV]).contains("apt install python3-venv"));
+    assert!(sentence("requirements.txt", &["uv", VENV]).contains("apt install python3-venv"));
     assert!(sentence("requirements.txt", &["python3"]).contains("apt install python3 "));
-    assert!(sentence("package.json", &["node"]).contains("apt install nodejs npm"));
-    assert!(sentence("package.json", &["yarn"]).contains("npm install --global yarn"));
-    assert!(sentence("go.mod", &["go"]).contains("apt install golang-go"));
+    assert!(sentence("package.json", &["npm"]).contains("apt install nodejs npm"));
+    assert!(sentence("go.mod", &["go", "mise"]).contains("apt install golang-go"));
     assert!(sentence("Cargo.toml", &["cargo"]).contains("apt install cargo"));
     assert!(sentence("Gemfile", &["bundle"]).contains("ruby-bundler"));
+    assert!(sentence("pom.xml", &["mvn"]).contains("apt install maven"));
 }
 
 #[test]
-fn a_static_site_has_no_start_command_and_an_empty_repository_fails_with_advice() {
-    let site = look(&[("index.html", "")], "make site", "", &ALL).unwrap();
-    assert_eq!((site.build.as_deref(), site.start), (Some("make site"), None));
-    let nothing = look(&[("README", "")], "", "", &ALL).unwrap_err();
-    assert!(nothing.contains("root directory"), "{nothing}");
-    let served = look(&[("index.html", "")], "", "python3 -m http.server $PORT", &ALL).unwrap();
-    assert!(served.start.is_some(), "what the owner wrote wins");
-    let node = look(&[("index.html", ""), ("package.json", "{}"), ("server.js", "")], "", "", &ALL);
-    assert!(node.unwrap().start.is_some());
+fn files_alone_are_a_site_and_nothing_is_a_sentence() {
+    let dir = |files: &[(&str, &str)]| match &look(files).unwrap().serve[0].serve {
+        Serve::Files { dir, spa: false } => dir.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(dir(&[("index.html", "")]), "");
+    assert_eq!(dir(&[("public/index.html", "")]), "public");
+    assert_eq!(
+        dir(&[("index.html", ""), ("Staticfile", "root: www\n"), ("www/index.html", "")]),
+        "www"
+    );
+    assert!(look(&[("README", "")]).unwrap_err().contains("root directory"));
+    assert!(look(&[("Dockerfile", "FROM x")]).unwrap_err().contains("found only Dockerfile"));
+    assert!(look(&[("compose.yaml", "")]).unwrap_err().contains("found only compose.yaml"));
+    let apps = look(&[
+        ("apps/a/package.json", "{}"),
+        ("apps/b/requirements.txt", ""),
+        ("web/index.html", ""),
+    ])
+    .unwrap_err();
+    assert!(
+        apps.contains("`apps/a`, `apps/b`") && apps.contains("Set the root directory"),
+        "{apps}"
+    );
 }
 
 #[test]
-fn a_file_too_large_to_be_read_is_not_taken_for_one_that_is_not_there() {
-    let large = format!("web: ./app\n{}", "#".repeat(10 << 20));
-    let why = look(&[("Procfile", &large)], "", "", &ALL).unwrap_err();
-    assert!(why.starts_with("Procfile has 10240 KiB, and no more than 64 KiB"), "{why}");
-    let manifest = format!("{{\"scripts\":{{\"start\":\"x\"}}}}{}", " ".repeat(2 << 20));
-    let why = look(&[("package.json", &manifest), ("server.js", "")], "", "", &ALL).unwrap_err();
+fn hostile_manifests_get_a_sentence() {
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let why = look(&[("package.json", &format!(r#"{{"a":{deep}}}"#))]).unwrap_err();
+    assert!(why.starts_with("package.json is not valid JSON"), "{why}");
+    let large = format!("{{}}{}", " ".repeat(2 << 20));
+    let why = look(&[("package.json", &large)]).unwrap_err();
     assert!(why.starts_with("package.json has 2048 KiB"), "{why}");
-    let long = format!("web: {}\n", "x".repeat(60_000));
-    let why = look(&[("Procfile", &long)], "", "", &ALL).unwrap_err();
-    assert!(why.starts_with("the web command in the Procfile "), "{why}");
-    // With a command given by the owner the file is not needed.
-    assert!(look(&[("Procfile", &large)], "", "./app", &ALL).is_ok());
+    for main in ["x.js; id", "$(id).js", "-e.js", "/etc/x.js", "a b.js", "`id`.js", "../x.js"] {
+        let package = serde_json::json!({ "main": main }).to_string();
+        assert!(look(&[("package.json", &package)]).is_err(), "{main}");
+    }
+    let manager = r#"{"packageManager":"pnpm@$(id)","scripts":{"start":"node x"}}"#;
+    assert!(
+        look(&[("package.json", manager)])
+            .unwrap_err()
+            .starts_with("packageManager in package.json")
+    );
+    assert!(look(&[("package.json", "[]"), ("index.js", "")]).is_err());
+}
+
+#[test]
+fn a_program_without_dependencies_needs_no_environment() {
+    let plan =
+        look_on(&[("main.py", "import http.server")], [""; 3], &["uv", VENV], ("", "")).unwrap();
+    assert_eq!((plan.build.clone(), start(&plan)), (None, "python3 main.py"));
+    assert!(plan.tools.is_empty());
+    let plan = look(&[("Procfile", "web: python3 main.py"), ("main.py", "")]).unwrap();
+    assert!(plan.build.is_none() && plan.tools.is_empty());
 }

@@ -1,0 +1,111 @@
+//! How the files of a site are served.
+
+use super::site_rules::SiteRules;
+use super::static_page::page;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// The directory of a site with what the router goes by. No hidden file of a repository is
+/// published, so it is ours alone.
+pub const OURS: &str = ".paas";
+/// The file in it which says that the page at the site's top shows the other paths too.
+pub const SINGLE_PAGE: &str = "spa";
+/// The one with the site's own rules.
+pub const RULES: &str = "rules.json";
+
+/// Files whose names change with what is in them: where build tools put them, with eight
+/// characters or more before the extension ...
+const HASHED: &str = r"^/(assets|static|build|_next/static|_astro|_app/immutable|_nuxt|js|css)/.*[.-][0-9A-Za-z_-]{8,}\.[a-z0-9]+$";
+/// ... which are not all lower-case letters, as a word's are.
+const NO_WORD: &str = r"[.-][0-9A-Za-z_-]*[0-9A-Z][0-9A-Za-z_-]*\.[a-z0-9]+$";
+
+/// How long browsers may keep what never changes under its name: a year.
+const FOREVER: &str = "public, max-age=31536000, immutable";
+
+/// The handler for the files below a directory: what is asked for, else the page of that name,
+/// else the page at the top of a single-page app, else the site's own page for what is not there.
+pub fn files(root: &Path, rules: &SiteRules) -> Value {
+    let file = |tried: &str| json!({"root": root, "try_files": [tried]});
+    let rewritten = |matcher: Value, to: &str, status: Option<u16>| {
+        json!({
+            "match": matcher,
+            "handle": [{"handler": "rewrite", "uri": to}, gzip(), served(root, status)],
+            "terminal": true,
+        })
+    };
+    let single = file(&format!("/{}/{}", OURS, SINGLE_PAGE));
+    // A missing picture or script is missing; what a browser opens as a page is the app's.
+    let opened = json!([
+        {"file": single, "path_regexp": {"pattern": r"/[^/.]*$"}},
+        {"file": single, "header": {"Accept": ["*text/html*"]}},
+    ]);
+    let path = "{http.request.uri.path}";
+    let hashed = json!([{
+        "path_regexp": {"pattern": HASHED}, "vars_regexp": {path: {"pattern": NO_WORD}},
+    }]);
+    let mut routes = vec![
+        json!({"handle": [cached("no-cache")]}),
+        json!({"match": hashed, "handle": [cached(FOREVER)]}),
+    ];
+    routes.extend(rules.before.iter().cloned());
+    routes.push(json!({"match": [{"path": [format!("/{OURS}/*")]}],
+                       "handle": [{"handler": "error", "status_code": 404}]}));
+    routes.push(json!({"handle": [gzip(), passing(root)]}));
+    routes.extend(rules.after.iter().cloned());
+    // What a rule has rewritten may be a file now.
+    if !rules.after.is_empty() {
+        routes.push(json!({"handle": [gzip(), passing(root)]}));
+    }
+    let last = json!([
+        rewritten(json!([{"file": file(&format!("{path}.html"))}]), "{http.matchers.file.relative}", None),
+        rewritten(opened, "/index.html", None),
+        {"handle": [cached("no-cache")]},
+        rewritten(json!([{"file": file("/404.html")}]), "/404.html", Some(404)),
+        {"handle": [page(404, "There is nothing at this path.")]},
+    ]);
+    routes.extend(last.as_array().cloned().unwrap_or_default());
+    json!({"handler": "subroute", "routes": routes})
+}
+
+/// The sites with rules of their own, by what a route to one is called.
+pub fn with_rules(sites: &Path) -> Vec<(String, SiteRules)> {
+    let below = |dir: &Path| {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten();
+        names.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+    };
+    let mut all = Vec::new();
+    for app in below(sites) {
+        for deploy in below(&sites.join(&app)).into_iter().filter(|name| !name.starts_with('.')) {
+            let file = sites.join(&app).join(&deploy).join(OURS).join(RULES);
+            let rules = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            all.extend(rules.map(|rules| (format!("{app}.{deploy}"), rules)));
+        }
+    }
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all
+}
+
+fn gzip() -> Value {
+    json!({"handler": "encode", "encodings": {"gzip": {}}})
+}
+
+fn cached(how: &str) -> Value {
+    json!({"handler": "headers", "response": {"set": {"Cache-Control": [how]}}})
+}
+
+fn served(root: &Path, status: Option<u16>) -> Value {
+    let mut handler =
+        json!({"handler": "file_server", "root": root, "index_names": ["index.html"]});
+    if let Some(status) = status {
+        handler["status_code"] = json!(status);
+    }
+    handler
+}
+
+/// Serves a file if it is there, and leaves the request to what follows if not.
+fn passing(root: &Path) -> Value {
+    let mut handler = served(root, None);
+    handler["pass_thru"] = json!(true);
+    handler
+}
