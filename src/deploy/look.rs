@@ -76,11 +76,10 @@ fn fill(
     seen: &mut Seen,
 ) -> Result<(), String> {
     let host = host.wait()?;
-    let known = |e: &dyn ToString| e.to_string();
     let token = match &at.token {
         Some(token) => Some((token.clone(), TokenOf::App)),
         None => {
-            store.credential_of(&at.url).map_err(|e| known(&e))?.map(|t| (t, TokenOf::Settings))
+            store.credential_of(&at.url).map_err(|e| e.to_string())?.map(|t| (t, TokenOf::Settings))
         }
     };
     let redactor = Redactor::new(token.iter().map(|(token, _)| token.clone()).collect());
@@ -101,7 +100,7 @@ fn fill(
         limits: FetchLimits { time: PATIENCE, ..FetchLimits::default().within(space()) },
         space: &space,
     };
-    let cancel = Cancel::new().map_err(|e| known(&e))?;
+    let cancel = Cancel::new().map_err(|e| e.to_string())?;
     let fetched = fetch.run(&cancel, &mut |_| {});
     seen.branches = fetch.branches(&cancel).unwrap_or_default();
     seen.branches.truncate(BRANCHES);

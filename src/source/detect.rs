@@ -332,8 +332,8 @@ fn nothing(repo: &Repo<'_>) -> String {
     if !apps.is_empty() {
         return choose_a_directory(&apps);
     }
-    let image = ["Dockerfile", "compose.yaml", "compose.yml", "docker-compose.yml"];
-    if let Some(file) = repo.first(&image) {
+    let image = "Dockerfile compose.yaml compose.yml docker-compose.yml";
+    if let Some(file) = repo.first_of(image) {
         return format!(
             "found only {file}, and containers are not run here: give the build and start commands that \
              it holds as settings, and its services' addresses as environment"
@@ -364,11 +364,8 @@ fn apps_below(repo: &Repo<'_>) -> Vec<String> {
 
 fn choose_a_directory(apps: &[String]) -> String {
     let named: Vec<_> = apps.iter().take(NAMED).map(|dir| format!("`{dir}`")).collect();
-    let more = if apps.len() > NAMED {
-        format!(" and {} more", apps.len() - NAMED)
-    } else {
-        String::new()
-    };
+    let more = apps.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
         "nothing can be started at the top of the repository; these directories look like apps: {}{more}. Set \
          the root directory to the one that is meant",

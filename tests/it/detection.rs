@@ -260,3 +260,36 @@ fn p35_a_node_that_the_machine_lacks_is_had_once_for_all_apps() {
         "{failed}"
     );
 }
+
+#[test]
+fn p35_a_repository_is_looked_at_before_it_is_an_app_and_nothing_of_it_stays() {
+    let git = GitServer::start();
+    let commit =
+        git.commit("seen", &[("web/package.json", BUILD), ("web/build.js", ""), ("README", "")]);
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let mut look = |body: Value| owner.post("/api/detect", &body).expect(200).json();
+    let url = git.url("seen");
+    let top = look(json!({"gitRepo": url}));
+    assert_eq!(
+        (&top["reachable"], &top["commit"], &top["build"]),
+        (&json!(true), &json!(commit), &json!(null))
+    );
+    assert!(top["error"].as_str().unwrap().contains("look like apps: `web`"), "{top:#}");
+    assert_eq!(top["branches"], json!(["main"]));
+    let web = look(json!({"gitRepo": url, "rootDir": "web"}));
+    assert_eq!((&web["error"], &web["start"]), (&json!(null), &json!(null)), "{web:#}");
+    assert!(web["build"].as_str().unwrap().ends_with("npm run build"), "{web:#}");
+    assert_eq!(web["publish"], "out", "the first place where it will be looked for");
+    let none = look(json!({"gitRepo": url, "branch": "other"}));
+    assert!(none["error"].as_str().unwrap().contains("main"), "{none:#}");
+    let gone = look(json!({"gitRepo": git.url("nothing")}));
+    assert_eq!(gone["reachable"], false, "{gone:#}");
+    assert!(gone["error"].is_string());
+    assert!(owner.post("/api/detect", &json!({"gitRepo": "file:///etc"})).status == 400);
+    let left = std::fs::read_dir(server.data().join("apps")).unwrap().flatten();
+    let left: Vec<_> =
+        left.map(|e| e.file_name()).filter(|n| !n.to_string_lossy().starts_with('.')).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(owner.get("/api/apps").json()["apps"], json!([]));
+}

@@ -23,11 +23,8 @@ pub fn go(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         }
         (wanted, _) if machine.has("mise") => {
             let [major, minor, patch] = wanted.unwrap_or([1, 25, 0]);
-            let version = if patch == 0 {
-                format!("{major}.{minor}")
-            } else {
-                format!("{major}.{minor}.{patch}")
-            };
+            let last = if patch == 0 { String::new() } else { format!(".{patch}") };
+            let version = format!("{major}.{minor}{last}");
             plan.notes.push(format!("Go {version} (from go.mod)."));
             plan.tools.push(Tool::mise("go", &version));
         }
@@ -45,36 +42,24 @@ pub fn go(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         !part.strip_prefix('v').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
     });
     let name = named.unwrap_or("app");
-    let main = |dir: &str| {
-        let files =
-            if dir.is_empty() { repo.find("*.go") } else { repo.find(&format!("{dir}/*.go")) };
-        files.iter().any(|file| repo.text(file).lines().any(|line| line.trim() == "package main"))
+    let is_main = |path: &String| {
+        is_plain(path) && repo.text(path).lines().any(|line| line.trim() == "package main")
     };
-    let mut dirs: Vec<String> =
-        repo.find("cmd/*/main.go").into_iter().chain(repo.find("cmd/main.go")).collect();
+    let mut dirs: Vec<String> = repo.own(&["main.go"]).into_iter().filter(is_main).collect();
     dirs.iter_mut().for_each(|path| *path = path.trim_end_matches("/main.go").to_owned());
     let likely = ["server", "web", "api", "app", "www", name];
-    let cmd = |dir: &&String| likely.iter().any(|known| dir.ends_with(&format!("/{known}")));
-    let package = if main("") {
-        ".".to_owned()
-    } else if let (1, Some(dir)) | (_, Some(dir)) =
-        (dirs.len(), dirs.iter().find(cmd).or(dirs.first().filter(|_| dirs.len() == 1)))
-    {
-        format!("./{dir}")
-    } else {
-        let mut others: Vec<String> = repo.own(&["main.go"]);
-        others.retain(|path| is_plain(path) && repo.text(path).contains("package main"));
-        match &others[..] {
-            [one] => format!("./{}", one.trim_end_matches("/main.go")),
-            _ => {
-                plan.otherwise = which(
-                    "Go programs",
-                    &if dirs.is_empty() { others } else { dirs },
-                    "go build -o .better-paas/bin/app ./cmd/NAME",
-                );
+    let is_likely = |dir: &&String| dir.rsplit('/').next().is_some_and(|d| likely.contains(&d));
+    let package = match &dirs[..] {
+        _ if repo.find("*.go").iter().any(is_main) => ".".to_owned(),
+        [one] => format!("./{one}"),
+        several => match several.iter().find(is_likely) {
+            Some(dir) => format!("./{dir}"),
+            None => {
+                let command = "go build -o .better-paas/bin/app ./cmd/NAME";
+                plan.otherwise = which("Go programs", &dirs, command);
                 return Ok(plan);
             }
-        }
+        },
     };
     let cgo = if text.contains("mattn/go-sqlite3") { "CGO_ENABLED=1 " } else { "" };
     plan.build = Some(format!("{cgo}go build -ldflags='-s -w' -o {BIN}/{name} {package}"));
@@ -91,30 +76,23 @@ pub fn rust(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     let mut plan = Plan::found("Cargo.toml, a Rust app");
     let top = repo.manifest("Cargo.toml")?.unwrap_or_default();
     let mut packages: Vec<(String, Vec<String>)> = Vec::new();
-    for path in repo
-        .own(&["Cargo.toml"])
-        .into_iter()
-        .filter(|path| is_plain(path) && path.ends_with("Cargo.toml"))
-    {
+    for path in repo.own(&["Cargo.toml"]).into_iter().filter(|path| is_plain(path)) {
         let dir = path.trim_end_matches("Cargo.toml").trim_end_matches('/').to_owned();
         let at =
             |file: &str| if dir.is_empty() { file.to_owned() } else { format!("{dir}/{file}") };
         let text = repo.text(&path);
         let Some(name) = entry(&text, "package", "name") else { continue };
-        let default = entry(&text, "package", "default-run");
         let mut programs: Vec<String> = entry(&text, "bin", "name").into_iter().collect();
         if programs.is_empty() && repo.has(&at("src/main.rs")) {
             programs.push(name);
         }
         if programs.is_empty() {
-            let files = repo.find(&at("src/bin/*.rs"));
-            programs.extend(
-                files
-                    .iter()
-                    .filter_map(|p| Some(p.rsplit_once('/')?.1.trim_end_matches(".rs").to_owned())),
-            );
+            let files = repo.find(&at("src/bin/*.rs")).into_iter();
+            let name =
+                |p: String| p.rsplit('/').next().map(|n| n.trim_end_matches(".rs").to_owned());
+            programs.extend(files.filter_map(name));
         }
-        if let Some(default) = default {
+        if let Some(default) = entry(&text, "package", "default-run") {
             programs = vec![default];
         }
         programs.retain(|name| is_plain(name));
@@ -143,8 +121,7 @@ pub fn rust(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
             plan = plan.starts(format!("./{BIN}/{name}"));
         }
         _ => {
-            let all: Vec<String> =
-                packages.into_iter().flat_map(|(_, programs)| programs).collect();
+            let all: Vec<_> = packages.into_iter().flat_map(|(_, programs)| programs).collect();
             plan.otherwise = if all.is_empty() && !top.contains("[workspace]") {
                 "found Cargo.toml but no program's name in it: give a start command such as `./.better-paas/bin/shop`".to_owned()
             } else {
@@ -186,7 +163,7 @@ pub fn java(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
             ),
             Candidate::when("target/*.jar", run("target/*.jar")),
         ];
-    } else if repo.first(&["gradlew", "build.gradle", "build.gradle.kts"]).is_some() {
+    } else if repo.first_of("gradlew build.gradle build.gradle.kts").is_some() {
         let gradle = if repo.has("gradlew") { "sh ./gradlew" } else { "gradle" };
         if gradle == "gradle" {
             need(machine, "gradle", "apt install gradle")?;

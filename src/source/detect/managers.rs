@@ -166,7 +166,7 @@ fn lock(repo: &Repo<'_>) -> Option<Lock> {
         };
         return Some((&PNPM, "pnpm-lock.yaml", Some(version)));
     }
-    if let Some(file) = repo.first(&["bun.lock", "bun.lockb"]) {
+    if let Some(file) = repo.first_of("bun.lock bun.lockb") {
         return Some((&BUN, file, None));
     }
     if repo.has("yarn.lock") {
@@ -181,6 +181,6 @@ fn lock(repo: &Repo<'_>) -> Option<Lock> {
         };
         return Some((&BERRY, "yarn.lock", Some(version)));
     }
-    let file = repo.first(&["package-lock.json", "npm-shrinkwrap.json"])?;
+    let file = repo.first_of("package-lock.json npm-shrinkwrap.json")?;
     Some((&NPM, file, None))
 }

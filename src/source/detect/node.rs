@@ -131,10 +131,9 @@ impl Package<'_> {
             return Ok(());
         }
         let version = node_to_get(&wanted.version);
-        let why = if wanted.from.is_empty() {
-            "newer than the machine's".to_owned()
-        } else {
-            format!("from {}", wanted.from)
+        let why = match wanted.from.as_str() {
+            "" => "newer than the machine's".to_owned(),
+            file => format!("from {file}"),
         };
         plan.notes.push(format!("Node {version} ({why})."));
         plan.tools.push(Tool::node(&version));

@@ -8,15 +8,8 @@ use super::{Candidate, Machine, Plan, Serve, VENV, missing, need, versions};
 const LOCKED: &str = include_str!("locked.py");
 
 /// What says which packages an app needs, the surest first.
-const LOCKS: [&str; 7] = [
-    "uv.lock",
-    "poetry.lock",
-    "pdm.lock",
-    "Pipfile.lock",
-    "requirements.txt",
-    "Pipfile",
-    "pyproject.toml",
-];
+const LOCKS: &str =
+    "uv.lock poetry.lock pdm.lock Pipfile.lock requirements.txt Pipfile pyproject.toml";
 
 /// What to say when nothing starts it.
 const OTHERWISE: &str = "found a Python app but neither an app object (such as `app = \
@@ -43,7 +36,7 @@ const PROGRAMS: &str = "\
 /// The sentence for the owner.
 pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     let known = Sources::read(repo);
-    if repo.first(&LOCKS).is_none() && !repo.has("manage.py") {
+    if repo.first_of(LOCKS).is_none() && !repo.has("manage.py") {
         let mut plan = Plan::found("a Python program that needs nothing else");
         plan.otherwise = OTHERWISE.to_owned();
         // The machine's own: there is no environment.
@@ -92,13 +85,9 @@ pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
 /// The sentence for the owner.
 pub fn mkdocs(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     let (mut plan, _) = environment(repo, machine)?;
-    let lists = [
-        "docs/requirements.txt",
-        "requirements-docs.txt",
-        "requirements/docs.txt",
-        "requirements.txt",
-    ];
-    let asked = repo.first(&lists).map_or(String::new(), |list| format!(" -r {list}"));
+    let lists =
+        "docs/requirements.txt requirements-docs.txt requirements/docs.txt requirements.txt";
+    let asked = repo.first_of(lists).map_or(String::new(), |list| format!(" -r {list}"));
     let theme = if repo.text("mkdocs.yml").contains("material") { " mkdocs-material" } else { "" };
     plan.build = Some(format!(
         "uv venv --clear .venv && uv pip install mkdocs{theme}{asked} && mkdocs build -d site"
@@ -111,7 +100,7 @@ pub fn mkdocs(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
 /// The environment with what the repository asks for, and the commands that make it.
 fn environment(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<(Plan, String), String> {
     need(machine, "python3", "apt install python3 python3-venv")?;
-    let lock = repo.first(&LOCKS);
+    let lock = repo.first_of(LOCKS);
     let mut plan = Plan::found(&format!("{}, a Python app", lock.unwrap_or("manage.py")));
     if !machine.has("uv") {
         if !machine.has(VENV) {
@@ -171,14 +160,8 @@ impl<'a> Sources<'a> {
             }
             files.push((path, text));
         }
-        let lists = [
-            "requirements.txt",
-            "pyproject.toml",
-            "Pipfile",
-            "requirements/production.txt",
-            "requirements/base.txt",
-        ];
-        let packages = lists.iter().map(|list| repo.text(list).to_ascii_lowercase()).collect();
+        let lists = "requirements.txt pyproject.toml Pipfile requirements/production.txt requirements/base.txt";
+        let packages = lists.split(' ').map(|list| repo.text(list).to_ascii_lowercase()).collect();
         Self { repo, files, packages }
     }
 
@@ -298,13 +281,13 @@ impl<'a> Sources<'a> {
             found.map(|(path, _)| path.as_str())
         };
         if self.uses("streamlit") {
-            let file = self.repo.first(&["streamlit_app.py"]).or_else(|| of("streamlit"))?;
+            let file = self.repo.first_of("streamlit_app.py").or_else(|| of("streamlit"))?;
             return Some(format!(
                 "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
             ));
         }
         let file = if self.uses("gradio") { of("gradio") } else { None };
-        let file = file.or_else(|| PROGRAMS.split(' ').find(|path| self.repo.has(path)));
+        let file = file.or_else(|| self.repo.first_of(PROGRAMS));
         file.map(|file| format!("python {file}"))
     }
 }

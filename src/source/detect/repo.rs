@@ -32,10 +32,10 @@ impl Repo<'_> {
         self.tree.has_file(path)
     }
 
-    /// The first of these that is there.
+    /// The first of these words that is a file there.
     #[must_use]
-    pub fn first<'b>(&self, paths: &[&'b str]) -> Option<&'b str> {
-        paths.iter().copied().find(|path| self.has(path))
+    pub fn first_of<'b>(&self, paths: &'b str) -> Option<&'b str> {
+        paths.split(' ').find(|path| self.has(path))
     }
 
     /// A small file's text; empty when it is not there.

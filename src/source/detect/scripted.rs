@@ -37,7 +37,7 @@ pub fn ruby(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         } else {
             "bundle exec rackup --host 127.0.0.1 --port $PORT"
         });
-    } else if let Some(file) = repo.first(&["app.rb", "server.rb", "main.rb"]) {
+    } else if let Some(file) = repo.first_of("app.rb server.rb main.rb") {
         plan = plan.starts(format!("bundle exec ruby {file} -o 127.0.0.1 -p $PORT"));
     }
     plan.build = Some(build);
@@ -110,19 +110,11 @@ pub fn deno(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         need(machine, "npm", "apt install nodejs npm")?;
         plan.tools.push(Tool::deno());
     }
-    let file = repo.first(&["deno.json", "deno.jsonc"]).unwrap_or("deno.json");
+    let file = repo.first_of("deno.json deno.jsonc").unwrap_or("deno.json");
     let text = repo.text(file);
     let has_task = |name: &str| text.contains(&format!("\"{name}\":"));
-    let main = repo.first(&[
-        "main.ts",
-        "server.ts",
-        "mod.ts",
-        "index.ts",
-        "app.ts",
-        "src/main.ts",
-        "main.js",
-        "server.js",
-    ]);
+    let main =
+        repo.first_of("main.ts server.ts mod.ts index.ts app.ts src/main.ts main.js server.js");
     let cache = main.map_or_else(|| "deno install".to_owned(), |main| format!("deno cache {main}"));
     plan.build =
         Some(if has_task("build") { format!("{cache} && deno task build") } else { cache });

@@ -1,5 +1,7 @@
 //! What is found in which repository.
 
+mod python;
+
 use super::*;
 use std::fs;
 
@@ -205,88 +207,6 @@ fn the_machines_node_is_used_where_it_will_do() {
 }
 
 #[test]
-fn python_apps_get_the_server_that_fits_their_app_object() {
-    let flask = "from flask import Flask\napp = Flask(__name__)\n";
-    for (files, runs) in [
-        (
-            vec![("requirements.txt", "flask"), ("app.py", flask)],
-            "gunicorn app:app -b 127.0.0.1:$PORT",
-        ),
-        (
-            vec![
-                ("requirements.txt", "flask"),
-                (
-                    "src/web.py",
-                    "def create_app():\n    app = Flask(__name__)\n    return app\n\ndef create_app(x):\n    app = Flask(x)\n",
-                ),
-            ],
-            "gunicorn 'web:create_app()' --chdir src -b 127.0.0.1:$PORT",
-        ),
-        (
-            vec![("requirements.txt", "fastapi\nuvicorn"), ("src/api/main.py", "app = FastAPI()")],
-            "uvicorn api.main:app --app-dir src --host 127.0.0.1 --port $PORT",
-        ),
-        (
-            vec![
-                ("requirements.txt", "fastapi"),
-                ("app/main.py", "from app.x import y\napp: FastAPI = FastAPI()"),
-            ],
-            "uvicorn app.main:app --host 127.0.0.1 --port $PORT",
-        ),
-        (
-            vec![("requirements.txt", "dash"), ("app.py", "app = dash.Dash(__name__)")],
-            "gunicorn app:app.server -b 127.0.0.1:$PORT",
-        ),
-        (
-            vec![("requirements.txt", "django"), ("manage.py", ""), ("shop/wsgi.py", "")],
-            "gunicorn shop.wsgi:application -b 127.0.0.1:$PORT",
-        ),
-        (
-            vec![("requirements.txt", "django\ndaphne"), ("manage.py", ""), ("shop/asgi.py", "")],
-            "uvicorn shop.asgi:application --host 127.0.0.1 --port $PORT",
-        ),
-        (
-            vec![
-                ("requirements.txt", "streamlit==1"),
-                ("streamlit_app.py", "import streamlit as st"),
-            ],
-            "streamlit run streamlit_app.py --server.port $PORT --server.address 127.0.0.1 --server.headless true",
-        ),
-        (
-            vec![("requirements.txt", "gradio"), ("demo.py", "import gradio as gr")],
-            "python demo.py",
-        ),
-        (vec![("requirements.txt", ""), ("app.py", "import http.server")], "python app.py"),
-    ] {
-        assert_eq!(commands(&files).1, runs, "{files:?}");
-    }
-}
-
-#[test]
-fn every_python_lock_has_its_way_and_uv_is_fetched_where_the_machine_has_none() {
-    let build = |file: &str, text: &str| commands(&[(file, text), ("main.py", "")]).0;
-    assert!(build("uv.lock", "").contains("uv sync --frozen --no-dev --no-install-project"));
-    assert!(build("requirements.txt", "").ends_with("uv pip install -r requirements.txt"));
-    assert!(
-        build("pyproject.toml", "[project]\ndependencies=[]")
-            .ends_with("uv pip install -r pyproject.toml")
-    );
-    for lock in ["poetry.lock", "pdm.lock", "Pipfile.lock", "Pipfile"] {
-        assert!(build(lock, "").contains(&format!("locked.py {lock}")), "{lock}");
-    }
-    let files = [("requirements.txt", ""), ("main.py", ""), (".python-version", "3.12.4\n")];
-    let plan = look_on(&files, [""; 3], &["uv"], ("", "")).unwrap();
-    assert_eq!(tools(&plan), ["uv-0.13.9", "python-3.12"]);
-    let range =
-        [("pyproject.toml", "[project]\nrequires-python = \">=3.10, <3.13\"\n"), ("main.py", "")];
-    assert_eq!(tools(&look(&range).unwrap()), ["python-__3.10__3.13"]);
-    for bad in ["../../x", "3'; id", "system"] {
-        let why = look(&[("requirements.txt", ""), (".python-version", bad)]).unwrap_err();
-        assert!(why.starts_with(".python-version asks for the version `"), "{why}");
-    }
-}
-
-#[test]
 fn go_and_rust_leave_one_program_where_a_procfile_finds_it() {
     let module = ("go.mod", "module example.com/shop/v2\n\ngo 1.21\n");
     let (build, start) = commands(&[module, ("main.go", "package main")]);
@@ -439,14 +359,4 @@ fn hostile_manifests_get_a_sentence() {
             .starts_with("packageManager in package.json")
     );
     assert!(look(&[("package.json", "[]"), ("index.js", "")]).is_err());
-}
-
-#[test]
-fn a_program_without_dependencies_needs_no_environment() {
-    let plan =
-        look_on(&[("main.py", "import http.server")], [""; 3], &["uv", VENV], ("", "")).unwrap();
-    assert_eq!((plan.build.clone(), start(&plan)), (None, "python3 main.py"));
-    assert!(plan.tools.is_empty());
-    let plan = look(&[("Procfile", "web: python3 main.py"), ("main.py", "")]).unwrap();
-    assert!(plan.build.is_none() && plan.tools.is_empty());
 }
