@@ -67,14 +67,11 @@ impl Tool {
     /// Deno.
     #[must_use]
     pub fn deno() -> Self {
-        let machine = if ARCH == "aarch64" { "arm64" } else { "x64" };
-        let (name, package) = ("deno-2".to_owned(), format!("@deno/linux-{machine}-glibc@2"));
-        let bin = if ARCH == "aarch64" {
-            "node_modules/@deno/linux-arm64-glibc"
-        } else {
-            "node_modules/@deno/linux-x64-glibc"
+        let (package, bin) = match ARCH {
+            "aarch64" => ("@deno/linux-arm64-glibc@2", "node_modules/@deno/linux-arm64-glibc"),
+            _ => ("@deno/linux-x64-glibc@2", "node_modules/@deno/linux-x64-glibc"),
         };
-        Self::npm(name, &package, bin)
+        Self::npm("deno-2".to_owned(), package, bin)
     }
 
     /// uv, which makes Python's environments.
