@@ -266,6 +266,12 @@ impl<'a> Sources<'a> {
             let run = format!("uvicorn {name}{factory}{within} --host 127.0.0.1 --port $PORT");
             return (run, (!known).then_some("uvicorn"));
         }
+        if name.ends_with(".server") {
+            // An attribute of Dash's app, which gunicorn does not take.
+            let path = if dir.is_empty() { String::new() } else { format!("PYTHONPATH={dir} ") };
+            let run = format!("{path}waitress-serve --listen=127.0.0.1:$PORT {name}");
+            return (run, (!self.uses("waitress")).then_some("waitress"));
+        }
         let quoted = if function.is_some() { format!("'{name}'") } else { name.clone() };
         let package = (!self.uses("gunicorn")).then_some("gunicorn");
         (format!("gunicorn {quoted}{} -b 127.0.0.1:$PORT", within("--chdir")), package)

@@ -33,7 +33,7 @@ fn python_apps_get_the_server_that_fits_their_app_object() {
         ),
         (
             vec![("requirements.txt", "dash"), ("app.py", "app = dash.Dash(__name__)")],
-            "gunicorn app:app.server -b 127.0.0.1:$PORT",
+            "waitress-serve --listen=127.0.0.1:$PORT app:app.server",
         ),
         (
             vec![("requirements.txt", "django"), ("manage.py", ""), ("shop/wsgi.py", "")],
