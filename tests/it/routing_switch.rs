@@ -112,6 +112,8 @@ fn no_route_leads_to_a_port_that_the_app_does_not_have() {
         owner.post(&format!("/api/apps/{app}/{what}"), &json!({})).expect(202);
     };
     act(&mut owner, "stop");
+    // Wanted again before anybody has looked, it would just go on.
+    until("it stops", STARTING, || show(&mut owner, &app)["status"] != "running");
     act(&mut owner, "start");
     until("it runs again", STARTING, || place.join("data/waits").exists());
     assert_eq!(show(&mut owner, &app)["status"], "starting");
@@ -140,6 +142,8 @@ fn no_route_leads_to_a_port_that_the_app_does_not_have() {
 
     // A release that does not start leaves no route to the process before.
     act(&mut owner, "stop");
+    // Wanted again before anybody has looked, it would just go on.
+    until("it stops", STARTING, || show(&mut owner, &app)["status"] != "running");
     act(&mut owner, "start");
     until("it is down", STARTING, || show(&mut owner, &app)["status"] == "crashed");
     visitor.get("/").expect(503);
