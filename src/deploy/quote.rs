@@ -109,7 +109,7 @@ mod tests {
             ),
             (
                 &format!(
-                    "{node}error Command failed with exit code 1.\ninfo Visit https://yarnpkg.com/en/docs for more.\n"
+                    "{node}error Command failed with exit code 1.\ninfo Visit https://docs.example.com/run for more.\n"
                 ),
                 "Error: Cannot find module './nothing'",
             ),
