@@ -3,8 +3,8 @@
 import { copy, part } from "./ui.js";
 
 const TEXTS = ["gitRepo", "name", "branch", "rootDir", "buildCommand", "startCommand", "publishDir", "healthPath"];
-// What each number is when nothing was chosen. A limit of 0 is the platform's own, shown as an empty field.
-const NUMBERS = { healthTimeoutSeconds: 60, memoryMb: 0, cpuPercent: 0, maxProcesses: 0 };
+// What each number is when nothing was chosen. A limit of 0 is the platform's own, and no port: both empty fields.
+const NUMBERS = { healthTimeoutSeconds: 60, memoryMb: 0, cpuPercent: 0, maxProcesses: 0, port: null };
 const LISTS = ["domains", "hostSockets"];
 
 const words = (text) => text.split(/[\s,]+/).filter(Boolean);
@@ -47,15 +47,17 @@ export function appFields() {
       for (const name of LISTS) input(name).value = app[name].join(" ");
       input("spaFallback").value = app.spaFallback ?? "";
       for (const [name, usual] of Object.entries(NUMBERS)) {
-        input(name).value = app[name] === usual && usual === 0 ? "" : app[name];
+        input(name).value = app[name] === usual && !usual ? "" : app[name];
       }
+      input("oneAtATime").checked = app.oneAtATime;
       input("gitToken").value = "";
       input("removeToken").checked = false;
       part(root, "remove-token").hidden = !app.hasGitToken;
       for (const details of root.querySelectorAll("details")) {
         const inputs = [...details.querySelectorAll("input")];
         const filled = inputs.some(({ value, defaultValue }) => value !== defaultValue);
-        if (filled || app.spaFallback !== null) details.open = true;
+        const chosen = app.spaFallback !== null || app.oneAtATime;
+        if (filled || chosen) details.open = true;
       }
       tellAboutToken();
     },
@@ -71,8 +73,10 @@ export function appFields() {
       }
       const fallback = { true: true, false: false }[input("spaFallback").value] ?? null;
       if (fallback !== (app?.spaFallback ?? null)) changes.spaFallback = fallback;
+      const alone = input("oneAtATime").checked;
+      if (alone !== (app?.oneAtATime ?? false)) changes.oneAtATime = alone;
       for (const [name, usual] of Object.entries(NUMBERS)) {
-        const value = Number(input(name).value);
+        const { value: text } = input(name), value = text === "" ? usual : Number(text);
         if (value !== (app?.[name] ?? usual)) changes[name] = value;
       }
       if (input("gitToken").value !== "") changes.gitToken = input("gitToken").value;

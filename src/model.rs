@@ -59,7 +59,9 @@ pub use fields::{
     AppName, EnvName, EnvValue, HealthPath, MAX_APP_NAME, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
     ShellCommand,
 };
-pub use limits::{CpuPercent, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb};
+pub use limits::{
+    CpuPercent, FixedPort, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb,
+};
 pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
 pub use routing::Routing;

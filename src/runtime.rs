@@ -2,13 +2,15 @@
 //!
 //! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is from
 //! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
-//! replaces ends in [`draining`]; [`exit_reason`] says why one ended. All of it works with the same
+//! replaces ends in [`draining`], before it where an app cannot run twice, while requests wait at
+//! a [`hold`]; [`exit_reason`] says why one ended. All of it works with the same
 //! [`tools`].
 
 pub mod draining;
 pub mod environment;
 pub mod exit_reason;
 pub mod health_check;
+pub mod hold;
 pub mod instance;
 pub mod launch;
 pub mod port_guard;

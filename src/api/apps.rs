@@ -113,8 +113,8 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     draft.git_token = git_token(&mut fields)?;
     draft.settings = fields.settings(draft.settings)?;
     fields.finish()?;
-    let named = draft.name != app.name || draft.settings.domains != app.settings.domains;
-    if named {
+    let (old, new) = (&app.settings, &draft.settings);
+    if draft.name != app.name || (&old.domains, old.port) != (&new.domains, new.port) {
         admit(&api.deployer.tools, Some(&app.id), &draft)?;
     }
     if !api.store.update_app(&app.id, &draft)? {

@@ -49,6 +49,7 @@ impl Deployer {
         let tools = Arc::new(Tools {
             router: start_router(routing, &data, &store, &journal)?,
             host: HostWatch::new(layout.clone()).map_err(io("look at the machine"))?,
+            own_port,
             mailbox: Mailbox::new().map_err(io("start the supervisor"))?,
             ports: Ports::default(),
             board: StatusBoard::default(),
@@ -63,7 +64,7 @@ impl Deployer {
         let pipeline = Pipeline { tools: Arc::clone(&tools), queue: Arc::clone(&queue) };
         let (watching, tidying) = (Arc::clone(&tools), (Arc::clone(&tools), Arc::clone(&queue)));
         let threads = vec![
-            spawn("probe", move || watch(&watching, own_port))?,
+            spawn("probe", move || watch(&watching))?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("gc", move || gc::run(&tidying.0, &tidying.1))?,
             spawn("deploys", move || worker::run(&pipeline))?,
@@ -287,10 +288,9 @@ fn start_router(
 }
 
 /// Looks at the machine, and takes the server's own ports back where it does not keep them.
-fn watch(Tools { store, journal, layout, router, host, .. }: &Tools, own_port: u16) {
-    let own_ports = || [own_port].into_iter().chain(router.ports()).collect();
-    host.run(&own_ports, &|port| {
-        let _ = take_back(store, journal, &layout.apps(), port);
+fn watch(tools: &Tools) {
+    tools.host.run(&|| tools.own_ports(), &|port| {
+        let _ = take_back(&tools.store, &tools.journal, &tools.layout.apps(), port);
     });
 }
 

@@ -18,9 +18,9 @@ pub enum DeployError {
     Ended,
     /// This machine cannot run apps; the sentence says why and what to do.
     Runtime(String),
-    /// A host name cannot be the app's: which field it comes from, and why.
+    /// A host name or a port cannot be the app's: which field it comes from, and why.
     Host {
-        /// `name` or `domains`.
+        /// `name`, `domains` or `port`.
         field: &'static str,
         /// Why not.
         sentence: String,

@@ -1,4 +1,4 @@
-//! The host names of apps: who may have which, and what is known of each.
+//! Where apps answer: who may have which host name or port, and what is known of each.
 
 use super::error::DeployError;
 use crate::model::{AppId, Domain};
@@ -8,7 +8,7 @@ use crate::router::{
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
 use crate::runtime::tools::Tools;
-use crate::store::{App, AppDraft};
+use crate::store::{App, AppDraft, AppSettings};
 use std::net::IpAddr;
 
 /// A host name of an app.
@@ -69,18 +69,24 @@ pub fn urls(router: &Router, app: &App) -> Vec<String> {
     routed.unwrap_or_else(|| at_port.into_iter().collect())
 }
 
-/// Judges the host names that an app is about to have.
+/// Judges the host names, and the port of its own, that an app is about to have.
 ///
 /// # Errors
-/// [`DeployError::Host`] for a name that another one has.
-pub fn admit(
-    Tools { router, store, .. }: &Tools,
-    app: Option<&AppId>,
-    draft: &AppDraft,
-) -> Result<(), DeployError> {
-    let domains = &draft.settings.domains;
-    let Some(routing) = router.routing() else { return Ok(()) };
+/// [`DeployError::Host`] for one that another has.
+pub fn admit(tools: &Tools, app: Option<&AppId>, draft: &AppDraft) -> Result<(), DeployError> {
+    let AppSettings { domains, port, .. } = &draft.settings;
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
+    let mut others = tools.store.apps()?;
+    others.retain(|other| Some(&other.id) != app);
+    if let Some(port) = port {
+        if tools.own_ports().contains(&port.get()) {
+            return refused("port", format!("{} is this server's own", port.get()));
+        }
+        if let Some(other) = others.iter().find(|other| other.settings.port == Some(*port)) {
+            return refused("port", format!("{} is app {}'s", port.get(), other.name.as_str()));
+        }
+    }
+    let Some(routing) = tools.router.routing() else { return Ok(()) };
     let host = routing.host_of(&draft.name);
     let of_domains = domains.iter().map(|domain| ("domains", domain.as_str()));
     for (field, host) in [("name", host.as_str())].into_iter().chain(of_domains) {
@@ -88,7 +94,7 @@ pub fn admit(
             return refused(field, format!("{host} is where the dashboard answers"));
         }
     }
-    for other in store.apps()?.iter().filter(|other| Some(&other.id) != app) {
+    for other in &others {
         if other.settings.domains.iter().any(|domain| domain.as_str() == host) {
             return refused("name", format!("{host} is a domain of app {}", other.name.as_str()));
         }

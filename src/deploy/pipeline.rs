@@ -2,6 +2,7 @@
 //!
 //! Nothing that comes from a repository runs outside a sandbox.
 
+mod alone;
 mod site;
 
 use super::build::{self, Build};
@@ -17,10 +18,11 @@ use crate::disk::tree::Tree;
 use crate::journal::{Redactor, Writer};
 use crate::model::{AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger};
 use crate::proc::Cancel;
-use crate::router::Target;
+use crate::router::{Changed, Target};
 use crate::runtime::environment::surroundings;
 use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_lines};
 use crate::runtime::health_check::{HealthCheck, Verdict};
+use crate::runtime::hold::Hold;
 use crate::runtime::launch::{Launched, launch};
 use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
@@ -63,6 +65,8 @@ struct Attempt<'a> {
     env: Vec<(EnvName, Secret, bool)>,
     /// The step that it is at, as it is called in the log; empty before the first.
     at: Cell<&'static str>,
+    /// Requests that wait while the app has no process.
+    hold: Cell<Option<Hold>>,
 }
 
 impl Pipeline {
@@ -116,6 +120,7 @@ impl Pipeline {
             token,
             env,
             at,
+            hold: Cell::default(),
         })
     }
 }
@@ -135,7 +140,10 @@ impl Attempt<'_> {
             self.step(DeployStatus::Checking, || self.site_is_there())?;
             return self.go_live_as_files();
         };
-        let launched = self.step(DeployStatus::Starting, || self.launch(start))?;
+        let launched = self.step(DeployStatus::Starting, || {
+            self.make_way()?;
+            self.launch(start)
+        })?;
         let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;
         self.go_live(proved)
     }
@@ -345,6 +353,7 @@ impl Attempt<'_> {
         let process = launched.process.clone();
         self.switch(&Target::Process(process.port), Some(&process))?;
         self.say(&format!("Live on port {}", process.port));
+        self.hold.take().into_iter().for_each(|hold| hold.lead_to(process.port));
         if let Some(instance) = launched.instance.take() {
             let process = Some((process, Box::new(instance)));
             self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process));
@@ -356,13 +365,8 @@ impl Attempt<'_> {
     /// final; after that the supervisor sends the process before it home.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
         self.at.set(GOING_LIVE);
-        let (Tools { store, router, board, .. }, app) = (self.tools, &self.app.id);
-        let name = || match store.app(app) {
-            Ok(Some(app)) => Ok(app.name),
-            Ok(None) => Err("the app was removed".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
-        let routed = router.switch(app, &name, target, &|line| self.say(line))?;
+        let (Tools { store, board, .. }, app) = (self.tools, &self.app.id);
+        let routed = self.lead(target)?;
         // The database decides between this and a cancellation, which ends the deploy there.
         let failure = match store.go_live(self.id, app, process) {
             Ok(true) => {
@@ -375,6 +379,17 @@ impl Attempt<'_> {
         };
         routed.take_back();
         Err(failure)
+    }
+
+    /// Leads requests elsewhere, confirmed by the router.
+    fn lead(&self, target: &Target) -> Result<Changed<'_>, String> {
+        let (Tools { store, router, .. }, app) = (self.tools, &self.app.id);
+        let name = || match store.app(app) {
+            Ok(Some(app)) => Ok(app.name),
+            Ok(None) => Err("the app was removed".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        router.switch(app, &name, target, &|line| self.say(line))
     }
 
     fn has_room(&self) -> Result<(), DeployFailure> {
@@ -400,6 +415,7 @@ impl Attempt<'_> {
             Err(failure) => {
                 // First of all: without space not even the failure could be noted.
                 gc::clear_away(self.tools, &self.app.id, self.id);
+                self.give_back();
                 self.queue.tidy();
                 Some(self.explain(failure))
             }

@@ -30,10 +30,10 @@ const CONTROLS: [&str; 14] = [
 ];
 
 macro_rules! number_value {
-    ($(#[$doc:meta])* $name:ident, $get:ident, $allowed:pat, $rule:literal) => {
+    ($(#[$doc:meta])* $name:ident, $get:ident, $number:ty, $allowed:pat, $rule:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-        pub struct $name(u32);
+        pub struct $name($number);
 
         impl $name {
             /// Reads the number.
@@ -41,7 +41,7 @@ macro_rules! number_value {
             /// # Errors
             /// [`Invalid`] when it is out of range.
             pub fn new(number: i64) -> Result<Self, Invalid> {
-                match u32::try_from(number) {
+                match <$number>::try_from(number) {
                     Ok(n) if matches!(n, $allowed) => Ok(Self(n)),
                     _ => Err(Invalid($rule)),
                 }
@@ -49,7 +49,7 @@ macro_rules! number_value {
 
             /// The number.
             #[must_use]
-            pub const fn $get(self) -> u32 {
+            pub const fn $get(self) -> $number {
                 self.0
             }
         }
@@ -65,28 +65,35 @@ macro_rules! number_value {
 number_value! {
     /// Memory that an app may take, in MiB; 0 is the platform's default.
     #[derive(Default)]
-    MemoryMb, get, 0 | 32..=1_048_576,
+    MemoryMb, get, u32, 0 | 32..=1_048_576,
     "must be a whole number of MiB from 32 to 1048576, or 0 for the default"
 }
 
 number_value! {
     /// CPU time that an app may take, in percent of one core; 0 is the platform's default.
     #[derive(Default)]
-    CpuPercent, get, 0..=6400,
+    CpuPercent, get, u32, 0..=6400,
     "must be a whole number from 1 to 6400 (percent of one core), or 0 for the default"
 }
 
 number_value! {
     /// Processes and threads that an app may have at once; 0 is the platform's default.
     #[derive(Default)]
-    MaxProcesses, get, 0..=10_000,
+    MaxProcesses, get, u32, 0..=10_000,
     "must be a whole number from 1 to 10000, or 0 for the default"
 }
 
 number_value! {
     /// How long a release may take to prove itself, in seconds.
-    HealthTimeout, seconds, 1..=600,
+    HealthTimeout, seconds, u32, 1..=600,
     "must be a whole number of seconds from 1 to 600"
+}
+
+number_value! {
+    /// A port that an app always listens at, whatever it is told: none that needs root, and none
+    /// of those that are given to others (`sandbox::port_range`).
+    FixedPort, get, u16, 1024..=19_999 | 30_000..,
+    "must be a port from 1024 to 19999 or from 30000 to 65535"
 }
 
 impl Default for HealthTimeout {
@@ -131,6 +138,10 @@ mod tests {
         assert!(MemoryMb::new(31).is_err() && MemoryMb::new(-1).is_err());
         assert!(CpuPercent::new(6400).is_ok() && CpuPercent::new(6401).is_err());
         assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
+        for port in [1023, 20_000, 29_999, 65_536, -1] {
+            assert!(FixedPort::new(port).is_err(), "{port}");
+        }
+        assert_eq!(FixedPort::new(3000).map(FixedPort::get), Ok(3000));
         assert!(MaxProcesses::new(1).is_ok() && MaxProcesses::new(i64::MAX).is_err());
     }
 

@@ -7,6 +7,7 @@ use crate::journal::Journal;
 use crate::model::AppId;
 use crate::store::Store;
 use std::collections::HashSet;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM.
@@ -36,6 +37,8 @@ pub const LOOK: Duration = Duration::from_millis(100);
 pub enum Why {
     /// Its owner has stopped the app: how it ends is recorded, and none is started meanwhile.
     Stopped,
+    /// Another process will take its place once it has gone: how it ends is recorded.
+    GivesWay,
     /// Another process has taken its place; the database remembers it as long as it is there.
     Replaced,
     /// Nobody needs to know any more: its app is being removed, or it has ended by itself and
@@ -51,6 +54,8 @@ struct Ending {
     /// What it is given before it is asked to end; `None` once it was asked.
     drain: Option<Drain>,
     kill_at: Instant,
+    /// Dropped with this, which tells a deploy that it has gone.
+    _told: Option<Sender<()>>,
 }
 
 impl Ending {
@@ -96,13 +101,29 @@ impl Draining {
         instance.terminate();
         let grace = if why == Why::Discarded { SHORT_GRACE } else { GRACE };
         let kill_at = Instant::now() + grace;
-        self.all.push(Ending { app, instance, why, drain: None, kill_at });
+        self.all.push(Ending { app, instance, why, drain: None, kill_at, _told: None });
     }
 
     /// Stops a process whose place another one has taken, once nobody is connected to
     /// it any more: apps that end without finishing their answers are common. After a
     /// restart of the server its time begins anew.
     pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
+        self.drain(app, instance, port, Why::Replaced, None);
+    }
+
+    /// Stops a process whose place another one will take when it has gone, in the same way.
+    pub fn give_way(&mut self, app: AppId, instance: Instance, port: u16, told: Sender<()>) {
+        self.drain(app, instance, port, Why::GivesWay, Some(told));
+    }
+
+    fn drain(
+        &mut self,
+        app: AppId,
+        instance: Instance,
+        port: u16,
+        why: Why,
+        _told: Option<Sender<()>>,
+    ) {
         let since = Instant::now();
         // The oldest come first.
         let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
@@ -110,7 +131,7 @@ impl Draining {
         let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
         draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Ending { app, instance, why: Why::Replaced, drain, kill_at });
+        self.all.push(Ending { app, instance, why, drain, kill_at, _told });
     }
 
     /// Asks those of an app to end that were left alone: it is stopped as a whole.
@@ -129,7 +150,8 @@ impl Draining {
 
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
-        self.all.iter().any(|ending| ending.why == Why::Stopped && ending.app == *app)
+        let none_took_it = |why| matches!(why, Why::Stopped | Why::GivesWay);
+        self.all.iter().any(|ending| none_took_it(ending.why) && ending.app == *app)
     }
 
     /// Whether there is none.
@@ -151,7 +173,7 @@ impl Draining {
                 }
                 return true;
             }
-            if ending.why == Why::Stopped
+            if matches!(ending.why, Why::Stopped | Why::GivesWay)
                 && let Some(exit) = ending.instance.try_wait()
             {
                 record_end(store, &ending.app, ending.instance.pid(), &exit.to_string());
@@ -168,10 +190,10 @@ impl Draining {
     }
 
     /// The server stops: those that shall end get a moment more, or the next one would take them
-    /// for live, or not know them. Those that were replaced stay as they are, in the middle of
-    /// an answer or not; the next server finds them.
+    /// for live, or not know them. Those that were replaced, or have not been asked yet, stay as they
+    /// are, in the middle of an answer or not; the next server finds them.
     pub fn finish(&mut self, store: &Store, journal: &Journal) {
-        self.all.retain(|ending| ending.why != Why::Replaced);
+        self.all.retain(|ending| ending.why != Why::Replaced && ending.drain.is_none());
         let until = Instant::now() + LAST_GRACE;
         self.all.iter_mut().for_each(|ending| ending.kill_at = ending.kill_at.min(until));
         self.reap(store, journal);

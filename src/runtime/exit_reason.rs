@@ -5,7 +5,7 @@ use super::instance::Instance;
 use super::launch;
 use super::tools::Tools;
 use crate::journal::Redactor;
-use crate::model::{AppId, DeployId};
+use crate::model::{AppId, DeployId, FixedPort};
 use crate::proc::Exit;
 
 /// Lines of an app's output that tell why it ended.
@@ -95,19 +95,35 @@ fn lacks_memory(output: &[String]) -> bool {
 
 /// What to do about a port that is taken, or is not for this app, when its output speaks of one.
 /// Only the port that we gave it is its own; the old release and other apps hold theirs.
-fn about_port(output: &str) -> &'static str {
-    let output = output.to_ascii_lowercase();
-    let says = |words: &[&str]| words.iter().any(|words| output.contains(words));
-    if says(&["address already in use", "address in use", "eaddrinuse"]) {
-        "; it listens at a port that another program has: an app must listen only at the port \
+fn about_port(output: &str) -> String {
+    let small = output.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|words| small.contains(words));
+    let what = if says(&["address already in use", "address in use", "eaddrinuse"]) {
+        "it listens at a port that another program has: an app must listen only at the port \
          that the variable PORT names"
     } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
         || (says(&["permission denied", "errno 13"])
             && says(&["bind", "listen", "socket", "connection to ('"]))
     {
-        "; it may listen at no other port than that which the variable PORT names"
+        "it may listen at no other port than that which the variable PORT names"
     } else {
-        ""
+        return String::new();
+    };
+    format!("; {what}{}", own_port(output))
+}
+
+/// How an app gets the port at which it listens whatever it is told: the last number that can be
+/// one, in what it says of ports.
+pub fn own_port(said: &str) -> String {
+    let of_ports = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        ["listen", "bind", "port", "address", "connection to"].iter().any(|w| line.contains(w))
+    };
+    let words = said.lines().filter(of_ports).flat_map(|l| l.split(|c: char| !c.is_ascii_digit()));
+    let numbers = words.filter_map(|word| word.parse().ok());
+    match numbers.filter_map(|number| FixedPort::new(number).ok()).next_back() {
+        Some(port) => format!(". If it always listens at {0}, set its port to {0}", port.get()),
+        None => ". If it always listens at one port, set that in its settings".to_owned(),
     }
 }
 
@@ -124,6 +140,17 @@ mod tests {
         ] {
             assert!(about_port(line).contains("another program"), "{line}");
         }
+        let cure = |line| about_port(line).split_once(". ").map(|(_, cure)| cure.to_owned());
+        let three = Some("If it always listens at 3000, set its port to 3000".to_owned());
+        assert_eq!(cure("Error: listen EACCES: permission denied 0.0.0.0:3000"), three);
+        assert_eq!(
+            cure(
+                "[7043] [ERROR] connection to ('0.0.0.0', 3000) failed: [Errno 13] Permission denied"
+            ),
+            three
+        );
+        let unknown = cure("OSError: [Errno 98] Address already in use\nworker 4213 ended");
+        assert!(unknown.is_some_and(|cure| cure.ends_with("set that in its settings")));
         for line in [
             "Error: listen EACCES: permission denied 0.0.0.0:3000",
             "s.bind(('', 3000))\nPermissionError: [Errno 13] Permission denied",

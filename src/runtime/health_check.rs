@@ -3,6 +3,7 @@
 //! It is asked as a visitor's browser would ask through the router: apps answer no host but
 //! their own, and send who came over plain HTTP elsewhere.
 
+use super::exit_reason::own_port;
 use super::instance::Instance;
 use super::tcp_sockets::{Socket, held_by, listeners};
 use crate::http_client::{Answer, Patience};
@@ -271,14 +272,15 @@ impl HealthCheck<'_> {
             // Nobody reads this sentence, and the one below costs a look at all processes.
             Who::Nobody if !late => Err(String::new()),
             Who::Nobody => {
-                let elsewhere =
-                    self.elsewhere(instance, &all).map_or_else(String::new, |address| {
-                        format!(" (it listens on {address} instead)")
-                    });
+                let instead = self.elsewhere(instance, &all);
+                let (elsewhere, cure) = instead.map_or_else(Default::default, |address| {
+                    let cure = own_port(&format!("port {}", address.port()));
+                    (format!(" (it listens on {address} instead)"), cure)
+                });
                 Err(format!(
                     "nothing listened on port {port} within {seconds} seconds{elsewhere}: the app \
                      must listen on 127.0.0.1 at the port that the variable PORT names, which \
-                     a start command writes as $PORT"
+                     a start command writes as $PORT{cure}"
                 ))
             }
         }

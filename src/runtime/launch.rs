@@ -2,11 +2,12 @@
 
 use super::environment::{surroundings, with_port};
 use super::instance::Instance;
+use super::ports::is_free;
 use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
 use crate::disk::layout::TOOLS_INSIDE;
 use crate::journal::HALF_APP_LOG;
-use crate::model::{DeployId, HostSocket};
+use crate::model::{DeployId, FixedPort, HostSocket};
 use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
@@ -34,7 +35,7 @@ impl Drop for Launched {
     }
 }
 
-/// Starts the release of a deploy, its own or an earlier one, on a fresh port, with the
+/// Starts the release of a deploy, its own or an earlier one, on a fresh port or its own, with the
 /// environment opened at this moment.
 ///
 /// # Errors
@@ -53,10 +54,16 @@ pub fn launch(
     let env = store.env_clear(&app.id).map_err(|e| e.to_string())?;
     let log = journal.app_log_files(&app.id);
     let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
-    let apps = store.shared_apps().map_err(|e| e.to_string())?;
-    let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
-    let port = ports.fresh(&taken.collect::<Vec<_>>());
-    let port = port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?;
+    let port = match app.settings.port.map(FixedPort::get) {
+        Some(port) if is_free(port) => port,
+        Some(port) => return Err(format!("port {port}, which its settings name, is taken")),
+        None => {
+            let apps = store.shared_apps().map_err(|e| e.to_string())?;
+            let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
+            let port = ports.fresh(&taken.collect::<Vec<_>>());
+            port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?
+        }
+    };
     let exits = layout.prepare_exits(&app.id);
     exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
     journal.note_app(&app.id, &mark(deploy));

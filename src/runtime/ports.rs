@@ -2,6 +2,7 @@
 
 use crate::sandbox::port_range::RANGE;
 use crate::sync::lock;
+use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,11 +35,12 @@ impl Ports {
 }
 
 /// Whether nobody has the port on any address, IPv4 or IPv6. Bound, not listened
-/// on: nobody can connect meanwhile.
-fn is_free(port: u16) -> bool {
+/// on: nobody can connect meanwhile. Connections that were closed a moment ago are in nobody's way.
+pub fn is_free(port: u16) -> bool {
     let bound = |family, address: IpAddr| {
         // A child that another thread starts just now would keep the port for good.
         let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        set_socket_reuseaddr(&socket, true)?;
         bind(&socket, &SocketAddr::new(address, port))
     };
     let v4 = bound(AddressFamily::INET, Ipv4Addr::UNSPECIFIED.into());

@@ -6,6 +6,7 @@
 use super::draining::{Draining, LOOK, Why, record_end};
 use super::exit_reason::how_it_ended;
 use super::health_check::listens;
+use super::hold::Hold;
 use super::instance::Instance;
 use super::launch::launch;
 use super::status_board::FIRST_PAUSE;
@@ -20,6 +21,7 @@ use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// The longest time between two looks at an app that does not listen yet; it grows up
@@ -46,6 +48,10 @@ struct Supervised {
     live: Option<Live>,
     /// When to start it, if it is to be started.
     start_at: Option<Instant>,
+    /// A deploy runs it at the moment, alone: nothing is to be started beside it.
+    has_given_way: bool,
+    /// Requests that wait until it listens.
+    hold: Option<Hold>,
 }
 
 /// The supervisor.
@@ -101,6 +107,14 @@ impl Supervisor {
                     // The owner may have stopped it in the meantime.
                     self.look(&app);
                 }
+                Message::GiveWay(app, told) => self.give_way(app, told),
+                Message::Resume(app, hold) => {
+                    let entry = self.apps.get_mut(&app).filter(|entry| entry.has_given_way);
+                    if let Some(entry) = entry {
+                        (entry.has_given_way, entry.hold) = (false, hold);
+                        self.look(&app);
+                    }
+                }
                 Message::Look(app) => self.look(&app),
                 Message::Forget(app) => self.forget(&app),
                 // Apps stay as they are, but for those that shall end.
@@ -125,7 +139,19 @@ impl Supervisor {
         };
         match why {
             Why::Replaced => self.draining.replace(app.clone(), instance, port),
-            Why::Stopped | Why::Discarded => self.draining.end(app.clone(), instance, why),
+            Why::Stopped | Why::GivesWay | Why::Discarded => {
+                self.draining.end(app.clone(), instance, why)
+            }
+        }
+    }
+
+    /// Has an app's process end before another one is started, by a deploy.
+    fn give_way(&mut self, app: AppId, told: Sender<()>) {
+        let entry = self.apps.entry(app.clone()).or_default();
+        (entry.has_given_way, entry.start_at) = (true, None);
+        if let Some(Live { instance, port, .. }) = entry.live.take() {
+            self.tools.journal.note_app(&app, "Stopping, for the next one to start alone.");
+            self.draining.give_way(app, instance, port, told);
         }
     }
 
@@ -151,7 +177,7 @@ impl Supervisor {
         match app.wanted {
             Wanted::Running => {
                 let entry = self.apps.entry(id.clone()).or_default();
-                if entry.live.is_none() && app.live_deploy.is_some() {
+                if entry.live.is_none() && app.live_deploy.is_some() && !entry.has_given_way {
                     entry.start_at = Some(Instant::now());
                     board.to_start(id);
                 }
@@ -251,6 +277,8 @@ impl Supervisor {
                 self.tools.router.point(id, &Target::Process(live.port));
                 live.look_at = None;
                 self.tools.board.settled(id);
+                let port = live.port;
+                entry.hold.take().into_iter().for_each(|hold| hold.lead_to(port));
             } else {
                 live.look_at = Some(now + (live.since.elapsed() / 8).clamp(LOOK, SELDOM));
             }

@@ -1,5 +1,6 @@
 //! What the supervisor and deploys work with, and how the supervisor is told of changes.
 
+use super::hold::Hold;
 use super::instance::Instance;
 use super::ports::Ports;
 use super::status_board::StatusBoard;
@@ -11,6 +12,7 @@ use crate::sandbox::host_watch::HostWatch;
 use crate::store::{Process, Store};
 use crate::sync::{EventFd, lock};
 use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 /// What the supervisor and deploys work with.
@@ -23,6 +25,8 @@ pub struct Tools {
     pub layout: Layout,
     /// What leads requests to apps.
     pub router: Router,
+    /// Where the dashboard answers.
+    pub own_port: u16,
     /// What is known of the host.
     pub host: HostWatch,
     /// What gives out their ports.
@@ -33,10 +37,23 @@ pub struct Tools {
     pub mailbox: Mailbox,
 }
 
+impl Tools {
+    /// The ports that are the server's own.
+    #[must_use]
+    pub fn own_ports(&self) -> Vec<u16> {
+        [self.own_port].into_iter().chain(self.router.ports()).collect()
+    }
+}
+
 /// What the supervisor is told.
 pub enum Message {
     /// A new release is live, in this process or without one; the one before it shall end.
     TakeOver(AppId, Option<(Process, Box<Instance>)>),
+    /// The app cannot run twice, and another process of it is about to be started: the one that
+    /// runs shall end, and none be started meanwhile. The sender is dropped once it has gone.
+    GiveWay(AppId, Sender<()>),
+    /// That other process has not become the live one. What is held waits for the next.
+    Resume(AppId, Option<Hold>),
     /// What the owner wants may have changed.
     Look(AppId),
     /// The app is being removed.

@@ -22,6 +22,9 @@ const TRYING: Duration = Duration::from_secs(30);
 /// Apps whose users are tried: the ends of the range, since rules name a range.
 const SLOTS: [u16; 2] = [0, 59_999];
 
+/// The port of the server's that the firewall knows without being told, besides those below 1024.
+const USUAL: u16 = 8080;
+
 /// What was found: where a fence is missing, the sentence that says what that means and what
 /// to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,12 +37,12 @@ pub struct Fences {
     pub sockets: Option<String>,
 }
 
-/// Tries all of them as an app.
-pub fn look(host: &Host, stop: &Cancel) -> Fences {
+/// Tries all of them as an app. What to do names the server's own ports.
+pub fn look(host: &Host, own_ports: &[u16], stop: &Cancel) -> Fences {
     let slots = if host.users == AppUsers::Shared { &SLOTS[..1] } else { &SLOTS };
     let found: Result<Vec<_>, _> = slots.iter().map(|slot| try_as(host, *slot, stop)).collect();
     match found {
-        Ok(found) => Fences::of(host, &found),
+        Ok(found) => Fences::of(host, own_ports, &found),
         Err(why) => {
             let what = |what| Some(format!("whether apps {what} could not be tried: {why}"));
             Fences {
@@ -52,7 +55,7 @@ pub fn look(host: &Host, stop: &Cancel) -> Fences {
 }
 
 impl Fences {
-    fn of(host: &Host, found: &[Findings]) -> Self {
+    fn of(host: &Host, own_ports: &[u16], found: &[Findings]) -> Self {
         let kernel = rustix::system::uname();
         let kernel = kernel.release().to_string_lossy();
         let picked = picked_by_kernel();
@@ -81,12 +84,13 @@ impl Fences {
                  with Landlock does"
             )
         });
-        let firewall = firewall(host, found.iter().find_map(|found| found.reached.first()));
+        let reached = found.iter().find_map(|found| found.reached.first());
+        let firewall = firewall(host, own_ports, reached);
         Self { firewall, ports: overlap.or_else(takes_ports), sockets }
     }
 }
 
-fn firewall(host: &Host, reached: Option<&net::SocketAddr>) -> Option<String> {
+fn firewall(host: &Host, own_ports: &[u16], reached: Option<&net::SocketAddr>) -> Option<String> {
     if host.users == AppUsers::Shared {
         let sentence = "apps run as the server's own user, so a firewall cannot tell them from it; \
                         give them users of their own first, then load scripts/firewall";
@@ -97,9 +101,11 @@ fn firewall(host: &Host, reached: Option<&net::SocketAddr>) -> Option<String> {
         AppUsers::Root => String::new(),
         _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
     };
+    let unusual = own_ports.iter().filter(|port| **port != USUAL && **port >= 1024);
+    let ports: String = unusual.map(|port| format!(" :{port}")).collect();
     Some(format!(
         "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
-         the router, each other; load the firewall as root with `scripts/firewall{who}`"
+         the router, each other; load the firewall as root with `scripts/firewall{who}{ports}`"
     ))
 }
 
@@ -140,13 +146,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let stop = Cancel::new().unwrap();
         let mut host = here(dir.path());
-        let fences = look(&host, &stop);
+        let fences = look(&host, &[80, 8080, 9000], &stop);
         assert!(
-            fences.firewall.is_some_and(|why| why.contains("scripts/firewall")),
+            fences.firewall.is_some_and(|why| why.ends_with("scripts/firewall :9000`")),
             "none is loaded"
         );
         host.users = AppUsers::Shared;
-        let why = look(&host, &stop).firewall.unwrap();
+        let why = look(&host, &[80, 8080, 9000], &stop).firewall.unwrap();
         assert!(why.contains("users of their own"), "{why}");
     }
 
@@ -155,11 +161,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = here(dir.path());
         let open = Findings { takes_ports: true, reaches_abstract: true, ..Findings::default() };
-        let fences = Fences::of(&host, &[Findings::default(), open]);
+        let fences = Fences::of(&host, &[], &[Findings::default(), open]);
         let ports = fences.ports.unwrap();
         assert!(ports.contains("6.7") && ports.contains("is ended"), "{ports}");
         assert!(fences.sockets.unwrap().contains("6.12"));
-        let all = Fences::of(&host, &[Findings::default()]);
+        let all = Fences::of(&host, &[], &[Findings::default()]);
         assert_eq!((all.firewall, all.ports, all.sockets), (None, None, None));
     }
 
@@ -169,7 +175,7 @@ mod tests {
         let stop = Cancel::new().unwrap();
         let host = here(dir.path());
         stop.cancel();
-        let why = look(&host, &stop).ports.unwrap();
+        let why = look(&host, &[80, 8080, 9000], &stop).ports.unwrap();
         assert!(why.contains("could not be tried"), "{why}");
     }
 }

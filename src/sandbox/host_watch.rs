@@ -102,7 +102,7 @@ impl HostWatch {
             let until = Instant::now() + WELL;
             let goes_on = |until| Instant::now() < until && !self.stop.is_cancelled();
             while goes_on(until) {
-                let fences = fences::look(&host, &self.stop);
+                let fences = fences::look(&host, &own_ports(), &self.stop);
                 let picked = picked_by_kernel();
                 let is_open =
                     fences.ports.is_some() || own_ports().iter().any(|port| picked.contains(port));

@@ -1,8 +1,8 @@
 //! What an owner writes about an app: a new one, or what one shall be from now on.
 
 use crate::model::{
-    AppName, Branch, CpuPercent, Domain, HealthPath, HealthTimeout, HostSocket, MAX_DOMAINS,
-    MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
+    AppName, Branch, CpuPercent, Domain, FixedPort, HealthPath, HealthTimeout, HostSocket,
+    MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
 };
 use serde::de::{Error as _, IntoDeserializer, value};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -25,6 +25,10 @@ pub struct AppSettings {
     pub publish_dir: RootDir,
     /// Whether a site's page at the top shows the other paths too; `null` means detected.
     pub spa_fallback: Option<bool>,
+    /// The port that it listens at whatever it is told; `null` gives it one of ours.
+    pub port: Option<FixedPort>,
+    /// Whether one process of it ends before the next starts.
+    pub one_at_a_time: bool,
     /// Where it says that it is well.
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
@@ -46,6 +50,14 @@ pub struct AppSettings {
     pub host_sockets: Vec<HostSocket>,
     /// Whether pushes are deployed.
     pub auto_deploy: AutoDeploy,
+}
+
+impl AppSettings {
+    /// Whether the app cannot run twice at once: two processes have no port in common.
+    #[must_use]
+    pub const fn runs_alone(&self) -> bool {
+        self.one_at_a_time || self.port.is_some()
+    }
 }
 
 /// Whether a push that a webhook tells of is deployed: yes, unless its owner says otherwise.

@@ -36,6 +36,7 @@ mod limits;
 mod machine;
 mod manual;
 mod network;
+mod one_at_a_time;
 mod openapi;
 mod openapi_bounds;
 mod output;

@@ -144,7 +144,8 @@ pub fn ask(
     host: &str,
     connection: &mut Option<RawConn>,
 ) -> Result<String, String> {
-    let limit = Duration::from_secs(10);
+    // A request may be held while an app that cannot run twice makes room for itself.
+    let limit = Duration::from_secs(60);
     if connection.is_none() {
         *connection = Some(RawConn::open(router, None, limit).map_err(|e| e.to_string())?);
     }

@@ -1,0 +1,216 @@
+//! Holds requests for an app that cannot run twice, between the end of one process and the start
+//! of the next: the router leads them to a port of ours, and they go on once a process is there.
+//!
+//! So no request goes to a process that has not proved itself, and none to one that is ending,
+//! even if both have the same port. What was held here passes through this server until its
+//! connection ends; all that comes later does not.
+
+use crate::proc::{Cancel, wait_any};
+use crate::sync::{lock, wait_until};
+use std::io::{self, Read, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
+
+/// How long a request is held.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Requests that are held at once. Each of them has two threads here.
+const MOST: usize = 256;
+
+/// Their stacks: they copy bytes, no more.
+const STACK: usize = 64 << 10;
+
+/// How long requests still come after the router was led elsewhere: those that had read its
+/// table a moment before.
+const LATE: Duration = Duration::from_secs(1);
+
+/// What a request gets that was held in vain.
+const SORRY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 25\r\n\r\nThis app is not running.\n";
+
+/// How much of such a request is read, and for how long, so that its sender gets the answer
+/// and no broken connection.
+const REST: u64 = 64 << 10;
+const REST_TIME: Duration = Duration::from_secs(1);
+
+/// What becomes of what is held.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nobody knows yet.
+    #[default]
+    Open,
+    /// It goes to this port.
+    To(u16),
+    /// It goes nowhere.
+    Nowhere,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    way: Mutex<Way>,
+    known: Condvar,
+}
+
+/// A port at which requests wait. Dropped before it leads anywhere, it answers that the app does
+/// not run.
+#[derive(Debug)]
+pub struct Hold {
+    /// The port.
+    pub port: u16,
+    held: Arc<Held>,
+    over: Cancel,
+}
+
+impl Hold {
+    /// Begins to hold what comes.
+    ///
+    /// # Errors
+    /// When the system gives no port or no thread.
+    pub fn new() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let (port, held) = (listener.local_addr()?.port(), Arc::default());
+        let hold = Self { port, held: Arc::clone(&held), over: Cancel::new()? };
+        let over = hold.over.clone();
+        Builder::new().name("hold".to_owned()).spawn(move || accept(&listener, &held, &over))?;
+        Ok(hold)
+    }
+
+    /// Lets all that is held go on to a process at this port.
+    pub fn lead_to(self, port: u16) {
+        self.decide(Way::To(port));
+    }
+
+    fn decide(&self, way: Way) {
+        let mut now = lock(&self.held.way);
+        if *now == Way::Open {
+            *now = way;
+        }
+        self.held.known.notify_all();
+        self.over.cancel();
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.decide(Way::Nowhere);
+    }
+}
+
+/// Takes connections until it is over, and a moment longer.
+fn accept(listener: &TcpListener, held: &Arc<Held>, over: &Cancel) {
+    let mut until = None;
+    while until.is_none_or(|until| Instant::now() < until) {
+        let ready = match until {
+            None => wait_any(&[listener.as_fd(), over.as_fd()], PATIENCE),
+            Some(_) => wait_any(&[listener.as_fd()], LATE),
+        };
+        if ready.is_err() {
+            return;
+        }
+        if until.is_none() && over.is_cancelled() {
+            until = Some(Instant::now() + LATE);
+        }
+        while let Ok((client, _)) = listener.accept() {
+            // One for this thread, one for the owner as long as there is one, one for each request.
+            if Arc::strong_count(held) <= MOST + 1 {
+                let held = Arc::clone(held);
+                let serve = move || {
+                    let _ = serve(&client, &held);
+                };
+                let _ = Builder::new().name("held".to_owned()).stack_size(STACK).spawn(serve);
+            }
+        }
+    }
+}
+
+/// Waits with a request until it is known where it goes, and lets it go there.
+fn serve(client: &TcpStream, held: &Held) -> io::Result<()> {
+    client.set_nonblocking(false)?;
+    let until = Instant::now() + PATIENCE;
+    let way = *wait_until(until, &held.known, lock(&held.way), |way| *way == Way::Open);
+    if let Way::To(port) = way
+        && let Ok(app) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+    {
+        return thread::scope(|scope| {
+            let back = Builder::new().stack_size(STACK);
+            back.spawn_scoped(scope, || pass(&app, client))?;
+            pass(client, &app);
+            Ok(())
+        });
+    }
+    let mut client = client;
+    client.write_all(SORRY)?;
+    client.shutdown(Shutdown::Write)?;
+    client.set_read_timeout(Some(REST_TIME))?;
+    io::copy(&mut client.take(REST), &mut io::sink()).map(drop)
+}
+
+/// Passes bytes on until one of them ends, which ends the other: neither the router nor an app
+/// goes on with half a connection.
+fn pass(mut from: &TcpStream, mut to: &TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    for end in [from, to] {
+        let _ = end.shutdown(Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(hold: &Hold) -> TcpStream {
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, hold.port)).unwrap();
+        client.write_all(b"question").unwrap();
+        client
+    }
+
+    fn all_of(mut client: TcpStream) -> String {
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn what_is_held_goes_on_whole_once_it_is_known_where_to() {
+        let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let hold = Hold::new().unwrap();
+        let clients: Vec<_> = (0..5).map(|_| client(&hold)).collect();
+        app.set_nonblocking(true).unwrap();
+        assert!(app.accept().is_err(), "nobody comes before");
+        app.set_nonblocking(false).unwrap();
+        hold.lead_to(app.local_addr().unwrap().port());
+        for _ in &clients {
+            let (mut stream, _) = app.accept().unwrap();
+            let mut question = [0; 8];
+            stream.read_exact(&mut question).unwrap();
+            assert_eq!(&question, b"question");
+            stream.write_all(b"answer").unwrap();
+        }
+        clients.into_iter().for_each(|client| assert_eq!(all_of(client), "answer"));
+    }
+
+    #[test]
+    fn what_is_held_in_vain_is_told_to_come_again() {
+        let hold = Hold::new().unwrap();
+        let one = client(&hold);
+        drop(hold);
+        let text = all_of(one);
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After"), "{text}");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    }
+
+    #[test]
+    fn no_more_is_held_than_there_is_room_for() {
+        let hold = Hold::new().unwrap();
+        let all: Vec<_> = (0..MOST + 10).map(|_| client(&hold)).collect();
+        drop(hold);
+        let told = |mut client: &TcpStream| client.read(&mut [0; 8]).is_ok_and(|read| read == 8);
+        let told = all.iter().filter(|client| told(client)).count();
+        assert!((MOST..=MOST + 1).contains(&told), "{told}");
+    }
+}
