@@ -109,6 +109,9 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
     deploy(&mut owner, &app);
     let mut log = || owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
     until("it is there alone", STARTING, || log().contains("silent"));
+    let starts = |log: &str| log.matches("Starting release").count();
+    let before = starts(&log());
+    owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
     drop(owner);
     let mut server = server;
     server.kill9();
@@ -119,6 +122,8 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
     });
     let mut owner = server.owner();
     assert_eq!(show(&mut owner, &app)["status"], "running");
+    let log = owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
+    assert_eq!(starts(&log), before + 1, "nothing was started beside it: {log}");
 
     // Stopped while the new one is checked, it stays so.
     let id = deploy(&mut owner, &app);
