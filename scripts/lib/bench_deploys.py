@@ -83,7 +83,7 @@ class GitHost(http.server.BaseHTTPRequestHandler):
 
 
 class Bench:
-    def __init__(self, directory, program, more=()):
+    def __init__(self, directory, program, more=(), user=None):
         self.directory = directory
         self.work, self.bare = directory / "work", directory / "hosted" / "app.git"
         self.commits = 0
@@ -99,8 +99,9 @@ class Bench:
                "ROUTER": "off"} | dict(more)
         env |= {"DATA_DIR": str(directory / "data"), "ADMIN_TOKEN": TOKEN}
         self.log = open(directory / "log", "wb")
+        who = {"user": user, "group": user, "extra_groups": []} if user else {}
         self.server = subprocess.Popen(
-            [program], env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log
+            [program], env=env, cwd=directory, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **who
         )
         self.port = self.wait(lambda: self.logged_port(), "the server listens")
 

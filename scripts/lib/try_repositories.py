@@ -2,13 +2,15 @@
 
 Usage: try_repositories.py DIRECTORY-OF-THE-BUILD LIST [NAME ...]. A line of the list: a name, the path of a Git
 repository on this machine and, optional, settings as JSON, apart by tabs. Prints a Markdown table to standard
-output, logs of deploys into ./try-logs. Variables TRY_ENV_X of the caller become X in each app's environment.
+output, logs of deploys into ./try-logs. Variables TRY_ENV_X of the caller become X in each app's environment; TRY_USER is who
+runs the server.
 """
 
 import http.client
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +26,13 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 class Try(Bench):
     def __init__(self, directory, program):
-        self.router = bench_deploys.free_port()
+        self.router, user = bench_deploys.free_port(), os.environ.get("TRY_USER")
+        if user:
+            directory.chmod(0o755)
+            shutil.chown(directory, user, user)
         super().__init__(directory, program, {
             "ROUTER": "on", "HTTP_PORT": str(self.router), "BASE_DOMAIN": "apps.localhost", "HTTPS_PORT": str(bench_deploys.free_port()),
-        })
+        }, user)
         self.base = self.url.rsplit("/", 1)[0]
 
     def host(self, name, path):
