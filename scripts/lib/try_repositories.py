@@ -33,7 +33,16 @@ class Try(Bench):
         super().__init__(directory, program, {
             "ROUTER": "on", "HTTP_PORT": str(self.router), "BASE_DOMAIN": "apps.localhost", "HTTPS_PORT": str(bench_deploys.free_port()),
         }, user)
+        if user:
+            self.firewall(user)
+            # The Git host alone is on this machine.
+            hole = f"insert rule inet better_paas from_apps ip daddr 127.0.0.1 tcp dport {self.url.split(':')[2].split('/')[0]} accept"
+            subprocess.run(["nft", *hole.split()], check=True)
         self.base = self.url.rsplit("/", 1)[0]
+
+    @staticmethod
+    def firewall(word):
+        subprocess.run([pathlib.Path(__file__).parent.parent / "firewall", word], check=True)
 
     def host(self, name, path):
         """Puts the newest commit of a repository where the server can fetch it. Files that a
@@ -154,6 +163,8 @@ def main():
         finally:
             if tried.server.poll() is None:
                 tried.stop()
+            if os.environ.get("TRY_USER"):
+                tried.firewall("remove")
 
 
 if __name__ == "__main__":
