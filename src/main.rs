@@ -39,7 +39,7 @@ fn keep_memory_out_of_files() {
     let _ = setrlimit(Resource::Core, none);
 }
 
-fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+fn run(command: Command) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     match command {
         Command::Serve => serve::run()?,
         Command::Token { rotate: false } => print(ops::token::run(false)?.expose())?,

@@ -42,6 +42,7 @@ macro_rules! text_value {
     };
 }
 
+mod any_error;
 mod client;
 mod domain;
 mod fields;
@@ -53,6 +54,7 @@ mod secret;
 mod state;
 mod utc;
 
+pub use any_error::{AnyError, failed};
 pub use client::{Cidr, Client, Trust};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{

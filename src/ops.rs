@@ -7,11 +7,11 @@ pub mod token;
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError, user};
-use std::error::Error;
+use crate::model::AnyError;
 
 /// The configuration and the data directory, which must be there already: a
 /// command never makes one.
-fn existing() -> Result<(Config, DataDir), Box<dyn Error>> {
+fn existing() -> Result<(Config, DataDir), AnyError> {
     let config = Config::from_env(|name| std::env::var_os(name))?;
     let path = std::path::absolute(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     // What may not be looked at is there; opening it says what is wrong.

@@ -111,7 +111,14 @@ impl fmt::Display for ProcError {
     }
 }
 
-impl std::error::Error for ProcError {}
+impl std::error::Error for ProcError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Missing(_) => None,
+            Self::Io(_, error) => Some(error),
+        }
+    }
+}
 
 /// Finds a program the way [`Exec`] does; a name with a slash is taken as it is.
 #[must_use]

@@ -27,7 +27,7 @@ pub use route_table::Target;
 pub use site_rules::SiteRules;
 
 use crate::data_dir::{DataDir, replace};
-use crate::model::{AppId, AppName, DeployId, Routing};
+use crate::model::{AnyError, AppId, AppName, DeployId, Routing, failed};
 use crate::proc::Cancel;
 use crate::store::App;
 use crate::sync::{EventFd, lock};
@@ -205,10 +205,10 @@ impl Router {
     pub fn switch(
         &self,
         app: &AppId,
-        name: &dyn Fn() -> Result<AppName, String>,
+        name: &dyn Fn() -> Result<AppName, AnyError>,
         target: &Target,
         say: &dyn Fn(&str),
-    ) -> Result<Changed<'_>, String> {
+    ) -> Result<Changed<'_>, AnyError> {
         let mut changed = Changed(None);
         if !self.routing.on {
             return Ok(changed);
@@ -218,10 +218,8 @@ impl Router {
         // requests nowhere.
         let mut is_done = || {
             let host = self.routing.host_of(&name()?);
-            let (file, fresh) = self
-                .table
-                .point(app, target)
-                .map_err(|e| format!("the route could not be written: {e}"))?;
+            let (file, fresh) =
+                self.table.point(app, target).map_err(failed("the route could not be written"))?;
             if fresh {
                 changed = Changed(Some((&self.table, app.clone(), file.clone())));
             }
@@ -235,7 +233,7 @@ impl Router {
                 return Ok(true);
             }
             if Instant::now() > until || self.health.stop.is_cancelled() {
-                return Err(format!("the router did not confirm the new route: {why}"));
+                return Err(format!("the router did not confirm the new route: {why}").into());
             }
             Ok(false)
         };
@@ -243,9 +241,9 @@ impl Router {
             match is_done() {
                 Ok(true) => return Ok(changed),
                 Ok(false) => sleep(ASK_AGAIN),
-                Err(sentence) => {
+                Err(error) => {
                     changed.take_back();
-                    return Err(sentence);
+                    return Err(error);
                 }
             }
         }

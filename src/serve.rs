@@ -18,7 +18,7 @@ use crate::disk::layout::Layout;
 use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
-use crate::model::{AppId, Routing};
+use crate::model::{AnyError, AppId, Routing, failed};
 use crate::ops;
 use crate::proc;
 use crate::router;
@@ -26,7 +26,6 @@ use crate::runtime::port_guard::keep_stopped;
 use crate::store::Store;
 use crate::vault::{Vault, key};
 use rustix::net::SocketAddrUnix;
-use std::error::Error;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -54,7 +53,7 @@ const SMALLEST_DATABASE: u64 = 512;
 ///
 /// # Errors
 /// One sentence on why it could not start.
-pub fn run() -> Result<(), Box<dyn Error>> {
+pub fn run() -> Result<(), AnyError> {
     proc::close_inherited();
     logger::start();
     proc::reexec::with_variable("MALLOC_MMAP_THRESHOLD_", LARGE);
@@ -117,7 +116,7 @@ fn build(
     data: &DataDir,
     started: Instant,
     (port, ended): (u16, &[AppId]),
-) -> Result<(Api, Live), Box<dyn Error>> {
+) -> Result<(Api, Live), AnyError> {
     let database = data.join("better-paas.db");
     refuse_emptied(&database, data)?;
     let (key, source) = key::load(
@@ -176,7 +175,7 @@ impl Running {
         config: &Config,
         data: &DataDir,
         listener: TcpListener,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, AnyError> {
         let relay = data.join("gate.sock");
         if SocketAddrUnix::new(&relay).is_err() {
             return Err("the path of the data directory is too long for a socket; \
@@ -188,9 +187,9 @@ impl Running {
         // We hold the lock, so sockets that are there belong to nobody.
         let _ = (std::fs::remove_file(&relay), std::fs::remove_file(&front));
         let server = Server::http_unix(&relay)
-            .map_err(|e| format!("{} could not be opened: {e}", relay.display()))?;
+            .map_err(failed(format!("{} could not be opened", relay.display())))?;
         let proxy = UnixListener::bind(&front)
-            .map_err(|e| format!("{} could not be opened: {e}", front.display()))?;
+            .map_err(failed(format!("{} could not be opened", front.display())))?;
         let (server, api, live) = (Arc::new(server), Arc::new(api), Arc::new(live));
         let sessions = Arc::clone(&live);
         let gate = Gate::start(gate::Settings {

@@ -129,12 +129,7 @@ fn judge(
     let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt | StoreError::Unread(_));
     match look() {
         Err(error) if damaged(&error) => {
-            read().map_err(|error| {
-                StoreError::Sentence(format!(
-                    "the disk does not give the database back ({error}); look what the kernel \
-                     says about it (dmesg), and try again"
-                ))
-            })?;
+            read().map_err(StoreError::Disk)?;
             look().map_err(|error| if damaged(&error) { StoreError::Corrupt } else { error })
         }
         seen => seen,

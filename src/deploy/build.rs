@@ -45,13 +45,12 @@ impl Build<'_> {
             log.output(&piece[..taken], &mut |line| said.push(line));
             taken == piece.len()
         };
-        let failed = |e: &dyn ToString| DeployFailure::Failed(e.to_string());
         let watched = watched(cancel, no_room, |stop| exec.pieces(&mut take, stop));
         log.output(&[], &mut |line| said.push(line));
-        let (output, full) = watched.map_err(|e| failed(&e))?;
-        let exit = output.map_err(|e| failed(&e))?.exit;
+        let (output, full) = watched?;
+        let exit = output?.exit;
         if let (Exit::Cancelled, Some(why)) = (exit, full) {
-            return Err(DeployFailure::Failed(format!("the build was ended: {why}")));
+            return Err(format!("the build was ended: {why}").into());
         }
         let quote = said.sentence();
         let sentence = match exit {
@@ -71,7 +70,7 @@ impl Build<'_> {
             }
             exit => format!("the build command ended with {exit}{quote}"),
         };
-        Err(DeployFailure::Failed(sentence))
+        Err(sentence.into())
     }
 }
 
@@ -121,7 +120,7 @@ mod tests {
 
     fn failed(command: &str) -> String {
         match run(command, &Cancel::new().unwrap()).0 {
-            Err(DeployFailure::Failed(sentence)) => sentence,
+            Err(DeployFailure::Failed(error)) => error.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -166,7 +165,7 @@ mod tests {
         let (at_most, cancel) = (Duration::from_secs(5), Cancel::new().unwrap());
         let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
         let late = format!("{}; its last line: begun", too_long(at_most));
-        assert_eq!((result, lines), (Err(DeployFailure::Failed(late)), vec!["begun".to_owned()]));
+        assert_eq!((result, lines), (Err(late.into()), vec!["begun".to_owned()]));
         assert_eq!(too_long(DEADLINE), "the build took longer than 15 minutes");
     }
 }

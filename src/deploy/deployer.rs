@@ -9,7 +9,7 @@ use super::worker;
 use crate::data_dir::DataDir;
 use crate::disk::layout::Layout;
 use crate::journal::Journal;
-use crate::model::{AppId, DeployId, DeployStatus, Routing, Trigger, Wanted};
+use crate::model::{AnyError, AppId, DeployId, DeployStatus, Routing, Trigger, Wanted, failed};
 use crate::router::{Router, Target};
 use crate::runtime::port_guard::take_back;
 use crate::runtime::ports::Ports;
@@ -43,14 +43,14 @@ impl Deployer {
         journal: Arc<Journal>,
         data: DataDir,
         (own_port, routing): (u16, Routing),
-    ) -> Result<Arc<Self>, DeployError> {
-        let io = |what| move |error| DeployError::Io(what, error);
+    ) -> Result<Arc<Self>, AnyError> {
         let layout = Layout::new(data.clone());
         let tools = Arc::new(Tools {
             router: start_router(routing, &data, &store, &journal)?,
-            host: HostWatch::new(layout.clone()).map_err(io("look at the machine"))?,
+            host: HostWatch::new(layout.clone())
+                .map_err(failed("could not look at the machine"))?,
             own_port,
-            mailbox: Mailbox::new().map_err(io("start the supervisor"))?,
+            mailbox: Mailbox::new().map_err(failed("could not start the supervisor"))?,
             ports: Ports::default(),
             board: StatusBoard::default(),
             store,
@@ -209,9 +209,7 @@ impl Deployer {
         mailbox.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
         router.point(app, &Target::Down);
-        layout
-            .discard_app(app, keep_data)
-            .map_err(|e| DeployError::Io("remove the app's files", e))?;
+        layout.discard_app(app, keep_data).map_err(DeployError::NotRemoved)?;
         let deploys = store.deploy_ids(app)?;
         store.delete_app(app)?;
         let data = if keep_data { "its data stays" } else { "its data goes too" };
@@ -277,14 +275,13 @@ fn start_router(
     data: &DataDir,
     store: &Arc<Store>,
     journal: &Arc<Journal>,
-) -> Result<Router, DeployError> {
+) -> Result<Router, AnyError> {
     let apps = store.apps()?.into_iter().map(|app| (target_of(&app), app));
     let routed: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
     let (store, journal, apps) =
         (Arc::clone(store), Arc::clone(journal), Layout::new(data.clone()).apps());
     let take_back = Box::new(move |port| take_back(&store, &journal, &apps, port));
-    let router = Router::start(routing, data, routed, take_back);
-    router.map_err(|error| DeployError::Io("prepare the router", error))
+    Router::start(routing, data, routed, take_back).map_err(failed("could not prepare the router"))
 }
 
 /// Looks at the machine, and takes the server's own ports back where it does not keep them.
@@ -294,7 +291,6 @@ fn watch(tools: &Tools) {
     });
 }
 
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DeployError> {
-    let spawned = Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map_err(|e| DeployError::Io("start a thread", e))
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, AnyError> {
+    Builder::new().name(name.to_owned()).spawn(work).map_err(failed("could not start a thread"))
 }

@@ -1,6 +1,7 @@
 //! Why the pipeline did not take a request, or went no further with a deploy, in sentences
 //! that say what to do.
 
+use crate::model::AnyError;
 use crate::store::StoreError;
 use std::fmt;
 use std::io;
@@ -27,8 +28,8 @@ pub enum DeployError {
     },
     /// The database did not do its part.
     Store(StoreError),
-    /// The system did not do its part: what failed, and why.
-    Io(&'static str, io::Error),
+    /// The app's files could not be removed.
+    NotRemoved(io::Error),
 }
 
 impl fmt::Display for DeployError {
@@ -45,12 +46,20 @@ impl fmt::Display for DeployError {
             ),
             Self::Runtime(sentence) | Self::Host { sentence, .. } => f.write_str(sentence),
             Self::Store(error) => error.fmt(f),
-            Self::Io(what, error) => write!(f, "could not {what}: {error}"),
+            Self::NotRemoved(error) => write!(f, "could not remove the app's files: {error}"),
         }
     }
 }
 
-impl std::error::Error for DeployError {}
+impl std::error::Error for DeployError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::NotRemoved(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
@@ -59,16 +68,56 @@ impl From<StoreError> for DeployError {
 }
 
 /// Why a deploy went no further.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum DeployFailure {
-    /// The sentence for the owner.
-    Failed(String),
+    /// What the owner is told, with its causes.
+    Failed(AnyError),
     /// It was cancelled, or has ended in the database already.
     Cancelled,
 }
 
-impl<T: Into<String>> From<T> for DeployFailure {
-    fn from(sentence: T) -> Self {
-        Self::Failed(sentence.into())
+impl<E: Into<AnyError>> From<E> for DeployFailure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::failed;
+    use crate::proc::ProcError;
+
+    impl PartialEq for DeployFailure {
+        /// By what the owner is told.
+        fn eq(&self, other: &Self) -> bool {
+            match (self, other) {
+                (Self::Failed(one), Self::Failed(other)) => one.to_string() == other.to_string(),
+                (Self::Cancelled, Self::Cancelled) => true,
+                _ => false,
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_owner_is_told_has_the_systems_own_error_at_its_end() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let launched = || -> Result<(), AnyError> {
+            Err(ProcError::Io("bwrap".to_owned(), full()))?;
+            Ok(())
+        };
+        let step = || -> Result<(), DeployFailure> { Ok(launched().map_err(failed("one"))?) };
+        let deploy = DeployFailure::from(failed("two")(StoreError::Disk(full())));
+        let Err(DeployFailure::Failed(step)) = step() else { panic!("it is no failure") };
+        let DeployFailure::Failed(deploy) = deploy else { panic!("{deploy:?}") };
+        assert_eq!(step.to_string(), "one: could not run bwrap: no storage space");
+        for error in [step, deploy, DeployError::from(StoreError::Disk(full())).into()] {
+            let mut last: &dyn std::error::Error = &*error;
+            while let Some(cause) = last.source() {
+                last = cause;
+            }
+            let kind = last.downcast_ref::<io::Error>().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::StorageFull), "{error}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::disk::tree::Tree;
 use crate::journal::Redactor;
-use crate::model::{Branch, RepoUrl, RootDir, Secret, ShellCommand};
+use crate::model::{AnyError, Branch, RepoUrl, RootDir, Secret, ShellCommand, failed};
 use crate::proc::Cancel;
 use crate::runtime::tools::Tools;
 use crate::source::detect::{Given, Machine, Plan, Serve, detect};
@@ -63,8 +63,8 @@ pub fn look(tools: &Tools, at: &Candidate) -> Seen {
         held => held,
     };
     let mut seen = Seen::default();
-    if let Err(sentence) = fill(tools, at, &mut seen) {
-        seen.error = Some(sentence);
+    if let Err(error) = fill(tools, at, &mut seen) {
+        seen.error = Some(error.to_string());
     }
     drop(held);
     seen
@@ -74,18 +74,15 @@ fn fill(
     Tools { store, layout, host, .. }: &Tools,
     at: &Candidate,
     seen: &mut Seen,
-) -> Result<(), String> {
+) -> Result<(), AnyError> {
     let host = host.wait()?;
     let token = match &at.token {
         Some(token) => Some((token.clone(), TokenOf::App)),
-        None => {
-            store.credential_of(&at.url).map_err(|e| e.to_string())?.map(|t| (t, TokenOf::Settings))
-        }
+        None => store.credential_of(&at.url)?.map(|token| (token, TokenOf::Settings)),
     };
     let redactor = Redactor::new(token.iter().map(|(token, _)| token.clone()).collect());
     let look = layout.look(host.users);
-    let (cache, release) =
-        look.map_err(|e| format!("the directory for it could not be made: {e}"))?;
+    let (cache, release) = look.map_err(failed("the directory for it could not be made"))?;
     let space = || layout.space().unwrap_or_default();
     let fetch = Fetch {
         host: &host,
@@ -100,22 +97,21 @@ fn fill(
         limits: FetchLimits { time: PATIENCE, ..FetchLimits::default().within(space()) },
         space: &space,
     };
-    let cancel = Cancel::new().map_err(|e| e.to_string())?;
+    let cancel = Cancel::new()?;
     let fetched = fetch.run(&cancel, &mut |_| {});
     seen.branches = fetch.branches(&cancel).unwrap_or_default();
     seen.branches.truncate(BRANCHES);
     seen.reachable = fetched.is_ok() || !seen.branches.is_empty();
     let found = fetched.map_err(why).and_then(|commit| {
         seen.commit = Some(commit.hash);
-        let open = host.users.open_up(&release);
-        open.map_err(|e| format!("what was fetched could not be read: {e}"))?;
+        host.users.open_up(&release).map_err(failed("what was fetched could not be read"))?;
         let root = at.root.as_str();
         let tree = Tree::open(&release, root)
             .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
         let top = if root.is_empty() { None } else { Tree::open(&release, "").ok() };
         let (none, nothing) = (ShellCommand::default(), RootDir::default());
         let given = Given { build: &none, start: &none, publish: &nothing };
-        detect(&tree, top.as_ref(), &given, &Machine::here())
+        Ok(detect(&tree, top.as_ref(), &given, &Machine::here())?)
     });
     layout.forget_look();
     seen.take(found?);
@@ -138,11 +134,9 @@ impl Seen {
     }
 }
 
-fn why(error: FetchError) -> String {
+fn why(error: FetchError) -> AnyError {
     match error {
-        FetchError::Failed(sentence)
-        | FetchError::TooLarge(sentence)
-        | FetchError::Strange(sentence, _) => sentence,
-        FetchError::Cancelled => "it was ended".to_owned(),
+        FetchError::Failed(why) | FetchError::TooLarge(why) | FetchError::Strange(why, _) => why,
+        FetchError::Cancelled => "it was ended".into(),
     }
 }

@@ -16,7 +16,9 @@ use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::disk::space::watched;
 use crate::disk::tree::Tree;
 use crate::journal::{Redactor, Writer};
-use crate::model::{AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger};
+use crate::model::{
+    AnyError, AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger, failed,
+};
 use crate::proc::Cancel;
 use crate::router::{Changed, Target};
 use crate::runtime::environment::surroundings;
@@ -74,7 +76,8 @@ impl Pipeline {
     pub fn run(&self, app: &AppId, id: &DeployId, cancel: &Cancel) {
         match self.begin(app, id, cancel) {
             Ok(attempt) => attempt.run(),
-            Err(sentence) => {
+            Err(error) => {
+                let sentence = error.to_string();
                 tell_the_server(app.as_str(), id, None, Some(&sentence));
                 note_failure(&self.tools.store, &self.queue, id, &sentence);
             }
@@ -86,26 +89,26 @@ impl Pipeline {
         app: &AppId,
         id: &'a DeployId,
         cancel: &'a Cancel,
-    ) -> Result<Attempt<'a>, String> {
+    ) -> Result<Attempt<'a>, AnyError> {
         let (tools, queue) = (&*self.tools, &*self.queue);
         let store = &tools.store;
-        let app = store.app(app).map_err(|e| e.to_string())?.ok_or("the app is gone")?;
-        let mut deploy = store.deploy(id).map_err(|e| e.to_string())?;
+        let app = store.app(app)?.ok_or("the app is gone")?;
+        let mut deploy = store.deploy(id)?;
         let restarts = deploy.as_ref().is_some_and(|deploy| deploy.trigger == Trigger::Restart);
         if restarts {
-            store.follow_live(id).map_err(|e| e.to_string())?;
-            deploy = store.deploy(id).map_err(|e| e.to_string())?;
+            store.follow_live(id)?;
+            deploy = store.deploy(id)?;
         }
         let back_to = deploy.and_then(|deploy| deploy.release);
         // Read once: what the log hides is then exactly what Git and the build get.
-        let token = store.git_credential(&app).map_err(|e| e.to_string())?;
-        let env = store.env_clear(&app.id).map_err(|e| e.to_string())?;
+        let token = store.git_credential(&app)?;
+        let env = store.env_clear(&app.id)?;
         let secrets = env.iter().filter(|(_, _, secret)| *secret).map(|(_, value, _)| value);
         // No build ever gets this one; one that does not open is no reason to stop.
         let hook = store.webhook_secret(&app.id).ok().flatten();
         let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
         let log = tools.journal.begin(id, redactor.clone());
-        let log = log.map_err(|e| format!("the deploy's log cannot be written: {e}"))?;
+        let log = log.map_err(failed("the deploy's log cannot be written"))?;
         let at = Cell::new("");
         Ok(Attempt {
             tools,
@@ -155,7 +158,7 @@ impl Attempt<'_> {
         work: impl FnOnce() -> Result<T, DeployFailure>,
     ) -> Result<T, DeployFailure> {
         self.at.set(step.as_str());
-        let noted = self.tools.store.set_step(self.id, step).map_err(|e| e.to_string())?;
+        let noted = self.tools.store.set_step(self.id, step)?;
         if !noted || self.cancel.is_cancelled() {
             return Err(DeployFailure::Cancelled);
         }
@@ -175,7 +178,7 @@ impl Attempt<'_> {
         self.has_room()?;
         let (app, layout) = (&self.app, &self.tools.layout);
         let prepared = layout.prepare(host.users, &app.id, app.slot, self.id);
-        prepared.map_err(|e| format!("the app's directories could not be made: {e}"))?;
+        prepared.map_err(failed("the app's directories could not be made"))?;
         let branch = match app.settings.branch.as_str() {
             "" => "the default branch".to_owned(),
             name => format!("branch {name}"),
@@ -199,27 +202,26 @@ impl Attempt<'_> {
         let fetched = watched(self.cancel, &|| layout.no_room(), |stop| {
             fetch.run(stop, &mut |l| self.say(l))
         });
-        let Commit { hash, author, subject } = match fetched.map_err(|e| e.to_string())? {
+        let Commit { hash, author, subject } = match fetched? {
             (Ok(commit), _) => commit,
             (Err(FetchError::Failed(e) | FetchError::Strange(e, _)), _) => return Err(e.into()),
-            (Err(FetchError::TooLarge(sentence)), _) => return Err(self.too_large(sentence)),
+            (Err(FetchError::TooLarge(error)), _) => return Err(self.too_large(error)),
             (Err(FetchError::Cancelled), Some(why)) => {
                 return Err(self.too_large(format!("the fetch was ended: {why}")));
             }
             (Err(FetchError::Cancelled), None) => return Err(DeployFailure::Cancelled),
         };
         self.say(&format!("Commit {hash} {subject}"));
-        let noted = self.tools.store.set_commit(self.id, &hash, &subject, &author);
-        Ok(noted.map_err(|e| e.to_string())?)
+        Ok(self.tools.store.set_commit(self.id, &hash, &subject, &author)?)
     }
 
     /// What was fetched of a repository for which there is no room serves nobody.
-    fn too_large(&self, sentence: String) -> DeployFailure {
+    fn too_large(&self, error: impl Into<DeployFailure>) -> DeployFailure {
         let layout = &self.tools.layout;
         if let Err(error) = layout.discard(&layout.repo(&self.app.id)) {
             log::warn!("the Git cache of app {} could not be removed: {error}", self.app.id);
         }
-        DeployFailure::Failed(sentence)
+        error.into()
     }
 
     /// Finds out how the source is built, builds it, and keeps how it is started.
@@ -242,15 +244,15 @@ impl Attempt<'_> {
             self.run_build(host, &plan, &spec, &release)?;
         }
         let open = host.users.open_up(&release);
-        open.map_err(|e| format!("what the build has sealed could not be opened: {e}"))?;
+        open.map_err(failed("what the build has sealed could not be opened"))?;
         // Looked for again: a build may have changed all of it.
-        let tree = Tree::open(&release, root).map_err(|e| e.to_string())?;
+        let tree = Tree::open(&release, root)?;
         match plan.after_build(&tree)? {
             Serve::Process(command) => spec.start = Some(command),
             Serve::Files { dir, spa } => self.publish(&release, &dir, spa)?,
         }
         let kept = layout.keep_start_spec(&app.id, self.id, &spec);
-        kept.map_err(|e| format!("the release could not be completed: {e}"))?;
+        kept.map_err(failed("the release could not be completed"))?;
         Ok(spec)
     }
 
@@ -293,7 +295,7 @@ impl Attempt<'_> {
         self.say(&format!("Building: {}", command.split("<<").next().unwrap_or_default()));
         let mut sandbox = surroundings(host, Purpose::Build, app.slot, spec, self.env.clone())
             // One call can take it all, before anybody looks.
-            .file_size(layout.space().map_err(|e| e.to_string())?.room())
+            .file_size(layout.space()?.room())
             .bind(release, "/app")
             .bind(&layout.cache(&app.id), "/cache")
             .bind(&layout.temporary(&app.id), "/var/tmp");
@@ -301,7 +303,7 @@ impl Attempt<'_> {
         let built = run(&sandbox, command);
         if built.is_err() && no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
-            layout.discard(&layout.cache(&app.id)).map_err(|e| e.to_string())?;
+            layout.discard(&layout.cache(&app.id))?;
         }
         built
     }
@@ -345,7 +347,7 @@ impl Attempt<'_> {
         if !lines.is_empty() {
             self.say(&format!("The last lines of the app:\n{lines}"));
         }
-        DeployFailure::Failed(why)
+        why.into()
     }
 
     /// A process that has proved itself becomes the live one.
@@ -375,26 +377,21 @@ impl Attempt<'_> {
                 return Ok(());
             }
             Ok(false) => DeployFailure::Cancelled,
-            Err(error) => DeployFailure::Failed(error.to_string()),
+            Err(error) => error.into(),
         };
         routed.take_back();
         Err(failure)
     }
 
     /// Leads requests elsewhere, confirmed by the router.
-    fn lead(&self, target: &Target) -> Result<Changed<'_>, String> {
+    fn lead(&self, target: &Target) -> Result<Changed<'_>, AnyError> {
         let (Tools { store, router, .. }, app) = (self.tools, &self.app.id);
-        let name = || match store.app(app) {
-            Ok(Some(app)) => Ok(app.name),
-            Ok(None) => Err("the app was removed".to_owned()),
-            Err(error) => Err(error.to_string()),
-        };
+        let name = || Ok(store.app(app)?.ok_or("the app was removed")?.name);
         router.switch(app, &name, target, &|line| self.say(line))
     }
 
     fn has_room(&self) -> Result<(), DeployFailure> {
-        let why = self.tools.layout.no_room();
-        why.map_or(Ok(()), |sentence| Err(DeployFailure::Failed(sentence)))
+        self.tools.layout.no_room().map_or(Ok(()), |sentence| Err(sentence.into()))
     }
 
     /// The deploy whose release this one uses.
@@ -431,7 +428,7 @@ impl Attempt<'_> {
     /// Ends the log with the reason, and answers it with the step, which the log has above.
     fn explain(&self, failure: DeployFailure) -> String {
         let (step, sentence) = match failure {
-            DeployFailure::Failed(sentence) => (self.at.get(), sentence),
+            DeployFailure::Failed(error) => (self.at.get(), error.to_string()),
             DeployFailure::Cancelled => ("", why_cancelled(&self.tools.store, self.queue, self.id)),
         };
         let sentence = self.redactor.redact(&sentence).into_owned();

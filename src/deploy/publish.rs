@@ -6,6 +6,7 @@
 
 use super::error::DeployFailure;
 use crate::disk::tree::{ENTER, Tree, entries, inside};
+use crate::model::{AnyError, failed};
 use crate::router::{OURS, RULES, SINGLE_PAGE, SiteRules};
 use rustix::fs::{AtFlags, FileType, Mode, openat2, statat};
 use std::ffi::{CStr, OsStr};
@@ -76,9 +77,9 @@ pub fn publish(
             published.leave_out(&path);
             continue;
         };
-        DirBuilder::new().mode(0o700).create(to.join(&path)).map_err(failed)?;
-        for name in entries(&dir).map_err(failed)? {
-            let name = name.map_err(failed)?;
+        DirBuilder::new().mode(0o700).create(to.join(&path)).map_err(no_copy)?;
+        for name in entries(&dir).map_err(no_copy)? {
+            let name = name.map_err(no_copy)?;
             if !go_on() {
                 return Err(DeployFailure::Cancelled);
             }
@@ -114,8 +115,8 @@ pub fn publish(
         }
     }
     // A deploy that is noted as live has its files also after a power cut.
-    let top = File::open(to).map_err(failed)?;
-    rustix::fs::syncfs(&top).map_err(|e| failed(e.into()))?;
+    let top = File::open(to).map_err(no_copy)?;
+    rustix::fs::syncfs(&top).map_err(|e| no_copy(e.into()))?;
     Ok(published)
 }
 
@@ -125,11 +126,11 @@ pub fn publish(
 ///
 /// # Errors
 /// The sentence for a rule that is refused, or a file that cannot be written.
-pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, String> {
+pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, AnyError> {
     let read = |name: &str| fs::read_to_string(site.join(name)).unwrap_or_default();
     let (rules, mut notes) = SiteRules::read(&read("_redirects"), &read("_headers"))?;
     let single_page = rules.single_page || single_page && !site.join("404.html").exists();
-    let write = || {
+    let write = || -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(site.join(OURS))?;
         if single_page {
             File::create(site.join(OURS).join(SINGLE_PAGE))?;
@@ -143,7 +144,7 @@ pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, String
         }
         Ok(())
     };
-    write().map_err(|e: io::Error| format!("the site's rules could not be written: {e}"))?;
+    write().map_err(failed("the site's rules could not be written"))?;
     if single_page {
         notes.push("Other paths show the page at the top (single-page app).".to_owned());
     }
@@ -168,17 +169,17 @@ fn is_hidden(name: &CStr) -> bool {
     name.to_bytes().starts_with(b".") && name.to_bytes() != WELL_KNOWN
 }
 
-fn failed(error: io::Error) -> DeployFailure {
-    DeployFailure::Failed(format!("the site could not be copied: {error}"))
+fn no_copy(error: io::Error) -> DeployFailure {
+    failed("the site could not be copied")(error).into()
 }
 
 /// What the owner of a site hears that may have so many bytes.
-fn too_large(most: u64) -> DeployFailure {
-    DeployFailure::Failed(if most < MOST_BYTES {
+fn too_large(most: u64) -> String {
+    if most < MOST_BYTES {
         format!("the site needs more than the {} MiB of disk that are left", most >> 20)
     } else {
         format!("a site may have {} MiB at most", MOST_BYTES >> 20)
-    })
+    }
 }
 
 /// Copies a file piece by piece, for a large one takes its time. `before` it there were so many
@@ -190,13 +191,13 @@ fn copy(
     go_on: &dyn Fn() -> bool,
 ) -> Result<u64, DeployFailure> {
     let to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
-    let mut to = to.map_err(failed)?;
+    let mut to = to.map_err(no_copy)?;
     let mut copied = 0;
     loop {
-        let part = io::copy(&mut Read::by_ref(&mut from).take(PIECE), &mut to).map_err(failed)?;
+        let part = io::copy(&mut Read::by_ref(&mut from).take(PIECE), &mut to).map_err(no_copy)?;
         copied += part;
         if before + copied > most {
-            return Err(too_large(most));
+            return Err(too_large(most).into());
         }
         if part < PIECE {
             return Ok(copied);
@@ -297,8 +298,7 @@ mod tests {
         huge.set_len(MOST_BYTES + 1).unwrap();
         let little = "the site needs more than the 3 MiB of disk that are left";
         assert_eq!(refused("b", 3 << 20, &|| true), DeployFailure::from(little));
-        let large = DeployFailure::from("a site may have 1024 MiB at most");
-        assert_eq!(too_large(MOST_BYTES), large);
+        assert_eq!(too_large(MOST_BYTES), "a site may have 1024 MiB at most");
         let asked = std::cell::Cell::new(0);
         let once = || asked.replace(asked.get() + 1) == 0;
         assert_eq!(refused("c", u64::MAX, &once), DeployFailure::Cancelled, "within one file");

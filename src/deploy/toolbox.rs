@@ -5,7 +5,7 @@
 
 use super::error::DeployFailure;
 use crate::disk::layout::{Layout, StartSpec, TOOLS_INSIDE};
-use crate::model::{AppId, EnvName, Secret};
+use crate::model::{AppId, EnvName, Secret, failed};
 use crate::runtime::environment::surroundings;
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
@@ -56,12 +56,12 @@ pub fn fill(
 ) -> Result<(), DeployFailure> {
     let made = layout.prepare_tools(host.users);
     let [place, cache, temporary] =
-        made.map_err(|e| format!("the directory of tools could not be made: {e}"))?;
+        made.map_err(failed("the directory of tools could not be made"))?;
     let mut spec = StartSpec::default();
     for tool in tools {
         // Noted by us: the directory itself is another user's.
         let noted = fs::write(layout.tool_use(&tool.name), "");
-        noted.map_err(|e| format!("the use of {} could not be noted: {e}", tool.name))?;
+        noted.map_err(failed(format!("the use of {} could not be noted", tool.name)))?;
         if !place.join(&tool.name).is_dir() {
             say(&format!("Getting {}", tool.name));
             let from_where = |name: &str| FROM_WHERE.iter().any(|begin| name.starts_with(begin));
@@ -73,7 +73,7 @@ pub fn fill(
                 .dir("/");
             run(&sandbox, &tool.script()).map_err(|failure| match failure {
                 DeployFailure::Failed(why) => {
-                    DeployFailure::Failed(format!("{} could not be had: {why}", tool.name))
+                    failed(format!("{} could not be had", tool.name))(why).into()
                 }
                 DeployFailure::Cancelled => DeployFailure::Cancelled,
             })?;

@@ -1,9 +1,9 @@
 //! The thread that deploys: it takes what is asked for out of the queue.
 
-use super::error::DeployError;
 use super::gc;
 use super::outcome::note_failure;
 use super::pipeline::Pipeline;
+use crate::model::{AnyError, failed};
 use crate::proc::Cancel;
 use crate::store::Deploy;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,16 +27,16 @@ pub fn run(pipeline: &Pipeline) {
 }
 
 /// Begins the next deploy that may begin.
-fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), DeployError> {
+fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), AnyError> {
     let Pipeline { tools, queue } = pipeline;
-    let cancel = Cancel::new().map_err(|e| DeployError::Io("prepare a deploy", e))?;
+    let cancel = Cancel::new().map_err(failed("could not prepare a deploy"))?;
     let Some(queued) = queue.next(&cancel, || tools.store.queued())? else { return Ok(()) };
     let id = queued.id.clone();
     let run = move || deploy(pipeline, &queued, &cancel);
     if let Err(error) = Builder::new().name("deploy".to_owned()).spawn_scoped(scope, run) {
         // It is still asked for.
         queue.end(&id);
-        return Err(DeployError::Io("start a thread", error));
+        return Err(failed("could not start a thread")(error));
     }
     Ok(())
 }

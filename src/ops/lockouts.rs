@@ -2,16 +2,15 @@
 
 use super::{existing, socket};
 use crate::auth::token;
-use crate::model::{Client, unix_millis};
+use crate::model::{AnyError, Client, unix_millis};
 use serde_json::Value;
-use std::error::Error;
 use std::fmt::Write as _;
 
 /// The lockouts in force, one line each.
 ///
 /// # Errors
 /// When no server runs or it does not answer.
-pub fn list() -> Result<String, Box<dyn Error>> {
+pub fn list() -> Result<String, AnyError> {
     let answer = ask("GET", "/api/security/lockouts")?;
     let lockouts = answer["lockouts"].as_array().map_or(&[][..], Vec::as_slice);
     if lockouts.is_empty() {
@@ -32,13 +31,13 @@ pub fn list() -> Result<String, Box<dyn Error>> {
 ///
 /// # Errors
 /// When nothing was counted, no server runs or it does not answer.
-pub fn clear(client: Client) -> Result<String, Box<dyn Error>> {
+pub fn clear(client: Client) -> Result<String, AnyError> {
     let path = format!("/api/security/lockouts/{}", client.to_string().replace('/', "%2F"));
     ask("DELETE", &path)?;
     Ok(format!("{client} may try again"))
 }
 
-fn ask(method: &str, path: &str) -> Result<Value, Box<dyn Error>> {
+fn ask(method: &str, path: &str) -> Result<Value, AnyError> {
     let (config, data) = existing()?;
     let holder = data.holder().ok_or(
         "no server runs on this data directory; lockouts live in its memory, so there are none",

@@ -4,9 +4,8 @@
 //! is locked out still finds a way in.
 
 use crate::http_client::{self, Patience};
-use crate::model::Secret;
+use crate::model::{AnyError, Secret};
 use serde_json::Value;
-use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ pub(super) fn ask(
     method: &str,
     target: &str,
     token: Option<&Secret>,
-) -> Result<Value, Box<dyn Error>> {
+) -> Result<Value, AnyError> {
     let proof = token.map(|t| format!("Authorization: Bearer {}\r\n", t.expose()));
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\

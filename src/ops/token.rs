@@ -2,8 +2,7 @@
 
 use super::existing;
 use crate::auth::token;
-use crate::model::Secret;
-use std::error::Error;
+use crate::model::{AnyError, Secret, failed};
 
 const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its environment; \
      look where that is set, such as its service file";
@@ -14,7 +13,7 @@ const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its
 /// # Errors
 /// When the token is pinned by the environment and should be rotated, or there
 /// is none yet.
-pub fn run(rotate: bool) -> Result<Secret, Box<dyn Error>> {
+pub fn run(rotate: bool) -> Result<Secret, AnyError> {
     let (config, data) = existing()?;
     let pinned_there = data.holder().is_some_and(|holder| holder.pinned);
     if rotate {
@@ -23,7 +22,7 @@ pub fn run(rotate: bool) -> Result<Secret, Box<dyn Error>> {
                         change ADMIN_TOKEN where it is set and restart the server, or remove it"
                 .into());
         }
-        return token::rotate_file(&data).map_err(|e| format!("no new token was made: {e}").into());
+        return token::rotate_file(&data).map_err(failed("no new token was made"));
     }
     if let Some(token) = config.admin_token {
         return Ok(token);

@@ -1,6 +1,7 @@
 //! Caddy as a process: started so that it outlives the server, and found again.
 
 use crate::data_dir::replace;
+use crate::model::{AnyError, failed};
 use crate::proc::{self, Exec, Running, table};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -79,14 +80,14 @@ pub fn is_installed() -> bool {
 /// Starts it with a configuration, detached, with the surroundings that it gets from us and
 /// nothing more. Root's rights go, but for low ports; its user stays, so that it can read its
 /// directory.
-pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
+pub fn start(dir: &Path, config: &Path) -> Result<Running, AnyError> {
     let output = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(0o600)
         .open(dir.join(OUTPUT))
         .and_then(|file| file.set_len(0).map(|()| file))
-        .map_err(|e| format!("the router's log cannot be written: {e}"))?;
+        .map_err(failed("the router's log cannot be written"))?;
     let caddy = proc::find(CADDY).ok_or(NOT_INSTALLED)?;
     let mut exec = Exec::new("setpriv").arg("--no-new-privs");
     if geteuid().is_root() {
@@ -97,12 +98,12 @@ pub fn start(dir: &Path, config: &Path) -> Result<Running, String> {
     let exec = ["HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"]
         .iter()
         .fold(exec, |exec, name| exec.env(name, &home));
-    let running = exec.spawn_detached(&output, &output).map_err(|e| e.to_string())?;
+    let running = exec.spawn_detached(&output, &output)?;
     let text = json!({"pid": running.pid(), "startTicks": running.start_ticks()}).to_string();
     // Whole or not at all: who reads half of it takes the router for a stranger's.
     if let Err(error) = replace(&dir.join(PID_FILE), text.as_bytes()) {
         end(running);
-        return Err(format!("the router's process could not be noted: {error}"));
+        return Err(failed("the router's process could not be noted")(error));
     }
     Ok(running)
 }

@@ -8,7 +8,7 @@ use super::ports::Ports;
 use super::{RouterState, TakeBack};
 use crate::data_dir::replace;
 use crate::http_client::STOPS;
-use crate::model::Routing;
+use crate::model::{AnyError, Routing, failed};
 use crate::proc::{Running, wait_any};
 use crate::sync::lock;
 use rustix::net::SocketAddrUnix;
@@ -74,7 +74,7 @@ impl CaddySupervisor {
                     pause = SHORT_PAUSE;
                 }
                 Err(why) => {
-                    let state = RouterState::Missing(why.clone());
+                    let state = RouterState::Missing(why.to_string());
                     if std::mem::replace(&mut *lock(&self.health.state), state.clone()) != state {
                         log::warn!("apps are not routed: {why}");
                     }
@@ -113,7 +113,7 @@ impl CaddySupervisor {
     }
 
     /// Finds Caddy running or starts it, with the configuration as it should be.
-    fn bring_up(&self) -> Result<Running, String> {
+    fn bring_up(&self) -> Result<Running, AnyError> {
         self.fits()?;
         let installed = caddy::version()?;
         let found = caddy::adopt(&self.health.dir).map(|running| {
@@ -123,7 +123,7 @@ impl CaddySupervisor {
         });
         let (running, version, (ports, lack)) = match found {
             Some((Some(place), running, version)) => (running, version.text, place),
-            Some(_) if self.health.stop.is_cancelled() => return Err(STOPS.to_owned()),
+            Some(_) if self.health.stop.is_cancelled() => return Err(STOPS.into()),
             left => {
                 if let Some((_, running, _)) = left {
                     caddy::end(running);
@@ -183,7 +183,7 @@ impl CaddySupervisor {
 
     /// Starts Caddy with the configuration as it should be. What it refuses does not take apps
     /// down: then it gets the last one with which it served.
-    fn launch(&self, version: &Version) -> Result<(Running, (Ports, Option<String>)), String> {
+    fn launch(&self, version: &Version) -> Result<(Running, (Ports, Option<String>)), AnyError> {
         let place = self.place(None)?;
         let last = fs::read_to_string(self.health.dir.join(CONFIG)).ok();
         let text = self.configuration(place.0, version).to_string();
@@ -194,18 +194,18 @@ impl CaddySupervisor {
         let last = last.filter(|last| *last != text && !self.health.stop.is_cancelled());
         let ports = last.as_deref().and_then(|last| Ports::read(&serde_json::from_str(last).ok()?));
         let (Some(last), Some(ports)) = (last, ports) else { return Err(why) };
-        Ok((self.start(&last)?, (ports, Some(refused(&why)))))
+        Ok((self.start(&last)?, (ports, Some(refused(&why.to_string())))))
     }
 
     /// Starts Caddy with a configuration and waits until it serves.
-    fn start(&self, text: &str) -> Result<Running, String> {
+    fn start(&self, text: &str) -> Result<Running, AnyError> {
         // Caddy was killed while it wrote them, and would not get others in their place.
         certificates::discard_broken(&self.health.dir, None, Duration::ZERO);
         let config = self.health.dir.join(CONFIG);
         // On a disk that is full as well, unless something has changed.
         if fs::read(&config).ok().as_deref() != Some(text.as_bytes()) {
             replace(&config, text.as_bytes())
-                .map_err(|e| format!("the router's configuration cannot be written: {e}"))?;
+                .map_err(failed("the router's configuration cannot be written"))?;
         }
         for socket in [ADMIN, CHECK] {
             let _ = fs::remove_file(self.health.dir.join(socket));
@@ -215,15 +215,15 @@ impl CaddySupervisor {
         while !self.health.is_serving() {
             if running.try_wait().is_some() {
                 let words = caddy::last_words(&self.health.dir);
-                return Err(format!("Caddy ended at once: {words}"));
+                return Err(format!("Caddy ended at once: {words}").into());
             }
             if self.health.stop.is_cancelled() {
                 // The next server finds it.
-                return Err(STOPS.to_owned());
+                return Err(STOPS.into());
             }
             if Instant::now() > until {
                 caddy::end(running);
-                return Err(format!("Caddy did not serve within {} s", STARTING.as_secs()));
+                return Err(format!("Caddy did not serve within {} s", STARTING.as_secs()).into());
             }
             let _ = wait_any(&[running.as_fd()], ASK_AGAIN);
         }

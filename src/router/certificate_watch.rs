@@ -9,7 +9,7 @@
 use super::caddy_health::{CaddyHealth, NO_HOST};
 use super::route_table::RouteTable;
 use super::{RouterState, certificates};
-use crate::model::Routing;
+use crate::model::{AnyError, Routing};
 use crate::proc::{Cancel, Exec, find, wait_any};
 use crate::sync::lock;
 use serde_json::Value;
@@ -186,7 +186,7 @@ impl CertificateWatch {
         if self.health.stop.is_cancelled() {
             return SOON;
         }
-        let Err(sentence) = answer else {
+        let Err(error) = answer else {
             self.names.change(host, |name| {
                 (name.began, name.failed) = (None, None);
                 name.known.certificate = Certificate::There;
@@ -200,7 +200,7 @@ impl CertificateWatch {
             Some(why) => why,
             // A clock that was set back says nothing.
             None if began.elapsed().is_ok_and(|time| time < AT_IT) => return SOON,
-            None => sentence,
+            None => error.to_string(),
         };
         self.permit(host, false);
         log::warn!("no certificate for {host}: {why}");
@@ -230,7 +230,7 @@ impl CertificateWatch {
 
 /// Whether a certificate for this name is presented at an address. What the router serves
 /// then is not asked for: it has no such host.
-fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), String> {
+fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), AnyError> {
     let (at, port) = (at.to_string(), at.port());
     let (ip, _) = at.rsplit_once(':').unwrap_or_default();
     let seconds = HANDSHAKE.as_secs().to_string();
@@ -239,12 +239,12 @@ fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), String> 
         .args(["-o", "/dev/null", "-H", &format!("Host: {NO_HOST}"), "--resolve"])
         .args([format!("{host}:{port}:{ip}"), "--".to_owned(), format!("https://{host}:{port}/")])
         .deadline(2 * HANDSHAKE);
-    let output = curl.run_until(stop).map_err(|e| e.to_string())?;
+    let output = curl.run_until(stop)?;
     if output.exit.is_success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(said.trim().chars().take(REASON).collect())
+    Err(said.trim().chars().take(REASON).collect::<String>().into())
 }
 
 /// Why nobody can be asked for certificates before a visitor comes.

@@ -7,7 +7,7 @@ use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
 use crate::disk::layout::TOOLS_INSIDE;
 use crate::journal::HALF_APP_LOG;
-use crate::model::{DeployId, FixedPort, HostSocket};
+use crate::model::{AnyError, DeployId, FixedPort, HostSocket, failed};
 use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
@@ -46,26 +46,24 @@ pub fn launch(
     app: &App,
     deploy: &DeployId,
     release: &DeployId,
-) -> Result<Launched, String> {
+) -> Result<Launched, AnyError> {
     let Tools { store, journal, layout, ports, .. } = tools;
     let host = tools.host.wait()?;
     let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
     let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
-    let env = store.env_clear(&app.id).map_err(|e| e.to_string())?;
-    let log = journal.app_log_files(&app.id);
-    let log = log.map_err(|e| format!("the app's log cannot be written: {e}"))?;
+    let env = store.env_clear(&app.id)?;
+    let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
     let port = match app.settings.port.map(FixedPort::get) {
         Some(port) if is_free(port) => port,
-        Some(port) => return Err(format!("port {port}, which its settings name, is taken")),
+        Some(port) => return Err(format!("port {port}, which its settings name, is taken").into()),
         None => {
-            let apps = store.shared_apps().map_err(|e| e.to_string())?;
+            let apps = store.shared_apps()?;
             let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
             let port = ports.fresh(&taken.collect::<Vec<_>>());
             port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?
         }
     };
-    let exits = layout.prepare_exits(&app.id);
-    exits.map_err(|e| format!("the app's directory cannot be written: {e}"))?;
+    layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
     journal.note_app(&app.id, &mark(deploy));
     let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec, env)
         .bind(&layout.release(&app.id, release), "/app")
@@ -76,7 +74,7 @@ pub fn launch(
     sandbox.limits = Limits::of_app(app, host.memory);
     sandbox.exit_file = Some(layout.exit_file(&app.id, port));
     sandbox.sockets = sockets(app, &layout.apps())?;
-    let instance = Instance::start(&sandbox, start, &log).map_err(|e| e.to_string())?;
+    let instance = Instance::start(&sandbox, start, &log)?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
     Ok(Launched { instance: Some(instance), process })

@@ -12,7 +12,7 @@ use super::launch::launch;
 use super::status_board::FIRST_PAUSE;
 use super::tcp_sockets::listeners;
 use super::tools::{Message, Tools};
-use crate::model::{AppId, Wanted};
+use crate::model::{AnyError, AppId, Wanted};
 use crate::proc::{Exit, wait_any};
 use crate::router::Target;
 use crate::store::{App, Store};
@@ -249,7 +249,7 @@ impl Supervisor {
                 }
                 Err(why) => {
                     router.point(id, &Target::Down);
-                    let backoff = board.not_started(id, &why);
+                    let backoff = board.not_started(id, &why.to_string());
                     entry.start_at = Some(Instant::now() + backoff.pause);
                     if let Some(more) = backoff.line_ending {
                         let seconds = backoff.pause.as_secs();
@@ -309,8 +309,8 @@ impl Supervisor {
 }
 
 /// Starts an app's live release; `None` when it should not run after all.
-fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, String> {
-    let app: App = match tools.store.app(id).map_err(|e| e.to_string())? {
+fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
+    let app: App = match tools.store.app(id)? {
         Some(app) if app.wanted == Wanted::Running => app,
         _ => return Ok(None),
     };
@@ -324,7 +324,7 @@ fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, String> {
     let uid = tools.host.wait()?.users.outside_uid(app.slot);
     let mut launched = launch(tools, &app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
-    tools.store.set_process(id, Some(&launched.process)).map_err(|e| e.to_string())?;
+    tools.store.set_process(id, Some(&launched.process))?;
     let (port, since) = (launched.process.port, Instant::now());
     let live = |instance| Live { instance, port, uid, since, look_at: Some(since) };
     Ok(launched.instance.take().map(live))

@@ -6,6 +6,7 @@
 
 use super::seccomp;
 use crate::data_dir::replace_filled;
+use crate::model::{AnyError, failed};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _, Write as _};
@@ -51,11 +52,11 @@ impl EtcFiles {
     ///
     /// # Errors
     /// The sentence that says which could not be written.
-    pub fn make(directory: &Path, source: &Path) -> Result<Self, String> {
+    pub fn make(directory: &Path, source: &Path) -> Result<Self, AnyError> {
         let [filter, program] = ["seccomp", "init"].map(|name| directory.join(name));
         let put = |path: &Path, mode, fill: &dyn Fn(&mut File) -> io::Result<()>| {
             let put = replace_filled(path, mode, fill);
-            put.map_err(|e| format!("could not write {}: {e}", path.display()))
+            put.map_err(failed(format!("could not write {}", path.display())))
         };
         let calls = seccomp::filter();
         if fs::read(&filter).ok().as_ref() != Some(&calls) {

@@ -9,7 +9,9 @@ use crate::disk::app_users::AppUsers;
 use crate::disk::removal::random_name;
 use crate::disk::subuid::why_failed;
 use crate::inside::{self, probe::Findings};
+use crate::model::AnyError;
 use crate::proc::{Cancel, Exit};
+use std::io;
 use std::net::{self, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -110,29 +112,26 @@ fn firewall(host: &Host, own_ports: &[u16], reached: Option<&net::SocketAddr>) -
 }
 
 /// Runs the program of the try under an app's user, with doors of ours to knock at.
-fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, String> {
+fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, AnyError> {
     // A machine may have no IPv6. Who connects is not waited for: the kernel takes it.
     let doors: Vec<TcpListener> =
         ["127.0.0.1:0", "[::1]:0"].iter().filter_map(|a| TcpListener::bind(a).ok()).collect();
     if doors.is_empty() {
-        return Err("no port could be opened to try it with".to_owned());
+        return Err("no port could be opened to try it with".into());
     }
     let name = format!("better-paas{}", random_name());
-    let socket = SocketAddr::from_abstract_name(&name).and_then(|at| UnixListener::bind_addr(&at));
-    let _socket = socket.map_err(|e| e.to_string())?;
-    let addresses: Result<Vec<_>, _> = doors.iter().map(TcpListener::local_addr).collect();
-    let addresses = addresses.map_err(|e| e.to_string())?.into_iter().map(|a| a.to_string());
-    let words: Vec<String> = addresses.chain([name]).collect();
+    let _socket = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+    let addresses = doors.iter().map(|door| door.local_addr().map(|at| at.to_string()));
+    let words: Vec<String> = addresses.chain([Ok(name)]).collect::<io::Result<_>>()?;
     let mut command = vec![inside::PLACE, inside::probe::COMMAND];
     command.extend(words.iter().map(String::as_str));
     let sandbox = Sandbox::new(host, Purpose::Fetch, slot);
-    let output = sandbox.prepare(&command).deadline(TRYING).run_until(stop);
-    let output = output.map_err(|e| e.to_string())?;
+    let output = sandbox.prepare(&command).deadline(TRYING).run_until(stop)?;
     match output.exit {
-        Exit::Code(0) => serde_json::from_slice(&output.stdout).map_err(|e| e.to_string()),
-        Exit::TimedOut => Err("the machine was too busy".to_owned()),
-        Exit::Cancelled => Err("the server is stopping".to_owned()),
-        _ => Err(why_failed(&output)),
+        Exit::Code(0) => Ok(serde_json::from_slice(&output.stdout)?),
+        Exit::TimedOut => Err("the machine was too busy".into()),
+        Exit::Cancelled => Err("the server is stopping".into()),
+        _ => Err(why_failed(&output).into()),
     }
 }
 

@@ -6,6 +6,7 @@ use super::host::Host;
 use crate::disk::app_users::AppUsers;
 use crate::disk::subuid;
 use crate::inside;
+use crate::model::AnyError;
 use crate::proc::Cancel;
 use std::fs;
 use std::path::Path;
@@ -25,22 +26,22 @@ pub fn probe(etc: EtcFiles, apps: &Path, stop: &Cancel) -> Result<Host, String> 
     loop {
         let Err(why) = try_out(&host, stop) else { return Ok(host) };
         let AppUsers::Subordinate(range) = host.users else {
-            return Err(why_not(host.users, &why, &setting));
+            return Err(why_not(host.users, &why.to_string(), &setting));
         };
         // Better together in sandboxes than not at all, as long as it is said.
-        host.shared_because = Some(subuid::why_shared(&why, range, apps)?);
+        host.shared_because = Some(subuid::why_shared(&why.to_string(), range, apps)?);
         host.users = AppUsers::Shared;
     }
 }
 
 /// Makes one sandbox with everything that a real one has.
-fn try_out(host: &Host, stop: &Cancel) -> Result<(), String> {
+fn try_out(host: &Host, stop: &Cancel) -> Result<(), AnyError> {
     let sandbox = Sandbox::new(host, Purpose::Build, 0).env("TRIED", "yes\n");
     let exec = sandbox.prepare(&["/bin/sh", "-c", "printf %s \"$TRIED\""]);
     let exec = exec.deadline(TRYING_OUT);
-    let output = exec.run_until(stop).map_err(|e| e.to_string())?;
+    let output = exec.run_until(stop)?;
     let is_well = output.exit.is_success() && output.stdout == b"yes\n";
-    if is_well { Ok(()) } else { Err(subuid::why_failed(&output)) }
+    if is_well { Ok(()) } else { Err(subuid::why_failed(&output).into()) }
 }
 
 /// The sentence for a sandbox that could not be made.

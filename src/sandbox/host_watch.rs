@@ -7,6 +7,7 @@ use super::host::Host;
 use super::host_probe::probe;
 use super::port_range::picked_by_kernel;
 use crate::disk::layout::Layout;
+use crate::model::AnyError;
 use crate::proc::{Cancel, wait_any};
 use crate::sync::{lock, wait_while};
 use std::io;
@@ -84,7 +85,8 @@ impl HostWatch {
     /// `take_back` is called for each of them every two seconds.
     pub fn run(&self, own_ports: &dyn Fn() -> Vec<u16>, take_back: &dyn Fn(u16)) {
         loop {
-            let found = self.look().map(Arc::new);
+            // Kept as text: it is compared with what comes next, and told again and again.
+            let found = self.look().map(Arc::new).map_err(|error| error.to_string());
             if self.stop.is_cancelled() {
                 return;
             }
@@ -117,11 +119,11 @@ impl HostWatch {
         }
     }
 
-    fn look(&self) -> Result<Host, String> {
+    fn look(&self) -> Result<Host, AnyError> {
         // Made again, should it have gone meanwhile.
-        let etc = self.layout.etc().map_err(|e| e.to_string())?;
+        let etc = self.layout.etc()?;
         let etc = EtcFiles::make(&etc, Path::new(THIS_PROGRAM))?;
-        probe(etc, &self.layout.apps(), &self.stop)
+        Ok(probe(etc, &self.layout.apps(), &self.stop)?)
     }
 
     /// Waits, unless the server stops.

@@ -1,5 +1,6 @@
 //! Why there is no source, told apart by what Git said, in words that an owner can use.
 
+use crate::model::AnyError;
 use crate::proc::Exit;
 use crate::sandbox::limits::FETCH_MEMORY;
 
@@ -11,17 +12,23 @@ pub(super) const USUAL_FORMAT: &str = "sha1";
 const FORMATS: [&str; 2] = [USUAL_FORMAT, "sha256"];
 
 /// Why there is no source.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum FetchError {
-    /// The sentence for the owner. The reason is known; trying again would not help.
-    Failed(String),
+    /// What the owner is told. The reason is known; trying again would not help.
+    Failed(AnyError),
     /// The same, where it is the repository that is too large, or the disk too small.
-    TooLarge(String),
+    TooLarge(AnyError),
     /// Something else: the cache may be to blame, most of all when the repository has this
     /// format and the cache another one.
-    Strange(String, Option<&'static str>),
+    Strange(AnyError, Option<&'static str>),
     /// It was cancelled from outside.
     Cancelled,
+}
+
+impl<E: Into<AnyError>> From<E> for FetchError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// The repository's object format, where Git says that it is not the cache's.

@@ -10,7 +10,7 @@ use crate::disk::removal::remove_tree;
 use crate::disk::space::Space;
 use crate::disk::tree::Tree;
 use crate::journal::Redactor;
-use crate::model::{Branch, RepoUrl, Secret};
+use crate::model::{Branch, RepoUrl, Secret, failed};
 use crate::proc::{Cancel, Exec, Exit, Output};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
@@ -145,7 +145,7 @@ impl Fetch<'_> {
     fn empty(&self, directory: &Path) -> Result<(), FetchError> {
         let gone = remove_tree(directory, &|| true).and_then(|()| fs::create_dir(directory));
         let given = gone.and_then(|()| self.host.users.give(self.slot, &[directory]));
-        given.map_err(|e| FetchError::Failed(format!("the Git cache could not be emptied: {e}")))
+        Ok(given.map_err(failed("the Git cache could not be emptied"))?)
     }
 
     /// Fetches, and answers what Git says of the commit.
@@ -161,16 +161,16 @@ impl Fetch<'_> {
         }
         match output.exit {
             Exit::Code(0) => Ok(output),
-            Exit::TimedOut => Err(FetchError::Failed(format!(
+            Exit::TimedOut => Err(FetchError::from(format!(
                 "fetching took longer than {} s; the repository's host is slow, or the \
                  repository is very large",
                 self.limits.time.as_secs()
             ))),
-            Exit::OutputCapped => Err(FetchError::Failed(
-                "the repository's host sent messages without end while fetching".to_owned(),
-            )),
+            Exit::OutputCapped => {
+                Err("the repository's host sent messages without end while fetching".into())
+            }
             _ if text.contains("couldn't find remote ref") => {
-                Err(FetchError::Failed(no_branch(self.branch, &self.branches(cancel)?)))
+                Err(no_branch(self.branch, &self.branches(cancel)?).into())
             }
             _ => Err(self.explain(None, known, &output)),
         }
@@ -197,7 +197,7 @@ impl Fetch<'_> {
         let mut line = || lines.next().unwrap_or_default();
         let (hash, author, subject) = (line(), line(), line());
         if hash.len() < HASH || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(FetchError::Strange("Git did not name the commit".to_owned(), None));
+            return Err(FetchError::Strange("Git did not name the commit".into(), None));
         }
         let [author, subject] = [author, subject].map(|s| shortened(&self.redactor.clean(s)));
         Ok(Commit { hash: hash.to_owned(), author, subject })
@@ -210,11 +210,10 @@ impl Fetch<'_> {
         let mut survey = Survey::default();
         let limits = self.limits.within((self.space)());
         let mut take = |piece: &[u8]| survey.take(piece, &limits);
-        let output =
-            exec.pieces(&mut take, cancel).map_err(|e| FetchError::Failed(e.to_string()))?;
+        let output = exec.pieces(&mut take, cancel)?;
         match (output.exit, survey.refused.take()) {
             (Exit::Cancelled, _) => Err(FetchError::Cancelled),
-            (_, Some(sentence)) => Err(FetchError::TooLarge(sentence)),
+            (_, Some(sentence)) => Err(FetchError::TooLarge(sentence.into())),
             (Exit::Code(0), None) => Ok(survey),
             _ => Err(self.explain(Some("ls-tree"), false, &output)),
         }
@@ -229,7 +228,7 @@ impl Fetch<'_> {
     ) -> Result<(), FetchError> {
         for path in &survey.submodules {
             if overlap(path, self.root) {
-                return Err(FetchError::Failed(format!(
+                return Err(FetchError::from(format!(
                     "the repository has a submodule at {}, and submodules are not fetched; put \
                      its files into the repository itself, for example with `git subtree add`",
                     shown(path)
@@ -275,7 +274,7 @@ impl Fetch<'_> {
         let (text, exit) = (&self.said(output), output.exit);
         if let (Some(verb), Exit::TimedOut) = (local, exit) {
             let seconds = LOCAL_DEADLINE.as_secs();
-            return FetchError::Failed(format!("git {verb} took longer than {seconds} s"));
+            return format!("git {verb} took longer than {seconds} s").into();
         }
         let (url, limits, token) = (self.url, self.limits, self.token.as_ref().map(|(_, of)| *of));
         Case { url, token, known, limits, local, text, exit }.explain()
@@ -327,7 +326,7 @@ impl Fetch<'_> {
 }
 
 fn run(exec: Exec, cancel: &Cancel) -> Result<Output, FetchError> {
-    let output = exec.run_until(cancel).map_err(|e| FetchError::Failed(e.to_string()))?;
+    let output = exec.run_until(cancel)?;
     if output.exit == Exit::Cancelled { Err(FetchError::Cancelled) } else { Ok(output) }
 }
 

@@ -57,9 +57,8 @@ impl Case<'_> {
             format!("{host} did not answer as it should; try again: {}", last())
         } else if self.has(&["No space left on device"]) {
             let doing = if self.local.is_some() { "checking out" } else { "fetching" };
-            return FetchError::TooLarge(format!(
-                "the disk became full while {doing}; free some space"
-            ));
+            let sentence = format!("the disk became full while {doing}; free some space");
+            return FetchError::TooLarge(sentence.into());
         } else if self.has(&["does not support shallow", "dumb http"]) {
             format!(
                 "{host} serves the repository as plain files, without Git's own protocol; \
@@ -75,14 +74,15 @@ impl Case<'_> {
         } else if self.has(&["invalid index-pack output", "File too large"]) {
             // index-pack, ended by the kernel at its limit, says nothing itself.
             let largest = self.limits.largest();
-            return FetchError::TooLarge(format!("the repository is larger than {largest}"));
+            let sentence = format!("the repository is larger than {largest}");
+            return FetchError::TooLarge(sentence.into());
         } else {
             let what = self.local.map(|verb| format!("git {verb} failed"));
             let what = what.as_deref().unwrap_or("Git could not fetch");
             let format = other_format(self.text);
-            return FetchError::Strange(format!("{what}: {}", last()), format);
+            return FetchError::Strange(format!("{what}: {}", last()).into(), format);
         };
-        FetchError::Failed(sentence)
+        sentence.into()
     }
 
     fn has(&self, parts: &[&str]) -> bool {
@@ -162,7 +162,7 @@ mod tests {
             let limits = FetchLimits::default();
             let (known, local) = (false, None);
             match (Case { url: &url, token: None, known, limits, local, text, exit }).explain() {
-                FetchError::Failed(sentence) | FetchError::TooLarge(sentence) => sentence,
+                FetchError::Failed(error) | FetchError::TooLarge(error) => error.to_string(),
                 _ => String::new(),
             }
         };

@@ -4,6 +4,7 @@ use crate::model::Domain;
 use crate::vault::VaultError;
 use rusqlite::ErrorCode;
 use std::fmt;
+use std::io;
 
 /// Why the database did not do what was asked. The text holds no stored value.
 #[derive(Debug)]
@@ -12,6 +13,8 @@ pub enum StoreError {
     Corrupt,
     /// SQLite found it damaged, which it also says when the disk fails once.
     Unread(rusqlite::Error),
+    /// The disk does not give the file back.
+    Disk(io::Error),
     /// No room left on the disk.
     Full,
     /// The file or the file system cannot be written.
@@ -43,6 +46,11 @@ impl fmt::Display for StoreError {
                 "the database could not be read ({error}): the disk has failed, or the file is \
                  damaged; restart the server, which looks which it is"
             ),
+            Self::Disk(error) => write!(
+                f,
+                "the disk does not give the database back ({error}); look what the kernel says \
+                 about it (dmesg), and try again"
+            ),
             Self::Full => f.write_str("the disk is full; free some space and try again"),
             Self::ReadOnly => f.write_str(
                 "the database cannot be written; check the owner and the mount options of the data directory",
@@ -66,6 +74,7 @@ impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unread(error) | Self::Sqlite(error) => Some(error),
+            Self::Disk(error) => Some(error),
             Self::Vault(error) => Some(error),
             _ => None,
         }

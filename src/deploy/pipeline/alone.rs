@@ -2,6 +2,7 @@
 
 use super::super::error::DeployFailure;
 use super::Attempt;
+use crate::model::failed;
 use crate::router::Target;
 use crate::runtime::hold::Hold;
 use crate::runtime::tools::Message;
@@ -19,7 +20,7 @@ impl Attempt<'_> {
             return Ok(());
         }
         if app.live_release.is_some() && !app.is_static {
-            let hold = Hold::new().map_err(|e| format!("requests could not be held: {e}"))?;
+            let hold = Hold::new().map_err(failed("requests could not be held"))?;
             self.lead(&Target::Process(hold.port))?;
             self.hold.set(Some(hold));
             self.say("Stopping the release before: the app runs one at a time, requests wait");

@@ -19,18 +19,18 @@ impl Attempt<'_> {
         let (app, layout) = (&self.app, &self.tools.layout);
         self.needs_a_router()?;
         self.has_room()?;
-        let site = layout.fresh_site(&app.id, self.id).map_err(|e| e.to_string())?;
+        let site = layout.fresh_site(&app.id, self.id)?;
         let below = format!("{}/{dir}", app.settings.root_dir.as_str());
         let below = below.trim_matches('/');
         let tree = Tree::open(release, below)
             .map_err(|_| format!("the build left no directory {below} (or it is a link)"))?;
-        let room = layout.space().map_err(|e| e.to_string())?.room();
+        let room = layout.space()?.room();
         let go_on = || !self.cancel.is_cancelled() && layout.no_room().is_none();
         let published = publish(&tree, &site, room, &go_on);
         if self.cancel.is_cancelled() {
             return Err(DeployFailure::Cancelled);
         }
-        let no_room = |failure| layout.no_room().map_or(failure, DeployFailure::Failed);
+        let no_room = |failure| layout.no_room().map_or(failure, DeployFailure::from);
         let published = published.map_err(no_room)?;
         if !site.join("index.html").is_file() {
             return Err("the build left no index.html".into());
@@ -69,7 +69,7 @@ impl Attempt<'_> {
     /// Whether anything could serve a static site.
     pub(super) fn needs_a_router(&self) -> Result<(), DeployFailure> {
         self.tools.router.absent().map_or(Ok(()), |why| {
-            Err(DeployFailure::Failed(format!(
+            Err(DeployFailure::from(format!(
                 "the router serves static sites, and there is none ({why}); or give a start \
                  command such as `python3 -m http.server $PORT --bind 127.0.0.1`"
             )))
