@@ -1,11 +1,10 @@
 //! The vault's key: where it comes from, how it is read, made, named (P15).
 
 use crate::data_dir::{DataDir, read_secret_at};
-use crate::model::Secret;
+use crate::model::{AnyError, Secret, failed};
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256};
 use std::fmt;
-use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -34,17 +33,13 @@ pub struct Key(Zeroizing<[u8; LENGTH]>);
 
 impl Key {
     /// Makes a random key and saves it as [`FILE`], whole or not at all.
-    fn make(data: &DataDir) -> io::Result<Self> {
+    fn make(data: &DataDir) -> Result<Self, AnyError> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
-        getrandom::fill(&mut *bytes).map_err(|_| {
-            let text = "the system gave no random bytes for a new key; try again in a moment";
-            io::Error::other(text)
-        })?;
+        let why = |_| "the system gave no random bytes for a new key; try again in a moment";
+        getrandom::fill(&mut *bytes).map_err(why)?;
         let key = Self(bytes);
         let line = Zeroizing::new([key.to_hex().expose().as_bytes(), b"\n"].concat());
-        data.write_secret(FILE, &line).map_err(|why| {
-            io::Error::new(why.kind(), format!("a new key could not be saved: {why}"))
-        })?;
+        data.write_secret(FILE, &line).map_err(failed("a new key could not be saved"))?;
         Ok(key)
     }
 
@@ -113,7 +108,7 @@ pub fn load(
     credentials_directory: Option<&Path>,
     data: &DataDir,
     may_create: bool,
-) -> io::Result<(Key, String)> {
+) -> Result<(Key, String), AnyError> {
     let path = data.join(FILE);
     let path = path.display();
     // A unit may have other credentials and no key among them.
@@ -127,24 +122,20 @@ pub fn load(
     };
     let key = match found {
         Ok(Some(text)) => Key::parse(text.expose()).ok_or_else(|| {
-            let text = format!(
+            AnyError::from(format!(
                 "{source} does not hold a key: write 32 bytes as 64 hex digits or in base64. If \
                  this key was in use before, put exactly that one back"
-            );
-            io::Error::new(io::ErrorKind::InvalidData, text)
+            ))
         }),
         Ok(None) if may_create => Key::make(data),
-        Ok(None) => Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            format!(
-                "the database is there, but the key to its secrets is not: neither {VARIABLE} nor \
-                 the systemd credential {CREDENTIAL} is set, and {path} does not exist. Put the \
-                 key back where it was; no other one opens this database"
-            ),
-        )),
+        Ok(None) => Err(AnyError::from(format!(
+            "the database is there, but the key to its secrets is not: neither {VARIABLE} nor \
+             the systemd credential {CREDENTIAL} is set, and {path} does not exist. Put the \
+             key back where it was; no other one opens this database"
+        ))),
         Err(why) => {
-            let text = format!("{source}, which should hold the key, cannot be read: {why}");
-            Err(io::Error::new(why.kind(), text))
+            let what = format!("{source}, which should hold the key, cannot be read");
+            Err(failed(what)(why))
         }
     };
     Ok((key?, source))
