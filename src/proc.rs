@@ -18,6 +18,7 @@ pub use cancel::Cancel;
 pub use inherit::close_inherited;
 pub use running::{Running, wait_any};
 
+use crate::model::failed;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -91,33 +92,6 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it wrote to standard error, up to the cap.
     pub stderr: Vec<u8>,
-}
-
-/// Why a program could not be run.
-#[derive(Debug)]
-pub enum ProcError {
-    /// No such program in [`SYSTEM_PATH`].
-    Missing(String),
-    /// The system did not start it or lost it.
-    Io(String, io::Error),
-}
-
-impl fmt::Display for ProcError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(program) => write!(f, "the program {program} is not installed"),
-            Self::Io(program, error) => write!(f, "could not run {program}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for ProcError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Missing(_) => None,
-            Self::Io(_, error) => Some(error),
-        }
-    }
 }
 
 /// Finds a program the way [`Exec`] does; a name with a slash is taken as it is.
@@ -209,8 +183,9 @@ impl Exec {
     /// Runs it to its end and collects what it wrote.
     ///
     /// # Errors
-    /// [`ProcError`] when it could not be started. How it ended is in [`Output::exit`].
-    pub fn run(self) -> Result<Output, ProcError> {
+    /// When it could not be started; [`io::ErrorKind::NotFound`] when it is not installed. How it
+    /// ended is in [`Output::exit`].
+    pub fn run(self) -> io::Result<Output> {
         self.collect(None, None)
     }
 
@@ -218,7 +193,7 @@ impl Exec {
     ///
     /// # Errors
     /// As [`Exec::run`].
-    pub fn run_until(self, cancel: &Cancel) -> Result<Output, ProcError> {
+    pub fn run_until(self, cancel: &Cancel) -> io::Result<Output> {
         self.collect(Some(cancel), None)
     }
 
@@ -228,7 +203,7 @@ impl Exec {
     ///
     /// # Errors
     /// As [`Exec::run`].
-    pub fn pieces(self, on_piece: &mut OnPiece<'_>, cancel: &Cancel) -> Result<Output, ProcError> {
+    pub fn pieces(self, on_piece: &mut OnPiece<'_>, cancel: &Cancel) -> io::Result<Output> {
         self.collect(Some(cancel), Some(on_piece))
     }
 
@@ -236,7 +211,7 @@ impl Exec {
         self,
         cancel: Option<&Cancel>,
         mut on_piece: Option<&mut OnPiece<'_>>,
-    ) -> Result<Output, ProcError> {
+    ) -> io::Result<Output> {
         let mut collected = [Vec::new(), Vec::new()];
         let mut left = OUTPUT_CAP;
         let exit = self.watched(cancel, &mut |stream, piece| {
@@ -258,9 +233,9 @@ impl Exec {
     /// error, and lets go: it goes on when this process ends, however that happens.
     ///
     /// # Errors
-    /// [`ProcError`] when it could not be started.
-    pub fn spawn_detached(self, out: &File, err: &File) -> Result<Running, ProcError> {
-        let failed = |e| ProcError::Io(self.program.clone(), e);
+    /// As [`Exec::run`].
+    pub fn spawn_detached(self, out: &File, err: &File) -> io::Result<Running> {
+        let failed = |error| self.not_run(error);
         // `setsid` becomes the program itself: same pid, since it is not the leader of
         // a group when it starts. Without a session of its own, the terminal from which
         // the server was started would end the app with it.
@@ -272,14 +247,21 @@ impl Exec {
     }
 
     /// The command with its input. `through` is a program that replaces itself by it.
-    fn command(&self, through: Option<&str>) -> Result<Command, ProcError> {
-        let path = |name: &str| find(name).ok_or_else(|| ProcError::Missing(name.to_owned()));
+    fn command(&self, through: Option<&str>) -> io::Result<Command> {
+        let path = |name: &str| {
+            let why = || format!("the program {name} is not installed");
+            find(name).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, why()))
+        };
         let program = path(&self.program)?;
         let mut command = Command::new(through.map_or(Ok(program.clone()), path)?);
         command.args(through.map(|_| program)).args(&self.args).env_clear().current_dir("/");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
-        command.stdin(self.input().map_err(|e| ProcError::Io(self.program.clone(), e))?);
+        command.stdin(self.input().map_err(|error| self.not_run(error))?);
         Ok(command)
+    }
+
+    fn not_run(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), failed(format!("could not run {}", self.program))(error))
     }
 
     /// Its input as a file in memory, which nobody needs to feed as it is read.
@@ -297,12 +279,8 @@ impl Exec {
     }
 
     /// Runs it to its end with both streams, 0 and 1, going to `sink`.
-    fn watched(
-        &self,
-        cancel: Option<&Cancel>,
-        sink: &mut pump::Sink<'_>,
-    ) -> Result<Exit, ProcError> {
-        let failed = |e| ProcError::Io(self.program.clone(), e);
+    fn watched(&self, cancel: Option<&Cancel>, sink: &mut pump::Sink<'_>) -> io::Result<Exit> {
+        let failed = |error| self.not_run(error);
         let (out, out_child) = io::pipe().map_err(failed)?;
         let mut pipes = vec![out];
         let err_child = if self.joined {

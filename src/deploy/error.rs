@@ -86,7 +86,6 @@ impl<E: Into<AnyError>> From<E> for DeployFailure {
 mod tests {
     use super::*;
     use crate::model::failed;
-    use crate::proc::ProcError;
 
     impl PartialEq for DeployFailure {
         /// By what the owner is told.
@@ -102,16 +101,16 @@ mod tests {
     #[test]
     fn what_the_owner_is_told_has_the_systems_own_error_at_its_end() {
         let full = || io::Error::from(io::ErrorKind::StorageFull);
-        let launched = || -> Result<(), AnyError> {
-            Err(ProcError::Io("bwrap".to_owned(), full()))?;
-            Ok(())
-        };
-        let step = || -> Result<(), DeployFailure> { Ok(launched().map_err(failed("one"))?) };
-        let deploy = DeployFailure::from(failed("two")(StoreError::Disk(full())));
-        let Err(DeployFailure::Failed(step)) = step() else { panic!("it is no failure") };
-        let DeployFailure::Failed(deploy) = deploy else { panic!("{deploy:?}") };
-        assert_eq!(step.to_string(), "one: could not run bwrap: no storage space");
-        for error in [step, deploy, DeployError::from(StoreError::Disk(full())).into()] {
+        let launched = || -> Result<(), AnyError> { Err(failed("not launched")(full())) };
+        let step = || -> Result<(), DeployFailure> { Ok(launched()?) };
+        let read = || -> Result<(), DeployFailure> { Ok(Err(StoreError::Disk(full()))?) };
+        let failures = [step(), read()].map(|ended| match ended {
+            Err(DeployFailure::Failed(error)) => error,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(failures[0].to_string(), "not launched: no storage space");
+        let asked = DeployError::from(StoreError::Disk(full()));
+        for error in failures.into_iter().chain([asked.into()]) {
             let mut last: &dyn std::error::Error = &*error;
             while let Some(cause) = last.source() {
                 last = cause;

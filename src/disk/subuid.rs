@@ -208,7 +208,7 @@ fn has_files_of(range: Range, apps: &Path) -> bool {
 /// # Errors
 /// When it did not end well; [`io::ErrorKind::TimedOut`] at its deadline.
 pub fn finish(exec: Exec) -> io::Result<String> {
-    let output = exec.run().map_err(io::Error::other)?;
+    let output = exec.run()?;
     match output.exit {
         Exit::Code(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Exit::TimedOut => Err(io::ErrorKind::TimedOut.into()),

@@ -6,12 +6,13 @@
 //! say that nothing is left.
 
 use crate::model::AppId;
-use crate::proc::{Exit, ProcError, Running, table};
+use crate::proc::{Exit, Running, table};
 use crate::sandbox::bwrap::Sandbox;
 use crate::sandbox::memory_limit::MemoryLimit;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -54,7 +55,7 @@ impl Instance {
         sandbox: &Sandbox<'_>,
         command: &str,
         [current, other]: &[File; 2],
-    ) -> Result<Self, ProcError> {
+    ) -> io::Result<Self> {
         let exec = sandbox.prepare(&["/bin/sh", "-c", command]);
         let exit_file = sandbox.exit_file.clone();
         // Whatever fails before the first program inside begins stands in the log too.
