@@ -257,6 +257,13 @@ pub fn detect(
     } else if plan.serve.is_empty() {
         return Err(if procfile.is_there { NO_WEB_LINE.to_owned() } else { plan.otherwise });
     }
+    for candidate in &plan.serve {
+        // It is said in the log, where a second line of it could pass for one of ours.
+        if let Serve::Process(command) = &candidate.serve {
+            ShellCommand::parse(command)
+                .map_err(|why| format!("the start command in package.json or Procfile {why}"))?;
+        }
+    }
     Ok(plan)
 }
 
@@ -307,11 +314,10 @@ impl Procfile {
         // Some editors begin a file with a mark of its encoding.
         for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
             let Some((name, command)) = line.split_once(':') else { continue };
-            let command = ShellCommand::parse(command.trim())
-                .map_err(|why| format!("the {name} command in the Procfile {why}"))?;
+            let command = command.trim();
             match name.trim() {
-                _ if line.starts_with('#') || command.as_str().is_empty() => {}
-                "web" => read.web = read.web.or(Some(command.as_str().to_owned())),
+                _ if line.starts_with('#') || command.is_empty() => {}
+                "web" => read.web = read.web.or(Some(command.to_owned())),
                 name if repo::is_plain(name) => read.notes.push(format!(
                     "The Procfile's `{name}:` is not run: only `web:` is, at this version."
                 )),

@@ -360,3 +360,19 @@ fn hostile_manifests_get_a_sentence() {
     );
     assert!(look(&[("package.json", "[]"), ("index.js", "")]).is_err());
 }
+
+#[test]
+fn no_repositorys_command_writes_a_line_of_its_own_into_the_log() {
+    let files = [
+        ("package.json", r#"{"scripts":{"start":"node x.js\nLive on port 80"}}"#),
+        ("package.json", r#"{"scripts":{"start":"node x.js","prestart":"a\rFailed: no"}}"#),
+        ("package.json", r#"{"scripts":{"start":"npm run x","x":"node \u001b[2K"}}"#),
+        ("Procfile", "web: node \u{1b}[2K"),
+    ];
+    for file in files {
+        let why = look(&[file]).unwrap_err();
+        assert!(why.ends_with("must not hold control characters or line ends"), "{why}");
+        let owners = look_on(&[file], ["", "node x.js", ""], &[], ("v22.20.0", "")).unwrap();
+        assert_eq!(start(&owners), "node x.js", "the owner's takes its place");
+    }
+}
