@@ -40,6 +40,36 @@ http.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve
 """
 
 
+RUST = """
+use std::io::{Read, Write};
+fn main() {
+    let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
+    for stream in std::net::TcpListener::bind(("127.0.0.1", port)).unwrap().incoming() {
+        let mut stream = stream.unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\nConnection: close\\r\\n\\r\\nok");
+    }
+}
+"""
+
+# Apps of the commonest languages, as small as they come; nothing is set for them.
+KINDS = {
+    "Node.js, Express": {
+        "package.json": json.dumps({"dependencies": {"express": "5"}, "scripts": {"start": "node server.js"}}),
+        "server.js": "require('express')().get('/', (q, a) => a.send('ok')).listen(process.env.PORT, '127.0.0.1')\n",
+    },
+    "Python, Flask": {
+        "requirements.txt": "flask\ngunicorn\n",
+        "app.py": "import flask\napp = flask.Flask(__name__)\n@app.get('/')\ndef index():\n    return 'ok'\n",
+    },
+    "Rust, no packages": {
+        "Cargo.toml": "[package]\nname = 'small'\nversion = '0.1.0'\nedition = '2021'\n",
+        "Cargo.lock": "version = 3\n\n[[package]]\nname = \"small\"\nversion = \"0.1.0\"\n",
+        "src/main.rs": RUST,
+    },
+}
+
+
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
@@ -140,6 +170,25 @@ class Bench:
         app = {"name": name, "gitRepo": self.url, "healthPath": "/", "buildCommand": BUILD}
         return self.api("POST", "/api/apps", app)["id"]
 
+    def kind(self, number, files):
+        """An app of some language: its first deploy, its second with a new commit, and its memory when idle."""
+        work, bare = self.directory / f"kind-{number}", self.bare.parent / f"kind-{number}.git"
+        git("init", "-q", "-b", "main", str(work))
+        git("init", "-q", "--bare", "-b", "main", str(bare))
+        app = {"name": f"kind-{number}", "gitRepo": self.url.replace("app.git", bare.name)}
+        app = self.api("POST", "/api/apps", app)["id"]
+        times = []
+        for commit in "one", "two":
+            for name, text in (files | {"version": commit}).items():
+                work.joinpath(name).parent.mkdir(exist_ok=True)
+                work.joinpath(name).write_text(text)
+            git("add", "--all", cwd=work)
+            git("commit", "-q", "-m", commit, cwd=work)
+            git("push", "-q", str(bare), "HEAD:main", cwd=work)
+            times.append(self.deployed(app))
+        time.sleep(3)
+        return (*times, self.memory_of(app))
+
     def ended(self, deploy):
         def look():
             now = self.api("GET", f"/api/deploys/{deploy}")
@@ -147,7 +196,7 @@ class Bench:
                 raise SystemExit(f"a deploy failed: {now['error']}")
             return now["status"] == "live"
 
-        self.wait(look, "the deploy is live", 120)
+        self.wait(look, "the deploy is live", 300)
 
     def deployed(self, app):
         """One deploy; the seconds until it is live."""
@@ -193,6 +242,33 @@ class Bench:
                 raise SystemExit(f"no log to view: {(answer + piece)[:300]!r}")
             answer += piece
         return s
+
+    def memory_of(self, app):
+        """Megabytes of all processes of an app, what they share counted once."""
+        place, total = str(self.directory / "data" / "apps" / app), 0
+        pids = {int(e) for e in os.listdir("/proc") if e.isdigit()}
+        parents = {}
+        for pid in pids:
+            try:
+                parents[pid] = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+            except OSError:
+                pass
+        own = set()
+        for pid in pids:
+            try:
+                if place in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
+                    own.add(pid)
+            except OSError:
+                pass
+        while grown := {pid for pid, parent in parents.items() if parent in own} - own:
+            own |= grown
+        for pid in own:
+            try:
+                for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                    total += int(line.split()[1]) if line.startswith("Pss:") else 0
+            except OSError:
+                pass
+        return total / 1000
 
     def memory_mb(self):
         return int(pathlib.Path(f"/proc/{self.server.pid}/statm").read_text().split()[1]) * PAGE / 1e6
@@ -269,6 +345,10 @@ def main():
         bench = Bench(pathlib.Path(name), program)
         try:
             ours, theirs, idle, running, viewed = measure(bench)
+            kinds = {}
+            for number, (name, files) in enumerate(KINDS.items()):
+                say(f"{name} ...")
+                kinds[name] = bench.kind(number, files)
         finally:
             if bench.server.poll() is None:
                 bench.stop()
@@ -281,6 +361,9 @@ def main():
     print(f"| memory of the server after these deploys | {idle:.1f} MB |")
     print(f"| with {APPS} apps running | {running:.1f} MB |")
     print(f"| with {VIEWERS} viewers of their logs too | {viewed:.1f} MB |")
+    print("\n| an app without settings | first deploy | second | its memory, idle |\n| --- | ---: | ---: | ---: |")
+    for name, (first, second, memory) in kinds.items():
+        print(f"| {name} | {first:.1f} s | {second:.1f} s | {memory:.0f} MB |")
 
 
 if __name__ == "__main__":

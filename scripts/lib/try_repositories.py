@@ -21,8 +21,6 @@ import time
 import bench_deploys
 from bench_deploys import TOKEN, Bench, git, say
 
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 class Try(Bench):
     def __init__(self, directory, program):
@@ -91,33 +89,6 @@ class Try(Bench):
         body = answer.read()
         return f"{answer.status}, {len(body)} B, {answer.getheader('Content-Type')}"
 
-    def memory(self, app):
-        """Megabytes of all processes of an app, what they share counted once."""
-        place, total = str(self.directory / "data" / "apps" / app), 0
-        pids = {int(e) for e in os.listdir("/proc") if e.isdigit()}
-        parents = {}
-        for pid in pids:
-            try:
-                parents[pid] = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                pass
-        own = set()
-        for pid in pids:
-            try:
-                if place in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace"):
-                    own.add(pid)
-            except OSError:
-                pass
-        while grown := {pid for pid, parent in parents.items() if parent in own} - own:
-            own |= grown
-        for pid in own:
-            try:
-                for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                    total += int(line.split()[1]) if line.startswith("Pss:") else 0
-            except OSError:
-                pass
-        return total / 1000
-
     def one(self, name, path, settings):
         logs = pathlib.Path("try-logs")
         logs.mkdir(exist_ok=True)
@@ -132,7 +103,7 @@ class Try(Bench):
             second, took = self.deploy(app, logs / f"{name}-2.log")
             again = f"{took:.1f}" if second["status"] == "live" else f"failed: {second['error'][:80]}"
             time.sleep(1)
-            seen, memory = self.visit(name), f"{self.memory(app):.0f}"
+            seen, memory = self.visit(name), f"{self.memory_of(app):.0f}"
         row = [name, first["status"], f"{seconds:.1f}", again, memory, seen or first["error"].replace("\n", " ")]
         print("| " + " | ".join(cell.replace("|", "/") for cell in row) + " |", flush=True)
         (logs / f"{name}-app.log").write_text(self.text(f"/api/apps/{app}/log"))
