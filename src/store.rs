@@ -319,7 +319,8 @@ mod tests {
         assert_eq!(apps[0].settings, AppSettings::default());
         let expected = serde_json::json!({
             "branch": "main", "rootDir": "apps/web", "buildCommand": "say \"a\\b\"",
-            "startCommand": "ä", "publishDir": "", "spaFallback": null, "healthPath": "/ok?x=1", "healthTimeoutSeconds": 7,
+            "startCommand": "ä", "publishDir": "", "spaFallback": null,
+            "port": null, "oneAtATime": false, "healthPath": "/ok?x=1", "healthTimeoutSeconds": 7,
             "domains": ["z.example", "a.example"], "memoryMb": 64, "cpuPercent": 50,
             "maxProcesses": 9, "hostSockets": ["/run/a", "/run/b"], "autoDeploy": false
         });
