@@ -3,6 +3,7 @@
 //! Nothing that comes from a repository runs outside a sandbox.
 
 mod alone;
+mod beside_code;
 mod site;
 
 use super::build::{self, Build};
@@ -132,6 +133,7 @@ impl Attempt<'_> {
     /// The steps, from the first to the last.
     fn steps(&self) -> Result<(), DeployFailure> {
         let host = self.tools.host.wait()?;
+        self.app.live_release.iter().for_each(|live| self.tell_of_a_database(live));
         let spec = match &self.back_to {
             Some(release) => self.kept(release)?,
             None => {
@@ -330,7 +332,10 @@ impl Attempt<'_> {
         self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
         let instance = launched.instance.as_mut().ok_or(DeployFailure::Cancelled)?;
         match check.wait(instance, self.cancel, &|line| self.say(line)) {
-            Verdict::Well => Ok(launched),
+            Verdict::Well => {
+                self.tell_of_a_database(self.release());
+                Ok(launched)
+            }
             Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
             Verdict::Cancelled => Err(DeployFailure::Cancelled),
             Verdict::Ended(exit) => {

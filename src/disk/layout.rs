@@ -11,6 +11,7 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// Where everything of every app is, inside the data directory.
 const APPS: &str = "apps";
@@ -236,6 +237,12 @@ impl Layout {
             return None;
         }
         serde_json::from_slice(&fs::read(self.start_spec_file(app, deploy)).ok()?).ok()
+    }
+
+    /// When a release was complete; `None` when it is not.
+    #[must_use]
+    pub fn completed(&self, app: &AppId, deploy: &DeployId) -> Option<SystemTime> {
+        fs::metadata(self.start_spec_file(app, deploy)).ok()?.modified().ok()
     }
 
     /// Where a static site's published files are.

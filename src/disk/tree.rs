@@ -1,13 +1,14 @@
 //! Directories that an app has filled: read without ever following one of their links, in
 //! memory that does not grow with them.
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2};
 use rustix::path::Arg;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A directory, entered for good: what its owner renames or links meanwhile
 /// changes nothing about which one it is.
@@ -65,14 +66,26 @@ impl Tree {
         names
     }
 
-    /// Bytes of a regular file, if it is there.
-    #[must_use]
-    pub fn size(&self, path: &str) -> Option<u64> {
+    /// What the system says of a regular file, if it is there.
+    fn stat(&self, path: &str) -> Option<Stat> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?;
         let stat = rustix::fs::fstat(file).ok()?;
-        let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        u64::try_from(stat.st_size).ok().filter(|_| regular)
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
+    }
+
+    /// Bytes of a regular file, if it is there.
+    #[must_use]
+    pub fn size(&self, path: &str) -> Option<u64> {
+        u64::try_from(self.stat(path)?.st_size).ok()
+    }
+
+    /// When a regular file was written last, if it is there.
+    #[must_use]
+    pub fn modified(&self, path: &str) -> Option<SystemTime> {
+        let stat = self.stat(path)?;
+        let nanos = u32::try_from(stat.st_mtime_nsec).ok()?;
+        Some(UNIX_EPOCH + Duration::new(u64::try_from(stat.st_mtime).ok()?, nanos))
     }
 
     /// Whether a regular file of this name is there.

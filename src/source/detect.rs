@@ -17,7 +17,7 @@ mod compiled;
 mod managers;
 mod node;
 mod python;
-mod repo;
+pub mod repo;
 mod scripted;
 mod sites;
 pub mod tools;

@@ -1,6 +1,6 @@
 //! Repositories as people write them, without settings (P35).
 
-use crate::harness::apps::{create, deploy, deploy_live, ended, show};
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended, show};
 use crate::harness::routed::start;
 use crate::harness::site::sandboxes;
 use crate::harness::{GitServer, Http, Server, Setup, process};
@@ -292,4 +292,28 @@ fn p35_a_repository_is_looked_at_before_it_is_an_app_and_nothing_of_it_stays() {
         left.map(|e| e.file_name()).filter(|n| !n.to_string_lossy().starts_with('.')).collect();
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(owner.get("/api/apps").json()["apps"], json!([]));
+}
+
+#[test]
+fn p35_a_database_beside_the_code_is_named_before_a_deploy_leaves_it_behind() {
+    let main = "import os, sqlite3\n\
+                where = os.environ.get('WHERE', 'instance')\n\
+                os.makedirs(where, exist_ok=True)\n\
+                sqlite3.connect(where + '/app.db').execute('CREATE TABLE IF NOT EXISTS t (x)')\n";
+    let main = format!("{main}{}", PLAIN[1].1);
+    let files = [PLAIN[0], ("main.py", main.as_str()), ("shipped.db", "as it was committed")];
+    let (_git, _server, mut owner, app) = site("shop", &files);
+    let says = "its database instance/app.db beside its code";
+    let first = deploy_live(&mut owner, &app);
+    assert!(log(&mut owner, &first).contains(says), "{}", log(&mut owner, &first));
+    let of_app = owner.get(&format!("/api/apps/{app}/log")).text();
+    assert!(of_app.contains(says) && of_app.contains("/data"), "{of_app}");
+
+    let env = json!({"env": [{"name": "WHERE", "value": "/data", "secret": false}]});
+    owner.put(&format!("/api/apps/{app}/env"), &env).expect(200);
+    let second = deploy_live(&mut owner, &app);
+    let text = log(&mut owner, &second);
+    assert_eq!(text.matches(says).count(), 1, "of the release before: {text}");
+    let third = deploy_live(&mut owner, &app);
+    assert!(!log(&mut owner, &third).contains("database"), "{}", log(&mut owner, &third));
 }
