@@ -5,7 +5,8 @@
 
 use super::queue::Queue;
 use super::toolbox;
-use crate::disk::layout::CACHE_CAP;
+use crate::disk::build_cache;
+use crate::disk::space::Space;
 use crate::model::{AppId, DeployId};
 use crate::runtime::tools::Tools;
 use crate::source::cache;
@@ -31,10 +32,34 @@ pub fn run(tools: &Tools, queue: &Queue) {
     loop {
         toolbox::tidy(&tools.layout);
         tools.layout.empty_trash(&|| !queue.is_closed());
+        // What it takes is free when it has been removed.
+        if !queue.is_closed() && give_up_a_cache(tools, queue) {
+            continue;
+        }
         if !queue.wait_for_garbage(CLEAN_UP) {
             return;
         }
     }
+}
+
+/// Where the disk gets short, gives up the build cache of the app that was built longest ago of
+/// those that have one and are not being deployed.
+fn give_up_a_cache(Tools { layout, .. }: &Tools, queue: &Queue) -> bool {
+    if !layout.space().is_ok_and(Space::is_short) {
+        return false;
+    }
+    let mut apps = layout.all_apps();
+    apps.sort_by_cached_key(|app| layout.built_at(app));
+    apps.iter().any(|app| {
+        let cache = layout.cache(app);
+        let is_empty = fs::read_dir(&cache).is_ok_and(|mut names| names.next().is_none());
+        let given_up =
+            !is_empty && queue.between_deploys(app, || build_cache::give_up(&cache).is_ok());
+        if given_up {
+            log::info!("the disk gets short: the build cache of app {app} is given up");
+        }
+        given_up
+    })
 }
 
 /// Ends the deploys that a server which is no more had under way, and removes what they left.
@@ -90,8 +115,11 @@ pub fn prune(tools: &Tools, app: &AppId, deploy: &DeployId) {
     if let Err(error) = layout.discard(&layout.temporary(app)) {
         log::warn!("temporary files of app {app} could not be removed: {error}");
     }
-    if let Err(error) = layout.bound_cache(app, CACHE_CAP) {
-        log::warn!("the cache of app {app} could not be removed: {error}");
+    let cap = layout.space().map(Space::for_cache);
+    match cap.and_then(|cap| build_cache::bound(&layout.cache(app), cap)) {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => log::info!("the build cache of app {app} was too large: removed {gone:?}"),
+        Err(error) => log::warn!("the build cache of app {app} could not be bounded: {error}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is being deployed: one deploy at a time of each app, the oldest request first, and one
 //! build at a time of all.
 
-use crate::model::DeployId;
+use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
 use crate::store::Deploy;
 use crate::sync::{lock, wait_until, wait_while};
@@ -124,6 +124,12 @@ impl Queue {
     pub fn tidy(&self) {
         self.state().garbage = true;
         self.changed.notify_all();
+    }
+
+    /// Does what takes a moment unless a deploy of the app is under way; none begins meanwhile.
+    pub fn between_deploys(&self, app: &AppId, work: impl FnOnce() -> bool) -> bool {
+        let state = self.state();
+        !state.current.iter().any(|c| c.request.app == *app) && work()
     }
 
     /// Waits for the turn to build, which the deploy that began first has first; `None` when

@@ -3,7 +3,6 @@
 use super::app_users::AppUsers;
 use super::removal::{random_name, remove_tree};
 use super::space::Space;
-use super::subuid;
 use crate::data_dir::{DataDir, is_abandoned, replace};
 use crate::model::{AppId, DeployId};
 use serde::{Deserialize, Serialize};
@@ -30,10 +29,6 @@ const TOOLS: &str = "tools";
 
 /// Where a repository is looked at that is no app yet.
 const LOOK: &str = "apps/look";
-
-/// How much a build may find again of the one before, in bytes. A cache that has
-/// grown beyond this is given up: what fills it is mostly versions of long ago.
-pub const CACHE_CAP: u64 = 4 << 30;
 
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
@@ -273,6 +268,14 @@ impl Layout {
         named(&self.of(app, "releases"), ids)
     }
 
+    /// When the newest release of an app was completed.
+    #[must_use]
+    pub fn built_at(&self, app: &AppId) -> Option<SystemTime> {
+        let releases = self.releases(app);
+        let files = releases.iter().map(|deploy| self.start_spec_file(app, deploy));
+        files.filter_map(|file| fs::metadata(file).ok()?.modified().ok()).max()
+    }
+
     /// The releases of an app that no deploy has completed: nothing can be started there.
     #[must_use]
     pub fn unfinished(&self, app: &AppId) -> Vec<DeployId> {
@@ -298,16 +301,6 @@ impl Layout {
         let _ = fs::remove_file(self.start_spec_file(app, deploy));
         self.discard(&self.site(app, deploy))?;
         self.discard(&self.release(app, deploy))
-    }
-
-    /// Gives up a build cache that has grown beyond so many bytes.
-    ///
-    /// # Errors
-    /// When it could not be put aside.
-    pub fn bound_cache(&self, app: &AppId, cap: u64) -> io::Result<bool> {
-        let cache = self.cache(app);
-        let large = subuid::is_larger(&cache, cap);
-        if large { self.discard(&cache).map(|()| true) } else { Ok(false) }
     }
 
     /// Removes all of an app, its data too unless it is to be kept.

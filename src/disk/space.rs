@@ -19,6 +19,9 @@ const LEAST_PERCENT: u64 = 5;
 /// files on all cores makes some thousands until it is ended.
 const LEAST_FILES: u64 = 20_000;
 
+/// Bytes that a build cache may have on a large disk.
+const MOST_CACHE: u64 = 2 << 30;
+
 /// How often the disk is looked at while a deploy writes: what a fast one takes in this
 /// time is less than what it must leave.
 const LOOK: Duration = Duration::from_millis(50);
@@ -90,6 +93,20 @@ impl Space {
         })
     }
 
+    /// Bytes that the builds of one app may keep for the next ones: a disk of 10 GB, as small
+    /// machines have, is for more than that, and what fills a larger cache is mostly versions
+    /// of long ago.
+    #[must_use]
+    pub fn for_cache(self) -> u64 {
+        MOST_CACHE.min(self.all / 10)
+    }
+
+    /// Whether deploys have less room than one such cache may take, or soon none for files.
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        self.room() < self.for_cache() || self.room_for_files() < LEAST_FILES
+    }
+
     fn least(self) -> u64 {
         LEAST_SPACE.max(self.all / 100 * LEAST_PERCENT)
     }
@@ -152,6 +169,17 @@ mod tests {
         assert!(too_little(4 * GIB, 100 * GIB).is_some(), "less than 5 %");
         let sentence = too_little(GIB / 4, 2 * GIB).unwrap();
         assert!(sentence.contains("only 256 MiB of 2048 MiB"), "{sentence}");
+    }
+
+    #[test]
+    fn caches_have_a_tenth_of_a_small_disk_and_none_when_it_gets_short() {
+        let space = |free, all| Space { free, all, ..Space::default() };
+        assert_eq!(space(0, 10 * GIB).for_cache(), GIB);
+        assert_eq!(space(0, 100 * GIB).for_cache(), MOST_CACHE);
+        assert!(!space(2 * GIB, 10 * GIB).is_short() && space(GIB, 10 * GIB).is_short());
+        assert!(!space(8 * GIB, 100 * GIB).is_short() && space(6 * GIB, 100 * GIB).is_short());
+        let few = Space { free_files: 70_000, files: 655_360, ..space(9 * GIB, 10 * GIB) };
+        assert!(!few.is_short() && Space { free_files: 50_000, ..few }.is_short());
     }
 
     #[test]

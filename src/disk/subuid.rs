@@ -29,17 +29,12 @@ const USUAL_FIRST: u64 = 100_000;
 /// The uid and gid that an app has inside its sandbox.
 pub const INSIDE: u32 = 1000;
 
-/// How long a program may take that goes through what an app owns. A tree that cannot be
-/// counted in a minute is taken for too large.
+/// How long a program may take that goes through what an app owns.
 pub const GOING_THROUGH: Duration = Duration::from_secs(60);
 
 /// Bytes of memory that such a program may have: what it takes grows with a tree that was
 /// made for that.
 const MEMORY: u64 = 128 << 20;
-
-/// What a file takes of a disk at least, also an empty one: file systems have an inode for
-/// every 16 KiB (mke2fs.conf(5)) or every 4 KiB where they are made for small files.
-const LEAST_FILE: u64 = 4 << 10;
 
 /// What `unshare`, `newuidmap` and bubblewrap say when a range of uids cannot be used on this
 /// machine at all: an `unshare` without `--map-users`, a range that is not the user's, a
@@ -156,19 +151,6 @@ pub fn run_as_owner(words: &[&OsStr], deadline: Duration) -> io::Result<String> 
             _ => Err(error),
         }
     })
-}
-
-/// Whether the files below a directory take more than `cap` bytes on the disk. What cannot be
-/// counted is too large.
-pub fn is_larger(path: &Path, cap: u64) -> bool {
-    let counted = |unit: &str| {
-        let words = ["du", "--summarize", "--one-file-system", unit, "--"].map(OsStr::new);
-        let text = run_as_owner(&[&words, &[path.as_os_str()][..]].concat(), GOING_THROUGH).ok()?;
-        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
-    };
-    let files = || Some(counted("--inodes")?.saturating_mul(LEAST_FILE));
-    let taken = counted("--block-size=1").and_then(|bytes| Some(bytes.max(files()?)));
-    path.exists() && taken.is_none_or(|taken| taken > cap)
 }
 
 /// Why apps may share the server's user although it has a range, after a try with the
@@ -299,22 +281,6 @@ mod tests {
         assert!(why.contains("have users out of that range"), "{why}");
         let others = Range { uid: 1_000_000, gid: 0 };
         assert!(why_shared(old, others, dir.path()).is_ok());
-    }
-
-    #[test]
-    fn the_size_of_a_tree_is_known() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = dir.path().join("tree");
-        fs::create_dir_all(tree.join("a")).unwrap();
-        fs::write(tree.join("a/file"), vec![1; 100_000]).unwrap();
-        let larger = |cap| is_larger(&tree, cap);
-        assert!(larger(50_000) && !larger(1_000_000));
-        for number in 0..300 {
-            fs::File::create(tree.join(format!("a/empty-{number}"))).unwrap();
-        }
-        assert!(larger(1_000_000), "files take of a disk also when they are empty");
-        fs::remove_dir_all(&tree).unwrap();
-        assert!(!larger(0), "it is not there");
     }
 
     #[test]

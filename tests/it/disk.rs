@@ -296,6 +296,34 @@ fn a_server_starts_on_a_full_disk_when_a_deploy_has_filled_it() {
 }
 
 #[test]
+fn build_caches_have_a_bound_and_give_way_when_the_disk_gets_short() {
+    // One may have 70 MiB of it, and deploys have 200 less some that come with the server.
+    let Some((setup, disk)) = on_a_disk_of(700) else { return };
+    let git = GitServer::start();
+    git.commit("plain", &PLAIN);
+    let data = setup.data();
+    let server = setup.start();
+    let mut owner = server.owner();
+    let mut built = |name: &str, fill: &str| {
+        let fill =
+            format!("fill() {{ mkdir -p /cache/$1; fallocate -l $2M /cache/$1/x; }}; {fill}");
+        let app = json!({"name": name, "gitRepo": git.url("plain"), "buildCommand": fill});
+        let app = create(&mut owner, &app);
+        deploy_live(&mut owner, &app);
+        data.join("apps").join(app).join("cache")
+    };
+    let bounded = built("bounded", "fill small 10; fill large 50; fill larger 60");
+    until("its largest part is gone", LIMIT, || !bounded.join("larger").exists());
+    assert!(bounded.join("small/x").exists() && bounded.join("large/x").exists());
+    let last = built("last", "fill tool 60");
+    until("the one that was built before gives way", LIMIT, || !bounded.exists());
+    assert!(last.join("tool/x").exists());
+    assert!(server.log().contains("the disk gets short: the build cache of app"));
+    drop(server);
+    drop(disk);
+}
+
+#[test]
 fn a_nearly_full_disk_refuses_a_deploy_with_a_sentence() {
     let Some((setup, disk)) = on_a_disk_of(64) else { return };
     let git = GitServer::start();

@@ -50,6 +50,16 @@ fn only_the_deploy_that_was_cancelled_stops() {
 }
 
 #[test]
+fn what_is_done_between_deploys_of_an_app_is_not_done_beside_one() {
+    let queue = Queue::default();
+    assert!(begin(&queue, &Cancel::new().unwrap(), &["aaaaaaaaaa"]).is_some());
+    assert!(!queue.between_deploys(&app("aaaaaaaaaa"), || panic!("it is being deployed")));
+    assert!(queue.between_deploys(&app("bbbbbbbbbb"), || true));
+    queue.end(&deploy("aaaaaaaaaa"));
+    assert!(queue.between_deploys(&app("aaaaaaaaaa"), || true));
+}
+
+#[test]
 fn once_closed_nothing_begins_and_nobody_waits() {
     let queue = Queue::default();
     let (first, second) = (Cancel::new().unwrap(), Cancel::new().unwrap());

@@ -53,21 +53,6 @@ fn what_a_build_planted_does_not_lead_a_removal_astray() {
 }
 
 #[test]
-fn a_build_cache_is_given_up_when_it_has_grown_too_large() {
-    let (layout, _dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
-    let app = AppId::parse("aaaaaaaaaa").unwrap();
-    let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
-    layout.prepare(host.users, &app, 3, &deploy).unwrap();
-    let cache = layout.cache(&app);
-    host_probe::as_app(&host, 3, &cache, "mkdir npm && head -c 100000 /dev/zero >npm/tarball");
-    assert!(!layout.bound_cache(&app, 1_000_000).unwrap());
-    assert!(cache.join("npm/tarball").exists());
-    assert!(layout.bound_cache(&app, 50_000).unwrap());
-    assert!(!cache.exists() && layout.persistent(&app).exists());
-}
-
-#[test]
 fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
     let (layout, _dir) = layout();
     let host = host_probe::here(&layout.etc().unwrap());
