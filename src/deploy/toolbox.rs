@@ -4,7 +4,7 @@
 //! that all apps can read and none can write: one copy does for all of them.
 
 use super::error::DeployFailure;
-use crate::disk::layout::{Layout, StartSpec, TOOLS_INSIDE};
+use crate::disk::layout::{Layout, PYTHONS, StartSpec, TOOLS_INSIDE};
 use crate::model::{AppId, EnvName, Secret, failed};
 use crate::runtime::environment::surroundings;
 use crate::sandbox::bwrap::{Purpose, Sandbox};
@@ -12,6 +12,7 @@ use crate::sandbox::host::Host;
 use crate::source::detect::tools::Tool;
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// What the owner's environment may say about where tools come from.
@@ -29,14 +30,19 @@ pub fn tidy(layout: &Layout) {
     let needed: HashSet<String> = layout.all_apps().iter().flat_map(needs).collect();
     let is_needed = |name: &str| {
         let place = format!("{TOOLS_INSIDE}/{name}/");
-        // All Pythons are in one place.
-        needed.iter().any(|path| path.starts_with(&place)) || name == "pythons"
+        needed.iter().any(|path| path.starts_with(&place))
     };
     let names = fs::read_dir(layout.tools()).into_iter().flatten().flatten();
     for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
         let used = fs::metadata(layout.tool_use(&name)).and_then(|meta| meta.modified());
         let is_old = used.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNUSED));
-        if is_old && !is_needed(&name) && layout.discard(&layout.tools().join(&name)).is_ok() {
+        let gone = |path: &Path| layout.discard(path).is_ok();
+        let tools = layout.tools();
+        if is_old
+            && !is_needed(&name)
+            && gone(&tools.join(PYTHONS).join(&name))
+            && gone(&tools.join(&name))
+        {
             let _ = fs::remove_file(layout.tool_use(&name));
         }
     }
@@ -54,11 +60,11 @@ pub fn fill(
     say: &dyn Fn(&str),
     run: &dyn Fn(&Sandbox<'_>, &str) -> Result<(), DeployFailure>,
 ) -> Result<(), DeployFailure> {
-    let made = layout.prepare_tools(host.users);
-    let [place, cache, temporary] =
-        made.map_err(failed("the directory of tools could not be made"))?;
+    let no_place = "the directory of tools could not be made";
+    let place = layout.prepare_tools(host.users).map_err(failed(no_place))?;
     let mut spec = StartSpec::default();
     for tool in tools {
+        spec.tools.push(tool.path());
         // Noted by us: the directory itself is another user's.
         let noted = fs::write(layout.tool_use(&tool.name), "");
         noted.map_err(failed(format!("the use of {} could not be noted", tool.name)))?;
@@ -66,19 +72,72 @@ pub fn fill(
             say(&format!("Getting {}", tool.name));
             let from_where = |name: &str| FROM_WHERE.iter().any(|begin| name.starts_with(begin));
             let env = env.iter().filter(|(name, ..)| from_where(name.as_str())).cloned().collect();
+            let scratch = layout.prepare_installer(host.users).map_err(failed(no_place))?;
             let sandbox = surroundings(host, Purpose::Build, 0, &spec, env)
                 .bind(&place, TOOLS_INSIDE)
-                .bind(&cache, "/cache")
-                .bind(&temporary, "/var/tmp")
+                .bind(&scratch, "/cache")
+                .bind(&scratch, "/var/tmp")
                 .dir("/");
-            run(&sandbox, &tool.script()).map_err(|failure| match failure {
+            let installed = run(&sandbox, &tool.script());
+            // What was fetched is of use once: the tool is there for all apps.
+            layout.discard(&scratch).map_err(failed(no_place))?;
+            installed.map_err(|failure| match failure {
                 DeployFailure::Failed(why) => {
                     failed(format!("{} could not be had", tool.name))(why).into()
                 }
                 DeployFailure::Cancelled => DeployFailure::Cancelled,
             })?;
         }
-        spec.tools.push(tool.path());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data_dir::DataDir;
+    use crate::model::DeployId;
+    use std::time::SystemTime;
+
+    #[test]
+    fn tools_and_pythons_go_a_week_after_the_last_build_or_release_that_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        let layout = Layout::new(data.clone());
+        data.make_dir("tools-used").unwrap();
+        let week = SystemTime::now() - UNUSED - Duration::from_secs(60);
+        for (name, used) in [
+            ("python-3.11", week),
+            ("python-3.12", week),
+            ("python-3.13", SystemTime::now()),
+            ("node-20", week),
+        ] {
+            data.make_dir(&format!("tools/{name}")).unwrap();
+            data.make_dir(&format!("tools/{PYTHONS}/{name}/bin")).unwrap();
+            fs::File::create(layout.tool_use(name)).unwrap().set_modified(used).unwrap();
+        }
+        let app = AppId::parse("aaaaaaaaaa").unwrap();
+        let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
+        data.make_dir(&format!("apps/{app}/releases/{deploy}")).unwrap();
+        let tools = vec![format!("{TOOLS_INSIDE}/python-3.12/.")];
+        let spec = StartSpec { tools, ..StartSpec::default() };
+        layout.keep_start_spec(&app, &deploy, &spec).unwrap();
+        tidy(&layout);
+        layout.empty_trash(&|| true);
+        let names = |dir: &Path| {
+            let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let kept = ["python-3.12", "python-3.13"];
+        assert_eq!(names(&layout.tools().join(PYTHONS)), kept);
+        assert_eq!(names(&layout.tools()), [kept[0], kept[1], PYTHONS]);
+        layout.discard_release(&app, &deploy).unwrap();
+        tidy(&layout);
+        assert!(
+            !layout.tools().join("python-3.12").exists()
+                && !layout.tool_use("python-3.12").exists()
+        );
+    }
 }

@@ -24,11 +24,18 @@ const EXITS: &str = "exits";
 /// Where tools are that apps share, inside a sandbox.
 pub const TOOLS_INSIDE: &str = "/tools";
 
+/// Where the Pythons among them are, each in a directory with the name of the tool that had it
+/// installed: a Python knows where it is, and could not be moved there when it is whole.
+pub const PYTHONS: &str = "pythons";
+
 /// And in the data directory.
 const TOOLS: &str = "tools";
 
 /// Where a repository is looked at that is no app yet.
 const LOOK: &str = "apps/look";
+
+/// Where those who install them work; no app has such a short name.
+const INSTALLERS: &str = "apps/tools";
 
 /// What is needed to start a release again as it was proved. It lies beside the
 /// release, where the app cannot reach it.
@@ -71,19 +78,28 @@ impl Layout {
         self.data.join(TOOLS)
     }
 
-    /// Makes the directories for tools, and gives them to the user who has no app.
+    /// Makes the directory for tools, and gives it to the user who has no app.
     ///
     /// # Errors
     /// When that is not possible.
-    pub fn prepare_tools(&self, users: AppUsers) -> io::Result<[PathBuf; 3]> {
+    pub fn prepare_tools(&self, users: AppUsers) -> io::Result<PathBuf> {
         let tools = self.data.make_dir(TOOLS)?;
         // All apps may look: from outside nobody gets past the directory above. Once it is given
         // away, only root can change this, and nobody needs to.
         let _ = fs::set_permissions(&tools, Permissions::from_mode(0o755));
         self.data.make_dir(&format!("{TOOLS}-used"))?;
-        let [cache, temporary] = ["cache", "tmp"].map(|name| format!("{TOOLS}-{name}"));
-        let made = [tools, self.data.make_dir(&cache)?, self.data.make_dir(&temporary)?];
-        users.give(0, &[&made[0], &made[1], &made[2]])?;
+        users.give(0, &[&tools])?;
+        Ok(tools)
+    }
+
+    /// Makes an empty directory for what a tool's installer needs, and nobody after it.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn prepare_installer(&self, users: AppUsers) -> io::Result<PathBuf> {
+        self.discard(&self.data.join(INSTALLERS))?;
+        let made = self.data.make_dir(INSTALLERS)?;
+        users.give(0, &[&made])?;
         Ok(made)
     }
 
@@ -336,7 +352,8 @@ impl Layout {
     /// Removes for good what was put aside. What cannot be removed now stays for
     /// the next time; a process that still runs in it may be putting files there.
     pub fn empty_trash(&self, go_on: &dyn Fn() -> bool) {
-        let mut places = vec![self.apps(), self.data.join(SITES), self.tools()];
+        let tools = self.tools();
+        let mut places = vec![self.apps(), self.data.join(SITES), tools.join(PYTHONS), tools];
         for app in self.all_apps() {
             places.extend([self.of(&app, ""), self.of(&app, "releases"), self.sites(&app)]);
         }

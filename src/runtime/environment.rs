@@ -1,6 +1,6 @@
 //! The surroundings that builds and apps find: where they are, where their tools are.
 
-use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
+use crate::disk::layout::{PYTHONS, StartSpec, TOOLS_INSIDE};
 use crate::model::{EnvName, Secret};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
@@ -25,6 +25,8 @@ pub fn surroundings<'a>(
     for tool in spec.tools.iter().rev() {
         own = format!("{own}:{tool}");
     }
+    let mut names = spec.tools.iter().filter_map(|tool| tool.split('/').nth(2));
+    let python = names.find(|name| name.starts_with("python-")).unwrap_or("none");
     let mut sandbox = Sandbox::new(host, purpose, slot)
         .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
         .env("LANG", "C.UTF-8")
@@ -32,7 +34,7 @@ pub fn surroundings<'a>(
         // In the release, since an app needs its gems and modules when it runs.
         .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"))
         .env("DENO_DIR", format!("{dir}/.better-paas/deno"))
-        .env("UV_PYTHON_INSTALL_DIR", format!("{TOOLS_INSIDE}/pythons"));
+        .env("UV_PYTHON_INSTALL_DIR", format!("{TOOLS_INSIDE}/{PYTHONS}/{python}"));
     let of_purpose =
         if purpose == Purpose::Run { &APP_VARIABLES[..] } else { &BUILD_VARIABLES[..] };
     for (name, value) in of_purpose {
@@ -115,3 +117,25 @@ const BUILD_VARIABLES: [(&str, &str); 27] = [
     ("YARN_NODE_LINKER", "node-modules"),
     ("HUSKY", "0"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::host_probe;
+
+    #[test]
+    fn a_build_finds_its_python_where_the_tool_has_it_installed() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = host_probe::here(dir.path());
+        let place = |tools: &[&str]| {
+            let tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
+            let spec = StartSpec { tools, ..StartSpec::default() };
+            let sandbox = surroundings(&host, Purpose::Build, 7, &spec, Vec::new()).dir("/");
+            let words = ["/bin/sh", "-c", "printf %s \"$UV_PYTHON_INSTALL_DIR\""];
+            String::from_utf8(sandbox.prepare(&words).run().unwrap().stdout).unwrap()
+        };
+        let tools = ["/tools/uv-1/bin", "/tools/python-3.12/."];
+        assert_eq!(place(&tools), "/tools/pythons/python-3.12");
+        assert_eq!(place(&tools[..1]), "/tools/pythons/none");
+    }
+}

@@ -89,7 +89,7 @@ impl Tool {
             .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
             .collect();
         let install = format!(
-            "uv python find --no-python-downloads '{version}' || uv python install --install-dir {PLACE}/pythons '{version}'"
+            "uv python find --no-python-downloads '{version}' || uv python install '{version}'"
         );
         Self { name: format!("python-{name}"), install, bin: "." }
     }
