@@ -22,7 +22,7 @@ mod static_page;
 pub use certificate_watch::{Certificate, Name, address_towards, lead_here, own_addresses};
 pub use hosts::{host_conflicts, url};
 pub use ports::Ports;
-pub use published::{OURS, RULES, SINGLE_PAGE};
+pub use published::{GZIP, OURS, RULES, SINGLE_PAGE};
 pub use route_table::Target;
 pub use site_rules::SiteRules;
 

@@ -7,7 +7,8 @@
 use super::error::DeployFailure;
 use crate::disk::tree::{ENTER, Tree, entries, inside};
 use crate::model::{AnyError, failed};
-use crate::router::{OURS, RULES, SINGLE_PAGE, SiteRules};
+use crate::proc::Exec;
+use crate::router::{GZIP, OURS, RULES, SINGLE_PAGE, SiteRules};
 use rustix::fs::{AtFlags, FileType, Mode, openat2, statat};
 use std::ffi::{CStr, OsStr};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -15,6 +16,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Bytes that a site may have, for disk is shared by all apps; ten times a large one.
 const MOST_BYTES: u64 = 1 << 30;
@@ -28,6 +30,16 @@ const LONGEST_PATH: usize = 1000;
 const WELL_KNOWN: &[u8] = b".well-known";
 /// Bytes of a file that are copied before it is asked whether to go on: a moment's work.
 const PIECE: u64 = 8 << 20;
+/// Types whose files get a compressed one beside them. Pages do not: they are small, and mostly
+/// asked for by another path.
+const COMPRESSED: [&str; 7] = ["css", "js", "json", "mjs", "svg", "txt", "wasm"];
+/// Bytes of a file that are too few for that: the router compresses it in a quarter of a
+/// millisecond.
+const LEAST_COMPRESSED: u64 = 16 << 10;
+/// How long one file may take to be compressed, and all of them together; what would take longer
+/// the router compresses for each visitor.
+const COMPRESSING: Duration = Duration::from_secs(10);
+const COMPRESSING_ALL: Duration = Duration::from_secs(60);
 /// Names that are listed before they are only counted.
 const NAMED: usize = 5;
 
@@ -71,6 +83,7 @@ pub fn publish(
     let mut published = Published::default();
     let (mut bytes, mut count, mut paths) = (0, 0, 0);
     let mut waiting = vec![PathBuf::new()];
+    let mut compress_until = Instant::now() + COMPRESSING_ALL;
     while let Some(path) = waiting.pop() {
         let place = Path::new(".").join(&path);
         let Ok(dir) = openat2(&tree.top, &place, ENTER, Mode::empty(), inside()) else {
@@ -105,8 +118,17 @@ pub fn publish(
                 }
                 Ok(FileType::RegularFile) => match tree.file(&below) {
                     Some(file) => {
-                        bytes += copy(file, &to.join(&below), (bytes, most), go_on)?;
+                        let size = copy(file, &to.join(&below), (bytes, most), go_on)?;
+                        bytes += size;
                         published.files += 1;
+                        // Never at the cost of what is still to be copied.
+                        if bytes < most / 2
+                            && Instant::now() < compress_until
+                            && let Err(error) = compress(to, &below, size)
+                        {
+                            log::warn!("the files of a site are not compressed: {error}");
+                            compress_until = Instant::now();
+                        }
                     }
                     None => published.leave_out(&below),
                 },
@@ -131,7 +153,7 @@ pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, AnyErr
     let (rules, mut notes) = SiteRules::read(&read("_redirects"), &read("_headers"))?;
     let single_page = rules.single_page || single_page && !site.join("404.html").exists();
     let write = || -> io::Result<()> {
-        DirBuilder::new().mode(0o700).create(site.join(OURS))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(site.join(OURS))?;
         if single_page {
             File::create(site.join(OURS).join(SINGLE_PAGE))?;
         }
@@ -208,6 +230,30 @@ fn copy(
     }
 }
 
+/// Compresses a file of so many bytes, if that is worth it, to where the router looks for it. It
+/// is our own copy, which nobody else can exchange.
+fn compress(site: &Path, file: &Path, size: u64) -> io::Result<()> {
+    let extension = file.extension().and_then(OsStr::to_str).unwrap_or_default();
+    if size < LEAST_COMPRESSED || !COMPRESSED.contains(&extension) {
+        return Ok(());
+    }
+    // Behind what serves visitors.
+    let exec = Exec::new("nice").args(["gzip", "--best", "--no-name", "--stdout", "--"]);
+    let output = exec.arg(site.join(file)).deadline(COMPRESSING).run().map_err(io::Error::other)?;
+    let packed = output.stdout;
+    // One that took too long or is too much for memory is not whole.
+    if !output.exit.is_success() || packed.len() as u64 > size / 10 * 9 {
+        return Ok(());
+    }
+    let to = site.join(OURS).join(GZIP).join(file);
+    let dir = DirBuilder::new().recursive(true).mode(0o700).create(to.parent().unwrap_or(site));
+    let written = dir.and_then(|()| fs::write(&to, packed));
+    if written.is_err() {
+        let _ = fs::remove_file(&to);
+    }
+    written
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +299,34 @@ mod tests {
         }
         let mode = |path: &str| fs::metadata(to.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode("index.html"), mode("deep")), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_gets_smaller_by_it_is_compressed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, to) = (dir.path().join("release"), dir.path().join("to"));
+        fs::create_dir_all(release.join("assets")).unwrap();
+        let mut noise = vec![0; 20_000];
+        getrandom::fill(&mut noise).unwrap();
+        let text = b"hello ".repeat(4000);
+        for (name, bytes) in [
+            ("assets/-a b.js", &text[..]),
+            ("few.js", &text[..1000]),
+            ("noise.wasm", &noise),
+            ("page.html", &text),
+            ("photo.jpg", &text),
+        ] {
+            fs::write(release.join(name), bytes).unwrap();
+        }
+        let tree = Tree::open(&release, "").unwrap();
+        assert_eq!(publish(&tree, &to, u64::MAX, &|| true).unwrap().files, 5);
+        let ours = to.join(OURS).join(GZIP);
+        let there = |name: &str| fs::read(ours.join(name)).ok();
+        assert!(there("assets/-a b.js").unwrap().starts_with(&[0x1f, 0x8b]));
+        for none in ["few.js", "noise.wasm", "page.html", "photo.jpg"] {
+            assert_eq!(there(none), None, "{none}");
+        }
+        assert_eq!(fs::read(to.join("assets/-a b.js")).unwrap(), text, "it stays");
     }
 
     #[test]

@@ -118,6 +118,62 @@ fn p35_redirects_and_fields_of_a_site_hold_and_none_reads_this_machine() {
 }
 
 #[test]
+fn p35_large_files_of_a_site_are_compressed_before_they_are_asked_for() {
+    let script: String = (0..4000).map(|n| format!("console.log({n});\n")).collect();
+    let hashed = "assets/index-BxYz12ab.js";
+    let files = [
+        ("index.html", "top"),
+        (hashed, &*script),
+        ("dump.txt", &*script),
+        ("dump.txt.gz", "of the site's own"),
+        ("small.js", "js"),
+        ("_headers", "/assets/*\n  X-Frame-Options: DENY\n"),
+    ];
+    let (_git, server, mut owner, app) = site("fast", &files);
+    let deploy = deploy_live(&mut owner, &app);
+    let ours = server.data().join("sites").join(&app).join(&deploy).join(".paas/gzip");
+    let compressed = |name: &str| std::fs::read(ours.join(name)).unwrap();
+    let hashed_path = format!("/{hashed}");
+    let plain = server.visitor("fast.localhost").get(&hashed_path).expect(200);
+    assert_eq!((plain.text(), plain.header("content-encoding")), (script.clone(), None));
+
+    let mut browser = server.visitor("fast.localhost").with("Accept-Encoding", "gzip, br");
+    let fast = browser.get(&hashed_path).expect(200);
+    assert_eq!(fast.body, compressed(hashed), "as it lies there");
+    assert_eq!(fast.header("content-length"), Some(&*fast.body.len().to_string()));
+    for (field, value) in
+        [("content-encoding", "gzip"), ("vary", "Accept-Encoding"), ("x-frame-options", "DENY")]
+    {
+        assert_eq!(fast.header(field), Some(value));
+    }
+    for field in ["content-type", "cache-control"] {
+        assert!(fast.header(field).is_some() && fast.header(field) == plain.header(field));
+    }
+    let tag = fast.header("etag").unwrap().to_owned();
+    assert_ne!(Some(&*tag), plain.header("etag"), "each has its own");
+    let mut again = server.visitor("fast.localhost").with("Accept-Encoding", "gzip");
+    again = again.also("If-None-Match", &tag);
+    again.get(&hashed_path).expect(304);
+    let packed = std::fs::File::open(ours.join(hashed)).unwrap();
+    let unpacked = Command::new("gzip").arg("-dc").stdin(packed).output().unwrap();
+    assert_eq!(unpacked.stdout, script.as_bytes());
+
+    // Nothing else changes for anybody.
+    assert_eq!(browser.get("/dump.txt").expect(200).body, compressed("dump.txt"));
+    assert_eq!(browser.get("/dump.txt.gz").expect(200).text(), "of the site's own");
+    assert_eq!(browser.get("/").expect(200).text(), "top");
+    assert_eq!(browser.get("/small.js").expect(200).header("content-encoding"), None);
+    for none in [".gz", "/"].map(|end| format!("{hashed_path}{end}")) {
+        browser.get(&none).expect(404);
+    }
+    for ours in ["/.paas/gzip/dump.txt", "/assets/", "/.paas/gzip/"] {
+        browser.get(ours).expect(404);
+    }
+    let mut picky = server.visitor("fast.localhost").with("Accept-Encoding", "gzip;q=0");
+    assert_eq!(picky.get(&hashed_path).expect(200).text(), script);
+}
+
+#[test]
 fn p35_an_app_is_told_about_itself_and_started_without_its_package_manager() {
     let main = "const http = require('http'); http.createServer((q, s) => s.end(JSON.stringify(process.env)))\
                 .listen(process.env.PORT, process.env.HOST)";
