@@ -31,10 +31,16 @@ const FOREVER: &str = "public, max-age=31536000, immutable";
 /// else the page at the top of a single-page app, else the site's own page for what is not there.
 pub fn files(root: &Path, rules: &SiteRules) -> Value {
     let file = |tried: &str| json!({"root": root, "try_files": [tried]});
-    let rewritten = |matcher: Value, to: &str, status: Option<u16>| {
+    let served = served(root);
+    // Serves a file if it is there, and leaves the request to what follows if not.
+    let mut passing = served.clone();
+    passing["pass_thru"] = json!(true);
+    let mut missing = served.clone();
+    missing["status_code"] = json!(404);
+    let rewritten = |matcher: Value, to: &str, served: &Value| {
         json!({
             "match": matcher,
-            "handle": [{"handler": "rewrite", "uri": to}, gzip(), served(root, status)],
+            "handle": [{"handler": "rewrite", "uri": to}, gzip(), served],
             "terminal": true,
         })
     };
@@ -56,20 +62,20 @@ pub fn files(root: &Path, rules: &SiteRules) -> Value {
     routes.push(json!({"match": [{"path": [format!("/{OURS}/*")]}],
                        "handle": [{"handler": "error", "status_code": 404}]}));
     routes.push(compressed(&root.join(OURS).join(GZIP)));
-    routes.push(json!({"handle": [gzip(), passing(root)]}));
+    routes.push(json!({"handle": [gzip(), passing]}));
     routes.extend(rules.after.iter().cloned());
     // What a rule has rewritten may be a file now.
     if !rules.after.is_empty() {
-        routes.push(json!({"handle": [gzip(), passing(root)]}));
+        routes.push(json!({"handle": [gzip(), passing]}));
     }
-    let last = json!([
-        rewritten(json!([{"file": file(&format!("{path}.html"))}]), "{http.matchers.file.relative}", None),
-        rewritten(opened, "/index.html", None),
-        {"handle": [cached("no-cache")]},
-        rewritten(json!([{"file": file("/404.html")}]), "/404.html", Some(404)),
-        {"handle": [page(404, "There is nothing at this path.")]},
+    let clean = json!([{"file": file(&format!("{path}.html"))}]);
+    routes.extend([
+        rewritten(clean, "{http.matchers.file.relative}", &served),
+        rewritten(opened, "/index.html", &served),
+        json!({"handle": [cached("no-cache")]}),
+        rewritten(json!([{"file": file("/404.html")}]), "/404.html", &missing),
+        json!({"handle": [page(404, "There is nothing at this path.")]}),
     ]);
-    routes.extend(last.as_array().cloned().unwrap_or_default());
     json!({"handler": "subroute", "routes": routes})
 }
 
@@ -111,27 +117,15 @@ fn compressed(root: &Path) -> Value {
             "not": others,
             "file": {"root": root, "try_files": ["{http.request.uri.path}"]},
         }],
-        "handle": [{"handler": "headers", "response": fields}, served(root, None)],
+        "handle": [{"handler": "headers", "response": fields}, served(root)],
         "terminal": true,
     })
 }
 
+fn served(root: &Path) -> Value {
+    json!({"handler": "file_server", "root": root, "index_names": ["index.html"]})
+}
+
 fn cached(how: &str) -> Value {
     json!({"handler": "headers", "response": {"set": {"Cache-Control": [how]}}})
-}
-
-fn served(root: &Path, status: Option<u16>) -> Value {
-    let mut handler =
-        json!({"handler": "file_server", "root": root, "index_names": ["index.html"]});
-    if let Some(status) = status {
-        handler["status_code"] = json!(status);
-    }
-    handler
-}
-
-/// Serves a file if it is there, and leaves the request to what follows if not.
-fn passing(root: &Path) -> Value {
-    let mut handler = served(root, None);
-    handler["pass_thru"] = json!(true);
-    handler
 }

@@ -12,17 +12,9 @@ const MOST_RULES: usize = 200;
 /// Bytes of a rule.
 const LONGEST: usize = 2000;
 /// Fields that are between the router and the browser.
-const NOT_THEIRS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "content-encoding",
-    "date",
-    "keep-alive",
-    "server",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const NOT_THEIRS: &str = "\
+    connection content-length content-encoding date keep-alive server trailer transfer-encoding \
+    upgrade";
 
 /// The rules of a site, as routes of the router's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +29,6 @@ pub struct SiteRules {
 
 impl SiteRules {
     /// Whether there is nothing for the router in them.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.before.is_empty() && self.after.is_empty()
     }
@@ -58,54 +49,46 @@ impl SiteRules {
 
     fn read_redirects(&mut self, text: &str, notes: &mut Vec<String>) -> Result<(), String> {
         for (at, line) in lines(text, "_redirects")? {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [from, to, rest @ ..] = &words[..] else {
-                notes.push(format!(
-                    "Line {at} of _redirects is not done: it needs a path and a target."
-                ));
-                continue;
-            };
-            let status = rest.first().copied().unwrap_or("301");
-            let (status, forced) = (status.trim_end_matches('!'), status.ends_with('!'));
-            let number = status.parse::<u16>().ok();
+            let mut words = line.split_whitespace();
+            let (from, to) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            let code = words.next().unwrap_or("301");
+            let (code, forced) = (code.trim_end_matches('!'), code.ends_with('!'));
+            let status = code.parse::<u16>().ok();
             let local = to.starts_with('/') && !to.starts_with("//") && !to.contains('\\');
-            let web = to.starts_with("https://") || to.starts_with("http://");
-            if matches!(number, Some(200 | 404)) && !local {
+            if matches!(status, Some(200 | 404)) && !local {
                 return Err(format!(
-                    "line {at} of _redirects: `{to}` with {status} would fetch from elsewhere, which is not done \
-                     here; make it a redirect (301 or 302)"
+                    "line {at} of _redirects: `{to}` with {code} would fetch from elsewhere, \
+                     which is not done here; make it a redirect (301 or 302)"
                 ));
             }
-            let kind = number.filter(|n| matches!(n, 200 | 301 | 302 | 303 | 307 | 308 | 404));
-            let (true, Some(status), true) =
-                (from.starts_with('/'), kind, (local || web) && rest.len() < 2)
-            else {
+            let web = to.starts_with("https://") || to.starts_with("http://");
+            let known = from.starts_with('/') && (local || web) && words.next().is_none();
+            let done = [200, 301, 302, 303, 307, 308, 404];
+            let Some(status) = status.filter(|status| known && done.contains(status)) else {
                 notes.push(format!(
-                    "Line {at} of _redirects is not done: only a path, a target and a status are (200, 301, 302, \
-                     303, 307, 308, 404), without conditions."
+                    "Line {at} of _redirects is not done: only a path, a target and a status are \
+                     (200, 301, 302, 303, 307, 308, 404), without conditions."
                 ));
                 continue;
             };
-            if (*from, *to, status) == ("/*", "/index.html", 200) {
+            if (from, to, status) == ("/*", "/index.html", 200) {
                 self.single_page = true;
                 continue;
             }
             let (pattern, names) = pattern(from);
             let name = format!("rule{at}");
             let target = filled(to, &name, &names);
-            let handle = match status {
-                200 => json!([{"handler": "rewrite", "uri": target}]),
-                404 => json!([{"handler": "error", "status_code": 404}]),
-                _ => {
-                    json!([{"handler": "static_response", "status_code": status, "headers": {"Location": [target]}}])
-                }
+            let handler = match status {
+                200 => json!({"handler": "rewrite", "uri": target}),
+                404 => json!({"handler": "error", "status_code": 404}),
+                _ => json!({
+                    "handler": "static_response",
+                    "status_code": status,
+                    "headers": {"Location": [target]},
+                }),
             };
-            let mut route = json!({
-                "match": [{"path_regexp": {"name": name, "pattern": pattern}}], "handle": handle,
-            });
-            if status != 200 {
-                route["terminal"] = json!(true);
-            }
+            let mut route = route(&name, &pattern, &handler);
+            route["terminal"] = json!(status != 200);
             if forced { self.before.push(route) } else { self.after.push(route) }
         }
         Ok(())
@@ -122,29 +105,29 @@ impl SiteRules {
                 continue;
             }
             let Some(path) = path else { continue };
-            let field =
-                line.trim().split_once(':').map(|(name, value)| (name.trim(), value.trim()));
-            let is_name = |name: &str| {
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            };
-            match field {
-                Some((name, value))
-                    if is_name(name)
-                        && !NOT_THEIRS.contains(&name.to_ascii_lowercase().as_str()) =>
-                {
-                    let pattern = pattern(path).0;
-                    self.before.push(json!({
-                        "match": [{"path_regexp": {"name": format!("field{at}"), "pattern": pattern}}],
-                        "handle": [{"handler": "headers", "response": {"set": {name: [value]}}}],
-                    }));
-                }
-                _ => notes.push(format!(
+            let (name, value) = line.split_once(':').unwrap_or_default();
+            let (name, value) = (name.trim(), value.trim());
+            let is_name = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            let is_theirs = !NOT_THEIRS.split(' ').any(|one| name.eq_ignore_ascii_case(one));
+            if !name.is_empty() && is_name && is_theirs {
+                let handler = json!({"handler": "headers", "response": {"set": {name: [value]}}});
+                self.before.push(route(&format!("field{at}"), &pattern(path).0, &handler));
+            } else {
+                notes.push(format!(
                     "Line {at} of _headers is not done: it is no field that a site may set."
-                )),
+                ));
             }
         }
         Ok(())
     }
+}
+
+/// What is done to a path that fits a pattern.
+fn route(name: &str, pattern: &str, handler: &Value) -> Value {
+    json!({
+        "match": [{"path_regexp": {"name": name, "pattern": pattern}}],
+        "handle": [handler],
+    })
 }
 
 /// The lines that say something, with their numbers.
@@ -159,7 +142,8 @@ fn lines<'a>(text: &'a str, file: &str) -> Result<Vec<(usize, &'a str)>, String>
             || line.trim().chars().any(char::is_control)
         {
             return Err(format!(
-                "line {at} of {file} is refused: it has a brace or a control character, or is longer than {LONGEST} bytes"
+                "line {at} of {file} is refused: it has a brace or a control character, or is \
+                 longer than {LONGEST} bytes"
             ));
         }
     }
@@ -199,26 +183,15 @@ fn pattern(path: &str) -> (String, Vec<String>) {
 
 /// A target with what the path had in its names' places.
 fn filled(to: &str, rule: &str, names: &[String]) -> String {
-    let mut filled = String::new();
-    let mut rest = to;
-    while let Some(at) = rest.find("/:") {
-        let (before, after) = rest.split_at(at + 2);
-        let end =
-            after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-        let known = names.iter().position(|name| name == &after[..end]);
-        match known {
-            Some(number) => {
-                filled.push_str(&before[..before.len() - 1]);
-                filled.push_str(&format!("{{http.regexp.{rule}.{}}}", number + 1));
-            }
-            None => {
-                filled.push_str(before);
-                filled.push_str(&after[..end]);
-            }
-        }
-        rest = &after[end..];
-    }
-    filled + rest
+    let fill = |part: &str| {
+        let named = part.strip_prefix(':')?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let (name, rest) = named.split_at(named.find(|c| !is_name(c)).unwrap_or(named.len()));
+        let number = names.iter().position(|one| one == name)? + 1;
+        Some(format!("{{http.regexp.{rule}.{number}}}{rest}"))
+    };
+    let parts = to.split('/').map(|part| fill(part).unwrap_or_else(|| part.to_owned()));
+    parts.collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
@@ -249,6 +222,7 @@ mod tests {
         for bad in [
             "/x http://127.0.0.1 200",
             "/x //evil 200",
+            "/x https://evil.example +200!",
             "/x {env.HOME}",
             "/{file./etc/passwd} /y",
             "/x /a\u{1}b",
