@@ -35,15 +35,12 @@ pub fn surroundings<'a>(
         .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"))
         .env("DENO_DIR", format!("{dir}/.better-paas/deno"))
         .env("UV_PYTHON_INSTALL_DIR", format!("{TOOLS_INSIDE}/{PYTHONS}/{python}"));
-    let of_purpose =
-        if purpose == Purpose::Run { &APP_VARIABLES[..] } else { &BUILD_VARIABLES[..] };
-    for (name, value) in of_purpose {
-        sandbox = sandbox.env(*name, *value);
-    }
-    for (name, value) in proxy_env::variables() {
+    let of_purpose = if purpose == Purpose::Run { APP_VARIABLES } else { BUILD_VARIABLES };
+    for (name, value) in of_purpose.split(' ').filter_map(|one| one.split_once('=')) {
         sandbox = sandbox.env(name, value);
     }
-    for (name, value) in &spec.about {
+    let of_machine = proxy_env::variables().into_iter();
+    for (name, value) in of_machine.chain(spec.about.iter().cloned()) {
         sandbox = sandbox.env(name, value);
     }
     for (name, value, _) in env {
@@ -60,63 +57,35 @@ pub fn with_port(mut sandbox: Sandbox<'_>, port: u16) -> Sandbox<'_> {
     sandbox.port(port)
 }
 
-/// What frameworks read when an app runs. It has nothing but memory to write to besides its data.
-const APP_VARIABLES: [(&str, &str); 15] = [
-    ("HOME", "/tmp"),
-    ("HOST", "127.0.0.1"),
-    ("NITRO_HOST", "127.0.0.1"),
-    ("ROCKET_ADDRESS", "127.0.0.1"),
-    ("SERVER_ADDRESS", "127.0.0.1"),
-    ("GRADIO_SERVER_NAME", "127.0.0.1"),
-    ("NODE_ENV", "production"),
-    ("RAILS_ENV", "production"),
-    ("RACK_ENV", "production"),
-    ("RAILS_LOG_TO_STDOUT", "1"),
-    ("RAILS_SERVE_STATIC_FILES", "1"),
-    ("GIN_MODE", "release"),
-    // A form's answer comes back to the address at which it was shown.
-    ("PROTOCOL_HEADER", "x-forwarded-proto"),
-    ("HOST_HEADER", "x-forwarded-host"),
-    // Otherwise Python keeps what an app prints until there are 8 KiB of it.
-    ("PYTHONUNBUFFERED", "1"),
-];
+/// What frameworks read when an app runs. It has nothing but memory to write to besides its
+/// data. `PYTHONUNBUFFERED`: otherwise Python keeps what an app prints until there are 8 KiB of
+/// it. The two headers: a form's answer comes back to the address at which it was shown.
+const APP_VARIABLES: &str = "\
+    HOME=/tmp PYTHONUNBUFFERED=1 GIN_MODE=release NODE_ENV=production \
+    RAILS_ENV=production RACK_ENV=production RAILS_LOG_TO_STDOUT=1 RAILS_SERVE_STATIC_FILES=1 \
+    HOST=127.0.0.1 NITRO_HOST=127.0.0.1 ROCKET_ADDRESS=127.0.0.1 SERVER_ADDRESS=127.0.0.1 \
+    GRADIO_SERVER_NAME=127.0.0.1 \
+    PROTOCOL_HEADER=x-forwarded-proto HOST_HEADER=x-forwarded-host";
 
 /// Other names by which frameworks ask for `PORT`.
 const PORT_VARIABLES: [&str; 4] =
     ["NITRO_PORT", "ROCKET_PORT", "SERVER_PORT", "GRADIO_SERVER_PORT"];
 
-/// Where tools keep what the next build can use again, and how they talk to a log
-/// instead of a terminal. `/tmp` is memory, builds need more.
-const BUILD_VARIABLES: [(&str, &str); 27] = [
-    ("HOME", "/cache"),
-    ("TMPDIR", "/var/tmp"),
-    ("XDG_CACHE_HOME", "/cache/xdg"),
-    ("PIP_CACHE_DIR", "/cache/pip"),
-    ("PIP_NO_INPUT", "1"),
-    ("PIP_PROGRESS_BAR", "off"),
-    ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-    ("npm_config_cache", "/cache/npm"),
-    ("npm_config_update_notifier", "false"),
-    ("CARGO_HOME", "/cache/cargo"),
-    ("CARGO_TARGET_DIR", "/cache/cargo-target"),
-    ("GOCACHE", "/cache/go-build"),
-    ("GOMODCACHE", "/cache/go-mod"),
-    ("BUNDLE_USER_CACHE", "/cache/bundle"),
-    ("PYTHONUNBUFFERED", "1"),
-    ("UV_CACHE_DIR", "/cache/uv"),
-    ("UV_LINK_MODE", "copy"),
-    ("UV_NO_PROGRESS", "1"),
-    ("UV_SYSTEM_CERTS", "1"),
-    ("UV_PYTHON_DOWNLOADS", "manual"),
-    ("DENO_NO_UPDATE_CHECK", "1"),
-    ("COMPOSER_HOME", "/cache/composer"),
-    ("GRADLE_USER_HOME", "/cache/gradle"),
-    // No manager fetches another one in its own place, or refuses to work for another's name.
-    ("npm_config_manage_package_manager_versions", "false"),
-    ("SKIP_YARN_COREPACK_CHECK", "1"),
-    ("YARN_NODE_LINKER", "node-modules"),
-    ("HUSKY", "0"),
-];
+/// Where tools keep what the next build can use again, and how they talk to a log instead of a
+/// terminal. `/tmp` is memory, builds need more. No package manager fetches another one in its
+/// own place, or refuses to work for another's name.
+const BUILD_VARIABLES: &str = "\
+    HOME=/cache TMPDIR=/var/tmp XDG_CACHE_HOME=/cache/xdg \
+    PYTHONUNBUFFERED=1 PIP_CACHE_DIR=/cache/pip PIP_NO_INPUT=1 PIP_PROGRESS_BAR=off \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    UV_CACHE_DIR=/cache/uv UV_LINK_MODE=copy UV_NO_PROGRESS=1 UV_SYSTEM_CERTS=1 \
+    UV_PYTHON_DOWNLOADS=manual \
+    npm_config_cache=/cache/npm npm_config_update_notifier=false \
+    npm_config_manage_package_manager_versions=false \
+    SKIP_YARN_COREPACK_CHECK=1 YARN_NODE_LINKER=node-modules HUSKY=0 DENO_NO_UPDATE_CHECK=1 \
+    CARGO_HOME=/cache/cargo CARGO_TARGET_DIR=/cache/cargo-target \
+    GOCACHE=/cache/go-build GOMODCACHE=/cache/go-mod BUNDLE_USER_CACHE=/cache/bundle \
+    COMPOSER_HOME=/cache/composer GRADLE_USER_HOME=/cache/gradle";
 
 #[cfg(test)]
 mod tests {
