@@ -1,14 +1,14 @@
 //! Looks at a repository that is no app yet: whether it can be had, and what it would become.
 
-use crate::disk::tree::Tree;
 use crate::journal::Redactor;
-use crate::model::{AnyError, Branch, RepoUrl, RootDir, Secret, ShellCommand, failed};
+use crate::model::{AnyError, RepoUrl, Secret, failed};
 use crate::proc::Cancel;
 use crate::runtime::tools::Tools;
-use crate::source::detect::{Given, Machine, Plan, Serve, detect};
+use crate::source::detect::{Machine, Plan, Serve, detect};
 use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::Fetch;
 use crate::source::limits::FetchLimits;
+use crate::store::AppSettings;
 use serde::Serialize;
 use std::sync::{Mutex, TryLockError};
 use std::time::Duration;
@@ -21,18 +21,6 @@ const BRANCHES: usize = 100;
 
 /// The one look at a time: each takes a checkout's disk and Git's memory.
 static LOOKING: Mutex<()> = Mutex::new(());
-
-/// What to look at.
-pub struct Candidate {
-    /// Where it is.
-    pub url: RepoUrl,
-    /// The branch; empty is the default one.
-    pub branch: Branch,
-    /// The directory of the app in it.
-    pub root: RootDir,
-    /// The token that was given for it.
-    pub token: Option<Secret>,
-}
 
 /// What was seen.
 #[derive(Debug, Default, Serialize)]
@@ -52,33 +40,33 @@ pub struct Seen {
     publish: Option<String>,
 }
 
-/// Looks, in the sandbox of the user who has no app; nothing of it stays.
+/// Looks at what such an app's deploy would find, in the sandbox of the user who has no app;
+/// nothing of it stays.
 #[must_use]
-pub fn look(tools: &Tools, at: &Candidate) -> Seen {
-    let held = match LOOKING.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            let busy = "another repository is being looked at; try again in a moment";
-            return Seen { error: Some(busy.to_owned()), ..Seen::default() };
-        }
-        held => held,
-    };
+pub fn look(tools: &Tools, url: &RepoUrl, settings: &AppSettings, token: Option<Secret>) -> Seen {
     let mut seen = Seen::default();
-    if let Err(error) = fill(tools, at, &mut seen) {
-        seen.error = Some(error.to_string());
-    }
-    drop(held);
+    let held = LOOKING.try_lock();
+    let filled = match &held {
+        Err(TryLockError::WouldBlock) => {
+            Err("another repository is being looked at; try again in a moment".into())
+        }
+        _ => fill(tools, url, settings, token, &mut seen),
+    };
+    seen.error = filled.err().map(|error| error.to_string());
     seen
 }
 
 fn fill(
     Tools { store, layout, host, .. }: &Tools,
-    at: &Candidate,
+    url: &RepoUrl,
+    settings: &AppSettings,
+    token: Option<Secret>,
     seen: &mut Seen,
 ) -> Result<(), AnyError> {
     let host = host.wait()?;
-    let token = match &at.token {
-        Some(token) => Some((token.clone(), TokenOf::App)),
-        None => store.credential_of(&at.url)?.map(|token| (token, TokenOf::Settings)),
+    let token = match token {
+        Some(token) => Some((token, TokenOf::App)),
+        None => store.credential_of(url)?.map(|token| (token, TokenOf::Settings)),
     };
     let redactor = Redactor::new(token.iter().map(|(token, _)| token.clone()).collect());
     let look = layout.look(host.users);
@@ -87,10 +75,10 @@ fn fill(
     let fetch = Fetch {
         host: &host,
         slot: 0,
-        url: &at.url,
-        branch: &at.branch,
+        url,
+        branch: &settings.branch,
         token,
-        root: at.root.as_str(),
+        root: settings.root_dir.as_str(),
         cache: &cache,
         release: &release,
         redactor: &redactor,
@@ -104,14 +92,7 @@ fn fill(
     seen.reachable = fetched.is_ok() || !seen.branches.is_empty();
     let found = fetched.map_err(why).and_then(|commit| {
         seen.commit = Some(commit.hash);
-        host.users.open_up(&release).map_err(failed("what was fetched could not be read"))?;
-        let root = at.root.as_str();
-        let tree = Tree::open(&release, root)
-            .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
-        let top = if root.is_empty() { None } else { Tree::open(&release, "").ok() };
-        let (none, nothing) = (ShellCommand::default(), RootDir::default());
-        let given = Given { build: &none, start: &none, publish: &nothing };
-        Ok(detect(&tree, top.as_ref(), &given, &Machine::here())?)
+        Ok(detect(&release, settings, &Machine::here())?)
     });
     layout.forget_look();
     seen.take(found?);
@@ -120,15 +101,14 @@ fn fill(
 
 impl Seen {
     fn take(&mut self, plan: Plan) {
+        let build = plan.build();
         self.notes = plan.notes;
         self.tools = plan.tools.into_iter().map(|tool| tool.name).collect();
-        self.build =
-            plan.build.map(|build| build.split("<<").next().unwrap_or_default().to_owned());
-        match plan.serve.into_iter().next().map(|candidate| candidate.serve) {
-            Some(Serve::Process(command)) => self.start = Some(command),
-            Some(Serve::Files { dir, .. }) => {
-                self.publish = Some(if dir.is_empty() { ".".to_owned() } else { dir })
-            }
+        self.build = build.map(|build| build.split("<<").next().unwrap_or_default().to_owned());
+        match plan.serve.into_iter().next() {
+            Some(Serve::Process { command, .. }) => self.start = Some(command),
+            Some(Serve::Files(dir)) if dir.is_empty() => self.publish = Some(".".to_owned()),
+            Some(Serve::Files(dir)) => self.publish = Some(dir),
             None => {}
         }
     }

@@ -31,7 +31,7 @@ use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::source::detect::tools::Tool;
-use crate::source::detect::{Given, Machine, Plan, Serve, detect};
+use crate::source::detect::{Machine, Plan, Serve, detect};
 use crate::source::error::{FetchError, TokenOf};
 use crate::source::fetch::{Commit, Fetch};
 use crate::source::limits::FetchLimits;
@@ -231,10 +231,7 @@ impl Attempt<'_> {
         let (app, layout) = (&self.app, &self.tools.layout);
         let release = layout.release(&app.id, self.id);
         let root = app.settings.root_dir.as_str();
-        let tree = Tree::open(&release, root)
-            .map_err(|_| format!("the repository has no directory {root} (or it is a link)"))?;
-        let top = if root.is_empty() { None } else { Tree::open(&release, "").ok() };
-        let plan = detect(&tree, top.as_ref(), &Given::by(&app.settings), &Machine::here())?;
+        let plan = detect(&release, &app.settings, &Machine::here())?;
         plan.notes.iter().for_each(|note| self.say(note));
         let mut spec = StartSpec {
             root: root.to_owned(),
@@ -242,7 +239,7 @@ impl Attempt<'_> {
             tools: plan.tools.iter().map(Tool::path).collect(),
             about: self.about(),
         };
-        if plan.build.is_some() || !plan.tools.is_empty() {
+        if plan.build().is_some() || !plan.tools.is_empty() {
             self.run_build(host, &plan, &spec, &release)?;
         }
         let open = host.users.open_up(&release);
@@ -250,8 +247,8 @@ impl Attempt<'_> {
         // Looked for again: a build may have changed all of it.
         let tree = Tree::open(&release, root)?;
         match plan.after_build(&tree)? {
-            Serve::Process(command) => spec.start = Some(command),
-            Serve::Files { dir, spa } => self.publish(&release, &dir, spa)?,
+            Serve::Process { command, .. } => spec.start = Some(command),
+            Serve::Files(dir) => self.publish(&release, &dir, plan.spa)?,
         }
         let kept = layout.keep_start_spec(&app.id, self.id, &spec);
         kept.map_err(failed("the release could not be completed"))?;
@@ -293,7 +290,7 @@ impl Attempt<'_> {
             Build { sandbox, command, log, cancel, no_room: &no_room, at_most }.run()
         };
         toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
-        let Some(command) = &plan.build else { return Ok(()) };
+        let Some(command) = plan.build() else { return Ok(()) };
         self.say(&format!("Building: {}", command.split("<<").next().unwrap_or_default()));
         let mut sandbox = surroundings(host, Purpose::Build, app.slot, spec, self.env.clone())
             // One call can take it all, before anybody looks.
@@ -302,7 +299,7 @@ impl Attempt<'_> {
             .bind(&layout.cache(&app.id), "/cache")
             .bind(&layout.temporary(&app.id), "/var/tmp");
         sandbox.shown = Some((layout.tools(), TOOLS_INSIDE));
-        let built = run(&sandbox, command);
+        let built = run(&sandbox, &command);
         if built.is_err() && no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
             layout.discard(&layout.cache(&app.id))?;

@@ -55,7 +55,6 @@ pub struct Published {
 
 impl Published {
     /// The sentence for what was left out; nothing when that is nothing.
-    #[must_use]
     pub fn warning(&self) -> Option<String> {
         let rest = self.left_out - self.named.len();
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };

@@ -45,22 +45,17 @@ impl Quote {
     }
 
     /// The lines that say why, as the end of a sentence; the last one when none does.
-    #[must_use]
     pub fn sentence(&self) -> String {
-        let lines: Vec<&String> = self.lines.iter().filter(|line| !is_trailer(line)).collect();
-        let mut reasons: Vec<&String> =
-            lines.iter().copied().filter(|line| is_reason(line)).collect();
+        let lines = || self.lines.iter().map(String::as_str).filter(|line| !is_trailer(line));
+        let mut reasons: Vec<&str> = lines().filter(|line| is_reason(line)).collect();
         reasons.dedup();
-        let Some(last) = lines.last().copied().or_else(|| self.lines.back()) else {
-            return String::new();
-        };
-        if reasons.is_empty() {
-            return format!("; its last line: {last}");
+        reasons.truncate(QUOTED);
+        if !reasons.is_empty() {
+            let cut: String = reasons.join(" / ").chars().take(LENGTH).collect();
+            return format!("; it says: {cut}");
         }
-        let joined =
-            reasons.iter().take(QUOTED).map(|line| line.as_str()).collect::<Vec<_>>().join(" / ");
-        let cut: String = joined.chars().take(LENGTH).collect();
-        format!("; it says: {cut}")
+        let last = lines().next_back().or(self.lines.back().map(String::as_str));
+        last.map_or(String::new(), |last| format!("; its last line: {last}"))
     }
 }
 

@@ -3,16 +3,15 @@
 use super::Plan;
 use super::repo::{Repo, is_plain};
 use super::tools::Tool;
-use super::versions::padded;
+use super::versions::{no_version, padded};
 use serde_json::Value;
 
 /// A package manager.
 #[derive(PartialEq, Eq)]
 struct Manager {
     name: &'static str,
-    /// What has it, and in which version when nothing says; npm comes with Node.
+    /// The package of npm's that it is; npm itself comes with Node.
     package: &'static str,
-    usual: &'static str,
     /// Installs what the lock file says, and what `package.json` says.
     strict: &'static str,
     loose: &'static str,
@@ -23,7 +22,6 @@ struct Manager {
 const NPM: Manager = Manager {
     name: "npm",
     package: "",
-    usual: "",
     strict: "npm ci --include=dev --no-audit --no-fund",
     loose: "npm install --include=dev --no-audit --no-fund",
     prune: "npm prune --omit=dev --ignore-scripts --no-audit --no-fund",
@@ -31,7 +29,6 @@ const NPM: Manager = Manager {
 const PNPM: Manager = Manager {
     name: "pnpm",
     package: "pnpm",
-    usual: "9",
     strict: "pnpm install --frozen-lockfile --prod=false",
     loose: "pnpm install --no-frozen-lockfile --prod=false",
     prune: "CI=true pnpm prune --prod --ignore-scripts",
@@ -39,7 +36,6 @@ const PNPM: Manager = Manager {
 const YARN: Manager = Manager {
     name: "yarn",
     package: "yarn",
-    usual: "1.22.22",
     strict: "yarn install --frozen-lockfile --production=false",
     loose: "yarn install --production=false",
     prune: "yarn install --frozen-lockfile --production=true --ignore-scripts",
@@ -47,7 +43,6 @@ const YARN: Manager = Manager {
 const BERRY: Manager = Manager {
     name: "yarn",
     package: "@yarnpkg/cli-dist",
-    usual: "4",
     strict: "yarn install --immutable",
     loose: "yarn install --no-immutable",
     prune: "",
@@ -55,21 +50,29 @@ const BERRY: Manager = Manager {
 const BUN: Manager = Manager {
     name: "bun",
     package: "bun",
-    usual: "1",
     strict: "bun install --frozen-lockfile",
     loose: "bun install",
     prune: "",
 };
 
-/// A lock file: whose, which, and the manager's version that can read it.
-type Lock = (&'static Manager, &'static str, Option<&'static str>);
+/// The last Yarn of the first kind.
+const YARN_1: &str = "1.22.22";
 
-/// The manager of a repository.
-pub struct Packages {
+/// A lock file, and its manager in the version that can read it.
+struct Lock {
+    file: &'static str,
     manager: &'static Manager,
-    locked: bool,
-    /// Whether it works at the repository's top, above the app.
-    pub at_top: bool,
+    version: &'static str,
+}
+
+/// How the packages of a repository are managed, as commands.
+pub struct Packages {
+    /// Installs all, for builds need what is for development.
+    pub install: String,
+    /// Runs the script `build`.
+    pub build: String,
+    /// Removes what was for the build alone; empty where that cannot be done.
+    pub prune: &'static str,
 }
 
 impl Packages {
@@ -87,100 +90,85 @@ impl Packages {
         let of_top = || declared(&top.as_ref()?.json("package.json").ok()?);
         let declared = declared(package).or_else(of_top).unwrap_or_default();
         let (name, version) = declared.split_once('@').unwrap_or_default();
-        let version = version.split('+').next().filter(|version| !version.is_empty());
-        if version.is_some_and(|version| padded(version).is_none() || !is_plain(version)) {
-            let shown: String = declared.chars().filter(|c| !c.is_control()).take(40).collect();
-            return Err(format!(
-                "packageManager in package.json asks for `{shown}`, which is no version"
-            ));
+        let version = version.split('+').next().unwrap_or_default();
+        if !name.is_empty() && (padded(version).is_none() || !is_plain(version)) {
+            let from = "packageManager in package.json";
+            return Err(no_version(from, &declared, "pnpm@9.15.9"));
         }
         let manager = match (name, &lock) {
             ("pnpm", _) => &PNPM,
             ("bun", _) => &BUN,
-            ("yarn", _) if version.is_some_and(|version| version.starts_with('1')) => &YARN,
+            ("yarn", _) if version.starts_with('1') => &YARN,
             ("yarn", _) => &BERRY,
             ("npm", _) | (_, None) => &NPM,
-            (_, Some((manager, ..))) => *manager,
+            (_, Some(lock)) => lock.manager,
         };
-        let (own, others): (Vec<Lock>, Vec<_>) =
-            lock.into_iter().partition(|(of, ..)| *of == manager);
-        for (_, file, _) in others {
+        let own = lock.as_ref().filter(|lock| lock.manager == manager);
+        if let (Some(Lock { file, .. }), None) = (&lock, own) {
             let name = manager.name;
             plan.notes.push(format!("{file} is not used: package.json asks for {name}."));
         }
-        let fits = own.first().and_then(|(.., version)| *version);
-        let version = version.or(fits).unwrap_or(manager.usual);
+        let version = match own {
+            Some(lock) if name != manager.name => lock.version,
+            _ => version,
+        };
         let tool = match manager.package {
             "" => None,
             "bun" => Some(Tool::bun(version)),
-            "yarn" => Some(Tool::package("yarn", YARN.usual)),
+            "yarn" => Some(Tool::package("yarn", YARN_1)),
             package => Some(Tool::package(package, version)),
         };
         if let Some(tool) = tool {
             plan.notes.push(format!("Packages are installed by {}.", tool.name));
             plan.tools.push(tool);
         }
-        Ok(Self { manager, locked: !own.is_empty(), at_top })
+        let mut install = manager.install(own.is_some());
+        if at_top {
+            install = format!("(cd /app && {install})");
+        }
+        let prune = if at_top { "" } else { manager.prune };
+        Ok(Self { install, build: format!("{} run build", manager.name), prune })
     }
+}
 
+impl Manager {
     /// Installs what the lock file says; a lock out of step with `package.json` is said, and
-    /// no reason to fail. Builds need what is for development. `CI`: no manager asks then.
-    #[must_use]
-    pub fn install(&self) -> String {
-        let Manager { strict, loose, .. } = self.manager;
-        let install = if self.locked {
-            let say = "echo 'The lock file did not do; once more without it.'";
-            format!("{{ CI=true {strict} || {{ {say}; CI=true {loose}; }}; }}")
-        } else {
-            format!("CI=true {loose}")
-        };
-        if self.at_top { format!("(cd /app && {install})") } else { install }
-    }
-
-    /// Runs the script `build`.
-    #[must_use]
-    pub fn build(&self) -> String {
-        format!("{} run build", self.manager.name)
-    }
-
-    /// Removes what was for the build alone, where that can be done.
-    #[must_use]
-    pub fn prune(&self) -> Option<&'static str> {
-        Some(self.manager.prune).filter(|prune| !prune.is_empty() && !self.at_top)
+    /// no reason to fail. `CI`: no manager asks then.
+    fn install(&self, locked: bool) -> String {
+        let Self { strict, loose, .. } = self;
+        if !locked {
+            return format!("CI=true {loose}");
+        }
+        let say = "echo 'The lock file did not do; once more without it.'";
+        format!("{{ CI=true {strict} || {{ {say}; CI=true {loose}; }}; }}")
     }
 }
 
 /// The lock file of a directory.
 fn lock(repo: &Repo<'_>) -> Option<Lock> {
-    let line = |file: &str, key: &str| {
-        let head = repo.tree.read_start(file, 4096).unwrap_or_default();
-        let found = head.lines().find_map(|line| line.trim().strip_prefix(key).map(str::to_owned));
-        found.map(|value| value.trim().trim_matches(['\'', '"']).to_owned())
+    let known = "pnpm-lock.yaml bun.lock bun.lockb yarn.lock package-lock.json npm-shrinkwrap.json";
+    let file = repo.first_of(known)?;
+    let head = repo.tree.read_start(file, 4096).unwrap_or_default();
+    let line = |key: &str| {
+        let value = head.lines().find_map(|line| line.trim().strip_prefix(key));
+        value.map(|value| value.trim().trim_matches(['\'', '"']))
     };
-    if repo.has("pnpm-lock.yaml") {
-        let version = match line("pnpm-lock.yaml", "lockfileVersion:").as_deref() {
-            Some("5.3") => "6",
-            Some(v) if v.starts_with("5.") => "7",
-            Some(v) if v.starts_with('6') => "8",
-            _ => "9",
-        };
-        return Some((&PNPM, "pnpm-lock.yaml", Some(version)));
-    }
-    if let Some(file) = repo.first_of("bun.lock bun.lockb") {
-        return Some((&BUN, file, None));
-    }
-    if repo.has("yarn.lock") {
+    let (manager, version) = match file {
+        "pnpm-lock.yaml" => match line("lockfileVersion:") {
+            Some("5.3") => (&PNPM, "6"),
+            Some(v) if v.starts_with("5.") => (&PNPM, "7"),
+            Some(v) if v.starts_with('6') => (&PNPM, "8"),
+            _ => (&PNPM, "9"),
+        },
         // Yarn 1 and its successors tell each other's lock files apart by this section.
-        if line("yarn.lock", "__metadata:").is_none() {
-            return Some((&YARN, "yarn.lock", None));
-        }
-        let version = match line("yarn.lock", "version:").as_deref() {
-            Some("4" | "5") => "2",
-            Some("6") => "3",
-            _ => "4",
-        };
-        return Some((&BERRY, "yarn.lock", Some(version)));
-    }
-    let file = repo.first_of("package-lock.json npm-shrinkwrap.json")?;
-    Some((&NPM, file, None))
+        "yarn.lock" if line("__metadata:").is_none() => (&YARN, YARN_1),
+        "yarn.lock" => match line("version:") {
+            Some("4" | "5") => (&BERRY, "2"),
+            Some("6") => (&BERRY, "3"),
+            _ => (&BERRY, "4"),
+        },
+        "bun.lock" | "bun.lockb" => (&BUN, "1"),
+        _ => (&NPM, ""),
+    };
+    Some(Lock { file, manager, version })
 }

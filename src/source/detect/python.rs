@@ -1,8 +1,8 @@
 //! Python: one environment made by uv, whatever the lock file, and the server that fits the app.
 
-use super::repo::{Repo, is_plain};
+use super::repo::{Repo, has_word, is_plain, join, name};
 use super::tools::Tool;
-use super::{Candidate, Machine, Plan, Serve, VENV, missing, need, versions};
+use super::{Machine, Plan, Serve, VENV, node, versions};
 
 /// Reads the locks of other managers in the sandbox, and writes what uv takes.
 const LOCKED: &str = include_str!("locked.py");
@@ -10,6 +10,10 @@ const LOCKED: &str = include_str!("locked.py");
 /// What says which packages an app needs, the surest first.
 const LOCKS: &str =
     "uv.lock poetry.lock pdm.lock Pipfile.lock requirements.txt Pipfile pyproject.toml";
+
+/// What names packages in words.
+const LISTS: &str =
+    "requirements.txt pyproject.toml Pipfile requirements/production.txt requirements/base.txt";
 
 /// What to say when nothing starts it.
 const OTHERWISE: &str = "found a Python app but neither an app object (such as `app = \
@@ -30,53 +34,47 @@ const FACTORIES: &str = "create_app make_app get_app create_application";
 const PROGRAMS: &str = "\
     main.py app.py server.py run.py bot.py start.py wsgi.py src/main.py app/main.py";
 
+/// Where app objects are, the likeliest name first.
+const USUAL: &str = "\
+    app.py main.py wsgi.py asgi.py application.py server.py api.py run.py __init__.py";
+
 /// The plan for Python.
 ///
 /// # Errors
 /// The sentence for the owner.
 pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     let known = Sources::read(repo);
-    if repo.first_of(LOCKS).is_none() && !repo.has("manage.py") {
+    let is_django = repo.has("manage.py");
+    if repo.first_of(LOCKS).is_none() && !is_django {
         let mut plan = Plan::found("a Python program that needs nothing else");
-        plan.otherwise = OTHERWISE.to_owned();
         // The machine's own: there is no environment.
         let command = known.program().map(|command| command.replacen("python", "python3", 1));
-        return Ok(if let Some(command) = command { plan.starts(command) } else { plan });
+        plan.serve.extend(command.map(Serve::run));
+        return Ok(plan.otherwise(OTHERWISE));
     }
-    let (mut plan, mut build) = environment(repo, machine)?;
-    let app = if repo.has("manage.py") { known.django() } else { known.app_object() };
-    match app {
+    let mut plan = environment(repo, machine)?;
+    let app = if is_django { known.django() } else { known.app_object() };
+    let command = match &app {
         Some(app) => {
-            let (command, server) = known.server(&app);
-            if let Some(package) = server {
-                build += &format!(" && uv pip install {package}");
+            let (command, missing) = known.server(app);
+            if let Some(package) = missing {
+                plan.build.push(format!("uv pip install {package}"));
                 plan.notes.push(format!("It names no server: {package} is installed."));
             }
-            if repo.has("manage.py") {
-                if repo.has("package.json")
-                    && let Ok(assets) = super::node::tools(repo, machine, &mut plan)
-                {
-                    build += &format!(" && {assets}");
-                }
-                if known
-                    .files
-                    .iter()
-                    .any(|(path, text)| path.contains("settings") && text.contains("STATIC_ROOT"))
-                {
-                    build += " && python manage.py collectstatic --noinput";
-                }
-            }
-            plan = plan.starts(command);
+            Some(command)
         }
-        None => {
-            if let Some(command) = known.program() {
-                plan = plan.starts(command);
-            }
+        None => known.program(),
+    };
+    if is_django && app.is_some() {
+        // No reason to fail: they may be for developers alone.
+        let _ = node::assets(repo, machine, &mut plan);
+        let mut settings = known.files.iter().filter(|(path, _)| path.contains("settings"));
+        if settings.any(|(_, text)| text.contains("STATIC_ROOT")) {
+            plan.build.push("python manage.py collectstatic --noinput".to_owned());
         }
     }
-    plan.build = Some(build);
-    plan.otherwise = OTHERWISE.to_owned();
-    Ok(plan)
+    plan.serve.extend(command.map(Serve::run));
+    Ok(plan.otherwise(OTHERWISE))
 }
 
 /// A site of MkDocs.
@@ -84,51 +82,45 @@ pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
 /// # Errors
 /// The sentence for the owner.
 pub fn mkdocs(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
-    let (mut plan, _) = environment(repo, machine)?;
+    let mut plan = environment(repo, machine)?;
     let lists =
         "docs/requirements.txt requirements-docs.txt requirements/docs.txt requirements.txt";
     let asked = repo.first_of(lists).map_or(String::new(), |list| format!(" -r {list}"));
     let theme = if repo.text("mkdocs.yml").contains("material") { " mkdocs-material" } else { "" };
-    plan.build = Some(format!(
-        "uv venv --clear .venv && uv pip install mkdocs{theme}{asked} && mkdocs build -d site"
-    ));
-    let files = Serve::Files { dir: "site".to_owned(), spa: false };
-    plan.serve = vec![Candidate::when("site/index.html", files)];
-    Ok(plan)
+    let install = format!("uv pip install mkdocs{theme}{asked}");
+    plan.build = vec!["uv venv --clear .venv".to_owned(), install];
+    Ok(plan.builds("mkdocs build -d site").publishes("site"))
 }
 
-/// The environment with what the repository asks for, and the commands that make it.
-fn environment(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<(Plan, String), String> {
-    need(machine, "python3", "apt install python3 python3-venv")?;
+/// Makes the environment with what the repository asks for.
+fn environment(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
+    machine.need("python3", "apt install python3 python3-venv")?;
     let lock = repo.first_of(LOCKS);
     let mut plan = Plan::found(&format!("{}, a Python app", lock.unwrap_or("manage.py")));
     if !machine.has("uv") {
-        if !machine.has(VENV) {
-            return Err(missing(VENV, "apt install python3-venv"));
-        }
+        machine.need(VENV, "apt install python3-venv")?;
         plan.tools.push(Tool::uv());
     }
-    let wanted = versions::python(repo)?;
-    let python = wanted.as_ref().map_or("3", |wanted| wanted.version.as_str());
-    if let Some(wanted) = &wanted {
+    let mut venv = "uv venv --clear --python '3' .venv".to_owned();
+    if let Some(wanted) = versions::python(repo)? {
         plan.notes.push(format!("Python {} (from {}).", wanted.version, wanted.from));
         plan.tools.push(Tool::python(&wanted.version));
+        venv = format!("uv venv --clear --python '{}' .venv", wanted.version);
     }
-    let venv = format!("uv venv --clear --python '{python}' .venv");
-    let install = match lock {
-        Some("uv.lock") => "uv sync --frozen --no-dev --no-install-project --inexact".to_owned(),
-        Some("requirements.txt") => "uv pip install -r requirements.txt".to_owned(),
-        Some("pyproject.toml") if !repo.text("pyproject.toml").contains("[tool.poetry") => {
+    plan.build.push(venv);
+    plan.build.extend(lock.map(|lock| match lock {
+        "uv.lock" => "uv sync --frozen --no-dev --no-install-project --inexact".to_owned(),
+        "requirements.txt" => "uv pip install -r requirements.txt".to_owned(),
+        "pyproject.toml" if !repo.text("pyproject.toml").contains("[tool.poetry") => {
             "uv pip install -r pyproject.toml".to_owned()
         }
-        Some(file) => format!(
+        file => format!(
             "mkdir -p .better-paas && cat >.better-paas/locked.py <<'END'\n{LOCKED}END\n\
              .venv/bin/python .better-paas/locked.py {file} && \
              uv pip install -r .better-paas/top.txt -c .better-paas/locked.txt"
         ),
-        None => return Ok((plan, venv)),
-    };
-    Ok((plan, format!("{venv} && {install}")))
+    }));
+    Ok(plan)
 }
 
 /// What an app's server is given.
@@ -160,8 +152,7 @@ impl<'a> Sources<'a> {
             }
             files.push((path, text));
         }
-        let lists = "requirements.txt pyproject.toml Pipfile requirements/production.txt requirements/base.txt";
-        let packages = lists.split(' ').map(|list| repo.text(list).to_ascii_lowercase()).collect();
+        let packages = LISTS.split(' ').map(|list| repo.text(list).to_ascii_lowercase()).collect();
         Self { repo, files, packages }
     }
 
@@ -176,126 +167,102 @@ impl<'a> Sources<'a> {
     fn django(&self) -> Option<AppObject> {
         let is_asgi = ["uvicorn", "daphne", "hypercorn"].iter().any(|server| self.uses(server))
             && !self.uses("gunicorn");
-        let file = if is_asgi { "asgi.py" } else { "wsgi.py" };
-        let (path, _) = self.files.iter().find(|(path, _)| path.ends_with(&format!("/{file}")))?;
-        let name = format!("{}:application", path.trim_end_matches(".py").replace('/', "."));
+        let file = if is_asgi { "/asgi.py" } else { "/wsgi.py" };
+        let (path, _) = self.files.iter().find(|(path, _)| path.ends_with(file))?;
+        let name = format!("{}:application", module(path));
         Some(AppObject { dir: String::new(), name, is_asgi })
     }
 
-    /// The app object: the nearest to the top, in the file of the likeliest name.
+    /// The app object: in the file of the likeliest name, the nearest to the top. An object
+    /// beats a function that would make one, wherever the two are.
     fn app_object(&self) -> Option<AppObject> {
-        let usual = [
-            "app.py",
-            "main.py",
-            "wsgi.py",
-            "asgi.py",
-            "application.py",
-            "server.py",
-            "api.py",
-            "run.py",
-            "__init__.py",
-        ];
         let rank = |path: &str| {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            (
-                usual.iter().position(|u| *u == name).unwrap_or(usual.len()),
-                path.matches('/').count(),
-            )
+            let at = USUAL.split(' ').position(|usual| usual == name(path));
+            (at.unwrap_or(usize::MAX), path.matches('/').count())
         };
-        let mut found: Vec<(_, &str, String, bool)> = self
-            .files
-            .iter()
-            .filter_map(|(path, text)| {
-                let (object, is_asgi) = object(text)?;
-                Some((rank(path), path.as_str(), object, is_asgi))
-            })
-            .collect();
-        found.sort();
-        // An object beats a function that would make one, wherever the two are.
-        let at = found.iter().position(|(.., object, _)| !object.ends_with("()")).unwrap_or(0);
-        let (_, path, object, is_asgi) = found.into_iter().nth(at)?;
-        let (dir, module) = self.import(path);
+        let found = self.files.iter().filter_map(|file| {
+            let (object, is_asgi) = object(&file.1)?;
+            Some((object.ends_with("()"), rank(&file.0), file, object, is_asgi))
+        });
+        let (_, _, (path, text), object, is_asgi) = found.min()?;
+        let (dir, module) = self.import(path, text);
         Some(AppObject { dir, name: format!("{module}:{object}"), is_asgi })
     }
 
-    /// Whether any file imports a package, or a file something beside it.
-    fn imports(text: &str, package: &str) -> bool {
-        let begins = [format!("from {package}"), format!("import {package}")];
-        text.lines().map(str::trim_start).any(|line| {
-            let rest = begins.iter().find_map(|begin| line.strip_prefix(begin.as_str()));
-            rest.is_some_and(|rest| {
-                package.is_empty() || rest.is_empty() || rest.starts_with(['.', ' '])
-            })
-        })
-    }
-
     /// From where a file is imported, and by which name.
-    fn import(&self, path: &str) -> (String, String) {
-        let module = |path: &str| {
-            path.trim_end_matches(".py").trim_end_matches("/__init__").replace('/', ".")
-        };
+    fn import(&self, path: &str, text: &str) -> (String, String) {
         let Some((dir, file)) = path.rsplit_once('/') else { return (String::new(), module(path)) };
-        let top = dir.split('/').next().unwrap_or_default();
-        let text = self.files.iter().find(|(p, _)| p == path).map_or("", |(_, text)| text);
+        let (top, rest) = path.split_once('/').unwrap_or_default();
         let is_relative = text.lines().any(|line| line.trim_start().starts_with("from ."));
-        let is_named = self.files.iter().any(|(_, text)| Self::imports(text, top));
-        let is_package = top != "src" && self.repo.has(&format!("{top}/__init__.py"));
-        match path.split_once('/') {
-            _ if is_named || is_package => (String::new(), module(path)),
+        let is_named = self.files.iter().any(|(_, text)| imports(text, top));
+        let is_package = top != "src" && self.repo.has(&join(top, "__init__.py"));
+        let is_whole = is_named || is_package;
+        if !is_whole && top == "src" && (rest.contains('/') || !is_relative) {
             // A package below `src`, which is imported without it.
-            Some(("src", rest)) if rest.contains('/') || !is_relative => {
-                ("src".to_owned(), module(rest))
-            }
-            _ if is_relative || file == "__init__.py" => (String::new(), module(path)),
-            _ => (dir.to_owned(), module(file)),
+            ("src".to_owned(), module(rest))
+        } else if is_whole || is_relative || file == "__init__.py" {
+            (String::new(), module(path))
+        } else {
+            (dir.to_owned(), module(file))
         }
     }
 
     /// How the app object is served, and the package to install for it.
     fn server(&self, app: &AppObject) -> (String, Option<&'static str>) {
         let AppObject { dir, name, is_asgi } = app;
-        let within = |option: &str| {
-            if dir.is_empty() { String::new() } else { format!(" {option} {dir}") }
+        let within = |option: &str| match dir.as_str() {
+            "" => String::new(),
+            dir => format!("{option}{dir} "),
         };
         let function = name.strip_suffix("()");
-        if *is_asgi {
-            let (within, factory) =
-                (within("--app-dir"), if function.is_some() { " --factory" } else { "" });
-            let name = function.unwrap_or(name);
-            let known = self.uses("uvicorn") || self.packages.contains("fastapi[");
-            let run = format!("uvicorn {name}{factory}{within} --host 127.0.0.1 --port $PORT");
-            return (run, (!known).then_some("uvicorn"));
-        }
-        if name.ends_with(".server") {
+        let (package, command) = if *is_asgi {
+            let factory = if function.is_some() { "--factory " } else { "" };
+            let (name, within) = (function.unwrap_or(name), within("--app-dir "));
+            let listen = "--host 127.0.0.1 --port $PORT";
+            ("uvicorn", format!("uvicorn {name} {factory}{within}{listen}"))
+        } else if name.ends_with(".server") {
             // An attribute of Dash's app, which gunicorn does not take.
-            let path = if dir.is_empty() { String::new() } else { format!("PYTHONPATH={dir} ") };
-            let run = format!("{path}waitress-serve --listen=127.0.0.1:$PORT {name}");
-            return (run, (!self.uses("waitress")).then_some("waitress"));
-        }
-        let quoted = if function.is_some() { format!("'{name}'") } else { name.clone() };
-        let package = (!self.uses("gunicorn")).then_some("gunicorn");
-        (format!("gunicorn {quoted}{} -b 127.0.0.1:$PORT", within("--chdir")), package)
+            let within = within("PYTHONPATH=");
+            ("waitress", format!("{within}waitress-serve --listen=127.0.0.1:$PORT {name}"))
+        } else {
+            let quote = if function.is_some() { "'" } else { "" };
+            let within = within("--chdir ");
+            ("gunicorn", format!("gunicorn {quote}{name}{quote} {within}-b 127.0.0.1:$PORT"))
+        };
+        let brings = package == "uvicorn" && self.packages.contains("fastapi[");
+        (command, Some(package).filter(|package| !brings && !self.uses(package)))
     }
 
     /// A program that serves by itself.
     fn program(&self) -> Option<String> {
-        let of = |word: &str| {
-            let mut all = self.files.iter().filter(|(_, text)| Self::imports(text, word));
-            let is_usual = |path: &str| PROGRAMS.split(' ').any(|usual| usual == path);
-            let usual = all.clone().find(|(path, _)| is_usual(path));
-            let found = usual.or_else(|| all.find(|(path, _)| !path.contains("pages/")));
-            found.map(|(path, _)| path.as_str())
+        let of = |package: &str| {
+            let files = self.files.iter().filter(|(path, _)| !path.contains("pages/"));
+            let importing = files.filter(|(_, text)| imports(text, package));
+            importing.map(|(path, _)| path.as_str()).min_by_key(|path| !has_word(PROGRAMS, path))
         };
         if self.uses("streamlit") {
             let file = self.repo.first_of("streamlit_app.py").or_else(|| of("streamlit"))?;
-            return Some(format!(
-                "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
-            ));
+            let listen = "--server.port $PORT --server.address 127.0.0.1 --server.headless true";
+            return Some(format!("streamlit run {file} {listen}"));
         }
-        let file = if self.uses("gradio") { of("gradio") } else { None };
-        let file = file.or_else(|| self.repo.first_of(PROGRAMS));
-        file.map(|file| format!("python {file}"))
+        let gradio = if self.uses("gradio") { of("gradio") } else { None };
+        let file = gradio.or_else(|| self.repo.first_of(PROGRAMS))?;
+        Some(format!("python {file}"))
     }
+}
+
+/// By which name a file is imported.
+fn module(path: &str) -> String {
+    path.trim_end_matches(".py").trim_end_matches("/__init__").replace('/', ".")
+}
+
+/// Whether a source imports a package, or something of it.
+fn imports(text: &str, package: &str) -> bool {
+    text.lines().map(str::trim_start).any(|line| {
+        let imported = line.strip_prefix("from ").or_else(|| line.strip_prefix("import "));
+        let rest = imported.and_then(|imported| imported.strip_prefix(package));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', ' ']))
+    })
 }
 
 /// The name to which a source binds an app object, or the function that makes one, and

@@ -5,9 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Bytes that a manifest such as `package.json` may have.
-pub const MANIFEST_CAP: u64 = 1024 * 1024;
-/// Bytes of a file that are searched for a word.
-const SEARCHED: u64 = 8 * 1024 * 1024;
+const MANIFEST_CAP: u64 = 1024 * 1024;
 /// Names of one directory that are looked at, and directories of one search.
 const MOST_NAMES: usize = 1000;
 /// How deep below the app's directory programs are looked for.
@@ -27,21 +25,24 @@ pub struct Repo<'a> {
 
 impl Repo<'_> {
     /// Whether a regular file is there.
-    #[must_use]
     pub fn has(&self, path: &str) -> bool {
         self.tree.has_file(path)
     }
 
     /// The first of these words that is a file there.
-    #[must_use]
     pub fn first_of<'b>(&self, paths: &'b str) -> Option<&'b str> {
-        paths.split(' ').find(|path| self.has(path))
+        paths.split_whitespace().find(|path| self.has(path))
+    }
+
+    /// Whether one of these words is a name at the top, of whatever.
+    pub fn lists(&self, names: &str) -> bool {
+        let all = self.tree.names("", MOST_NAMES);
+        all.iter().any(|name| has_word(names, name))
     }
 
     /// A small file's text; empty when it is not there.
-    #[must_use]
     pub fn text(&self, path: &str) -> String {
-        self.tree.read(path, MANIFEST_CAP).unwrap_or_default()
+        self.manifest(path).ok().flatten().unwrap_or_default()
     }
 
     /// A manifest's text.
@@ -49,14 +50,17 @@ impl Repo<'_> {
     /// # Errors
     /// When it is too large to be one, which must not look like one that says nothing.
     pub fn manifest(&self, path: &str) -> Result<Option<String>, String> {
-        match self.tree.size(path) {
-            Some(size) if size > MANIFEST_CAP => Err(format!(
-                "{path} has {} KiB, and no more than {} KiB of it are read; is it the right file?",
-                size / 1024,
-                MANIFEST_CAP / 1024
-            )),
-            _ => Ok(self.tree.read(path, MANIFEST_CAP)),
+        let size = self.tree.size(path).unwrap_or(0);
+        if size > MANIFEST_CAP {
+            let (size, most) = (size / 1024, MANIFEST_CAP / 1024);
+            return Err(format!(
+                "{path} has {size} KiB, and no more than {most} KiB of it are read; is it the \
+                 right file?"
+            ));
         }
+        // Some editors begin a file with a mark of its encoding.
+        let text = self.tree.read(path, MANIFEST_CAP);
+        Ok(text.map(|text| text.trim_start_matches('\u{feff}').to_owned()))
     }
 
     /// A JSON manifest; `null` when it is not there.
@@ -65,59 +69,39 @@ impl Repo<'_> {
     /// When it is too large or no JSON.
     pub fn json(&self, path: &str) -> Result<Value, String> {
         let Some(text) = self.manifest(path)? else { return Ok(Value::Null) };
-        let text = text.trim_start_matches('\u{feff}');
-        serde_json::from_str(text).map_err(|e| format!("{path} is not valid JSON: {e}"))
+        serde_json::from_str(&text).map_err(|e| format!("{path} is not valid JSON: {e}"))
     }
 
-    /// Whether a file, however large, holds a word.
-    #[must_use]
-    pub fn holds(&self, path: &str, word: &str) -> bool {
-        self.tree.read(path, SEARCHED).is_some_and(|text| text.contains(word))
-    }
-
-    /// The files that a pattern names in which `*` stands for one directory or file.
-    #[must_use]
+    /// The files that a pattern names in which one `*` may stand for a directory, or for a
+    /// file's name before its extension.
     pub fn find(&self, pattern: &str) -> Vec<String> {
-        let mut found = vec![String::new()];
-        for part in pattern.split('/') {
-            let join = |above: &String, name: &str| {
-                if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") }
-            };
-            found = match part.split_once('*') {
-                None => found.iter().map(|above| join(above, part)).collect(),
-                Some((before, after)) => found
-                    .iter()
-                    .flat_map(|above| {
-                        self.tree.names(above, MOST_NAMES).into_iter().map(move |n| (above, n))
-                    })
-                    .filter(|(_, n)| {
-                        n.starts_with(before) && n.ends_with(after) && !n.starts_with('.')
-                    })
-                    .map(|(above, name)| join(above, &name))
-                    .take(MOST_NAMES)
-                    .collect(),
-            };
-        }
-        found.retain(|path| self.has(path));
-        found.sort();
-        found
+        let Some((dir, after)) = pattern.split_once('*') else {
+            return if self.has(pattern) { vec![pattern.to_owned()] } else { Vec::new() };
+        };
+        let (end, below) = after.split_at(after.find('/').unwrap_or(after.len()));
+        let mut names = self.tree.names(dir, MOST_NAMES);
+        names.retain(|name| name.ends_with(end) && !name.starts_with('.'));
+        let paths = names.into_iter().map(|name| format!("{dir}{name}{below}"));
+        paths.filter(|path| self.has(path)).collect()
     }
 
-    /// Files whose name is, or ends with, one of these, the nearest first: code of the
+    /// Files of these names, or with these extensions (`.py`), the nearest first: code of the
     /// repository's own, at most some directories deep.
-    #[must_use]
-    pub fn own(&self, ends: &[&str]) -> Vec<String> {
+    pub fn own(&self, names: &[&str]) -> Vec<String> {
+        let is_meant = |name: &str| {
+            names.iter().any(|one| name == *one || one.starts_with('.') && name.ends_with(one))
+        };
         let mut found = Vec::new();
         let mut level: BTreeSet<String> = [String::new()].into();
         for _ in 0..=DEPTH {
             let mut below = BTreeSet::new();
             for dir in level.into_iter().take(MOST_NAMES) {
                 for name in self.tree.names(&dir, MOST_NAMES) {
-                    let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
-                    if ends.iter().any(|end| name.ends_with(end)) && self.has(&path) {
+                    let path = join(&dir, &name);
+                    if is_meant(&name) && self.has(&path) {
                         found.push(path);
                     } else if !name.starts_with('.')
-                        && !NOT_OURS.split(' ').any(|not| not == name)
+                        && !has_word(NOT_OURS, &name)
                         && is_plain(&path)
                     {
                         below.insert(path);
@@ -130,8 +114,27 @@ impl Repo<'_> {
     }
 }
 
+/// A file's path in a directory; the empty one is the top.
+pub fn join(dir: &str, file: &str) -> String {
+    if dir.is_empty() { file.to_owned() } else { format!("{dir}/{file}") }
+}
+
+/// The directory of a file.
+pub fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+/// The last part of a path.
+pub fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether a word is one of these.
+pub fn has_word(words: &str, word: &str) -> bool {
+    words.split_whitespace().any(|one| one == word)
+}
+
 /// A path that means nothing to a shell and is no option.
-#[must_use]
 pub fn is_plain(path: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/@+".contains(&b);
     !path.is_empty()
@@ -142,7 +145,6 @@ pub fn is_plain(path: &str) -> bool {
 
 /// The value of `key = "value"` in a TOML or INI file's `[section]`, as text: enough for the
 /// plain entries that manifests have. An empty section is the top of the file.
-#[must_use]
 pub fn entry(text: &str, section: &str, key: &str) -> Option<String> {
     let mut at = "";
     for line in text.lines().map(str::trim) {

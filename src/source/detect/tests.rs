@@ -3,7 +3,18 @@
 mod python;
 
 use super::*;
+use crate::model::RootDir;
 use std::fs;
+
+fn directory<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
 
 /// A machine with everything but these programs, and a Node and a Go of these versions.
 fn look_on(
@@ -12,23 +23,19 @@ fn look_on(
     without: &[&str],
     versions: (&str, &str),
 ) -> Result<Plan, String> {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    let [build, start] = [given[0], given[1]].map(|text| ShellCommand::parse(text).unwrap());
-    let publish = RootDir::parse(given[2]).unwrap();
-    let given = Given { build: &build, start: &start, publish: &publish };
+    let dir = directory(files.iter().copied());
+    let settings = AppSettings {
+        build_command: ShellCommand::parse(given[0]).unwrap(),
+        start_command: ShellCommand::parse(given[1]).unwrap(),
+        publish_dir: RootDir::parse(given[2]).unwrap(),
+        ..AppSettings::default()
+    };
     let has = |tool: &str| !without.contains(&tool);
     let version = |tool: &str| match tool {
-        "node" => Some(versions.0.to_owned()),
-        "go" => Some(versions.1.to_owned()),
-        _ => None,
+        "node" => versions.0.to_owned(),
+        _ => versions.1.to_owned(),
     };
-    let machine = Machine { has: &has, version: &version };
-    detect(&Tree::open(dir.path(), "").unwrap(), None, &given, &machine)
+    detect(dir.path(), &settings, &Machine { has: &has, version: &version })
 }
 
 fn look(files: &[(&str, &str)]) -> Result<Plan, String> {
@@ -38,14 +45,14 @@ fn look(files: &[(&str, &str)]) -> Result<Plan, String> {
 /// What a plan starts without looking at what the build has left.
 fn start(plan: &Plan) -> &str {
     match &plan.serve[0] {
-        Candidate { needs, serve: Serve::Process(command) } if needs.is_empty() => command,
+        Serve::Process { command, needs: "" } => command,
         other => panic!("{other:?}"),
     }
 }
 
 fn commands(files: &[(&str, &str)]) -> (String, String) {
     let plan = look(files).unwrap();
-    (plan.build.clone().unwrap_or_default(), start(&plan).to_owned())
+    (plan.build().unwrap_or_default(), start(&plan).to_owned())
 }
 
 fn tools(plan: &Plan) -> Vec<&str> {
@@ -57,38 +64,25 @@ fn node_apps_are_built_with_the_manager_of_their_lock_file() {
     let package = r#"{"scripts":{"start":"node x.js","build":"tsc"}}"#;
     let build = |lock: &str, text: &str| {
         let plan = look(&[("package.json", package), (lock, text)]).unwrap();
-        (plan.build.clone().unwrap(), tools(&plan).join(" "))
+        (plan.build().unwrap(), tools(&plan).join(" "))
     };
     let (npm, none) = build("package-lock.json", "{}");
     assert!(npm.contains("npm ci --include=dev") && npm.ends_with("&& npm run build"), "{npm}");
     assert_eq!(none, "");
     assert!(build("other", "").0.starts_with("CI=true npm install --include=dev"));
-    for (lock, text, with, tool) in [
-        (
-            "pnpm-lock.yaml",
-            "lockfileVersion: '9.0'\n",
-            "pnpm install --frozen-lockfile --prod=false",
-            "pnpm-9",
-        ),
-        ("pnpm-lock.yaml", "lockfileVersion: '6.0'\n", "pnpm run build", "pnpm-8"),
-        ("pnpm-lock.yaml", "lockfileVersion: 5.4\n", "pnpm run build", "pnpm-7"),
-        (
-            "yarn.lock",
-            "# yarn lockfile v1\n",
-            "yarn install --frozen-lockfile --production=false",
-            "yarn-1.22.22",
-        ),
-        (
-            "yarn.lock",
-            "\n__metadata:\n  version: 8\n",
-            "yarn install --immutable",
-            "yarnpkg-cli-dist-4",
-        ),
-        ("yarn.lock", "\n__metadata:\n  version: 6\n", "yarn run build", "yarnpkg-cli-dist-3"),
-        ("bun.lock", "{}", "bun install --frozen-lockfile", "bun-1"),
+    for (lock, text, tool, strictly) in [
+        ("pnpm-lock.yaml", "lockfileVersion: '9.0'", "pnpm-9", "--frozen-lockfile --prod=false"),
+        ("pnpm-lock.yaml", "lockfileVersion: '6.0'", "pnpm-8", "--frozen-lockfile --prod=false"),
+        ("pnpm-lock.yaml", "lockfileVersion: 5.4", "pnpm-7", "--frozen-lockfile --prod=false"),
+        ("yarn.lock", "# yarn v1", "yarn-1.22.22", "--frozen-lockfile --production=false"),
+        ("yarn.lock", "__metadata:\n  version: 8", "yarnpkg-cli-dist-4", "--immutable"),
+        ("yarn.lock", "__metadata:\n  version: 6", "yarnpkg-cli-dist-3", "--immutable"),
+        ("bun.lock", "{}", "bun-1", "--frozen-lockfile"),
     ] {
+        let manager = &lock[..lock.find(['-', '.']).unwrap()];
         let (command, got) = build(lock, text);
-        assert!(command.contains(with), "{lock}: {command}");
+        assert!(command.contains(&format!("{manager} install {strictly}")), "{lock}: {command}");
+        assert!(command.ends_with(&format!("&& {manager} run build")), "{lock}: {command}");
         assert_eq!(got, tool, "{lock}");
     }
     let named = package.replacen('{', r#"{"packageManager":"pnpm@9.1.4+sha512.abc","#, 1);
@@ -130,7 +124,7 @@ fn a_start_script_is_run_itself_and_one_of_a_developers_never() {
         let scripts = format!(r#"{{"build":"x","start":"{developers}"}}"#);
         let plan = of(&scripts, r#","devDependencies":{"vite":"5"}"#).unwrap();
         assert!(
-            matches!(&plan.serve[0].serve, Serve::Files { spa: true, .. }),
+            plan.spa && matches!(&plan.serve[0], Serve::Files(_)),
             "{developers}: {:?}",
             plan.serve[0]
         );
@@ -138,15 +132,19 @@ fn a_start_script_is_run_itself_and_one_of_a_developers_never() {
 }
 
 /// What becomes of a release after its build has left these files.
-fn becomes(package: &str, left: &[&str]) -> Result<Serve, String> {
-    let plan = look(&[("package.json", package)])?;
-    let dir = tempfile::tempdir().unwrap();
-    for name in left {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, "").unwrap();
-    }
+fn after_build(plan: &Plan, left: &[&str]) -> Result<Serve, String> {
+    let dir = directory(left.iter().map(|name| (*name, "")));
     plan.after_build(&Tree::open(dir.path(), "").unwrap())
+}
+
+/// The same of one with such a `package.json`: a command, or a directory and whether its page
+/// shows the other paths too.
+fn becomes(package: &str, left: &[&str]) -> Result<(String, Option<bool>), String> {
+    let plan = look(&[("package.json", package)])?;
+    Ok(match after_build(&plan, left)? {
+        Serve::Process { command, .. } => (command, None),
+        Serve::Files(dir) => (dir, Some(plan.spa)),
+    })
 }
 
 #[test]
@@ -156,8 +154,8 @@ fn what_the_build_has_left_decides_between_a_server_and_files() {
             r#"{{"scripts":{{"build":"b","start":"vite"}},"dependencies":{{"{dependency}":"1"}}}}"#
         )
     };
-    let process = |command: &str| Ok(Serve::Process(command.to_owned()));
-    let files = |dir: &str, spa| Ok(Serve::Files { dir: dir.to_owned(), spa });
+    let process = |command: &str| Ok((command.to_owned(), None));
+    let files = |dir: &str, spa| Ok((dir.to_owned(), Some(spa)));
     for (dependency, left, serve) in [
         ("next", ".next/BUILD_ID", process("next start -H 127.0.0.1")),
         ("next", "out/index.html", files("out", false)),
@@ -257,7 +255,7 @@ fn other_languages_come_before_the_node_that_builds_their_assets() {
     let rails =
         look(&[("Gemfile", ""), ("Gemfile.lock", "sprockets"), ("bin/rails", ""), assets]).unwrap();
     assert_eq!(start(&rails), "bundle exec rails server -b 127.0.0.1 -p $PORT");
-    assert!(rails.build.as_ref().unwrap().contains("assets:precompile"));
+    assert!(rails.build().unwrap().contains("assets:precompile"));
     let laravel =
         look(&[("composer.json", "{}"), ("artisan", ""), ("public/index.php", ""), assets])
             .unwrap();
@@ -265,7 +263,7 @@ fn other_languages_come_before_the_node_that_builds_their_assets() {
     let django =
         look(&[("manage.py", ""), ("requirements.txt", "django"), ("a/wsgi.py", ""), assets])
             .unwrap();
-    assert!(django.build.as_ref().unwrap().contains("npm run build"));
+    assert!(django.build().unwrap().contains("npm run build"));
 }
 
 #[test]
@@ -291,12 +289,19 @@ fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
 fn what_the_owner_wrote_wins() {
     let files = [("package.json", "{}"), ("Procfile", "web: no"), ("index.html", "")];
     let plan = look_on(&files, ["make", "./go", ""], &["npm"], ("", "")).unwrap();
-    assert_eq!((plan.build.as_deref(), start(&plan)), (Some("make"), "./go"));
+    assert_eq!((plan.build().as_deref(), start(&plan)), (Some("make"), "./go"));
     let plan = look_on(&[], ["", "./go", ""], &[], ("", "")).unwrap();
-    assert_eq!((plan.build.as_deref(), start(&plan)), (None, "./go"));
+    assert_eq!((plan.build().as_deref(), start(&plan)), (None, "./go"));
     let plan = look_on(&files, ["make", "", "dist"], &[], ("v22.12.0", "")).unwrap();
-    assert_eq!(plan.serve[0].needs, "dist/index.html");
+    assert_eq!(plan.serve, [Serve::Files("dist".to_owned())]);
+    let gone = after_build(&plan, &["dist/main.js"]).unwrap_err();
+    assert!(gone.contains("dist/index.html: correct the publish directory"), "{gone}");
+    let plan = look_on(&[], ["", "", "my site"], &[], ("", "")).unwrap();
+    let site = Ok(Serve::Files("my site".to_owned()));
+    assert_eq!(after_build(&plan, &["my site/index.html"]), site);
     assert!(look_on(&[], ["make", "", ""], &[], ("", "")).is_err());
+    let why = look_on(&files[..1], ["make", "", ""], &["npm"], ("", "")).unwrap_err();
+    assert!(why.starts_with("npm is not installed"), "the start is to be found yet: {why}");
 }
 
 #[test]
@@ -315,9 +320,9 @@ fn a_missing_toolchain_names_the_package() {
 
 #[test]
 fn files_alone_are_a_site_and_nothing_is_a_sentence() {
-    let dir = |files: &[(&str, &str)]| match &look(files).unwrap().serve[0].serve {
-        Serve::Files { dir, spa: false } => dir.clone(),
-        other => panic!("{other:?}"),
+    let dir = |files: &[(&str, &str)]| match &look(files).unwrap().serve[0] {
+        Serve::Files(dir) => dir.clone(),
+        process => panic!("{process:?}"),
     };
     assert_eq!(dir(&[("index.html", "")]), "");
     assert_eq!(dir(&[("public/index.html", "")]), "public");

@@ -1,7 +1,7 @@
 //! Which version of a language a repository asks for, read from its files as text: no tool
 //! reads a repository's configuration, which may run programs.
 
-use super::repo::{Repo, entry};
+use super::repo::{Repo, entry, has_word};
 use serde_json::Value;
 
 /// Characters of a version that are read.
@@ -11,109 +11,98 @@ const MOST: usize = 100;
 pub struct Wanted {
     /// As npm or uv take it: `22`, `>=3.10,<3.13`.
     pub version: String,
-    /// The file.
-    pub from: String,
+    /// The file; empty when none does.
+    pub from: &'static str,
 }
 
 /// Node's versions with long-time support, the best first, and their names.
-const NODES: [(u32, &str); 6] = [
-    (24, "krypton"),
-    (22, "jod"),
-    (20, "iron"),
-    (18, "hydrogen"),
-    (16, "gallium"),
-    (14, "fermium"),
-];
+const NODES: [u32; 6] = [24, 22, 20, 18, 16, 14];
+const NODES_NAMES: [&str; 6] = ["krypton", "jod", "iron", "hydrogen", "gallium", "fermium"];
 
 /// The oldest Node that current frameworks start with, when nothing asks for one.
 const USUAL_NODE: &str = ">=22.12";
+/// What is written where any Node will do, alone or after `lts/`.
+const NO_VERSION: &str = "node latest current stable lts *";
 
-/// What of a version file counts: its first line that is no comment.
-fn line(text: &str) -> Option<&str> {
-    let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-    lines.find(|line| !line.is_empty())
+/// The version in the first of these files, which hold nothing else.
+fn file(repo: &Repo<'_>, files: &[&'static str]) -> Option<Wanted> {
+    files.iter().find_map(|from| {
+        let text = repo.text(from);
+        let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let version = lines.find(|line| !line.is_empty())?.to_owned();
+        Some(Wanted { version, from })
+    })
+}
+
+/// The version that an entry of a file holds.
+fn stated(repo: &Repo<'_>, from: &'static str, section: &str, key: &str) -> Option<Wanted> {
+    Some(Wanted { version: entry(&repo.text(from), section, key)?, from })
 }
 
 /// The version that `.tool-versions` or `mise.toml` names for a tool.
 fn tool_files(repo: &Repo<'_>, names: &[&str]) -> Option<Wanted> {
-    let listed = repo.text(".tool-versions");
-    let mut words = listed.lines().map(|line| line.split_whitespace());
-    let listed = words.find_map(|mut words| {
-        words.next().filter(|name| names.contains(name)).and(words.next()).map(str::to_owned)
+    let listed = repo.text(".tool-versions").lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.next().filter(|name| names.contains(name))?;
+        Some(Wanted { version: words.next()?.to_owned(), from: ".tool-versions" })
     });
-    let wanted = |version, from: &str| Wanted { version, from: from.to_owned() };
-    listed.map(|version| wanted(version, ".tool-versions")).or_else(|| {
-        ["mise.toml", ".mise.toml"].iter().find_map(|file| {
-            let text = repo.text(file);
-            names.iter().find_map(|name| Some(wanted(entry(&text, "tools", name)?, file)))
-        })
-    })
+    let of_mise = |file| names.iter().find_map(|name| stated(repo, file, "tools", name));
+    listed.or_else(|| of_mise("mise.toml")).or_else(|| of_mise(".mise.toml"))
 }
 
-/// The version in a file that holds nothing else.
-fn file(repo: &Repo<'_>, names: &[&str]) -> Option<Wanted> {
-    names.iter().find_map(|name| {
-        let version = line(&repo.text(name))?.to_owned();
-        Some(Wanted { version, from: (*name).to_owned() })
-    })
-}
-
-/// The Node that a repository asks for, as a range of npm's.
+/// The Node to get for what a repository asks for; nothing where the machine's will do.
 ///
 /// # Errors
 /// The sentence for what is no version.
-pub fn node(repo: &Repo<'_>, package: &Value) -> Result<Wanted, String> {
+pub fn node(
+    repo: &Repo<'_>,
+    package: &Value,
+    own: Option<[u32; 3]>,
+) -> Result<Option<Wanted>, String> {
     let stated = |path: &str| {
         let version = package.pointer(path)?.as_str()?.trim().to_owned();
-        Some(Wanted { version, from: "package.json".to_owned() })
+        Some(Wanted { version, from: "package.json" })
     };
     let wanted = file(repo, &[".node-version", ".nvmrc"])
         .or_else(|| tool_files(repo, &["node", "nodejs"]))
         .or_else(|| stated("/volta/node"))
         .or_else(|| stated("/engines/node"))
         .or_else(|| stated("/devEngines/runtime/version"));
-    let usual = || Wanted { version: USUAL_NODE.to_owned(), from: String::new() };
-    let mut wanted = wanted.unwrap_or_else(usual);
+    let wanted = wanted.unwrap_or(Wanted { version: String::new(), from: "" });
     let word = wanted.version.to_ascii_lowercase();
-    if ["node", "latest", "current", "stable", "lts", "lts/*", "*", ""].contains(&word.as_str()) {
-        wanted.version = USUAL_NODE.to_owned();
-    } else if let Some(name) = word.strip_prefix("lts/") {
-        let known = NODES.iter().find(|(_, known)| *known == name);
-        wanted.version = known.map_or(name.to_owned(), |(major, _)| major.to_string());
+    let named = word.strip_prefix("lts/").unwrap_or(&word);
+    let range = match NODES_NAMES.iter().position(|name| *name == named) {
+        Some(at) => NODES[at].to_string(),
+        None if has_word(NO_VERSION, named) || named.is_empty() => USUAL_NODE.to_owned(),
+        None => wanted.version.clone(),
+    };
+    if own.is_some_and(|own| satisfies(&range, own)) {
+        return Ok(None);
     }
-    let is_known = |major: u32| satisfies(&wanted.version, [major, 999, 999]);
-    if wanted.version.len() > MOST || !(0..100).any(is_known) && exact(&wanted.version).is_none() {
-        return Err(none(&wanted));
+    match node_to_get(&range) {
+        Some(version) => Ok(Some(Wanted { version, ..wanted })),
+        None => Err(no_version(wanted.from, &wanted.version, "22")),
     }
-    Ok(wanted)
 }
 
-fn none(wanted: &Wanted) -> String {
-    let shown: String = wanted.version.chars().filter(|c| !c.is_control()).take(40).collect();
-    format!("{} asks for the version `{shown}`, which is none; write one such as 22", wanted.from)
+/// What to say of something that is no version, and what is one.
+pub fn no_version(from: &str, version: &str, example: &str) -> String {
+    let shown: String = version.chars().filter(|c| !c.is_control()).take(40).collect();
+    format!("{from} asks for the version `{shown}`, which is none; write one such as {example}")
 }
 
 /// What npm is asked for to have a Node that satisfies a range: itself when it is exact, else
 /// the best major version with long-time support.
-#[must_use]
-pub fn node_to_get(range: &str) -> String {
+fn node_to_get(range: &str) -> Option<String> {
     if let Some([major, minor, patch]) = exact(range) {
-        return format!("{major}.{minor}.{patch}");
+        return Some(format!("{major}.{minor}.{patch}"));
     }
-    let fits = |major: &u32| satisfies(range, [*major, 999, 999]);
-    let best = NODES.iter().map(|(major, _)| *major).find(fits);
-    best.or_else(|| (0..100).rev().find(fits)).unwrap_or(NODES[0].0).to_string()
-}
-
-/// `v22.11.0` and nothing less.
-fn exact(text: &str) -> Option<[u32; 3]> {
-    let parts = numbers(text.trim().trim_start_matches(['v', '=']))?;
-    <[u32; 3]>::try_from(parts).ok()
+    let mut best = NODES.into_iter().chain((0..100).rev());
+    Some(best.find(|major| satisfies(range, [*major, 999, 999]))?.to_string())
 }
 
 /// Whether a version is in one of npm's ranges: `^20.9 || >=22`, `18.x`, `>=18 <23`, `18 - 20`.
-#[must_use]
-pub fn satisfies(range: &str, version: [u32; 3]) -> bool {
+fn satisfies(range: &str, version: [u32; 3]) -> bool {
     range.split("||").any(|all| {
         if let Some((least, most)) = all.split_once(" - ") {
             return meets(">=", least, version) && meets("<=", most, version);
@@ -130,37 +119,45 @@ pub fn satisfies(range: &str, version: [u32; 3]) -> bool {
 }
 
 fn meets(operator: &str, operand: &str, version: [u32; 3]) -> bool {
-    let Some(parts) = numbers(operand.trim().trim_start_matches('v')) else { return false };
-    let low = |at: usize| parts.get(at).copied().unwrap_or(0);
-    let low = [low(0), low(1), low(2)];
+    let Some((low, written)) = numbers(operand) else { return false };
     // Of what is not written, every number will do.
     let same = |count: usize| version[..count] == low[..count];
-    let written = parts.len();
     match operator {
         ">=" => version >= low,
         ">" => version > low && !same(written),
         "<" => version < low,
         "<=" => version <= low || same(written),
         "^" if low[0] > 0 || written < 2 => version >= low && same(1.min(written)),
-        "^" => version >= low && same(2.min(written)),
-        "~" => version >= low && same(2.min(written)),
+        "^" | "~" => version >= low && same(2.min(written)),
         "" | "=" => same(written),
         _ => false,
     }
 }
 
-/// The numbers of `22.11`, `22.x`, `*`: those before the first that is none.
-fn numbers(text: &str) -> Option<Vec<u32>> {
-    let text = text.split(['-', '+']).next().unwrap_or_default();
-    let mut parts = Vec::new();
+/// The numbers of `v22.11`, `22.x`, `*`, and how many are written: those before the first that
+/// is none.
+fn numbers(text: &str) -> Option<([u32; 3], usize)> {
+    let text = text.trim().trim_start_matches(['v', '=']).split(['-', '+']).next()?;
+    let (mut numbers, mut written) = ([0; 3], 0);
     for part in text.split('.').take(3) {
         match part.parse() {
-            Ok(number) => parts.push(number),
-            Err(_) if matches!(part, "x" | "X" | "*") => return Some(parts),
+            Ok(number) => numbers[written] = number,
+            Err(_) if matches!(part, "x" | "X" | "*") => break,
             Err(_) => return None,
         }
+        written += 1;
     }
-    Some(parts)
+    Some((numbers, written))
+}
+
+/// `v22.11.0` and nothing less.
+fn exact(text: &str) -> Option<[u32; 3]> {
+    numbers(text).filter(|(_, written)| *written == 3).map(|(numbers, _)| numbers)
+}
+
+/// `1.21` or `go1.21` as three numbers.
+pub fn padded(text: &str) -> Option<[u32; 3]> {
+    numbers(text.trim().trim_start_matches("go")).map(|(numbers, _)| numbers)
 }
 
 /// The Python that a repository asks for, as uv takes it: without the last number, which is
@@ -169,15 +166,11 @@ fn numbers(text: &str) -> Option<Vec<u32>> {
 /// # Errors
 /// The sentence for what is no version.
 pub fn python(repo: &Repo<'_>) -> Result<Option<Wanted>, String> {
-    let stated = |file: &str, section: &str, key: &str| {
-        let version = entry(&repo.text(file), section, key)?;
-        Some(Wanted { version, from: file.to_owned() })
-    };
     let wanted = file(repo, &[".python-version", "runtime.txt"])
         .or_else(|| tool_files(repo, &["python"]))
-        .or_else(|| stated("Pipfile", "requires", "python_version"))
-        .or_else(|| stated("Pipfile", "requires", "python_full_version"))
-        .or_else(|| stated("pyproject.toml", "project", "requires-python"));
+        .or_else(|| stated(repo, "Pipfile", "requires", "python_version"))
+        .or_else(|| stated(repo, "Pipfile", "requires", "python_full_version"))
+        .or_else(|| stated(repo, "pyproject.toml", "project", "requires-python"));
     let Some(mut wanted) = wanted else { return Ok(None) };
     wanted.version = wanted.version.trim_start_matches("python-").replace(' ', "");
     if let Some([major, minor, _]) = exact(&wanted.version) {
@@ -186,27 +179,15 @@ pub fn python(repo: &Repo<'_>) -> Result<Option<Wanted>, String> {
     let plain = |b: u8| b.is_ascii_digit() || b".,<>=!~*".contains(&b);
     let digits = wanted.version.bytes().any(|b| b.is_ascii_digit());
     if wanted.version.len() > MOST || !digits || !wanted.version.bytes().all(plain) {
-        return Err(none(&wanted).replace("22", "3.12"));
+        return Err(no_version(wanted.from, &wanted.version, "3.12"));
     }
     Ok(Some(wanted))
 }
 
-/// The Go that `go.mod` asks for.
-#[must_use]
-pub fn go(repo: &Repo<'_>) -> Option<[u32; 3]> {
-    let text = repo.text("go.mod");
-    let of =
-        |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
-    let version = of("toolchain go").or_else(|| of("go "))?;
-    padded(version)
-}
-
-/// `1.21` as three numbers.
-#[must_use]
-pub fn padded(text: &str) -> Option<[u32; 3]> {
-    let parts = numbers(text.trim().trim_start_matches(['v', 'g', 'o']))?;
-    let part = |at: usize| parts.get(at).copied().unwrap_or(0);
-    Some([part(0), part(1), part(2)])
+/// The Go that a `go.mod` asks for.
+pub fn go(text: &str) -> Option<[u32; 3]> {
+    let of = |name: &str| text.lines().find_map(|line| line.trim().strip_prefix(name));
+    padded(of("toolchain go").or_else(|| of("go "))?)
 }
 
 #[cfg(test)]
@@ -246,7 +227,7 @@ mod tests {
             ("21.x", "21"),
             ("v22.11.0", "22.11.0"),
         ] {
-            assert_eq!(node_to_get(range), got, "{range}");
+            assert_eq!(node_to_get(range).as_deref(), Some(got), "{range}");
         }
     }
 }

@@ -88,8 +88,8 @@ fn every_python_lock_has_its_way_and_uv_is_fetched_where_the_machine_has_none() 
 fn a_program_without_dependencies_needs_no_environment() {
     let plan =
         look_on(&[("main.py", "import http.server")], [""; 3], &["uv", VENV], ("", "")).unwrap();
-    assert_eq!((plan.build.clone(), start(&plan)), (None, "python3 main.py"));
+    assert_eq!((plan.build(), start(&plan)), (None, "python3 main.py"));
     assert!(plan.tools.is_empty());
     let plan = look(&[("Procfile", "web: python3 main.py"), ("main.py", "")]).unwrap();
-    assert!(plan.build.is_none() && plan.tools.is_empty());
+    assert!(plan.build().is_none() && plan.tools.is_empty());
 }
