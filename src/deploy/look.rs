@@ -92,7 +92,7 @@ fn fill(
     seen.reachable = fetched.is_ok() || !seen.branches.is_empty();
     let found = fetched.map_err(why).and_then(|commit| {
         seen.commit = Some(commit.hash);
-        Ok(detect(&release, settings, &Machine::here())?)
+        Ok(detect(&release, settings, &Machine::here(&[]))?)
     });
     layout.forget_look();
     seen.take(found?);

@@ -231,7 +231,7 @@ impl Attempt<'_> {
         let (app, layout) = (&self.app, &self.tools.layout);
         let release = layout.release(&app.id, self.id);
         let root = app.settings.root_dir.as_str();
-        let plan = detect(&release, &app.settings, &Machine::here())?;
+        let plan = detect(&release, &app.settings, &Machine::here(&self.env))?;
         plan.notes.iter().for_each(|note| self.say(note));
         let mut spec = StartSpec {
             root: root.to_owned(),

@@ -83,13 +83,23 @@ pub fn fill(
             layout.discard(&scratch).map_err(failed(no_place))?;
             installed.map_err(|failure| match failure {
                 DeployFailure::Failed(why) => {
-                    failed(format!("{} could not be had", tool.name))(why).into()
+                    failed(format!("{} could not be had{}", tool.name, cure(&tool.name)))(why)
+                        .into()
                 }
                 DeployFailure::Cancelled => DeployFailure::Cancelled,
             })?;
         }
     }
     Ok(())
+}
+
+/// How an app asks for another version of a tool than its repository does.
+fn cure(tool: &str) -> &'static str {
+    match tool.split('-').next() {
+        Some("python") => " (the app's variable PYTHON_VERSION asks for another)",
+        Some("node") => " (the app's variable NODE_VERSION asks for another)",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

@@ -6,13 +6,14 @@
 //! `Procfile` and the start script of a `package.json`.
 
 use crate::disk::tree::Tree;
-use crate::model::ShellCommand;
+use crate::model::{EnvName, Secret, ShellCommand};
 use crate::proc::{self, Exec};
 use crate::store::AppSettings;
 use repo::{Repo, join};
 use std::path::Path;
 use std::time::Duration;
 use tools::Tool;
+use versions::Wanted;
 
 mod compiled;
 mod managers;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub spa: bool,
     /// What to say when nothing is known that would serve it.
     otherwise: String,
+    /// What to add when the build has left nothing that would.
+    elsewhere: String,
 }
 
 /// What serves a release.
@@ -130,8 +133,9 @@ impl Plan {
             let looked: Vec<_> = self.serve.iter().map(Serve::needs).take(NAMED).collect();
             format!(
                 "the build left nothing that can be served, such as {}: correct the publish \
-                 directory, or give a start command",
-                looked.join(", ")
+                 directory, or give a start command{}",
+                looked.join(", "),
+                self.elsewhere
             )
         })
     }
@@ -143,13 +147,21 @@ pub struct Machine<'a> {
     pub has: &'a dyn Fn(&str) -> bool,
     /// What a program says of its version.
     pub version: &'a dyn Fn(&str) -> String,
+    /// What the owner has set for builds.
+    pub env: &'a [(EnvName, Secret, bool)],
 }
 
-impl Machine<'_> {
-    /// The one that we run on.
+impl<'a> Machine<'a> {
+    /// The one that we run on, with what the owner has set.
     #[must_use]
-    pub fn here() -> Self {
-        Self { has: &is_installed, version: &said_version }
+    pub fn here(env: &'a [(EnvName, Secret, bool)]) -> Self {
+        Self { has: &is_installed, version: &said_version, env }
+    }
+
+    /// The version that the owner asks for by a variable.
+    fn asked(&self, from: &'static str) -> Option<Wanted> {
+        let (_, version, _) = self.env.iter().find(|(name, ..)| name.as_str() == from)?;
+        Some(Wanted { version: version.expose().to_owned(), from })
     }
 
     fn has(&self, program: &str) -> bool {

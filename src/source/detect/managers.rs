@@ -36,9 +36,10 @@ const PNPM: Manager = Manager {
 const YARN: Manager = Manager {
     name: "yarn",
     package: "yarn",
-    strict: "yarn install --frozen-lockfile --production=false",
-    loose: "yarn install --production=false",
-    prune: "yarn install --frozen-lockfile --production=true --ignore-scripts",
+    // As the others, it only says so where a package wants another Node.
+    strict: "yarn install --frozen-lockfile --production=false --ignore-engines",
+    loose: "yarn install --production=false --ignore-engines",
+    prune: "yarn install --frozen-lockfile --production=true --ignore-engines --ignore-scripts",
 };
 const BERRY: Manager = Manager {
     name: "yarn",

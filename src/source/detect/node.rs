@@ -38,6 +38,16 @@ const COMPILED: &str = "\
     dist/main.js dist/server.js dist/index.js dist/app.js dist/src/index.js build/index.js \
     build/server.js";
 
+/// What builds for other platforms, and what does for ours.
+const ELSEWHERE: [(&str, &str); 3] = [
+    (
+        "@sveltejs/adapter-vercel @sveltejs/adapter-netlify @sveltejs/adapter-cloudflare",
+        "@sveltejs/adapter-node",
+    ),
+    ("@astrojs/vercel @astrojs/netlify @astrojs/cloudflare", "@astrojs/node"),
+    ("@vercel/remix @netlify/remix-adapter @remix-run/cloudflare-pages", "@remix-run/serve"),
+];
+
 /// Files that are programs by their name.
 const PROGRAMS: &str =
     "server.js app.js index.js server.mjs index.mjs src/server.js src/index.js src/app.js";
@@ -67,6 +77,12 @@ pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     let for_building = package.json.get("devDependencies").is_some();
     if for_building && !prune.is_empty() && start.as_deref().is_some_and(runs_one_file) {
         plan.build.push(prune.to_owned());
+    }
+    let named = |names: &&str| package.uses(names);
+    for (others, ours) in ELSEWHERE {
+        if let Some(other) = others.split(' ').find(named).filter(|_| !package.uses(ours)) {
+            plan.elsewhere = format!(". It builds for another platform by {other}: use {ours}");
+        }
     }
     plan.spa = package.uses_any(SINGLE_PAGE) && !package.uses_any(MANY_PAGES);
     // Of several apps below, none is meant more than another.
@@ -119,7 +135,7 @@ impl<'a> Package<'a> {
     /// where that will do. Answers the command that removes what was for the build alone.
     fn build(&self, machine: &Machine<'_>, plan: &mut Plan) -> Result<&'static str, String> {
         machine.need("npm", "apt install nodejs npm")?;
-        if let Some(node) = versions::node(self.repo, &self.json, machine.version("node"))? {
+        if let Some(node) = versions::node(self.repo, &self.json, machine)? {
             let why = match node.from {
                 "" => "newer than the machine's".to_owned(),
                 file => format!("from {file}"),
@@ -128,7 +144,12 @@ impl<'a> Package<'a> {
             plan.tools.push(Tool::node(&node.version));
         }
         let packages = Packages::of(self.repo, &self.json, plan)?;
+        // Hooks of Git's are set up by scripts of that time, which fail where there is no Git.
+        let scripts = ["prepare", "postinstall"].into_iter().filter_map(|name| self.script(name));
+        let hooks = scripts.into_iter().any(|text| !text.starts_with("husky"));
+        plan.build.extend(hooks.then(|| "git init -q -b main /app".to_owned()));
         plan.build.push(packages.install);
+        plan.build.extend(hooks.then(|| "rm -rf /app/.git".to_owned()));
         if self.uses("prisma") && self.uses("@prisma/client") {
             plan.build.push("prisma generate".to_owned());
         }

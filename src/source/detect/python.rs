@@ -20,6 +20,10 @@ const OTHERWISE: &str = "found a Python app but neither an app object (such as `
      Flask(__name__)`) nor main.py, app.py, server.py or run.py: give a start command such as \
      `gunicorn shop.wsgi --bind 127.0.0.1:$PORT`";
 
+/// Collects Django's static files, where its settings, as they are here, say to where.
+const COLLECT: &str = "{ ! python manage.py diffsettings | grep -q '^STATIC_ROOT' || \
+     python manage.py collectstatic --noinput; }";
+
 /// Bytes of all sources that are searched for an app object.
 const SEARCHED: usize = 4 * 1024 * 1024;
 
@@ -70,7 +74,7 @@ pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         let _ = node::assets(repo, machine, &mut plan);
         let mut settings = known.files.iter().filter(|(path, _)| path.contains("settings"));
         if settings.any(|(_, text)| text.contains("STATIC_ROOT")) {
-            plan.build.push("python manage.py collectstatic --noinput".to_owned());
+            plan.build.push(COLLECT.to_owned());
         }
     }
     plan.serve.extend(command.map(Serve::run));
@@ -102,7 +106,7 @@ fn environment(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         plan.tools.push(Tool::uv());
     }
     let mut venv = "uv venv --clear --python '3' .venv".to_owned();
-    if let Some(wanted) = versions::python(repo)? {
+    if let Some(wanted) = versions::python(repo, machine)? {
         plan.notes.push(format!("Python {} (from {}).", wanted.version, wanted.from));
         plan.tools.push(Tool::python(&wanted.version));
         venv = format!("uv venv --clear --python '{}' .venv", wanted.version);
@@ -110,6 +114,10 @@ fn environment(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     plan.build.push(venv);
     plan.build.extend(lock.map(|lock| match lock {
         "uv.lock" => "uv sync --frozen --no-dev --no-install-project --inexact".to_owned(),
+        // Packages of some years ago use what later ones of this no longer have, and say nothing.
+        "requirements.txt" if !repo.text("requirements.txt").contains("setuptools") => {
+            "echo 'setuptools<81' | uv pip install -r requirements.txt -c -".to_owned()
+        }
         "requirements.txt" => "uv pip install -r requirements.txt".to_owned(),
         "pyproject.toml" if !repo.text("pyproject.toml").contains("[tool.poetry") => {
             "uv pip install -r pyproject.toml".to_owned()
@@ -246,7 +254,8 @@ impl<'a> Sources<'a> {
             return Some(format!("streamlit run {file} {listen}"));
         }
         let gradio = if self.uses("gradio") { of("gradio") } else { None };
-        let file = gradio.or_else(|| self.repo.first_of(PROGRAMS))?;
+        let usual = || self.repo.first_of(PROGRAMS);
+        let file = gradio.filter(|file| has_word(PROGRAMS, file)).or_else(usual).or(gradio)?;
         Some(format!("python {file}"))
     }
 }

@@ -35,11 +35,20 @@ fn look_on(
         "node" => versions.0.to_owned(),
         _ => versions.1.to_owned(),
     };
-    detect(dir.path(), &settings, &Machine { has: &has, version: &version })
+    detect(dir.path(), &settings, &Machine { has: &has, version: &version, env: &[] })
 }
 
 fn look(files: &[(&str, &str)]) -> Result<Plan, String> {
     look_on(files, [""; 3], &[], ("v22.20.0", "go1.24.1"))
+}
+
+/// The same where everything is new, and the owner has set a variable.
+fn look_with(files: &[(&str, &str)], (name, text): (&str, &str)) -> Result<Plan, String> {
+    let dir = directory(files.iter().copied());
+    let env = [(EnvName::parse(name).unwrap(), Secret::new(text.to_owned()), false)];
+    let version = |_: &str| "v99.0.0".to_owned();
+    let machine = Machine { has: &|_| true, version: &version, env: &env };
+    detect(dir.path(), &AppSettings::default(), &machine)
 }
 
 /// What a plan starts without looking at what the build has left.
@@ -380,4 +389,57 @@ fn no_repositorys_command_writes_a_line_of_its_own_into_the_log() {
         let owners = look_on(&[file], ["", "node x.js", ""], &[], ("v22.20.0", "")).unwrap();
         assert_eq!(start(&owners), "node x.js", "the owner's takes its place");
     }
+}
+
+#[test]
+fn what_the_owner_asks_for_by_a_variable_is_had_whatever_the_repository_says() {
+    let node = [("package.json", r#"{"scripts":{"start":"node x"}}"#), (".nvmrc", "22")];
+    assert_eq!(tools(&look_with(&node, ("NODE_VERSION", "20.9.0")).unwrap()), ["node-20.9.0"]);
+    let python = [("requirements.txt", "flask"), ("runtime.txt", "python-3.6.1"), ("app.py", "")];
+    let plan = look_with(&python, ("PYTHON_VERSION", "3.12")).unwrap();
+    assert_eq!(tools(&plan), ["python-3.12"]);
+    assert!(plan.notes.contains(&"Python 3.12 (from PYTHON_VERSION).".to_owned()));
+    for bad in ["../../x", "3.12'; id '", ""] {
+        let sentence = look_with(&python, ("PYTHON_VERSION", bad)).unwrap_err();
+        assert!(sentence.starts_with("PYTHON_VERSION asks for"), "{sentence}");
+    }
+}
+
+#[test]
+fn build_tools_of_some_years_ago_get_a_node_of_their_time() {
+    let of = |version: &str, more: &[(&str, &str)]| {
+        let json = format!(
+            r#"{{"devDependencies":{{"react-scripts":"{version}"}},"scripts":{{"build":"react-scripts build"}}}}"#
+        );
+        let all: Vec<_> =
+            [("package.json", json.as_str())].into_iter().chain(more.iter().copied()).collect();
+        tools(&look(&all).unwrap()).join(" ")
+    };
+    assert_eq!(of("^4.0.3", &[]), "node-16");
+    assert_eq!(of("5.0.1", &[]), "");
+    assert_eq!(of("next", &[]), "");
+    assert_eq!(of("^4.0.3", &[(".nvmrc", "18")]), "node-18", "it was asked for");
+}
+
+#[test]
+fn scripts_that_set_up_hooks_find_a_repository_of_git_and_it_does_not_stay() {
+    let (build, _) = commands(&[(
+        "package.json",
+        r#"{"scripts":{"prepare":"lefthook install","build":"tsc","start":"node x"}}"#,
+    )]);
+    let steps: Vec<&str> = build.split(" && ").collect();
+    let at = |step: &str| steps.iter().position(|one| one.starts_with(step)).unwrap();
+    assert!(at("git init") < at("CI=true npm") && at("CI=true npm") < at("rm -rf /app/.git"));
+    assert!(at("rm -rf /app/.git") < at("npm run build"), "{build}");
+}
+
+#[test]
+fn an_adapter_of_another_platform_is_named_when_the_build_left_nothing() {
+    let package = r#"{"devDependencies":{"@sveltejs/kit":"2","@sveltejs/adapter-vercel":"5"},
+                      "scripts":{"build":"vite build"}}"#;
+    let sentence = becomes(package, &[".vercel/output/config.json"]).unwrap_err();
+    assert!(
+        sentence.contains("by @sveltejs/adapter-vercel: use @sveltejs/adapter-node"),
+        "{sentence}"
+    );
 }

@@ -1,6 +1,7 @@
 //! Which version of a language a repository asks for, read from its files as text: no tool
 //! reads a repository's configuration, which may run programs.
 
+use super::Machine;
 use super::repo::{Repo, entry, has_word};
 use serde_json::Value;
 
@@ -21,6 +22,17 @@ const NODES_NAMES: [&str; 6] = ["krypton", "jod", "iron", "hydrogen", "gallium",
 
 /// The oldest Node that current frameworks start with, when nothing asks for one.
 const USUAL_NODE: &str = ">=22.12";
+/// Build tools, and their first version that works with OpenSSL 3, which Node 17 brought.
+const OLD_TOOLS: [(&str, u32); 6] = [
+    ("react-scripts", 5),
+    ("@vue/cli-service", 5),
+    ("webpack", 5),
+    ("gatsby", 4),
+    ("nuxt", 3),
+    ("next", 11),
+];
+/// What those before it need.
+const OLD_NODE: &str = "16";
 /// What is written where any Node will do, alone or after `lts/`.
 const NO_VERSION: &str = "node latest current stable lts *";
 
@@ -57,17 +69,20 @@ fn tool_files(repo: &Repo<'_>, names: &[&str]) -> Option<Wanted> {
 pub fn node(
     repo: &Repo<'_>,
     package: &Value,
-    own: Option<[u32; 3]>,
+    machine: &Machine<'_>,
 ) -> Result<Option<Wanted>, String> {
     let stated = |path: &str| {
         let version = package.pointer(path)?.as_str()?.trim().to_owned();
         Some(Wanted { version, from: "package.json" })
     };
-    let wanted = file(repo, &[".node-version", ".nvmrc"])
+    let wanted = machine
+        .asked("NODE_VERSION")
+        .or_else(|| file(repo, &[".node-version", ".nvmrc"]))
         .or_else(|| tool_files(repo, &["node", "nodejs"]))
         .or_else(|| stated("/volta/node"))
         .or_else(|| stated("/engines/node"))
-        .or_else(|| stated("/devEngines/runtime/version"));
+        .or_else(|| stated("/devEngines/runtime/version"))
+        .or_else(|| of_old_tools(package));
     let wanted = wanted.unwrap_or(Wanted { version: String::new(), from: "" });
     let word = wanted.version.to_ascii_lowercase();
     let named = word.strip_prefix("lts/").unwrap_or(&word);
@@ -76,13 +91,25 @@ pub fn node(
         None if has_word(NO_VERSION, named) || named.is_empty() => USUAL_NODE.to_owned(),
         None => wanted.version.clone(),
     };
-    if own.is_some_and(|own| satisfies(&range, own)) {
+    if machine.version("node").is_some_and(|own| satisfies(&range, own)) {
         return Ok(None);
     }
     match node_to_get(&range) {
         Some(version) => Ok(Some(Wanted { version, ..wanted })),
         None => Err(no_version(wanted.from, &wanted.version, "22")),
     }
+}
+
+/// The last Node with which build tools of the time before webpack 5 work, for what has them.
+fn of_old_tools(package: &Value) -> Option<Wanted> {
+    let is_old = |(name, first_new): &(&str, u32)| {
+        let lists = ["devDependencies", "dependencies"].into_iter();
+        let version = lists.filter_map(|list| package.get(list)?.get(name)?.as_str()).next();
+        let version = version.map(|version| version.trim_start_matches(['^', '~', '>', '=', ' ']));
+        version.and_then(numbers).is_some_and(|([major, ..], _)| major < *first_new)
+    };
+    let wanted = || Wanted { version: OLD_NODE.to_owned(), from: "old build tools" };
+    OLD_TOOLS.iter().any(is_old).then(wanted)
 }
 
 /// What to say of something that is no version, and what is one.
@@ -165,8 +192,10 @@ pub fn padded(text: &str) -> Option<[u32; 3]> {
 ///
 /// # Errors
 /// The sentence for what is no version.
-pub fn python(repo: &Repo<'_>) -> Result<Option<Wanted>, String> {
-    let wanted = file(repo, &[".python-version", "runtime.txt"])
+pub fn python(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Option<Wanted>, String> {
+    let wanted = machine
+        .asked("PYTHON_VERSION")
+        .or_else(|| file(repo, &[".python-version", "runtime.txt"]))
         .or_else(|| tool_files(repo, &["python"]))
         .or_else(|| stated(repo, "Pipfile", "requires", "python_version"))
         .or_else(|| stated(repo, "Pipfile", "requires", "python_full_version"))

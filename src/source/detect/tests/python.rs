@@ -64,7 +64,7 @@ fn python_apps_get_the_server_that_fits_their_app_object() {
 fn every_python_lock_has_its_way_and_uv_is_fetched_where_the_machine_has_none() {
     let build = |file: &str, text: &str| commands(&[(file, text), ("main.py", "")]).0;
     assert!(build("uv.lock", "").contains("uv sync --frozen --no-dev --no-install-project"));
-    assert!(build("requirements.txt", "").ends_with("uv pip install -r requirements.txt"));
+    assert!(build("requirements.txt", "").ends_with("uv pip install -r requirements.txt -c -"));
     assert!(
         build("pyproject.toml", "[project]\ndependencies=[]")
             .ends_with("uv pip install -r pyproject.toml")
@@ -92,4 +92,20 @@ fn a_program_without_dependencies_needs_no_environment() {
     assert!(plan.tools.is_empty());
     let plan = look(&[("Procfile", "web: python3 main.py"), ("main.py", "")]).unwrap();
     assert!(plan.build().is_none() && plan.tools.is_empty());
+}
+
+#[test]
+fn a_program_of_the_likeliest_name_beats_one_that_only_imports_gradio() {
+    let part = "import gradio as gr\ndef controls():\n    return gr.Button()\n";
+    let files = [("requirements.txt", "gradio"), ("src/ui/controls.py", part)];
+    assert_eq!(commands(&files).1, "python src/ui/controls.py");
+    let with_app = [files[0], files[1], ("app.py", "from src.ui import app")];
+    assert_eq!(commands(&with_app).1, "python app.py");
+}
+
+#[test]
+fn old_packages_get_the_setuptools_of_their_time_unless_they_ask_for_one() {
+    let build = |packages: &str| commands(&[("requirements.txt", packages), ("app.py", "")]).0;
+    assert!(build("gunicorn==20.0.4").contains("echo 'setuptools<81' | uv pip install -r"));
+    assert!(!build("flask\nsetuptools==82.0.0").contains("<81"));
 }
