@@ -63,7 +63,7 @@ text_value! {
 }
 
 text_value! {
-    /// Where an app says that it is well; empty means a TCP connect is enough.
+    /// Where an app says that it is well; empty means any answer below 500.
     #[derive(Default)]
     HealthPath, |text| {
         let kept = plain(text, 500, "is too long: at most 500 bytes")?;
