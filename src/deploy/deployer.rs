@@ -20,6 +20,7 @@ use crate::runtime::tools::{Mailbox, Message, Tools};
 use crate::sandbox::host_watch::HostWatch;
 use crate::store::{Delivered, Deploy, Store};
 use crate::sync::lock;
+use std::mem::take;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
@@ -250,15 +251,19 @@ impl Deployer {
     /// Takes less than 8 s.
     pub fn shutdown(&self) {
         self.queue.close("the server was stopped; deploy again");
-        self.tools.mailbox.send(Message::Shutdown);
         self.tools.router.shutdown();
         self.tools.host.close();
-        for thread in lock(&self.threads).drain(..) {
+        let join = |thread: JoinHandle<()>| {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {
                 log::error!("the thread {name} had ended with a panic");
             }
-        }
+        };
+        let mut threads = take(&mut *lock(&self.threads));
+        // First the one that deploys: what deploys end with is for the supervisor to hear.
+        threads.pop().into_iter().for_each(join);
+        self.tools.mailbox.send(Message::Shutdown);
+        threads.into_iter().for_each(join);
     }
 
     fn cancel_deploys(&self, app: &AppId, why: &'static str) -> Result<(), DeployError> {

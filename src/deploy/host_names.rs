@@ -8,6 +8,7 @@ use crate::router::{
 use crate::runtime::health_check::Visit;
 use crate::runtime::target::target_of;
 use crate::runtime::tools::Tools;
+use crate::sandbox::port_range::picked_by_kernel;
 use crate::store::{App, AppDraft, AppSettings};
 use std::net::IpAddr;
 
@@ -79,8 +80,14 @@ pub fn admit(tools: &Tools, app: Option<&AppId>, draft: &AppDraft) -> Result<(),
     let mut others = tools.store.apps()?;
     others.retain(|other| Some(&other.id) != app);
     if let Some(port) = port {
-        if tools.own_ports().contains(&port.get()) {
+        let set = tools.router.routing().map(|routing| [routing.http_port, routing.https_port]);
+        let set = set.into_iter().flatten().flatten();
+        if tools.own_ports().into_iter().chain(set).any(|own| own == port.get()) {
             return refused("port", format!("{} is this server's own", port.get()));
+        }
+        if picked_by_kernel().contains(&port.get()) {
+            let why = "is among those that the kernel gives to any program that asks for one";
+            return refused("port", format!("{} {why}", port.get()));
         }
         if let Some(other) = others.iter().find(|other| other.settings.port == Some(*port)) {
             return refused("port", format!("{} is app {}'s", port.get(), other.name.as_str()));

@@ -38,7 +38,7 @@ const COMPRESSED: [&str; 7] = ["css", "js", "json", "mjs", "svg", "txt", "wasm"]
 const LEAST_COMPRESSED: u64 = 16 << 10;
 /// How long one file may take to be compressed, and all of them together; what would take longer
 /// the router compresses for each visitor.
-const COMPRESSING: Duration = Duration::from_secs(10);
+const COMPRESSING: Duration = Duration::from_secs(5);
 const COMPRESSING_ALL: Duration = Duration::from_secs(60);
 /// Names that are listed before they are only counted.
 const NAMED: usize = 5;

@@ -96,7 +96,7 @@ pub fn fill(
 /// How an app asks for another version of a tool than its repository does.
 fn cure(tool: &str) -> &'static str {
     match tool.split('-').next() {
-        Some("python") => " (the app's variable PYTHON_VERSION asks for another)",
+        Some("cpython") => " (the app's variable PYTHON_VERSION asks for another)",
         Some("node") => " (the app's variable NODE_VERSION asks for another)",
         _ => "",
     }
@@ -117,9 +117,9 @@ mod tests {
         data.make_dir("tools-used").unwrap();
         let week = SystemTime::now() - UNUSED - Duration::from_secs(60);
         for (name, used) in [
-            ("python-3.11", week),
-            ("python-3.12", week),
-            ("python-3.13", SystemTime::now()),
+            ("cpython-3.11", week),
+            ("cpython-3.12", week),
+            ("cpython-3.13", SystemTime::now()),
             ("node-20", week),
         ] {
             data.make_dir(&format!("tools/{name}")).unwrap();
@@ -129,7 +129,7 @@ mod tests {
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         data.make_dir(&format!("apps/{app}/releases/{deploy}")).unwrap();
-        let tools = vec![format!("{TOOLS_INSIDE}/python-3.12/.")];
+        let tools = vec![format!("{TOOLS_INSIDE}/cpython-3.12/.")];
         let spec = StartSpec { tools, ..StartSpec::default() };
         layout.keep_start_spec(&app, &deploy, &spec).unwrap();
         tidy(&layout);
@@ -140,14 +140,14 @@ mod tests {
             names.sort();
             names
         };
-        let kept = ["python-3.12", "python-3.13"];
+        let kept = ["cpython-3.12", "cpython-3.13"];
         assert_eq!(names(&layout.tools().join(PYTHONS)), kept);
         assert_eq!(names(&layout.tools()), [kept[0], kept[1], PYTHONS]);
         layout.discard_release(&app, &deploy).unwrap();
         tidy(&layout);
         assert!(
-            !layout.tools().join("python-3.12").exists()
-                && !layout.tool_use("python-3.12").exists()
+            !layout.tools().join("cpython-3.12").exists()
+                && !layout.tool_use("cpython-3.12").exists()
         );
     }
 }

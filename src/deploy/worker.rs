@@ -5,6 +5,7 @@ use super::outcome::note_failure;
 use super::pipeline::Pipeline;
 use crate::model::{AnyError, failed};
 use crate::proc::Cancel;
+use crate::runtime::tools::Message;
 use crate::store::Deploy;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, Builder, Scope};
@@ -45,6 +46,10 @@ fn begin<'a>(pipeline: &'a Pipeline, scope: &'a Scope<'a, '_>) -> Result<(), Any
 fn deploy(pipeline: &Pipeline, Deploy { app, id: deploy, .. }: &Deploy, cancel: &Cancel) {
     let Pipeline { tools, queue } = pipeline;
     let ran = catch_unwind(AssertUnwindSafe(|| pipeline.run(app, deploy, cancel)));
+    if ran.is_err() {
+        // Had its process been ended for this one, nobody else would start it.
+        tools.mailbox.send(Message::Resume(app.clone(), None));
+    }
     let pruned = catch_unwind(AssertUnwindSafe(|| gc::prune(tools, app, deploy)));
     if ran.and(pruned).is_err() {
         let sentence = "the server failed inside; its log says where";

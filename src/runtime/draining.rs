@@ -7,7 +7,6 @@ use crate::journal::Journal;
 use crate::model::AppId;
 use crate::store::Store;
 use std::collections::HashSet;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 /// How long a process may take to end after SIGTERM.
@@ -54,8 +53,6 @@ struct Ending {
     /// What it is given before it is asked to end; `None` once it was asked.
     drain: Option<Drain>,
     kill_at: Instant,
-    /// Dropped with this, which tells a deploy that it has gone.
-    _told: Option<Sender<()>>,
 }
 
 impl Ending {
@@ -101,29 +98,13 @@ impl Draining {
         instance.terminate();
         let grace = if why == Why::Discarded { SHORT_GRACE } else { GRACE };
         let kill_at = Instant::now() + grace;
-        self.all.push(Ending { app, instance, why, drain: None, kill_at, _told: None });
+        self.all.push(Ending { app, instance, why, drain: None, kill_at });
     }
 
-    /// Stops a process whose place another one has taken, once nobody is connected to
+    /// Stops a process whose place another one has taken, or will take, once nobody is connected to
     /// it any more: apps that end without finishing their answers are common. After a
     /// restart of the server its time begins anew.
-    pub fn replace(&mut self, app: AppId, instance: Instance, port: u16) {
-        self.drain(app, instance, port, Why::Replaced, None);
-    }
-
-    /// Stops a process whose place another one will take when it has gone, in the same way.
-    pub fn give_way(&mut self, app: AppId, instance: Instance, port: u16, told: Sender<()>) {
-        self.drain(app, instance, port, Why::GivesWay, Some(told));
-    }
-
-    fn drain(
-        &mut self,
-        app: AppId,
-        instance: Instance,
-        port: u16,
-        why: Why,
-        _told: Option<Sender<()>>,
-    ) {
+    pub fn replace(&mut self, app: AppId, instance: Instance, port: u16, why: Why) {
         let since = Instant::now();
         // The oldest come first.
         let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
@@ -131,7 +112,7 @@ impl Draining {
         let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
         draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Ending { app, instance, why, drain, kill_at, _told });
+        self.all.push(Ending { app, instance, why, drain, kill_at });
     }
 
     /// Asks those of an app to end that were left alone: it is stopped as a whole.
@@ -148,10 +129,22 @@ impl Draining {
         }
     }
 
+    /// Gives back the process of an app that another one was to follow, and where it listens, if
+    /// it was not asked to end yet.
+    pub fn take_back(&mut self, app: &AppId) -> Option<(Instance, u16)> {
+        let is_whole = |e: &Ending| e.app == *app && e.why == Why::GivesWay && e.drain.is_some();
+        let ending = self.all.swap_remove(self.all.iter().position(is_whole)?);
+        Some((ending.instance, ending.drain?.port))
+    }
+
     /// Whether a process of this app is ending whose place no other has taken yet.
     pub fn holds_up(&self, app: &AppId) -> bool {
-        let none_took_it = |why| matches!(why, Why::Stopped | Why::GivesWay);
-        self.all.iter().any(|ending| none_took_it(ending.why) && ending.app == *app)
+        self.all.iter().any(|ending| ending.why != Why::Replaced && ending.app == *app)
+    }
+
+    /// Whether any process of this app is on its way out.
+    pub fn has(&self, app: &AppId) -> bool {
+        self.all.iter().any(|ending| ending.app == *app)
     }
 
     /// Whether there is none.

@@ -26,7 +26,7 @@ pub fn surroundings<'a>(
         own = format!("{own}:{tool}");
     }
     let mut names = spec.tools.iter().filter_map(|tool| tool.split('/').nth(2));
-    let python = names.find(|name| name.starts_with("python-")).unwrap_or("none");
+    let python = names.find(|name| name.starts_with("cpython-")).unwrap_or("none");
     let mut sandbox = Sandbox::new(host, purpose, slot)
         .env("PATH", format!("{own}:/usr/local/bin:/usr/bin:/bin"))
         .env("LANG", "C.UTF-8")
@@ -103,8 +103,8 @@ mod tests {
             let words = ["/bin/sh", "-c", "printf %s \"$UV_PYTHON_INSTALL_DIR\""];
             String::from_utf8(sandbox.prepare(&words).run().unwrap().stdout).unwrap()
         };
-        let tools = ["/tools/uv-1/bin", "/tools/python-3.12/."];
-        assert_eq!(place(&tools), "/tools/pythons/python-3.12");
+        let tools = ["/tools/uv-1/bin", "/tools/cpython-3.12/."];
+        assert_eq!(place(&tools), "/tools/pythons/cpython-3.12");
         assert_eq!(place(&tools[..1]), "/tools/pythons/none");
     }
 }

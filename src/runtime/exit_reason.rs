@@ -116,8 +116,10 @@ fn about_port(output: &str) -> String {
 /// one, in what it says of ports.
 pub fn own_port(said: &str) -> String {
     let of_ports = |line: &&str| {
-        let line = line.to_ascii_lowercase();
-        ["listen", "bind", "port", "address", "connection to"].iter().any(|w| line.contains(w))
+        let line = line.trim().to_ascii_lowercase();
+        let words = ["listen", "bind", "port", "address", "connection to"];
+        // A frame of a stack names lines of a program.
+        !line.starts_with("at ") && words.iter().any(|word| line.contains(word))
     };
     let words = said.lines().filter(of_ports).flat_map(|l| l.split(|c: char| !c.is_ascii_digit()));
     let numbers = words.filter_map(|word| word.parse().ok());
@@ -141,6 +143,8 @@ mod tests {
             assert!(about_port(line).contains("another program"), "{line}");
         }
         let cure = |line| about_port(line).split_once(". ").map(|(_, cure)| cure.to_owned());
+        let stack = "Error: listen EACCES: permission denied 0.0.0.0:3000\n    at Server.listen (node:net:2008:7)";
+        assert!(about_port(stack).ends_with("set its port to 3000"));
         let three = Some("If it always listens at 3000, set its port to 3000".to_owned());
         assert_eq!(cure("Error: listen EACCES: permission denied 0.0.0.0:3000"), three);
         assert_eq!(

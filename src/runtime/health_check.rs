@@ -264,7 +264,7 @@ impl HealthCheck<'_> {
         let (port, seconds) = (self.port, self.timeout.seconds());
         match Who::listens(port, self.uid, instance, &all) {
             Who::TheApp => Ok(()),
-            Who::Another => Err(format!("another program has taken port {port}; deploy again")),
+            Who::Another => Err(format!("another program has taken port {port}")),
             Who::Elsewhere(address) => Err(format!(
                 "the app listens on {address} only, and must listen on 127.0.0.1 (the variable HOST) \
                  or on all addresses"

@@ -7,7 +7,7 @@
 
 use crate::proc::{Cancel, wait_any};
 use crate::sync::{lock, wait_until};
-use std::io::{self, Read, Write as _};
+use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Condvar, Mutex};
@@ -26,6 +26,9 @@ const STACK: usize = 64 << 10;
 /// How long requests still come after the router was led elsewhere: those that had read its
 /// table a moment before.
 const LATE: Duration = Duration::from_secs(1);
+
+/// The pause after a connection that could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a request gets that was held in vain.
 const SORRY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\n\
@@ -65,12 +68,13 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Begins to hold what comes.
+    /// Begins to hold what comes to a port. That is best one that no app may listen at: the router
+    /// may ask there after this server has been killed.
     ///
     /// # Errors
-    /// When the system gives no port or no thread.
-    pub fn new() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    /// When the system does not give the port, or a thread.
+    pub fn new(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let (port, held) = (listener.local_addr()?.port(), Arc::default());
         let hold = Self { port, held: Arc::clone(&held), over: Cancel::new()? };
@@ -114,15 +118,27 @@ fn accept(listener: &TcpListener, held: &Arc<Held>, over: &Cancel) {
         if until.is_none() && over.is_cancelled() {
             until = Some(Instant::now() + LATE);
         }
-        while let Ok((client, _)) = listener.accept() {
+        loop {
+            let client = match listener.accept() {
+                Ok((client, _)) => client,
+                Err(error) => {
+                    // Without a descriptor it would be ready, and fail, again and again.
+                    if error.kind() != ErrorKind::WouldBlock {
+                        thread::sleep(PAUSE);
+                    }
+                    break;
+                }
+            };
             // One for this thread, one for the owner as long as there is one, one for each request.
-            if Arc::strong_count(held) <= MOST + 1 {
-                let held = Arc::clone(held);
-                let serve = move || {
-                    let _ = serve(&client, &held);
-                };
-                let _ = Builder::new().name("held".to_owned()).stack_size(STACK).spawn(serve);
+            if Arc::strong_count(held) > MOST + 1 {
+                let _ = (&client).write_all(SORRY);
+                continue;
             }
+            let held = Arc::clone(held);
+            let serve = move || {
+                let _ = serve(&client, &held);
+            };
+            let _ = Builder::new().name("held".to_owned()).stack_size(STACK).spawn(serve);
         }
     }
 }
@@ -177,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_held_goes_on_whole_once_it_is_known_where_to() {
         let app = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let hold = Hold::new().unwrap();
+        let hold = Hold::new(0).unwrap();
         let clients: Vec<_> = (0..5).map(|_| client(&hold)).collect();
         app.set_nonblocking(true).unwrap();
         assert!(app.accept().is_err(), "nobody comes before");
@@ -195,7 +211,7 @@ mod tests {
 
     #[test]
     fn what_is_held_in_vain_is_told_to_come_again() {
-        let hold = Hold::new().unwrap();
+        let hold = Hold::new(0).unwrap();
         let one = client(&hold);
         drop(hold);
         let text = all_of(one);
@@ -206,11 +222,13 @@ mod tests {
 
     #[test]
     fn no_more_is_held_than_there_is_room_for() {
-        let hold = Hold::new().unwrap();
-        let all: Vec<_> = (0..MOST + 10).map(|_| client(&hold)).collect();
-        drop(hold);
-        let told = |mut client: &TcpStream| client.read(&mut [0; 8]).is_ok_and(|read| read == 8);
-        let told = all.iter().filter(|client| told(client)).count();
-        assert!((MOST..=MOST + 1).contains(&told), "{told}");
+        let hold = Hold::new(0).unwrap();
+        let held: Vec<_> = (0..MOST).map(|_| client(&hold)).collect();
+        let mut late = TcpStream::connect((Ipv4Addr::LOCALHOST, hold.port)).unwrap();
+        let mut begin = [0; 12];
+        late.read_exact(&mut begin).unwrap();
+        assert_eq!(&begin, b"HTTP/1.1 503", "at once");
+        held[0].set_nonblocking(true).unwrap();
+        assert!((&held[0]).read(&mut begin).is_err(), "it waits");
     }
 }

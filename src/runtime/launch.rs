@@ -47,7 +47,7 @@ pub fn launch(
     deploy: &DeployId,
     release: &DeployId,
 ) -> Result<Launched, AnyError> {
-    let Tools { store, journal, layout, ports, .. } = tools;
+    let Tools { store, journal, layout, .. } = tools;
     let host = tools.host.wait()?;
     let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
     let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
@@ -56,12 +56,7 @@ pub fn launch(
     let port = match app.settings.port.map(FixedPort::get) {
         Some(port) if is_free(port) => port,
         Some(port) => return Err(format!("port {port}, which its settings name, is taken").into()),
-        None => {
-            let apps = store.shared_apps()?;
-            let taken = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port));
-            let port = ports.fresh(&taken.collect::<Vec<_>>());
-            port.map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)))?
-        }
+        None => fresh_port(tools)?,
     };
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
     journal.note_app(&app.id, &mark(deploy));
@@ -78,6 +73,17 @@ pub fn launch(
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
     Ok(Launched { instance: Some(instance), process })
+}
+
+/// A port of those that are given out, which no app may listen at unless it is given it.
+///
+/// # Errors
+/// When none is free, with who has them.
+pub fn fresh_port(Tools { store, host, ports, .. }: &Tools) -> Result<u16, AnyError> {
+    let apps = store.shared_apps()?;
+    let taken: Vec<u16> = apps.iter().filter_map(|app| Some(app.process.as_ref()?.port)).collect();
+    let host = host.wait()?;
+    ports.fresh(&taken).map_err(|e| format!("{e}{}", who_has_ports(&apps, &host)).into())
 }
 
 /// Who has the most of the ports that apps are given, as the end of a sentence.

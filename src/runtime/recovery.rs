@@ -1,5 +1,6 @@
 //! What a server finds of the one before it: the apps that kept running.
 
+use super::draining::Why;
 use super::instance::{Instance, noted_exit, sweep};
 use super::supervisor::Supervisor;
 use super::tools::{Message, Tools};
@@ -28,7 +29,9 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
     for process in store.draining()? {
         let (pid, start_ticks) = (process.pid, process.start_ticks);
         match adopt((pid, start_ticks), &process.app, process.port) {
-            Some(instance) => supervisor.draining.replace(process.app, instance, process.port),
+            Some(instance) => {
+                supervisor.draining.replace(process.app, instance, process.port, Why::Replaced)
+            }
             None => store.drained(pid, start_ticks)?,
         }
     }

@@ -17,6 +17,7 @@ use crate::proc::{Exit, wait_any};
 use crate::router::Target;
 use crate::store::{App, Store};
 use std::collections::HashMap;
+use std::mem::take;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -50,8 +51,10 @@ struct Supervised {
     start_at: Option<Instant>,
     /// A deploy runs it at the moment, alone: nothing is to be started beside it.
     has_given_way: bool,
+    /// Dropped, which tells that deploy, once no process of the app is left.
+    told: Option<Sender<()>>,
     /// Requests that wait until it listens.
-    hold: Option<Hold>,
+    holds: Vec<Hold>,
 }
 
 /// The supervisor.
@@ -91,6 +94,7 @@ impl Supervisor {
         while let Some(message) = self.tools.mailbox.take() {
             match message {
                 Message::TakeOver(app, process) => {
+                    let holds = self.holds(&app);
                     self.end_live(&app, Why::Replaced);
                     self.tools.board.clear(&app);
                     if let Some((process, instance)) = process {
@@ -98,6 +102,7 @@ impl Supervisor {
                         // Unless that start, or the crash, has changed the route, it is this
                         // already.
                         self.tools.router.point(&app, &Target::Process(process.port));
+                        holds.into_iter().for_each(|hold| hold.lead_to(process.port));
                         // Between the switch and this message we may have started the new
                         // release ourselves, for a crash of the old one; that was replaced now.
                         if let Err(error) = self.tools.store.set_process(&app, Some(&process)) {
@@ -107,25 +112,25 @@ impl Supervisor {
                     // The owner may have stopped it in the meantime.
                     self.look(&app);
                 }
-                Message::GiveWay(app, told) => self.give_way(app, told),
-                Message::Resume(app, hold) => {
-                    let entry = self.apps.get_mut(&app).filter(|entry| entry.has_given_way);
-                    if let Some(entry) = entry {
-                        (entry.has_given_way, entry.hold) = (false, hold);
-                        self.look(&app);
-                    }
-                }
+                Message::GiveWay(app, held_at, told) => self.give_way(app, held_at, told),
+                Message::Resume(app, hold) => self.resume(&app, hold),
                 Message::Look(app) => self.look(&app),
                 Message::Forget(app) => self.forget(&app),
-                // Apps stay as they are, but for those that shall end.
+                // Apps stay as they are, but for those that shall end, and those that had ended for
+                // a deploy that comes to nothing now.
                 Message::Shutdown => {
                     self.draining.finish(&self.tools.store, &self.tools.journal);
+                    self.start_due();
+                    self.route_started();
                     return ControlFlow::Break(());
                 }
             }
         }
         self.notice_ends();
         self.draining.reap(&self.tools.store, &self.tools.journal);
+        for (id, entry) in &mut self.apps {
+            entry.told.take_if(|_| !self.draining.has(id));
+        }
         self.start_due();
         self.route_ready();
         self.wait();
@@ -138,21 +143,47 @@ impl Supervisor {
             return;
         };
         match why {
-            Why::Replaced => self.draining.replace(app.clone(), instance, port),
-            Why::Stopped | Why::GivesWay | Why::Discarded => {
-                self.draining.end(app.clone(), instance, why)
+            Why::Replaced | Why::GivesWay => {
+                self.draining.replace(app.clone(), instance, port, why);
             }
+            Why::Stopped | Why::Discarded => self.draining.end(app.clone(), instance, why),
         }
     }
 
     /// Has an app's process end before another one is started, by a deploy.
-    fn give_way(&mut self, app: AppId, told: Sender<()>) {
-        let entry = self.apps.entry(app.clone()).or_default();
-        (entry.has_given_way, entry.start_at) = (true, None);
-        if let Some(Live { instance, port, .. }) = entry.live.take() {
-            self.tools.journal.note_app(&app, "Stopping, for the next one to start alone.");
-            self.draining.give_way(app, instance, port, told);
+    fn give_way(&mut self, app: AppId, held_at: Option<u16>, told: Sender<()>) {
+        // A start of ours may have led requests to it meanwhile.
+        if let Some(port) = held_at {
+            self.tools.router.point(&app, &Target::Process(port));
         }
+        let holds = self.holds(&app);
+        if self.apps.get(&app).is_some_and(|entry| entry.live.is_some()) {
+            self.tools.journal.note_app(&app, "Stopping, for the next one to start alone.");
+        }
+        self.end_live(&app, Why::GivesWay);
+        let told = Some(told);
+        let entry = Supervised { has_given_way: true, told, holds, ..Supervised::default() };
+        self.apps.insert(app, entry);
+    }
+
+    /// Has an app's process come back that ended for a deploy which came to nothing: the very
+    /// same, where it was not asked to end yet.
+    fn resume(&mut self, app: &AppId, hold: Option<Hold>) {
+        let entry = self.apps.get_mut(app).filter(|entry| entry.has_given_way);
+        let Some(entry) = entry else { return };
+        entry.has_given_way = false;
+        entry.holds.extend(hold);
+        if let Some((instance, port)) = self.draining.take_back(app) {
+            self.runs(app.clone(), instance, port);
+            self.tools.router.point(app, &Target::Process(port));
+            self.holds(app).into_iter().for_each(|hold| hold.lead_to(port));
+        }
+        self.look(app);
+    }
+
+    /// Takes what waits for an app.
+    fn holds(&mut self, app: &AppId) -> Vec<Hold> {
+        self.apps.get_mut(app).map(|entry| take(&mut entry.holds)).unwrap_or_default()
     }
 
     /// Lets an app go that is being removed, or has been.
@@ -278,9 +309,18 @@ impl Supervisor {
                 live.look_at = None;
                 self.tools.board.settled(id);
                 let port = live.port;
-                entry.hold.take().into_iter().for_each(|hold| hold.lead_to(port));
+                entry.holds.drain(..).for_each(|hold| hold.lead_to(port));
             } else {
                 live.look_at = Some(now + (live.since.elapsed() / 8).clamp(LOOK, SELDOM));
+            }
+        }
+    }
+
+    /// Leads requests to those that do not listen yet: nobody is there to do it when they do.
+    fn route_started(&self) {
+        for (id, entry) in &self.apps {
+            if let Some(live) = entry.live.as_ref().filter(|live| live.look_at.is_some()) {
+                self.tools.router.point(id, &Target::Process(live.port));
             }
         }
     }

@@ -50,8 +50,9 @@ pub enum Message {
     /// A new release is live, in this process or without one; the one before it shall end.
     TakeOver(AppId, Option<(Process, Box<Instance>)>),
     /// The app cannot run twice, and another process of it is about to be started: the one that
-    /// runs shall end, and none be started meanwhile. The sender is dropped once it has gone.
-    GiveWay(AppId, Sender<()>),
+    /// runs shall end, and none be started meanwhile. Requests are held at the port, if there is
+    /// one; the sender is dropped once no process is left.
+    GiveWay(AppId, Option<u16>, Sender<()>),
     /// That other process has not become the live one. What is held waits for the next.
     Resume(AppId, Option<Hold>),
     /// What the owner wants may have changed.

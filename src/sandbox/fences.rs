@@ -103,8 +103,11 @@ fn firewall(host: &Host, own_ports: &[u16], reached: Option<&net::SocketAddr>) -
         AppUsers::Root => String::new(),
         _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
     };
-    let unusual = own_ports.iter().filter(|port| **port != USUAL && **port >= 1024);
-    let ports: String = unusual.map(|port| format!(" :{port}")).collect();
+    let mut named: Vec<u16> = own_ports.iter().copied().filter(|port| *port >= 1024).collect();
+    if named == [USUAL] {
+        named.clear();
+    }
+    let ports: String = named.iter().map(|port| format!(" :{port}")).collect();
     Some(format!(
         "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
          the router, each other; load the firewall as root with `scripts/firewall{who}{ports}`"
@@ -147,7 +150,7 @@ mod tests {
         let mut host = here(dir.path());
         let fences = look(&host, &[80, 8080, 9000], &stop);
         assert!(
-            fences.firewall.is_some_and(|why| why.ends_with("scripts/firewall :9000`")),
+            fences.firewall.is_some_and(|why| why.ends_with("scripts/firewall :8080 :9000`")),
             "none is loaded"
         );
         host.users = AppUsers::Shared;

@@ -1,9 +1,9 @@
 //! Apps that cannot run twice: one process ends before the next starts, and no request fails.
 
-use crate::harness::apps::{create, deploy, deploy_live, ended, fails, restart, show};
+use crate::harness::apps::{PLAIN, create, deploy, deploy_live, ended, fails, restart, show};
 use crate::harness::routed::{Client, STARTING, ask, led_to, release, start};
 use crate::harness::server::free_port;
-use crate::harness::{GitServer, Setup, until};
+use crate::harness::{GitServer, Setup, Ws, until};
 use serde_json::json;
 
 const HOST: &str = "shop.localhost";
@@ -136,4 +136,66 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
     assert_eq!(show(&mut owner, &app)["status"], "stopped");
     owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
     until("it answers", STARTING, || ask(router, HOST, &mut None).as_deref() == Ok("two"));
+}
+
+#[test]
+fn a_deploy_right_after_a_stop_waits_until_the_process_has_ended() {
+    let git = GitServer::start();
+    let server = start(Setup::routed().as_user());
+    let mut owner = server.owner();
+    let slow = format!(
+        "import signal, time\n\
+         signal.signal(signal.SIGTERM, lambda *_: (time.sleep(3), os._exit(0)))\n{}",
+        PLAIN[1].1
+    );
+    git.commit("shop", &[lonely("one")[0], ("main.py", slow.as_str())]);
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "oneAtATime": true});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    deploy_live(&mut owner, &app);
+}
+
+#[test]
+fn a_server_that_is_stopped_in_such_a_deploy_leaves_the_release_before_running() {
+    let git = GitServer::start();
+    let mut server = start(Setup::routed().as_user());
+    let router = server.setup().router("HTTP_PORT");
+    let mut owner = server.owner();
+    git.commit("shop", &lonely("one"));
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "oneAtATime": true});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let at = led_to(&server, &app);
+
+    // In the middle of its last answers: it is not even ended.
+    let mut socket = Ws::at(router, "/ws").with("Host", HOST).open().expect("a WebSocket");
+    let id = deploy(&mut owner, &app);
+    until("its end has begun", STARTING, || {
+        owner.get(&format!("/api/apps/{app}/log")).text().contains("for the next one to start")
+    });
+    owner.post(&format!("/api/deploys/{id}/cancel"), &json!({})).expect(202);
+    assert_eq!(ended(&mut owner, &id)["status"], "failed");
+    until("it is led to again", STARTING, || {
+        ask(router, HOST, &mut None).as_deref() == Ok("one") && led_to(&server, &app) == at
+    });
+    assert!(socket.is_alive(), "a WebSocket was cut");
+    drop(socket);
+
+    // While the next one is checked: that ends, and the one before is started again.
+    let mut silent = lonely("silent");
+    silent[1] = ("main.py", "import time; print('silent', flush=True); time.sleep(600)");
+    git.commit("shop", &silent);
+    deploy(&mut owner, &app);
+    until("it is there alone", STARTING, || {
+        owner.get(&format!("/api/apps/{app}/log")).text().contains("silent")
+    });
+    drop(owner);
+    let (status, _) = server.terminate();
+    assert!(status.success(), "{status}");
+    let answers = || ask(router, HOST, &mut None).as_deref() == Ok("one");
+    until("it answers though no server runs", STARTING, answers);
+    let server = start(server.setup().clone());
+    assert_eq!(show(&mut server.owner(), &app)["status"], "running");
+    assert_eq!(ask(router, HOST, &mut None).as_deref(), Ok("one"));
 }

@@ -5,6 +5,7 @@ use super::Attempt;
 use crate::model::failed;
 use crate::router::Target;
 use crate::runtime::hold::Hold;
+use crate::runtime::launch::fresh_port;
 use crate::runtime::tools::Message;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -19,20 +20,24 @@ impl Attempt<'_> {
         if !app.settings.runs_alone() {
             return Ok(());
         }
+        let mut held_at = None;
         if app.live_release.is_some() && !app.is_static {
-            let hold = Hold::new().map_err(failed("requests could not be held"))?;
+            let hold = Hold::new(fresh_port(self.tools)?);
+            let hold = hold.map_err(failed("requests could not be held"))?;
             self.lead(&Target::Process(hold.port))?;
+            held_at = Some(hold.port);
             self.hold.set(Some(hold));
-            self.say("Stopping the release before: the app runs one at a time, requests wait");
+            self.say("The app runs one at a time: requests wait until the next process serves");
         }
-        let (held, gone) = channel();
-        self.tools.mailbox.send(Message::GiveWay(app.id.clone(), held));
-        while gone.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if self.cancel.is_cancelled() {
-                return Err(DeployFailure::Cancelled);
+        let (told, gone) = channel();
+        self.tools.mailbox.send(Message::GiveWay(app.id.clone(), held_at, told));
+        // Who stops or removes the app cancels this first.
+        while !self.cancel.is_cancelled() {
+            if gone.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
+                break;
             }
         }
-        Ok(())
+        if self.cancel.is_cancelled() { Err(DeployFailure::Cancelled) } else { Ok(()) }
     }
 
     /// Has the release before come back, should it have been ended for this one.

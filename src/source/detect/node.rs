@@ -236,7 +236,8 @@ fn served_directory(script: &str) -> Option<&str> {
 
 /// Whether a start command is Node with one file, which needs nothing that is for development.
 fn runs_one_file(start: &str) -> bool {
-    matches!(program(start)[..], ["node", file] if is_plain(file))
+    !start.contains(['&', ';', '|'])
+        && matches!(program(start)[..], ["node", file] if is_plain(file))
 }
 
 /// Whether a start script is one of a developer's, or serves a directory.

@@ -397,7 +397,7 @@ fn what_the_owner_asks_for_by_a_variable_is_had_whatever_the_repository_says() {
     assert_eq!(tools(&look_with(&node, ("NODE_VERSION", "20.9.0")).unwrap()), ["node-20.9.0"]);
     let python = [("requirements.txt", "flask"), ("runtime.txt", "python-3.6.1"), ("app.py", "")];
     let plan = look_with(&python, ("PYTHON_VERSION", "3.12")).unwrap();
-    assert_eq!(tools(&plan), ["python-3.12"]);
+    assert_eq!(tools(&plan), ["cpython-3.12"]);
     assert!(plan.notes.contains(&"Python 3.12 (from PYTHON_VERSION).".to_owned()));
     for bad in ["../../x", "3.12'; id '", ""] {
         let sentence = look_with(&python, ("PYTHON_VERSION", bad)).unwrap_err();

@@ -74,11 +74,20 @@ impl Tool {
 
     /// A Python that the machine does not have, by uv. Where it has one, nothing is fetched.
     pub fn python(version: &str) -> Self {
-        let name = version.replace(|c: char| !c.is_ascii_alphanumeric() && c != '.', "_");
+        let letter = |c| match c {
+            '<' => 'l',
+            '>' => 'g',
+            '=' => 'e',
+            '!' => 'n',
+            '~' => 'a',
+            '.' | '0'..='9' => c,
+            _ => '_',
+        };
+        let name: String = version.chars().map(letter).collect();
         let install = format!(
             "uv python find --no-python-downloads '{version}' || uv python install '{version}'"
         );
-        Self { name: format!("python-{name}"), install, bin: ".".to_owned() }
+        Self { name: format!("cpython-{name}"), install, bin: ".".to_owned() }
     }
 
     /// What mise installs.

@@ -74,10 +74,10 @@ fn every_python_lock_has_its_way_and_uv_is_fetched_where_the_machine_has_none() 
     }
     let files = [("requirements.txt", ""), ("main.py", ""), (".python-version", "3.12.4\n")];
     let plan = look_on(&files, [""; 3], &["uv"], ("", "")).unwrap();
-    assert_eq!(tools(&plan), ["uv-0.13.9", "python-3.12"]);
+    assert_eq!(tools(&plan), ["uv-0.13.9", "cpython-3.12"]);
     let range =
         [("pyproject.toml", "[project]\nrequires-python = \">=3.10, <3.13\"\n"), ("main.py", "")];
-    assert_eq!(tools(&look(&range).unwrap()), ["python-__3.10__3.13"]);
+    assert_eq!(tools(&look(&range).unwrap()), ["cpython-ge3.10_l3.13"]);
     for bad in ["../../x", "3'; id", "system"] {
         let why = look(&[("requirements.txt", ""), (".python-version", bad)]).unwrap_err();
         assert!(why.starts_with(".python-version asks for the version `"), "{why}");
