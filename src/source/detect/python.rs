@@ -256,7 +256,10 @@ impl<'a> Sources<'a> {
         let gradio = if self.uses("gradio") { of("gradio") } else { None };
         let usual = || self.repo.first_of(PROGRAMS);
         let file = gradio.filter(|file| has_word(PROGRAMS, file)).or_else(usual).or(gradio)?;
-        Some(format!("python {file}"))
+        // Packages below `src` are not installed, and are imported without it.
+        let has_packages = !self.repo.find("src/*/__init__.py").is_empty();
+        let path = if has_packages { "PYTHONPATH=src " } else { "" };
+        Some(format!("{path}python {file}"))
     }
 }
 

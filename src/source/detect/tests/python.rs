@@ -101,6 +101,8 @@ fn a_program_of_the_likeliest_name_beats_one_that_only_imports_gradio() {
     assert_eq!(commands(&files).1, "python src/ui/controls.py");
     let with_app = [files[0], files[1], ("app.py", "from src.ui import app")];
     assert_eq!(commands(&with_app).1, "python app.py");
+    let package = [with_app[0], with_app[2], ("src/ui/__init__.py", "")];
+    assert_eq!(commands(&package).1, "PYTHONPATH=src python app.py");
 }
 
 #[test]
