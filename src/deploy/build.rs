@@ -1,4 +1,4 @@
-//! Runs the build command, with every line of it in the deploy's log.
+//! Runs a command of a deploy, with every line of it in the deploy's log.
 
 use super::error::DeployFailure;
 use super::quote::Quote;
@@ -14,8 +14,10 @@ pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 
-/// A build command that is to be run.
+/// A command that is to be run.
 pub struct Build<'a> {
+    /// What it is called: `build` or `release`.
+    pub name: &'static str,
     /// Where.
     pub sandbox: &'a Sandbox<'a>,
     /// What.
@@ -36,7 +38,7 @@ impl Build<'_> {
     /// # Errors
     /// [`DeployFailure`], with the lines of the command that say why.
     pub fn run(&self) -> Result<(), DeployFailure> {
-        let Self { sandbox, command, log, cancel, no_room, at_most } = *self;
+        let Self { name, sandbox, command, log, cancel, no_room, at_most } = *self;
         let (mut said, mut left) = (Quote::default(), OUTPUT_CAP);
         let exec = sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).joined();
         let mut take = |piece: &[u8]| {
@@ -50,32 +52,32 @@ impl Build<'_> {
         let (output, full) = watched?;
         let exit = output?.exit;
         if let (Exit::Cancelled, Some(why)) = (exit, full) {
-            return Err(format!("the build was ended: {why}").into());
+            return Err(format!("the {name} was ended: {why}").into());
         }
         let quote = said.sentence();
         let sentence = match exit {
             Exit::Code(0) => return Ok(()),
             Exit::Cancelled => return Err(DeployFailure::Cancelled),
             Exit::Code(137) | Exit::Signal(9) => format!(
-                "the build was killed (signal 9), most likely because it needed more memory than it \
+                "the {name} was killed (signal 9), most likely because it needed more memory than it \
              may have{quote}"
             ),
             Exit::Code(153) | Exit::Signal(25) => format!(
-                "the build was killed (signal 25): it wrote more into one file than it may, or \
+                "the {name} was killed (signal 25): it wrote more into one file than it may, or \
              than the disk has room for{quote}"
             ),
-            Exit::TimedOut => too_long(at_most) + &quote,
+            Exit::TimedOut => too_long(name, at_most) + &quote,
             Exit::OutputCapped => {
-                format!("the build wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
+                format!("the {name} wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
             }
-            exit => format!("the build command ended with {exit}{quote}"),
+            exit => format!("the {name} command ended with {exit}{quote}"),
         };
         Err(sentence.into())
     }
 }
 
-fn too_long(at_most: Duration) -> String {
-    format!("the build took longer than {} minutes", at_most.as_secs() / 60)
+fn too_long(name: &str, at_most: Duration) -> String {
+    format!("the {name} took longer than {} minutes", at_most.as_secs() / 60)
 }
 
 #[cfg(test)]
@@ -114,7 +116,8 @@ mod tests {
             (command == FILLS).then(|| "no room".to_owned())
         };
         let (sandbox, log, no_room) = (&sandbox, &log, &no_room);
-        let result = Build { sandbox, command, log, cancel, no_room, at_most }.run();
+        let name = "build";
+        let result = Build { name, sandbox, command, log, cancel, no_room, at_most }.run();
         (result, text().lines().map(str::to_owned).collect())
     }
 
@@ -164,8 +167,8 @@ mod tests {
     fn a_build_has_a_quarter_of_an_hour() {
         let (at_most, cancel) = (Duration::from_secs(5), Cancel::new().unwrap());
         let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
-        let late = format!("{}; its last line: begun", too_long(at_most));
+        let late = format!("{}; its last line: begun", too_long("build", at_most));
         assert_eq!((result, lines), (Err(late.into()), vec!["begun".to_owned()]));
-        assert_eq!(too_long(DEADLINE), "the build took longer than 15 minutes");
+        assert_eq!(too_long("build", DEADLINE), "the build took longer than 15 minutes");
     }
 }

@@ -4,6 +4,7 @@
 
 mod alone;
 mod beside_code;
+mod release_command;
 mod site;
 
 use super::build::{self, Build};
@@ -147,6 +148,7 @@ impl Attempt<'_> {
         };
         let launched = self.step(DeployStatus::Starting, || {
             self.make_way()?;
+            self.run_release(&host, &spec)?;
             self.launch(start)
         })?;
         let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;
@@ -236,6 +238,7 @@ impl Attempt<'_> {
         let mut spec = StartSpec {
             root: root.to_owned(),
             start: None,
+            release: plan.release.clone(),
             tools: plan.tools.iter().map(Tool::path).collect(),
             about: self.about(),
         };
@@ -287,7 +290,7 @@ impl Attempt<'_> {
         let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
         let no_room = || layout.no_room();
         let run = |sandbox: &Sandbox<'_>, command: &str| {
-            Build { sandbox, command, log, cancel, no_room: &no_room, at_most }.run()
+            Build { name: "build", sandbox, command, log, cancel, no_room: &no_room, at_most }.run()
         };
         toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
         let Some(command) = plan.build() else { return Ok(()) };

@@ -43,6 +43,9 @@ const INSTALLERS: &str = "apps/tools";
 pub struct StartSpec {
     /// The directory of the repository that holds the app.
     pub root: String,
+    /// The command to run once before the release is first started; not kept.
+    #[serde(skip)]
+    pub release: Option<String>,
     /// The start command; `None` for a static site, whose files are published.
     pub start: Option<String>,
     /// Directories with the tools that it needs, the first one first.

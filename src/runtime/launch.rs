@@ -5,10 +5,10 @@ use super::instance::Instance;
 use super::ports::is_free;
 use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
-use crate::disk::layout::TOOLS_INSIDE;
+use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::journal::HALF_APP_LOG;
-use crate::model::{AnyError, DeployId, FixedPort, HostSocket, failed};
-use crate::sandbox::bwrap::Purpose;
+use crate::model::{AnyError, DeployId, EnvName, FixedPort, HostSocket, Secret, failed};
+use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
@@ -60,19 +60,34 @@ pub fn launch(
     };
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
     journal.note_app(&app.id, &mark(deploy));
-    let sandbox = surroundings(&host, Purpose::Run, app.slot, &spec, env)
-        .bind(&layout.release(&app.id, release), "/app")
-        .bind(&layout.persistent(&app.id), "/data");
-    let mut sandbox = with_port(sandbox, port);
-    sandbox.shown = Some((layout.tools(), TOOLS_INSIDE)).filter(|(tools, _)| tools.is_dir());
+    let mut sandbox = with_port(app_sandbox(tools, &host, app, &spec, release, env)?, port);
     sandbox.log = Some(HALF_APP_LOG);
-    sandbox.limits = Limits::of_app(app, host.memory);
     sandbox.exit_file = Some(layout.exit_file(&app.id, port));
-    sandbox.sockets = sockets(app, &layout.apps())?;
     let instance = Instance::start(&sandbox, start, &log)?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
     Ok(Launched { instance: Some(instance), process })
+}
+
+/// The sandbox in which a release of an app runs, and what else runs in its place.
+///
+/// # Errors
+/// When the sockets that its owner named are not there, or are not for apps.
+pub fn app_sandbox<'a>(
+    Tools { layout, .. }: &Tools,
+    host: &'a Host,
+    app: &App,
+    spec: &StartSpec,
+    release: &DeployId,
+    env: Vec<(EnvName, Secret, bool)>,
+) -> Result<Sandbox<'a>, AnyError> {
+    let mut sandbox = surroundings(host, Purpose::Run, app.slot, spec, env)
+        .bind(&layout.release(&app.id, release), "/app")
+        .bind(&layout.persistent(&app.id), "/data");
+    sandbox.shown = Some((layout.tools(), TOOLS_INSIDE)).filter(|(tools, _)| tools.is_dir());
+    sandbox.limits = Limits::of_app(app, host.memory);
+    sandbox.sockets = sockets(app, &layout.apps())?;
+    Ok(sandbox)
 }
 
 /// A port of those that are given out, which no app may listen at unless it is given it.

@@ -38,6 +38,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// What the machine lacks, in the order in which it is needed.
     pub tools: Vec<Tool>,
+    /// The command that is run once before it is started.
+    pub release: Option<String>,
     /// The commands that build it, each after the one before has done its part.
     build: Vec<String>,
     /// What the release may turn out to be: the first whose file is there after the build.
@@ -242,10 +244,11 @@ pub fn detect(
     let [build, start] =
         [&settings.build_command, &settings.start_command].map(|c| c.as_str().trim());
     let publish = settings.publish_dir.as_str();
-    let (web, procfile_notes) = web_line(&repo)?;
+    let Procfile { web, release, notes } = procfile(&repo)?;
     let has_start = !start.is_empty() || !publish.is_empty() || web.is_some();
     let mut plan = best(&repo, machine, !build.is_empty(), has_start)?;
-    plan.notes.extend(procfile_notes);
+    plan.notes.extend(notes);
+    plan.release = release;
     if !build.is_empty() {
         plan.notes.push("The build command is the owner's.".to_owned());
         plan.build = vec![build.to_owned()];
@@ -263,12 +266,14 @@ pub fn detect(
     } else if plan.serve.is_empty() {
         return Err(if repo.has("Procfile") { NO_WEB_LINE.to_owned() } else { plan.otherwise });
     }
-    for serve in &plan.serve {
+    let starts = plan.serve.iter().filter_map(|serve| match serve {
+        Serve::Process { command, .. } => Some(command),
+        Serve::Files(_) => None,
+    });
+    for command in starts.chain(&plan.release) {
         // It is said in the log, where a second line of it could pass for one of ours.
-        if let Serve::Process { command, .. } = serve {
-            ShellCommand::parse(command)
-                .map_err(|why| format!("the start command in package.json or Procfile {why}"))?;
-        }
+        ShellCommand::parse(command)
+            .map_err(|why| format!("a command in package.json or Procfile {why}"))?;
     }
     Ok(plan)
 }
@@ -297,9 +302,17 @@ fn best(
     Ok(first.unwrap_or_else(none))
 }
 
-/// The command of a `Procfile`'s `web:` line, and what to say of the others.
-fn web_line(repo: &Repo<'_>) -> Result<(Option<String>, Vec<String>), String> {
-    let (mut web, mut notes) = (None, Vec::new());
+/// What a `Procfile` says.
+#[derive(Default)]
+struct Procfile {
+    web: Option<String>,
+    release: Option<String>,
+    /// What to say of its other lines.
+    notes: Vec<String>,
+}
+
+fn procfile(repo: &Repo<'_>) -> Result<Procfile, String> {
+    let Procfile { mut web, mut release, mut notes } = Procfile::default();
     let text = repo.manifest("Procfile")?;
     if text.is_none() && repo.lists("Procfile") {
         notes.push("Procfile is no plain file (a link?) and is not read.".to_owned());
@@ -310,13 +323,14 @@ fn web_line(repo: &Repo<'_>) -> Result<(Option<String>, Vec<String>), String> {
         match name.trim() {
             _ if line.starts_with('#') || command.is_empty() => {}
             "web" => web = web.or(Some(command.to_owned())),
+            "release" => release = release.or(Some(command.to_owned())),
             name if repo::is_plain(name) => notes.push(format!(
-                "The Procfile's `{name}:` is not run: only `web:` is, at this version."
+                "The Procfile's `{name}:` is not run: only `web:` and `release:` are, at this version."
             )),
             _ => {}
         }
     }
-    Ok((web, notes))
+    Ok(Procfile { web, release, notes })
 }
 
 /// What to say of a `Procfile` that names no command for the web.

@@ -42,6 +42,7 @@ mod openapi_bounds;
 mod output;
 mod own_ports;
 mod redaction;
+mod release_command;
 mod repositories;
 mod routing;
 mod routing_certificates;

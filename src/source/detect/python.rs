@@ -20,6 +20,10 @@ const OTHERWISE: &str = "found a Python app but neither an app object (such as `
      Flask(__name__)`) nor main.py, app.py, server.py or run.py: give a start command such as \
      `gunicorn shop.wsgi --bind 127.0.0.1:$PORT`";
 
+/// What to say of what no build does.
+const MIGRATIONS: &str = "Migrations are not run by themselves: a Procfile with the line `release: \
+     python manage.py migrate` does that before each start of a new release.";
+
 /// Collects Django's static files, where its settings, as they are here, say to where.
 const COLLECT: &str = "{ ! python manage.py diffsettings | grep -q '^STATIC_ROOT' || \
      python manage.py collectstatic --noinput; }";
@@ -70,6 +74,9 @@ pub fn plan(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
         None => known.program(),
     };
     if is_django && app.is_some() {
+        if !repo.text("Procfile").contains("release:") {
+            plan.notes.push(MIGRATIONS.to_owned());
+        }
         // No reason to fail: they may be for developers alone.
         let _ = node::assets(repo, machine, &mut plan);
         let mut settings = known.files.iter().filter(|(path, _)| path.contains("settings"));

@@ -1,0 +1,46 @@
+//! The `release:` line of a Procfile: run once before a new release is started, where the app will run (P35).
+
+use crate::harness::apps::{PLAIN, create, deploy_live, fails, restart, roll_back, visitor};
+use crate::harness::{GitServer, Setup};
+use serde_json::json;
+
+/// It finds what the app will find, and counts how often it ran.
+const PROCFILE: &str = "web: python3 -u main.py\n\
+    release: echo \"migrating $(id -u) as $APP_NAME with $KEY\"; pwd; date >>/data/ran; exit ${FAIL:-0}\n\
+    worker: sleep 1\n";
+
+#[test]
+fn p35_a_release_command_runs_once_for_each_new_release_and_fails_its_deploy_alone() {
+    let git = GitServer::start();
+    let main = PLAIN[1].1.replace("b'VERSION one'", "open('/data/ran').read().encode()");
+    git.commit("shop", &[("Procfile", PROCFILE), ("main.py", &main)]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
+    let secret = crate::harness::a_token();
+    let mut env = vec![json!({"name": "KEY", "value": secret, "secret": true})];
+    owner.put(&format!("/api/apps/{app}/env"), &json!({"env": env})).expect(200);
+    let first = deploy_live(&mut owner, &app);
+    let log = owner.get(&format!("/api/deploys/{first}/log")).text();
+    for line in ["Running the release command: echo", "migrating ", " as shop with ", "\n/app\n"] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    assert!(!log.contains(&secret), "{log}");
+    assert!(log.contains("`worker:` is not run"), "{log}");
+    let ran = || visitor(&mut server.owner(), &app).get("/").expect(200).text().lines().count();
+    assert_eq!(ran(), 1);
+
+    // Neither a restart nor a rollback makes a release.
+    deploy_live(&mut owner, &app);
+    assert_eq!(restart(&mut owner, &app)["status"], "live");
+    roll_back(&mut owner, &app, &first);
+    assert_eq!(ran(), 2);
+
+    env.push(json!({"name": "FAIL", "value": "3", "secret": false}));
+    owner.put(&format!("/api/apps/{app}/env"), &json!({"env": env})).expect(200);
+    let (error, log) = fails(&mut owner, &app);
+    let expected = "starting failed: the release command ended with exit code 3";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(log.contains("what was live before goes on serving"), "{log}");
+    assert_eq!(ran(), 3, "by the release before");
+}
