@@ -248,7 +248,7 @@ impl Deployer {
     }
 
     /// Cancels the deploys that are under way and joins the threads; apps keep running.
-    /// Takes less than 8 s.
+    /// Takes less than 8 s unless several of them are slow to end.
     pub fn shutdown(&self) {
         self.queue.close("the server was stopped; deploy again");
         self.tools.router.shutdown();

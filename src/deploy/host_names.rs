@@ -77,16 +77,18 @@ pub fn urls(router: &Router, app: &App) -> Vec<String> {
 pub fn admit(tools: &Tools, app: Option<&AppId>, draft: &AppDraft) -> Result<(), DeployError> {
     let AppSettings { domains, port, .. } = &draft.settings;
     let refused = |field, sentence| Err(DeployError::Host { field, sentence });
-    let mut others = tools.store.apps()?;
-    others.retain(|other| Some(&other.id) != app);
+    let (own, others): (Vec<App>, Vec<App>) =
+        tools.store.apps()?.into_iter().partition(|other| Some(&other.id) == app);
     if let Some(port) = port {
         let set = tools.router.routing().map(|routing| [routing.http_port, routing.https_port]);
         let set = set.into_iter().flatten().flatten();
         if tools.own_ports().into_iter().chain(set).any(|own| own == port.get()) {
             return refused("port", format!("{} is this server's own", port.get()));
         }
-        if picked_by_kernel().contains(&port.get()) {
-            let why = "is among those that the kernel gives to any program that asks for one";
+        let is_new = own.first().is_none_or(|own| own.settings.port != Some(*port));
+        if is_new && picked_by_kernel().contains(&port.get()) {
+            let why = "is among those that the kernel gives to any program that asks for one \
+                       (net.ipv4.ip_local_port_range)";
             return refused("port", format!("{} {why}", port.get()));
         }
         if let Some(other) = others.iter().find(|other| other.settings.port == Some(*port)) {

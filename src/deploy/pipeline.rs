@@ -143,12 +143,14 @@ impl Attempt<'_> {
             }
         };
         let Some(start) = &spec.start else {
+            if spec.release.is_some() {
+                self.say("The Procfile's `release:` is not run: files have no process");
+            }
             self.step(DeployStatus::Checking, || self.site_is_there())?;
             return self.go_live_as_files();
         };
         let launched = self.step(DeployStatus::Starting, || {
-            self.make_way()?;
-            self.run_release(&host, &spec)?;
+            self.make_ready(&host, &spec)?;
             self.launch(start)
         })?;
         let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;

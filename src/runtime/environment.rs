@@ -35,7 +35,7 @@ pub fn surroundings<'a>(
         .env("BUNDLE_PATH", format!("{dir}/vendor/bundle"))
         .env("DENO_DIR", format!("{dir}/.better-paas/deno"))
         .env("UV_PYTHON_INSTALL_DIR", format!("{TOOLS_INSIDE}/{PYTHONS}/{python}"));
-    let of_purpose = if purpose == Purpose::Run { APP_VARIABLES } else { BUILD_VARIABLES };
+    let of_purpose = if purpose == Purpose::Build { BUILD_VARIABLES } else { APP_VARIABLES };
     for (name, value) in of_purpose.split(' ').filter_map(|one| one.split_once('=')) {
         sandbox = sandbox.env(name, value);
     }

@@ -60,7 +60,8 @@ pub fn launch(
     };
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
     journal.note_app(&app.id, &mark(deploy));
-    let mut sandbox = with_port(app_sandbox(tools, &host, app, &spec, release, env)?, port);
+    let sandbox = app_sandbox(tools, (&host, Purpose::Run), app, &spec, release, env)?;
+    let mut sandbox = with_port(sandbox, port);
     sandbox.log = Some(HALF_APP_LOG);
     sandbox.exit_file = Some(layout.exit_file(&app.id, port));
     let instance = Instance::start(&sandbox, start, &log)?;
@@ -75,13 +76,13 @@ pub fn launch(
 /// When the sockets that its owner named are not there, or are not for apps.
 pub fn app_sandbox<'a>(
     Tools { layout, .. }: &Tools,
-    host: &'a Host,
+    (host, purpose): (&'a Host, Purpose),
     app: &App,
     spec: &StartSpec,
     release: &DeployId,
     env: Vec<(EnvName, Secret, bool)>,
 ) -> Result<Sandbox<'a>, AnyError> {
-    let mut sandbox = surroundings(host, Purpose::Run, app.slot, spec, env)
+    let mut sandbox = surroundings(host, purpose, app.slot, spec, env)
         .bind(&layout.release(&app.id, release), "/app")
         .bind(&layout.persistent(&app.id), "/data");
     sandbox.shown = Some((layout.tools(), TOOLS_INSIDE)).filter(|(tools, _)| tools.is_dir());

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 /// The longest time between two looks at an app that does not listen yet; it grows up
 /// to here with the time that the app has taken.
 const SELDOM: Duration = Duration::from_secs(2);
+/// Deploys that came to nothing whose requests an app has waiting.
+const MOST_HOLDS: usize = 3;
 /// Time between two looks when nothing is expected.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -172,13 +174,25 @@ impl Supervisor {
         let entry = self.apps.get_mut(app).filter(|entry| entry.has_given_way);
         let Some(entry) = entry else { return };
         entry.has_given_way = false;
+        // Of an app that never comes back they would become ever more.
+        let old = entry.holds.len().saturating_sub(MOST_HOLDS - 1);
+        entry.holds.drain(..old);
         entry.holds.extend(hold);
         if let Some((instance, port)) = self.draining.take_back(app) {
             self.runs(app.clone(), instance, port);
-            self.tools.router.point(app, &Target::Process(port));
-            self.holds(app).into_iter().for_each(|hold| hold.lead_to(port));
+            // It may not have listened yet when it was to end.
+            let (uid, look_at) = (self.uid_of(app), Some(Instant::now()));
+            if let Some(live) = self.apps.get_mut(app).and_then(|entry| entry.live.as_mut()) {
+                (live.uid, live.look_at) = (uid, look_at);
+            }
         }
         self.look(app);
+    }
+
+    /// The user that is an app's alone, where there is one.
+    fn uid_of(&self, app: &AppId) -> Option<u32> {
+        let slot = self.tools.store.app(app).ok().flatten()?.slot;
+        self.tools.host.last()?.ok()?.users.outside_uid(slot)
     }
 
     /// Takes what waits for an app.

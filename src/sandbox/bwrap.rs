@@ -86,6 +86,8 @@ pub enum Purpose {
     Build,
     /// An app. Outlives the server.
     Run,
+    /// A command in an app's place, with its limits. Dies with the server.
+    Once,
 }
 
 /// A sandbox being described; [`Sandbox::prepare`] turns it into a program to run.
@@ -118,7 +120,7 @@ impl<'a> Sandbox<'a> {
     #[must_use]
     pub fn new(host: &'a Host, purpose: Purpose, slot: u16) -> Self {
         let (limits, file_size) = match purpose {
-            Purpose::Run => (Limits::usual(host.memory), None),
+            Purpose::Run | Purpose::Once => (Limits::usual(host.memory), None),
             Purpose::Fetch => (Limits::of_fetch(host.memory), None),
             Purpose::Build => (Limits::of_build(host.memory), Some(BUILD_FILE_SIZE)),
         };
@@ -214,7 +216,7 @@ impl<'a> Sandbox<'a> {
             .arg(self.exit_file.as_deref().unwrap_or(nowhere))
             // When memory runs out, the kernel takes a build first, then an app, and the
             // server last.
-            .arg(if self.purpose == Purpose::Run { "200" } else { "800" })
+            .arg(if self.is_app() { "200" } else { "800" })
             .arg(self.host.users.inside_uid(self.slot).to_string())
             .args(self.behind_others())
             .args(self.host.user_namespace(self.slot))
@@ -228,7 +230,7 @@ impl<'a> Sandbox<'a> {
     /// limits of a process can.
     fn inside<'b>(&'b self, command: &[&'b str], in_cgroup: bool) -> Inside<'b> {
         let processes = match self.purpose {
-            Purpose::Run => self.limits.of_user(self.host.users),
+            Purpose::Run | Purpose::Once => self.limits.of_user(self.host.users),
             Purpose::Fetch | Purpose::Build => self.limits.processes,
         };
         let env = self.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
@@ -250,6 +252,10 @@ impl<'a> Sandbox<'a> {
     fn in_memory(&self, in_cgroup: bool) -> u64 {
         let quarter = self.host.memory / 4;
         if in_cgroup { quarter.max(LEAST_IN_MEMORY) } else { quarter.min(self.limits.memory) / 2 }
+    }
+
+    fn is_app(&self) -> bool {
+        matches!(self.purpose, Purpose::Run | Purpose::Once)
     }
 
     /// Where the tree is built.
@@ -337,7 +343,7 @@ impl<'a> Sandbox<'a> {
     /// The words that put the program after them behind others.
     const fn behind_others(&self) -> &[&str] {
         match self.purpose {
-            Purpose::Run => &[],
+            Purpose::Run | Purpose::Once => &[],
             // Mostly it waits for the network: behind apps, but not behind everything.
             Purpose::Fetch => &["nice", "-n", "5"],
             Purpose::Build => &["nice", "-n", "19", "ionice", "-c", "3"],

@@ -5,17 +5,31 @@ use super::super::error::DeployFailure;
 use super::Attempt;
 use crate::disk::layout::StartSpec;
 use crate::runtime::launch::app_sandbox;
+use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 
 impl Attempt<'_> {
+    /// Does what comes before the start: the release command, and the end of a process that must
+    /// not be there beside the next. Data that two may not use at once is for the command alone,
+    /// too.
+    pub(super) fn make_ready(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
+        if self.app.settings.one_at_a_time {
+            self.make_way()?;
+            return self.run_release(host, spec);
+        }
+        self.run_release(host, spec)?;
+        self.make_way()
+    }
+
     /// Runs the command in the sandbox that the app will have, with its data. When it fails, the
-    /// release before serves on.
-    pub(super) fn run_release(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
+    /// release before serves on, or is started again where it had to end first.
+    fn run_release(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
         let Some(command) = &spec.release else { return Ok(()) };
         self.has_room()?;
         self.say(&format!("Running the release command: {command}"));
         let env = self.env.clone();
-        let sandbox = app_sandbox(self.tools, host, &self.app, spec, self.id, env)?;
+        let place = (host, Purpose::Once);
+        let sandbox = app_sandbox(self.tools, place, &self.app, spec, self.id, env)?;
         let run = Build {
             name: "release",
             sandbox: &sandbox,
