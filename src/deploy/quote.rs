@@ -62,7 +62,7 @@ impl Quote {
 fn is_trailer(line: &str) -> bool {
     let low = line.to_ascii_lowercase();
     // A frame of a stack; a code without its sentence; a rule, an arrow under a line of source.
-    let frame = low.starts_with("at ") && low.contains(':');
+    let frame = (low.starts_with("at ") || low.starts_with("from /")) && low.contains(':');
     let code = low.starts_with("npm err") && low.split_whitespace().count() < 5;
     frame
         || code
@@ -145,6 +145,12 @@ mod tests {
             "; its last line: finished with nothing"
         );
         assert_eq!(of(""), "");
+    }
+
+    #[test]
+    fn frames_of_a_stack_are_no_reason() {
+        let ruby = "the layout is not there\n\tfrom /usr/lib/ruby/site.rb:204:in `render'\n";
+        assert_eq!(of(ruby), "; its last line: the layout is not there");
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
         ask(router, HOST, &mut None).as_deref() == Ok("two")
     });
     let mut owner = server.owner();
-    assert_eq!(show(&mut owner, &app)["status"], "running");
+    until("it runs", STARTING, || show(&mut owner, &app)["status"] == "running");
     let log = owner.get(&format!("/api/apps/{app}/log")).expect(200).text();
     assert_eq!(starts(&log), before + 1, "nothing was started beside it: {log}");
 
@@ -132,8 +132,8 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
     });
     owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
     assert_eq!(ended(&mut owner, &id)["status"], "failed");
-    until("it is stopped", STARTING, || led_to(&server, &app) == "d");
-    assert_eq!(show(&mut owner, &app)["status"], "stopped");
+    until("it is stopped", STARTING, || show(&mut owner, &app)["status"] == "stopped");
+    assert_eq!(led_to(&server, &app), "d");
     owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
     until("it answers", STARTING, || ask(router, HOST, &mut None).as_deref() == Ok("two"));
 }
@@ -196,6 +196,6 @@ fn a_server_that_is_stopped_in_such_a_deploy_leaves_the_release_before_running()
     let answers = || ask(router, HOST, &mut None).as_deref() == Ok("one");
     until("it answers though no server runs", STARTING, answers);
     let server = start(server.setup().clone());
-    assert_eq!(show(&mut server.owner(), &app)["status"], "running");
+    until("it runs", STARTING, || show(&mut server.owner(), &app)["status"] == "running");
     assert_eq!(ask(router, HOST, &mut None).as_deref(), Ok("one"));
 }
