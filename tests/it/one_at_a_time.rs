@@ -132,8 +132,9 @@ fn an_app_that_runs_one_at_a_time_is_never_there_twice_whatever_ends_the_server(
     });
     owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
     assert_eq!(ended(&mut owner, &id)["status"], "failed");
-    until("it is stopped", STARTING, || show(&mut owner, &app)["status"] == "stopped");
-    assert_eq!(led_to(&server, &app), "d");
+    until("it is stopped", STARTING, || {
+        show(&mut owner, &app)["status"] == "stopped" && led_to(&server, &app) == "d"
+    });
     owner.post(&format!("/api/apps/{app}/start"), &json!({})).expect(202);
     until("it answers", STARTING, || ask(router, HOST, &mut None).as_deref() == Ok("two"));
 }

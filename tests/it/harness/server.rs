@@ -63,7 +63,9 @@ impl Setup {
 
     /// The same with a router, on free ports of the loopback interface.
     pub fn routed() -> Self {
-        let (http, https) = (free_port(), free_port());
+        let http = free_port();
+        let others = std::iter::repeat_with(free_port);
+        let https = others.into_iter().find(|port| *port != http).expect("another");
         Self::new()
             .without("ROUTER")
             .env("ROUTER_BIND", "127.0.0.1")
