@@ -52,6 +52,9 @@ pub fn end_holders(apps: &Path, port: u16, before: &dyn Fn(&AppId)) -> Vec<AppId
     let table = table::all();
     let seen: HashSet<u64> =
         table.iter().filter_map(|e| sockets_of(e.pid).ok()).flatten().collect();
+    // Of one who ended in this moment the socket was listed, and nobody has it.
+    let left = listeners();
+    sockets.retain(|socket| left.iter().any(|one| one.inode == socket.inode));
     let mut guilty = Vec::new();
     let until = Instant::now() + KILLED;
     for (app, root) in sandboxes(apps, &table) {
