@@ -96,7 +96,9 @@ pub fn fill(
 /// How an app asks for another version of a tool than its repository does.
 fn cure(tool: &str) -> &'static str {
     match tool.split('-').next() {
-        Some("cpython") => " (the app's variable PYTHON_VERSION asks for another)",
+        Some("cpython") => {
+            " (the app's variable PYTHON_VERSION asks for another, where its packages take that)"
+        }
         Some("node") => " (the app's variable NODE_VERSION asks for another)",
         _ => "",
     }

@@ -98,7 +98,12 @@ fn lacks_memory(output: &[String]) -> bool {
 fn about_port(output: &str) -> String {
     let small = output.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().any(|words| small.contains(words));
-    let what = if says(&["address already in use", "address in use", "eaddrinuse"]) {
+    let what = if says(&[
+        "address already in use",
+        "address in use",
+        "eaddrinuse",
+        "cannot find empty port",
+    ]) {
         "it listens at a port that another program has: an app must listen only at the port \
          that the variable PORT names"
     } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
@@ -153,6 +158,8 @@ mod tests {
             ),
             three
         );
+        let gradio = cure("OSError: Cannot find empty port in range: 7860-7860. You can");
+        assert!(gradio.is_some_and(|cure| cure.ends_with("set its port to 7860")));
         let unknown = cure("OSError: [Errno 98] Address already in use\nworker 4213 ended");
         assert!(unknown.is_some_and(|cure| cure.ends_with("set that in its settings")));
         for line in [

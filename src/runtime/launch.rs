@@ -55,7 +55,11 @@ pub fn launch(
     let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
     let port = match app.settings.port.map(FixedPort::get) {
         Some(port) if is_free(port) => port,
-        Some(port) => return Err(format!("port {port}, which its settings name, is taken").into()),
+        Some(port) => {
+            let what =
+                "which its settings name, is taken: stop the program that has it, or set another";
+            return Err(format!("port {port}, {what}").into());
+        }
         None => fresh_port(tools)?,
     };
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;

@@ -64,8 +64,7 @@ impl Setup {
     /// The same with a router, on free ports of the loopback interface.
     pub fn routed() -> Self {
         let http = free_port();
-        let others = std::iter::repeat_with(free_port);
-        let https = others.into_iter().find(|port| *port != http).expect("another");
+        let https = std::iter::repeat_with(free_port).find(|port| *port != http).expect("another");
         Self::new()
             .without("ROUTER")
             .env("ROUTER_BIND", "127.0.0.1")
@@ -425,8 +424,7 @@ impl Drop for Server {
 /// A port that nobody has: none that the system gives to connections, and none that apps get.
 pub fn free_port() -> u16 {
     let mut tries = (0..1000).map(|_| 10_000 + u16::from_be_bytes(super::random()) % 10_000);
-    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    tries.find(free).expect("a free port")
+    tries.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port")
 }
 
 /// The addresses in `listening on http://ADDRESS` lines.
