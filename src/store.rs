@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
@@ -49,6 +49,7 @@ const STEPS: [&str; SCHEMA_VERSION as usize] = [
     include_str!("store/schema_2.sql"),
     include_str!("store/schema_3.sql"),
     include_str!("store/schema_4.sql"),
+    include_str!("store/schema_5.sql"),
 ];
 
 /// A known text, sealed. If it opens, the key is right (P18).
