@@ -1,7 +1,7 @@
 //! The thin binary: parse, dispatch, print the one error, exit code.
 
 use better_paas::cli::{self, Command};
-use better_paas::disk::removal;
+use better_paas::disk::{removal, shared_files};
 use better_paas::{inside, ops, serve};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     keep_memory_out_of_files();
     let words = || std::env::args_os().skip(1);
-    if let Some(code) = inside::run_if_asked(words()).or_else(|| removal::run_if_asked(words())) {
+    let commands_of_ours = inside::run_if_asked(words())
+        .or_else(|| removal::run_if_asked(words()))
+        .or_else(|| shared_files::run_if_asked(words()));
+    if let Some(code) = commands_of_ours {
         return code;
     }
     let command = match cli::parse(words()) {

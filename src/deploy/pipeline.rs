@@ -5,6 +5,7 @@
 mod alone;
 mod beside_code;
 mod release_command;
+mod shared;
 mod site;
 
 use super::build::{self, Build};
@@ -247,8 +248,7 @@ impl Attempt<'_> {
         if plan.build().is_some() || !plan.tools.is_empty() {
             self.run_build(host, &plan, &spec, &release)?;
         }
-        let open = host.users.open_up(&release);
-        open.map_err(failed("what the build has sealed could not be opened"))?;
+        self.take_over(host, &release)?;
         // Looked for again: a build may have changed all of it.
         let tree = Tree::open(&release, root)?;
         match plan.after_build(&tree)? {

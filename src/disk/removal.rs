@@ -51,7 +51,7 @@ pub fn random_name() -> String {
 }
 
 /// By its path: its link below `/proc` leads into no other user namespace.
-fn this_program() -> io::Result<PathBuf> {
+pub(super) fn this_program() -> io::Result<PathBuf> {
     // What has replaced it goes by its name, to which the kernel adds this (proc_pid_exe(5)).
     let program = std::env::current_exe()?;
     let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)"));

@@ -52,6 +52,7 @@ mod routing_visitor;
 mod running;
 mod scripts;
 mod settings;
+mod shared_files;
 mod sign_in;
 mod slow_requests;
 mod start_and_stop;
