@@ -66,7 +66,8 @@ pub fn with_last_lines(
     if last.is_empty() {
         return (format!("{why}; it wrote nothing"), last);
     }
-    (format!("{why}{}{ITS_LAST_LINES}{last}", about_port(&last)), last)
+    let cure = about_port(&last) + &about_variable(&last);
+    (format!("{why}{cure}{ITS_LAST_LINES}{last}"), last)
 }
 
 /// What a release has written, as far as the release before, which writes into the same
@@ -115,6 +116,30 @@ fn about_port(output: &str) -> String {
         return String::new();
     };
     format!("; {what}{}", own_port(output))
+}
+
+/// What to do about a variable that the app wants and does not have, when its output names one.
+fn about_variable(output: &str) -> String {
+    let asks_environment = output.contains("environ[");
+    let named = output.lines().rev().find_map(|line| {
+        let small = line.to_ascii_lowercase();
+        let lacks = asks_environment && line.starts_with("KeyError: ")
+            || ["environment variable", "env variable", "env var"]
+                .iter()
+                .any(|w| small.contains(w));
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.find(|word| lacks && is_variable(word))
+    });
+    let cure = |name| format!("; it wants the variable {name}: set it in the app's environment");
+    named.map(cure).unwrap_or_default()
+}
+
+/// Whether a word is written as names of variables are: in capitals, and no abbreviation.
+fn is_variable(word: &str) -> bool {
+    let is_capital = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.bytes().all(is_capital)
+        && (word.contains('_') || word.len() > 5)
 }
 
 /// How an app gets the port at which it listens whatever it is told: the last number that can be
@@ -175,6 +200,29 @@ mod tests {
             assert_eq!(about_port(line), "");
         }
     }
+
+    #[test]
+    fn a_variable_that_is_missing_is_named() {
+        for (output, name) in [
+            (
+                "  'NAME': os.environ[\"PGDATABASE\"],\nKeyError: 'PGDATABASE'\n[ERROR] Reason",
+                "PGDATABASE",
+            ),
+            ("Exception: DATABASE_URL environment variable not defined\n", "DATABASE_URL"),
+            (
+                "Error: Missing required environment variable: STRIPE_KEY\n    at x (y.js:1:2)",
+                "STRIPE_KEY",
+            ),
+            ("ERROR: environment variable `SECRET_KEY` is not set", "SECRET_KEY"),
+        ] {
+            let cure = about_variable(output);
+            assert!(cure.starts_with(&format!("; it wants the variable {name}: ")), "{cure}");
+        }
+        for output in ["KeyError: 'PGDATABASE'", "reads environment variables", "A TOKEN_X b"] {
+            assert_eq!(about_variable(output), "", "{output}");
+        }
+    }
+
     #[test]
     fn a_lack_of_memory_is_recognised_in_what_runtimes_print() {
         for line in [
