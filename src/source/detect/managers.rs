@@ -159,6 +159,8 @@ fn lock(repo: &Repo<'_>) -> Option<Lock> {
             Some("5.3") => (&PNPM, "6"),
             Some(v) if v.starts_with("5.") => (&PNPM, "7"),
             Some(v) if v.starts_with('6') => (&PNPM, "8"),
+            // A file for its settings alone, which the one before refuses.
+            _ if settings_alone(repo) => (&PNPM, "10"),
             _ => (&PNPM, "9"),
         },
         // Yarn 1 and its successors tell each other's lock files apart by this section.
@@ -172,4 +174,10 @@ fn lock(repo: &Repo<'_>) -> Option<Lock> {
         _ => (&NPM, ""),
     };
     Some(Lock { file, manager, version })
+}
+
+/// Whether what was the list of a workspace's packages for pnpm lists none.
+fn settings_alone(repo: &Repo<'_>) -> bool {
+    let settings = repo.tree.read_start("pnpm-workspace.yaml", 64 << 10);
+    settings.is_some_and(|text| !text.lines().any(|line| line.starts_with("packages:")))
 }

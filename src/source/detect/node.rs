@@ -14,6 +14,9 @@ const FILE_SERVERS: &str = "\
     live-server http-server serve lite-server sirv expo vitepress vuepress hexo snowpack rollup \
     gulp quasar nx astro next nuxt";
 
+/// Of those, packages that scripts of a developer's own use too.
+const SHOWN_BY: &str = "browser-sync live-server webpack-dev-server";
+
 /// Frameworks that build their servers alike.
 const NITRO: &str = "nuxt nitropack vinxi @tanstack/react-start";
 /// Frameworks whose build may leave a server: the package, the file, how it is started.
@@ -191,7 +194,10 @@ impl<'a> Package<'a> {
             let rows = SERVERS.iter().filter(|(packages, ..)| self.uses_any(packages));
             all.extend(rows.map(|(_, file, command)| process((*command).to_owned(), file)));
         }
-        all.extend(start.filter(|start| !serves_files(start)).map(Serve::run));
+        // One that builds first, and then shows a developer what was built.
+        let shows = |start: &str| start.contains("run build") && self.uses_any(SHOWN_BY);
+        let serves = |start: &String| !serves_files(start) && !shows(start);
+        all.extend(start.filter(serves).map(Serve::run));
         if builds {
             let committed = self.repo.has("public/index.html");
             let dirs = BUILT.split(' ').filter(|dir| *dir != "public" || !committed);

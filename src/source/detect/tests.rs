@@ -1,5 +1,6 @@
 //! What is found in which repository.
 
+mod node;
 mod python;
 
 use super::*;
@@ -94,6 +95,10 @@ fn node_apps_are_built_with_the_manager_of_their_lock_file() {
         assert!(command.ends_with(&format!("&& {manager} run build")), "{lock}: {command}");
         assert_eq!(got, tool, "{lock}");
     }
+    let settings = ("pnpm-workspace.yaml", "overrides:\n  sharp: ^0.34.5\n");
+    let lock = ("pnpm-lock.yaml", "lockfileVersion: '9.0'");
+    let plan = look(&[("package.json", package), lock, settings]).unwrap();
+    assert_eq!(tools(&plan), ["pnpm-10"]);
     let named = package.replacen('{', r#"{"packageManager":"pnpm@9.1.4+sha512.abc","#, 1);
     let plan = look(&[("package.json", &named), ("yarn.lock", "")]).unwrap();
     assert_eq!(tools(&plan), ["pnpm-9.1.4"]);
@@ -403,43 +408,4 @@ fn what_the_owner_asks_for_by_a_variable_is_had_whatever_the_repository_says() {
         let sentence = look_with(&python, ("PYTHON_VERSION", bad)).unwrap_err();
         assert!(sentence.starts_with("PYTHON_VERSION asks for"), "{sentence}");
     }
-}
-
-#[test]
-fn build_tools_of_some_years_ago_get_a_node_of_their_time() {
-    let of = |version: &str, more: &[(&str, &str)]| {
-        let json = format!(
-            r#"{{"devDependencies":{{"react-scripts":"{version}"}},"scripts":{{"build":"react-scripts build"}}}}"#
-        );
-        let all: Vec<_> =
-            [("package.json", json.as_str())].into_iter().chain(more.iter().copied()).collect();
-        tools(&look(&all).unwrap()).join(" ")
-    };
-    assert_eq!(of("^4.0.3", &[]), "node-16");
-    assert_eq!(of("5.0.1", &[]), "");
-    assert_eq!(of("next", &[]), "");
-    assert_eq!(of("^4.0.3", &[(".nvmrc", "18")]), "node-18", "it was asked for");
-}
-
-#[test]
-fn scripts_that_set_up_hooks_find_a_repository_of_git_and_it_does_not_stay() {
-    let (build, _) = commands(&[(
-        "package.json",
-        r#"{"scripts":{"prepare":"lefthook install","build":"tsc","start":"node x"}}"#,
-    )]);
-    let steps: Vec<&str> = build.split(" && ").collect();
-    let at = |step: &str| steps.iter().position(|one| one.starts_with(step)).unwrap();
-    assert!(at("git init") < at("CI=true npm") && at("CI=true npm") < at("rm -rf /app/.git"));
-    assert!(at("rm -rf /app/.git") < at("npm run build"), "{build}");
-}
-
-#[test]
-fn an_adapter_of_another_platform_is_named_when_the_build_left_nothing() {
-    let package = r#"{"devDependencies":{"@sveltejs/kit":"2","@sveltejs/adapter-vercel":"5"},
-                      "scripts":{"build":"vite build"}}"#;
-    let sentence = becomes(package, &[".vercel/output/config.json"]).unwrap_err();
-    assert!(
-        sentence.contains("by @sveltejs/adapter-vercel: use @sveltejs/adapter-node"),
-        "{sentence}"
-    );
 }
