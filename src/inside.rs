@@ -8,21 +8,28 @@
 //! What stands in arguments can be read by everybody, and what stands in the environment acts
 //! on every program on the way, as `LD_PRELOAD` does on those that are still root. So all of it
 //! comes over standard input. Input that ends too early is from a server that was killed;
-//! nothing runs with half of its environment.
+//! nothing runs with half of its environment. A command that gets an input of its own has both
+//! as open files, in one message on standard input.
 
 mod fence;
 mod init;
 pub mod probe;
 
-use crate::proc::Bare;
+use crate::proc::{Bare, descriptors};
 use nix::sys::signal::SigSet;
 use rustix::fs::ftruncate;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::io::Errno;
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, ioctl_tiocsctty, set_dumpable_behavior, setrlimit, setsid,
+};
+use rustix::termios::isatty;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
 
 /// The word after the program's name that makes it this.
@@ -114,24 +121,49 @@ fn become_unblocked(words: Vec<OsString>) -> Result<u8, Box<dyn Error>> {
     Err(format!("{} could not be run: {error}", program.display()).into())
 }
 
+/// The server's message, and an input for the command when that has one.
+fn message() -> io::Result<(File, Option<OwnedFd>)> {
+    match descriptors::receive(io::stdin(), &mut [0]) {
+        Ok((_, files)) => {
+            let missing = |_| io::Error::other("the server's message holds no two files");
+            let [file, stdin] = <[OwnedFd; 2]>::try_from(files).map_err(missing)?;
+            Ok((file.into(), Some(stdin)))
+        }
+        Err(error) if error.raw_os_error() == Some(Errno::NOTSOCK.raw_os_error()) => {
+            Ok((io::stdin().as_fd().try_clone_to_owned()?.into(), None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Runs what standard input says.
 fn begin() -> Result<u8, Box<dyn Error>> {
     // Nobody looks into this process, not even one of the same user: it holds the files of
     // the log. The command is not bound by that (prctl(2): exec ends it).
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    let (file, stdin) = message()?;
     let inside: Inside<'_> = {
-        let message = io::Read::take(io::stdin().lock(), LONGEST_MESSAGE);
+        let message = io::Read::take(&file, LONGEST_MESSAGE);
         serde_json::from_reader(io::BufReader::new(message))
             .map_err(|error| format!("what is to be run did not come whole ({error})"))?
     };
     // Whoever still holds it finds nothing in it: the outer program does for as long as we run.
-    let _ = ftruncate(io::stdin(), 0);
+    let _ = ftruncate(&file, 0);
     inside.set_limits()?;
     fence::fence(inside.port)?;
     let words = [UNBLOCKED].into_iter().chain(inside.command.iter().map(AsRef::as_ref));
     let mut command = Bare::new(PLACE, words, &inside.dir);
     for (name, value) in &inside.env {
         command.env(name, value);
+    }
+    if let Some(stdin) = stdin {
+        if isatty(&stdin) {
+            // One that was made for this command: in a session of its own it has the keys that
+            // end programs, and hears of the end.
+            setsid()?;
+            ioctl_tiocsctty(&stdin)?;
+        }
+        command.stdin(stdin);
     }
     match inside.log {
         Some(half) => Ok(init::run(command, half)?),

@@ -7,6 +7,7 @@
 
 mod bare;
 mod cancel;
+pub mod descriptors;
 mod inherit;
 mod pump;
 pub mod reexec;
@@ -23,8 +24,10 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -112,6 +115,7 @@ pub struct Exec {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdin: Zeroizing<Vec<u8>>,
+    streams: Option<[OwnedFd; 3]>,
     deadline: Duration,
     joined: bool,
 }
@@ -126,6 +130,7 @@ impl Exec {
             args: Vec::new(),
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             stdin: Zeroizing::new(Vec::new()),
+            streams: None,
             deadline: DEFAULT_DEADLINE,
             joined: false,
         }
@@ -157,6 +162,16 @@ impl Exec {
     #[must_use]
     pub fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
         self.stdin = Zeroizing::new(bytes);
+        self
+    }
+
+    /// Gives it these as standard output and standard error, and the first one as input for
+    /// what it becomes: that comes beside the bytes of [`Exec::stdin_bytes`], both as open
+    /// files, in one message on its own standard input ([`descriptors`]). So no program on
+    /// the way has it.
+    #[must_use]
+    pub fn streams(mut self, streams: [OwnedFd; 3]) -> Self {
+        self.streams = Some(streams);
         self
     }
 
@@ -208,7 +223,7 @@ impl Exec {
     }
 
     fn collect(
-        self,
+        mut self,
         cancel: Option<&Cancel>,
         mut on_piece: Option<&mut OnPiece<'_>>,
     ) -> io::Result<Output> {
@@ -266,7 +281,7 @@ impl Exec {
 
     /// Its input as a file in memory, which nobody needs to feed as it is read.
     fn input(&self) -> io::Result<Stdio> {
-        if self.stdin.is_empty() {
+        if self.stdin.is_empty() && self.streams.is_none() {
             return Ok(Stdio::null());
         }
         let made = memfd_create("input", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL);
@@ -275,28 +290,41 @@ impl Exec {
         let file = File::from(made);
         // It is read from where it stands, which this does not move.
         file.write_all_at(&self.stdin, 0)?;
-        Ok(file.into())
+        let Some([stdin, ..]) = &self.streams else { return Ok(file.into()) };
+        let (ours, theirs) = UnixStream::pair()?;
+        descriptors::send(&ours, b"\n", &[file.as_fd(), stdin.as_fd()])?;
+        Ok(OwnedFd::from(theirs).into())
     }
 
-    /// Runs it to its end with both streams, 0 and 1, going to `sink`.
-    fn watched(&self, cancel: Option<&Cancel>, sink: &mut pump::Sink<'_>) -> io::Result<Exit> {
-        let failed = |error| self.not_run(error);
-        let (out, out_child) = io::pipe().map_err(failed)?;
-        let mut pipes = vec![out];
-        let err_child = if self.joined {
-            out_child.try_clone().map_err(failed)?
-        } else {
-            let (err, err_child) = io::pipe().map_err(failed)?;
-            pipes.push(err);
-            err_child
-        };
+    /// Runs it to its end with both streams, 0 and 1, going to `sink`, unless it has its own.
+    fn watched(&mut self, cancel: Option<&Cancel>, sink: &mut pump::Sink<'_>) -> io::Result<Exit> {
         let mut command = self.command(None)?;
-        command.stdout(out_child).stderr(err_child).process_group(0);
-        let child = command.spawn().map_err(failed)?;
+        let pipes = self.outputs(&mut command).map_err(|error| self.not_run(error))?;
+        let child = command.process_group(0).spawn().map_err(|error| self.not_run(error))?;
         // Our copies of the child's ends close here; otherwise its output would never end.
-        drop(command);
+        drop((command, self.streams.take()));
+        let failed = |error| self.not_run(error);
         let watch = pump::Watch::new(child, pipes, Instant::now() + self.deadline);
         watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
+    }
+
+    /// Sets where its output goes, and answers the pipes from which it comes.
+    fn outputs(&self, command: &mut Command) -> io::Result<Vec<PipeReader>> {
+        if let Some([_, out, err]) = &self.streams {
+            command.stdout(out.try_clone()?).stderr(err.try_clone()?);
+            return Ok(Vec::new());
+        }
+        let (out, out_child) = io::pipe()?;
+        let mut pipes = vec![out];
+        if self.joined {
+            command.stderr(out_child.try_clone()?);
+        } else {
+            let (err, err_child) = io::pipe()?;
+            pipes.push(err);
+            command.stderr(err_child);
+        }
+        command.stdout(out_child);
+        Ok(pipes)
     }
 }
 

@@ -3,7 +3,8 @@
 //! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is from
 //! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
 //! replaces ends in [`draining`], before it where an app cannot run twice, while requests wait at
-//! a [`hold`]; [`exit_reason`] says why one ended. All of it works with the same
+//! a [`hold`]; [`exit_reason`] says why one ended. What runs to its end and is no app, such as a
+//! build, runs [`once`]. All of it works with the same
 //! [`tools`].
 
 pub mod draining;
@@ -13,6 +14,7 @@ pub mod health_check;
 pub mod hold;
 pub mod instance;
 pub mod launch;
+pub mod once;
 pub mod port_guard;
 pub mod ports;
 pub mod recovery;

@@ -2,10 +2,9 @@
 
 use super::error::DeployFailure;
 use super::quote::Quote;
-use crate::disk::space::watched;
 use crate::journal::Writer;
-use crate::proc::{Cancel, Exit};
-use crate::sandbox::bwrap::Sandbox;
+use crate::proc::Exit;
+use crate::runtime::once::{Ended, Once};
 use std::time::Duration;
 
 /// How long a build may take.
@@ -18,18 +17,12 @@ const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 pub struct Build<'a> {
     /// What it is called: `build` or `release`.
     pub name: &'static str,
-    /// Where.
-    pub sandbox: &'a Sandbox<'a>,
     /// What.
     pub command: &'a str,
     /// Where its output goes.
     pub log: &'a Writer,
-    /// What ends it.
-    pub cancel: &'a Cancel,
-    /// Says why the disk is too full, when it is.
-    pub no_room: &'a (dyn Fn() -> Option<String> + Sync),
-    /// How long it may take.
-    pub at_most: Duration,
+    /// Where, and for how long.
+    pub once: Once<'a>,
 }
 
 impl Build<'_> {
@@ -38,22 +31,13 @@ impl Build<'_> {
     /// # Errors
     /// [`DeployFailure`], with the lines of the command that say why.
     pub fn run(&self) -> Result<(), DeployFailure> {
-        let Self { name, sandbox, command, log, cancel, no_room, at_most } = *self;
-        let (mut said, mut left) = (Quote::default(), OUTPUT_CAP);
-        let exec = sandbox.prepare(&["/bin/sh", "-c", command]).deadline(at_most).joined();
-        let mut take = |piece: &[u8]| {
-            let taken = piece.len().min(left);
-            left -= taken;
-            log.output(&piece[..taken], &mut |line| said.push(line));
-            taken == piece.len()
+        let Self { name, command, log, once } = self;
+        let (mut said, at_most) = (Quote::default(), once.at_most);
+        let words = ["/bin/sh", "-c", command];
+        let exit = match once.logged(&words, (log, OUTPUT_CAP), &mut |line| said.push(line))? {
+            Ended::Because(why) => return Err(format!("the {name} was ended: {why}").into()),
+            Ended::With(exit) => exit,
         };
-        let watched = watched(cancel, no_room, |stop| exec.pieces(&mut take, stop));
-        log.output(&[], &mut |line| said.push(line));
-        let (output, full) = watched?;
-        let exit = output?.exit;
-        if let (Exit::Cancelled, Some(why)) = (exit, full) {
-            return Err(format!("the {name} was ended: {why}").into());
-        }
         let quote = said.sentence();
         let sentence = match exit {
             Exit::Code(0) => return Ok(()),
@@ -86,7 +70,8 @@ mod tests {
     use crate::data_dir::DataDir;
     use crate::journal::{Journal, Redactor};
     use crate::model::{DeployId, Secret};
-    use crate::sandbox::bwrap::Purpose;
+    use crate::proc::Cancel;
+    use crate::sandbox::bwrap::{Purpose, Sandbox};
     use crate::sandbox::host_probe;
 
     /// Stands for a build that fills the disk.
@@ -115,9 +100,8 @@ mod tests {
             }
             (command == FILLS).then(|| "no room".to_owned())
         };
-        let (sandbox, log, no_room) = (&sandbox, &log, &no_room);
-        let name = "build";
-        let result = Build { name, sandbox, command, log, cancel, no_room, at_most }.run();
+        let once = Once { sandbox: &sandbox, cancel, must_end: &no_room, at_most };
+        let result = Build { name: "build", command, log: &log, once }.run();
         (result, text().lines().map(str::to_owned).collect())
     }
 

@@ -29,6 +29,7 @@ use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_li
 use crate::runtime::health_check::{HealthCheck, Verdict};
 use crate::runtime::hold::Hold;
 use crate::runtime::launch::{Launched, launch};
+use crate::runtime::once::Once;
 use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
@@ -292,7 +293,8 @@ impl Attempt<'_> {
         let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
         let no_room = || layout.no_room();
         let run = |sandbox: &Sandbox<'_>, command: &str| {
-            Build { name: "build", sandbox, command, log, cancel, no_room: &no_room, at_most }.run()
+            let once = Once { sandbox, cancel, must_end: &no_room, at_most };
+            Build { name: "build", command, log, once }.run()
         };
         toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
         let Some(command) = plan.build() else { return Ok(()) };

@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::io::{self, PipeWriter};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 /// A command with exactly this environment, looked for in the `PATH` in there, and without
-/// input. What signals are blocked stays so: the standard library does not see to that.
+/// input but what it is given. What signals are blocked stays so: the standard library does not see to that.
 pub struct Bare(Command);
 
 impl Bare {
@@ -22,6 +23,11 @@ impl Bare {
         let mut command = Command::new(program);
         command.args(arguments);
         Self(command)
+    }
+
+    /// Gives it an open file as standard input.
+    pub fn stdin(&mut self, stdin: OwnedFd) {
+        self.0.stdin(stdin);
     }
 
     /// Sets a variable; a later one of the same name counts.

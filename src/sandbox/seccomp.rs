@@ -59,6 +59,11 @@ const PINGS: [c_int; 2] = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
 /// Landlock does not allow it, for example.
 const IP_LOCAL_PORT_RANGE: u32 = 51;
 
+/// What types into a terminal (ioctl_tty(2)), and what talks to the machine's console: a program
+/// that gets the terminal of another session types commands there.
+const TIOCSTI: u32 = 0x5412;
+const TIOCLINUX: u32 = 0x541C;
+
 /// On x86-64 the calls of another convention (x32) have this bit in their number.
 const X32: u32 = 0x4000_0000;
 
@@ -128,6 +133,12 @@ pub fn filter() -> Vec<u8> {
     program.add(LOAD, 0, 0, ARGUMENTS[2]);
     program.add(IF_EQUAL, 0, 1, IP_LOCAL_PORT_RANGE);
     program.refuse(libc::ENOPROTOOPT);
+    program.allow();
+    program.add(IF_EQUAL, 0, 5, libc::SYS_ioctl);
+    program.add(LOAD, 0, 0, ARGUMENTS[1]);
+    program.add(IF_EQUAL, 1, 0, TIOCSTI);
+    program.add(IF_EQUAL, 0, 1, TIOCLINUX);
+    program.refuse(libc::EPERM);
     program.allow();
     program.add(IF_EQUAL, 0, 4, libc::SYS_clone);
     program.add(LOAD, 0, 0, ARGUMENTS[0]);

@@ -5,6 +5,7 @@ use super::super::error::DeployFailure;
 use super::Attempt;
 use crate::disk::layout::StartSpec;
 use crate::runtime::launch::app_sandbox;
+use crate::runtime::once::Once;
 use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
 
@@ -30,15 +31,12 @@ impl Attempt<'_> {
         let env = self.env.clone();
         let place = (host, Purpose::Once);
         let sandbox = app_sandbox(self.tools, place, &self.app, spec, self.id, env)?;
-        let run = Build {
-            name: "release",
+        let once = Once {
             sandbox: &sandbox,
-            command,
-            log: &self.log,
             cancel: self.cancel,
-            no_room: &|| self.tools.layout.no_room(),
+            must_end: &|| self.tools.layout.no_room(),
             at_most: DEADLINE,
         };
-        run.run()
+        Build { name: "release", command, log: &self.log, once }.run()
     }
 }
