@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod hooks;
 mod query;
+mod runs;
 mod security;
 mod settings;
 mod system;
@@ -155,6 +156,10 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("POST", ["apps", id, "restart"]) => {
             (Nothing, |c, id| act(c, id, Deployer::restart_app), id)
         }
+        ("POST", ["apps", id, "run"]) => (Body, runs::start, id),
+        ("GET", ["apps", id, "runs"]) => (Nothing, runs::list, id),
+        ("GET", ["runs", id, "log"]) => (Nothing, runs::log, id),
+        ("POST", ["runs", id, "cancel"]) => (Nothing, runs::cancel, id),
         ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
         ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
         ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),

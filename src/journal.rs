@@ -1,6 +1,6 @@
 //! Log lines of builds and apps: files on disk, bounded memory, followers.
 //!
-//! A deploy's log is written here, line by line, clean and redacted
+//! The log of a deploy, or of a run, is written here, line by line, clean and redacted
 //! ([`Writer`]). An app's log is written by the first process of its sandbox, which
 //! outlives this one ([`Rotating`]); it is cleaned and redacted when it is read. A
 //! follower reads the file from a place of its own ([`Subscription`]), so
@@ -19,10 +19,10 @@ pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
-pub use writer::{MAX_DEPLOY_LOG, Writer};
+pub use writer::{MAX_DEPLOY_LOG, MAX_RUN_LOG, Writer};
 
 use crate::data_dir::DataDir;
-use crate::model::{AppId, DeployId, Utc};
+use crate::model::{AppId, DeployId, RunId, Utc};
 use crate::sync::lock;
 use app_log::AppLog;
 use log::warn;
@@ -41,9 +41,31 @@ pub const HALF_APP_LOG: u64 = 5 * 1024 * 1024;
 /// Most lines that [`Journal::app_tail`] returns.
 pub const MAX_TAIL: usize = 5_000;
 
+/// What a log is of that ends, and is written here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LogOf {
+    /// A deploy.
+    Deploy(DeployId),
+    /// A command that ran once.
+    Run(RunId),
+}
+
+impl From<&DeployId> for LogOf {
+    fn from(id: &DeployId) -> Self {
+        Self::Deploy(id.clone())
+    }
+}
+
+impl From<&RunId> for LogOf {
+    fn from(id: &RunId) -> Self {
+        Self::Run(id.clone())
+    }
+}
+
 /// Keeps the logs of one data directory.
 pub struct Journal {
     deploys: PathBuf,
+    runs: PathBuf,
     apps: PathBuf,
     half_app_log: u64,
     running: Running,
@@ -57,48 +79,55 @@ impl Journal {
     /// # Errors
     /// When the directories cannot be made.
     pub fn open(data: &DataDir) -> io::Result<Self> {
-        Ok(Self::at(data.make_dir("logs/deploys")?, data.make_dir("logs/apps")?, HALF_APP_LOG))
+        Ok(Self {
+            deploys: data.make_dir("logs/deploys")?,
+            runs: data.make_dir("logs/runs")?,
+            apps: data.make_dir("logs/apps")?,
+            half_app_log: HALF_APP_LOG,
+            running: Running::default(),
+            hidden: Mutex::default(),
+        })
     }
 
-    fn at(deploys: PathBuf, apps: PathBuf, half_app_log: u64) -> Self {
-        Self { deploys, apps, half_app_log, running: Running::default(), hidden: Mutex::default() }
-    }
-
-    /// Begins a deploy's log, `logs/deploys/<id>.log`.
+    /// Begins a log.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn begin(&self, deploy: &DeployId, redactor: Redactor) -> io::Result<Writer> {
+    pub fn begin(&self, of: impl Into<LogOf>, redactor: Redactor) -> io::Result<Writer> {
+        let of = of.into();
         // Known before the file is there: a reader that finds the file finds it running.
-        lock(&self.running).insert(deploy.clone());
+        lock(&self.running).insert(of.clone());
         let options = &mut OpenOptions::new();
-        let made = create_private(options.write(true).truncate(true), &self.deploy_log(deploy));
+        let made = create_private(options.write(true).truncate(true), &self.file(&of));
         let file = made.inspect_err(|_| {
-            lock(&self.running).remove(deploy);
+            lock(&self.running).remove(&of);
         })?;
-        Ok(Writer::new(deploy.clone(), Arc::clone(&self.running), file, redactor))
+        Ok(Writer::new(of, Arc::clone(&self.running), file, redactor))
     }
 
-    /// Follows a deploy's log from its first line. `None` when it has none (yet).
+    /// Follows a log from its first line. `None` when there is none (yet).
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn follow_deploy(&self, id: &DeployId) -> io::Result<Option<Subscription>> {
-        let path = self.deploy_log(id);
+    pub fn follow(&self, of: &LogOf) -> io::Result<Option<Subscription>> {
+        let path = self.file(of);
         match open_to_read(&path) {
             Ok(file) => {
                 let running = Arc::clone(&self.running);
-                Ok(Some(Subscription::deploy(id, running, path, file)))
+                Ok(Some(Subscription::ending(of.clone(), running, path, file)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Where a deploy's log is, or will be: plain text, clean and redacted.
+    /// Where a log is, or will be: plain text, clean and redacted.
     #[must_use]
-    pub fn deploy_log(&self, id: &DeployId) -> PathBuf {
-        self.deploys.join(format!("{id}.log"))
+    pub fn file(&self, of: &LogOf) -> PathBuf {
+        match of {
+            LogOf::Deploy(id) => self.deploys.join(format!("{id}.log")),
+            LogOf::Run(id) => self.runs.join(format!("{id}.log")),
+        }
     }
 
     /// The two files for an app's process to write its output to, as [`Rotating`] does; that
@@ -165,13 +194,13 @@ impl Journal {
         }
     }
 
-    /// Deletes an app's log and the logs of these deploys of it.
-    pub fn remove_app(&self, app: &AppId, deploys: &[DeployId]) {
+    /// Deletes an app's log and these others of it.
+    pub fn remove_app(&self, app: &AppId, logs: &[LogOf]) {
         if let Err(error) = self.app(app).remove() {
             warn!("cannot remove the log of app {app}: {error}");
         }
         lock(&self.hidden).remove(app);
-        self.remove_deploys(deploys);
+        self.remove(logs);
     }
 
     /// The apps that have a log.
@@ -180,17 +209,19 @@ impl Journal {
         named(&self.apps, |name| AppId::parse(name).ok())
     }
 
-    /// The deploys that have a log.
+    /// What else has a log.
     #[must_use]
-    pub fn all_deploys(&self) -> Vec<DeployId> {
-        named(&self.deploys, |name| DeployId::parse(name).ok())
+    pub fn all(&self) -> Vec<LogOf> {
+        let mut all = named(&self.deploys, |name| DeployId::parse(name).ok().map(LogOf::Deploy));
+        all.extend(named(&self.runs, |name| RunId::parse(name).ok().map(LogOf::Run)));
+        all
     }
 
-    /// Deletes the logs of these deploys; those that have none are passed over.
-    pub fn remove_deploys(&self, deploys: &[DeployId]) {
-        for deploy in deploys {
-            if let Err(error) = remove_if_there(&self.deploy_log(deploy)) {
-                warn!("cannot remove the log of deploy {deploy}: {error}");
+    /// Deletes logs; what has none is passed over.
+    pub fn remove(&self, logs: &[LogOf]) {
+        for path in logs.iter().map(|of| self.file(of)) {
+            if let Err(error) = remove_if_there(&path) {
+                warn!("cannot remove the log {}: {error}", path.display());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! WebSocket sessions: a deploy's log, an app's log, the machine's numbers.
+//! WebSocket sessions: the log of a deploy or a run, an app's log, the machine's numbers.
 //!
 //! Each session lives on the thread of its own connection, from the request's
 //! head to the last byte ([`Live::serve`]). It reads as well as it writes, and
@@ -16,11 +16,11 @@ pub use stats::{Machine, own_memory};
 
 use crate::auth::{self, Auth};
 use crate::gate::upgrade::Upgrade;
-use crate::journal::{Journal, Redactor};
-use crate::model::{AppId, DeployId};
+use crate::journal::{Journal, LogOf, Redactor};
+use crate::model::{AppId, DeployId, RunId};
 use handshake::Refusal;
 use log::{debug, error};
-use logs::{AppFeed, DeployFeed};
+use logs::{AppFeed, EndingFeed};
 use session::Session;
 use session_limit::{SessionLimit, SessionSlot};
 use stats::{Stats, StatsFeed};
@@ -32,10 +32,10 @@ use std::time::{Duration, Instant};
 
 /// What the sessions ask about apps and deploys.
 pub trait Facts: Send + Sync {
-    /// The deploy as the API shows it, a JSON object; `None` when there is none.
-    fn deploy_json(&self, id: &DeployId) -> Option<String>;
-    /// Whether nothing more will happen to the deploy; `None` when there is none.
-    fn deploy_ended(&self, id: &DeployId) -> Option<bool>;
+    /// The deploy or run as the API shows it, a JSON object; `None` when there is none.
+    fn json(&self, of: &LogOf) -> Option<String>;
+    /// Whether nothing more will happen to it; `None` when there is none.
+    fn ended(&self, of: &LogOf) -> Option<bool>;
     /// Whether there is such an app.
     fn app_exists(&self, id: &AppId) -> bool;
     /// What must not appear in the app's log.
@@ -156,19 +156,26 @@ impl Live {
         Ok((owner, feed, key, seat))
     }
 
-    /// What is sent at each of the three paths.
+    /// What is sent at each of the four paths.
     fn feed(&self, path: &str) -> Result<Box<dyn Feed + '_>, Refusal> {
         let Settings { journal, facts, data_dir, .. } = &self.settings;
         let absent = |code, text| Refusal::new(404, code, text);
+        let is_there = |of: &LogOf| facts.ended(of).is_some();
         let segments: Vec<&str> = path.split('/').collect();
         Ok(match segments[..] {
             ["", "ws", "stats"] => Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)),
             ["", "ws", "deploys", id] => {
                 let text =
                     "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
-                let id = DeployId::parse(id).ok().filter(|id| facts.deploy_ended(id).is_some());
-                let id = id.ok_or_else(|| absent("deploy_not_found", text))?;
-                Box::new(DeployFeed::new(id, journal, &**facts))
+                let of = DeployId::parse(id).ok().map(LogOf::Deploy).filter(is_there);
+                let of = of.ok_or_else(|| absent("deploy_not_found", text))?;
+                Box::new(EndingFeed::new(of, journal, &**facts))
+            }
+            ["", "ws", "runs", id] => {
+                let text = "there is no run with this id; GET /api/apps/{id}/runs lists an app's";
+                let of = RunId::parse(id).ok().map(LogOf::Run).filter(is_there);
+                let of = of.ok_or_else(|| absent("run_not_found", text))?;
+                Box::new(EndingFeed::new(of, journal, &**facts))
             }
             ["", "ws", "apps", id, "log"] => {
                 let text = "there is no app with this id; GET /api/apps lists them";

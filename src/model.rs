@@ -106,6 +106,11 @@ text_value! {
     DeployId, identifier
 }
 
+text_value! {
+    /// Names one run of a command in an app's place.
+    RunId, identifier
+}
+
 fn identifier(text: &str) -> Result<String, Invalid> {
     if text.len() == ID_LENGTH && text.bytes().all(|b| ID_ALPHABET.contains(&b)) {
         Ok(text.to_owned())
@@ -123,6 +128,14 @@ impl AppId {
 }
 
 impl DeployId {
+    /// Makes an identifier out of ten random bytes.
+    #[must_use]
+    pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
+        Self(characters(bytes))
+    }
+}
+
+impl RunId {
     /// Makes an identifier out of ten random bytes.
     #[must_use]
     pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {

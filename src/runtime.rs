@@ -18,6 +18,7 @@ pub mod once;
 pub mod port_guard;
 pub mod ports;
 pub mod recovery;
+pub mod runs;
 pub mod status_board;
 pub mod supervisor;
 pub mod target;

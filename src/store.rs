@@ -15,6 +15,7 @@ mod draining;
 mod env;
 mod error;
 mod hooks;
+mod runs;
 mod secrets;
 mod settings;
 
@@ -25,6 +26,7 @@ pub use draining::DrainingProcess;
 pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use hooks::Delivered;
+pub use runs::Run;
 
 use crate::sync::lock;
 use crate::vault::{Form, Place, Vault};

@@ -76,7 +76,7 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 }
 
 pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let path = api.journal.deploy_log(&find(api, id)?.id);
+    let path = api.journal.file(&(&find(api, id)?.id).into());
     // A deploy that still waits in the queue has no log yet.
     Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
 }

@@ -3,6 +3,7 @@
 use crate::auth::AuthError;
 use crate::deploy::DeployError;
 use crate::gate::answer::Answer;
+use crate::runtime::runs::RunError;
 use crate::store::StoreError;
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -101,6 +102,11 @@ impl ApiError {
         Self::new(404, "deploy_not_found", text)
     }
 
+    pub(super) fn no_run() -> Self {
+        let text = "there is no run with this id; GET /api/apps/{id}/runs lists an app's";
+        Self::new(404, "run_not_found", text)
+    }
+
     /// A bug here, or something that the owner can do nothing about.
     #[must_use]
     pub fn internal() -> Self {
@@ -176,6 +182,20 @@ impl From<DeployError> for ApiError {
             other => {
                 log::error!("{other}");
                 Self::internal()
+            }
+        }
+    }
+}
+
+impl From<RunError> for ApiError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::NoApp => Self::no_app(),
+            RunError::Store(error) => error.into(),
+            RunError::NoRelease => Self::new(409, "no_release", error.to_string()),
+            RunError::Busy => Self::new(409, "too_many_runs", error.to_string()),
+            RunError::Stopping | RunError::System(_) => {
+                Self::new(503, "not_started", error.to_string())
             }
         }
     }

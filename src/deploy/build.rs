@@ -93,7 +93,7 @@ mod tests {
         let id = DeployId::parse("dddddddddd").unwrap();
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
         let log = journal.begin(&id, redactor).unwrap();
-        let text = || std::fs::read_to_string(journal.deploy_log(&id)).unwrap();
+        let text = || std::fs::read_to_string(journal.file(&(&id).into())).unwrap();
         let no_room = || {
             if text() == "cancel me\n" {
                 cancel.cancel();

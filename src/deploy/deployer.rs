@@ -8,12 +8,13 @@ use super::queue::Queue;
 use super::worker;
 use crate::data_dir::DataDir;
 use crate::disk::layout::Layout;
-use crate::journal::Journal;
+use crate::journal::{Journal, LogOf};
 use crate::model::{AnyError, AppId, DeployId, DeployStatus, Routing, Trigger, Wanted, failed};
 use crate::router::{Router, Target};
 use crate::runtime::port_guard::take_back;
 use crate::runtime::ports::Ports;
 use crate::runtime::recovery::recover;
+use crate::runtime::runs::Runs;
 use crate::runtime::status_board::StatusBoard;
 use crate::runtime::target::target_of;
 use crate::runtime::tools::{Mailbox, Message, Tools};
@@ -28,6 +29,8 @@ use std::thread::{Builder, JoinHandle};
 pub struct Deployer {
     /// What apps run with.
     pub tools: Arc<Tools>,
+    /// Commands that run once in an app's place.
+    pub runs: Arc<Runs>,
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -61,6 +64,7 @@ impl Deployer {
         let supervisor = recover(&tools)?;
         // After the sweep: nobody works in these directories any more.
         gc::clear_interrupted(&tools)?;
+        let runs = Arc::new(Runs::new(Arc::clone(&tools))?);
         let queue = Arc::new(Queue::default());
         let pipeline = Pipeline { tools: Arc::clone(&tools), queue: Arc::clone(&queue) };
         let (watching, tidying) = (Arc::clone(&tools), (Arc::clone(&tools), Arc::clone(&queue)));
@@ -70,7 +74,7 @@ impl Deployer {
             spawn("gc", move || gc::run(&tidying.0, &tidying.1))?,
             spawn("deploys", move || worker::run(&pipeline))?,
         ];
-        Ok(Arc::new(Self { tools, queue, threads: Mutex::new(threads) }))
+        Ok(Arc::new(Self { tools, runs, queue, threads: Mutex::new(threads) }))
     }
 
     /// Puts a deploy into the queue; one of the same app that still waits is replaced.
@@ -206,12 +210,14 @@ impl Deployer {
         let Tools { store, journal, layout, router, mailbox, .. } = &*self.tools;
         let name = store.app(app)?.ok_or(DeployError::NoApp)?.name;
         self.cancel_deploys(app, REMOVED)?;
+        self.runs.cancel_all_of(app);
         store.set_wanted(app, Wanted::Stopped)?;
         mailbox.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
         router.point(app, &Target::Down);
         layout.discard_app(app, keep_data).map_err(DeployError::NotRemoved)?;
-        let deploys = store.deploy_ids(app)?;
+        let mut logs: Vec<_> = store.deploy_ids(app)?.iter().map(LogOf::from).collect();
+        logs.extend(store.runs(app)?.iter().map(|run| LogOf::from(&run.id)));
         store.delete_app(app)?;
         let data = if keep_data { "its data stays" } else { "its data goes too" };
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
@@ -219,7 +225,7 @@ impl Deployer {
         self.name_app(app);
         // Whatever the supervisor or a deploy did meanwhile is undone.
         mailbox.send(Message::Look(app.clone()));
-        journal.remove_app(app, &deploys);
+        journal.remove_app(app, &logs);
         // A deploy that is being cancelled may still make files, and this thread, which
         // answers all requests, does not wait for it: it removes them itself.
         self.queue.tidy();
@@ -247,12 +253,13 @@ impl Deployer {
         }
     }
 
-    /// Cancels the deploys that are under way and joins the threads; apps keep running.
+    /// Cancels the deploys and runs that are under way and joins the threads; apps keep running.
     /// Takes less than 8 s unless several of them are slow to end.
     pub fn shutdown(&self) {
         self.queue.close("the server was stopped; deploy again");
         self.tools.router.shutdown();
         self.tools.host.close();
+        self.runs.shutdown();
         let join = |thread: JoinHandle<()>| {
             let name = thread.thread().name().unwrap_or_default().to_owned();
             if thread.join().is_err() {

@@ -7,6 +7,7 @@ use super::queue::Queue;
 use super::toolbox;
 use crate::disk::build_cache;
 use crate::disk::space::Space;
+use crate::journal::LogOf;
 use crate::model::{AppId, DeployId};
 use crate::runtime::tools::Tools;
 use crate::source::cache;
@@ -95,11 +96,13 @@ pub fn prune(tools: &Tools, app: &AppId, deploy: &DeployId) {
         // Where nobody has written data there was none to keep: a deploy makes the directory.
         let emptied = fs::remove_dir(layout.persistent(app));
         let keep_data = emptied.is_err_and(|error| error.kind() != ErrorKind::NotFound);
-        return clear_app(tools, app, keep_data, std::slice::from_ref(deploy));
+        return clear_app(tools, app, keep_data, &[deploy.into()]);
     }
     let mut old = store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
     match store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
-        Ok(forgotten) => journal.remove_deploys(&forgotten),
+        Ok(forgotten) => {
+            journal.remove(&forgotten.iter().map(LogOf::from).collect::<Vec<_>>());
+        }
         Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
     }
     // Looked at first: a release that comes after that has its deploy in the history.
@@ -129,7 +132,7 @@ fn clear_unknown(tools: &Tools) -> Result<(), StoreError> {
     let Tools { store, journal, layout, .. } = tools;
     // Looked at first: whatever comes after that is in the database already.
     let (apps, logs) = (layout.all_apps(), journal.all_apps());
-    let deploys = journal.all_deploys();
+    let others = journal.all();
     if store.apps()?.is_empty() {
         // More likely a database that was lost: its owner may bring it back.
         return Ok(());
@@ -139,9 +142,13 @@ fn clear_unknown(tools: &Tools) -> Result<(), StoreError> {
             clear_app(tools, &app, true, &[]);
         }
     }
-    for deploy in deploys {
-        if store.deploy(&deploy)?.is_none() {
-            journal.remove_deploys(&[deploy]);
+    for log in others {
+        let is_known = match &log {
+            LogOf::Deploy(id) => store.deploy(id)?.is_some(),
+            LogOf::Run(id) => store.run(id)?.is_some(),
+        };
+        if !is_known {
+            journal.remove(&[log]);
         }
     }
     Ok(())
@@ -152,11 +159,11 @@ fn clear_app(
     Tools { journal, layout, router, .. }: &Tools,
     app: &AppId,
     keep_data: bool,
-    deploys: &[DeployId],
+    logs: &[LogOf],
 ) {
     if let Err(error) = layout.discard_app(app, keep_data) {
         log::warn!("files of app {app}, which was removed, are still there: {error}");
     }
     router.forget(app);
-    journal.remove_app(app, deploys);
+    journal.remove_app(app, logs);
 }

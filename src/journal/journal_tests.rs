@@ -16,10 +16,8 @@ struct Room {
 
 fn room(half_app_log: u64) -> Room {
     let folder = tempfile::tempdir().unwrap();
-    let (deploys, apps) = (folder.path().join("deploys"), folder.path().join("apps"));
-    fs::create_dir(&deploys).unwrap();
-    fs::create_dir(&apps).unwrap();
-    Room { journal: Journal::at(deploys, apps, half_app_log), folder }
+    let journal = Journal::open(&DataDir::open(&folder.path().join("data")).unwrap()).unwrap();
+    Room { journal: Journal { half_app_log, ..journal }, folder }
 }
 
 fn deploy() -> DeployId {
@@ -95,10 +93,10 @@ fn woken(subscription: &Subscription, within: Duration) -> bool {
 #[test]
 fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     let room = room(HALF_APP_LOG);
-    assert!(room.journal.follow_deploy(&deploy()).unwrap().is_none());
+    assert!(room.journal.follow(&LogOf::from(&deploy())).unwrap().is_none());
     let writer = room.journal.begin(&deploy(), secret("tops3cret")).unwrap();
     writer.line("first");
-    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
     assert_eq!(drain(&mut follower), lines(&["first"]));
     assert!(!woken(&follower, Duration::ZERO));
     writer.line("\u{1b}[31mtoken is tops3cret\u{1b}[0m");
@@ -111,11 +109,11 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     assert_eq!(drain(&mut follower), [Event::End]);
     assert_eq!(follower.read(1000), []);
 
-    let mut late = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let mut late = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
     let all = drain(&mut late);
     assert_eq!(all.len(), 7);
     assert_eq!(all[6], Event::End);
-    let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
+    let stored = fs::read_to_string(room.journal.file(&LogOf::from(&deploy()))).unwrap();
     assert_eq!(stored, "first\ntoken is [redacted]\na\nb\n\nc\n");
 }
 
@@ -124,7 +122,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
     let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
     writer.line("x");
-    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
     drop(writer);
     assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End]);
     assert!(lock(&room.journal.running).is_empty());
@@ -150,7 +148,7 @@ fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does(
     let long = "y".repeat(MAX_LINE);
     writer.line(&long);
     drop(writer);
-    let stored = fs::read_to_string(room.journal.deploy_log(&deploy())).unwrap();
+    let stored = fs::read_to_string(room.journal.file(&LogOf::from(&deploy()))).unwrap();
     let (before, after) = stored.split_once("unfinished\n").unwrap();
     assert_eq!(before, format!("{x}\n[redacted] and more\n\n \n"));
     assert!(after.ends_with(&format!(" next\n{long}\n")) && after.lines().count() == 2, "{after}");
@@ -165,7 +163,7 @@ fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
         writer.line(&line);
     }
     drop(writer);
-    let stored = fs::read(room.journal.deploy_log(&deploy())).unwrap();
+    let stored = fs::read(room.journal.file(&LogOf::from(&deploy()))).unwrap();
     assert!(stored.len() as u64 <= MAX_DEPLOY_LOG);
     assert!(stored.ends_with(b"[this log has reached 10 MiB; what follows is not kept]\n"));
 }
@@ -177,7 +175,7 @@ fn a_follower_takes_no_more_than_it_asks_for() {
     for i in 0..5_000 {
         writer.line(&format!("line {i}"));
     }
-    let mut follower = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
     let mut next = 0;
     loop {
         let events = follower.read(500);
@@ -272,7 +270,7 @@ fn a_log_that_is_followed_loses_no_line_and_its_tail_reaches_into_the_older_half
     seen.extend(drain(&mut follower));
     let expected: Vec<_> = (0..2_000).map(|i| Event::Line(format!("line number {i}"))).collect();
     assert_eq!(seen, expected);
-    let files = fs::read_dir(room.folder.path().join("apps")).unwrap();
+    let files = fs::read_dir(room.journal.apps.clone()).unwrap();
     let size: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
     assert!(size <= 8_000, "{size}");
     let tail = room.journal.app_tail(&app(), 220, &Redactor::default()).unwrap();
@@ -318,25 +316,25 @@ fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
     writeln!(process, "more than ten bytes").unwrap();
     drop(room.journal.begin(&deploy(), Redactor::default()).unwrap());
     let mut follower = follow(&room, 0, Redactor::default());
-    room.journal.remove_app(&app(), &[deploy(), DeployId::from_random([1; 10])]);
+    room.journal.remove_app(&app(), &[(&deploy()).into(), LogOf::Run(RunId::from_random([1; 10]))]);
     assert!(woken(&follower, Duration::from_secs(5)));
     assert_eq!(drain(&mut follower), [Event::End]);
-    for part in ["apps", "deploys"] {
-        assert_eq!(fs::read_dir(room.folder.path().join(part)).unwrap().count(), 0);
+    for part in [&room.journal.apps, &room.journal.deploys, &room.journal.runs] {
+        assert_eq!(fs::read_dir(part).unwrap().count(), 0);
     }
 }
 
 #[test]
 fn every_file_is_private_whatever_the_umask_p25() {
     let room = room(10);
-    let loose = room.folder.path().join(format!("apps/{}.log", app()));
+    let loose = room.journal.apps.join(format!("{}.log", app()));
     fs::write(&loose, "more than ten bytes\n").unwrap();
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).unwrap();
     drop(process(&room));
     room.journal.note_app(&app(), "note");
     drop(room.journal.begin(&deploy(), Redactor::default()).unwrap());
-    for part in ["apps", "deploys"] {
-        for entry in fs::read_dir(room.folder.path().join(part)).unwrap() {
+    for part in [&room.journal.apps, &room.journal.deploys, &room.journal.runs] {
+        for entry in fs::read_dir(part).unwrap() {
             let entry = entry.unwrap();
             let mode = entry.metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{:?}", entry.path());
@@ -349,12 +347,11 @@ fn a_link_in_place_of_a_log_is_not_followed() {
     let room = room(HALF_APP_LOG);
     let target = room.folder.path().join("target");
     fs::write(&target, "precious").unwrap();
-    std::os::unix::fs::symlink(&target, room.folder.path().join(format!("apps/{}.log", app())))
-        .unwrap();
-    std::os::unix::fs::symlink(&target, room.journal.deploy_log(&deploy())).unwrap();
+    std::os::unix::fs::symlink(&target, room.journal.apps.join(format!("{}.log", app()))).unwrap();
+    std::os::unix::fs::symlink(&target, room.journal.file(&LogOf::from(&deploy()))).unwrap();
     assert!(room.journal.app_log_files(&app()).is_err());
     assert!(room.journal.begin(&deploy(), Redactor::default()).is_err());
-    assert!(room.journal.follow_deploy(&deploy()).is_err());
+    assert!(room.journal.follow(&LogOf::from(&deploy())).is_err());
     assert_eq!(fs::read_to_string(target).unwrap(), "precious");
 }
 
@@ -391,7 +388,7 @@ fn threads_write_and_follow_at_once_and_nothing_is_lost() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {
-                let mut follower = journal.follow_deploy(&deploy()).unwrap().unwrap();
+                let mut follower = journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
                 let mut seen = 0;
                 loop {
                     assert!(woken(&follower, Duration::from_secs(10)) || seen == 0);
@@ -420,7 +417,7 @@ fn nothing_stays_open_when_all_is_over() {
     let room = room(HALF_APP_LOG);
     let cycle = || {
         let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
-        let mut one = room.journal.follow_deploy(&deploy()).unwrap().unwrap();
+        let mut one = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
         let mut two = follow(&room, 3, Redactor::default());
         writer.line("x");
         drop(writer);

@@ -3,12 +3,12 @@
 //! A subscription reads the file at the pace of its reader, so a slow reader
 //! costs a file offset and one buffer, never a queue.
 
+use super::LogOf;
 use super::app_log::{AppLog, Hidden};
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Read, Rotating};
 use super::writer::Running;
-use crate::model::DeployId;
 use crate::sync::lock;
 use log::warn;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,14 +44,14 @@ pub struct Subscription {
 }
 
 enum Source {
-    Deploy { id: DeployId, running: Running, file: File, offset: u64 },
+    Ending { of: LogOf, running: Running, file: File, offset: u64 },
     App { log: Rotating, place: Position, hidden: Hidden },
 }
 
 impl Subscription {
-    pub(super) fn deploy(id: &DeployId, running: Running, path: PathBuf, file: File) -> Self {
+    pub(super) fn ending(of: LogOf, running: Running, path: PathBuf, file: File) -> Self {
         let wake = watch(&[path]);
-        let source = Source::Deploy { id: id.clone(), running, file, offset: 0 };
+        let source = Source::Ending { of, running, file, offset: 0 };
         Self { lines: Lines::new(false), source, wake, over: false }
     }
 
@@ -92,8 +92,8 @@ impl Subscription {
         // Asked before reading: what was written before the end is then read too.
         let (has_ended, redactor) = match &self.source {
             // The writer has redacted already.
-            Source::Deploy { id, running, .. } => {
-                (!lock(running).contains(id), Redactor::default())
+            Source::Ending { of, running, .. } => {
+                (!lock(running).contains(of), Redactor::default())
             }
             Source::App { log, hidden, .. } => (log.is_removed(), lock(hidden).clone()),
         };
@@ -124,7 +124,7 @@ impl Subscription {
         // On the heap: connections have small stacks.
         let mut chunk = vec![0; CHUNK];
         let read = match &mut self.source {
-            Source::Deploy { file, offset, .. } => {
+            Source::Ending { file, offset, .. } => {
                 let read = file.read_at(&mut chunk, *offset)?;
                 *offset += read as u64;
                 read
@@ -146,7 +146,7 @@ impl Subscription {
 
 fn watch(paths: &[PathBuf]) -> Option<OwnedFd> {
     let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-    // ATTRIB tells of a removed file: its number of links changes; CLOSE_WRITE of a deploy's end.
+    // ATTRIB tells of a removed file: its number of links changes; CLOSE_WRITE of a log's end.
     let what = inotify::WatchFlags::MODIFY
         | inotify::WatchFlags::ATTRIB
         | inotify::WatchFlags::CLOSE_WRITE;

@@ -1,8 +1,9 @@
-//! Writes a deploy's log, line by line.
+//! Writes the log of a deploy or a run, line by line.
 
+use super::LogOf;
 use super::lines::Lines;
 use super::redact::Redactor;
-use crate::model::{DeployId, Utc};
+use crate::model::Utc;
 use crate::sync::lock;
 use log::warn;
 use std::collections::HashSet;
@@ -10,24 +11,25 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-/// Bytes that one deploy's log may have; a build that prints more is broken.
+/// Bytes that such a log may have; a build that prints more is broken.
 pub const MAX_DEPLOY_LOG: u64 = 10 * 1024 * 1024;
 
-/// The last line of a log that reached [`MAX_DEPLOY_LOG`].
-const FULL: &str = "[this log has reached 10 MiB; what follows is not kept]";
+/// The same of a run, of which many more are kept.
+pub const MAX_RUN_LOG: u64 = 1024 * 1024;
 
-/// The deploys whose logs are being written.
-pub(super) type Running = Arc<Mutex<HashSet<DeployId>>>;
+/// The logs that are being written.
+pub(super) type Running = Arc<Mutex<HashSet<LogOf>>>;
 
-/// The running log of one deploy. Dropping it ends the log.
+/// A log that is being written. Dropping it ends the log.
 pub struct Writer {
-    deploy: DeployId,
+    of: LogOf,
     running: Running,
     output: Mutex<Output>,
 }
 
 struct Output {
     file: File,
+    most: u64,
     written: u64,
     lines: Lines,
     redactor: Redactor,
@@ -36,15 +38,19 @@ struct Output {
 }
 
 impl Writer {
-    pub(super) fn new(deploy: DeployId, running: Running, file: File, redactor: Redactor) -> Self {
+    pub(super) fn new(of: LogOf, running: Running, file: File, redactor: Redactor) -> Self {
         let lines = Lines::new(false);
-        let output = Output { file, written: 0, lines, redactor, closed: false };
-        Self { deploy, running, output: Mutex::new(output) }
+        let most = match of {
+            LogOf::Deploy(_) => MAX_DEPLOY_LOG,
+            LogOf::Run(_) => MAX_RUN_LOG,
+        };
+        let output = Output { file, most, written: 0, lines, redactor, closed: false };
+        Self { of, running, output: Mutex::new(output) }
     }
 
     /// Appends what a program has written, as lines: cleaned of control characters, redacted,
     /// cut after [`MAX_LINE`](super::MAX_LINE) bytes. An empty piece is the end of its output.
-    /// Past [`MAX_DEPLOY_LOG`] nothing more is kept, and the log says so. Each line that this
+    /// Past [`MAX_DEPLOY_LOG`] or [`MAX_RUN_LOG`] nothing more is kept, and the log says so. Each line that this
     /// has completed is told.
     pub fn output(&self, piece: &[u8], each: &mut dyn FnMut(&str)) {
         let mut output = lock(&self.output);
@@ -67,7 +73,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         lock(&self.output).write(Lines::last, &mut |_| {});
         // Those who follow it are woken when the file is closed, which comes after this.
-        lock(&self.running).remove(&self.deploy);
+        lock(&self.running).remove(&self.of);
     }
 }
 
@@ -84,17 +90,17 @@ impl Output {
         }
     }
 
-    fn append(&mut self, mut line: &str) {
+    fn append(&mut self, line: &str) {
         if self.closed {
             return;
         }
-        let room = MAX_DEPLOY_LOG - FULL.len() as u64 - 1;
-        if self.written + line.len() as u64 + 1 > room {
-            line = FULL;
-            self.closed = true;
-        }
+        let full =
+            format!("[this log has reached {} MiB; what follows is not kept]", self.most >> 20);
+        let room = self.most - full.len() as u64 - 1;
+        self.closed = self.written + line.len() as u64 + 1 > room;
+        let line = if self.closed { &full } else { line };
         if let Err(error) = self.file.write_all(format!("{line}\n").as_bytes()) {
-            warn!("cannot write a deploy's log: {error}; the rest of it is not kept");
+            warn!("cannot write a log: {error}; the rest of it is not kept");
             self.closed = true;
         }
         self.written += line.len() as u64 + 1;

@@ -1,8 +1,8 @@
-//! The feeds of logs: a deploy's until its end, an app's until it is removed.
+//! The feeds of logs: that of a deploy or a run until its end, an app's until it is removed.
 
 use super::{Facts, Feed, Next};
-use crate::journal::{Event, Journal, Subscription};
-use crate::model::{AppId, DeployId};
+use crate::journal::{Event, Journal, LogOf, Subscription};
+use crate::model::AppId;
 use log::error;
 use serde_json::json;
 use std::io;
@@ -16,33 +16,34 @@ const BATCH: usize = 7 * 1024;
 /// Lines of an app's past that a session begins with.
 const PAST: usize = 200;
 
-/// A deploy's log from its first line, then live, then its result.
-pub(super) struct DeployFeed<'a> {
-    id: DeployId,
+/// A log from its first line, then live, then the result of what it is of.
+pub(super) struct EndingFeed<'a> {
+    of: LogOf,
     journal: &'a Journal,
     facts: &'a dyn Facts,
     log: Log,
 }
 
 enum Log {
-    /// It is looked for at the next tick: a deploy that is queued has none yet.
+    /// It is looked for at the next tick: a deploy that is queued has none yet, and a run at the
+    /// owner's terminal has none at all.
     Awaited,
     Open(Box<Subscription>),
-    /// Its last line was sent; the result follows as soon as the deploy is final.
+    /// Its last line was sent; the result follows as soon as that is final.
     Ended,
     /// The result was sent.
     Over,
 }
 
-impl<'a> DeployFeed<'a> {
-    pub(super) fn new(id: DeployId, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
-        Self { id, journal, facts, log: Log::Awaited }
+impl<'a> EndingFeed<'a> {
+    pub(super) fn new(of: LogOf, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
+        Self { of, journal, facts, log: Log::Awaited }
     }
 
     fn open(&mut self) -> io::Result<()> {
-        // Asked first: a deploy that ends meanwhile has its log by then.
-        let ended = self.facts.deploy_ended(&self.id) == Some(true);
-        match self.journal.follow_deploy(&self.id)? {
+        // Asked first: what ends meanwhile has its log by then.
+        let ended = self.facts.ended(&self.of) == Some(true);
+        match self.journal.follow(&self.of)? {
             Some(subscription) => self.log = Log::Open(Box::new(subscription)),
             None if ended => self.log = Log::Ended,
             None => {}
@@ -51,13 +52,13 @@ impl<'a> DeployFeed<'a> {
     }
 }
 
-impl Feed for DeployFeed<'_> {
+impl Feed for EndingFeed<'_> {
     fn next(&mut self, _: Instant, tick: bool) -> Next {
         if matches!(self.log, Log::Awaited)
             && tick
             && let Err(why) = self.open()
         {
-            error!("cannot follow the log of deploy {}: {why}", self.id);
+            error!("cannot follow the log of {:?}: {why}", self.of);
             return Next::Failed;
         }
         if let Log::Open(subscription) = &mut self.log {
@@ -70,17 +71,20 @@ impl Feed for DeployFeed<'_> {
             }
         }
         match self.log {
-            Log::Over => Next::Over("the deploy has ended"),
+            Log::Over => Next::Over(match self.of {
+                LogOf::Deploy(_) => "the deploy has ended",
+                LogOf::Run(_) => "the run has ended",
+            }),
             // The log is complete a moment before the database says so.
-            Log::Ended if self.facts.deploy_ended(&self.id) == Some(false) => Next::Nothing,
-            Log::Ended => match self.facts.deploy_json(&self.id) {
-                Some(deploy) => {
+            Log::Ended if self.facts.ended(&self.of) == Some(false) => Next::Nothing,
+            Log::Ended => match self.facts.json(&self.of) {
+                Some(shown) => {
                     self.log = Log::Over;
-                    Next::Message(format!(r#"{{"end":{deploy}}}"#))
+                    Next::Message(format!(r#"{{"end":{shown}}}"#))
                 }
                 None => Next::Over("deleted"),
             },
-            _ if tick && self.facts.deploy_ended(&self.id).is_none() => Next::Over("deleted"),
+            _ if tick && self.facts.ended(&self.of).is_none() => Next::Over("deleted"),
             _ => Next::Nothing,
         }
     }

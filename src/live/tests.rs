@@ -29,11 +29,13 @@ struct FakeFacts {
 
 /// Boxes one share of the facts; the test keeps the other.
 impl Facts for Arc<FakeFacts> {
-    fn deploy_json(&self, id: &DeployId) -> Option<String> {
-        let done = *self.deploys.lock().unwrap().get(id)?;
+    fn json(&self, of: &LogOf) -> Option<String> {
+        let done = self.ended(of)?;
+        let LogOf::Deploy(id) = of else { return None };
         Some(format!(r#"{{"id":"{id}","status":"{}"}}"#, if done { "live" } else { "building" }))
     }
-    fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
+    fn ended(&self, of: &LogOf) -> Option<bool> {
+        let LogOf::Deploy(id) = of else { return None };
         self.deploys.lock().unwrap().get(id).copied()
     }
     fn app_exists(&self, id: &AppId) -> bool {

@@ -5,6 +5,7 @@ use crate::journal::Writer;
 use crate::model::AnyError;
 use crate::proc::{Cancel, Exec, Exit};
 use crate::sandbox::bwrap::Sandbox;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -22,13 +23,22 @@ pub struct Once<'a> {
     pub at_most: Duration,
 }
 
-/// How it ended.
+/// How a command ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     /// By itself, or as its caller wanted it.
     With(Exit),
     /// It had to, for this reason.
     Because(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::With(exit) => exit.fmt(f),
+            Self::Because(why) => write!(f, "it was ended: {why}"),
+        }
+    }
 }
 
 impl Once<'_> {
@@ -81,6 +91,7 @@ impl Once<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proc::close_inherited;
     use crate::sandbox::bwrap::Purpose;
     use crate::sandbox::host_probe;
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -101,6 +112,8 @@ mod tests {
 
     #[test]
     fn three_streams_are_all_that_a_command_has_open_and_what_it_leaves_ends_with_it() {
+        // Of what started the tests, which the server closes at its start.
+        close_inherited();
         let [(stdin, mut tell), (mut said, out), (mut erred, err)] =
             [pipe().unwrap(), pipe().unwrap(), pipe().unwrap()];
         tell.write_all(b"in").unwrap();

@@ -2,7 +2,7 @@
 
 use crate::api::DeployView;
 use crate::deploy::{Deployer, host_names::urls};
-use crate::journal::Redactor;
+use crate::journal::{LogOf, Redactor};
 use crate::live::Facts;
 use crate::model::{AppId, AppStatus, DeployId, UnixMillis};
 use crate::runtime::status_board;
@@ -31,17 +31,25 @@ pub(super) struct FromStore {
 }
 
 impl Facts for FromStore {
-    fn deploy_json(&self, id: &DeployId) -> Option<String> {
-        let deploy = log_error(self.store.deploy(id))??;
-        serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
+    fn json(&self, of: &LogOf) -> Option<String> {
+        match of {
+            LogOf::Deploy(id) => {
+                let deploy = log_error(self.store.deploy(id))??;
+                serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
+            }
+            LogOf::Run(id) => serde_json::to_string(&log_error(self.store.run(id))??).ok(),
+        }
     }
 
-    fn deploy_ended(&self, id: &DeployId) -> Option<bool> {
-        match log_error(self.store.deploy(id)) {
-            Some(deploy) => Some(deploy?.status.is_final()),
-            // Without an answer the session keeps waiting, and asks again.
-            None => Some(false),
-        }
+    fn ended(&self, of: &LogOf) -> Option<bool> {
+        let ended = match of {
+            LogOf::Deploy(id) => {
+                self.store.deploy(id).map(|deploy| Some(deploy?.status.is_final()))
+            }
+            LogOf::Run(id) => self.store.run(id).map(|run| Some(run?.finished_at.is_some())),
+        };
+        // Without an answer the session keeps waiting, and asks again.
+        log_error(ended).unwrap_or(Some(false))
     }
 
     fn app_exists(&self, id: &AppId) -> bool {

@@ -2,7 +2,9 @@
 
 use super::draft::AppSettings;
 use super::error::StoreError;
-use crate::model::{AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, Trigger, Wanted};
+use crate::model::{
+    AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, RunId, Trigger, Wanted,
+};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row};
 
@@ -22,7 +24,7 @@ macro_rules! text_columns {
     )+};
 }
 
-text_columns!(AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, Trigger, Wanted);
+text_columns!(AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, RunId, Trigger, Wanted);
 
 impl FromSql for AppSettings {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

@@ -172,8 +172,15 @@ fn the_websockets_send_what_their_description_says_and_there_are_no_others() {
     let mut owner = server.owner();
     let app = create(&mut owner, &json!({"name": "plain", "gitRepo": git.url("plain")}));
     let deploy = deploy_live(&mut owner, &app);
+    let run = json!({"command": "echo one"});
+    let run = owner.post(&format!("/api/apps/{app}/run"), &run).expect(202).json();
+    let run = run["id"].as_str().expect("an id").to_owned();
     for (path, socket) in described {
-        let id = if path.starts_with("/ws/deploys") { &deploy } else { &app };
+        let id = match path.split('/').nth(2) {
+            Some("deploys") => &deploy,
+            Some("runs") => &run,
+            _ => &app,
+        };
         let target = format!("{}?token={}", path.replace("{id}", id), server.token());
         let mut session = Ws::at(server.address(), &target).open().expect("a session");
         let messages = socket["messages"].as_array().expect("messages");

@@ -1,0 +1,49 @@
+//! Commands that run once in an app's place: start one, list them, read the log, end one.
+
+use super::fields::Fields;
+use super::{Answer, Answered, Api, ApiError, Call};
+use crate::gate::answer::Body;
+use crate::journal::LogOf;
+use crate::model::{Invalid, RunId, ShellCommand};
+use crate::store::Run;
+use serde_json::json;
+
+/// `POST /api/apps/{id}/run`.
+pub(super) fn start(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
+    let app = api.app(id)?;
+    let mut fields = Fields::of(request.body)?;
+    let command = fields.required("command", |text| match text.trim() {
+        "" => Err(Invalid("is empty; write what is to be run")),
+        text => ShellCommand::parse(text),
+    })?;
+    fields.finish()?;
+    api.deployer.check_runtime()?;
+    let run = api.deployer.runs.start(&app.id, &command, None)?;
+    Ok(Answer::json(202, &find(api, run.as_str())?))
+}
+
+pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
+    let app = api.app(id)?;
+    Ok(Answer::json(200, &json!({"runs": api.store.runs(&app.id)?})))
+}
+
+/// `GET /api/runs/{id}/log`.
+pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
+    let path = api.journal.file(&LogOf::from(&find(api, id)?.id));
+    // One that has not begun yet has none, nor has one at somebody's terminal.
+    Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
+}
+
+/// `POST /api/runs/{id}/cancel`.
+pub(super) fn cancel(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
+    let run = find(api, id)?;
+    if !api.deployer.runs.cancel(&run.id) {
+        return Err(ApiError::new(409, "run_ended", "this run has ended already"));
+    }
+    Ok(Answer::json(202, &run))
+}
+
+fn find(api: &Api, id: &str) -> Result<Run, ApiError> {
+    let id = RunId::parse(id).map_err(|_| ApiError::no_run())?;
+    api.store.run(&id)?.ok_or_else(ApiError::no_run)
+}

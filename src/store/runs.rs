@@ -1,0 +1,137 @@
+//! Runs: commands that ran once in an app's place, the owner's or a job's.
+
+use super::columns::{first, rows};
+use super::{Store, StoreError, random_id};
+use crate::model::{AppId, RunId, UnixMillis, unix_millis};
+use rusqlite::{Row, params};
+use serde::Serialize;
+
+/// One run; as JSON it is what the API shows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// Its identifier.
+    pub id: RunId,
+    /// The app in whose place it ran.
+    #[serde(rename = "appId")]
+    pub app: AppId,
+    /// The job that it belongs to; the owner's own belong to none.
+    pub job: Option<String>,
+    /// When it began.
+    pub started_at: UnixMillis,
+    /// When it ended.
+    pub finished_at: Option<UnixMillis>,
+    /// How it ended, such as `exit code 0`.
+    pub result: Option<String>,
+}
+
+const SELECT: &str = "SELECT id, app_id, job, started_at, finished_at, result FROM runs";
+
+fn read_run(row: &Row<'_>) -> Result<Run, StoreError> {
+    Ok(Run {
+        id: row.get(0)?,
+        app: row.get(1)?,
+        job: row.get(2)?,
+        started_at: row.get(3)?,
+        finished_at: row.get(4)?,
+        result: row.get(5)?,
+    })
+}
+
+impl Store {
+    /// Notes that a run begins; `None` when there is no such app.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn begin_run(&self, app: &AppId, job: Option<&str>) -> Result<Option<RunId>, StoreError> {
+        let id = RunId::from_random(random_id()?);
+        let sql = "INSERT INTO runs (id, app_id, job, started_at) \
+                   SELECT ?1, id, ?3, ?4 FROM apps WHERE id = ?2";
+        Ok(self.change(sql, params![id, app, job, unix_millis()])?.then_some(id))
+    }
+
+    /// Notes how a run has ended, unless that is noted already.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn end_run(&self, id: &RunId, result: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE runs SET finished_at = max(?2, started_at), result = ?3 \
+                   WHERE id = ?1 AND finished_at IS NULL";
+        self.change(sql, params![id, unix_millis(), result]).map(drop)
+    }
+
+    /// At start: runs that were under way have ended with the server that ran them.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn end_interrupted_runs(&self, result: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE runs SET finished_at = max(?1, started_at), result = ?2 \
+                   WHERE finished_at IS NULL";
+        self.change(sql, params![unix_millis(), result]).map(drop)
+    }
+
+    /// One run, or `None`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn run(&self, id: &RunId) -> Result<Option<Run>, StoreError> {
+        first(&self.read(), &format!("{SELECT} WHERE id = ?1"), [id], read_run)
+    }
+
+    /// An app's runs, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn runs(&self, app: &AppId) -> Result<Vec<Run>, StoreError> {
+        let sql = format!("{SELECT} WHERE app_id = ?1 ORDER BY seq DESC");
+        rows(&self.read(), &sql, [app], read_run)
+    }
+
+    /// Forgets an app's runs of a job, or the owner's own, beyond the `keep` newest, and
+    /// answers which, so that their logs can go with them. Those under way stay.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn prune_runs(
+        &self,
+        app: &AppId,
+        job: Option<&str>,
+        keep: u32,
+    ) -> Result<Vec<RunId>, StoreError> {
+        let sql = "DELETE FROM runs WHERE app_id = ?1 AND job IS ?2 AND finished_at IS NOT NULL \
+                   AND seq NOT IN (SELECT seq FROM runs WHERE app_id = ?1 AND job IS ?2 \
+                                   ORDER BY seq DESC LIMIT ?3) RETURNING id";
+        self.write(|tx| rows(tx, sql, params![app, job, keep], |row| Ok(row.get(0)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::with_an_app;
+
+    #[test]
+    fn a_run_ends_once_and_the_newest_of_each_job_are_kept() {
+        let (store, app, _dir) = with_an_app();
+        let begin = |job| store.begin_run(&app, job).unwrap().unwrap();
+        let [one, two, other] = [begin(Some("a")), begin(Some("a")), begin(None)];
+        let result = |id| store.run(id).unwrap().unwrap().result;
+        assert_eq!(result(&one), None);
+        store.end_run(&one, "exit code 0").unwrap();
+        store.end_interrupted_runs("lost").unwrap();
+        store.end_run(&one, "again").unwrap();
+        assert_eq!(result(&one).as_deref(), Some("exit code 0"));
+        assert_eq!(result(&two).as_deref(), Some("lost"));
+        assert_eq!(store.prune_runs(&app, Some("a"), 1).unwrap(), [one]);
+        let going_on = begin(None);
+        store.end_run(&begin(None), "x").unwrap();
+        assert_eq!(store.prune_runs(&app, None, 0).unwrap().len(), 2, "one is under way");
+        let left = store.runs(&app).unwrap();
+        assert_eq!(left.iter().map(|run| &run.id).collect::<Vec<_>>(), [&going_on, &two]);
+        assert!(store.run(&other).unwrap().is_none());
+        let nobody = AppId::parse("bbbbbbbbbb").unwrap();
+        assert_eq!(store.begin_run(&nobody, None).unwrap(), None);
+        assert!(store.delete_app(&app).unwrap());
+        assert!(store.run(&two).unwrap().is_none());
+    }
+}
