@@ -18,6 +18,13 @@ pub enum Command {
     Lockouts,
     /// Let one client try again.
     ClearLockout(Client),
+    /// Run a command in an app's place.
+    Run {
+        /// The app's name or identifier.
+        app: String,
+        /// An argument list.
+        command: Vec<String>,
+    },
     /// Print the version.
     Version,
     /// Print the help text.
@@ -34,6 +41,7 @@ Commands:
   (none)                   run the server
   token                    print the admin token in force
   token --rotate           make a new admin token; every session ends at once
+  run APP -- COMMAND ...   run a command in an app's place, at this terminal
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
   version                  print the version
@@ -83,6 +91,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("rotate") if positional == ["token"] => rotate = true,
+            Value(word) if positional.is_empty() && word == "run" => {
+                return run(parser.raw_args().map_err(wrong)?);
+            }
             Value(word) => positional.push(word.to_string_lossy().into_owned()),
             Short(_) | Long(_) => return Err(wrong(arg.unexpected())),
         }
@@ -107,6 +118,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     }
 }
 
+/// The words after `run`. Those of the command are its own, whatever they look like.
+fn run(words: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
+    let words: Result<Vec<_>, _> = words.map(OsString::into_string).collect();
+    match words.as_deref() {
+        Ok([app, mark, command @ ..]) if mark == "--" && !command.is_empty() => {
+            Ok(Command::Run { app: app.clone(), command: command.to_vec() })
+        }
+        Ok(_) => Err(Usage("'run' wants an app and a command: run APP -- COMMAND".to_owned())),
+        Err(_) => Err(Usage("the command is not UTF-8".to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +146,9 @@ mod tests {
         assert_eq!(words("lockouts"), Ok(Command::Lockouts));
         let client = Client::parse("192.0.2.1").unwrap();
         assert_eq!(words("lockouts clear 192.0.2.1"), Ok(Command::ClearLockout(client)));
+        let command = ["manage.py", "--help", "--"].map(str::to_owned).to_vec();
+        let run = Command::Run { app: "shop".to_owned(), command };
+        assert_eq!(words("run shop -- manage.py --help --"), Ok(run));
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--help"), Ok(Command::Help));
     }
@@ -141,6 +167,11 @@ mod tests {
             "--listen",
             "version x",
             "help --rotate",
+            "run",
+            "run shop",
+            "run shop --",
+            "run shop ls",
+            "run --help",
         ] {
             let error = words(line).unwrap_err().to_string();
             assert!(error.ends_with("'server help' lists the commands"), "{line}: {error}");

@@ -7,6 +7,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::process::ExitCode;
 
+/// The exit code when a command was not run to its end; its own are mostly smaller.
+const NOT_RUN: u8 = 125;
+
 fn main() -> ExitCode {
     // Whatever is made from here on is the owner's alone (P25).
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
         }
     };
     match run(command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&*error);
             ExitCode::FAILURE
@@ -42,7 +45,7 @@ fn keep_memory_out_of_files() {
     let _ = setrlimit(Resource::Core, none);
 }
 
-fn run(command: Command) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + Sync>> {
     match command {
         Command::Serve => serve::run()?,
         Command::Token { rotate: false } => print(ops::token::run(false)?.expose())?,
@@ -54,10 +57,17 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
         }
         Command::Lockouts => print(&ops::lockouts::list()?)?,
         Command::ClearLockout(client) => print(&ops::lockouts::clear(client)?)?,
+        Command::Run { app, command } => {
+            let code = ops::run::run(app, command).unwrap_or_else(|error| {
+                complain(&*error);
+                NOT_RUN
+            });
+            return Ok(ExitCode::from(code));
+        }
         Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
         Command::Help => print(cli::HELP.trim_end())?,
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a line; a reader that has gone away (`server help | head`) is no error.

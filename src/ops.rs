@@ -2,6 +2,8 @@
 
 pub mod line;
 pub mod lockouts;
+pub mod protocol;
+pub mod run;
 mod socket;
 pub mod token;
 

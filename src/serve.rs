@@ -5,6 +5,7 @@ mod limits;
 mod listen;
 mod live_queries;
 mod logger;
+mod operator;
 mod signals;
 
 use self::signals::Signals;
@@ -19,8 +20,8 @@ use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
 use crate::model::{AnyError, AppId, Routing, failed};
-use crate::ops;
-use crate::proc;
+use crate::ops::{self, protocol};
+use crate::proc::{self, Cancel};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
 use crate::store::Store;
@@ -165,7 +166,8 @@ struct Running {
     live: Arc<Live>,
     deployer: Arc<Deployer>,
     server: Arc<Server>,
-    threads: [JoinHandle<()>; 2],
+    operators: Cancel,
+    threads: [JoinHandle<()>; 3],
 }
 
 impl Running {
@@ -184,12 +186,19 @@ impl Running {
         }
         // Always there: a router of an earlier server may still lead to it.
         let front = data.join("front.sock");
+        let ops = data.join(protocol::SOCKET);
         // We hold the lock, so sockets that are there belong to nobody.
-        let _ = (std::fs::remove_file(&relay), std::fs::remove_file(&front));
+        for socket in [&relay, &front, &ops] {
+            let _ = std::fs::remove_file(socket);
+        }
         let server = Server::http_unix(&relay)
             .map_err(failed(format!("{} could not be opened", relay.display())))?;
-        let proxy = UnixListener::bind(&front)
-            .map_err(failed(format!("{} could not be opened", front.display())))?;
+        let open = |path: &Path| {
+            let failed = failed(format!("{} could not be opened", path.display()));
+            UnixListener::bind(path).map_err(failed)
+        };
+        let (proxy, ops) = (open(&front)?, open(&ops)?);
+        ops.set_nonblocking(true)?;
         let (server, api, live) = (Arc::new(server), Arc::new(api), Arc::new(live));
         let sessions = Arc::clone(&live);
         let gate = Gate::start(gate::Settings {
@@ -205,17 +214,21 @@ impl Running {
         let (changes, requests) = channel();
         let (changed, answered) = (Arc::clone(&api), gate.completions());
         let (incoming, completions) = (Arc::clone(&server), gate.completions());
+        let operators = Cancel::new()?;
+        let (operated, stop) = (Arc::clone(&deployer), operators.clone());
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let threads = [
             spawn("changes").spawn(move || http::change(&changed, &answered, &requests))?,
             spawn("reads").spawn(move || http::read(&incoming, &api, &completions, &changes))?,
+            spawn("operators").spawn(move || operator::run(&ops, &operated, &stop))?,
         ];
-        Ok(Self { gate, live, deployer, server, threads })
+        Ok(Self { gate, live, deployer, server, operators, threads })
     }
 
     /// From the outside in: nobody new, close frames, drained requests, builds.
     fn stop(self) {
         self.live.shutdown();
+        self.operators.cancel();
         self.gate.stop(DRAIN);
         self.deployer.shutdown();
         self.server.unblock();

@@ -1,0 +1,63 @@
+//! What an operator's command and the running server say to each other over the socket inside
+//! the data directory: one [`Request`], a line of JSON beside which the command's three streams
+//! travel as open files, and one [`Answer`], another line.
+//!
+//! Who may open the socket is asked for no token: nobody but the server's user and root may.
+
+use crate::proc::descriptors;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+/// The socket, in the data directory.
+pub const SOCKET: &str = "ops.sock";
+
+/// Bytes of a line: far more than the kernel passes to a program as one argument.
+const LONGEST: usize = 256 << 10;
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// Run a command in an app's place.
+    Run {
+        /// Its name or identifier.
+        app: String,
+        /// An argument list.
+        command: Vec<String>,
+        /// Which kind of terminal the streams are, when they are one.
+        term: Option<String>,
+    },
+}
+
+/// The exit code of what was asked for, or the sentence that says why it was not done.
+pub type Answer = Result<u8, String>;
+
+/// Reads a line to its end, and the files beside it.
+///
+/// # Errors
+/// When the other side says nothing in time, too much, or goes before the end.
+pub fn read_line(socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (mut line, mut files) = (Vec::new(), Vec::new());
+    let mut piece = vec![0; 64 << 10];
+    while line.last() != Some(&b'\n') {
+        let (read, more) = descriptors::receive(socket, &mut piece)?;
+        if read == 0 || line.len() + read > LONGEST {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        line.extend_from_slice(&piece[..read]);
+        files.extend(more);
+    }
+    Ok((line, files))
+}
+
+/// A value as such a line.
+///
+/// # Errors
+/// When it cannot be JSON.
+pub fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    Ok(line)
+}

@@ -1,0 +1,136 @@
+//! What a running server does for the operator's commands, over a socket of their own.
+
+use crate::deploy::Deployer;
+use crate::model::{AnyError, AppId, AppName, failed};
+use crate::ops::protocol::{Answer, Request, line_of, read_line};
+use crate::proc::{Cancel, Exit, wait_any};
+use crate::runtime::once::Ended;
+use crate::store::{App, Store};
+use rustix::fs::{FileType, fstat};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::geteuid;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::OnceLock;
+use std::thread::{self, Builder};
+use std::time::{Duration, Instant};
+
+/// Commands at once: each has a thread.
+const MOST: usize = 8;
+
+/// How long a command may take to say what it wants.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a program has after its terminal has gone, which tells it so (SIGHUP).
+const HANGUP: Duration = Duration::from_secs(5);
+
+/// The pause after a connection that could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves commands, each on a thread of its own, until the server stops.
+pub(super) fn run(listener: &UnixListener, deployer: &Deployer, stop: &Cancel) {
+    thread::scope(|scope| {
+        let mut sessions = Vec::new();
+        while !stop.is_cancelled() {
+            let client = match listener.accept() {
+                Ok((client, _)) => client,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let _ = wait_any(&[listener.as_fd(), stop.as_fd()], Duration::MAX);
+                    continue;
+                }
+                // Without a descriptor it would fail again and again.
+                Err(_) => {
+                    let _ = wait_any(&[stop.as_fd()], PAUSE);
+                    continue;
+                }
+            };
+            sessions.retain(|session: &thread::ScopedJoinHandle<'_, _>| !session.is_finished());
+            let is_full = sessions.len() >= MOST;
+            let serve = move || {
+                if let Err(error) = serve(&client, deployer, stop, is_full) {
+                    log::warn!("an operator's command was not answered: {error}");
+                }
+            };
+            match Builder::new().name("operator".to_owned()).spawn_scoped(scope, serve) {
+                Ok(session) => sessions.push(session),
+                Err(error) => log::warn!("no thread for an operator's command: {error}"),
+            }
+        }
+    });
+}
+
+fn serve(
+    client: &UnixStream,
+    deployer: &Deployer,
+    stop: &Cancel,
+    is_full: bool,
+) -> Result<(), AnyError> {
+    let uid = socket_peercred(client)?.uid;
+    if !uid.is_root() && uid != geteuid() {
+        return Err(format!("it is user {}'s", uid.as_raw()).into());
+    }
+    if !wait_any(&[client.as_fd(), stop.as_fd()], PATIENCE)? || stop.is_cancelled() {
+        return Ok(());
+    }
+    client.set_read_timeout(Some(PATIENCE))?;
+    let (line, files) = read_line(client)?;
+    let answer: Answer = match serde_json::from_slice(&line) {
+        _ if is_full => Err(format!("{MOST} commands are at work already; wait until one ends")),
+        Ok(Request::Run { app, command, term }) => {
+            let ended = run_command(client, deployer, (&app, &command), (files, term.as_deref()));
+            ended.map_err(|error| error.to_string())
+        }
+        Err(_) => Err("the running server is of another version; restart it".to_owned()),
+    };
+    // It may have gone long ago.
+    let mut client = client;
+    let _ = client.write_all(&line_of(&answer)?);
+    Ok(())
+}
+
+/// Runs a command in an app's place on the client's own streams, until it or the client ends.
+fn run_command(
+    client: &UnixStream,
+    deployer: &Deployer,
+    (app, command): (&str, &[String]),
+    (files, term): (Vec<OwnedFd>, Option<&str>),
+) -> Result<u8, AnyError> {
+    let app = named(&deployer.tools.store, app)?;
+    let streams = <[OwnedFd; 3]>::try_from(files).map_err(|_| "three streams are needed")?;
+    for stream in &streams {
+        let about = fstat(stream).map_err(failed("a stream is not known"))?;
+        if FileType::from_raw_mode(about.st_mode) == FileType::Directory {
+            return Err("a stream is a directory, through which the app could leave its \
+                        sandbox; give a file"
+                .into());
+        }
+    }
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    if words.is_empty() || words.iter().copied().chain(term).any(|word| word.contains('\0')) {
+        return Err("the command is empty, or holds a zero byte".into());
+    }
+    let gone = OnceLock::new();
+    let patience = if term.is_some() { HANGUP } else { Duration::ZERO };
+    let must_end = || {
+        // It has said all that it has to say.
+        let is_gone = wait_any(&[client.as_fd()], Duration::ZERO).unwrap_or(true)
+            && gone.get_or_init(Instant::now).elapsed() >= patience;
+        is_gone.then(|| "who had started it is gone".to_owned())
+    };
+    match deployer.runs.attach(&app.id, &words, (streams, term), &must_end)? {
+        Ended::With(Exit::Code(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+        // As a shell says it.
+        Ended::With(Exit::Signal(signal)) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        ended => Err(format!("the command did not end by itself: {ended}").into()),
+    }
+}
+
+/// The app that is called so.
+fn named(store: &Store, name: &str) -> Result<App, AnyError> {
+    let mut found = AppName::parse(name).map_or(Ok(None), |name| store.app_named(&name))?;
+    if let (None, Ok(id)) = (&found, AppId::parse(name)) {
+        found = store.app(&id)?;
+    }
+    Ok(found.ok_or_else(|| format!("there is no app {}", name.escape_debug()))?)
+}
