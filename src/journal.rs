@@ -50,18 +50,6 @@ pub enum LogOf {
     Run(RunId),
 }
 
-impl From<&DeployId> for LogOf {
-    fn from(id: &DeployId) -> Self {
-        Self::Deploy(id.clone())
-    }
-}
-
-impl From<&RunId> for LogOf {
-    fn from(id: &RunId) -> Self {
-        Self::Run(id.clone())
-    }
-}
-
 /// Keeps the logs of one data directory.
 pub struct Journal {
     deploys: PathBuf,
@@ -93,8 +81,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn begin(&self, of: impl Into<LogOf>, redactor: Redactor) -> io::Result<Writer> {
-        let of = of.into();
+    pub fn begin(&self, of: LogOf, redactor: Redactor) -> io::Result<Writer> {
         // Known before the file is there: a reader that finds the file finds it running.
         lock(&self.running).insert(of.clone());
         let options = &mut OpenOptions::new();

@@ -6,6 +6,7 @@ use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::Deployer;
 use crate::gate::answer::Body;
+use crate::journal::LogOf;
 use crate::model::{AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Trigger};
 use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
 use serde::Serialize;
@@ -76,7 +77,7 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 }
 
 pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let path = api.journal.file(&(&find(api, id)?.id).into());
+    let path = api.journal.file(&LogOf::Deploy(find(api, id)?.id));
     // A deploy that still waits in the queue has no log yet.
     Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
 }

@@ -190,13 +190,8 @@ impl From<DeployError> for ApiError {
 impl From<RunError> for ApiError {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::NoApp => Self::no_app(),
+            RunError::Refused(sentence) => Self::new(409, "not_run", sentence),
             RunError::Store(error) => error.into(),
-            RunError::NoRelease => Self::new(409, "no_release", error.to_string()),
-            RunError::Busy => Self::new(409, "too_many_runs", error.to_string()),
-            RunError::Stopping | RunError::System(_) => {
-                Self::new(503, "not_started", error.to_string())
-            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 
 /// `GET /api/runs/{id}/log`.
 pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let path = api.journal.file(&LogOf::from(&find(api, id)?.id));
+    let path = api.journal.file(&LogOf::Run(find(api, id)?.id));
     // One that has not begun yet has none, nor has one at somebody's terminal.
     Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
 }

@@ -4,7 +4,7 @@ use super::error::DeployFailure;
 use super::quote::Quote;
 use crate::journal::Writer;
 use crate::proc::Exit;
-use crate::runtime::once::{Ended, Once};
+use crate::runtime::once::Once;
 use std::time::Duration;
 
 /// How long a build may take.
@@ -15,8 +15,6 @@ const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 
 /// A command that is to be run.
 pub struct Build<'a> {
-    /// What it is called: `build` or `release`.
-    pub name: &'static str,
     /// What.
     pub command: &'a str,
     /// Where its output goes.
@@ -31,13 +29,10 @@ impl Build<'_> {
     /// # Errors
     /// [`DeployFailure`], with the lines of the command that say why.
     pub fn run(&self) -> Result<(), DeployFailure> {
-        let Self { name, command, log, once } = self;
-        let (mut said, at_most) = (Quote::default(), once.at_most);
+        let Self { command, log, once } = self;
+        let (mut said, name, at_most) = (Quote::default(), once.name, once.at_most);
         let words = ["/bin/sh", "-c", command];
-        let exit = match once.logged(&words, (log, OUTPUT_CAP), &mut |line| said.push(line))? {
-            Ended::Because(why) => return Err(format!("the {name} was ended: {why}").into()),
-            Ended::With(exit) => exit,
-        };
+        let exit = once.logged(&words, (log, OUTPUT_CAP), &mut |line| said.push(line))?;
         let quote = said.sentence();
         let sentence = match exit {
             Exit::Code(0) => return Ok(()),
@@ -68,7 +63,7 @@ fn too_long(name: &str, at_most: Duration) -> String {
 mod tests {
     use super::*;
     use crate::data_dir::DataDir;
-    use crate::journal::{Journal, Redactor};
+    use crate::journal::{Journal, LogOf, Redactor};
     use crate::model::{DeployId, Secret};
     use crate::proc::Cancel;
     use crate::sandbox::bwrap::{Purpose, Sandbox};
@@ -90,18 +85,19 @@ mod tests {
         let host = host_probe::here(dir.path());
         let sandbox = Sandbox::new(&host, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
-        let id = DeployId::parse("dddddddddd").unwrap();
+        let id = LogOf::Deploy(DeployId::parse("dddddddddd").unwrap());
         let redactor = Redactor::new(vec![Secret::new("s3cret-of-the-build".to_owned())]);
-        let log = journal.begin(&id, redactor).unwrap();
-        let text = || std::fs::read_to_string(journal.file(&(&id).into())).unwrap();
+        let log = journal.begin(id.clone(), redactor).unwrap();
+        let text = || std::fs::read_to_string(journal.file(&id)).unwrap();
         let no_room = || {
             if text() == "cancel me\n" {
                 cancel.cancel();
             }
             (command == FILLS).then(|| "no room".to_owned())
         };
-        let once = Once { sandbox: &sandbox, cancel, must_end: &no_room, at_most };
-        let result = Build { name: "build", command, log: &log, once }.run();
+        let name = "build";
+        let once = Once { name, sandbox: &sandbox, cancel, must_end: &no_room, at_most };
+        let result = Build { command, log: &log, once }.run();
         (result, text().lines().map(str::to_owned).collect())
     }
 

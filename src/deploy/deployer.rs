@@ -210,15 +210,16 @@ impl Deployer {
         let Tools { store, journal, layout, router, mailbox, .. } = &*self.tools;
         let name = store.app(app)?.ok_or(DeployError::NoApp)?.name;
         self.cancel_deploys(app, REMOVED)?;
-        self.runs.cancel_all_of(app);
         store.set_wanted(app, Wanted::Stopped)?;
         mailbox.send(Message::Forget(app.clone()));
         // Its names stay until it is certain that the app goes: it may be tried again.
         router.point(app, &Target::Down);
         layout.discard_app(app, keep_data).map_err(DeployError::NotRemoved)?;
-        let mut logs: Vec<_> = store.deploy_ids(app)?.iter().map(LogOf::from).collect();
-        logs.extend(store.runs(app)?.iter().map(|run| LogOf::from(&run.id)));
+        let mut logs: Vec<_> = store.deploy_ids(app)?.into_iter().map(LogOf::Deploy).collect();
+        logs.extend(store.runs(app)?.into_iter().map(|run| LogOf::Run(run.id)));
         store.delete_app(app)?;
+        // From here on none can begin.
+        self.runs.cancel_all_of(app);
         let data = if keep_data { "its data stays" } else { "its data goes too" };
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
         router.forget(app);

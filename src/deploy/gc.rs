@@ -96,12 +96,12 @@ pub fn prune(tools: &Tools, app: &AppId, deploy: &DeployId) {
         // Where nobody has written data there was none to keep: a deploy makes the directory.
         let emptied = fs::remove_dir(layout.persistent(app));
         let keep_data = emptied.is_err_and(|error| error.kind() != ErrorKind::NotFound);
-        return clear_app(tools, app, keep_data, &[deploy.into()]);
+        return clear_app(tools, app, keep_data, &[LogOf::Deploy(deploy.clone())]);
     }
     let mut old = store.old_releases(app, KEPT_RELEASES).unwrap_or_default();
     match store.prune_history(app, KEPT_HISTORY, KEPT_RELEASES) {
         Ok(forgotten) => {
-            journal.remove(&forgotten.iter().map(LogOf::from).collect::<Vec<_>>());
+            journal.remove(&forgotten.into_iter().map(LogOf::Deploy).collect::<Vec<_>>());
         }
         Err(error) => log::warn!("old deploys of app {app} could not be forgotten: {error}"),
     }

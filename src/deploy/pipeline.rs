@@ -18,7 +18,7 @@ use super::toolbox;
 use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::disk::space::watched;
 use crate::disk::tree::Tree;
-use crate::journal::{Redactor, Writer};
+use crate::journal::{LogOf, Redactor, Writer};
 use crate::model::{
     AnyError, AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger, failed,
 };
@@ -111,9 +111,8 @@ impl Pipeline {
         // No build ever gets this one; one that does not open is no reason to stop.
         let hook = store.webhook_secret(&app.id).ok().flatten();
         let redactor = Redactor::new(secrets.chain(&token).chain(&hook).cloned().collect());
-        let log = tools.journal.begin(id, redactor.clone());
+        let log = tools.journal.begin(LogOf::Deploy(id.clone()), redactor.clone());
         let log = log.map_err(failed("the deploy's log cannot be written"))?;
-        let at = Cell::new("");
         Ok(Attempt {
             tools,
             queue,
@@ -126,7 +125,7 @@ impl Pipeline {
             redactor,
             token,
             env,
-            at,
+            at: Cell::new(""),
             hold: Cell::default(),
         })
     }
@@ -293,8 +292,8 @@ impl Attempt<'_> {
         let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
         let no_room = || layout.no_room();
         let run = |sandbox: &Sandbox<'_>, command: &str| {
-            let once = Once { sandbox, cancel, must_end: &no_room, at_most };
-            Build { name: "build", command, log, once }.run()
+            let once = Once { name: "build", sandbox, cancel, must_end: &no_room, at_most };
+            Build { command, log, once }.run()
         };
         toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
         let Some(command) = plan.build() else { return Ok(()) };

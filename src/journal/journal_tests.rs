@@ -20,8 +20,8 @@ fn room(half_app_log: u64) -> Room {
     Room { journal: Journal { half_app_log, ..journal }, folder }
 }
 
-fn deploy() -> DeployId {
-    DeployId::from_random([7; 10])
+fn deploy() -> LogOf {
+    LogOf::Deploy(DeployId::from_random([7; 10]))
 }
 
 fn app() -> AppId {
@@ -93,10 +93,10 @@ fn woken(subscription: &Subscription, within: Duration) -> bool {
 #[test]
 fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     let room = room(HALF_APP_LOG);
-    assert!(room.journal.follow(&LogOf::from(&deploy())).unwrap().is_none());
-    let writer = room.journal.begin(&deploy(), secret("tops3cret")).unwrap();
+    assert!(room.journal.follow(&deploy()).unwrap().is_none());
+    let writer = room.journal.begin(deploy(), secret("tops3cret")).unwrap();
     writer.line("first");
-    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
     assert_eq!(drain(&mut follower), lines(&["first"]));
     assert!(!woken(&follower, Duration::ZERO));
     writer.line("\u{1b}[31mtoken is tops3cret\u{1b}[0m");
@@ -109,20 +109,20 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     assert_eq!(drain(&mut follower), [Event::End]);
     assert_eq!(follower.read(1000), []);
 
-    let mut late = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+    let mut late = room.journal.follow(&deploy()).unwrap().unwrap();
     let all = drain(&mut late);
     assert_eq!(all.len(), 7);
     assert_eq!(all[6], Event::End);
-    let stored = fs::read_to_string(room.journal.file(&LogOf::from(&deploy()))).unwrap();
+    let stored = fs::read_to_string(room.journal.file(&deploy())).unwrap();
     assert_eq!(stored, "first\ntoken is [redacted]\na\nb\n\nc\n");
 }
 
 #[test]
 fn a_writer_that_is_dropped_ends_the_log_too() {
     let room = room(HALF_APP_LOG);
-    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
     writer.line("x");
-    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
     drop(writer);
     assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End]);
     assert!(lock(&room.journal.running).is_empty());
@@ -131,7 +131,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
 #[test]
 fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does() {
     let room = room(HALF_APP_LOG);
-    let writer = room.journal.begin(&deploy(), secret("0123456789abcdef")).unwrap();
+    let writer = room.journal.begin(deploy(), secret("0123456789abcdef")).unwrap();
     let x = "x".repeat(MAX_LINE - 8);
     let told = |piece: &[u8]| {
         let mut lines = Vec::new();
@@ -148,7 +148,7 @@ fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does(
     let long = "y".repeat(MAX_LINE);
     writer.line(&long);
     drop(writer);
-    let stored = fs::read_to_string(room.journal.file(&LogOf::from(&deploy()))).unwrap();
+    let stored = fs::read_to_string(room.journal.file(&deploy())).unwrap();
     let (before, after) = stored.split_once("unfinished\n").unwrap();
     assert_eq!(before, format!("{x}\n[redacted] and more\n\n \n"));
     assert!(after.ends_with(&format!(" next\n{long}\n")) && after.lines().count() == 2, "{after}");
@@ -157,13 +157,13 @@ fn output_that_comes_in_pieces_loses_its_secret_and_ends_where_its_program_does(
 #[test]
 fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
     let room = room(HALF_APP_LOG);
-    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
     let line = "z".repeat(MAX_LINE - 10);
     for _ in 0..MAX_DEPLOY_LOG / MAX_LINE as u64 + 10 {
         writer.line(&line);
     }
     drop(writer);
-    let stored = fs::read(room.journal.file(&LogOf::from(&deploy()))).unwrap();
+    let stored = fs::read(room.journal.file(&deploy())).unwrap();
     assert!(stored.len() as u64 <= MAX_DEPLOY_LOG);
     assert!(stored.ends_with(b"[this log has reached 10 MiB; what follows is not kept]\n"));
 }
@@ -171,11 +171,11 @@ fn a_deploys_log_stops_growing_at_its_limit_and_says_so() {
 #[test]
 fn a_follower_takes_no_more_than_it_asks_for() {
     let room = room(HALF_APP_LOG);
-    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
     for i in 0..5_000 {
         writer.line(&format!("line {i}"));
     }
-    let mut follower = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
     let mut next = 0;
     loop {
         let events = follower.read(500);
@@ -314,9 +314,9 @@ fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
     let room = room(10);
     let mut process = process(&room);
     writeln!(process, "more than ten bytes").unwrap();
-    drop(room.journal.begin(&deploy(), Redactor::default()).unwrap());
+    drop(room.journal.begin(deploy(), Redactor::default()).unwrap());
     let mut follower = follow(&room, 0, Redactor::default());
-    room.journal.remove_app(&app(), &[(&deploy()).into(), LogOf::Run(RunId::from_random([1; 10]))]);
+    room.journal.remove_app(&app(), &[deploy(), LogOf::Run(RunId::from_random([1; 10]))]);
     assert!(woken(&follower, Duration::from_secs(5)));
     assert_eq!(drain(&mut follower), [Event::End]);
     for part in [&room.journal.apps, &room.journal.deploys, &room.journal.runs] {
@@ -332,7 +332,7 @@ fn every_file_is_private_whatever_the_umask_p25() {
     fs::set_permissions(&loose, fs::Permissions::from_mode(0o666)).unwrap();
     drop(process(&room));
     room.journal.note_app(&app(), "note");
-    drop(room.journal.begin(&deploy(), Redactor::default()).unwrap());
+    drop(room.journal.begin(deploy(), Redactor::default()).unwrap());
     for part in [&room.journal.apps, &room.journal.deploys, &room.journal.runs] {
         for entry in fs::read_dir(part).unwrap() {
             let entry = entry.unwrap();
@@ -348,10 +348,10 @@ fn a_link_in_place_of_a_log_is_not_followed() {
     let target = room.folder.path().join("target");
     fs::write(&target, "precious").unwrap();
     std::os::unix::fs::symlink(&target, room.journal.apps.join(format!("{}.log", app()))).unwrap();
-    std::os::unix::fs::symlink(&target, room.journal.file(&LogOf::from(&deploy()))).unwrap();
+    std::os::unix::fs::symlink(&target, room.journal.file(&deploy())).unwrap();
     assert!(room.journal.app_log_files(&app()).is_err());
-    assert!(room.journal.begin(&deploy(), Redactor::default()).is_err());
-    assert!(room.journal.follow(&LogOf::from(&deploy())).is_err());
+    assert!(room.journal.begin(deploy(), Redactor::default()).is_err());
+    assert!(room.journal.follow(&deploy()).is_err());
     assert_eq!(fs::read_to_string(target).unwrap(), "precious");
 }
 
@@ -383,12 +383,12 @@ fn of_a_line_that_is_too_long_the_end_is_shown_without_half_of_a_secret() {
 #[test]
 fn threads_write_and_follow_at_once_and_nothing_is_lost() {
     let room = room(HALF_APP_LOG);
-    let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
+    let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
     let journal = &room.journal;
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {
-                let mut follower = journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+                let mut follower = journal.follow(&deploy()).unwrap().unwrap();
                 let mut seen = 0;
                 loop {
                     assert!(woken(&follower, Duration::from_secs(10)) || seen == 0);
@@ -416,8 +416,8 @@ fn nothing_stays_open_when_all_is_over() {
     let open = || fs::read_dir("/proc/self/fd").unwrap().count();
     let room = room(HALF_APP_LOG);
     let cycle = || {
-        let writer = room.journal.begin(&deploy(), Redactor::default()).unwrap();
-        let mut one = room.journal.follow(&LogOf::from(&deploy())).unwrap().unwrap();
+        let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
+        let mut one = room.journal.follow(&deploy()).unwrap().unwrap();
         let mut two = follow(&room, 3, Redactor::default());
         writer.line("x");
         drop(writer);

@@ -51,13 +51,3 @@ pub fn read_line(socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     }
     Ok((line, files))
 }
-
-/// A value as such a line.
-///
-/// # Errors
-/// When it cannot be JSON.
-pub fn line_of(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(value)?;
-    line.push(b'\n');
-    Ok(line)
-}

@@ -5,10 +5,9 @@
 //! no terminal, such as a file or a pipe, it gets as it is.
 
 use super::existing;
-use super::protocol::{Answer, Request, SOCKET, line_of, read_line};
+use super::protocol::{Answer, Request, SOCKET, read_line};
 use crate::model::{AnyError, failed};
-use crate::proc::descriptors;
-use crate::proc::wait_any;
+use crate::proc::{descriptors, wait_any};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
@@ -31,20 +30,20 @@ pub fn run(app: String, command: Vec<String>) -> Result<u8, AnyError> {
     data.holder().ok_or("no server runs on this data directory; start it first")?;
     let socket = UnixStream::connect(data.join(SOCKET))
         .map_err(failed("the running server does not answer; restart it"))?;
-    // Before there is a second thread, which would take them as usual.
     let at_terminal = isatty(io::stdin()) && isatty(io::stdout());
     let mut ours: SigSet =
         [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
     if at_terminal {
         ours.add(Signal::SIGWINCH);
     }
+    // Before there is a second thread, which would take them as usual.
     ours.thread_block()?;
     let signals = SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let Streams { terminal, theirs, outputs } =
         if at_terminal { Streams::terminal() } else { Streams::own() }?;
     let term = terminal.is_some().then(|| std::env::var("TERM").unwrap_or_default());
-    let request = line_of(&Request::Run { app, command, term })?;
-    descriptors::send(&socket, &request, &theirs.each_ref().map(AsFd::as_fd))?;
+    let request = serde_json::to_string(&Request::Run { app, command, term })? + "\n";
+    descriptors::send(&socket, request.as_bytes(), &theirs.each_ref().map(AsFd::as_fd))?;
     // What the command has closed shall end here too.
     drop(theirs);
     while !wait_any(&[socket.as_fd()], Duration::ZERO)? {

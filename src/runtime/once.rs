@@ -5,7 +5,6 @@ use crate::journal::Writer;
 use crate::model::AnyError;
 use crate::proc::{Cancel, Exec, Exit};
 use crate::sandbox::bwrap::Sandbox;
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -13,6 +12,8 @@ use std::time::Duration;
 /// Where a command runs, and what ends it before it does so itself; all that it has started ends
 /// with it.
 pub struct Once<'a> {
+    /// What it is called: `build`, `release` or `command`.
+    pub name: &'static str,
     /// Where.
     pub sandbox: &'a Sandbox<'a>,
     /// What ends it.
@@ -23,36 +24,18 @@ pub struct Once<'a> {
     pub at_most: Duration,
 }
 
-/// How a command ended.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// By itself, or as its caller wanted it.
-    With(Exit),
-    /// It had to, for this reason.
-    Because(String),
-}
-
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::With(exit) => exit.fmt(f),
-            Self::Because(why) => write!(f, "it was ended: {why}"),
-        }
-    }
-}
-
 impl Once<'_> {
     /// Runs an argument list without input, and writes its output into a log, line by line;
     /// each line is told too. With more than so many bytes it is ended.
     ///
     /// # Errors
-    /// When it could not be started.
+    /// When it could not be started, or had to end.
     pub fn logged(
         &self,
         command: &[&str],
         (log, mut left): (&Writer, usize),
         each: &mut dyn FnMut(&str),
-    ) -> Result<Ended, AnyError> {
+    ) -> Result<Exit, AnyError> {
         let mut take = |piece: &[u8]| {
             let taken = piece.len().min(left);
             left -= taken;
@@ -70,7 +53,7 @@ impl Once<'_> {
     ///
     /// # Errors
     /// As [`Once::logged`].
-    pub fn attached(&self, command: &[&str], streams: [OwnedFd; 3]) -> Result<Ended, AnyError> {
+    pub fn attached(&self, command: &[&str], streams: [OwnedFd; 3]) -> Result<Exit, AnyError> {
         self.run(command, |exec, stop| Ok(exec.streams(streams).run_until(stop)?.exit))
     }
 
@@ -78,13 +61,15 @@ impl Once<'_> {
         &self,
         command: &[&str],
         run: impl FnOnce(Exec, &Cancel) -> io::Result<Exit>,
-    ) -> Result<Ended, AnyError> {
+    ) -> Result<Exit, AnyError> {
         let exec = self.sandbox.prepare(command).deadline(self.at_most);
         let (exit, why) = watched(self.cancel, self.must_end, |stop| run(exec, stop))?;
-        Ok(match (exit?, why) {
-            (Exit::Cancelled, Some(why)) => Ended::Because(why),
-            (exit, _) => Ended::With(exit),
-        })
+        match (exit?, why) {
+            (Exit::Cancelled, Some(why)) => {
+                Err(format!("the {} was ended: {why}", self.name).into())
+            }
+            (exit, _) => Ok(exit),
+        }
     }
 }
 
@@ -101,12 +86,13 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn attached(command: &[&str], streams: [OwnedFd; 3], at_most: Duration) -> Ended {
+    fn attached(command: &[&str], streams: [OwnedFd; 3], at_most: Duration) -> Exit {
         let dir = tempfile::tempdir().unwrap();
         let host = host_probe::here(dir.path());
         let sandbox = Sandbox::new(&host, Purpose::Once, 7).env("PATH", "/usr/bin:/bin");
         let cancel = &Cancel::new().unwrap();
-        let once = Once { sandbox: &sandbox, cancel, must_end: &|| None, at_most };
+        let (name, must_end) = ("command", &|| None);
+        let once = Once { name, sandbox: &sandbox, cancel, must_end, at_most };
         once.attached(command, streams).unwrap()
     }
 
@@ -121,7 +107,7 @@ mod tests {
         let script = "cat; echo err >&2; sleep 600 & ls /proc/self/fd; exit 3";
         let streams = [stdin.into(), out.into(), err.into()];
         let ended = attached(&["/bin/sh", "-c", script], streams, LONG);
-        assert_eq!(ended, Ended::With(Exit::Code(3)));
+        assert_eq!(ended, Exit::Code(3));
         let (mut out, mut err) = (String::new(), String::new());
         said.read_to_string(&mut out).unwrap();
         erred.read_to_string(&mut err).unwrap();
@@ -163,7 +149,7 @@ signal.pause()
         });
         let ended = attached(&["python3", "-c", ASKS], streams, LONG);
         // By the key, not at the deadline.
-        assert!(matches!(ended, Ended::With(Exit::Code(_))), "{ended:?}");
+        assert!(matches!(ended, Exit::Code(_)), "{ended:?}");
         let said = reader.join().unwrap();
         let begin = "True True True\r\nTrue\r\nEPERM\r\nEPERM\r\nready\r\n^C";
         assert!(said.starts_with(begin), "{said}");

@@ -2,17 +2,16 @@
 //! its environment and its data, and end with this server.
 
 use super::launch::app_sandbox;
-use super::once::{Ended, Once};
+use super::once::Once;
 use super::tools::Tools;
 use crate::journal::{LogOf, Redactor};
-use crate::model::{AnyError, AppId, DeployId, RunId, ShellCommand, failed};
+use crate::model::{AnyError, AppId, RunId, ShellCommand, failed};
 use crate::proc::{Cancel, Exit};
-use crate::sandbox::bwrap::Purpose;
+use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::store::{App, StoreError};
 use crate::sync::{lock, wait_while};
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::Builder;
@@ -20,6 +19,12 @@ use std::time::Duration;
 
 /// Runs at once, of all apps: each may take as much memory as an app.
 const MOST: usize = 4;
+const BUSY: &str =
+    "four commands are running already, the most there may be; wait until one ends, or cancel it";
+
+const NO_RELEASE: &str =
+    "the app has no live release, in whose place a command could run; deploy it first";
+const NO_THREAD: &str = "the system has no thread left for it; try again";
 
 /// How long one may take to which nobody is attached, and one at somebody's terminal.
 const DEADLINE: Duration = Duration::from_secs(60 * 60);
@@ -37,35 +42,17 @@ const WITH_SERVER: &str = "ended with the server";
 /// Why a command was not run.
 #[derive(Debug)]
 pub enum RunError {
-    /// No such app.
-    NoApp,
-    /// The app has no live release, in whose place it could run.
-    NoRelease,
-    /// There are as many as may be.
-    Busy,
-    /// The server is stopping.
-    Stopping,
+    /// It could not be now; what to do.
+    Refused(&'static str),
     /// The database did not do its part.
     Store(StoreError),
-    /// The system did not.
-    System(io::Error),
 }
 
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoApp => f.write_str("there is no such app"),
-            Self::NoRelease => f.write_str(
-                "the app has no live release, in whose place a command could run; deploy it first",
-            ),
-            Self::Busy => write!(
-                f,
-                "{MOST} commands are running already, which is the most; wait until one has \
-                 ended, or cancel it"
-            ),
-            Self::Stopping => f.write_str("the server is stopping"),
+            Self::Refused(sentence) => f.write_str(sentence),
             Self::Store(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the command could not be started: {error}"),
         }
     }
 }
@@ -97,7 +84,7 @@ impl Runs {
     /// # Errors
     /// When that could not be written.
     pub fn new(tools: Arc<Tools>) -> Result<Self, StoreError> {
-        tools.store.end_interrupted_runs(WITH_SERVER)?;
+        tools.store.end_run(None, WITH_SERVER)?;
         Ok(Self { tools, active: Mutex::default(), one_ended: Condvar::new() })
     }
 
@@ -114,12 +101,8 @@ impl Runs {
     ) -> Result<RunId, RunError> {
         let begun = self.begin(app, job)?;
         let (id, command) = (begun.id.clone(), command.clone());
-        let run = move || begun.logged(command.as_str());
-        if let Err(error) = Builder::new().name("run".to_owned()).spawn(run) {
-            let error = RunError::System(error);
-            self.tools.store.end_run(&id, &error.to_string())?;
-            return Err(error);
-        }
+        let run = Builder::new().name("run".to_owned()).spawn(move || begun.logged(&command));
+        run.map_err(|_| RunError::Refused(NO_THREAD))?;
         Ok(id)
     }
 
@@ -134,9 +117,13 @@ impl Runs {
         command: &[&str],
         (streams, term): ([OwnedFd; 3], Option<&str>),
         must_end: &(dyn Fn() -> Option<String> + Sync),
-    ) -> Result<Ended, AnyError> {
+    ) -> Result<Exit, AnyError> {
         let begun = self.begin(app, None)?;
-        begun.run(term, must_end, CONSOLE_DEADLINE, |once| once.attached(command, streams))
+        let cancel = begun.cancel.clone();
+        begun.run(term, |sandbox| {
+            let (name, cancel, at_most) = ("command", &cancel, CONSOLE_DEADLINE);
+            Once { name, sandbox, cancel, must_end, at_most }.attached(command, streams)
+        })
     }
 
     /// Whether a run of a job is under way.
@@ -167,20 +154,23 @@ impl Runs {
     }
 
     fn begin(self: &Arc<Self>, app: &AppId, job: Option<&str>) -> Result<Begun, RunError> {
-        let app = self.tools.store.app(app)?.ok_or(RunError::NoApp)?;
-        let release = app.live_release.clone().ok_or(RunError::NoRelease)?;
-        let cancel = Cancel::new().map_err(RunError::System)?;
+        let app = self.tools.store.app(app)?.ok_or(RunError::Refused("the app is gone"))?;
+        if app.live_release.is_none() {
+            return Err(RunError::Refused(NO_RELEASE));
+        }
+        let cancel = Cancel::new().map_err(|_| RunError::Refused(NO_THREAD))?;
         let mut active = lock(&self.active);
         if active.closed {
-            return Err(RunError::Stopping);
+            return Err(RunError::Refused("the server is stopping"));
         }
         if active.runs.len() >= MOST {
-            return Err(RunError::Busy);
+            return Err(RunError::Refused(BUSY));
         }
-        let id = self.tools.store.begin_run(&app.id, job)?.ok_or(RunError::NoApp)?;
+        let id = self.tools.store.begin_run(&app.id, job)?;
+        let id = id.ok_or(RunError::Refused("the app is gone"))?;
         let job = job.map(str::to_owned);
         active.runs.insert(id.clone(), (app.id.clone(), job.clone(), cancel.clone()));
-        Ok(Begun { runs: Arc::clone(self), id, app, release, job, cancel })
+        Ok(Begun { runs: Arc::clone(self), id, app, job, cancel })
     }
 }
 
@@ -189,52 +179,46 @@ struct Begun {
     runs: Arc<Runs>,
     id: RunId,
     app: App,
-    release: DeployId,
     job: Option<String>,
     cancel: Cancel,
 }
 
 impl Begun {
-    /// Runs a line of shell, with its output in the run's log.
-    fn logged(self, command: &str) {
-        let tools = Arc::clone(&self.runs.tools);
+    /// Runs a line of shell, with its output in the run's log. How it ended is in its row.
+    fn logged(self, command: &ShellCommand) {
+        let (tools, cancel) = (Arc::clone(&self.runs.tools), self.cancel.clone());
         let (id, app) = (self.id.clone(), self.app.id.clone());
-        let no_room = || tools.layout.no_room();
-        let ended = self.run(None, &no_room, DEADLINE, |once| {
+        let _ = self.run(None, |sandbox| {
             let redactor = Redactor::new(tools.store.secrets_of(&app)?);
-            let log = tools.journal.begin(&id, redactor);
+            let log = tools.journal.begin(LogOf::Run(id), redactor);
             let log = log.map_err(failed("the run's log cannot be written"))?;
-            let words = ["/bin/sh", "-c", command];
-            let ended = once.logged(&words, (&log, OUTPUT_CAP), &mut |_| {})?;
-            log.note(&format!("Ended: {ended}"));
-            Ok(ended)
+            let (name, cancel, at_most) = ("command", &cancel, DEADLINE);
+            let must_end = &|| tools.layout.no_room();
+            let once = Once { name, sandbox, cancel, must_end, at_most };
+            let words = ["/bin/sh", "-c", command.as_str()];
+            let exit = once.logged(&words, (&log, OUTPUT_CAP), &mut |_| {});
+            log.note(&format!("Ended: {}", told(&exit)));
+            exit
         });
-        if let Err(why) = ended {
-            log::warn!("run {id} of app {app}: {why}");
-        }
     }
 
     /// Runs a command where the app's live release runs, and notes how it ended.
     fn run(
         self,
         term: Option<&str>,
-        must_end: &(dyn Fn() -> Option<String> + Sync),
-        at_most: Duration,
-        run: impl FnOnce(&Once<'_>) -> Result<Ended, AnyError>,
-    ) -> Result<Ended, AnyError> {
-        let ended = match self.in_its_place(term, must_end, at_most, run) {
-            Ok(Ended::With(Exit::Cancelled)) if lock(&self.runs.active).closed => {
-                Err(WITH_SERVER.into())
-            }
+        run: impl FnOnce(&Sandbox<'_>) -> Result<Exit, AnyError>,
+    ) -> Result<Exit, AnyError> {
+        let ended = match self.in_its_place(term, run) {
+            Ok(Exit::Cancelled) if lock(&self.runs.active).closed => Err(WITH_SERVER.into()),
             ended => ended,
         };
-        let tools = &self.runs.tools;
-        let result = ended.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-        let noted = tools.store.end_run(&self.id, &result);
-        let pruned = tools.store.prune_runs(&self.app.id, self.job.as_deref(), KEPT);
-        match noted.and(pruned) {
-            Ok(gone) => tools.journal.remove(&gone.iter().map(LogOf::from).collect::<Vec<_>>()),
-            Err(error) => log::error!("the end of run {} could not be noted: {error}", self.id),
+        let Tools { store, journal, .. } = &*self.runs.tools;
+        let pruned = store.prune_runs(&self.app.id, self.job.as_deref(), KEPT).map(|gone| {
+            journal.remove(&gone.into_iter().map(LogOf::Run).collect::<Vec<_>>());
+        });
+        let noted = store.end_run(Some(&self.id), &told(&ended));
+        if let Err(error) = noted.and(pruned) {
+            log::error!("the end of run {} could not be noted: {error}", self.id);
         }
         ended
     }
@@ -242,28 +226,33 @@ impl Begun {
     fn in_its_place(
         &self,
         term: Option<&str>,
-        must_end: &(dyn Fn() -> Option<String> + Sync),
-        at_most: Duration,
-        run: impl FnOnce(&Once<'_>) -> Result<Ended, AnyError>,
-    ) -> Result<Ended, AnyError> {
+        run: impl FnOnce(&Sandbox<'_>) -> Result<Exit, AnyError>,
+    ) -> Result<Exit, AnyError> {
         let (tools, app) = (&*self.runs.tools, &self.app);
+        let release = app.live_release.as_ref().ok_or(NO_RELEASE)?;
         let host = tools.host.wait()?;
-        let spec = tools.layout.start_spec(&app.id, &self.release);
+        let spec = tools.layout.start_spec(&app.id, release);
         let spec = spec.ok_or("the release's files are gone; deploy again")?;
         let env = tools.store.env_clear(&app.id)?;
         let place = (&*host, Purpose::Once);
-        let mut sandbox = app_sandbox(tools, place, app, &spec, &self.release, env)?;
+        let mut sandbox = app_sandbox(tools, place, app, &spec, release, env)?;
         if let Some(term) = term {
             sandbox = sandbox.env("TERM", term);
         }
-        run(&Once { sandbox: &sandbox, cancel: &self.cancel, must_end, at_most })
+        run(&sandbox)
     }
 }
 
 impl Drop for Begun {
     /// Whatever happened, the next may come.
     fn drop(&mut self) {
+        // Nothing, but for one that did not get so far, or panicked.
+        let _ = self.runs.tools.store.end_run(Some(&self.id), "the server failed inside");
         lock(&self.runs.active).runs.remove(&self.id);
         self.runs.one_ended.notify_all();
     }
+}
+
+fn told(ended: &Result<Exit, AnyError>) -> String {
+    ended.as_ref().map_or_else(ToString::to_string, ToString::to_string)
 }

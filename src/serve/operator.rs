@@ -2,17 +2,16 @@
 
 use crate::deploy::Deployer;
 use crate::model::{AnyError, AppId, AppName, failed};
-use crate::ops::protocol::{Answer, Request, line_of, read_line};
+use crate::ops::protocol::{Answer, Request, read_line};
 use crate::proc::{Cancel, Exit, wait_any};
-use crate::runtime::once::Ended;
 use crate::store::{App, Store};
 use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
-use std::io::{self, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
@@ -30,31 +29,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves commands, each on a thread of its own, until the server stops.
 pub(super) fn run(listener: &UnixListener, deployer: &Deployer, stop: &Cancel) {
+    let seats = Arc::new(());
     thread::scope(|scope| {
-        let mut sessions = Vec::new();
         while !stop.is_cancelled() {
             let client = match listener.accept() {
                 Ok((client, _)) => client,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) => {
+                    // Without a descriptor it would be ready, and fail, again and again.
+                    if error.kind() != ErrorKind::WouldBlock {
+                        thread::sleep(PAUSE);
+                    }
                     let _ = wait_any(&[listener.as_fd(), stop.as_fd()], Duration::MAX);
                     continue;
                 }
-                // Without a descriptor it would fail again and again.
-                Err(_) => {
-                    let _ = wait_any(&[stop.as_fd()], PAUSE);
-                    continue;
-                }
             };
-            sessions.retain(|session: &thread::ScopedJoinHandle<'_, _>| !session.is_finished());
-            let is_full = sessions.len() >= MOST;
+            let seat = Arc::clone(&seats);
             let serve = move || {
+                let is_full = Arc::strong_count(&seat) > MOST + 1;
                 if let Err(error) = serve(&client, deployer, stop, is_full) {
                     log::warn!("an operator's command was not answered: {error}");
                 }
             };
-            match Builder::new().name("operator".to_owned()).spawn_scoped(scope, serve) {
-                Ok(session) => sessions.push(session),
-                Err(error) => log::warn!("no thread for an operator's command: {error}"),
+            if let Err(error) =
+                Builder::new().name("operator".to_owned()).spawn_scoped(scope, serve)
+            {
+                log::warn!("no thread for an operator's command: {error}");
             }
         }
     });
@@ -85,7 +84,7 @@ fn serve(
     };
     // It may have gone long ago.
     let mut client = client;
-    let _ = client.write_all(&line_of(&answer)?);
+    let _ = client.write_all((serde_json::to_string(&answer)? + "\n").as_bytes());
     Ok(())
 }
 
@@ -113,16 +112,17 @@ fn run_command(
     let gone = OnceLock::new();
     let patience = if term.is_some() { HANGUP } else { Duration::ZERO };
     let must_end = || {
-        // It has said all that it has to say.
-        let is_gone = wait_any(&[client.as_fd()], Duration::ZERO).unwrap_or(true)
+        // It has said all that it has to say. The disk is no reason: a person at a terminal may
+        // be making room.
+        let is_gone = wait_any(&[client.as_fd()], Duration::ZERO).unwrap_or(false)
             && gone.get_or_init(Instant::now).elapsed() >= patience;
         is_gone.then(|| "who had started it is gone".to_owned())
     };
     match deployer.runs.attach(&app.id, &words, (streams, term), &must_end)? {
-        Ended::With(Exit::Code(code)) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
+        Exit::Code(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         // As a shell says it.
-        Ended::With(Exit::Signal(signal)) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
-        ended => Err(format!("the command did not end by itself: {ended}").into()),
+        Exit::Signal(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
+        exit => Err(format!("the command did not end by itself: {exit}").into()),
     }
 }
 

@@ -32,11 +32,12 @@ impl Attempt<'_> {
         let place = (host, Purpose::Once);
         let sandbox = app_sandbox(self.tools, place, &self.app, spec, self.id, env)?;
         let once = Once {
+            name: "release",
             sandbox: &sandbox,
             cancel: self.cancel,
             must_end: &|| self.tools.layout.no_room(),
             at_most: DEADLINE,
         };
-        Build { name: "release", command, log: &self.log, once }.run()
+        Build { command, log: &self.log, once }.run()
     }
 }

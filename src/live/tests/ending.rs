@@ -64,7 +64,7 @@ fn a_peer_that_answers_pings_stays_and_one_that_does_not_is_dropped() {
 fn a_peer_that_does_not_read_is_dropped() {
     let server = Server::start(quick());
     let id = server.deploy(1);
-    let writer = server.journal.begin(&id, Redactor::default()).unwrap();
+    let writer = server.journal.begin(LogOf::Deploy(id.clone()), Redactor::default()).unwrap();
     let target = server.with_token(&format!("/ws/deploys/{id}"));
     let (_stream, answer) = server.request(&target, &server.usual());
     assert!(answer.starts_with("HTTP/1.1 101"));
@@ -206,7 +206,7 @@ fn nothing_stays_behind() {
     let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
     let server = Server::start(quick());
     let (deploy, app) = (server.deploy(1), server.app(2));
-    drop(server.journal.begin(&deploy, Redactor::default()).unwrap());
+    drop(server.journal.begin(LogOf::Deploy(deploy.clone()), Redactor::default()).unwrap());
     let paths =
         [format!("/ws/deploys/{deploy}"), format!("/ws/apps/{app}/log"), "/ws/stats".to_owned()];
     let (files, threads) = (count("fd"), count("task"));

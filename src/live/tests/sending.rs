@@ -9,7 +9,7 @@ fn a_deploy_is_told_from_its_first_line_to_its_result() {
     let server = Server::start(quick());
     let id = server.deploy(1);
     let secret = Redactor::new(vec![Secret::new("s3cret-value".to_owned())]);
-    let writer = server.journal.begin(&id, secret).unwrap();
+    let writer = server.journal.begin(LogOf::Deploy(id.clone()), secret).unwrap();
     writer.line("first");
     let mut socket = server.open(&format!("/ws/deploys/{id}"));
     assert_eq!(next_json(&mut socket), json!({ "lines": ["first"] }));
@@ -37,7 +37,7 @@ fn a_queued_deploy_is_waited_for() {
     let mut sockets =
         [&begins, &replaced, &deleted].map(|id| server.open(&format!("/ws/deploys/{id}")));
     server.expect_sessions(3);
-    let writer = server.journal.begin(&begins, Redactor::default()).unwrap();
+    let writer = server.journal.begin(LogOf::Deploy(begins.clone()), Redactor::default()).unwrap();
     writer.line("at last");
     assert_eq!(next_json(&mut sockets[0]), json!({ "lines": ["at last"] }));
     server.finish(&replaced);
@@ -69,7 +69,7 @@ fn an_app_is_told_from_its_last_200_lines_on() {
 fn no_message_is_over_32_kib() {
     let server = Server::start(quick());
     let id = server.deploy(1);
-    let writer = server.journal.begin(&id, Redactor::default()).unwrap();
+    let writer = server.journal.begin(LogOf::Deploy(id.clone()), Redactor::default()).unwrap();
     for _ in 0..20 {
         writer.line(&"\"\\".repeat(4_090));
         (0..3_000).for_each(|_| writer.line(""));
@@ -127,7 +127,7 @@ fn a_slow_reader_gets_everything_in_the_end() {
     // It takes some bytes in each of the spans that end a stalled session.
     let server = Server::start(LiveLimits { stalled_after: Duration::from_secs(2), ..quick() });
     let id = server.deploy(1);
-    let writer = server.journal.begin(&id, Redactor::default()).unwrap();
+    let writer = server.journal.begin(LogOf::Deploy(id.clone()), Redactor::default()).unwrap();
     let (mut socket, text) = (server.open(&format!("/ws/deploys/{id}")), "x".repeat(1_000));
     for i in 0..4_000 {
         writer.line(&format!("{i} {text}"));
