@@ -37,6 +37,16 @@ pub fn follow(from: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> Join
     })
 }
 
+/// Appends what comes, as it comes, until it ends or fails, as a terminal does.
+pub fn follow_pieces(mut from: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = from.read(&mut piece) {
+            log.lock().expect("log").push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+    });
+}
+
 /// Reads what comes to its end.
 pub fn read_all(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     std::thread::spawn(move || {
