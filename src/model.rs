@@ -50,6 +50,7 @@ mod limits;
 mod percent;
 mod repo;
 mod routing;
+mod schedule;
 mod secret;
 mod state;
 mod utc;
@@ -67,6 +68,7 @@ pub use limits::{
 pub use percent::percent_decoded;
 pub use repo::{Branch, RepoUrl};
 pub use routing::Routing;
+pub use schedule::{Job, JobName, MAX_JOBS, MINUTE, Schedule};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
 pub use utc::Utc;
