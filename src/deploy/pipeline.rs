@@ -244,6 +244,7 @@ impl Attempt<'_> {
             release: plan.release.clone(),
             tools: plan.tools.iter().map(Tool::path).collect(),
             about: self.about(),
+            jobs: plan.jobs.clone(),
         };
         if plan.build().is_some() || !plan.tools.is_empty() {
             self.run_build(host, &plan, &spec, &release)?;
@@ -348,8 +349,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Why an app has not proved itself, with what it wrote: in the log before the reason,
-    /// which is looked for at its end.
+    /// Why an app has not proved itself; what it wrote stands before that in the log.
     fn unproved(&self, sentence: &str) -> DeployFailure {
         let (why, lines) = with_last_lines(self.tools, &self.app.id, self.id, sentence);
         if !lines.is_empty() {
@@ -371,8 +371,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The switch: the router confirms, then one transaction in the database makes it
-    /// final; after that the supervisor sends the process before it home.
+    /// The switch: the router confirms, then one transaction in the database makes it final.
     fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
         self.at.set(GOING_LIVE);
         let (Tools { store, board, .. }, app) = (self.tools, &self.app.id);

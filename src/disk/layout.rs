@@ -4,7 +4,7 @@ use super::app_users::AppUsers;
 use super::removal::{random_name, remove_tree};
 use super::space::Space;
 use crate::data_dir::{DataDir, is_abandoned, replace};
-use crate::model::{AppId, DeployId};
+use crate::model::{AppId, DeployId, Job};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
 use std::io;
@@ -54,6 +54,9 @@ pub struct StartSpec {
     /// What it is told about itself.
     #[serde(default)]
     pub about: Vec<(String, String)>,
+    /// What is run at times of its own while it is live.
+    #[serde(default)]
+    pub jobs: Vec<Job>,
 }
 
 /// The paths in one data directory.
@@ -67,6 +70,12 @@ impl Layout {
     #[must_use]
     pub const fn new(data: DataDir) -> Self {
         Self { data }
+    }
+
+    /// The file whose time says when jobs were looked at last.
+    #[must_use]
+    pub fn jobs_clock(&self) -> PathBuf {
+        self.data.join("jobs-clock")
     }
 
     /// Where all apps are.

@@ -3,10 +3,10 @@
 //! It only reads a few small files of the release; what it finds becomes commands that are
 //! fixed here. No text out of a repository gets into a command but file names and versions of
 //! a harmless alphabet, and what its author wrote as a command: the `web:` line of a
-//! `Procfile` and the start script of a `package.json`.
+//! `Procfile`, the start script of a `package.json` and the jobs of an `app.json`.
 
 use crate::disk::tree::Tree;
-use crate::model::{EnvName, Secret, ShellCommand};
+use crate::model::{EnvName, Job, Secret, ShellCommand};
 use crate::proc::{self, Exec};
 use crate::store::AppSettings;
 use repo::{Repo, join};
@@ -16,6 +16,7 @@ use tools::Tool;
 use versions::Wanted;
 
 mod compiled;
+mod cron;
 mod managers;
 mod node;
 mod python;
@@ -40,6 +41,8 @@ pub struct Plan {
     pub tools: Vec<Tool>,
     /// The command that is run once before it is started.
     pub release: Option<String>,
+    /// What is run at times of its own.
+    pub jobs: Vec<Job>,
     /// The commands that build it, each after the one before has done its part.
     build: Vec<String>,
     /// What the release may turn out to be: the first whose file is there after the build.
@@ -249,6 +252,7 @@ pub fn detect(
     let mut plan = best(&repo, machine, !build.is_empty(), has_start)?;
     plan.notes.extend(notes);
     plan.release = release;
+    plan.jobs = cron::declared(&repo, &mut plan.notes);
     if !build.is_empty() {
         plan.notes.push("The build command is the owner's.".to_owned());
         plan.build = vec![build.to_owned()];

@@ -1,6 +1,7 @@
 //! What is found in which repository.
 
 mod node;
+mod cron;
 mod python;
 
 use super::*;
