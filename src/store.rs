@@ -253,7 +253,7 @@ fn random_id() -> Result<[u8; 10], StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::AppId;
+    use crate::model::{AppId, Job};
     use crate::vault::key::Key;
 
     /// A database with one app.
@@ -333,6 +333,25 @@ mod tests {
         let refused = store.update_app(&apps[0].id, &taken);
         assert!(matches!(refused, Err(StoreError::DomainTaken(d)) if d.as_str() == "z.example"));
         assert!(store.update_app(&apps[1].id, &apps[1].draft()).unwrap(), "its own");
+    }
+
+    #[test]
+    fn what_an_owner_chose_and_the_jobs_are_kept_whichever_is_written_last() {
+        let (store, app, _dir) = with_an_app();
+        let mut draft = store.app(&app).unwrap().unwrap().draft();
+        let alone = || store.app(&app).unwrap().unwrap().settings.one_at_a_time;
+        let kept = || store.jobs(&app).unwrap();
+        draft.settings.one_at_a_time = true;
+        assert!(kept().is_empty() && store.update_app(&app, &draft).unwrap());
+        assert!(kept().is_empty(), "none were written");
+        let job = r#"{"name": "tidy", "command": "echo 'ä\"'", "schedule": "@daily"}"#;
+        let jobs = [serde_json::from_str::<Job>(job).unwrap()];
+        assert!(store.set_jobs(&app, &jobs).unwrap());
+        assert!(alone() && kept() == jobs);
+        draft.settings.one_at_a_time = false;
+        assert!(store.update_app(&app, &draft).unwrap());
+        assert!(!alone() && kept() == jobs);
+        assert!(!store.set_jobs(&AppId::from_random([1; 10]), &jobs).unwrap());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::columns::{exists, first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
 use super::{Store, StoreError, random_id};
-use crate::model::{AppId, AppName, Domain, RepoUrl, Secret, Wanted, unix_millis};
+use crate::model::{AppId, AppName, Domain, Job, RepoUrl, Secret, Wanted, unix_millis};
 use crate::sync::lock;
 use crate::vault::Place;
 use rusqlite::{Connection, Transaction, params};
@@ -108,8 +108,8 @@ impl Store {
                 stored_token(tx, id)?.map(|stored| self.kept(&place, stored)).transpose()?
             }
         };
-        let sql = "UPDATE apps SET name = ?2, git_repo = ?3, git_token = ?4, settings = ?5 \
-                   WHERE id = ?1";
+        let sql = "UPDATE apps SET name = ?2, git_repo = ?3, git_token = ?4, \
+                   settings = json_set(?5, '$.jobs', settings -> '$.jobs') WHERE id = ?1";
         Ok(tx.execute(sql, params![id, name, git_repo, token, settings])? == 1)
     }
 
@@ -163,6 +163,27 @@ impl Store {
     /// When it could not be written.
     pub fn set_wanted(&self, id: &AppId, wanted: Wanted) -> Result<bool, StoreError> {
         self.change("UPDATE apps SET wanted = ?2 WHERE id = ?1", params![id, wanted])
+    }
+
+    /// The jobs that an app's owner has given it. They stand beside what else the owner chose, and
+    /// have an address of their own in the API.
+    ///
+    /// # Errors
+    /// When the database does not answer or holds something that is no job.
+    pub fn jobs(&self, id: &AppId) -> Result<Vec<Job>, StoreError> {
+        let sql = "SELECT settings ->> '$.jobs' FROM apps WHERE id = ?1";
+        let text: Option<String> = first(&self.read(), sql, [id], |row| Ok(row.get(0)?))?.flatten();
+        let read = |text: String| serde_json::from_str(&text).map_err(|_| StoreError::Corrupt);
+        text.map_or(Ok(Vec::new()), read)
+    }
+
+    /// Replaces them; `false` when there is no such app.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn set_jobs(&self, id: &AppId, jobs: &[Job]) -> Result<bool, StoreError> {
+        let sql = "UPDATE apps SET settings = json_set(settings, '$.jobs', json(?2)) WHERE id = ?1";
+        self.change(sql, params![id, serde_json::json!(jobs).to_string()])
     }
 
     /// Notes the process of an app's live release, or that there is none. One that ran
