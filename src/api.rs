@@ -13,6 +13,7 @@ mod env;
 mod error;
 mod fields;
 mod hooks;
+mod jobs;
 mod query;
 mod runs;
 mod security;
@@ -92,6 +93,8 @@ struct Call<'a> {
     api: &'a Api,
     session: &'a Session,
     request: &'a Request<'a>,
+    /// The parts of its path behind `/api`, decoded.
+    path: &'a [&'a str],
 }
 
 /// What a handler reads of a request besides the path. What it does not read is refused: nobody
@@ -145,6 +148,10 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["apps", id, "env"]) => (Nothing, env::show, id),
         ("GET", ["apps", id, "domains"]) => (Nothing, domains::list, id),
         ("PUT", ["apps", id, "env"]) => (Body, env::replace, id),
+        ("GET", ["apps", id, "jobs"]) => (Nothing, jobs::list, id),
+        ("PUT", ["apps", id, "jobs"]) => (Body, jobs::replace, id),
+        ("POST", ["apps", id, "jobs", _, "run"]) => (Nothing, jobs::run, id),
+        ("GET", ["apps", id, "jobs", _, "runs"]) => (Nothing, jobs::runs, id),
         ("GET", ["apps", id, "deploys"]) => (Query, deploys::history, id),
         ("POST", ["apps", id, "deploys"]) => (Nothing, deploys::create, id),
         ("POST", ["apps", id, "rollback"]) => (Body, deploys::roll_back, id),
@@ -249,7 +256,7 @@ impl Api {
         let method = if request.method == "HEAD" { "GET" } else { request.method };
         if let Some((reads, handler, subject)) = route(method, &segments) {
             reads.check(request)?;
-            return handler(&Call { api: self, session, request }, subject);
+            return handler(&Call { api: self, session, request, path: &segments }, subject);
         }
         let exists = |m: &&str| hook(m, path).is_some() || route(m, &segments).is_some();
         let allowed: Vec<&str> = METHODS.into_iter().filter(exists).collect();

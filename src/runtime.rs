@@ -4,7 +4,8 @@
 //! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
 //! replaces ends in [`draining`], before it where an app cannot run twice, while requests wait at
 //! a [`hold`]; [`exit_reason`] says why one ended. What runs to its end and is no app, such as a
-//! build, runs [`once`]. All of it works with the same
+//! build, runs [`once`]; an app's own commands are [`runs`], at times its [`jobs`]. All of it
+//! works with the same
 //! [`tools`].
 
 pub mod draining;
@@ -13,6 +14,7 @@ pub mod exit_reason;
 pub mod health_check;
 pub mod hold;
 pub mod instance;
+pub mod jobs;
 pub mod launch;
 pub mod once;
 pub mod port_guard;

@@ -15,16 +15,8 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let mut fields = Fields::of(request.body)?;
-    let entries = fields.list("env")?;
+    let inputs = fields.objects("env", MAX_ENV_VARS, read_input)?;
     fields.finish()?;
-    if entries.len() > MAX_ENV_VARS {
-        return Err(ApiError::field("env", Invalid("holds too many variables: at most 256")));
-    }
-    let inputs = entries
-        .iter()
-        .enumerate()
-        .map(|(i, entry)| read_input(Fields::nested(entry, &format!("env[{i}]"))?))
-        .collect::<Result<Vec<_>, _>>()?;
     check_together(&inputs)?;
     if !api.store.replace_env(&app.id, &inputs)? {
         return Err(ApiError::no_app());
@@ -33,14 +25,12 @@ pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answere
     listed(api, &app)
 }
 
-fn read_input(mut fields: Fields) -> Result<EnvInput, ApiError> {
-    let input = EnvInput {
-        name: fields.required("name", EnvName::parse)?,
-        value: fields.nullable_text("value", EnvValue::parse)?.flatten(),
-        secret: fields.boolean("secret")?.unwrap_or(false),
-    };
-    fields.finish()?;
-    Ok(input)
+fn read_input(entry: &mut Fields) -> Result<EnvInput, ApiError> {
+    Ok(EnvInput {
+        name: entry.required("name", EnvName::parse)?,
+        value: entry.nullable_text("value", EnvValue::parse)?.flatten(),
+        secret: entry.boolean("secret")?.unwrap_or(false),
+    })
 }
 
 fn check_together(inputs: &[EnvInput]) -> Result<(), ApiError> {

@@ -107,6 +107,11 @@ impl ApiError {
         Self::new(404, "run_not_found", text)
     }
 
+    pub(super) fn no_job() -> Self {
+        let text = "the app has no job of this name; GET /api/apps/{id}/jobs lists those it has";
+        Self::new(404, "job_not_found", text)
+    }
+
     /// A bug here, or something that the owner can do nothing about.
     #[must_use]
     pub fn internal() -> Self {

@@ -83,7 +83,7 @@ impl Fields {
     }
 
     /// An object inside the body.
-    pub(super) fn nested(value: &RawValue, name: &str) -> Result<Self, ApiError> {
+    fn nested(value: &RawValue, name: &str) -> Result<Self, ApiError> {
         let map = object(value.get().as_bytes());
         let map = map.map_err(|_| ApiError::field(name, Invalid(OBJECT)))?;
         Ok(Self { map, place: format!("{name}."), unknown: NO_FIELD })
@@ -169,10 +169,24 @@ impl Fields {
         Ok(settings)
     }
 
-    /// A list that must be there.
-    pub(super) fn list(&mut self, name: &str) -> Result<Vec<Box<RawValue>>, ApiError> {
-        let list = self.value(name, "must be a list")?;
-        list.ok_or_else(|| self.error(name, Invalid("is missing")))
+    /// A list of at most so many objects that must be there, each read into its type.
+    pub(super) fn objects<T>(
+        &mut self,
+        name: &str,
+        most: usize,
+        read: impl Fn(&mut Self) -> Result<T, ApiError>,
+    ) -> Result<Vec<T>, ApiError> {
+        let list: Option<Vec<Box<RawValue>>> = self.value(name, "must be a list")?;
+        let list = list.ok_or_else(|| self.error(name, Invalid("is missing")))?;
+        if list.len() > most {
+            return Err(self.error(name, format!("holds too many entries: at most {most}")));
+        }
+        let read = |(at, entry): (usize, &Box<RawValue>)| {
+            let mut fields = Self::nested(entry, &format!("{name}[{at}]"))?;
+            let value = read(&mut fields)?;
+            fields.finish().map(|()| value)
+        };
+        list.iter().enumerate().map(read).collect()
     }
 
     /// Refuses what nobody took out: a field with a slip in its name must not
@@ -218,8 +232,7 @@ mod tests {
             assert!(of(broken).starts_with("the body "), "{broken}");
         }
         let mut fields = Fields::of(br#"{"a":[{"b":1,"c":2,"b":3}],"\u0062":"\u00e4"}"#).unwrap();
-        let list = fields.list("a").unwrap();
-        assert!(Fields::nested(&list[0], "a[0]").is_err());
+        assert!(fields.objects("a", 9, |_| Ok(())).is_err());
         assert_eq!(
             fields.text("b", |text| Ok::<_, Invalid>(text.to_owned())).unwrap().unwrap(),
             "ä"

@@ -11,6 +11,7 @@ use crate::disk::layout::Layout;
 use crate::journal::{Journal, LogOf};
 use crate::model::{AnyError, AppId, DeployId, DeployStatus, Routing, Trigger, Wanted, failed};
 use crate::router::{Router, Target};
+use crate::runtime::jobs;
 use crate::runtime::port_guard::take_back;
 use crate::runtime::ports::Ports;
 use crate::runtime::recovery::recover;
@@ -68,10 +69,12 @@ impl Deployer {
         let queue = Arc::new(Queue::default());
         let pipeline = Pipeline { tools: Arc::clone(&tools), queue: Arc::clone(&queue) };
         let (watching, tidying) = (Arc::clone(&tools), (Arc::clone(&tools), Arc::clone(&queue)));
+        let clock = (Arc::clone(&tools), Arc::clone(&runs), Arc::clone(&queue));
         let threads = vec![
             spawn("probe", move || watch(&watching))?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("gc", move || gc::run(&tidying.0, &tidying.1))?,
+            spawn("jobs", move || while clock.2.pause(jobs::look(&clock.0, &clock.1)) {})?,
             spawn("deploys", move || worker::run(&pipeline))?,
         ];
         Ok(Arc::new(Self { tools, runs, queue, threads: Mutex::new(threads) }))

@@ -19,9 +19,14 @@ use std::time::Duration;
 
 /// Runs at once, of all apps: each may take as much memory as an app.
 const MOST: usize = 4;
-const BUSY: &str =
+/// Said when there are.
+pub const BUSY: &str =
     "four commands are running already, the most there may be; wait until one ends, or cancel it";
 
+/// Said when none begins any more.
+pub const STOPPING: &str = "the server is stopping";
+
+const GOES_ON: &str = "its run before still goes on";
 const NO_RELEASE: &str =
     "the app has no live release, in whose place a command could run; deploy it first";
 const NO_THREAD: &str = "the system has no thread left for it; try again";
@@ -126,13 +131,6 @@ impl Runs {
         })
     }
 
-    /// Whether a run of a job is under way.
-    #[must_use]
-    pub fn is_running(&self, app: &AppId, job: &str) -> bool {
-        let active = lock(&self.active);
-        active.runs.values().any(|(of, name, _)| of == app && name.as_deref() == Some(job))
-    }
-
     /// Ends a run; `false` when it has ended already.
     pub fn cancel(&self, id: &RunId) -> bool {
         let active = lock(&self.active);
@@ -161,10 +159,14 @@ impl Runs {
         let cancel = Cancel::new().map_err(|_| RunError::Refused(NO_THREAD))?;
         let mut active = lock(&self.active);
         if active.closed {
-            return Err(RunError::Refused("the server is stopping"));
+            return Err(RunError::Refused(STOPPING));
         }
         if active.runs.len() >= MOST {
             return Err(RunError::Refused(BUSY));
+        }
+        let mut under_way = active.runs.values().map(|(of, name, _)| (of, name.as_deref()));
+        if job.is_some() && under_way.any(|run| run == (&app.id, job)) {
+            return Err(RunError::Refused(GOES_ON));
         }
         let id = self.tools.store.begin_run(&app.id, job)?;
         let id = id.ok_or(RunError::Refused("the app is gone"))?;
@@ -219,6 +221,13 @@ impl Begun {
         let noted = store.end_run(Some(&self.id), &told(&ended));
         if let Err(error) = noted.and(pruned) {
             log::error!("the end of run {} could not be noted: {error}", self.id);
+        }
+        if let Some(job) = &self.job
+            && !ended.as_ref().is_ok_and(|exit| exit.is_success())
+        {
+            let line = format!("The job {job} failed: {}.", told(&ended));
+            journal.note_app(&self.app.id, &line);
+            log::warn!("app {}: {line}", self.app.name);
         }
         ended
     }

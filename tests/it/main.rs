@@ -30,6 +30,7 @@ mod hostile_repositories;
 mod identity;
 mod install;
 mod interrupted;
+mod jobs;
 
 mod harness_proof;
 mod history;

@@ -267,7 +267,7 @@ fn the_settings_of_an_app_are_checked_as_their_schemas_say() {
 }
 
 #[test]
-fn variables_tokens_and_identifiers_are_checked_as_their_schemas_say() {
+fn variables_jobs_tokens_and_identifiers_are_checked_as_their_schemas_say() {
     let spec = spec();
     let server = Server::start();
     let mut owner = server.owner();
@@ -299,6 +299,14 @@ fn variables_tokens_and_identifiers_are_checked_as_their_schemas_say() {
         let takes = Patterns::asked(asked).take(&spec, variable, &given);
         let answer = owner.put(&env, &json!({"env": [given]}));
         assert_eq!(takes, answer.status == 200, "{given}: {}", answer.text());
+    }
+    let job = &spec["components"]["schemas"]["OwnJob"]["properties"];
+    for field in ["name", "command"] {
+        wrong.extend(tried(&spec, &format!("job {field}"), &job[field], &mut |value| {
+            let mut job = json!({"name": "tidy", "command": "true", "schedule": "@daily"});
+            job[field] = value.clone();
+            owner.put(&format!("{app}/jobs"), &json!({"jobs": [job]}))
+        }));
     }
     let token = &fields(&spec, "/api/settings/github-token", "put")["token"];
     wrong.extend(tried(&spec, "token", token, &mut |token| {
