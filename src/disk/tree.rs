@@ -1,18 +1,29 @@
 //! Directories that an app has filled: read without ever following one of their links, in
 //! memory that does not grow with them.
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat, open, openat2};
+use crate::model::{AnyError, failed};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2, statat,
+};
 use rustix::path::Arg;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A directory, entered for good: what its owner renames or links meanwhile
 /// changes nothing about which one it is.
 pub const ENTER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Bytes that the paths of directories may have: all may be in memory at once.
+const LONGEST_PATHS: usize = 8 << 20;
+
+/// Is shown a path from the top of a tree, and what the system says of it; nothing when it cannot
+/// be looked at or into. Answers whether to go into a directory.
+pub type Visit<'a, E> = dyn FnMut(&Path, Option<&Stat>) -> Result<bool, E> + 'a;
 
 /// A release as it was checked out.
 pub struct Tree {
@@ -70,7 +81,7 @@ impl Tree {
     fn stat(&self, path: &str) -> Option<Stat> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(&self.top, path, flags, Mode::empty(), inside()).ok()?;
-        let stat = rustix::fs::fstat(file).ok()?;
+        let stat = fstat(file).ok()?;
         (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then_some(stat)
     }
 
@@ -92,6 +103,42 @@ impl Tree {
     #[must_use]
     pub fn has_file(&self, name: &str) -> bool {
         self.size(name).is_some()
+    }
+}
+
+impl Tree {
+    /// Shows all of it to `visit`, the top first and a directory before what is in it.
+    ///
+    /// # Errors
+    /// That of `visit`; or when a directory cannot be read, or the paths are too long for memory.
+    pub fn walk<E: From<AnyError>>(&self, visit: &mut Visit<'_, E>) -> Result<(), E> {
+        let mut waiting = vec![PathBuf::new()];
+        let mut paths = 0;
+        while let Some(path) = waiting.pop() {
+            let place = Path::new(".").join(&path);
+            let dir = openat2(&self.top, &place, ENTER, Mode::empty(), inside()).ok();
+            let stat = dir.as_ref().and_then(|dir| fstat(dir).ok());
+            let enter = visit(&path, stat.as_ref())?;
+            let Some(dir) = dir.filter(|_| enter) else { continue };
+            let unread = |error| failed("a directory could not be read")(error);
+            for name in entries(&dir).map_err(unread)? {
+                let name = name.map_err(unread)?;
+                let below = path.join(OsStr::from_bytes(name.as_bytes()));
+                let stat = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW).ok();
+                let kind = stat.map(|stat| FileType::from_raw_mode(stat.st_mode));
+                if kind != Some(FileType::Directory) {
+                    visit(&below, stat.as_ref())?;
+                    continue;
+                }
+                paths += below.as_os_str().len();
+                if paths > LONGEST_PATHS {
+                    let sentence = "there are too many directories with long names";
+                    return Err(AnyError::from(sentence).into());
+                }
+                waiting.push(below);
+            }
+        }
+        Ok(())
     }
 }
 
