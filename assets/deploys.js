@@ -8,7 +8,9 @@ const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"]
 const PAGE = 20;
 const STEP_POLL_MS = 1_500;
 
-const BY = { api: ", by the API", webhook: ", by a push", rollback: ", a rollback", restart: ", a restart" };
+const BY = {
+  api: ", by the API", webhook: ", by a push", rollback: ", a rollback", restart: ", a restart", upload: ", an upload",
+};
 const isFinal = ({ status }) => status === "live" || status === "failed";
 const took = ({ startedAt, finishedAt }) => duration((finishedAt - startedAt) / 1000);
 

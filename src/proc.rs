@@ -115,7 +115,8 @@ pub struct Exec {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     stdin: Zeroizing<Vec<u8>>,
-    streams: Option<[OwnedFd; 3]>,
+    stdin_file: Option<OwnedFd>,
+    outputs: Option<[OwnedFd; 2]>,
     deadline: Duration,
     joined: bool,
 }
@@ -130,7 +131,8 @@ impl Exec {
             args: Vec::new(),
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             stdin: Zeroizing::new(Vec::new()),
-            streams: None,
+            stdin_file: None,
+            outputs: None,
             deadline: DEFAULT_DEADLINE,
             joined: false,
         }
@@ -165,14 +167,21 @@ impl Exec {
         self
     }
 
-    /// Gives it these as standard output and standard error, and the first one as input for
-    /// what it becomes: that comes beside the bytes of [`Exec::stdin_bytes`], both as open
-    /// files, in one message on its own standard input ([`descriptors`]). So no program on
-    /// the way has it.
+    /// Gives this as input to what it becomes. It comes beside the bytes of
+    /// [`Exec::stdin_bytes`], both as open files, in one message on its own standard input
+    /// ([`descriptors`]). So no program on the way has it.
     #[must_use]
-    pub fn streams(mut self, streams: [OwnedFd; 3]) -> Self {
-        self.streams = Some(streams);
+    pub fn stdin_file(mut self, file: OwnedFd) -> Self {
+        self.stdin_file = Some(file);
         self
+    }
+
+    /// Gives it the first of these as [`Exec::stdin_file`] does, and the others as standard output
+    /// and standard error.
+    #[must_use]
+    pub fn streams(mut self, [stdin, out, err]: [OwnedFd; 3]) -> Self {
+        self.outputs = Some([out, err]);
+        self.stdin_file(stdin)
     }
 
     /// How long it may run, from its start to the end of its output.
@@ -281,7 +290,7 @@ impl Exec {
 
     /// Its input as a file in memory, which nobody needs to feed as it is read.
     fn input(&self) -> io::Result<Stdio> {
-        if self.stdin.is_empty() && self.streams.is_none() {
+        if self.stdin.is_empty() && self.stdin_file.is_none() {
             return Ok(Stdio::null());
         }
         let made = memfd_create("input", MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL);
@@ -290,7 +299,7 @@ impl Exec {
         let file = File::from(made);
         // It is read from where it stands, which this does not move.
         file.write_all_at(&self.stdin, 0)?;
-        let Some([stdin, ..]) = &self.streams else { return Ok(file.into()) };
+        let Some(stdin) = &self.stdin_file else { return Ok(file.into()) };
         let (ours, theirs) = UnixStream::pair()?;
         descriptors::send(&ours, b"\n", &[file.as_fd(), stdin.as_fd()])?;
         Ok(OwnedFd::from(theirs).into())
@@ -302,7 +311,7 @@ impl Exec {
         let pipes = self.outputs(&mut command).map_err(|error| self.not_run(error))?;
         let child = command.process_group(0).spawn().map_err(|error| self.not_run(error))?;
         // Our copies of the child's ends close here; otherwise its output would never end.
-        drop((command, self.streams.take()));
+        drop((command, self.stdin_file.take(), self.outputs.take()));
         let failed = |error| self.not_run(error);
         let watch = pump::Watch::new(child, pipes, Instant::now() + self.deadline);
         watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
@@ -310,7 +319,7 @@ impl Exec {
 
     /// Sets where its output goes, and answers the pipes from which it comes.
     fn outputs(&self, command: &mut Command) -> io::Result<Vec<PipeReader>> {
-        if let Some([_, out, err]) = &self.streams {
+        if let Some([out, err]) = &self.outputs {
             command.stdout(out.try_clone()?).stderr(err.try_clone()?);
             return Ok(Vec::new());
         }

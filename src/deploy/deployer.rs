@@ -23,6 +23,7 @@ use crate::sandbox::host_watch::HostWatch;
 use crate::store::{Delivered, Deploy, Store};
 use crate::sync::lock;
 use std::mem::take;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 
@@ -90,6 +91,17 @@ impl Deployer {
         let deploy = queued.ok_or(DeployError::NoApp)?;
         self.queue.wake();
         Ok(deploy)
+    }
+
+    /// Puts a deploy into the queue of what an archive holds that is read when its turn comes; one
+    /// of the same app that still waits is replaced.
+    ///
+    /// # Errors
+    /// As [`Deployer::request`].
+    pub fn upload(&self, app: &AppId, archive: OwnedFd) -> Result<Deploy, DeployError> {
+        self.check_runtime()?;
+        let ask = || self.tools.store.queue_deploy(app, Trigger::Upload, None);
+        self.queue.keep_archive(archive, ask)?.ok_or(DeployError::NoApp)
     }
 
     /// Puts a deploy into the queue for a webhook's delivery, which goes by several names;

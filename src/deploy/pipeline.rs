@@ -4,6 +4,7 @@
 
 mod alone;
 mod beside_code;
+mod fetching;
 mod release_command;
 mod shared;
 mod site;
@@ -16,7 +17,6 @@ use super::outcome::{note_failure, tell_the_server, why_cancelled};
 use super::queue::Queue;
 use super::toolbox;
 use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
-use crate::disk::space::watched;
 use crate::disk::tree::Tree;
 use crate::journal::{LogOf, Redactor, Writer};
 use crate::model::{
@@ -35,9 +35,6 @@ use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::source::detect::tools::Tool;
 use crate::source::detect::{Machine, Plan, Serve, detect};
-use crate::source::error::{FetchError, TokenOf};
-use crate::source::fetch::{Commit, Fetch};
-use crate::source::limits::FetchLimits;
 use crate::store::{App, Process};
 use std::cell::Cell;
 use std::path::Path;
@@ -62,8 +59,8 @@ struct Attempt<'a> {
     id: &'a DeployId,
     /// The release that it uses, if it makes none: a rollback or a restart.
     back_to: Option<DeployId>,
-    /// Whether that is the live one.
-    restarts: bool,
+    /// Who asked for it.
+    trigger: Option<Trigger>,
     cancel: &'a Cancel,
     log: Writer,
     redactor: Redactor,
@@ -98,8 +95,8 @@ impl Pipeline {
         let store = &tools.store;
         let app = store.app(app)?.ok_or("the app is gone")?;
         let mut deploy = store.deploy(id)?;
-        let restarts = deploy.as_ref().is_some_and(|deploy| deploy.trigger == Trigger::Restart);
-        if restarts {
+        let trigger = deploy.as_ref().map(|deploy| deploy.trigger);
+        if trigger == Some(Trigger::Restart) {
             store.follow_live(id)?;
             deploy = store.deploy(id)?;
         }
@@ -119,7 +116,7 @@ impl Pipeline {
             app,
             id,
             back_to,
-            restarts,
+            trigger,
             cancel,
             log,
             redactor,
@@ -174,61 +171,11 @@ impl Attempt<'_> {
 
     /// How to start a release that was live before.
     fn kept(&self, release: &DeployId) -> Result<StartSpec, DeployFailure> {
-        let what = if self.restarts { "Restarting" } else { "Going back to" };
+        let restarts = self.trigger == Some(Trigger::Restart);
+        let what = if restarts { "Restarting" } else { "Going back to" };
         self.say(&format!("{what} the release of deploy {release}"));
         let spec = self.tools.layout.start_spec(&self.app.id, release);
         Ok(spec.ok_or("the release's files are gone; deploy again")?)
-    }
-
-    /// Fetches the source into the release's directory, as long as there is room.
-    fn fetch(&self, host: &Host) -> Result<(), DeployFailure> {
-        self.has_room()?;
-        let (app, layout) = (&self.app, &self.tools.layout);
-        let prepared = layout.prepare(host.users, &app.id, app.slot, self.id);
-        prepared.map_err(failed("the app's directories could not be made"))?;
-        let branch = match app.settings.branch.as_str() {
-            "" => "the default branch".to_owned(),
-            name => format!("branch {name}"),
-        };
-        self.say(&format!("Fetching {branch} of {}", app.git_repo));
-        let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
-        let space = || layout.space().unwrap_or_default();
-        let fetch = Fetch {
-            host,
-            slot: app.slot,
-            url: &app.git_repo,
-            branch: &app.settings.branch,
-            token: self.token.clone().map(|token| (token, token_of)),
-            root: app.settings.root_dir.as_str(),
-            cache: &layout.repo(&app.id),
-            release: &layout.release(&app.id, self.id),
-            redactor: &self.redactor,
-            limits: FetchLimits::default().within(space()),
-            space: &space,
-        };
-        let fetched = watched(self.cancel, &|| layout.no_room(), |stop| {
-            fetch.run(stop, &mut |l| self.say(l))
-        });
-        let Commit { hash, author, subject } = match fetched? {
-            (Ok(commit), _) => commit,
-            (Err(FetchError::Failed(e) | FetchError::Strange(e, _)), _) => return Err(e.into()),
-            (Err(FetchError::TooLarge(error)), _) => return Err(self.too_large(error)),
-            (Err(FetchError::Cancelled), Some(why)) => {
-                return Err(self.too_large(format!("the fetch was ended: {why}")));
-            }
-            (Err(FetchError::Cancelled), None) => return Err(DeployFailure::Cancelled),
-        };
-        self.say(&format!("Commit {hash} {subject}"));
-        Ok(self.tools.store.set_commit(self.id, &hash, &subject, &author)?)
-    }
-
-    /// What was fetched of a repository for which there is no room serves nobody.
-    fn too_large(&self, error: impl Into<DeployFailure>) -> DeployFailure {
-        let layout = &self.tools.layout;
-        if let Err(error) = layout.discard(&layout.repo(&self.app.id)) {
-            log::warn!("the Git cache of app {} could not be removed: {error}", self.app.id);
-        }
-        error.into()
     }
 
     /// Finds out how the source is built, builds it, and keeps how it is started.
@@ -268,7 +215,8 @@ impl Attempt<'_> {
         let settings = &self.app.settings;
         let domain = settings.domains.first().map(Domain::as_str);
         let url = router.url(self.app.name.as_str(), domain);
-        let branch = settings.branch.as_str();
+        // What is no commit is of no branch.
+        let branch = commit.as_ref().map_or("", |_| settings.branch.as_str());
         let all = [
             ("APP_NAME", Some(self.app.name.to_string())),
             ("APP_URL", url),

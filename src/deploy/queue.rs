@@ -5,6 +5,7 @@ use crate::model::{AppId, DeployId};
 use crate::proc::Cancel;
 use crate::store::Deploy;
 use crate::sync::{lock, wait_until, wait_while};
+use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ struct QueueState {
     closed: Option<&'static str>,
     /// In the order in which they began, in which they build too.
     current: Vec<Current>,
+    /// What uploads are read from, those that wait and those that have just begun.
+    archives: Vec<(DeployId, OwnedFd)>,
     garbage: bool,
 }
 
@@ -87,7 +90,12 @@ impl QueueState {
                 && !self.current.iter().any(|c| c.request.app == request.app)
         };
         // Asked for while we hold the lock: none that ends meanwhile begins again.
-        let Some(request) = requests()?.into_iter().find(may) else { return Ok(None) };
+        let requests = requests()?;
+        // One that is over was cancelled or replaced: closed, it ends who still writes to it.
+        self.archives.retain(|(id, _)| {
+            requests.iter().chain(self.current.iter().map(|c| &c.request)).any(|r| r.id == *id)
+        });
+        let Some(request) = requests.into_iter().find(may) else { return Ok(None) };
         let (begun, cancel) = (request.clone(), cancel.clone());
         self.current.push(Current { request: begun, cancel, turn: Turn::None });
         Ok(Some(request))
@@ -100,6 +108,31 @@ impl Queue {
         // With the lock, which the worker has from its look until it sleeps.
         let _state = self.state();
         self.changed.notify_all();
+    }
+
+    /// Has `ask` ask for a deploy of an archive, and keeps what that is read from until the
+    /// deploy takes it.
+    ///
+    /// # Errors
+    /// That of `ask`.
+    pub fn keep_archive<E>(
+        &self,
+        archive: OwnedFd,
+        ask: impl FnOnce() -> Result<Option<Deploy>, E>,
+    ) -> Result<Option<Deploy>, E> {
+        // With the lock, so that it does not begin before it is kept.
+        let mut state = self.state();
+        let asked = ask()?;
+        state.archives.extend(asked.iter().map(|deploy| deploy.id.clone()).zip([archive]));
+        self.changed.notify_all();
+        Ok(asked)
+    }
+
+    /// What the archive of a deploy is read from; `None` when an earlier server was sent it.
+    pub fn take_archive(&self, deploy: &DeployId) -> Option<OwnedFd> {
+        let mut state = self.state();
+        let place = state.archives.iter().position(|(id, _)| id == deploy)?;
+        Some(state.archives.swap_remove(place).1)
     }
 
     /// Ends the deploys under way, and begins no other.

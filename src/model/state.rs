@@ -96,6 +96,8 @@ words! {
         Rollback = "rollback",
         /// The owner wanted a new process of the live release.
         Restart = "restart",
+        /// The owner sent an archive of the source.
+        Upload = "upload",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::{AppId, DeployStatus, Trigger};
+use std::io::Write as _;
 use std::thread;
 
 fn app(name: &str) -> AppId {
@@ -199,4 +200,29 @@ fn the_next_build_has_its_place_before_what_comes() {
     queue.set_turn(queue.state(), &deploy("bbbbbbbbbb"), Turn::Taken);
     queue.end(&deploy("aaaaaaaaaa"));
     assert!(begin(&queue, &cancel, &["eeeeeeeeee"]).is_some());
+}
+
+#[test]
+fn an_archive_is_kept_for_its_deploy_and_closed_when_that_no_longer_waits() {
+    let queue = Queue::default();
+    let cancel = Cancel::new().unwrap();
+    let keep = |name: &str| {
+        let (read, write) = std::io::pipe().unwrap();
+        let asked = queue.keep_archive(read.into(), || Ok::<_, ()>(Some(request(name, false))));
+        assert!(asked.unwrap().is_some());
+        write
+    };
+    let is_closed = |mut pipe: &std::io::PipeWriter| pipe.write(b"x").is_err();
+    let [begun, waits, replaced] = ["aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"].map(keep);
+    let first = begin(&queue, &cancel, &["aaaaaaaaaa", "bbbbbbbbbb"]);
+    assert_eq!(first.as_deref(), Some("aaaaaaaaaa"));
+    assert!(!is_closed(&begun) && !is_closed(&waits) && is_closed(&replaced));
+    let archive = queue.take_archive(&deploy("aaaaaaaaaa"));
+    assert!(archive.is_some() && !is_closed(&begun));
+    drop(archive);
+    assert!(is_closed(&begun) && queue.take_archive(&deploy("aaaaaaaaaa")).is_none());
+    // Nothing is kept of one that could not be asked for.
+    let (read, write) = std::io::pipe().unwrap();
+    assert!(queue.keep_archive(read.into(), || Ok::<_, ()>(None)).unwrap().is_none());
+    assert!(is_closed(&write));
 }
