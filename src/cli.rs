@@ -18,6 +18,8 @@ pub enum Command {
     Lockouts,
     /// Let one client try again.
     ClearLockout(Client),
+    /// Deploy this app, by name or identifier, from an archive on standard input.
+    Deploy(String),
     /// Run a command in an app's place.
     Run {
         /// The app's name or identifier.
@@ -42,6 +44,7 @@ Commands:
   token                    print the admin token in force
   token --rotate           make a new admin token; every session ends at once
   run APP -- COMMAND ...   run a command in an app's place, at this terminal
+  deploy APP -             deploy a tar archive from standard input
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
   version                  print the version
@@ -102,6 +105,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     match words.as_slice() {
         [] => Ok(Command::Serve),
         ["token"] => Ok(Command::Token { rotate }),
+        ["deploy", app, "-"] => Ok(Command::Deploy((*app).to_owned())),
+        ["deploy", ..] => Err(Usage("'deploy' wants an app and '-': deploy APP -".to_owned())),
         ["lockouts"] => Ok(Command::Lockouts),
         ["lockouts", "clear", client] => Client::parse(client)
             .map(Command::ClearLockout)
@@ -143,6 +148,7 @@ mod tests {
         assert_eq!(words(""), Ok(Command::Serve));
         assert_eq!(words("token"), Ok(Command::Token { rotate: false }));
         assert_eq!(words("token --rotate"), Ok(Command::Token { rotate: true }));
+        assert_eq!(words("deploy shop -"), Ok(Command::Deploy("shop".to_owned())));
         assert_eq!(words("lockouts"), Ok(Command::Lockouts));
         let client = Client::parse("192.0.2.1").unwrap();
         assert_eq!(words("lockouts clear 192.0.2.1"), Ok(Command::ClearLockout(client)));
@@ -167,6 +173,9 @@ mod tests {
             "--listen",
             "version x",
             "help --rotate",
+            "deploy",
+            "deploy shop",
+            "deploy shop x.tar",
             "run",
             "run shop",
             "run shop --",

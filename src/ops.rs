@@ -1,5 +1,6 @@
 //! The operator's commands, one file each, for an owner with a shell on the machine.
 
+pub mod deploy;
 pub mod line;
 pub mod lockouts;
 pub mod protocol;

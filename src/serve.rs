@@ -7,6 +7,7 @@ mod live_queries;
 mod logger;
 mod operator;
 mod signals;
+mod upload;
 
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};

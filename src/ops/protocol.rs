@@ -20,6 +20,11 @@ const LONGEST: usize = 256 << 10;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Request {
+    /// Deploy the archive that is the first stream; the second one gets the log.
+    Deploy {
+        /// The app's name or identifier.
+        app: String,
+    },
     /// Run a command in an app's place.
     Run {
         /// Its name or identifier.

@@ -26,6 +26,12 @@ use std::time::Duration;
 /// # Errors
 /// When no server runs, it refuses, or it goes before the command has ended.
 pub fn run(app: String, command: Vec<String>) -> Result<u8, AnyError> {
+    ask(|term| Request::Run { app, command, term })
+}
+
+/// Has the running server do what is asked for with our streams, or a terminal of the kind that
+/// `request` is told.
+pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8, AnyError> {
     let (_, data) = existing()?;
     data.holder().ok_or("no server runs on this data directory; start it first")?;
     let socket = UnixStream::connect(data.join(SOCKET))
@@ -42,7 +48,7 @@ pub fn run(app: String, command: Vec<String>) -> Result<u8, AnyError> {
     let Streams { terminal, theirs, outputs } =
         if at_terminal { Streams::terminal() } else { Streams::own() }?;
     let term = terminal.is_some().then(|| std::env::var("TERM").unwrap_or_default());
-    let request = serde_json::to_string(&Request::Run { app, command, term })? + "\n";
+    let request = serde_json::to_string(&request(term))? + "\n";
     descriptors::send(&socket, request.as_bytes(), &theirs.each_ref().map(AsFd::as_fd))?;
     // What the command has closed shall end here too.
     drop(theirs);

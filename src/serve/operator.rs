@@ -1,5 +1,6 @@
 //! What a running server does for the operator's commands, over a socket of their own.
 
+use super::upload;
 use crate::deploy::Deployer;
 use crate::model::{AnyError, AppId, AppName, failed};
 use crate::ops::protocol::{Answer, Request, read_line};
@@ -76,9 +77,9 @@ fn serve(
     let (line, files) = read_line(client)?;
     let answer: Answer = match serde_json::from_slice(&line) {
         _ if is_full => Err(format!("{MOST} commands are at work already; wait until one ends")),
-        Ok(Request::Run { app, command, term }) => {
-            let ended = run_command(client, deployer, (&app, &command), (files, term.as_deref()));
-            ended.map_err(|error| error.to_string())
+        Ok(request) => {
+            let done = act(client, deployer, (request, files), stop);
+            done.map_err(|error| error.to_string())
         }
         Err(_) => Err("the running server is of another version; restart it".to_owned()),
     };
@@ -88,23 +89,31 @@ fn serve(
     Ok(())
 }
 
+/// Does what a client asks for; the exit code of its command.
+fn act(
+    client: &UnixStream,
+    deployer: &Deployer,
+    (request, files): (Request, Vec<OwnedFd>),
+    stop: &Cancel,
+) -> Result<u8, AnyError> {
+    let (Request::Run { app, .. } | Request::Deploy { app }) = &request;
+    let app = named(&deployer.tools.store, app)?.id;
+    let streams = three(files)?;
+    match request {
+        Request::Run { command, term, .. } => {
+            run_command(client, deployer, (&app, &command), (streams, term.as_deref()))
+        }
+        Request::Deploy { .. } => upload::run(deployer, &app, streams, (client, stop)),
+    }
+}
+
 /// Runs a command in an app's place on the client's own streams, until it or the client ends.
 fn run_command(
     client: &UnixStream,
     deployer: &Deployer,
-    (app, command): (&str, &[String]),
-    (files, term): (Vec<OwnedFd>, Option<&str>),
+    (app, command): (&AppId, &[String]),
+    (streams, term): ([OwnedFd; 3], Option<&str>),
 ) -> Result<u8, AnyError> {
-    let app = named(&deployer.tools.store, app)?;
-    let streams = <[OwnedFd; 3]>::try_from(files).map_err(|_| "three streams are needed")?;
-    for stream in &streams {
-        let about = fstat(stream).map_err(failed("a stream is not known"))?;
-        if FileType::from_raw_mode(about.st_mode) == FileType::Directory {
-            return Err("a stream is a directory, through which the app could leave its \
-                        sandbox; give a file"
-                .into());
-        }
-    }
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     if words.is_empty() || words.iter().copied().chain(term).any(|word| word.contains('\0')) {
         return Err("the command is empty, or holds a zero byte".into());
@@ -118,12 +127,26 @@ fn run_command(
             && gone.get_or_init(Instant::now).elapsed() >= patience;
         is_gone.then(|| "who had started it is gone".to_owned())
     };
-    match deployer.runs.attach(&app.id, &words, (streams, term), &must_end)? {
+    match deployer.runs.attach(app, &words, (streams, term), &must_end)? {
         Exit::Code(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
         // As a shell says it.
         Exit::Signal(signal) => Ok(u8::try_from(128 + signal).unwrap_or(u8::MAX)),
         exit => Err(format!("the command did not end by itself: {exit}").into()),
     }
+}
+
+/// A client's streams, none of which leads to other files.
+fn three(files: Vec<OwnedFd>) -> Result<[OwnedFd; 3], AnyError> {
+    let streams = <[OwnedFd; 3]>::try_from(files).map_err(|_| "three streams are needed")?;
+    for stream in &streams {
+        let about = fstat(stream).map_err(failed("a stream is not known"))?;
+        if FileType::from_raw_mode(about.st_mode) == FileType::Directory {
+            return Err("a stream is a directory, through which the app could leave its \
+                        sandbox; give a file"
+                .into());
+        }
+    }
+    Ok(streams)
 }
 
 /// The app that is called so.

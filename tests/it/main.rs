@@ -63,5 +63,6 @@ mod stopping;
 mod supervision;
 mod system_files;
 mod tidy;
+mod upload;
 mod webhooks;
 mod zero_downtime;

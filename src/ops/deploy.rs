@@ -1,0 +1,20 @@
+//! `server deploy APP -`: deploys what is to run from a tar archive on standard input.
+
+use super::protocol::Request;
+use super::run::ask;
+use crate::model::AnyError;
+use rustix::termios::isatty;
+use std::io::stdin;
+
+/// Sends the archive and prints the deploy's log; 0 when it is live.
+///
+/// # Errors
+/// When it did not go live, no server runs or it goes before the end.
+pub fn run(app: String) -> Result<u8, AnyError> {
+    if isatty(stdin()) {
+        return Err("an archive is wanted on standard input, as in \
+                    `tar -C dist -c . | server deploy APP -`"
+            .into());
+    }
+    ask(|_| Request::Deploy { app })
+}
