@@ -69,6 +69,8 @@ pub struct Inside<'a> {
     /// Bytes of each of the two files of its log, which are standard output and standard error
     /// then: it is an app. Otherwise this process becomes the command.
     pub log: Option<u64>,
+    /// What each line in that log begins with: the name of a process, where it has several.
+    pub label: Cow<'a, str>,
 }
 
 impl Inside<'_> {
@@ -166,7 +168,7 @@ fn begin() -> Result<u8, Box<dyn Error>> {
         command.stdin(stdin);
     }
     match inside.log {
-        Some(half) => Ok(init::run(command, half)?),
+        Some(half) => Ok(init::run(command, half, &inside.label)?),
         None => Err(command.exec().into()),
     }
 }

@@ -40,7 +40,7 @@ const INIT: u32 = 1;
 const SIGNALLED: i32 = 128;
 
 /// Starts the command and looks after it until nothing inside is left. Answers the exit code.
-pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
+pub(super) fn run(command: Bare, half: u64, label: &str) -> io::Result<u8> {
     if std::process::id() != INIT {
         return Err(io::Error::other("it is not the first process of a sandbox"));
     }
@@ -48,7 +48,7 @@ pub(super) fn run(command: Bare, half: u64) -> io::Result<u8> {
     let files =
         [io::stdout().as_fd().try_clone_to_owned()?, io::stderr().as_fd().try_clone_to_owned()?];
     let to = Rotating::new(files.map(File::from), half)?;
-    let mut log = Log { to, held: Vec::new(), lost: 0 };
+    let mut log = Log { to, label, inside_line: false, held: Vec::new(), lost: 0 };
     let (output, input) = io::pipe()?;
     let command = match command.start(input) {
         Ok(pid) => pid,
@@ -168,15 +168,19 @@ impl Signals {
 }
 
 /// The log, what is not in it yet, and lines that are not in it for good.
-struct Log {
+struct Log<'a> {
     to: Rotating,
+    /// What each line begins with.
+    label: &'a str,
+    /// The end of the last line that was written is still to come.
+    inside_line: bool,
     /// The beginning of a line. It waits for its end, so that nothing comes in between: half of
     /// a secret would not be recognised as one.
     held: Vec<u8>,
     lost: usize,
 }
 
-impl Log {
+impl Log<'_> {
     /// Takes one piece out of the pipe; whether there may be more.
     fn take(&mut self, output: &mut Option<PipeReader>) -> bool {
         let Some(pipe) = output else { return false };
@@ -209,10 +213,12 @@ impl Log {
     }
 
     fn write_held(&mut self) {
-        let piece = not_our_own(&std::mem::take(&mut self.held));
+        let held = std::mem::take(&mut self.held);
+        let piece = labelled(&held, self.label, self.inside_line);
         if piece.is_empty() {
             return;
         }
+        self.inside_line = !held.ends_with(b"\n");
         if self.lost > 0 {
             self.note(&format!("{} lines are left out here: they could not be written", self.lost));
         }
@@ -222,20 +228,42 @@ impl Log {
     }
 
     fn note(&mut self, line: &str) {
-        if self.to.append_line(&own_line(line)).is_ok() {
+        if self.to.append_line(&own_line(&format!("{}{line}", self.label))).is_ok() {
             self.lost = 0;
         }
     }
 }
 
-/// The output without lines that look like the platform's own: they get a space in front.
-fn not_our_own(piece: &[u8]) -> Vec<u8> {
+/// The output with the label before each line, and without lines that look like the platform's
+/// own: they get a space in front.
+fn labelled(piece: &[u8], label: &str, inside_line: bool) -> Vec<u8> {
     let mut marked = Vec::with_capacity(piece.len());
-    for line in piece.split_inclusive(|b| *b == b'\n') {
-        if line.starts_with(OWN) {
+    for (at, line) in piece.split_inclusive(|b| *b == b'\n').enumerate() {
+        if !label.is_empty() && (at > 0 || !inside_line) {
+            marked.extend_from_slice(label.as_bytes());
+        } else if line.starts_with(OWN) {
+            // Also within a line: another process may have written in between.
             marked.push(b' ');
         }
         marked.extend_from_slice(line);
     }
     marked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::labelled;
+
+    #[test]
+    fn each_line_has_its_label_once_and_none_passes_for_one_of_ours() {
+        let text = |piece: &str, label, inside_line| {
+            String::from_utf8(labelled(piece.as_bytes(), label, inside_line)).unwrap()
+        };
+        assert_eq!(text("a\n\nb", "w.1 | ", false), "w.1 | a\nw.1 | \nw.1 | b");
+        assert_eq!(text("b, on\nc\n", "w.1 | ", true), "b, on\nw.1 | c\n");
+        assert_eq!(text("[better-paas] x\n", "w.1 | ", false), "w.1 | [better-paas] x\n");
+        // Another process may have ended its line in between.
+        assert_eq!(text("[better-paas] x\n", "w.1 | ", true), " [better-paas] x\n");
+        assert_eq!(text("a\n[better-paas] x\n", "", false), "a\n [better-paas] x\n");
+    }
 }

@@ -112,6 +112,8 @@ pub struct Sandbox<'a> {
     /// and standard error are the two files of that, of so many bytes each
     /// ([`crate::journal::Rotating`]).
     pub log: Option<u64>,
+    /// What each line in that log begins with.
+    pub label: String,
 }
 
 impl<'a> Sandbox<'a> {
@@ -138,6 +140,7 @@ impl<'a> Sandbox<'a> {
             limits,
             port: None,
             log: None,
+            label: String::new(),
         }
     }
 
@@ -244,6 +247,7 @@ impl<'a> Sandbox<'a> {
             processes: (!in_cgroup).then_some(processes),
             port: self.port,
             log: self.log,
+            label: self.label.as_str().into(),
         }
     }
 
