@@ -48,6 +48,7 @@ mod domain;
 mod fields;
 mod limits;
 mod percent;
+mod process;
 mod repo;
 mod routing;
 mod schedule;
@@ -64,8 +65,10 @@ pub use fields::{
 };
 pub use limits::{
     CpuPercent, FixedPort, HealthTimeout, HostSocket, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb,
+    Scale,
 };
 pub use percent::percent_decoded;
+pub use process::{ProcessId, ProcessName};
 pub use repo::{Branch, RepoUrl};
 pub use routing::Routing;
 pub use schedule::{Job, JobName, MAX_JOBS, MINUTE, Schedule};

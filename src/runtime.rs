@@ -1,12 +1,12 @@
 //! What runs, from its start to its end.
 //!
-//! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is from
-//! then on for the [`supervisor`], which tells what it does on the [`status_board`]. What it
-//! replaces ends in [`draining`], before it where an app cannot run twice, while requests wait at
-//! a [`hold`]; [`exit_reason`] says why one ended. What runs to its end and is no app, such as a
-//! build, runs [`once`]; an app's own commands are [`runs`], at times its [`jobs`]. All of it
-//! works with the same
-//! [`tools`].
+//! A release is started by [`launch`] as an [`instance`], has to pass its [`health_check`], and is
+//! from then on for the [`supervisor`], which tells what it does on the [`status_board`]; so it is
+//! with its [`workers`], which have no port and no check. When one that ended starts again,
+//! [`restart`] says. What a release replaces ends in [`draining`], before it where an app cannot
+//! run twice, while requests wait at a [`hold`]; [`exit_reason`] says why one ended. What runs to
+//! its end and is no app, such as a build, runs [`once`]; an app's own commands are [`runs`], at
+//! times its [`jobs`]. All of it works with the same [`tools`].
 
 pub mod draining;
 pub mod environment;
@@ -20,9 +20,11 @@ pub mod once;
 pub mod port_guard;
 pub mod ports;
 pub mod recovery;
+pub mod restart;
 pub mod runs;
 pub mod status_board;
 pub mod supervisor;
 pub mod target;
 pub mod tcp_sockets;
 pub mod tools;
+pub mod workers;

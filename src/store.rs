@@ -18,6 +18,7 @@ mod hooks;
 mod runs;
 mod secrets;
 mod settings;
+mod workers;
 
 pub use app::{App, Process};
 pub use deploy_row::{Deploy, Step};
@@ -27,6 +28,7 @@ pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use hooks::Delivered;
 pub use runs::Run;
+pub use workers::Worker;
 
 use crate::sync::lock;
 use crate::vault::{Form, Place, Vault};
@@ -323,7 +325,8 @@ mod tests {
         let expected = serde_json::json!({
             "branch": "main", "rootDir": "apps/web", "buildCommand": "say \"a\\b\"",
             "startCommand": "ä", "publishDir": "", "spaFallback": null,
-            "port": null, "oneAtATime": false, "healthPath": "/ok?x=1", "healthTimeoutSeconds": 7,
+            "port": null, "oneAtATime": false, "scale": {},
+            "healthPath": "/ok?x=1", "healthTimeoutSeconds": 7,
             "domains": ["z.example", "a.example"], "memoryMb": 64, "cpuPercent": 50,
             "maxProcesses": 9, "hostSockets": ["/run/a", "/run/b"], "autoDeploy": false
         });

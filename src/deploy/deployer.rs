@@ -148,9 +148,10 @@ impl Deployer {
         let (layout, app) = (&self.tools.layout, &deploy.app);
         let release = deploy.release.as_ref().unwrap_or(&deploy.id);
         deploy.status == DeployStatus::Live
-            && layout
-                .start_spec(app, release)
-                .is_some_and(|spec| spec.start.is_some() || layout.site(app, release).is_dir())
+            && layout.start_spec(app, release).is_some_and(|spec| {
+                let is_run = spec.start.is_some() || spec.workers_only;
+                is_run || layout.site(app, release).is_dir()
+            })
     }
 
     /// Ends this deploy alone, queued or under way; what is live stays.

@@ -109,7 +109,7 @@ impl Seen {
             Some(Serve::Process { command, .. }) => self.start = Some(command),
             Some(Serve::Files(dir)) if dir.is_empty() => self.publish = Some(".".to_owned()),
             Some(Serve::Files(dir)) => self.publish = Some(dir),
-            None => {}
+            Some(Serve::Workers) | None => {}
         }
     }
 }

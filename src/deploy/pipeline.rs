@@ -8,6 +8,7 @@ mod fetching;
 mod release_command;
 mod shared;
 mod site;
+mod workers;
 
 use super::build::{self, Build};
 use super::error::DeployFailure;
@@ -141,11 +142,9 @@ impl Attempt<'_> {
             }
         };
         let Some(start) = &spec.start else {
-            if spec.release.is_some() {
-                self.say("The Procfile's `release:` is not run: files have no process");
-            }
-            self.step(DeployStatus::Checking, || self.site_is_there())?;
-            return self.go_live_as_files();
+            let workers_only = spec.workers_only;
+            let run = if workers_only { Self::run_workers } else { Self::run_site };
+            return run(self, &host, &spec);
         };
         let launched = self.step(DeployStatus::Starting, || {
             self.make_ready(&host, &spec)?;
@@ -187,11 +186,12 @@ impl Attempt<'_> {
         plan.notes.iter().for_each(|note| self.say(note));
         let mut spec = StartSpec {
             root: root.to_owned(),
-            start: None,
+            processes: plan.processes.clone(),
             release: plan.release.clone(),
             tools: plan.tools.iter().map(Tool::path).collect(),
             about: self.about(),
             jobs: plan.jobs.clone(),
+            ..StartSpec::default()
         };
         if plan.build().is_some() || !plan.tools.is_empty() {
             self.run_build(host, &plan, &spec, &release)?;
@@ -202,6 +202,7 @@ impl Attempt<'_> {
         match plan.after_build(&tree)? {
             Serve::Process { command, .. } => spec.start = Some(command),
             Serve::Files(dir) => self.publish(&release, &dir, plan.spa)?,
+            Serve::Workers => spec.workers_only = true,
         }
         let kept = layout.keep_start_spec(&app.id, self.id, &spec);
         kept.map_err(failed("the release could not be completed"))?;
@@ -307,15 +308,13 @@ impl Attempt<'_> {
     }
 
     /// A process that has proved itself becomes the live one.
-    fn go_live(&self, mut launched: Launched) -> Result<(), DeployFailure> {
-        let process = launched.process.clone();
-        self.switch(&Target::Process(process.port), Some(&process))?;
-        self.say(&format!("Live on port {}", process.port));
-        self.hold.take().into_iter().for_each(|hold| hold.lead_to(process.port));
-        if let Some(instance) = launched.instance.take() {
-            let process = Some((process, Box::new(instance)));
-            self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process));
-        }
+    fn go_live(&self, launched: Launched) -> Result<(), DeployFailure> {
+        let port = launched.process.port;
+        self.switch(&Target::Process(port), Some(&launched.process))?;
+        self.say(&format!("Live on port {port}"));
+        self.hold.take().into_iter().for_each(|hold| hold.lead_to(port));
+        let process = launched.keep().map(|(process, instance)| (process, Box::new(instance)));
+        self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process, Vec::new()));
         Ok(())
     }
 
@@ -325,7 +324,8 @@ impl Attempt<'_> {
         let (Tools { store, board, .. }, app) = (self.tools, &self.app.id);
         let routed = self.lead(target)?;
         // The database decides between this and a cancellation, which ends the deploy there.
-        let failure = match store.go_live(self.id, app, process) {
+        let is_static = matches!(target, Target::Files(..));
+        let failure = match store.go_live(self.id, app, process, is_static) {
             Ok(true) => {
                 // Whatever the process before did is over.
                 board.clear(app);

@@ -4,8 +4,10 @@ use super::app_users::AppUsers;
 use super::removal::{random_name, remove_tree};
 use super::space::Space;
 use crate::data_dir::{DataDir, is_abandoned, replace};
-use crate::model::{AppId, DeployId, Job};
+use crate::model::{AppId, DeployId, Job, ProcessName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,8 +48,15 @@ pub struct StartSpec {
     /// The command to run once before the release is first started; not kept.
     #[serde(skip)]
     pub release: Option<String>,
-    /// The start command; `None` for a static site, whose files are published.
+    /// The start command; `None` for a static site, whose files are published, and for workers
+    /// alone.
     pub start: Option<String>,
+    /// Its processes without a port, with their commands.
+    #[serde(default)]
+    pub processes: BTreeMap<ProcessName, String>,
+    /// Whether those are all that there is of it.
+    #[serde(default)]
+    pub workers_only: bool,
     /// Directories with the tools that it needs, the first one first.
     #[serde(default)]
     pub tools: Vec<String>,
@@ -182,10 +191,10 @@ impl Layout {
     }
 
     /// Where the end of an app's process is noted, named by the port that the process
-    /// has, which two processes of one app never share.
+    /// has, or by what it is called: two processes of one app never share either.
     #[must_use]
-    pub fn exit_file(&self, app: &AppId, port: u16) -> PathBuf {
-        self.of(app, &format!("{EXITS}/{port}"))
+    pub fn exit_file(&self, app: &AppId, process: impl Display) -> PathBuf {
+        self.of(app, &format!("{EXITS}/{process}"))
     }
 
     /// Makes the directory for [`Layout::exit_file`].
@@ -196,12 +205,12 @@ impl Layout {
         self.data.make_dir(&format!("{APPS}/{app}/{EXITS}")).map(drop)
     }
 
-    /// Removes the notes on the ends of all processes but the one with this port.
+    /// Removes the notes on the ends of all processes that had a port but the one with this.
     pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
-        let kept = but.map(|port| port.to_string());
         let dir = self.of(app, EXITS);
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_name().to_str() != kept.as_deref() {
+            let port = entry.file_name().to_str().and_then(|name| name.parse::<u16>().ok());
+            if port.is_some() && port != but {
                 let _ = fs::remove_file(entry.path());
             }
         }

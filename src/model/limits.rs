@@ -84,6 +84,12 @@ number_value! {
 }
 
 number_value! {
+    /// Processes of one name that an app has at once.
+    Scale, get, u32, 0..=10,
+    "must be a whole number from 0 to 10"
+}
+
+number_value! {
     /// How long a release may take to prove itself, in seconds.
     HealthTimeout, seconds, u32, 1..=600,
     "must be a whole number of seconds from 1 to 600"
@@ -94,6 +100,13 @@ number_value! {
     /// of those that are given to others (`sandbox::port_range`).
     FixedPort, get, u16, 1024..=19_999 | 30_000..,
     "must be a port from 1024 to 19999 or from 30000 to 65535"
+}
+
+impl Default for Scale {
+    /// As with any other program: it is started once.
+    fn default() -> Self {
+        Self(1)
+    }
 }
 
 impl Default for HealthTimeout {
@@ -138,6 +151,7 @@ mod tests {
         assert!(MemoryMb::new(31).is_err() && MemoryMb::new(-1).is_err());
         assert!(CpuPercent::new(6400).is_ok() && CpuPercent::new(6401).is_err());
         assert!(HealthTimeout::new(0).is_err() && HealthTimeout::new(601).is_err());
+        assert!(Scale::new(10).is_ok() && Scale::new(11).is_err() && Scale::new(-1).is_err());
         for port in [1023, 20_000, 29_999, 65_536, -1] {
             assert!(FixedPort::new(port).is_err(), "{port}");
         }

@@ -4,7 +4,7 @@
 use super::instance::Instance;
 use super::tcp_sockets::busy_ports;
 use crate::journal::Journal;
-use crate::model::AppId;
+use crate::model::{AppId, ProcessId};
 use crate::store::Store;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ pub enum Why {
 
 /// A process on its way out.
 struct Ending {
-    app: AppId,
+    id: ProcessId,
     instance: Instance,
     why: Why,
     /// What it is given before it is asked to end; `None` once it was asked.
@@ -94,35 +94,36 @@ pub struct Draining {
 
 impl Draining {
     /// Asks a process to end.
-    pub fn end(&mut self, app: AppId, mut instance: Instance, why: Why) {
+    pub fn end(&mut self, of: impl Into<ProcessId>, mut instance: Instance, why: Why) {
+        let id = of.into();
         instance.terminate();
         let grace = if why == Why::Discarded { SHORT_GRACE } else { GRACE };
         let kill_at = Instant::now() + grace;
-        self.all.push(Ending { app, instance, why, drain: None, kill_at });
+        self.all.push(Ending { id, instance, why, drain: None, kill_at });
     }
 
     /// Stops a process whose place another one has taken, or will take, once nobody is connected to
     /// it any more: apps that end without finishing their answers are common. After a
     /// restart of the server its time begins anew.
-    pub fn replace(&mut self, app: AppId, instance: Instance, port: u16, why: Why) {
+    pub fn replace(&mut self, app: &AppId, instance: Instance, port: u16, why: Why) {
         let since = Instant::now();
         // The oldest come first.
-        let draining = self.all.iter_mut().filter(|l| l.app == app && l.drain.is_some());
+        let draining = self.all.iter_mut().filter(|l| l.id.app == *app && l.drain.is_some());
         let mut draining: Vec<&mut Ending> = draining.collect();
         let too_many = (draining.len() + 1).saturating_sub(MOST_DRAINING);
         draining.iter_mut().take(too_many).for_each(|ending| ending.ask());
         let (drain, kill_at) = (Some(Drain { port, since }), since + DRAIN + GRACE);
-        self.all.push(Ending { app, instance, why, drain, kill_at });
+        self.all.push(Ending { id: app.into(), instance, why, drain, kill_at });
     }
 
     /// Asks those of an app to end that were left alone: it is stopped as a whole.
     pub fn hurry(&mut self, app: &AppId) {
-        self.all.iter_mut().filter(|ending| ending.app == *app).for_each(Ending::ask);
+        self.all.iter_mut().filter(|ending| ending.id.app == *app).for_each(Ending::ask);
     }
 
     /// Nobody needs what is left of an app any more.
     pub fn forget(&mut self, app: &AppId) {
-        for ending in self.all.iter_mut().filter(|ending| ending.app == *app) {
+        for ending in self.all.iter_mut().filter(|ending| ending.id.app == *app) {
             ending.ask();
             ending.why = Why::Discarded;
             ending.kill_at = ending.kill_at.min(Instant::now() + SHORT_GRACE);
@@ -132,19 +133,21 @@ impl Draining {
     /// Gives back the process of an app that another one was to follow, and where it listens, if
     /// it was not asked to end yet.
     pub fn take_back(&mut self, app: &AppId) -> Option<(Instance, u16)> {
-        let is_whole = |e: &Ending| e.app == *app && e.why == Why::GivesWay && e.drain.is_some();
+        let is_whole = |e: &Ending| e.id.app == *app && e.why == Why::GivesWay && e.drain.is_some();
         let ending = self.all.swap_remove(self.all.iter().position(is_whole)?);
         Some((ending.instance, ending.drain?.port))
     }
 
-    /// Whether a process of this app is ending whose place no other has taken yet.
-    pub fn holds_up(&self, app: &AppId) -> bool {
-        self.all.iter().any(|ending| ending.why != Why::Replaced && ending.app == *app)
+    /// Whether a process of the same app is ending whose place no other has taken yet: the one
+    /// that requests go to waits for its like, and a worker for all workers.
+    pub fn holds_up(&self, id: &ProcessId) -> bool {
+        let is_like = |one: &ProcessId| one.app == id.app && one.is_web() == id.is_web();
+        self.all.iter().any(|ending| ending.why != Why::Replaced && is_like(&ending.id))
     }
 
     /// Whether any process of this app is on its way out.
     pub fn has(&self, app: &AppId) -> bool {
-        self.all.iter().any(|ending| ending.app == *app)
+        self.all.iter().any(|ending| ending.id.app == *app)
     }
 
     /// Whether there is none.
@@ -169,13 +172,18 @@ impl Draining {
             if matches!(ending.why, Why::Stopped | Why::GivesWay)
                 && let Some(exit) = ending.instance.try_wait()
             {
-                record_end(store, &ending.app, ending.instance.pid(), &exit.to_string());
-                journal.note_app(&ending.app, "Stopped.");
+                if ending.id.is_web() {
+                    record_end(store, &ending.id.app, ending.instance.pid(), &exit.to_string());
+                }
+                journal.note_app(&ending.id.app, &format!("{}Stopped.", ending.id.label()));
             }
             let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());
-            if ending.why == Why::Replaced
-                && let Err(error) = store.drained(pid, ticks)
-            {
+            let noted = match ending.why {
+                _ if !ending.id.is_web() => store.worker_gone(&ending.id, pid),
+                Why::Replaced => store.drained(pid, ticks),
+                _ => Ok(()),
+            };
+            if let Err(error) = noted {
                 log::error!("the end of process {pid} could not be noted: {error}");
             }
             false

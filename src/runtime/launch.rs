@@ -7,30 +7,38 @@ use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
 use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::journal::HALF_APP_LOG;
-use crate::model::{AnyError, DeployId, EnvName, FixedPort, HostSocket, Secret, failed};
+use crate::model::{AnyError, DeployId, EnvName, FixedPort, HostSocket, ProcessId, Secret, failed};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
-use crate::store::{App, Process};
+use crate::store::{App, Process, Worker};
 use std::path::{Path, PathBuf};
 
-/// A release that was started and has not proved itself yet. Dropped, it ends:
+/// A process of a release that was started and has not proved itself yet. Dropped, it ends:
 /// whatever stops a deploy leaves nothing running.
 #[derive(Debug)]
-pub struct Launched {
-    /// Its process, still on probation. Taken out it lives on.
+pub struct Launched<P = Process> {
+    /// It itself, still on probation. Taken out it lives on.
     pub instance: Option<Instance>,
     /// What the database remembers of it.
-    pub process: Process,
+    pub process: P,
 }
 
-impl Drop for Launched {
+impl<P: Clone> Launched<P> {
+    /// It has proved itself, and lives on.
+    pub fn keep(mut self) -> Option<(P, Instance)> {
+        let instance = self.instance.take()?;
+        Some((self.process.clone(), instance))
+    }
+}
+
+impl<P> Drop for Launched<P> {
     fn drop(&mut self) {
         if let Some(mut instance) = self.instance.take()
             && !instance.end()
         {
-            log::warn!("process {} was killed and does not go", self.process.pid);
+            log::warn!("process {} was killed and does not go", instance.pid());
         }
     }
 }
@@ -47,12 +55,6 @@ pub fn launch(
     deploy: &DeployId,
     release: &DeployId,
 ) -> Result<Launched, AnyError> {
-    let Tools { store, journal, layout, .. } = tools;
-    let host = tools.host.wait()?;
-    let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
-    let start = spec.start.as_deref().ok_or("it is a static site, which has no process")?;
-    let env = store.env_clear(&app.id)?;
-    let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
     let port = match app.settings.port.map(FixedPort::get) {
         Some(port) if is_free(port) => port,
         Some(port) => {
@@ -62,16 +64,73 @@ pub fn launch(
         }
         None => fresh_port(tools)?,
     };
-    layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
-    journal.note_app(&app.id, &mark(deploy));
-    let sandbox = app_sandbox(tools, (&host, Purpose::Run), app, &spec, release, env)?;
-    let mut sandbox = with_port(sandbox, port);
-    sandbox.log = Some(HALF_APP_LOG);
-    sandbox.exit_file = Some(layout.exit_file(&app.id, port));
-    let instance = Instance::start(&sandbox, start, &log)?;
+    let id = ProcessId::from(&app.id);
+    let instance = start(tools, app, (release, &mark(deploy)), &id, Some(port))?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
     Ok(Launched { instance: Some(instance), process })
+}
+
+/// Starts a process of a release that has no port; `deploy` is the one that has made it the live
+/// one, or will.
+///
+/// # Errors
+/// As [`launch`].
+pub fn launch_worker(
+    tools: &Tools,
+    app: &App,
+    (deploy, release): (&DeployId, &DeployId),
+    id: &ProcessId,
+) -> Result<Launched<Worker>, AnyError> {
+    let line = format!("{}Starting.", id.label());
+    let instance = start(tools, app, (release, &line), id, None)?;
+    let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
+    let process = Worker { id: id.clone(), deploy: deploy.clone(), pid, start_ticks };
+    Ok(Launched { instance: Some(instance), process })
+}
+
+/// How the live release of an app is started; `None` when there is none.
+#[must_use]
+pub fn live_spec(Tools { layout, .. }: &Tools, app: &App) -> Option<StartSpec> {
+    layout.start_spec(&app.id, app.live_release.as_ref()?)
+}
+
+/// The processes without a port that an app should have of a release, with their commands.
+#[must_use]
+pub fn workers_of<'a>(app: &App, spec: &'a StartSpec) -> Vec<(ProcessId, &'a str)> {
+    let mut all = Vec::new();
+    for (name, command) in &spec.processes {
+        let id = |number| ProcessId { app: app.id.clone(), name: name.clone(), number };
+        all.extend((1..=app.settings.scale_of(name)).map(|number| (id(number), command.as_str())));
+    }
+    all
+}
+
+/// Starts a process in the sandbox of its release, with this line in the app's log.
+fn start(
+    tools: &Tools,
+    app: &App,
+    (release, line): (&DeployId, &str),
+    id: &ProcessId,
+    port: Option<u16>,
+) -> Result<Instance, AnyError> {
+    let Tools { store, journal, layout, .. } = tools;
+    let host = tools.host.wait()?;
+    let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
+    let command = if id.is_web() { spec.start.as_ref() } else { spec.processes.get(&id.name) };
+    let command = command.ok_or("its release has no such process; deploy again")?;
+    let env = store.env_clear(&app.id)?;
+    let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
+    layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
+    journal.note_app(&app.id, line);
+    let mut sandbox = app_sandbox(tools, (&host, Purpose::Run), app, &spec, release, env)?;
+    if let Some(port) = port {
+        sandbox = with_port(sandbox, port);
+    }
+    let exit_name = port.map_or_else(|| id.to_string(), |port| port.to_string());
+    sandbox.exit_file = Some(layout.exit_file(&app.id, exit_name));
+    (sandbox.log, sandbox.label) = (Some(HALF_APP_LOG), id.label());
+    Ok(Instance::start(&sandbox, command, &log)?)
 }
 
 /// The sandbox in which a release of an app runs, and what else runs in its place.

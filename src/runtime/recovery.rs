@@ -8,6 +8,7 @@ use crate::model::AppId;
 use crate::router::Target;
 use crate::store::StoreError;
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Finds the apps that kept running, notes the ends of the others, and ends what
@@ -20,25 +21,41 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
     let Tools { store, journal, layout, router, board, mailbox, .. } = &**tools;
     let mut supervisor = Supervisor::new(Arc::clone(tools));
     let mut known = HashSet::new();
-    let mut adopt = |process: (u32, u64), app: &AppId, port| {
-        let exit_file = layout.exit_file(app, port);
+    let mut adopt = |process: (u32, u64), app: &AppId, exit_file: PathBuf| {
         let found = Instance::adopt(process, app, exit_file);
         known.extend(found.as_ref().map(Instance::pid));
         found
     };
     for process in store.draining()? {
         let (pid, start_ticks) = (process.pid, process.start_ticks);
-        match adopt((pid, start_ticks), &process.app, process.port) {
+        let exit_file = layout.exit_file(&process.app, process.port);
+        match adopt((pid, start_ticks), &process.app, exit_file) {
             Some(instance) => {
-                supervisor.draining.replace(process.app, instance, process.port, Why::Replaced)
+                supervisor.draining.replace(&process.app, instance, process.port, Why::Replaced);
             }
             None => store.drained(pid, start_ticks)?,
+        }
+    }
+    for worker in store.workers()? {
+        let (id, exit_file) = (&worker.id, layout.exit_file(&worker.id.app, &worker.id));
+        match adopt((worker.pid, worker.start_ticks), &id.app, exit_file.clone()) {
+            // If it was on its way out, it is asked once more.
+            Some(instance) => supervisor.workers.runs((worker, instance)),
+            None => {
+                let exit = noted_exit(&exit_file);
+                let line = format!("{}Ended while no server ran: {exit}.", id.label());
+                journal.note_app(&id.app, &line);
+                store.worker_gone(id, worker.pid)?;
+            }
         }
     }
     for app in store.apps()? {
         let process = app.process.filter(|p| p.ended.is_none());
         layout.discard_exits(&app.id, process.as_ref().map(|p| p.port));
-        let found = process.as_ref().and_then(|p| adopt((p.pid, p.start_ticks), &app.id, p.port));
+        let exit_file = |port: u16| layout.exit_file(&app.id, port);
+        let found = process
+            .as_ref()
+            .and_then(|p| adopt((p.pid, p.start_ticks), &app.id, exit_file(p.port)));
         match (process, found) {
             (Some(process), Some(instance)) => {
                 log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
@@ -47,7 +64,7 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
             (Some(process), None) => {
                 // Before anything is started, which could get the port.
                 router.point(&app.id, &Target::Down);
-                let exit = noted_exit(&layout.exit_file(&app.id, process.port));
+                let exit = noted_exit(&exit_file(process.port));
                 store.process_ended(&app.id, process.pid, &exit.to_string())?;
                 journal.note_app(&app.id, &format!("Ended while no server ran: {exit}."));
                 layout.discard_exits(&app.id, None);

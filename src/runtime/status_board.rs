@@ -3,7 +3,7 @@
 //! Pauses, crashes and restarts are kept in memory alone: they are over when the server is
 //! started anew, which starts what should run at once.
 
-use crate::model::{AppId, AppStatus, UnixMillis, Wanted, unix_millis};
+use crate::model::{AppId, AppStatus, ProcessId, UnixMillis, Wanted, unix_millis};
 use crate::store::App;
 use crate::sync::lock;
 use serde::Serialize;
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// An app that lived this long has earned the first pause again.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// An app as it is now; as JSON it is what the API shows of it.
+/// An app, or a process of it, as it is now; as JSON it is what the API shows of it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppState {
@@ -49,7 +49,7 @@ enum Phase {
     Down,
 }
 
-/// What its supervisor knows of an app.
+/// What its supervisor knows of a process.
 #[derive(Debug, Clone, Default)]
 struct Known {
     phase: Phase,
@@ -93,53 +93,67 @@ impl Known {
             (other, _) => other,
         }
     }
+
+    /// What is shown of one that has this status.
+    fn shown(self, status: AppStatus) -> AppState {
+        let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
+        let why = self.not_started.or_else(|| self.last_exit.clone());
+        AppState {
+            status,
+            detail: if is_down { why } else { None },
+            restarts: self.restarts,
+            last_exit: self.last_exit,
+            next_start_at: self.next_start_at,
+        }
+    }
 }
 
-/// What the supervisor knows of all apps, for others to read.
+/// What the supervisor knows of all processes, for others to read. An app stands for the one of
+/// its processes that requests go to.
 #[derive(Debug, Default)]
-pub struct StatusBoard(Mutex<HashMap<AppId, Known>>);
+pub struct StatusBoard(Mutex<HashMap<ProcessId, Known>>);
 
 impl StatusBoard {
     /// All that was is over: a new release, a new wish of the owner.
-    pub fn clear(&self, app: &AppId) {
-        lock(&self.0).remove(app);
+    pub fn clear(&self, of: impl Into<ProcessId>) {
+        lock(&self.0).remove(&of.into());
     }
 
-    /// The app is to be started, now.
-    pub fn to_start(&self, app: &AppId) {
-        lock(&self.0).insert(app.clone(), Known { phase: Phase::Starting, ..Known::default() });
+    /// It is to be started, now.
+    pub fn to_start(&self, of: impl Into<ProcessId>) {
+        lock(&self.0).insert(of.into(), Known { phase: Phase::Starting, ..Known::default() });
     }
 
     /// It is asked to end.
-    pub fn stopping(&self, app: &AppId) {
-        lock(&self.0).insert(app.clone(), Known { phase: Phase::Stopping, ..Known::default() });
+    pub fn stopping(&self, of: impl Into<ProcessId>) {
+        lock(&self.0).insert(of.into(), Known { phase: Phase::Stopping, ..Known::default() });
     }
 
-    /// A process of it was started, which does not listen yet.
-    pub fn started(&self, app: &AppId) {
-        self.change(app, |known| {
+    /// It was started, and does not listen yet.
+    pub fn started(&self, of: impl Into<ProcessId>) {
+        self.change(of, |known| {
             known.restarts += u32::from(known.phase == Phase::Down);
             (known.phase, known.since) = (Phase::Starting, Some(Instant::now()));
             (known.next_start_at, known.not_started) = (None, None);
         });
     }
 
-    /// It listens.
-    pub fn settled(&self, app: &AppId) {
-        self.change(app, |known| known.phase = Phase::Settled);
+    /// It listens, or need not.
+    pub fn settled(&self, of: impl Into<ProcessId>) {
+        self.change(of, |known| known.phase = Phase::Settled);
     }
 
-    /// Its process has ended by itself after this time. Answers when it is started again.
-    pub fn ended(&self, app: &AppId, how: &str, lived: Duration) -> Backoff {
-        self.change(app, |known| {
+    /// It has ended by itself after this time. Answers when it is started again.
+    pub fn ended(&self, of: impl Into<ProcessId>, how: &str, lived: Duration) -> Backoff {
+        self.change(of, |known| {
             known.last_exit = Some(how.to_owned());
             known.down(lived)
         })
     }
 
     /// It could not be started. Answers when that is tried again.
-    pub fn not_started(&self, app: &AppId, why: &str) -> Backoff {
-        self.change(app, |known| {
+    pub fn not_started(&self, of: impl Into<ProcessId>, why: &str) -> Backoff {
+        self.change(of, |known| {
             known.not_started = Some(format!("it could not be started: {why}"));
             known.down(Duration::ZERO)
         })
@@ -150,17 +164,30 @@ impl StatusBoard {
     pub fn state(&self, app: &App) -> AppState {
         // Files neither start nor end.
         let has_process = !app.is_static && app.wanted == Wanted::Running;
-        let known = if has_process { self.known(&app.id) } else { Known::default() };
+        let known = match has_process {
+            true if app.is_workers_only() => self.worst(&app.id),
+            true => self.known(&app.id),
+            false => Known::default(),
+        };
         let status = if app.is_static { app.status } else { known.refine(app.status) };
-        let is_down = matches!(status, AppStatus::Crashed | AppStatus::CrashLooping);
-        let why = || known.not_started.clone().or_else(|| known.last_exit.clone());
-        AppState {
-            status,
-            detail: if is_down { why() } else { None },
-            restarts: known.restarts,
-            last_exit: known.last_exit.clone(),
-            next_start_at: known.next_start_at,
-        }
+        known.shown(status)
+    }
+
+    /// A process without a port as it is now.
+    #[must_use]
+    pub fn worker(&self, id: &ProcessId) -> AppState {
+        let known = lock(&self.0).get(id).cloned();
+        let is = |known: &Known| known.refine(AppStatus::Running);
+        let status = known.as_ref().map_or(AppStatus::Stopped, is);
+        known.unwrap_or_default().shown(status)
+    }
+
+    /// What is known of that worker of an app that fares worst.
+    fn worst(&self, app: &AppId) -> Known {
+        let all = lock(&self.0);
+        let workers = all.iter().filter(|(id, _)| id.app == *app && !id.is_web());
+        let badness = |known: &&Known| (known.loops(), known.phase == Phase::Down, known.restarts);
+        workers.map(|(_, known)| known).max_by_key(badness).cloned().unwrap_or_default()
     }
 
     /// Whether an app answers its visitors, as far as that is known.
@@ -171,12 +198,12 @@ impl StatusBoard {
         app.wanted == Wanted::Running && app.live_deploy.is_some() && (app.is_static || is_up)
     }
 
-    fn change<T>(&self, app: &AppId, change: impl FnOnce(&mut Known) -> T) -> T {
-        change(lock(&self.0).entry(app.clone()).or_default())
+    fn change<T>(&self, of: impl Into<ProcessId>, change: impl FnOnce(&mut Known) -> T) -> T {
+        change(lock(&self.0).entry(of.into()).or_default())
     }
 
     fn known(&self, app: &AppId) -> Known {
-        lock(&self.0).get(app).cloned().unwrap_or_default()
+        lock(&self.0).get(&app.into()).cloned().unwrap_or_default()
     }
 }
 
@@ -209,6 +236,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ProcessName;
 
     #[test]
     fn pauses_double_to_a_minute_and_a_minute_alive_earns_the_first_again() {
@@ -230,6 +258,31 @@ mod tests {
         assert_eq!(line(60, 60), Some(""), "it was stable");
         assert_eq!(Backoff::after(pause, seconds(60)).pause, FIRST_PAUSE);
         assert_eq!(Backoff::after(None, seconds(0)).pause, FIRST_PAUSE);
+    }
+
+    #[test]
+    fn workers_have_states_of_their_own_and_the_worst_is_that_of_an_app_without_others() {
+        let board = StatusBoard::default();
+        let app = AppId::from_random([7; 10]);
+        let name = ProcessName::parse("worker").unwrap();
+        let id = |number| ProcessId { app: app.clone(), name: name.clone(), number };
+        let status = |number| board.worker(&id(number)).status;
+        assert_eq!(status(1), AppStatus::Stopped);
+        for number in [1, 2] {
+            board.started(id(number));
+            board.settled(id(number));
+        }
+        board.ended(id(2), "exit code 3", Duration::ZERO);
+        assert_eq!((status(1), status(2)), (AppStatus::Running, AppStatus::Crashed));
+        let worst = || board.worst(&app).refine(AppStatus::Running);
+        assert_eq!((worst(), board.known(&app).restarts), (AppStatus::Crashed, 0));
+        board.started(id(2));
+        board.settled(id(2));
+        board.ended(id(2), "exit code 3", Duration::ZERO);
+        let state = board.worker(&id(2));
+        assert_eq!((state.status, state.restarts), (AppStatus::CrashLooping, 1));
+        assert_eq!(state.detail.as_deref(), Some("exit code 3"));
+        assert_eq!(worst(), AppStatus::CrashLooping);
     }
 
     #[test]

@@ -9,13 +9,15 @@ use super::health_check::listens;
 use super::hold::Hold;
 use super::instance::Instance;
 use super::launch::launch;
+use super::restart::{after_end, after_failure, ended_with};
 use super::status_board::FIRST_PAUSE;
 use super::tcp_sockets::listeners;
 use super::tools::{Message, Tools};
+use super::workers::Workers;
 use crate::model::{AnyError, AppId, Wanted};
-use crate::proc::{Exit, wait_any};
+use crate::proc::wait_any;
 use crate::router::Target;
-use crate::store::{App, Store};
+use crate::store::{App, Process, Worker};
 use std::collections::HashMap;
 use std::mem::take;
 use std::ops::ControlFlow;
@@ -63,6 +65,8 @@ struct Supervised {
 pub struct Supervisor {
     tools: Arc<Tools>,
     apps: HashMap<AppId, Supervised>,
+    /// The processes without a port.
+    pub workers: Workers,
     /// The processes on their way out.
     pub draining: Draining,
 }
@@ -71,7 +75,8 @@ impl Supervisor {
     /// One that knows of no process yet.
     #[must_use]
     pub fn new(tools: Arc<Tools>) -> Self {
-        Self { tools, apps: HashMap::new(), draining: Draining::default() }
+        let workers = Workers::new(Arc::clone(&tools));
+        Self { tools, apps: HashMap::new(), workers, draining: Draining::default() }
     }
 
     /// Takes a process of an app that requests are led to already.
@@ -95,48 +100,71 @@ impl Supervisor {
     fn turn(&mut self) -> ControlFlow<()> {
         while let Some(message) = self.tools.mailbox.take() {
             match message {
-                Message::TakeOver(app, process) => {
-                    let holds = self.holds(&app);
-                    self.end_live(&app, Why::Replaced);
-                    self.tools.board.clear(&app);
-                    if let Some((process, instance)) = process {
-                        self.runs(app.clone(), *instance, process.port);
-                        // Unless that start, or the crash, has changed the route, it is this
-                        // already.
-                        self.tools.router.point(&app, &Target::Process(process.port));
-                        holds.into_iter().for_each(|hold| hold.lead_to(process.port));
-                        // Between the switch and this message we may have started the new
-                        // release ourselves, for a crash of the old one; that was replaced now.
-                        if let Err(error) = self.tools.store.set_process(&app, Some(&process)) {
-                            log::error!("the process of app {app} could not be noted: {error}");
-                        }
-                    }
-                    // The owner may have stopped it in the meantime.
-                    self.look(&app);
-                }
+                Message::TakeOver(app, process, workers) => self.take_over(app, process, workers),
                 Message::GiveWay(app, held_at, told) => self.give_way(app, held_at, told),
                 Message::Resume(app, hold) => self.resume(&app, hold),
                 Message::Look(app) => self.look(&app),
+                Message::Scale(app) => {
+                    // Where that is not known now, the next look at the app does it.
+                    let app = self.tools.store.app(&app).ok().flatten();
+                    app.iter().for_each(|app| self.look_at_workers(app));
+                }
                 Message::Forget(app) => self.forget(&app),
                 // Apps stay as they are, but for those that shall end, and those that had ended for
                 // a deploy that comes to nothing now.
                 Message::Shutdown => {
                     self.draining.finish(&self.tools.store, &self.tools.journal);
                     self.start_due();
+                    self.workers.start_due(&mut self.draining);
                     self.route_started();
                     return ControlFlow::Break(());
                 }
             }
         }
         self.notice_ends();
+        self.workers.notice_ends(&mut self.draining);
         self.draining.reap(&self.tools.store, &self.tools.journal);
         for (id, entry) in &mut self.apps {
             entry.told.take_if(|_| !self.draining.has(id));
         }
         self.start_due();
+        self.workers.start_due(&mut self.draining);
         self.route_ready();
         self.wait();
         ControlFlow::Continue(())
+    }
+
+    /// Takes what a deploy has made live.
+    fn take_over(
+        &mut self,
+        app: AppId,
+        process: Option<(Process, Box<Instance>)>,
+        workers: Vec<(Worker, Instance)>,
+    ) {
+        let tools = Arc::clone(&self.tools);
+        let holds = self.holds(&app);
+        self.end_live(&app, Why::Replaced);
+        tools.board.clear(&app);
+        if let Some((process, instance)) = process {
+            self.runs(app.clone(), *instance, process.port);
+            // Unless that start, or the crash, has changed the route, it is this
+            // already.
+            tools.router.point(&app, &Target::Process(process.port));
+            holds.into_iter().for_each(|hold| hold.lead_to(process.port));
+            // Between the switch and this message we may have started the new
+            // release ourselves, for a crash of the old one; that was replaced now.
+            if let Err(error) = tools.store.set_process(&app, Some(&process)) {
+                log::error!("the process of app {app} could not be noted: {error}");
+            }
+        }
+        for (worker, instance) in workers {
+            if let Err(error) = tools.store.set_worker(&worker) {
+                log::error!("{} of app {app} could not be noted: {error}", worker.id);
+            }
+            self.workers.runs((worker, instance));
+        }
+        // The owner may have stopped it in the meantime.
+        self.look(&app);
     }
 
     /// Has an app's process end, and no other be started.
@@ -146,9 +174,9 @@ impl Supervisor {
         };
         match why {
             Why::Replaced | Why::GivesWay => {
-                self.draining.replace(app.clone(), instance, port, why);
+                self.draining.replace(app, instance, port, why);
             }
-            Why::Stopped | Why::Discarded => self.draining.end(app.clone(), instance, why),
+            Why::Stopped | Why::Discarded => self.draining.end(app, instance, why),
         }
     }
 
@@ -163,6 +191,7 @@ impl Supervisor {
             self.tools.journal.note_app(&app, "Stopping, for the next one to start alone.");
         }
         self.end_live(&app, Why::GivesWay);
+        self.workers.end(&app, Why::Stopped, &mut self.draining);
         let told = Some(told);
         let entry = Supervised { has_given_way: true, told, holds, ..Supervised::default() };
         self.apps.insert(app, entry);
@@ -205,6 +234,7 @@ impl Supervisor {
         self.draining.forget(app);
         self.tools.board.clear(app);
         self.end_live(app, Why::Discarded);
+        self.workers.end(app, Why::Discarded, &mut self.draining);
     }
 
     /// Does what the owner wants of an app, now and without a pause.
@@ -237,11 +267,19 @@ impl Supervisor {
                 self.end_live(id, Why::Stopped);
             }
         }
+        self.look_at_workers(&app);
+    }
+
+    /// Has those workers of an app run that its owner wants, unless a deploy runs it alone.
+    fn look_at_workers(&mut self, app: &App) {
+        if !self.apps.get(&app.id).is_some_and(|entry| entry.has_given_way) {
+            self.workers.look(app, &mut self.draining);
+        }
     }
 
     /// Takes notice of live processes that have ended by themselves.
     fn notice_ends(&mut self) {
-        let Tools { store, journal, router, board, .. } = &*self.tools;
+        let Tools { store, journal, router, .. } = &*self.tools;
         for (id, entry) in &mut self.apps {
             let Some(live) = &mut entry.live else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
@@ -255,24 +293,15 @@ impl Supervisor {
                 None => exit.to_string(),
             };
             record_end(store, id, live.instance.pid(), &how);
-            let ended = match exit {
-                Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
-                _ => format!("Ended with {how}"),
-            };
             if stays {
-                journal.note_app(id, &format!("{ended}."));
+                journal.note_app(id, &format!("{}.", ended_with(exit, &how)));
+                self.workers.end(id, Why::Stopped, &mut self.draining);
             } else {
-                let backoff = board.ended(id, &how, live.since.elapsed());
-                entry.start_at = Some(Instant::now() + backoff.pause);
-                let seconds = backoff.pause.as_secs();
-                let line = format!("{ended}; starting it again in {seconds} s.");
-                journal.note_app(id, &line);
-                if let Some(more) = backoff.line_ending {
-                    log::info!("app {}: {line}{more}", name(store, id));
-                }
+                let lived = live.since.elapsed();
+                entry.start_at = Some(after_end(&self.tools, &id.into(), (exit, &how), lived));
             }
             if let Some(live) = entry.live.take() {
-                self.draining.end(id.clone(), live.instance, Why::Discarded);
+                self.draining.end(id, live.instance, Why::Discarded);
             }
         }
     }
@@ -280,10 +309,10 @@ impl Supervisor {
     /// Starts what is due, unless a process of the same app is still ending: two
     /// of them would share `/data`.
     fn start_due(&mut self) {
-        let Tools { store, journal, router, board, .. } = &*self.tools;
+        let Tools { router, board, .. } = &*self.tools;
         for (id, entry) in &mut self.apps {
             let is_due = entry.start_at.is_some_and(|at| at <= Instant::now());
-            if !is_due || self.draining.holds_up(id) {
+            if !is_due || self.draining.holds_up(&id.into()) {
                 continue;
             }
             entry.start_at = None;
@@ -294,14 +323,7 @@ impl Supervisor {
                 }
                 Err(why) => {
                     router.point(id, &Target::Down);
-                    let backoff = board.not_started(id, &why.to_string());
-                    entry.start_at = Some(Instant::now() + backoff.pause);
-                    if let Some(more) = backoff.line_ending {
-                        let seconds = backoff.pause.as_secs();
-                        log::warn!("app {} could not be started: {why}.{more}", name(store, id));
-                        let line = format!("Could not be started: {why}. Next try in {seconds} s.");
-                        journal.note_app(id, &line);
-                    }
+                    entry.start_at = Some(after_failure(&self.tools, &id.into(), &why));
                 }
             }
         }
@@ -345,6 +367,7 @@ impl Supervisor {
         let live = || self.apps.values().filter_map(|entry| entry.live.as_ref());
         let starts = self.apps.values().filter_map(|entry| entry.start_at);
         let due = starts.chain(live().filter_map(|live| live.look_at));
+        let due = due.chain(self.workers.next_start());
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
         if !self.draining.is_empty() {
             pause = pause.min(LOOK);
@@ -352,7 +375,8 @@ impl Supervisor {
         // A start that waits for another process to end is looked at with that one.
         let pause = if pause.is_zero() { LOOK } else { pause.min(IDLE) };
         let wake_up = &self.tools.mailbox.wake_up;
-        let ends = live().map(|live| live.instance.as_fd());
+        let all = live().map(|live| &live.instance).chain(self.workers.instances());
+        let ends = all.map(|instance| instance.as_fd());
         let fds: Vec<_> = ends.chain([wake_up.as_fd()]).collect();
         if let Err(error) = wait_any(&fds, pause) {
             log::error!("the supervisor cannot wait: {error}");
@@ -373,6 +397,8 @@ fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
     };
     if app.is_static {
         tools.router.point(id, &Target::Files(id.clone(), release.clone()));
+    }
+    if app.is_static || app.is_workers_only() {
         return Ok(None);
     }
     let uid = tools.host.wait()?.users.outside_uid(app.slot);
@@ -382,10 +408,4 @@ fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
     let (port, since) = (launched.process.port, Instant::now());
     let live = |instance| Live { instance, port, uid, since, look_at: Some(since) };
     Ok(launched.instance.take().map(live))
-}
-
-/// An app's name for the server's log; its identifier when the name is not to be had.
-fn name(store: &Store, id: &AppId) -> String {
-    let app = store.app(id).ok().flatten();
-    app.map_or_else(|| id.to_string(), |app| app.name.as_str().to_owned())
 }

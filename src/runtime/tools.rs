@@ -9,7 +9,7 @@ use crate::journal::Journal;
 use crate::model::AppId;
 use crate::router::Router;
 use crate::sandbox::host_watch::HostWatch;
-use crate::store::{Process, Store};
+use crate::store::{Process, Store, Worker};
 use crate::sync::{EventFd, lock};
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -47,8 +47,9 @@ impl Tools {
 
 /// What the supervisor is told.
 pub enum Message {
-    /// A new release is live, in this process or without one; the one before it shall end.
-    TakeOver(AppId, Option<(Process, Box<Instance>)>),
+    /// A new release is live, in this process or without one, and in these workers, if they were
+    /// started already; the one before it shall end.
+    TakeOver(AppId, Option<(Process, Box<Instance>)>, Vec<(Worker, Instance)>),
     /// The app cannot run twice, and another process of it is about to be started: the one that
     /// runs shall end, and none be started meanwhile. Requests are held at the port, if there is
     /// one; the sender is dropped once no process is left.
@@ -57,6 +58,8 @@ pub enum Message {
     Resume(AppId, Option<Hold>),
     /// What the owner wants may have changed.
     Look(AppId),
+    /// The owner wants more or fewer workers of the app.
+    Scale(AppId),
     /// The app is being removed.
     Forget(AppId),
     /// The server stops; apps stay.

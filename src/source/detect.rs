@@ -2,14 +2,15 @@
 //!
 //! It only reads a few small files of the release; what it finds becomes commands that are
 //! fixed here. No text out of a repository gets into a command but file names and versions of
-//! a harmless alphabet, and what its author wrote as a command: the `web:` line of a
-//! `Procfile`, the start script of a `package.json` and the jobs of an `app.json`.
+//! a harmless alphabet, and what its author wrote as a command: the lines of a `Procfile`, the
+//! start script of a `package.json` and the jobs of an `app.json`.
 
 use crate::disk::tree::Tree;
-use crate::model::{EnvName, Job, Secret, ShellCommand};
+use crate::model::{EnvName, Job, ProcessName, Secret, ShellCommand};
 use crate::proc::{self, Exec};
 use crate::store::AppSettings;
 use repo::{Repo, join};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use tools::Tool;
@@ -29,6 +30,9 @@ mod versions;
 /// How long a program may take to say its version.
 const ASKING: Duration = Duration::from_secs(10);
 
+/// Processes that a `Procfile` may declare besides `web`.
+const MAX_PROCESSES: usize = 10;
+
 /// Apps below a directory that a sentence names.
 const NAMED: usize = 5;
 
@@ -43,6 +47,8 @@ pub struct Plan {
     pub release: Option<String>,
     /// What is run at times of its own.
     pub jobs: Vec<Job>,
+    /// Its processes without a port, with their commands.
+    pub processes: BTreeMap<ProcessName, String>,
     /// The commands that build it, each after the one before has done its part.
     build: Vec<String>,
     /// What the release may turn out to be: the first whose file is there after the build.
@@ -67,6 +73,8 @@ pub enum Serve {
     },
     /// The files of a directory, which no process serves; `*` in it stands for one name.
     Files(String),
+    /// Nothing: its processes without a port are all of it.
+    Workers,
 }
 
 impl Serve {
@@ -78,6 +86,7 @@ impl Serve {
         match self {
             Self::Process { needs, .. } => (*needs).to_owned(),
             Self::Files(dir) => join(dir, "index.html"),
+            Self::Workers => String::new(),
         }
     }
 
@@ -89,6 +98,7 @@ impl Serve {
             Self::Process { .. } if needs.is_empty() || found.is_some() => Some(self.clone()),
             Self::Process { .. } => None,
             Self::Files(_) => Some(Self::Files(repo::parent(&found?).to_owned())),
+            Self::Workers => Some(Self::Workers),
         }
     }
 }
@@ -247,11 +257,12 @@ pub fn detect(
     let [build, start] =
         [&settings.build_command, &settings.start_command].map(|c| c.as_str().trim());
     let publish = settings.publish_dir.as_str();
-    let Procfile { web, release, notes } = procfile(&repo)?;
-    let has_start = !start.is_empty() || !publish.is_empty() || web.is_some();
+    let Procfile { web, release, processes, notes } = procfile(&repo)?;
+    let declares = web.is_some() || !processes.is_empty();
+    let has_start = !start.is_empty() || !publish.is_empty() || declares;
     let mut plan = best(&repo, machine, !build.is_empty(), has_start)?;
     plan.notes.extend(notes);
-    plan.release = release;
+    (plan.release, plan.processes) = (release, processes);
     plan.jobs = cron::declared(&repo, &mut plan.notes);
     if !build.is_empty() {
         plan.notes.push("The build command is the owner's.".to_owned());
@@ -267,19 +278,29 @@ pub fn detect(
     if let Some(command) = web {
         plan.notes.push("The Procfile says how to start it.".to_owned());
         plan = plan.starts(scripted::procfile_command(command));
+    } else if !plan.processes.is_empty() {
+        // What it declares is what runs; files need nobody for that.
+        plan.serve.retain(|serve| matches!(serve, Serve::Files(_)));
+        if plan.serve.is_empty() {
+            plan.notes.push(NO_WEB_PROCESS.to_owned());
+        }
+        plan.serve.push(Serve::Workers);
     } else if plan.serve.is_empty() {
         return Err(if repo.has("Procfile") { NO_WEB_LINE.to_owned() } else { plan.otherwise });
     }
     let starts = plan.serve.iter().filter_map(|serve| match serve {
         Serve::Process { command, .. } => Some(command),
-        Serve::Files(_) => None,
+        Serve::Files(_) | Serve::Workers => None,
     });
-    for command in starts.chain(&plan.release) {
-        // It is said in the log, where a second line of it could pass for one of ours.
-        ShellCommand::parse(command)
-            .map_err(|why| format!("a command in package.json or Procfile {why}"))?;
-    }
+    starts.into_iter().try_for_each(|command| one_line(command))?;
     Ok(plan)
+}
+
+/// Refuses a command that is more than a line: it is said in the log, where the second one could
+/// pass for one of ours.
+fn one_line(command: &str) -> Result<(), String> {
+    let parsed = ShellCommand::parse(command).map(drop);
+    parsed.map_err(|why| format!("a command in package.json or Procfile {why}"))
 }
 
 /// The plan of the first kind that knows how to start the app; else of the first.
@@ -311,35 +332,52 @@ fn best(
 struct Procfile {
     web: Option<String>,
     release: Option<String>,
-    /// What to say of its other lines.
+    /// Its other names.
+    processes: BTreeMap<ProcessName, String>,
+    /// What to say of lines that count for nothing.
     notes: Vec<String>,
 }
 
 fn procfile(repo: &Repo<'_>) -> Result<Procfile, String> {
-    let Procfile { mut web, mut release, mut notes } = Procfile::default();
+    let Procfile { mut web, mut release, mut processes, mut notes } = Procfile::default();
     let text = repo.manifest("Procfile")?;
     if text.is_none() && repo.lists("Procfile") {
         notes.push("Procfile is no plain file (a link?) and is not read.".to_owned());
     }
-    for line in text.unwrap_or_default().lines().map(str::trim) {
+    for (at, line) in text.unwrap_or_default().lines().map(str::trim).enumerate() {
         let Some((name, command)) = line.split_once(':') else { continue };
-        let command = command.trim();
-        match name.trim() {
+        let command = command.trim().to_owned();
+        match (name.trim(), ProcessName::parse(name.trim())) {
             _ if line.starts_with('#') || command.is_empty() => {}
-            "web" => web = web.or(Some(command.to_owned())),
-            "release" => release = release.or(Some(command.to_owned())),
-            name if repo::is_plain(name) => notes.push(format!(
-                "The Procfile's `{name}:` is not run: only `web:` and `release:` are, at this version."
-            )),
+            ("web", _) => web = web.or(Some(command)),
+            ("release", _) => release = release.or(Some(command)),
+            (_, Ok(name)) if processes.contains_key(&name) => {}
+            (_, Ok(name)) if processes.len() < MAX_PROCESSES => {
+                processes.insert(name, command);
+            }
+            // Not by its name, which may be anything; nor each of a thousand.
+            _ if notes.len() < MAX_PROCESSES => {
+                notes.push(format!("Line {} of the Procfile is left out: {NAMES}", at + 1));
+            }
             _ => {}
         }
     }
-    Ok(Procfile { web, release, notes })
+    // Another one may take the place of the one for visitors.
+    release.iter().chain(processes.values()).try_for_each(|command| one_line(command))?;
+    Ok(Procfile { web, release, processes, notes })
 }
 
 /// What to say of a `Procfile` that names no command for the web.
 const NO_WEB_LINE: &str = "the Procfile has no `web:` line with a command: write one such as \
      `web: python3 app.py`, or give a start command";
+
+/// What to say of a line that is none of its processes.
+const NAMES: &str = "besides `web` and `release` it may have 10 processes, with names of small \
+     letters, digits, - and _.";
+
+/// What to say of one that declares other processes alone.
+const NO_WEB_PROCESS: &str = "The Procfile declares no `web:`, so the app has no port and nobody \
+     visits it; a start command in its settings would give it one.";
 
 /// What to say when nothing tells what an app is.
 fn nothing(repo: &Repo<'_>) -> String {

@@ -73,6 +73,12 @@ impl App {
         self.process.as_ref().filter(|p| p.ended.is_none()).map(|p| p.port)
     }
 
+    /// Whether its live release has neither a port nor files: its workers are all of it.
+    #[must_use]
+    pub const fn is_workers_only(&self) -> bool {
+        self.live_deploy.is_some() && !self.is_static && self.process.is_none()
+    }
+
     /// The app as it is, for its owner to change.
     #[must_use]
     pub fn draft(&self) -> AppDraft {

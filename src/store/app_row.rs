@@ -11,7 +11,8 @@ pub(super) const SELECT: &str = "SELECT a.id, a.name, a.slot, a.git_repo, a.sett
      a.is_static, a.wanted, a.live_deploy, a.created_at, \
      (SELECT COALESCE(release, id) FROM deploys WHERE id = a.live_deploy) AS live_release, \
      p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, last.id AS last_deploy, last.status, \
-     last.trigger FROM apps a LEFT JOIN processes p ON p.app_id = a.id LEFT JOIN deploys last \
+     last.trigger, EXISTS (SELECT 1 FROM workers WHERE app_id = a.id) AS has_workers \
+     FROM apps a LEFT JOIN processes p ON p.app_id = a.id LEFT JOIN deploys last \
      ON last.seq = (SELECT max(seq) FROM deploys WHERE app_id = a.id)";
 
 /// Reads a row that [`SELECT`] has found.
@@ -44,13 +45,19 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         created_at: row.get("created_at")?,
     };
     if let Some(last) = row.get("status")? {
-        app.status = status(&app, last, row.get("trigger")?);
+        app.status = status(&app, last, row.get("trigger")?, row.get("has_workers")?);
     }
     Ok(app)
 }
 
-fn status(app: &App, last: DeployStatus, trigger: Trigger) -> AppStatus {
-    let is_up = if app.is_static { app.wanted == Wanted::Running } else { app.port().is_some() };
+fn status(app: &App, last: DeployStatus, trigger: Trigger, has_workers: bool) -> AppStatus {
+    let is_wanted = app.wanted == Wanted::Running;
+    let is_up = match app.is_workers_only() {
+        // Whether one of them crashes its supervisor knows.
+        true => is_wanted || has_workers,
+        false if app.is_static => is_wanted,
+        false => app.port().is_some(),
+    };
     match (app.wanted, is_up) {
         _ if !last.is_final() && trigger == Trigger::Restart => AppStatus::Restarting,
         _ if !last.is_final() => AppStatus::Deploying,

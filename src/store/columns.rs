@@ -3,7 +3,7 @@
 use super::draft::AppSettings;
 use super::error::StoreError;
 use crate::model::{
-    AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, RunId, Trigger, Wanted,
+    AppId, AppName, DeployId, DeployStatus, EnvName, ProcessName, RepoUrl, RunId, Trigger, Wanted,
 };
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Params, Row};
@@ -25,6 +25,7 @@ macro_rules! text_columns {
 }
 
 text_columns!(AppId, AppName, DeployId, DeployStatus, EnvName, RepoUrl, RunId, Trigger, Wanted);
+text_columns!(ProcessName);
 
 impl FromSql for AppSettings {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

@@ -252,8 +252,8 @@ impl Store {
     }
 
     /// Makes a deploy's release the live one, in one transaction with its
-    /// process and the owner's wish to have it running; without a process it is a
-    /// static site. `false`, and nothing
+    /// process and the owner's wish to have it running; without a process it is files, or
+    /// workers alone. `false`, and nothing
     /// changed, when the deploy has ended or the app is gone.
     ///
     /// # Errors
@@ -263,6 +263,7 @@ impl Store {
         id: &DeployId,
         app: &AppId,
         process: Option<&Process>,
+        is_static: bool,
     ) -> Result<bool, StoreError> {
         self.write(|tx| {
             let changed = tx.execute(
@@ -276,7 +277,7 @@ impl Store {
             }
             tx.execute(
                 "UPDATE apps SET live_deploy = ?2, wanted = ?3, is_static = ?4 WHERE id = ?1",
-                params![app, id, Wanted::Running, process.is_none()],
+                params![app, id, Wanted::Running, is_static],
             )?;
             write_process(tx, app, process)?;
             Ok(true)

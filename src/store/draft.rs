@@ -2,10 +2,12 @@
 
 use crate::model::{
     AppName, Branch, CpuPercent, Domain, FixedPort, HealthPath, HealthTimeout, HostSocket,
-    MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, RepoUrl, RootDir, Secret, ShellCommand,
+    MAX_DOMAINS, MAX_HOST_SOCKETS, MaxProcesses, MemoryMb, ProcessName, RepoUrl, RootDir, Scale,
+    Secret, ShellCommand,
 };
 use serde::de::{Error as _, IntoDeserializer, value};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 
 /// What an owner chooses for an app and may as well leave to the platform. As JSON it is what
 /// the API takes and shows, and what the database keeps: a new setting is written here, in its
@@ -29,6 +31,8 @@ pub struct AppSettings {
     pub port: Option<FixedPort>,
     /// Whether one process of it ends before the next starts.
     pub one_at_a_time: bool,
+    /// How many processes it has of a name; one where it is not said.
+    pub scale: BTreeMap<ProcessName, Scale>,
     /// Where it says that it is well.
     pub health_path: HealthPath,
     /// How long a release may take to prove itself.
@@ -57,6 +61,12 @@ impl AppSettings {
     #[must_use]
     pub const fn runs_alone(&self) -> bool {
         self.one_at_a_time || self.port.is_some()
+    }
+
+    /// How many processes of this name the app has.
+    #[must_use]
+    pub fn scale_of(&self, name: &ProcessName) -> u32 {
+        self.scale.get(name).copied().unwrap_or_default().get()
     }
 }
 

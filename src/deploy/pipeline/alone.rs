@@ -14,14 +14,11 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Attempt<'_> {
-    /// Has requests wait, and then the process that runs end, where the next one must be alone.
+    /// Has requests wait, and then the processes that run end: the next ones must be alone.
     pub(super) fn make_way(&self) -> Result<(), DeployFailure> {
         let app = &self.app;
-        if !app.settings.runs_alone() {
-            return Ok(());
-        }
         let mut held_at = None;
-        if app.live_release.is_some() && !app.is_static {
+        if app.process.is_some() {
             let hold = Hold::new(fresh_port(self.tools)?);
             let hold = hold.map_err(failed("requests could not be held"))?;
             self.lead(&Target::Process(hold.port))?;
@@ -42,8 +39,6 @@ impl Attempt<'_> {
 
     /// Has the release before come back, should it have been ended for this one.
     pub(super) fn give_back(&self) {
-        if self.app.settings.runs_alone() {
-            self.tools.mailbox.send(Message::Resume(self.app.id.clone(), self.hold.take()));
-        }
+        self.tools.mailbox.send(Message::Resume(self.app.id.clone(), self.hold.take()));
     }
 }

@@ -19,7 +19,9 @@ impl Attempt<'_> {
             return self.run_release(host, spec);
         }
         self.run_release(host, spec)?;
-        self.make_way()
+        // Workers that prove themselves do it alone: two would take the same jobs.
+        let alone = self.app.settings.runs_alone() || spec.workers_only;
+        if alone { self.make_way() } else { Ok(()) }
     }
 
     /// Runs the command in the sandbox that the app will have, with its data. When it fails, the

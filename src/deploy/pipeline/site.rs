@@ -3,12 +3,26 @@
 use super::super::error::DeployFailure;
 use super::super::publish::{apply_rules, publish};
 use super::Attempt;
+use crate::disk::layout::StartSpec;
 use crate::disk::tree::Tree;
+use crate::model::DeployStatus;
 use crate::router::{OURS, RULES, Target};
 use crate::runtime::tools::Message;
+use crate::sandbox::host::Host;
 use std::path::Path;
 
 impl Attempt<'_> {
+    /// Makes published files live, and has the way clear for workers that come with them.
+    pub(super) fn run_site(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
+        if !spec.processes.is_empty() {
+            self.step(DeployStatus::Starting, || self.make_ready(host, spec))?;
+        } else if spec.release.is_some() {
+            self.say("The Procfile's `release:` is not run: files have no process");
+        }
+        self.step(DeployStatus::Checking, || self.site_is_there())?;
+        self.go_live_as_files()
+    }
+
     /// Copies a static site's files to where the router serves them from.
     pub(super) fn publish(
         &self,
@@ -49,7 +63,7 @@ impl Attempt<'_> {
     }
 
     /// Whether a site can be served: a rollback publishes nothing.
-    pub(super) fn site_is_there(&self) -> Result<(), DeployFailure> {
+    fn site_is_there(&self) -> Result<(), DeployFailure> {
         self.needs_a_router()?;
         if !self.tools.layout.site(&self.app.id, self.release()).is_dir() {
             return Err("the site's files are gone; deploy again".into());
@@ -58,11 +72,11 @@ impl Attempt<'_> {
     }
 
     /// Published files become what is live.
-    pub(super) fn go_live_as_files(&self) -> Result<(), DeployFailure> {
+    fn go_live_as_files(&self) -> Result<(), DeployFailure> {
         let (app, release) = (self.app.id.clone(), self.release().clone());
         self.switch(&Target::Files(app.clone(), release), None)?;
         self.say("Live: the router serves the files");
-        self.tools.mailbox.send(Message::TakeOver(app, None));
+        self.tools.mailbox.send(Message::TakeOver(app, None, Vec::new()));
         Ok(())
     }
 

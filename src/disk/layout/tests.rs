@@ -26,7 +26,8 @@ fn a_start_spec_is_read_back_only_while_its_release_is_there() {
     assert_eq!(layout.start_spec(&app, &deploy), None);
     layout.prepare(host.users, &app, 3, &deploy).unwrap();
     let start = Some("echo \"$PORT\"".into());
-    let spec = StartSpec { root: "web".into(), start, ..StartSpec::default() };
+    let processes = [(ProcessName::parse("worker").unwrap(), "run".into())].into();
+    let spec = StartSpec { root: "web".into(), start, processes, ..StartSpec::default() };
     layout.keep_start_spec(&app, &deploy, &spec).unwrap();
     assert_eq!(layout.start_spec(&app, &deploy), Some(spec));
     layout.discard_release(&app, &deploy).unwrap();

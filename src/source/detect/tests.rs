@@ -1,7 +1,8 @@
 //! What is found in which repository.
 
-mod node;
 mod cron;
+mod node;
+mod procfile;
 mod python;
 
 use super::*;
@@ -159,6 +160,7 @@ fn becomes(package: &str, left: &[&str]) -> Result<(String, Option<bool>), Strin
     Ok(match after_build(&plan, left)? {
         Serve::Process { command, .. } => (command, None),
         Serve::Files(dir) => (dir, Some(plan.spa)),
+        Serve::Workers => unreachable!("no Procfile"),
     })
 }
 
@@ -279,25 +281,6 @@ fn other_languages_come_before_the_node_that_builds_their_assets() {
         look(&[("manage.py", ""), ("requirements.txt", "django"), ("a/wsgi.py", ""), assets])
             .unwrap();
     assert!(django.build().unwrap().contains("npm run build"));
-}
-
-#[test]
-fn a_procfile_says_how_to_start_and_the_language_how_to_build() {
-    let procfile = "# comment\r\nworker: x\r\nweb: gunicorn a:b --bind 0.0.0.0:$PORT \r\n";
-    let plan = look(&[("Procfile", procfile), ("requirements.txt", "")]).unwrap();
-    assert_eq!(start(&plan), "gunicorn a:b --bind 0.0.0.0:$PORT");
-    assert!(
-        plan.notes.iter().any(|note| note.contains("`worker:` is not run")),
-        "{:?}",
-        plan.notes
-    );
-    assert_eq!(commands(&[("Procfile", "\u{feff}web: ./run")]), (String::new(), "./run".into()));
-    assert_eq!(
-        commands(&[("Procfile", "web: vendor/bin/heroku-php-apache2 web/")]).1,
-        "serve-php web"
-    );
-    assert!(look(&[("Procfile", "worker: x")]).unwrap_err().contains("give a start command"));
-    assert!(look(&[("Procfile", "web: a\u{1}b")]).is_err());
 }
 
 #[test]

@@ -12,11 +12,11 @@ fn a_cancelled_deploy_does_not_go_live_and_a_live_one_is_not_cancelled() {
     let stopped = queued();
     store.set_step(&stopped, DeployStatus::Checking).unwrap();
     assert_eq!(store.fail_deploys(&app, "stopped").unwrap(), std::slice::from_ref(&stopped));
-    assert!(!store.go_live(&stopped, &app, None).unwrap());
+    assert!(!store.go_live(&stopped, &app, None, true).unwrap());
     assert!(!store.fail_deploy(&stopped, "a later reason").unwrap());
     assert_eq!(store.deploy(&stopped).unwrap().unwrap().error.as_deref(), Some("stopped"));
     let live = queued();
-    assert!(store.go_live(&live, &app, None).unwrap());
+    assert!(store.go_live(&live, &app, None, true).unwrap());
     assert_eq!(store.fail_deploys(&app, "stopped").unwrap(), []);
     assert!(!store.fail_deploy(&live, "stopped").unwrap());
     assert_eq!((status(&stopped), status(&live)), (DeployStatus::Failed, DeployStatus::Live));
@@ -48,7 +48,7 @@ fn the_live_release_and_five_others_are_kept_and_stay_in_the_history() {
     let deploy = |live| {
         let id = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
         if live {
-            assert!(store.go_live(&id, &app, None).unwrap());
+            assert!(store.go_live(&id, &app, None, true).unwrap());
         } else {
             store.fail_deploy(&id, "broken").unwrap();
         }
@@ -73,7 +73,7 @@ fn a_restart_takes_the_release_that_is_live_when_it_begins_and_nobodys_place() {
     assert!(!store.queue_restart(&app).unwrap(), "nothing is live");
     let first = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     store.set_commit(&first, "c0ffee", "first", "me").unwrap();
-    assert!(store.go_live(&first, &app, None).unwrap());
+    assert!(store.go_live(&first, &app, None, true).unwrap());
     let under_way = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     store.set_step(&under_way, DeployStatus::Building).unwrap();
     assert!(store.queue_restart(&app).unwrap() && store.queue_restart(&app).unwrap());
@@ -86,10 +86,10 @@ fn a_restart_takes_the_release_that_is_live_when_it_begins_and_nobodys_place() {
     assert!(store.queued().unwrap()[0].release.is_some(), "it waits for no build");
     assert_eq!(store.app(&app).unwrap().unwrap().status, AppStatus::Restarting);
     // What was under way becomes live first.
-    assert!(store.go_live(&under_way, &app, None).unwrap());
+    assert!(store.go_live(&under_way, &app, None, true).unwrap());
     store.follow_live(restart).unwrap();
     assert_eq!(release(restart), Some(under_way.clone()));
-    assert!(store.go_live(restart, &app, None).unwrap());
+    assert!(store.go_live(restart, &app, None, true).unwrap());
     let waits = store.queue_deploy(&app, Trigger::Manual, None).unwrap().unwrap().id;
     assert!(store.queue_restart(&app).unwrap());
     assert_eq!(queued(), [waits], "a deploy that waits does more than a restart");

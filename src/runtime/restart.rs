@@ -1,0 +1,49 @@
+//! What is said of a process that ended by itself or could not be started, and when it is tried
+//! again.
+
+use super::status_board::Backoff;
+use super::tools::Tools;
+use crate::model::{AnyError, ProcessId};
+use crate::proc::Exit;
+use std::time::{Duration, Instant};
+
+/// How a process has ended, as the beginning of a sentence.
+#[must_use]
+pub fn ended_with(exit: Exit, how: &str) -> String {
+    match exit {
+        Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
+        _ => format!("Ended with {how}"),
+    }
+}
+
+/// One has ended by itself after this time. Answers when it is started again.
+pub fn after_end(
+    tools: &Tools,
+    id: &ProcessId,
+    (exit, how): (Exit, &str),
+    lived: Duration,
+) -> Instant {
+    let backoff = tools.board.ended(id.clone(), how, lived);
+    let line = format!("{}; starting it again in ", ended_with(exit, how));
+    retry(tools, id, backoff, &line, true)
+}
+
+/// One could not be started. Answers when that is tried again.
+pub fn after_failure(tools: &Tools, id: &ProcessId, why: &AnyError) -> Instant {
+    let backoff = tools.board.not_started(id.clone(), &why.to_string());
+    retry(tools, id, backoff, &format!("Could not be started: {why}. Next try in "), false)
+}
+
+/// Says it in the server's log as long as that is news, and in the app's, `always` or just as long.
+fn retry(tools: &Tools, id: &ProcessId, backoff: Backoff, line: &str, always: bool) -> Instant {
+    let line = format!("{}{line}{} s.", id.label(), backoff.pause.as_secs());
+    if always || backoff.line_ending.is_some() {
+        tools.journal.note_app(&id.app, &line);
+    }
+    if let Some(more) = backoff.line_ending {
+        let app = tools.store.app(&id.app).ok().flatten();
+        let name = app.map_or_else(|| id.app.to_string(), |app| app.name.to_string());
+        log::info!("app {name}: {line}{more}");
+    }
+    Instant::now() + backoff.pause
+}
