@@ -14,6 +14,7 @@ mod error;
 mod fields;
 mod hooks;
 mod jobs;
+mod processes;
 mod query;
 mod runs;
 mod security;
@@ -152,6 +153,8 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("PUT", ["apps", id, "jobs"]) => (Body, jobs::replace, id),
         ("POST", ["apps", id, "jobs", _, "run"]) => (Nothing, jobs::run, id),
         ("GET", ["apps", id, "jobs", _, "runs"]) => (Nothing, jobs::runs, id),
+        ("GET", ["apps", id, "processes"]) => (Nothing, processes::list, id),
+        ("PATCH", ["apps", id, "processes", _]) => (Body, processes::scale, id),
         ("GET", ["apps", id, "deploys"]) => (Query, deploys::history, id),
         ("POST", ["apps", id, "deploys"]) => (Nothing, deploys::create, id),
         ("POST", ["apps", id, "rollback"]) => (Body, deploys::roll_back, id),

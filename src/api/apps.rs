@@ -9,7 +9,7 @@ use crate::gate::answer::Body;
 use crate::journal::Redactor;
 use crate::model::{AppId, AppName, RepoUrl};
 use crate::runtime::status_board::AppState;
-use crate::runtime::tools::Tools;
+use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::limits_report::{Report, report};
 use crate::store::{App, AppDraft, AppSettings, TokenChange};
 use serde::Serialize;
@@ -122,6 +122,9 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     }
     // First, for what is stored counts: should the next step fail, the names are right.
     api.deployer.name_app(&app.id);
+    if old.scale != new.scale {
+        api.deployer.tools.mailbox.send(Message::Scale(app.id.clone()));
+    }
     api.refresh_redactor(&app.id)?;
     api.shown(200, &app.id)
 }

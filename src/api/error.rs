@@ -97,6 +97,12 @@ impl ApiError {
         Self::new(404, "app_not_found", "there is no app with this id; GET /api/apps lists them")
     }
 
+    pub(super) fn no_process() -> Self {
+        let text = "the app's live release has no process of this name that can be scaled (`web` \
+                    runs once); GET /api/apps/{id}/processes lists what it has";
+        Self::new(404, "process_not_found", text)
+    }
+
     pub(super) fn no_deploy() -> Self {
         let text = "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
         Self::new(404, "deploy_not_found", text)

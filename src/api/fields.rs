@@ -94,7 +94,7 @@ impl Fields {
     }
 
     /// A value that may be left out, of a type that goes by `kind`.
-    fn value<T: DeserializeOwned>(
+    pub(super) fn value<T: DeserializeOwned>(
         &mut self,
         name: &str,
         kind: &'static str,

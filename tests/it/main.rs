@@ -65,4 +65,5 @@ mod system_files;
 mod tidy;
 mod upload;
 mod webhooks;
+mod workers;
 mod zero_downtime;
