@@ -5,13 +5,15 @@ import { appFields } from "./app-fields.js";
 import { repoText, withoutScheme } from "./apps.js";
 import { deploysTab } from "./deploys.js";
 import { envTab } from "./env.js";
+import { processesTab } from "./processes.js";
 import { onStats } from "./stats.js";
 import { copy, download, isCrashed, logBox, onClick, onSubmit, openDialog, part } from "./ui.js";
 import { reachOf, say, showLink, showStatus } from "./ui.js";
 import { bindWebhook } from "./webhook.js";
 
 const TABS = {
-  "": ["Deploys", deploysTab], log: ["Log", logTab], env: ["Environment", envTab], settings: ["Settings", settingsTab],
+  "": ["Deploys", deploysTab], log: ["Log", logTab], processes: ["Processes", processesTab],
+  env: ["Environment", envTab], settings: ["Settings", settingsTab],
 };
 
 export async function appView({ signal, go, note, params: [id, tab = "", deployId] }) {

@@ -11,7 +11,7 @@ import { copy, copyText, part } from "./ui.js";
 const ROUTES = [
   [/^#\/apps$/, "apps", appsView],
   [/^#\/apps\/new$/, "apps", newAppView],
-  [/^#\/apps\/([a-z0-9]{10})(?:\/(log|env|settings))?$/, "apps", appView],
+  [/^#\/apps\/([a-z0-9]{10})(?:\/(log|processes|env|settings))?$/, "apps", appView],
   [/^#\/apps\/([a-z0-9]{10})\/(deploys)\/([a-z0-9]{10})$/, "apps", appView],
   [/^#\/settings$/, "settings", settingsView],
 ];

@@ -33,6 +33,7 @@ embedded! {
     "assets/apps.js" => "apps.js", "text/javascript; charset=utf-8";
     "assets/deploys.js" => "deploys.js", "text/javascript; charset=utf-8";
     "assets/env.js" => "env.js", "text/javascript; charset=utf-8";
+    "assets/processes.js" => "processes.js", "text/javascript; charset=utf-8";
     "assets/settings.js" => "settings.js", "text/javascript; charset=utf-8";
     "assets/sign-in.js" => "sign-in.js", "text/javascript; charset=utf-8";
     "assets/stats.js" => "stats.js", "text/javascript; charset=utf-8";
