@@ -2,6 +2,7 @@
 
 mod app_page;
 mod page;
+mod processes;
 
 use crate::harness::apps::{create, deploy, ended};
 use crate::harness::{GitServer, Http, Server, Setup, until};
