@@ -181,12 +181,12 @@ impl Fields {
         if list.len() > most {
             return Err(self.error(name, format!("holds too many entries: at most {most}")));
         }
-        let read = |(at, entry): (usize, &Box<RawValue>)| {
+        let objects = list.iter().enumerate().map(|(at, entry)| {
             let mut fields = Self::nested(entry, &format!("{name}[{at}]"))?;
             let value = read(&mut fields)?;
             fields.finish().map(|()| value)
-        };
-        list.iter().enumerate().map(read).collect()
+        });
+        objects.collect()
     }
 
     /// Refuses what nobody took out: a field with a slip in its name must not
