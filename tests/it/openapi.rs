@@ -403,7 +403,7 @@ fn a_fuzz_of_the_api_from_its_own_description_finds_no_5xx() {
     for seed in [1, 2, 3] {
         let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
         let mut ids = Vec::new();
-        for _ in 0..800 {
+        for _ in 0..1_200 {
             one_request(&spec, &mut owner, &mut ids, &mut dice);
         }
         assert!(!ids.is_empty(), "seed {seed} made no app");
