@@ -286,8 +286,11 @@ fn from_schema(spec: &Value, schema: &Value, name: &str, dice: &mut Dice) -> Val
                 .flatten()
                 .filter_map(Value::as_str)
                 .collect();
-            for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
-                if dice.roll(3) > 0 || (required.contains(&name.as_str()) && dice.roll(8) > 0) {
+            let properties = schema["properties"].as_object();
+            // All of many would never be well at once.
+            let many = properties.map_or(0, Map::len).max(3);
+            for (name, inner) in properties.into_iter().flatten() {
+                if dice.roll(many) < 2 || (required.contains(&name.as_str()) && dice.roll(8) > 0) {
                     object.insert(name.clone(), from_schema(spec, inner, name, dice));
                 }
             }
@@ -403,7 +406,7 @@ fn a_fuzz_of_the_api_from_its_own_description_finds_no_5xx() {
     for seed in [1, 2, 3] {
         let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
         let mut ids = Vec::new();
-        for _ in 0..1_200 {
+        for _ in 0..800 {
             one_request(&spec, &mut owner, &mut ids, &mut dice);
         }
         assert!(!ids.is_empty(), "seed {seed} made no app");

@@ -1,7 +1,7 @@
 //! The tab with an app's processes, its jobs and commands of its owner's.
 
-use super::{GREETER, REFUSED};
 use super::page::Page;
+use super::{GREETER, REFUSED};
 use crate::harness::apps::{create, deploy_live};
 use crate::harness::{GitServer, Setup};
 use serde_json::json;
@@ -10,7 +10,8 @@ use serde_json::json;
 fn p34_processes_are_scaled_jobs_are_set_and_commands_are_run_from_the_page() {
     let git = GitServer::start();
     let procfile = format!("{}worker: while sleep 1; do echo working; done\n", GREETER[0].1);
-    let jobs = r#"{"cron":[{"name":"nightly","command":"echo good night","schedule":"0 3 * * *"}]}"#;
+    let jobs =
+        r#"{"cron":[{"name":"nightly","command":"echo good night","schedule":"0 3 * * *"}]}"#;
     git.commit("greeter", &[("Procfile", &procfile), GREETER[1], ("app.json", jobs)]);
     let server = Setup::new().as_user().start();
     let mut owner = server.owner();
@@ -44,9 +45,8 @@ fn p34_processes_are_scaled_jobs_are_set_and_commands_are_run_from_the_page() {
     page.browser.press("Enter");
     page.see_text("job-list", "mine");
     page.click("[aria-label='Remove mine']");
-    page.browser.wait_for(
-        "!document.querySelector('[data-test=job-list]').innerText.includes('mine')",
-    );
+    page.browser
+        .wait_for("!document.querySelector('[data-test=job-list]').innerText.includes('mine')");
 
     page.fill("[data-test=run-form] [name=command]", "echo \"<b>$APP_NAME</b>\"; exit 3");
     page.browser.press("Enter");
