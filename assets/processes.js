@@ -1,17 +1,26 @@
 // The tab with what an app runs besides answering requests: process types, jobs, and commands of its owner's.
 
 import { get, getText, LiveSocket, patch, post, put } from "./api.js";
+import { onStats } from "./stats.js";
 import { copy, dateTime, logBox, onClick, onSubmit, part, say } from "./ui.js";
 import { showStatus, showTime } from "./ui.js";
 
 const RECENT = 10;
+const LOOK_MS = 2_000;
 
 export async function processesTab(page) {
   const root = copy("tab-processes");
   const follow = bindRuns(root, page);
   const [showProcesses, showJobs] = [bindProcesses(root, page), bindJobs(root, page, follow)];
   const again = () => Promise.all([showProcesses(), showJobs()]);
-  page.onChange(() => again().catch(() => {}));
+  let loading = false, at = Date.now();
+  // The stats say nothing of workers and jobs: they are asked for, as long as somebody looks.
+  onStats(page.signal, async () => {
+    if (loading || document.hidden || Date.now() - at < LOOK_MS) return;
+    loading = true;
+    await again().catch(() => {});
+    [loading, at] = [false, Date.now()];
+  });
   await Promise.all([again(), showRuns(root, page, follow)]);
   return { root };
 }
@@ -29,6 +38,8 @@ function bindProcesses(root, page) {
     input.ariaLabel = `How many of ${name}`;
     part(row, "set").ariaLabel = `Set how many of ${name}`;
     onClick(part(row, "set"), place, async () => {
+      // An emptied field is no number, and none is not meant by it.
+      if (!input.reportValidity()) return;
       await patch(`${path}/${encodeURIComponent(name)}`, { scale: Number(input.value) });
       await show();
     });

@@ -196,7 +196,7 @@ impl Attempt<'_> {
         if plan.build().is_some() || !plan.tools.is_empty() {
             self.run_build(host, &plan, &spec, &release)?;
         }
-        self.take_over(host, &release)?;
+        self.take_over(host, &release, plan.build().is_some())?;
         // Looked for again: a build may have changed all of it.
         let tree = Tree::open(&release, root)?;
         match plan.after_build(&tree)? {

@@ -1,7 +1,7 @@
 //! Whose an app's processes and files are, seen from the machine and from its sandbox.
 
-use super::subuid::{GOING_THROUGH, INSIDE, Range, as_we_are, finish};
-use crate::proc::Exec;
+use super::subuid::{GOING_THROUGH, INSIDE, Range, as_we_are, finish, finish_until};
+use crate::proc::{Cancel, Exec};
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -48,12 +48,12 @@ impl AppUsers {
     ///
     /// # Errors
     /// When that is not possible.
-    pub fn open_up(self, release: &Path) -> io::Result<()> {
+    pub fn open_up(self, release: &Path, cancel: &Cancel) -> io::Result<()> {
         // Nobody seals anything from root. Where the server shares its user, a file that
         // is closed to this user was meant to be.
         let Self::Subordinate(range) = self else { return Ok(()) };
         let exec = range.as_root().args(["chmod", "--recursive", "a+rX", "--"]).arg(release);
-        finish(exec.deadline(GOING_THROUGH)).map(drop)
+        finish_until(exec.deadline(GOING_THROUGH), cancel).map(drop)
     }
 
     /// Gives directories to an app's user, so that the app may write to them. What is

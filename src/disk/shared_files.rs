@@ -7,8 +7,9 @@
 
 use super::app_users::AppUsers;
 use super::removal::{random_name, this_program};
-use super::subuid::{GOING_THROUGH, as_we_are, finish};
+use super::subuid::{GOING_THROUGH, as_we_are, finish_until};
 use super::tree::{ENTER, entries};
+use crate::proc::Cancel;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::fs::{fchmod, fchown, fstat, linkat, openat, renameat, statat, unlinkat};
 use std::ffi::{CStr, OsString};
@@ -17,12 +18,13 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// The word after the program's name that makes it this; the new release follows, then the old.
 const COMMAND: &str = "share-files";
 
-/// The directories in which package managers install. Apps write elsewhere.
-const INSTALLED: [&[u8]; 3] = [b"node_modules", b".venv", b"vendor"];
+/// The directories in which package managers alone install. Apps write elsewhere.
+const INSTALLED: [&[u8]; 2] = [b"node_modules", b".venv"];
 
 /// And what tools write to in there, also when the app runs.
 const WRITTEN: &[u8] = b".cache";
@@ -33,20 +35,28 @@ const DEEPEST: usize = 64;
 /// Bytes that are compared at once.
 const PIECE: usize = 64 << 10;
 
+/// How long a deploy is kept for comparing; what comes after that is sealed alone.
+const COMPARING: Duration = Duration::from_secs(10);
+
 /// Seals what the build of a release has installed, and has those files that the release before
 /// has too be the same ones. Answers how many bytes that saves. Where apps have no users of their
 /// own nothing can be sealed, and nothing is shared.
 ///
 /// # Errors
 /// When that is not possible. The release is as good as before.
-pub fn share(users: AppUsers, release: &Path, before: Option<&Path>) -> io::Result<u64> {
+pub fn share(
+    users: AppUsers,
+    release: &Path,
+    before: Option<&Path>,
+    cancel: &Cancel,
+) -> io::Result<u64> {
     let exec = match users {
         AppUsers::Shared => return Ok(0),
         AppUsers::Root => as_we_are(),
         AppUsers::Subordinate(range) => range.as_root(),
     };
     let exec = exec.arg(this_program()?).arg(COMMAND).arg(release).args(before);
-    finish(exec.deadline(GOING_THROUGH))?.trim().parse().map_err(io::Error::other)
+    finish_until(exec.deadline(GOING_THROUGH), cancel)?.trim().parse().map_err(io::Error::other)
 }
 
 /// Does what these words after the program's name ask for, if it is that.
@@ -56,7 +66,7 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
     let shared = enter(release).map_err(io::Error::from).and_then(|release| {
         // The one before may be gone.
         let before = words.next().and_then(|before| enter(before).ok());
-        go_through(&release, before.as_ref(), false, 0)
+        go_through(&release, before.as_ref(), (false, 0), Instant::now() + COMPARING)
     });
     let said = shared.and_then(|bytes| writeln!(io::stdout(), "{bytes}"));
     Some(said.map_or_else(
@@ -74,18 +84,19 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
 fn go_through(
     dir: &OwnedFd,
     before: Option<&OwnedFd>,
-    is_installed: bool,
-    depth: usize,
+    (is_installed, depth): (bool, usize),
+    until: Instant,
 ) -> io::Result<u64> {
     let mut saved = 0;
     for name in entries(dir)? {
         let name = name?;
+        let before = before.filter(|_| Instant::now() < until);
         let kind = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).map(kind_of)?;
         if kind == FileType::Directory && depth < DEEPEST && name.to_bytes() != WRITTEN {
             let below = openat(dir, &name, ENTER, Mode::empty())?;
             let before = before.and_then(|dir| openat(dir, &name, ENTER, Mode::empty()).ok());
             let is_installed = is_installed || INSTALLED.contains(&name.to_bytes());
-            saved += go_through(&below, before.as_ref(), is_installed, depth + 1)?;
+            saved += go_through(&below, before.as_ref(), (is_installed, depth + 1), until)?;
         } else if kind == FileType::RegularFile && is_installed {
             saved += seal(dir, before, &name)?;
         }

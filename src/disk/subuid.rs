@@ -9,7 +9,7 @@
 //! kernel lets the server send signals to everything inside (user_namespaces(7)).
 
 use crate::data_dir::user;
-use crate::proc::{self, Exec, Exit, Output};
+use crate::proc::{self, Cancel, Exec, Exit, Output};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -190,11 +190,23 @@ fn has_files_of(range: Range, apps: &Path) -> bool {
 /// # Errors
 /// When it did not end well; [`io::ErrorKind::TimedOut`] at its deadline.
 pub fn finish(exec: Exec) -> io::Result<String> {
-    let output = exec.run()?;
+    what_it_wrote(&exec.run()?)
+}
+
+/// The same, ended when `cancel` is pulled.
+///
+/// # Errors
+/// As [`finish`]; [`io::ErrorKind::Interrupted`] when it was ended.
+pub fn finish_until(exec: Exec, cancel: &Cancel) -> io::Result<String> {
+    what_it_wrote(&exec.run_until(cancel)?)
+}
+
+fn what_it_wrote(output: &Output) -> io::Result<String> {
     match output.exit {
+        Exit::Cancelled => Err(io::ErrorKind::Interrupted.into()),
         Exit::Code(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Exit::TimedOut => Err(io::ErrorKind::TimedOut.into()),
-        _ => Err(io::Error::other(why_failed(&output))),
+        _ => Err(io::Error::other(why_failed(output))),
     }
 }
 

@@ -86,7 +86,7 @@ impl Unpack<'_> {
         if let Some(why) = self.why_refused(&output, end == END) {
             return Err(why.into());
         }
-        let open = self.host.users.open_up(self.release);
+        let open = self.host.users.open_up(self.release, cancel);
         open.map_err(failed("what the archive has sealed could not be opened"))?;
         look(&Tree::open(self.release, "")?, self.limits, cancel)
     }

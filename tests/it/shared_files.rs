@@ -24,7 +24,7 @@ fn p35_a_release_shares_packages_with_the_one_before_and_cannot_change_that() {
 
 fn shares_packages(setup: Setup) {
     let git = GitServer::start();
-    let files = |version: &'static str| [OBEDIENT[0], OBEDIENT[1], ("VERSION", version)];
+    let files = |version: &'static str| [OBEDIENT[0], OBEDIENT[1], ("VERSION", version), ("vendor/state", "0")];
     git.commit("shop", &files("one"));
     let server = setup.start();
     let mut owner = server.owner();
@@ -47,10 +47,10 @@ fn shares_packages(setup: Setup) {
     // The rest is the app's: its cache, what has another name outside, the directories.
     let said = shell(
         &mut owner,
-        "for f in node_modules/.cache/file own; do echo 1 >$f && echo done; done; \
+        "for f in node_modules/.cache/file own vendor/state; do echo 1 >$f && echo done; done; \
          mv node_modules/one/version away && cp away node_modules/one/version && echo done",
     );
-    assert_eq!(said, "done\ndone\ndone\n");
+    assert_eq!(said, "done\ndone\ndone\ndone\n");
 
     git.commit("shop", &files("two"));
     let second = deploy_live(&mut owner, &app);

@@ -9,7 +9,10 @@ use serde_json::json;
 #[test]
 fn p34_processes_are_scaled_jobs_are_set_and_commands_are_run_from_the_page() {
     let git = GitServer::start();
-    let procfile = format!("{}worker: while sleep 1; do echo working; done\n", GREETER[0].1);
+    let procfile = format!(
+        "{}worker: while sleep 1; do echo working; done\nbroken: sleep 1; exit 4\n",
+        GREETER[0].1
+    );
     let jobs =
         r#"{"cron":[{"name":"nightly","command":"echo good night","schedule":"0 3 * * *"}]}"#;
     git.commit("greeter", &[("Procfile", &procfile), GREETER[1], ("app.json", jobs)]);
@@ -22,6 +25,13 @@ fn p34_processes_are_scaled_jobs_are_set_and_commands_are_run_from_the_page() {
     page.browser.evaluate(&format!("location.hash = '#/apps/{app}/processes'"));
     page.see_text("process-list", "worker");
     page.see_text("process-list", "1 Running");
+    // What changes by itself is seen.
+    page.see_text("process-list", "ended with exit code 4");
+    page.see_text("process-list", "Crash-looping");
+    // An emptied field asks for nothing.
+    page.click("[data-test=process-list] [aria-label='How many of worker']");
+    page.browser.evaluate("document.activeElement.value = ''");
+    page.click("[aria-label='Set how many of worker']");
     page.fill("[data-test=process-list] [aria-label='How many of worker']", "2");
     page.click("[aria-label='Set how many of worker']");
     page.see_text("process-list", "2 Running");
