@@ -26,7 +26,7 @@ impl Attempt<'_> {
 
     /// Runs the command in the sandbox that the app will have, with its data. When it fails, the
     /// release before serves on, or is started again where it had to end first.
-    fn run_release(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
+    pub(super) fn run_release(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
         let Some(command) = &spec.release else { return Ok(()) };
         self.has_room()?;
         self.say(&format!("Running the release command: {command}"));

@@ -12,10 +12,11 @@ use crate::sandbox::host::Host;
 use std::path::Path;
 
 impl Attempt<'_> {
-    /// Makes published files live, and has the way clear for workers that come with them.
+    /// Makes published files live. What runs is left alone until then, and ends by it: nobody
+    /// could answer requests that were held for files.
     pub(super) fn run_site(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
         if !spec.processes.is_empty() {
-            self.step(DeployStatus::Starting, || self.make_ready(host, spec))?;
+            self.step(DeployStatus::Starting, || self.run_release(host, spec))?;
         } else if spec.release.is_some() {
             self.say("The Procfile's `release:` is not run: files have no process");
         }
