@@ -21,7 +21,7 @@ use crate::disk::layout::{StartSpec, TOOLS_INSIDE};
 use crate::disk::tree::Tree;
 use crate::journal::{LogOf, Redactor, Writer};
 use crate::model::{
-    AnyError, AppId, DeployId, DeployStatus, Domain, EnvName, Secret, Trigger, failed,
+    AnyError, AppId, DeployId, DeployStatus, Domain, EnvName, ProcessId, Secret, Trigger, failed,
 };
 use crate::proc::Cancel;
 use crate::router::{Changed, Target};
@@ -284,23 +284,25 @@ impl Attempt<'_> {
         let request = &check.visit.request(path);
         self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
         let instance = launched.instance.as_mut().ok_or(DeployFailure::Cancelled)?;
+        let web = ProcessId::from(&self.app.id);
         match check.wait(instance, self.cancel, &|line| self.say(line)) {
             Verdict::Well => {
                 self.tell_of_a_database(self.release());
                 Ok(launched)
             }
-            Verdict::Unwell(sentence) => Err(self.unproved(&sentence)),
+            Verdict::Unwell(sentence) => Err(self.unproved(&web, &sentence)),
             Verdict::Cancelled => Err(DeployFailure::Cancelled),
             Verdict::Ended(exit) => {
-                let how = how_it_ended(self.tools, (&self.app.id, self.id), instance, exit);
-                Err(self.unproved(&format!("the app ended with {how} while it was being checked")))
+                let how = how_it_ended(self.tools, (&web, self.id), instance, exit);
+                let sentence = format!("the app ended with {how} while it was being checked");
+                Err(self.unproved(&web, &sentence))
             }
         }
     }
 
-    /// Why an app has not proved itself; what it wrote stands before that in the log.
-    fn unproved(&self, sentence: &str) -> DeployFailure {
-        let (why, lines) = with_last_lines(self.tools, &self.app.id, self.id, sentence);
+    /// Why a process has not proved itself; what it wrote stands before that in the log.
+    fn unproved(&self, id: &ProcessId, sentence: &str) -> DeployFailure {
+        let (why, lines) = with_last_lines(self.tools, id, self.id, sentence);
         if !lines.is_empty() {
             self.say(&format!("The last lines of the app:\n{lines}"));
         }

@@ -5,7 +5,7 @@ use super::instance::Instance;
 use super::launch;
 use super::tools::Tools;
 use crate::journal::Redactor;
-use crate::model::{AppId, DeployId, FixedPort};
+use crate::model::{DeployId, FixedPort, ProcessId, ProcessName};
 use crate::proc::Exit;
 
 /// Lines of an app's output that tell why it ended.
@@ -16,6 +16,9 @@ const LOOKED_AT: usize = 10 * LAST_LINES;
 
 /// What stands between a reason and those lines.
 const ITS_LAST_LINES: &str = "; its last lines:\n";
+
+/// What the platform's own lines in an app's log begin with.
+const OWN: &str = "[better-paas] ";
 
 /// Characters of each of them that go into the error.
 const LAST_LINE_LENGTH: usize = 300;
@@ -37,14 +40,14 @@ const NO_MEMORY: [&str; 7] = [
 #[must_use]
 pub fn how_it_ended(
     tools: &Tools,
-    (app, deploy): (&AppId, &DeployId),
+    (id, deploy): (&ProcessId, &DeployId),
     instance: &Instance,
     exit: Exit,
 ) -> String {
     let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
         return exit.to_string();
     };
-    let says_so = || lacks_memory(&output_of(tools, app, deploy));
+    let says_so = || lacks_memory(&output_of(tools, id, deploy));
     match limit.exceeded(&says_so) {
         Some(limit) => format!("{exit} ({limit})"),
         None => exit.to_string(),
@@ -55,11 +58,11 @@ pub fn how_it_ended(
 #[must_use]
 pub fn with_last_lines(
     tools: &Tools,
-    app: &AppId,
+    id: &ProcessId,
     deploy: &DeployId,
     why: &str,
 ) -> (String, String) {
-    let lines = output_of(tools, app, deploy);
+    let lines = output_of(tools, id, deploy);
     let short = |line: &String| line.chars().take(LAST_LINE_LENGTH).collect::<String>();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
     let last = last.iter().map(short).collect::<Vec<_>>().join("\n");
@@ -70,16 +73,33 @@ pub fn with_last_lines(
     (format!("{why}{cure}{ITS_LAST_LINES}{last}"), last)
 }
 
-/// What a release has written, as far as the release before, which writes into the same
-/// log, lets us see it.
-fn output_of(Tools { store, journal, .. }: &Tools, app: &AppId, deploy: &DeployId) -> Vec<String> {
+/// What a process has written, as far as the one before and the others of the app, which write
+/// into the same log, let us see it.
+fn output_of(
+    Tools { store, journal, .. }: &Tools,
+    id: &ProcessId,
+    deploy: &DeployId,
+) -> Vec<String> {
     // Without all secrets known, nothing can be shown.
-    let Ok(secrets) = store.secrets_of(app) else { return Vec::new() };
-    let tail = journal.app_tail(app, LOOKED_AT, &Redactor::new(secrets));
-    let mut tail = tail.unwrap_or_default();
-    let mark = launch::mark(deploy);
-    let begun = tail.iter().rposition(|line| line.contains(&mark)).map_or(0, |at| at + 1);
-    tail.split_off(begun)
+    let Ok(secrets) = store.secrets_of(&id.app) else { return Vec::new() };
+    let tail = journal.app_tail(&id.app, LOOKED_AT, &Redactor::new(secrets));
+    let tail = tail.unwrap_or_default();
+    let mark = launch::mark(id, deploy);
+    let is_mark = |line: &String| line.starts_with(OWN) && line.ends_with(&mark);
+    let begun = tail.iter().rposition(is_mark).map_or(0, |at| at + 1);
+    tail[begun..].iter().filter_map(|line| written_by(id, line)).map(str::to_owned).collect()
+}
+
+/// A line of the app's log as this process has written it; `None` if another one has, or we.
+fn written_by<'a>(id: &ProcessId, line: &'a str) -> Option<&'a str> {
+    if !id.is_web() {
+        return line.strip_prefix(&id.label());
+    }
+    let label = line.split_once(" | ").and_then(|(label, _)| label.rsplit_once('.'));
+    let is_labelled = label.is_some_and(|(name, number)| {
+        ProcessName::parse(name).is_ok() && number.parse::<u32>().is_ok()
+    });
+    (!is_labelled && !line.starts_with(OWN)).then_some(line)
 }
 
 /// A reason without the app's output, which may follow it.
@@ -162,6 +182,7 @@ pub fn own_port(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::AppId;
 
     #[test]
     fn a_taken_port_is_recognised_in_what_runtimes_print() {
@@ -198,6 +219,26 @@ mod tests {
         }
         for line in ["KeyError: 'ADDRESS'", "open('/etc/shadow'): Permission denied"] {
             assert_eq!(about_port(line), "");
+        }
+    }
+
+    #[test]
+    fn of_an_apps_log_a_process_has_its_own_lines_alone() {
+        let app = AppId::from_random([7; 10]);
+        let web = ProcessId::from(&app);
+        let name = ProcessName::parse("worker").unwrap();
+        let worker = ProcessId { app, name, number: 1 };
+        for (line, of_web, of_worker) in [
+            ("KeyError: 'A'", Some("KeyError: 'A'"), None),
+            ("worker.1 | KeyError: 'A'", None, Some("KeyError: 'A'")),
+            ("worker.10 | MemoryError", None, None),
+            ("clock.1 | a | b", None, None),
+            ("web.1  | a", Some("web.1  | a"), None),
+            ("v1.2 of a.1 | b", Some("v1.2 of a.1 | b"), None),
+            ("[better-paas] 2026-01-01T00:00:00Z worker.1 | Starting.", None, None),
+        ] {
+            assert_eq!(written_by(&web, line), of_web);
+            assert_eq!(written_by(&worker, line), of_worker);
         }
     }
 

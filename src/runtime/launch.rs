@@ -65,7 +65,7 @@ pub fn launch(
         None => fresh_port(tools)?,
     };
     let id = ProcessId::from(&app.id);
-    let instance = start(tools, app, (release, &mark(deploy)), &id, Some(port))?;
+    let instance = start(tools, app, (release, deploy), &id, Some(port))?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
     Ok(Launched { instance: Some(instance), process })
@@ -82,8 +82,7 @@ pub fn launch_worker(
     (deploy, release): (&DeployId, &DeployId),
     id: &ProcessId,
 ) -> Result<Launched<Worker>, AnyError> {
-    let line = format!("{}Starting.", id.label());
-    let instance = start(tools, app, (release, &line), id, None)?;
+    let instance = start(tools, app, (release, deploy), id, None)?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Worker { id: id.clone(), deploy: deploy.clone(), pid, start_ticks };
     Ok(Launched { instance: Some(instance), process })
@@ -106,11 +105,11 @@ pub fn workers_of<'a>(app: &App, spec: &'a StartSpec) -> Vec<(ProcessId, &'a str
     all
 }
 
-/// Starts a process in the sandbox of its release, with this line in the app's log.
+/// Starts a process in the sandbox of its release.
 fn start(
     tools: &Tools,
     app: &App,
-    (release, line): (&DeployId, &str),
+    (release, deploy): (&DeployId, &DeployId),
     id: &ProcessId,
     port: Option<u16>,
 ) -> Result<Instance, AnyError> {
@@ -122,7 +121,7 @@ fn start(
     let env = store.env_clear(&app.id)?;
     let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
-    journal.note_app(&app.id, line);
+    journal.note_app(&app.id, &mark(id, deploy));
     let mut sandbox = app_sandbox(tools, (&host, Purpose::Run), app, &spec, release, env)?;
     if let Some(port) = port {
         sandbox = with_port(sandbox, port);
@@ -207,8 +206,12 @@ fn may_be_shown(real: &Path, data: &Path) -> bool {
 }
 
 /// The line in an app's log where a process of a release begins.
-pub fn mark(deploy: &DeployId) -> String {
-    format!("Starting release {deploy}.")
+pub fn mark(id: &ProcessId, deploy: &DeployId) -> String {
+    if id.is_web() {
+        format!("Starting release {deploy}.")
+    } else {
+        format!("{}Starting.", id.label())
+    }
 }
 
 #[cfg(test)]

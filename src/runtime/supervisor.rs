@@ -289,7 +289,9 @@ impl Supervisor {
             // As one that was ended for taking a port of the server's.
             let stays = app.as_ref().is_some_and(|app| app.wanted == Wanted::Stopped);
             let how = match app.and_then(|app| app.live_deploy) {
-                Some(deploy) => how_it_ended(&self.tools, (id, &deploy), &live.instance, exit),
+                Some(deploy) => {
+                    how_it_ended(&self.tools, (&id.into(), &deploy), &live.instance, exit)
+                }
                 None => exit.to_string(),
             };
             record_end(store, id, live.instance.pid(), &how);

@@ -90,7 +90,7 @@ impl Workers {
         for (id, worker) in &mut self.all {
             let Some(mut instance) = worker.instance.take() else { continue };
             if let Some(exit) = instance.try_wait() {
-                let how = how_it_ended(&self.tools, (&id.app, &worker.deploy), &instance, exit);
+                let how = how_it_ended(&self.tools, (id, &worker.deploy), &instance, exit);
                 worker.at = after_end(&self.tools, id, (exit, &how), worker.at.elapsed());
                 draining.end(id.clone(), instance, Why::Discarded);
             } else {

@@ -294,7 +294,7 @@ fn an_app_of_workers_alone_is_live_when_they_stay_up_and_its_status_is_theirs() 
     let error = end["error"].as_str().expect("a sentence");
     let log = shop.site.owner.get(&format!("/api/deploys/{id}/log")).expect(200).text();
     assert!(error.starts_with("checking failed: worker.1 ended with exit code 5"), "{error}");
-    assert!(error.contains("worker.1 | worker broken at work"), "{error}");
+    assert!(error.contains("last lines:\nworker broken at work"), "{error}");
     assert!(log.contains("Starting worker.1: exec python3"), "{log}");
     let back = shop.until_there_are("", 2);
     assert!(back.is_disjoint(&pids));

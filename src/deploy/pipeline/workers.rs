@@ -24,7 +24,7 @@ impl Attempt<'_> {
         let app = &self.app.id;
         let mut launched = self.step(DeployStatus::Starting, || {
             self.make_ready(host, spec)?;
-            self.tools.journal.note_app(app, &mark(self.id));
+            self.tools.journal.note_app(app, &mark(&app.into(), self.id));
             let all = workers_of(&self.app, spec).into_iter().map(|(id, command)| {
                 self.say(&format!("Starting {id}: {command}"));
                 launch_worker(self.tools, &self.app, (self.id, self.release()), &id)
@@ -47,9 +47,9 @@ impl Attempt<'_> {
             for Launched { instance, process } in &mut *launched {
                 let Some(instance) = instance else { continue };
                 let Some(exit) = instance.try_wait() else { continue };
-                let how = how_it_ended(self.tools, (&self.app.id, self.id), instance, exit);
+                let how = how_it_ended(self.tools, (&process.id, self.id), instance, exit);
                 let sentence = format!("{} ended with {how} while it was checked", process.id);
-                return Err(self.unproved(&sentence));
+                return Err(self.unproved(&process.id, &sentence));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
