@@ -144,6 +144,8 @@ impl Supervisor {
         let tools = Arc::clone(&self.tools);
         let holds = self.holds(&app);
         self.end_live(&app, Why::Replaced);
+        // With it goes what was noted for the deploy.
+        self.apps.remove(&app);
         tools.board.clear(&app);
         if let Some((process, instance)) = process {
             self.runs(app.clone(), *instance, process.port);
@@ -157,6 +159,10 @@ impl Supervisor {
                 log::error!("the process of app {app} could not be noted: {error}");
             }
         }
+        if !workers.is_empty() {
+            // One that was started meanwhile would otherwise run on beside these, unknown.
+            self.workers.end(&app, Why::Stopped, &mut self.draining);
+        }
         for (worker, instance) in workers {
             if let Err(error) = tools.store.set_worker(&worker) {
                 log::error!("{} of app {app} could not be noted: {error}", worker.id);
@@ -167,11 +173,13 @@ impl Supervisor {
         self.look(&app);
     }
 
-    /// Has an app's process end, and no other be started.
+    /// Has an app's process end, and no other be started: what waits for one waits in vain. A
+    /// deploy that runs it alone goes on to do so.
     fn end_live(&mut self, app: &AppId, why: Why) {
-        let Some(Live { instance, port, .. }) = self.apps.remove(app).and_then(|a| a.live) else {
-            return;
-        };
+        let Some(entry) = self.apps.get_mut(app) else { return };
+        entry.start_at = None;
+        entry.holds.clear();
+        let Some(Live { instance, port, .. }) = entry.live.take() else { return };
         match why {
             Why::Replaced | Why::GivesWay => {
                 self.draining.replace(app, instance, port, why);
@@ -234,6 +242,7 @@ impl Supervisor {
         self.draining.forget(app);
         self.tools.board.clear(app);
         self.end_live(app, Why::Discarded);
+        self.apps.remove(app);
         self.workers.end(app, Why::Discarded, &mut self.draining);
     }
 
