@@ -3,7 +3,7 @@
 
 use super::instance::Instance;
 use super::tcp_sockets::busy_ports;
-use crate::journal::Journal;
+use super::tools::Tools;
 use crate::model::{AppId, ProcessId};
 use crate::store::Store;
 use std::collections::HashSet;
@@ -156,7 +156,7 @@ impl Draining {
     }
 
     /// Reaps those that were asked to end: when they have, or have had their time.
-    pub fn reap(&mut self, store: &Store, journal: &Journal) {
+    pub fn reap(&mut self, Tools { store, journal, board, .. }: &Tools) {
         let now = Instant::now();
         let busy = self.busy(now);
         self.all.retain_mut(|ending| {
@@ -177,6 +177,9 @@ impl Draining {
                 }
                 journal.note_app(&ending.id.app, &format!("{}Stopped.", ending.id.label()));
             }
+            if !ending.id.is_web() {
+                board.gone(&ending.id);
+            }
             let (pid, ticks) = (ending.instance.pid(), ending.instance.start_ticks());
             let noted = match ending.why {
                 _ if !ending.id.is_web() => store.worker_gone(&ending.id, pid),
@@ -193,14 +196,14 @@ impl Draining {
     /// The server stops: those that shall end get a moment more, or the next one would take them
     /// for live, or not know them. Those that were replaced, or have not been asked yet, stay as they
     /// are, in the middle of an answer or not; the next server finds them.
-    pub fn finish(&mut self, store: &Store, journal: &Journal) {
+    pub fn finish(&mut self, tools: &Tools) {
         self.all.retain(|ending| ending.why != Why::Replaced && ending.drain.is_none());
         let until = Instant::now() + LAST_GRACE;
         self.all.iter_mut().for_each(|ending| ending.kill_at = ending.kill_at.min(until));
-        self.reap(store, journal);
+        self.reap(tools);
         while !self.is_empty() && Instant::now() < until + LAST_GRACE {
             std::thread::sleep(LOOK);
-            self.reap(store, journal);
+            self.reap(tools);
         }
     }
 

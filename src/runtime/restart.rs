@@ -3,29 +3,34 @@
 
 use super::status_board::Backoff;
 use super::tools::Tools;
-use crate::model::{AnyError, ProcessId};
+use crate::model::{AnyError, ProcessId, Wanted};
 use crate::proc::Exit;
 use std::time::{Duration, Instant};
 
 /// How a process has ended, as the beginning of a sentence.
-#[must_use]
-pub fn ended_with(exit: Exit, how: &str) -> String {
+fn ended_with(exit: Exit, how: &str) -> String {
     match exit {
         Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
         _ => format!("Ended with {how}"),
     }
 }
 
-/// One has ended by itself after this time. Answers when it is started again.
+/// One has ended by itself after this time. Answers when it is started again: never when it shall
+/// stay down, as one that was ended for taking a port of the server's.
 pub fn after_end(
     tools: &Tools,
     id: &ProcessId,
     (exit, how): (Exit, &str),
     lived: Duration,
-) -> Instant {
+) -> Option<Instant> {
+    let ended = ended_with(exit, how);
+    let app = tools.store.app(&id.app).ok().flatten();
+    if app.is_some_and(|app| app.wanted == Wanted::Stopped) {
+        tools.journal.note_app(&id.app, &format!("{}{ended}.", id.label()));
+        return None;
+    }
     let backoff = tools.board.ended(id.clone(), how, lived);
-    let line = format!("{}; starting it again in ", ended_with(exit, how));
-    retry(tools, id, backoff, &line, true)
+    Some(retry(tools, id, backoff, &format!("{ended}; starting it again in "), true))
 }
 
 /// One could not be started. Answers when that is tried again.

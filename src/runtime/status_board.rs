@@ -124,9 +124,17 @@ impl StatusBoard {
         lock(&self.0).insert(of.into(), Known { phase: Phase::Starting, ..Known::default() });
     }
 
-    /// It is asked to end.
+    /// It is asked to end. Of a worker that is known until it has.
     pub fn stopping(&self, of: impl Into<ProcessId>) {
         lock(&self.0).insert(of.into(), Known { phase: Phase::Stopping, ..Known::default() });
+    }
+
+    /// One that was asked to end has.
+    pub fn gone(&self, of: &ProcessId) {
+        let mut all = lock(&self.0);
+        if all.get(of).is_some_and(|known| known.phase == Phase::Stopping) {
+            all.remove(of);
+        }
     }
 
     /// It was started, and does not listen yet.
@@ -177,17 +185,24 @@ impl StatusBoard {
     #[must_use]
     pub fn worker(&self, id: &ProcessId) -> AppState {
         let known = lock(&self.0).get(id).cloned();
-        let is = |known: &Known| known.refine(AppStatus::Running);
-        let status = known.as_ref().map_or(AppStatus::Stopped, is);
+        let status = match &known {
+            None => AppStatus::Stopped,
+            Some(known) if known.phase == Phase::Stopping => AppStatus::Stopping,
+            Some(known) => known.refine(AppStatus::Running),
+        };
         known.unwrap_or_default().shown(status)
     }
 
-    /// What is known of that worker of an app that fares worst.
+    /// What is known of that worker of an app that fares worst; before there is any, of the app.
     fn worst(&self, app: &AppId) -> Known {
         let all = lock(&self.0);
-        let workers = all.iter().filter(|(id, _)| id.app == *app && !id.is_web());
+        let is_worker = |(id, known): &(&ProcessId, &Known)| {
+            id.app == *app && !id.is_web() && known.phase != Phase::Stopping
+        };
+        let workers = all.iter().filter(is_worker);
         let badness = |known: &&Known| (known.loops(), known.phase == Phase::Down, known.restarts);
-        workers.map(|(_, known)| known).max_by_key(badness).cloned().unwrap_or_default()
+        let worst = workers.map(|(_, known)| known).max_by_key(badness);
+        worst.or_else(|| all.get(&app.into())).cloned().unwrap_or_default()
     }
 
     /// Whether an app answers its visitors, as far as that is known.
@@ -283,6 +298,17 @@ mod tests {
         assert_eq!((state.status, state.restarts), (AppStatus::CrashLooping, 1));
         assert_eq!(state.detail.as_deref(), Some("exit code 3"));
         assert_eq!(worst(), AppStatus::CrashLooping);
+        for number in [1, 2] {
+            board.stopping(id(number));
+        }
+        board.gone(&id(2));
+        assert_eq!((status(1), status(2)), (AppStatus::Stopping, AppStatus::Stopped));
+        assert_eq!(worst(), AppStatus::Running, "nothing is known of those that stay");
+        board.to_start(&app);
+        assert_eq!(worst(), AppStatus::Starting);
+        board.to_start(id(1));
+        board.gone(&id(1));
+        assert_eq!(status(1), AppStatus::Starting, "the next one has its place");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::health_check::listens;
 use super::hold::Hold;
 use super::instance::Instance;
 use super::launch::launch;
-use super::restart::{after_end, after_failure, ended_with};
+use super::restart::{after_end, after_failure};
 use super::status_board::FIRST_PAUSE;
 use super::tcp_sockets::listeners;
 use super::tools::{Message, Tools};
@@ -113,7 +113,7 @@ impl Supervisor {
                 // Apps stay as they are, but for those that shall end, and those that had ended for
                 // a deploy that comes to nothing now.
                 Message::Shutdown => {
-                    self.draining.finish(&self.tools.store, &self.tools.journal);
+                    self.draining.finish(&self.tools);
                     self.start_due();
                     self.workers.start_due(&mut self.draining);
                     self.route_started();
@@ -123,7 +123,7 @@ impl Supervisor {
         }
         self.notice_ends();
         self.workers.notice_ends(&mut self.draining);
-        self.draining.reap(&self.tools.store, &self.tools.journal);
+        self.draining.reap(&self.tools);
         for (id, entry) in &mut self.apps {
             entry.told.take_if(|_| !self.draining.has(id));
         }
@@ -288,15 +288,13 @@ impl Supervisor {
 
     /// Takes notice of live processes that have ended by themselves.
     fn notice_ends(&mut self) {
-        let Tools { store, journal, router, .. } = &*self.tools;
+        let Tools { store, router, .. } = &*self.tools;
         for (id, entry) in &mut self.apps {
             let Some(live) = &mut entry.live else { continue };
             let Some(exit) = live.instance.try_wait() else { continue };
             // Before the database, which may be busy: its port is free for others now.
             router.point(id, &Target::Down);
             let app = store.app(id).ok().flatten();
-            // As one that was ended for taking a port of the server's.
-            let stays = app.as_ref().is_some_and(|app| app.wanted == Wanted::Stopped);
             let how = match app.and_then(|app| app.live_deploy) {
                 Some(deploy) => {
                     how_it_ended(&self.tools, (&id.into(), &deploy), &live.instance, exit)
@@ -304,12 +302,10 @@ impl Supervisor {
                 None => exit.to_string(),
             };
             record_end(store, id, live.instance.pid(), &how);
-            if stays {
-                journal.note_app(id, &format!("{}.", ended_with(exit, &how)));
+            let lived = live.since.elapsed();
+            entry.start_at = after_end(&self.tools, &id.into(), (exit, &how), lived);
+            if entry.start_at.is_none() {
                 self.workers.end(id, Why::Stopped, &mut self.draining);
-            } else {
-                let lived = live.since.elapsed();
-                entry.start_at = Some(after_end(&self.tools, &id.into(), (exit, &how), lived));
             }
             if let Some(live) = entry.live.take() {
                 self.draining.end(id, live.instance, Why::Discarded);
@@ -329,8 +325,13 @@ impl Supervisor {
             entry.start_at = None;
             match start(&self.tools, id) {
                 Ok(live) => {
+                    // Without one there is nothing to wait for.
+                    if live.is_some() {
+                        board.started(id)
+                    } else {
+                        board.clear(id)
+                    }
                     entry.live = live;
-                    board.started(id);
                 }
                 Err(why) => {
                     router.point(id, &Target::Down);

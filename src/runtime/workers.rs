@@ -78,9 +78,11 @@ impl Workers {
         stays: impl Fn(&ProcessId, &Worker) -> bool,
     ) {
         for (id, worker) in self.all.extract_if(|id, it| id.app == *app && !stays(id, it)) {
-            self.tools.board.clear(id.clone());
             if let Some(instance) = worker.instance {
+                self.tools.board.stopping(id.clone());
                 draining.end(id, instance, why);
+            } else {
+                self.tools.board.clear(id);
             }
         }
     }
@@ -91,7 +93,9 @@ impl Workers {
             let Some(mut instance) = worker.instance.take() else { continue };
             if let Some(exit) = instance.try_wait() {
                 let how = how_it_ended(&self.tools, (id, &worker.deploy), &instance, exit);
-                worker.at = after_end(&self.tools, id, (exit, &how), worker.at.elapsed());
+                let again = after_end(&self.tools, id, (exit, &how), worker.at.elapsed());
+                // The start finds that it is not wanted, and that goes for all of the app.
+                worker.at = again.unwrap_or_else(Instant::now);
                 draining.end(id.clone(), instance, Why::Discarded);
             } else {
                 worker.instance = Some(instance);
