@@ -158,6 +158,55 @@ fn a_deploy_right_after_a_stop_waits_until_the_process_has_ended() {
 }
 
 #[test]
+fn a_process_becomes_a_site_with_workers_and_no_request_fails() {
+    let git = GitServer::start();
+    let server = start(Setup::routed().as_user());
+    let router = server.setup().router("HTTP_PORT");
+    let mut owner = server.owner();
+    git.commit("shop", &release("one"));
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "oneAtATime": true});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let clients = [true, false].map(|keeps| Client::start(router, HOST, keeps));
+    let worker = "release: sleep 1\nworker: echo at work; exec sleep 600\n";
+    git.commit("shop", &[("Procfile", worker), ("index.html", "VERSION two")]);
+    deploy_live(&mut owner, &app);
+    until("the worker is there", STARTING, || {
+        owner.get(&format!("/api/apps/{app}/log")).text().contains("worker.1 | at work")
+    });
+    for seen in clients.map(Client::finish) {
+        assert_eq!(seen.failures, Vec::<String>::new(), "{:?}", seen.texts);
+    }
+}
+
+#[test]
+fn stopped_and_started_in_such_a_deploy_the_release_before_waits_for_the_end_of_the_next() {
+    let git = GitServer::start();
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    git.commit("shop", &lonely("one"));
+    let body = json!({"name": "shop", "gitRepo": git.url("shop"), "oneAtATime": true});
+    let app = create(&mut owner, &body);
+    deploy_live(&mut owner, &app);
+    let stays = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('silent', flush=True); time.sleep(600)";
+    git.commit("shop", &[lonely("")[0], ("main.py", stays)]);
+    deploy(&mut owner, &app);
+    let path = format!("/api/apps/{app}");
+    let log = format!("{path}/log");
+    until("the next one is there", STARTING, || owner.get(&log).text().contains("silent"));
+    for what in ["stop", "start"] {
+        owner.post(&format!("{path}/{what}"), &json!({})).expect(202);
+    }
+    until("it runs again", STARTING, || {
+        let log = owner.get(&log).text();
+        assert!(!log.contains("exit code 77"), "beside the next one: {log}");
+        log.matches("Starting release").count() == 3
+            && show(&mut owner, &app)["status"] == "running"
+    });
+}
+
+#[test]
 fn a_server_that_is_stopped_in_such_a_deploy_leaves_the_release_before_running() {
     let git = GitServer::start();
     let mut server = start(Setup::routed().as_user());
