@@ -14,7 +14,7 @@ use std::os::unix::net::UnixStream;
 pub const SOCKET: &str = "ops.sock";
 
 /// Bytes of a line: far more than the kernel passes to a program as one argument.
-const LONGEST: usize = 256 << 10;
+pub const LONGEST: usize = 256 << 10;
 
 /// What is asked for.
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,7 +5,7 @@
 //! no terminal, such as a file or a pipe, it gets as it is.
 
 use super::existing;
-use super::protocol::{Answer, Request, SOCKET, read_line};
+use super::protocol::{Answer, LONGEST, Request, SOCKET, read_line};
 use crate::model::{AnyError, failed};
 use crate::proc::{descriptors, wait_any};
 use nix::sys::signal::{SigSet, Signal};
@@ -49,6 +49,11 @@ pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8,
         if at_terminal { Streams::terminal() } else { Streams::own() }?;
     let term = terminal.is_some().then(|| std::env::var("TERM").unwrap_or_default());
     let request = serde_json::to_string(&request(term))? + "\n";
+    if request.len() > LONGEST {
+        return Err("the command is longer than the server takes (256 KiB); put it into a file \
+                    and run that"
+            .into());
+    }
     descriptors::send(&socket, request.as_bytes(), &theirs.each_ref().map(AsFd::as_fd))?;
     // What the command has closed shall end here too.
     drop(theirs);

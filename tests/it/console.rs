@@ -195,6 +195,9 @@ fn without_a_terminal_a_command_has_the_streams_that_it_is_given_and_nothing_els
         refused(&["run", "nobody", "--", "true"], file()),
         "server: there is no app nobody\n"
     );
+    let many = vec!["12345678"; 30_000];
+    let long = refused(&[&["run", "shop", "--", "echo"], &many[..]].concat(), file());
+    assert!(long.contains("longer than the server takes (256 KiB); put it into a file"), "{long}");
     let directory = refused(&["run", "shop", "--", "ls"], File::open("/").unwrap());
     assert!(directory.contains("a stream is a directory"), "{directory}");
     let absent = output(command(&server, &["no-such-program"]), file());
