@@ -85,7 +85,7 @@ struct Streams {
 }
 
 impl Streams {
-    /// A fresh terminal like ours.
+    /// A fresh terminal like ours, but for errors that go elsewhere.
     fn terminal() -> io::Result<Self> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let pty = openpt(flags)?;
@@ -101,7 +101,11 @@ impl Streams {
         let pty = File::from(pty);
         pass(own(io::stdin())?, pty.try_clone()?);
         let outputs = vec![pass(pty.try_clone()?, own(io::stdout())?)];
-        let theirs = [theirs.try_clone()?, theirs.try_clone()?, theirs];
+        let err = match own(io::stderr())? {
+            ours if isatty(&ours) => theirs.try_clone()?,
+            ours => ours.into(),
+        };
+        let theirs = [theirs.try_clone()?, theirs, err];
         Ok(Self { terminal: Some((pty, restored)), theirs, outputs })
     }
 

@@ -42,11 +42,11 @@ struct Terminal {
 
 impl Terminal {
     fn new(server: &Server, words: &[&str]) -> Self {
-        Self::with_input(server, words, None)
+        Self::with(server, words, None, None)
     }
 
-    /// The same with a file as standard input.
-    fn with_input(server: &Server, words: &[&str], input: Option<File>) -> Self {
+    /// The same with files as standard input and standard error.
+    fn with(server: &Server, words: &[&str], input: Option<File>, err: Option<File>) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let ours = openpt(flags).expect("a terminal");
         unlockpt(&ours).expect("unlocked");
@@ -65,7 +65,7 @@ impl Terminal {
         let child = outer
             .stdin(input.map_or_else(stdio, Stdio::from))
             .stdout(stdio())
-            .stderr(stdio())
+            .stderr(err.map_or_else(stdio, Stdio::from))
             .spawn()
             .expect("started");
         let ours = File::from(ours);
@@ -181,10 +181,18 @@ fn without_a_terminal_a_command_has_the_streams_that_it_is_given_and_nothing_els
     assert_eq!(ended.status.code(), Some(143));
     // A terminal among them stays ours: what is behind it is passed on.
     let script = "cat; test -t 1 || test -t 2 || echo none; exit 5";
-    let mut terminal = Terminal::with_input(&server, &["sh", "-c", script], Some(file()));
+    let mut terminal = Terminal::with(&server, &["sh", "-c", script], Some(file()), None);
     assert_eq!(terminal.ends(), Some(5));
     terminal.says("in\r\nnone\r\n");
     assert!(terminal.is_as_before());
+    // Errors alone may go elsewhere: the rest is a terminal all the same.
+    let errors = server.setup().home().join("errors");
+    let script = "test -t 0 && test -t 1 && echo both; echo err >&2; exit 6";
+    let err = Some(File::create(&errors).unwrap());
+    let mut terminal = Terminal::with(&server, &["sh", "-c", script], None, err);
+    assert_eq!(terminal.ends(), Some(6));
+    terminal.says("both\r\n");
+    assert_eq!(std::fs::read_to_string(&errors).unwrap(), "err\n");
 
     let refused = |words: &[&str], stdin: File| {
         let ended = output(server.setup().command(words), stdin);
