@@ -172,7 +172,9 @@ impl Runs {
         let id = id.ok_or(RunError::Refused("the app is gone"))?;
         let job = job.map(str::to_owned);
         active.runs.insert(id.clone(), (app.id.clone(), job.clone(), cancel.clone()));
-        Ok(Begun { runs: Arc::clone(self), id, app, job, cancel })
+        // Of one that does not get so far, or panics.
+        let result = "the server failed inside".to_owned();
+        Ok(Begun { runs: Arc::clone(self), id, app, job, cancel, result })
     }
 }
 
@@ -183,6 +185,8 @@ struct Begun {
     app: App,
     job: Option<String>,
     cancel: Cancel,
+    /// How it ends, for its row.
+    result: String,
 }
 
 impl Begun {
@@ -206,7 +210,7 @@ impl Begun {
 
     /// Runs a command where the app's live release runs, and notes how it ended.
     fn run(
-        self,
+        mut self,
         term: Option<&str>,
         run: impl FnOnce(&Sandbox<'_>) -> Result<Exit, AnyError>,
     ) -> Result<Exit, AnyError> {
@@ -214,18 +218,18 @@ impl Begun {
             Ok(Exit::Cancelled) if lock(&self.runs.active).closed => Err(WITH_SERVER.into()),
             ended => ended,
         };
+        self.result = told(&ended);
         let Tools { store, journal, .. } = &*self.runs.tools;
         let pruned = store.prune_runs(&self.app.id, self.job.as_deref(), KEPT).map(|gone| {
             journal.remove(&gone.into_iter().map(LogOf::Run).collect::<Vec<_>>());
         });
-        let noted = store.end_run(Some(&self.id), &told(&ended));
-        if let Err(error) = noted.and(pruned) {
-            log::error!("the end of run {} could not be noted: {error}", self.id);
+        if let Err(error) = pruned {
+            log::error!("runs before {} could not be forgotten: {error}", self.id);
         }
         if let Some(job) = &self.job
             && !ended.as_ref().is_ok_and(|exit| exit.is_success())
         {
-            let line = format!("The job {job} failed: {}.", told(&ended));
+            let line = format!("The job {job} failed: {}.", self.result);
             journal.note_app(&self.app.id, &line);
             log::warn!("app {}: {line}", self.app.name);
         }
@@ -255,8 +259,9 @@ impl Begun {
 impl Drop for Begun {
     /// Whatever happened, the next may come.
     fn drop(&mut self) {
-        // Nothing, but for one that did not get so far, or panicked.
-        let _ = self.runs.tools.store.end_run(Some(&self.id), "the server failed inside");
+        if let Err(error) = self.runs.tools.store.end_run(Some(&self.id), &self.result) {
+            log::error!("the end of run {} could not be noted: {error}", self.id);
+        }
         lock(&self.runs.active).runs.remove(&self.id);
         self.runs.one_ended.notify_all();
     }
