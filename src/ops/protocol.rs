@@ -39,14 +39,21 @@ pub enum Request {
 /// The exit code of what was asked for, or the sentence that says why it was not done.
 pub type Answer = Result<u8, String>;
 
-/// Reads a line to its end, and the files beside it.
+/// Reads a line to its end, and the files beside it. `goes_on` waits for each piece of it, and
+/// says `false` when there shall be no more.
 ///
 /// # Errors
-/// When the other side says nothing in time, too much, or goes before the end.
-pub fn read_line(socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+/// When that is before the end, or the other side says too much, or goes.
+pub fn read_line(
+    socket: &UnixStream,
+    goes_on: impl Fn() -> io::Result<bool>,
+) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let (mut line, mut files) = (Vec::new(), Vec::new());
     let mut piece = vec![0; 64 << 10];
     while line.last() != Some(&b'\n') {
+        if !goes_on()? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         let (read, more) = descriptors::receive(socket, &mut piece)?;
         if read == 0 || line.len() + read > LONGEST {
             return Err(io::ErrorKind::UnexpectedEof.into());

@@ -67,7 +67,7 @@ pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8,
             (Some(info), _) => return Ok(u8::try_from(128 + info.ssi_signo).unwrap_or(u8::MAX)),
         }
     }
-    let (answer, _) = read_line(&socket)
+    let (answer, _) = read_line(&socket, || Ok(true))
         .map_err(|_| "the server has ended or was restarted, and the command with it")?;
     for output in outputs {
         let _ = output.join();

@@ -70,11 +70,12 @@ fn serve(
     if !uid.is_root() && uid != geteuid() {
         return Err(format!("it is user {}'s", uid.as_raw()).into());
     }
-    if !wait_any(&[client.as_fd(), stop.as_fd()], PATIENCE)? || stop.is_cancelled() {
-        return Ok(());
-    }
-    client.set_read_timeout(Some(PATIENCE))?;
-    let (line, files) = read_line(client)?;
+    let began = Instant::now();
+    let goes_on = || match PATIENCE.checked_sub(began.elapsed()) {
+        Some(left) => Ok(wait_any(&[client.as_fd(), stop.as_fd()], left)? && !stop.is_cancelled()),
+        None => Ok(false),
+    };
+    let (line, files) = read_line(client, goes_on)?;
     let answer: Answer = match serde_json::from_slice(&line) {
         _ if is_full => Err(format!("{MOST} commands are at work already; wait until one ends")),
         Ok(request) => {

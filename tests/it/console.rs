@@ -244,6 +244,8 @@ fn what_is_no_request_gets_a_sentence_and_whoever_says_nothing_holds_nobody_up()
     let _silent: Vec<_> = (0..4).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let ended = output(command(&server, &["echo", "one"]), Stdio::null());
     assert_eq!((text(&ended.stdout), ended.status.code()), ("one\n".to_owned(), Some(0)));
+    let mut slow = UnixStream::connect(&socket).unwrap();
+    until("it listens to nobody who takes too long", LIMIT, || slow.write_all(b"x").is_err());
     let runs = server.owner().get(&format!("/api/apps/{app}/runs")).expect(200).json();
     assert_eq!(runs["runs"].as_array().expect("runs").len(), 1, "{runs}");
     assert!(server.terminate().1 < Duration::from_secs(10));
