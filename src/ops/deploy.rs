@@ -16,5 +16,6 @@ pub fn run(app: String) -> Result<u8, AnyError> {
                     `tar -C dist -c . | server deploy APP -`"
             .into());
     }
-    ask(|_| Request::Deploy { app })
+    // Its log comes through a pipe of its own, so that the server never waits in one of others.
+    ask(|_| Request::Deploy { app }, false)
 }

@@ -26,12 +26,15 @@ use std::time::Duration;
 /// # Errors
 /// When no server runs, it refuses, or it goes before the command has ended.
 pub fn run(app: String, command: Vec<String>) -> Result<u8, AnyError> {
-    ask(|term| Request::Run { app, command, term })
+    ask(|term| Request::Run { app, command, term }, true)
 }
 
 /// Has the running server do what is asked for with our streams, or a terminal of the kind that
-/// `request` is told.
-pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8, AnyError> {
+/// `request` is told. Without `hands_out`, outputs are passed on even where they are no terminal.
+pub(super) fn ask(
+    request: impl FnOnce(Option<String>) -> Request,
+    hands_out: bool,
+) -> Result<u8, AnyError> {
     let (_, data) = existing()?;
     data.holder().ok_or("no server runs on this data directory; start it first")?;
     let socket = UnixStream::connect(data.join(SOCKET))
@@ -46,7 +49,7 @@ pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8,
     ours.thread_block()?;
     let signals = SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let Streams { terminal, theirs, outputs } =
-        if at_terminal { Streams::terminal() } else { Streams::own() }?;
+        if at_terminal { Streams::terminal() } else { Streams::own(hands_out) }?;
     let term = terminal.is_some().then(|| std::env::var("TERM").unwrap_or_default());
     let request = serde_json::to_string(&request(term))? + "\n";
     if request.len() > LONGEST {
@@ -69,6 +72,10 @@ pub(super) fn ask(request: impl FnOnce(Option<String>) -> Request) -> Result<u8,
     }
     let (answer, _) = read_line(&socket, || Ok(true))
         .map_err(|_| "the server has ended or was restarted, and the command with it")?;
+    if terminal.is_none() {
+        // Whoever reads us may have stopped.
+        ours.thread_unblock()?;
+    }
     for output in outputs {
         let _ = output.join();
     }
@@ -109,11 +116,11 @@ impl Streams {
         Ok(Self { terminal: Some((pty, restored)), theirs, outputs })
     }
 
-    /// Our own, but for what is a terminal.
-    fn own() -> io::Result<Self> {
+    /// Our own, but for what is a terminal, and for all outputs without `hands_out`.
+    fn own(hands_out: bool) -> io::Result<Self> {
         let mut outputs = Vec::new();
         let mut output = |ours: File| {
-            if !isatty(&ours) {
+            if hands_out && !isatty(&ours) {
                 return Ok(OwnedFd::from(ours));
             }
             let (from, to) = pipe()?;

@@ -54,7 +54,8 @@ pub(super) fn run(
     Err("the server stops; deploy again when it is back".into())
 }
 
-/// Writes as much at once as makes nobody wait: a client may have stopped reading.
+/// Writes as much at once as makes nobody wait: a client may have stopped reading. What it gave
+/// is a pipe that nobody else writes to.
 fn write(out: &mut File, line: &str, is_gone: &dyn Fn() -> bool) {
     for piece in line.as_bytes().chunks(PIPE_BUF) {
         while !is_gone() {

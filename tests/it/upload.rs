@@ -257,6 +257,24 @@ fn a_sender_that_goes_away_fails_its_deploy_alone_and_so_does_a_server_that_is_k
 }
 
 #[test]
+fn the_server_never_waits_in_a_pipe_to_which_others_write() {
+    let git = GitServer::start();
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = shop(&mut owner, &git);
+    let (client, held, _) = Client::held(&server, &mut owner, &app);
+    let files = |pid: u32| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        files.filter_map(|file| std::fs::read_link(file.path()).ok()).collect::<Vec<_>>()
+    };
+    let output = std::fs::read_link(format!("/proc/{}/fd/1", client.0.id())).unwrap();
+    assert!(files(client.0.id()).contains(&output));
+    assert!(!files(server.pid()).contains(&output), "{output:?}");
+    drop(held);
+    client.fails("what was sent is no archive");
+}
+
+#[test]
 fn the_command_says_what_it_wants() {
     let server = Server::start();
     let mut owner = server.owner();
