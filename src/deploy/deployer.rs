@@ -70,12 +70,13 @@ impl Deployer {
         let queue = Arc::new(Queue::default());
         let pipeline = Pipeline { tools: Arc::clone(&tools), queue: Arc::clone(&queue) };
         let (watching, tidying) = (Arc::clone(&tools), (Arc::clone(&tools), Arc::clone(&queue)));
-        let clock = (Arc::clone(&tools), Arc::clone(&runs), Arc::clone(&queue));
+        let mut clock = jobs::Clock::new(Arc::clone(&tools), Arc::clone(&runs));
+        let ticking = Arc::clone(&queue);
         let threads = vec![
             spawn("probe", move || watch(&watching))?,
             spawn("supervisor", move || supervisor.run())?,
             spawn("gc", move || gc::run(&tidying.0, &tidying.1))?,
-            spawn("jobs", move || while clock.2.pause(jobs::look(&clock.0, &clock.1)) {})?,
+            spawn("jobs", move || while ticking.pause(clock.look()) {})?,
             spawn("deploys", move || worker::run(&pipeline))?,
         ];
         Ok(Arc::new(Self { tools, runs, queue, threads: Mutex::new(threads) }))

@@ -23,6 +23,13 @@ const MOST: usize = 4;
 pub const BUSY: &str =
     "four commands are running already, the most there may be; wait until one ends, or cancel it";
 
+/// Jobs at once, of one app and of all: one place is always left for the owner.
+const MOST_JOBS_OF_APP: usize = 2;
+const MOST_JOBS: usize = MOST - 1;
+/// Said when there are.
+pub const JOBS_BUSY: &str = "two jobs of the app or three of all are running already, the most \
+    there may be; wait until one ends, or cancel it";
+
 /// Said when none begins any more.
 pub const STOPPING: &str = "the server is stopping";
 
@@ -81,6 +88,28 @@ pub struct Runs {
 struct Active {
     runs: HashMap<RunId, (AppId, Option<String>, Cancel)>,
     closed: bool,
+}
+
+impl Active {
+    /// Why an app's run cannot begin now, that of a job or one of the owner's own.
+    fn refusal(&self, app: &AppId, job: Option<&str>) -> Option<&'static str> {
+        if self.closed {
+            return Some(STOPPING);
+        }
+        if let Some(job) = job {
+            let jobs = self.runs.values().filter_map(|(of, job, _)| Some((of, job.as_deref()?)));
+            let jobs: Vec<_> = jobs.collect();
+            // Before all else: a time at which it goes on is left out, and does not wait.
+            if jobs.contains(&(app, job)) {
+                return Some(GOES_ON);
+            }
+            let of_app = jobs.iter().filter(|(of, _)| *of == app).count();
+            if of_app >= MOST_JOBS_OF_APP || jobs.len() >= MOST_JOBS {
+                return Some(JOBS_BUSY);
+            }
+        }
+        (self.runs.len() >= MOST).then_some(BUSY)
+    }
 }
 
 impl Runs {
@@ -158,15 +187,8 @@ impl Runs {
         }
         let cancel = Cancel::new().map_err(|_| RunError::Refused(NO_THREAD))?;
         let mut active = lock(&self.active);
-        if active.closed {
-            return Err(RunError::Refused(STOPPING));
-        }
-        if active.runs.len() >= MOST {
-            return Err(RunError::Refused(BUSY));
-        }
-        let mut under_way = active.runs.values().map(|(of, name, _)| (of, name.as_deref()));
-        if job.is_some() && under_way.any(|run| run == (&app.id, job)) {
-            return Err(RunError::Refused(GOES_ON));
+        if let Some(why) = active.refusal(&app.id, job) {
+            return Err(RunError::Refused(why));
         }
         let id = self.tools.store.begin_run(&app.id, job)?;
         let id = id.ok_or(RunError::Refused("the app is gone"))?;
@@ -269,4 +291,34 @@ impl Drop for Begun {
 
 fn told(ended: &Result<Exit, AnyError>) -> String {
     ended.as_ref().map_or_else(ToString::to_string, ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p32_no_app_takes_all_places_of_jobs_and_no_jobs_take_all_places() {
+        let app = |id: &str| AppId::parse(id).unwrap();
+        let (one, other) = (app("aaaaaaaaaa"), app("bbbbbbbbbb"));
+        let mut active = Active::default();
+        let mut begin = |number: u8, app: &AppId, job: Option<&str>| {
+            let why = active.refusal(app, job);
+            if why.is_none() {
+                let id = RunId::from_random([number; 10]);
+                let run = (app.clone(), job.map(str::to_owned), Cancel::new().unwrap());
+                active.runs.insert(id, run);
+            }
+            why
+        };
+        assert_eq!(begin(1, &one, Some("a")), None);
+        assert_eq!(begin(2, &one, Some("b")), None);
+        assert_eq!(begin(3, &one, Some("c")), Some(JOBS_BUSY), "two are an app's most");
+        assert_eq!(begin(3, &one, Some("b")), Some(GOES_ON), "which is no reason to wait");
+        assert_eq!(begin(3, &other, Some("b")), None, "another app's has a place");
+        assert_eq!(begin(4, &other, Some("c")), Some(JOBS_BUSY), "three are the most of all");
+        assert_eq!(begin(4, &one, None), None, "the owner has a place");
+        assert_eq!(begin(5, &one, None), Some(BUSY));
+        assert_eq!(begin(5, &one, Some("a")), Some(GOES_ON), "even so");
+    }
 }

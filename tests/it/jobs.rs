@@ -285,3 +285,52 @@ fn what_was_missed_is_caught_up_once_and_a_killed_run_is_not_repeated() {
     assert_eq!(ended(&mut owner, &once, "daily", 1)[0]["result"], "exit code 0");
     assert_eq!(runs(&mut owner, &stopped, "daily"), [Value::Null; 0]);
 }
+
+#[test]
+fn p32_jobs_of_one_app_leave_room_for_the_others_and_the_owner() {
+    let (git, mut server, mut owner) = start();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("now").as_secs();
+    // So many hours from now, none of which comes while this runs.
+    let daily = |name: &str, command: &str, hours: u64| {
+        let schedule = format!("0 {} * * *", (now / 3600 + hours) % 24);
+        json!({"name": name, "command": command, "schedule": schedule})
+    };
+    let wait = "until [ -e /data/go ]; do sleep 0.05; done";
+    let names = ["a", "b", "c", "d", "first"];
+    let long = names.map(|name| daily(name, wait, if name == "first" { 11 } else { 12 }));
+    let greedy = live_app(&git, &mut owner, "a-greedy", &json!(long));
+    let other = live_app(&git, &mut owner, "other", &json!([daily("short", "true", 13)]));
+    drop(owner);
+    server.terminate();
+    two_days_later(&server);
+    let mut server = server.setup().clone().start();
+    let mut owner = server.owner();
+    ended(&mut owner, &other, "short", 1);
+    let begun = |owner: &mut Http| -> Vec<_> {
+        names.into_iter().filter(|name| !runs(owner, &greedy, name).is_empty()).collect()
+    };
+    assert_eq!(begun(&mut owner), ["a", "first"], "two, and whose time came first among them");
+    let answer = owner.post(&format!("/api/apps/{greedy}/jobs/b/run"), &json!({})).expect(409);
+    assert!(answer.message().starts_with("two jobs of the app"), "{}", answer.message());
+    let path = format!("/api/apps/{greedy}/run");
+    for _ in 0..2 {
+        owner.post(&path, &json!({"command": wait})).expect(202);
+    }
+
+    // A server that is killed forgets none that waits.
+    drop(owner);
+    server.kill9();
+    let server = server.setup().clone().start();
+    let mut owner = server.owner();
+    until("the next two run", LIMIT, || begun(&mut owner) == ["a", "b", "c", "first"]);
+    // That one waits holds up no clock: what is new meanwhile is not taken as missed.
+    set(&mut owner, &greedy, &json!([daily("new", "true", 12)]));
+    let data = server.data().join("apps").join(&greedy).join("data");
+    std::fs::write(data.join("go"), "").expect("a file");
+    assert_eq!(ended(&mut owner, &greedy, "d", 1)[0]["result"], "exit code 0");
+    assert_eq!(runs(&mut owner, &greedy, "new"), [Value::Null; 0]);
+    assert_eq!(runs(&mut owner, &greedy, "a")[0]["result"], "ended with the server");
+    for name in names {
+        assert_eq!(runs(&mut owner, &greedy, name).len(), 1, "{name}");
+    }
+}

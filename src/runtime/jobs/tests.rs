@@ -25,7 +25,7 @@ impl Site {
     fn runs_at(&mut self, now: UnixMillis) -> bool {
         let before = self.before.min(now);
         self.before = now;
-        let is_due = is_due(&self.schedule, self.last, (before, now));
+        let is_due = due_at(&self.schedule, self.last, (before, now)).is_some();
         if is_due {
             // The row is written a moment later.
             self.last = Some(now + 3);
