@@ -8,7 +8,7 @@ use crate::journal::{LogOf, Redactor};
 use crate::model::{AnyError, AppId, RunId, ShellCommand, failed};
 use crate::proc::{Cancel, Exit};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
-use crate::store::{App, StoreError};
+use crate::store::{App, Run, StoreError};
 use crate::sync::{lock, wait_while};
 use std::collections::HashMap;
 use std::fmt;
@@ -113,12 +113,16 @@ impl Active {
 }
 
 impl Runs {
-    /// Takes note that none of an earlier server is left.
+    /// Takes note that none of an earlier server is left, also where a job's owner looks.
     ///
     /// # Errors
     /// When that could not be written.
     pub fn new(tools: Arc<Tools>) -> Result<Self, StoreError> {
-        tools.store.end_run(None, WITH_SERVER)?;
+        for Run { app, job, .. } in tools.store.end_runs(None, WITH_SERVER)? {
+            if let (Some(job), Some(app)) = (job, tools.store.app(&app)?) {
+                note_failed(&tools, &app, &job, WITH_SERVER);
+            }
+        }
         Ok(Self { tools, active: Mutex::default(), one_ended: Condvar::new() })
     }
 
@@ -241,7 +245,8 @@ impl Begun {
             ended => ended,
         };
         self.result = told(&ended);
-        let Tools { store, journal, .. } = &*self.runs.tools;
+        let tools = &*self.runs.tools;
+        let Tools { store, journal, .. } = tools;
         let pruned = store.prune_runs(&self.app.id, self.job.as_deref(), KEPT).map(|gone| {
             journal.remove(&gone.into_iter().map(LogOf::Run).collect::<Vec<_>>());
         });
@@ -251,9 +256,7 @@ impl Begun {
         if let Some(job) = &self.job
             && !ended.as_ref().is_ok_and(|exit| exit.is_success())
         {
-            let line = format!("The job {job} failed: {}.", self.result);
-            journal.note_app(&self.app.id, &line);
-            log::warn!("app {}: {line}", self.app.name);
+            note_failed(tools, &self.app, job, &self.result);
         }
         ended
     }
@@ -281,12 +284,18 @@ impl Begun {
 impl Drop for Begun {
     /// Whatever happened, the next may come.
     fn drop(&mut self) {
-        if let Err(error) = self.runs.tools.store.end_run(Some(&self.id), &self.result) {
+        if let Err(error) = self.runs.tools.store.end_runs(Some(&self.id), &self.result) {
             log::error!("the end of run {} could not be noted: {error}", self.id);
         }
         lock(&self.runs.active).runs.remove(&self.id);
         self.runs.one_ended.notify_all();
     }
+}
+
+fn note_failed(tools: &Tools, app: &App, job: &str, why: &str) {
+    let line = format!("The job {job} failed: {why}.");
+    tools.journal.note_app(&app.id, &line);
+    log::warn!("app {}: {line}", app.name);
 }
 
 fn told(ended: &Result<Exit, AnyError>) -> String {

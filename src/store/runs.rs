@@ -50,14 +50,15 @@ impl Store {
         Ok(self.change(sql, params![id, app, job, unix_millis()])?.then_some(id))
     }
 
-    /// Notes how a run, or all of them, has ended, unless that is noted already.
+    /// Notes how a run, or all of them, has ended, unless that is noted already; answers which.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn end_run(&self, id: Option<&RunId>, result: &str) -> Result<(), StoreError> {
+    pub fn end_runs(&self, id: Option<&RunId>, result: &str) -> Result<Vec<Run>, StoreError> {
         let sql = "UPDATE runs SET finished_at = max(?2, started_at), result = ?3 \
-                   WHERE (?1 IS NULL OR id = ?1) AND finished_at IS NULL";
-        self.change(sql, params![id, unix_millis(), result]).map(drop)
+                   WHERE (?1 IS NULL OR id = ?1) AND finished_at IS NULL \
+                   RETURNING id, app_id, job, started_at, finished_at, result";
+        self.write(|tx| rows(tx, sql, params![id, unix_millis(), result], read_run))
     }
 
     /// One run, or `None`.
@@ -107,14 +108,14 @@ mod tests {
         let [one, two, other] = [begin(Some("a")), begin(Some("a")), begin(None)];
         let result = |id| store.run(id).unwrap().unwrap().result;
         assert_eq!(result(&one), None);
-        store.end_run(Some(&one), "exit code 0").unwrap();
-        store.end_run(None, "lost").unwrap();
-        store.end_run(Some(&one), "again").unwrap();
+        store.end_runs(Some(&one), "exit code 0").unwrap();
+        store.end_runs(None, "lost").unwrap();
+        store.end_runs(Some(&one), "again").unwrap();
         assert_eq!(result(&one).as_deref(), Some("exit code 0"));
         assert_eq!(result(&two).as_deref(), Some("lost"));
         assert_eq!(store.prune_runs(&app, Some("a"), 1).unwrap(), [one]);
         let going_on = begin(None);
-        store.end_run(Some(&begin(None)), "x").unwrap();
+        store.end_runs(Some(&begin(None)), "x").unwrap();
         assert_eq!(store.prune_runs(&app, None, 0).unwrap().len(), 2, "one is under way");
         let left = store.runs(&app).unwrap();
         assert_eq!(left.iter().map(|run| &run.id).collect::<Vec<_>>(), [&going_on, &two]);

@@ -330,6 +330,8 @@ fn p32_jobs_of_one_app_leave_room_for_the_others_and_the_owner() {
     assert_eq!(ended(&mut owner, &greedy, "d", 1)[0]["result"], "exit code 0");
     assert_eq!(runs(&mut owner, &greedy, "new"), [Value::Null; 0]);
     assert_eq!(runs(&mut owner, &greedy, "a")[0]["result"], "ended with the server");
+    let line = "The job a failed: ended with the server.";
+    assert!(app_log(&mut owner, &greedy).contains(line), "as one that fails by itself");
     for name in names {
         assert_eq!(runs(&mut owner, &greedy, name).len(), 1, "{name}");
     }
