@@ -8,6 +8,9 @@ use crate::model::{Invalid, RunId, ShellCommand};
 use crate::store::Run;
 use serde_json::json;
 
+/// Runs in the list of an app's.
+const MOST: usize = 100;
+
 /// `POST /api/apps/{id}/run`.
 pub(super) fn start(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
@@ -23,8 +26,10 @@ pub(super) fn start(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered 
 }
 
 pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let app = api.app(id)?;
-    Ok(Answer::json(200, &json!({"runs": api.store.runs(&app.id)?})))
+    let mut runs = api.store.runs(&api.app(id)?.id)?;
+    // Beyond them are at most those that are still to be forgotten.
+    runs.truncate(MOST);
+    Ok(Answer::json(200, &json!({ "runs": runs })))
 }
 
 /// `GET /api/runs/{id}/log`.

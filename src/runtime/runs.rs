@@ -44,6 +44,8 @@ const CONSOLE_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Runs that are remembered, with their logs, of each job of an app and of its owner.
 const KEPT: u32 = 20;
+/// And of an app in all: names of jobs come and go.
+const KEPT_IN_ALL: u32 = 100;
 
 /// Bytes that one may write that has a log. Far fewer are kept; what goes on for ever ends.
 const OUTPUT_CAP: usize = 100 << 20;
@@ -247,7 +249,7 @@ impl Begun {
         self.result = told(&ended);
         let tools = &*self.runs.tools;
         let Tools { store, journal, .. } = tools;
-        let pruned = store.prune_runs(&self.app.id, self.job.as_deref(), KEPT).map(|gone| {
+        let pruned = store.prune_runs(&self.app.id, KEPT, KEPT_IN_ALL).map(|gone| {
             journal.remove(&gone.into_iter().map(LogOf::Run).collect::<Vec<_>>());
         });
         if let Err(error) = pruned {

@@ -78,21 +78,24 @@ impl Store {
         rows(&self.read(), &sql, [app], read_run)
     }
 
-    /// Forgets an app's runs of a job, or the owner's own, beyond the `keep` newest, and
-    /// answers which, so that their logs can go with them. Those under way stay.
+    /// Forgets an app's runs beyond the newest of each job, and of the owner's own, and of all
+    /// these beyond so many, and answers which, so that their logs can go with them. The last
+    /// one of each job is the last to go, and those under way stay.
     ///
     /// # Errors
     /// When it could not be written.
     pub fn prune_runs(
         &self,
         app: &AppId,
-        job: Option<&str>,
-        keep: u32,
+        of_each: u32,
+        in_all: u32,
     ) -> Result<Vec<RunId>, StoreError> {
-        let sql = "DELETE FROM runs WHERE app_id = ?1 AND job IS ?2 AND finished_at IS NOT NULL \
-                   AND seq NOT IN (SELECT seq FROM runs WHERE app_id = ?1 AND job IS ?2 \
-                                   ORDER BY seq DESC LIMIT ?3) RETURNING id";
-        self.write(|tx| rows(tx, sql, params![app, job, keep], |row| Ok(row.get(0)?)))
+        let sql = "WITH placed AS (SELECT seq, row_number() OVER \
+                     (PARTITION BY job ORDER BY seq DESC) AS place FROM runs WHERE app_id = ?1) \
+                   DELETE FROM runs WHERE app_id = ?1 AND finished_at IS NOT NULL \
+                   AND seq NOT IN (SELECT seq FROM placed WHERE place <= ?2 \
+                                   ORDER BY place > 1, seq DESC LIMIT ?3) RETURNING id";
+        self.write(|tx| rows(tx, sql, params![app, of_each, in_all], |row| Ok(row.get(0)?)))
     }
 }
 
@@ -113,16 +116,28 @@ mod tests {
         store.end_runs(Some(&one), "again").unwrap();
         assert_eq!(result(&one).as_deref(), Some("exit code 0"));
         assert_eq!(result(&two).as_deref(), Some("lost"));
-        assert_eq!(store.prune_runs(&app, Some("a"), 1).unwrap(), [one]);
+        assert_eq!(store.prune_runs(&app, 1, 100).unwrap(), [one]);
         let going_on = begin(None);
         store.end_runs(Some(&begin(None)), "x").unwrap();
-        assert_eq!(store.prune_runs(&app, None, 0).unwrap().len(), 2, "one is under way");
-        let left = store.runs(&app).unwrap();
-        assert_eq!(left.iter().map(|run| &run.id).collect::<Vec<_>>(), [&going_on, &two]);
-        assert!(store.run(&other).unwrap().is_none());
+        assert_eq!(store.prune_runs(&app, 0, 100).unwrap().len(), 3, "one is under way");
+        let left = || store.runs(&app).unwrap().into_iter().map(|run| run.id).collect::<Vec<_>>();
+        assert_eq!(left(), std::slice::from_ref(&going_on));
+        assert!([two, other].iter().all(|id| store.run(id).unwrap().is_none()));
+        // A job whose name changes does not leave runs for ever, nor do the frequent push the
+        // last one of the rare out.
+        let ended = |job| {
+            let id = begin(job);
+            store.end_runs(Some(&id), "x").unwrap();
+            id
+        };
+        let [_, rare] = ["old", "rare"].map(|job| ended(Some(job)));
+        let [_, often, newest] = [Some("often"); 3].map(ended);
+        assert_eq!(store.prune_runs(&app, 20, 2).unwrap().len(), 3);
+        assert_eq!(left(), [&newest, &rare, &going_on].map(Clone::clone));
+        assert!(store.run(&often).unwrap().is_none());
         let nobody = AppId::parse("bbbbbbbbbb").unwrap();
         assert_eq!(store.begin_run(&nobody, None).unwrap(), None);
         assert!(store.delete_app(&app).unwrap());
-        assert!(store.run(&two).unwrap().is_none());
+        assert!(store.run(&rare).unwrap().is_none());
     }
 }
