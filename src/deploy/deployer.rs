@@ -204,8 +204,8 @@ impl Deployer {
         Ok(())
     }
 
-    /// Wants the app to stop. A deploy of it that waits or is under way is
-    /// cancelled: it would start the app again.
+    /// Wants the app to stop, and ends the runs of its jobs. A deploy of it that waits or is
+    /// under way is cancelled: it would start the app again.
     ///
     /// # Errors
     /// When there is no such app, or the database does not answer.
@@ -214,6 +214,7 @@ impl Deployer {
         if !self.tools.store.set_wanted(app, Wanted::Stopped)? {
             return Err(DeployError::NoApp);
         }
+        self.runs.cancel_jobs_of(app);
         self.tools.mailbox.send(Message::Look(app.clone()));
         Ok(())
     }

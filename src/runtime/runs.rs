@@ -178,6 +178,13 @@ impl Runs {
         active.runs.values().filter(|(of, ..)| of == app).for_each(|(.., c)| c.cancel());
     }
 
+    /// Ends all runs of an app's jobs; the owner's own go on.
+    pub fn cancel_jobs_of(&self, app: &AppId) {
+        let active = lock(&self.active);
+        let jobs = active.runs.values().filter(|(of, job, _)| of == app && job.is_some());
+        jobs.for_each(|(.., cancel)| cancel.cancel());
+    }
+
     /// Ends all runs, waits until they have, and takes no more.
     pub fn shutdown(&self) {
         let mut active = lock(&self.active);

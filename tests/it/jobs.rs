@@ -336,3 +336,26 @@ fn p32_jobs_of_one_app_leave_room_for_the_others_and_the_owner() {
         assert_eq!(runs(&mut owner, &greedy, name).len(), 1, "{name}");
     }
 }
+
+#[test]
+fn a_stopped_app_has_its_jobs_end_and_its_owners_commands_go_on() {
+    let (git, _server, mut owner) = start();
+    let wait = "until [ -e /data/go ]; do sleep 0.05; done";
+    let declared = json!([{"name": "long", "command": wait, "schedule": FAR}]);
+    let app = live_app(&git, &mut owner, "shop", &declared);
+    let command = format!("{wait}; echo went on");
+    let own = owner.post(&format!("/api/apps/{app}/run"), &json!({"command": command}));
+    let own = own.expect(202).json();
+    run_now(&mut owner, &app, "long");
+    owner.post(&format!("/api/apps/{app}/stop"), &json!({})).expect(202);
+    assert_eq!(ended(&mut owner, &app, "long", 1)[0]["result"], "cancelled");
+    let result = |owner: &mut Http| {
+        let all = owner.get(&format!("/api/apps/{app}/runs")).expect(200).json();
+        let all = all["runs"].as_array().expect("runs").clone();
+        all.into_iter().find(|run| run["id"] == own["id"]).expect("it")["result"].clone()
+    };
+    assert_eq!(result(&mut owner), Value::Null);
+    let go = json!({"command": "touch /data/go"});
+    owner.post(&format!("/api/apps/{app}/run"), &go).expect(202);
+    until("it has ended by itself", LIMIT, || result(&mut owner) == "exit code 0");
+}

@@ -11,8 +11,8 @@ use crate::sandbox::host::Host;
 
 impl Attempt<'_> {
     /// Does what comes before the start: the release command, and the end of a process that must
-    /// not be there beside the next. Data that two may not use at once is for the command alone,
-    /// too.
+    /// not be there beside the next. Where two may not use the data at once no process of the
+    /// app is there beside the command either; its jobs and its owner's commands may be.
     pub(super) fn make_ready(&self, host: &Host, spec: &StartSpec) -> Result<(), DeployFailure> {
         if self.app.settings.one_at_a_time {
             self.make_way()?;
