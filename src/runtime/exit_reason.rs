@@ -69,7 +69,7 @@ pub fn with_last_lines(
     if last.is_empty() {
         return (format!("{why}; it wrote nothing"), last);
     }
-    let cure = about_port(&last) + &about_variable(&last);
+    let cure = about_port(&last) + &about_variable(&last) + about_loopback(&last);
     (format!("{why}{cure}{ITS_LAST_LINES}{last}"), last)
 }
 
@@ -136,6 +136,16 @@ fn about_port(output: &str) -> String {
         return String::new();
     };
     format!("; {what}{}", own_port(output))
+}
+
+/// What to know where a connection was refused: it may have been the firewall's answer.
+fn about_loopback(output: &str) -> &'static str {
+    let small = output.to_ascii_lowercase();
+    if !["connection refused", "econnrefused"].iter().any(|words| small.contains(words)) {
+        return "";
+    }
+    "; a connection of it was refused: where the firewall is loaded no app gets to a port of this \
+     machine, its own included (a database is reached by its socket, see *host sockets*)"
 }
 
 /// What to do about a variable that the app wants and does not have, when its output names one.
@@ -259,6 +269,9 @@ mod tests {
             let cure = about_variable(output);
             assert!(cure.starts_with(&format!("; it wants the variable {name}: ")), "{cure}");
         }
+        let refused = "httpx.ConnectError: [Errno 111] Connection refused";
+        assert!(about_loopback(refused).contains("host sockets"));
+        assert_eq!(about_loopback("Error: no such table"), "");
         for output in ["KeyError: 'PGDATABASE'", "reads environment variables", "A TOKEN_X b"] {
             assert_eq!(about_variable(output), "", "{output}");
         }

@@ -24,7 +24,9 @@ fn p35_a_release_shares_packages_with_the_one_before_and_cannot_change_that() {
 
 fn shares_packages(setup: Setup) {
     let git = GitServer::start();
-    let files = |version: &'static str| [OBEDIENT[0], OBEDIENT[1], ("VERSION", version), ("vendor/state", "0")];
+    let files = |version: &'static str| {
+        [OBEDIENT[0], OBEDIENT[1], ("VERSION", version), ("vendor/state", "0")]
+    };
     git.commit("shop", &files("one"));
     let server = setup.start();
     let mut owner = server.owner();
