@@ -36,7 +36,7 @@ pub use completions::Completions;
 
 use crate::model::Trust;
 use accept::Acceptor;
-use admission::Admission;
+use admission::{Admission, FRESH};
 use completions::Completion;
 use event_loop::EventLoop;
 use std::io;
@@ -203,7 +203,7 @@ impl Gate {
     }
 
     /// Stops: accepts nobody any more, closes idle connections, lets running
-    /// requests finish and joins all threads, within `drain`. What still runs shortly
+    /// requests and those of connections that were made just now finish and joins all threads, within `drain`. What still runs shortly
     /// before that is cut off.
     pub fn stop(mut self, drain: Duration) {
         self.shut(drain);
@@ -213,7 +213,8 @@ impl Gate {
         let Some(event_loop) = self.event_loop.take() else { return };
         let start = Instant::now();
         self.context.completions.give(Completion::Close);
-        self.seats.close();
+        self.seats.wait_until_empty(start + FRESH.min(drain / 2));
+        self.seats.close(Duration::ZERO);
         // The rest of the time is for those that have to be cut off.
         if self.seats.wait_until_empty(start + drain.mul_f32(0.9)) > 0 {
             self.seats.abort_all();

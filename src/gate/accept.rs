@@ -2,7 +2,7 @@
 //! files or memory, ends it.
 
 use super::Context;
-use super::admission::{Admission, Permit};
+use super::admission::{Admission, FRESH, Permit};
 use super::answer::Answer;
 use super::client::Source;
 use super::poll::Poll;
@@ -74,9 +74,10 @@ impl Acceptor {
         self.due = true;
     }
 
-    /// Accepts nobody any more.
+    /// Accepts nobody any more; whoever waits at the listeners is for the next who has them.
     pub fn close(&mut self) {
         self.listeners = None;
+        self.seats.close(FRESH);
     }
 
     /// When [`Acceptor::accept`] is to be called again.

@@ -19,10 +19,16 @@ const PROOF_LIFETIME: Duration = Duration::from_secs(60);
 /// How long it counts on a session, which ends by itself when the token is rotated.
 const AS_LONG_AS_IT_LASTS: Duration = Duration::from_secs(u32::MAX as u64);
 
+/// So long after it was accepted, a connection's first request may still be on its way. One that
+/// is older and has sent none is kept open in advance, as browsers do.
+pub(super) const FRESH: Duration = Duration::from_millis(500);
+
 /// What a connection is doing, as far as its right to stay is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing is owed to the client: its next request has not arrived whole.
+    /// It has been accepted, and its first request has not arrived whole.
+    New,
+    /// Nothing is owed to the client: it has its answer, and its next request is not whole.
     Waiting,
     /// A body comes in, an answer goes out, or an upgraded session runs.
     Running,
@@ -49,6 +55,15 @@ struct Seat {
 impl Seat {
     fn stays(&self) -> bool {
         self.phase != Phase::Gone
+    }
+
+    /// Whether nothing is owed to it; a new one counts as `fresh` for so long.
+    fn is_idle(&self, fresh: Duration) -> bool {
+        match self.phase {
+            Phase::New => self.since.elapsed() >= fresh,
+            Phase::Waiting => true,
+            Phase::Running | Phase::Relayed | Phase::Gone => false,
+        }
     }
 
     /// Tells the connection to go: whatever read or write it is in ends.
@@ -120,7 +135,7 @@ impl Admission {
             client,
             counted,
             stream: Arc::clone(&stream),
-            phase: Phase::Waiting,
+            phase: Phase::New,
             since: Instant::now(),
             proved_until: None,
             held: 0,
@@ -158,17 +173,20 @@ impl Admission {
         }
     }
 
-    /// Admits nobody any more and closes every connection to which nothing is owed.
-    pub fn close(&self) {
+    /// Admits nobody any more and closes every connection to which nothing is owed; new ones
+    /// that are `fresh` may still ask. First called by who accepts them, so that none of those is
+    /// turned away.
+    pub fn close(&self, fresh: Duration) {
         let mut seats = lock(&self.seats);
         seats.closed = true;
-        let idle = seats.taken.values_mut().filter(|seat| seat.phase == Phase::Waiting);
-        idle.for_each(Seat::dismiss);
+        seats.taken.values_mut().filter(|seat| seat.is_idle(fresh)).for_each(Seat::dismiss);
+        self.left.notify_all();
     }
 
-    /// Waits until the last connection has gone, or `until`; gives the number of those left.
+    /// Waits until nobody is admitted any more and the last connection has gone, or `until`;
+    /// gives the number of those left.
     pub fn wait_until_empty(&self, until: Instant) -> usize {
-        let is_taken = |seats: &mut Seats| !seats.taken.is_empty();
+        let is_taken = |seats: &mut Seats| !seats.closed || !seats.taken.is_empty();
         wait_until(until, &self.left, lock(&self.seats), is_taken).taken.len()
     }
 

@@ -145,12 +145,18 @@ fn the_bytes_that_strangers_hold_are_bounded() {
 fn closing_ends_those_to_whom_nothing_is_owed_and_waits_for_the_others() {
     let seats = Admission::new(10, 10, 1000);
     let (waiting, mut waiting_end) = seat(&seats, 1).unwrap();
+    assert!(waiting.enter(Phase::Waiting));
     let (running, mut running_end) = seat(&seats, 2).unwrap();
     assert!(running.enter(Phase::Running));
-    seats.close();
+    let (fresh, _) = seat(&seats, 4).unwrap();
+    let (mute, mut mute_end) = seat(&seats, 5).unwrap();
+    seats.close(Duration::from_secs(3600));
     assert!(is_closed(&mut waiting_end));
     assert!(seat(&seats, 3).is_none() && running.is_last());
-    drop(waiting);
+    assert!(fresh.enter(Phase::Relayed), "its request was on the way");
+    seats.close(Duration::ZERO);
+    assert!(is_closed(&mut mute_end) && fresh.enter(Phase::Relayed));
+    drop((waiting, fresh, mute));
     assert_eq!(seats.wait_until_empty(Instant::now()), 1);
     assert!(running.enter(Phase::Relayed) && !running.enter(Phase::Waiting));
     seats.abort_all();
