@@ -75,7 +75,10 @@ pub fn run() -> Result<(), AnyError> {
     emergency_cleanup::make_room(&layout);
     // A system that does not say cannot be waited with.
     let stop = || !matches!(signals.pending(), Ok(None));
-    let (listener, ended) = listen::open_or_take_back(&config.listen, &layout.apps(), stop)?;
+    let (listener, ended) = match listen::handed_over(&config.listen)? {
+        Some(listener) => (listener, Vec::new()),
+        None => listen::open_or_take_back(&config.listen, &layout.apps(), stop)?,
+    };
     let port = listener.local_addr()?.port();
     let behind = build(&config, &data, started, (port, &ended))?;
     let running = Running::start(behind, &config, &data, listener)?;
@@ -270,19 +273,33 @@ fn announce(auth: &Auth, data: &DataDir) {
 }
 
 fn say_where(address: SocketAddr, routing: &Routing) {
-    if let Some(domain) = &routing.dashboard_domain {
-        let port = routing.https_port.filter(|port| *port != 443);
-        let port = port.map_or_else(String::new, |port| format!(":{port}"));
-        log::info!("dashboard: https://{domain}{port}, through the router");
+    if routing.dashboard_domain.is_some() {
+        log::info!("dashboard: {}, through the router", dashboard(address, routing));
     }
     let port = address.port();
     if address.ip().is_unspecified() {
         log::info!("listening on http://127.0.0.1:{port} and all other addresses of this machine");
-        // An address for documentation (RFC 5737).
-        let outward = router::address_towards("192.0.2.1").unwrap_or(Ipv4Addr::LOCALHOST.into());
-        log::info!("dashboard: http://{}", SocketAddr::new(outward, port));
     } else {
         log::info!("listening on http://{address}");
-        log::info!("dashboard: http://{address}");
     }
+    log::info!("dashboard: {}", url_of(address));
+}
+
+/// Where the dashboard of a server that listens at this address is reached best.
+#[must_use]
+pub fn dashboard(address: SocketAddr, routing: &Routing) -> String {
+    let Some(domain) = &routing.dashboard_domain else { return url_of(address) };
+    let port = routing.https_port.filter(|port| *port != 443);
+    let port = port.map_or_else(String::new, |port| format!(":{port}"));
+    format!("https://{domain}{port}")
+}
+
+fn url_of(address: SocketAddr) -> String {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        // An address for documentation (RFC 5737).
+        let outward = router::address_towards("192.0.2.1").unwrap_or(Ipv4Addr::LOCALHOST.into());
+        address.set_ip(outward);
+    }
+    format!("http://{address}")
 }

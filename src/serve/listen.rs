@@ -6,8 +6,10 @@ use crate::model::AppId;
 use crate::runtime::port_guard::end_holders;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -50,6 +52,36 @@ fn open(listen: &Listen) -> Result<TcpListener, (SocketAddr, Errno)> {
         }
         result => result,
     }
+}
+
+/// The listener that systemd has opened for us, if it has: standard input is one then
+/// (`StandardInput=socket`), which our children shall not have.
+///
+/// # Errors
+/// When it is at another address than the configuration names, or cannot be taken.
+pub(super) fn handed_over(listen: &Listen) -> Result<Option<TcpListener>, String> {
+    let input = io::stdin();
+    if !matches!(sockopt::socket_acceptconn(&input), Ok(true)) {
+        return Ok(None);
+    }
+    let unusable = |why: io::Error| format!("the socket that is standard input is no use: {why}");
+    let listener = TcpListener::from(input.as_fd().try_clone_to_owned().map_err(unusable)?);
+    let nothing = File::open("/dev/null").map_err(unusable)?;
+    rustix::stdio::dup2_stdin(nothing).map_err(|errno| unusable(errno.into()))?;
+    let address = listener.local_addr().map_err(unusable)?;
+    let is_meant = if listen.everywhere {
+        address.ip().is_unspecified() && address.port() == listen.address.port()
+    } else {
+        address == listen.address
+    };
+    if is_meant {
+        return Ok(Some(listener));
+    }
+    Err(format!(
+        "systemd listens on {address}, and LISTEN_ADDR says {}; to have it listen there, run: \
+         sudo better-paas install",
+        listen.address
+    ))
 }
 
 /// Opens what the configuration names, also when an app of ours has taken it while no server

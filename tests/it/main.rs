@@ -33,6 +33,7 @@ mod interrupted;
 mod jobs;
 
 mod harness_proof;
+mod held_port;
 mod history;
 mod limits;
 mod machine;
