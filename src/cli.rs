@@ -27,6 +27,20 @@ pub enum Command {
         /// An argument list.
         command: Vec<String>,
     },
+    /// Print the settings in force.
+    Config,
+    /// Install the server on this machine.
+    Install {
+        /// Only say what would be done.
+        dry_run: bool,
+    },
+    /// Remove what was installed.
+    Uninstall {
+        /// The data too.
+        purge: bool,
+        /// Do not ask first.
+        yes: bool,
+    },
     /// Print the version.
     Version,
     /// Print the help text.
@@ -47,6 +61,11 @@ Commands:
   deploy APP -             deploy a tar archive from standard input
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
+  config                   print the settings in force, and where each comes from
+  install                  install the server on this machine, or bring it up to date
+  install --dry-run        say what that would do
+  uninstall                stop the server and all apps, remove all but the data
+  uninstall --purge        the data too, after a question; --yes: without one
   version                  print the version
   help                     print this text
 
@@ -88,15 +107,14 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     let wrong = |error: lexopt::Error| Usage(error.to_string());
     let mut parser = lexopt::Parser::from_args(words);
     let mut positional: Vec<String> = Vec::new();
-    let mut rotate = false;
     while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Long("rotate") if positional == ["token"] => rotate = true,
             Value(word) if positional.is_empty() && word == "run" => {
                 return run(parser.raw_args().map_err(wrong)?);
             }
+            Long(flag) if !positional.is_empty() => positional.push(format!("--{flag}")),
             Value(word) => positional.push(word.to_string_lossy().into_owned()),
             Short(_) | Long(_) => return Err(wrong(arg.unexpected())),
         }
@@ -104,7 +122,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     let words: Vec<&str> = positional.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => Ok(Command::Serve),
-        ["token"] => Ok(Command::Token { rotate }),
+        ["token"] => Ok(Command::Token { rotate: false }),
+        ["token", "--rotate"] => Ok(Command::Token { rotate: true }),
         ["deploy", app, "-"] => Ok(Command::Deploy((*app).to_owned())),
         ["deploy", ..] => Err(Usage("'deploy' wants an app and '-': deploy APP -".to_owned())),
         ["lockouts"] => Ok(Command::Lockouts),
@@ -114,11 +133,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["lockouts", "clear"] => {
             Err(Usage("'lockouts clear' wants the client that 'server lockouts' shows".to_owned()))
         }
+        ["config"] => Ok(Command::Config),
+        ["install"] => Ok(Command::Install { dry_run: false }),
+        ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
+        ["uninstall"] => Ok(Command::Uninstall { purge: false, yes: false }),
+        ["uninstall", "--purge"] => Ok(Command::Uninstall { purge: true, yes: false }),
+        ["uninstall", "--purge", "--yes"] => Ok(Command::Uninstall { purge: true, yes: true }),
         ["version"] => Ok(Command::Version),
         ["help"] => Ok(Command::Help),
-        ["token" | "lockouts" | "version" | "help", extra @ ..] => {
-            Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug())))
-        }
+        [
+            "token" | "lockouts" | "config" | "install" | "uninstall" | "version" | "help",
+            extra @ ..,
+        ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
     }
 }
@@ -155,6 +181,13 @@ mod tests {
         let command = ["manage.py", "--help", "--"].map(str::to_owned).to_vec();
         let run = Command::Run { app: "shop".to_owned(), command };
         assert_eq!(words("run shop -- manage.py --help --"), Ok(run));
+        assert_eq!(words("config"), Ok(Command::Config));
+        assert_eq!(words("install"), Ok(Command::Install { dry_run: false }));
+        assert_eq!(words("install --dry-run"), Ok(Command::Install { dry_run: true }));
+        let uninstall = |purge, yes| Ok(Command::Uninstall { purge, yes });
+        assert_eq!(words("uninstall"), uninstall(false, false));
+        assert_eq!(words("uninstall --purge"), uninstall(true, false));
+        assert_eq!(words("uninstall --purge --yes"), uninstall(true, true));
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--help"), Ok(Command::Help));
     }
@@ -172,6 +205,10 @@ mod tests {
             "-x",
             "--listen",
             "version x",
+            "install now",
+            "install --purge",
+            "uninstall --dry-run",
+            "config --yes",
             "help --rotate",
             "deploy",
             "deploy shop",

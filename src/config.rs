@@ -2,9 +2,11 @@
 
 mod doubts;
 mod routing;
+mod settings;
 
 pub use doubts::doubts;
 pub use routing::check_bind;
+pub use settings::{FILE, PROGRAM, Settings};
 
 use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Routing, Secret, Trust};
 use std::collections::HashSet;
@@ -18,10 +20,23 @@ const DEFAULT_PORT: u16 = 8080;
 /// Where the data is unless told otherwise (P25).
 const DEFAULT_DATA_DIR: &str = "data";
 
-/// All variables that are read.
-const NAMES: &str = "ADMIN_TOKEN LISTEN_ADDR TRUST_PROXY DASHBOARD_ORIGIN BETTER_PAAS_SECRET_KEY \
-                     CREDENTIALS_DIRECTORY DATA_DIR ROUTER DASHBOARD_DOMAIN BASE_DOMAIN \
-                     ROUTER_BIND HTTP_PORT HTTPS_PORT ACME_EMAIL PRIVATE_TLS";
+/// All settings, and what holds where one is not set.
+pub const SETTINGS: [(&str, &str); 14] = [
+    ("LISTEN_ADDR", ":8080"),
+    ("DATA_DIR", DEFAULT_DATA_DIR),
+    ("ADMIN_TOKEN", "made on first run"),
+    ("TRUST_PROXY", "nobody"),
+    ("DASHBOARD_ORIGIN", "none"),
+    ("ROUTER", "on"),
+    ("BASE_DOMAIN", "localhost"),
+    ("HTTP_PORT", "80, or 8081"),
+    ("HTTPS_PORT", "443, or 8443"),
+    ("ROUTER_BIND", "all addresses"),
+    ("DASHBOARD_DOMAIN", "none"),
+    ("ACME_EMAIL", "none"),
+    ("PRIVATE_TLS", "false"),
+    ("BETTER_PAAS_SECRET_KEY", "made on first run"),
+];
 
 /// Those that mean nothing without a router, besides the dashboard's name, which is refused then.
 const OF_THE_ROUTER: [&str; 6] =

@@ -13,7 +13,7 @@
 //! first one in a sandbox is this one again ([`inside`]). Apps, the router and a running server
 //! are asked through the [`http_client`]. [`journal`] keeps the log lines, and
 //! [`live`] streams them over WebSockets. [`serve`] builds all of this and takes it down
-//! again; [`ops`] are the operator's commands.
+//! again; [`ops`] are the operator's commands, and [`root`] is all that runs as root.
 //!
 //! They speak in the values of [`model`]; how their threads wait for one another is
 //! [`sync`], which knows nothing of what the program does. Which room may use which is
@@ -28,6 +28,7 @@ pub mod config;
 pub mod data_dir;
 pub mod http_client;
 pub mod proc;
+pub mod root;
 
 pub mod gate;
 pub mod vault;

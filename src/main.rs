@@ -65,10 +65,28 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
             });
             return Ok(ExitCode::from(code));
         }
+        Command::Config => print(&ops::config::run()?)?,
+        Command::Install { dry_run } => install(dry_run)?,
+        Command::Uninstall { purge, yes } => ops::install::uninstall(purge, yes, &mut tell)?,
         Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
         Command::Help => print(cli::HELP.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends with what the owner goes on with.
+fn install(is_dry_run: bool) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let Some((config, token)) = ops::install::install(is_dry_run, &mut tell)? else {
+        return Ok(());
+    };
+    print(&format!("The dashboard: {}", serve::dashboard(config.listen.address, &config.routing)))?;
+    print(&format!("The token:     {}", token.expose()))?;
+    Ok(())
+}
+
+/// What is done, as it is done; it is done whether anybody reads it or not.
+fn tell(line: &str) {
+    let _ = print(line);
 }
 
 /// Prints a line; a reader that has gone away (`server help | head`) is no error.

@@ -1,6 +1,6 @@
 //! What is only suspicious in the environment: it may be meant so, and is most likely not.
 
-use super::{NAMES, OF_THE_ROUTER};
+use super::{OF_THE_ROUTER, SETTINGS};
 use crate::model::Routing;
 use std::ffi::OsString;
 
@@ -27,7 +27,8 @@ pub fn doubts(names: impl Iterator<Item = OsString>, routing: &Routing) -> Vec<S
 
 /// Which of our names a name that is none of them most likely stands for.
 fn meant(name: &str) -> Option<&'static str> {
-    let mut names = NAMES.split(' ');
+    // systemd sets the last one.
+    let mut names = SETTINGS.iter().map(|(name, _)| *name).chain(["CREDENTIALS_DIRECTORY"]);
     if names.clone().any(|ours| ours == name) {
         return None;
     }
@@ -90,8 +91,10 @@ mod tests {
 
     #[test]
     fn settings_and_the_names_of_others_are_nothing_to_tell() {
-        assert_eq!(said(&NAMES.split(' ').collect::<Vec<_>>(), true), [""; 0]);
-        assert!(OF_THE_ROUTER.iter().all(|name| NAMES.contains(name)));
+        let names = SETTINGS.map(|(name, _)| name);
+        assert_eq!(said(&names, true), [""; 0]);
+        assert_eq!(said(&["CREDENTIALS_DIRECTORY"], true), [""; 0]);
+        assert!(OF_THE_ROUTER.iter().all(|name| names.contains(name)));
         let others = [
             "HTTP_PROXY",
             "HTTPS_PROXY",

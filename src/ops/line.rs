@@ -1,5 +1,6 @@
 //! The command line that an operator can paste, into a shell in any directory.
 
+use crate::config::PROGRAM;
 use crate::data_dir::user;
 use std::env;
 use std::io::{IsTerminal as _, stderr};
@@ -14,9 +15,12 @@ const PLAIN: &[u8] = b"-_./:@%+,=";
 /// first.
 #[must_use]
 pub fn of(data: &Path, arguments: &str) -> String {
+    let program = env::current_exe().unwrap_or_else(|_| "server".into());
+    if program == Path::new(PROGRAM) {
+        return format!("sudo better-paas {arguments}");
+    }
     let us = rustix::process::geteuid();
     let become_it = (!us.is_root() && !stderr().is_terminal()).then(|| us.as_raw());
-    let program = env::current_exe().unwrap_or_else(|_| "server".into());
     written(&program, data, become_it, arguments)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{existing, socket};
 use crate::auth::token;
+use crate::config::Settings;
 use crate::model::{AnyError, Client, unix_millis};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -38,7 +39,7 @@ pub fn clear(client: Client) -> Result<String, AnyError> {
 }
 
 fn ask(method: &str, path: &str) -> Result<Value, AnyError> {
-    let (config, data) = existing()?;
+    let (config, data) = existing(&Settings::of_this_program()?)?;
     let holder = data.holder().ok_or(
         "no server runs on this data directory; lockouts live in its memory, so there are none",
     )?;

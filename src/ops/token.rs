@@ -2,6 +2,7 @@
 
 use super::existing;
 use crate::auth::token;
+use crate::config::Settings;
 use crate::model::{AnyError, Secret, failed};
 
 const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its environment; \
@@ -14,7 +15,12 @@ const PINNED: &str = "the running server's token is pinned by ADMIN_TOKEN in its
 /// When the token is pinned by the environment and should be rotated, or there
 /// is none yet.
 pub fn run(rotate: bool) -> Result<Secret, AnyError> {
-    let (config, data) = existing()?;
+    of(&Settings::of_this_program()?, rotate)
+}
+
+/// The same for a server with these settings.
+pub(super) fn of(settings: &Settings, rotate: bool) -> Result<Secret, AnyError> {
+    let (config, data) = existing(settings)?;
     let pinned_there = data.holder().is_some_and(|holder| holder.pinned);
     if rotate {
         if config.admin_token.is_some() || pinned_there {

@@ -6,7 +6,7 @@ use crate::harness::wait::let_pass;
 use crate::harness::{Finished, Http, Server, Setup, random, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -116,12 +116,42 @@ fn p25_a_directory_of_another_user_is_refused() {
     refused(&setup, foreign.to_str().unwrap());
     assert_eq!(mode(&foreign), before);
     assert!(!foreign.join("admin_token.txt").exists());
-    // A command tells whom to run it as; with another owner the server would not start.
+    // A command tells whom to run it as; with another owner the server would not start. Root becomes that user.
+    std::fs::set_permissions(setup.home(), PermissionsExt::from_mode(0o755)).unwrap();
     let finished = setup.run(&["token"]);
     assert_eq!(finished.code, Some(1), "{finished:?}");
-    let owner = if rustix::process::getuid().is_root() { "nobody" } else { "root" };
-    assert!(finished.stderr.contains(&format!("sudo -u {owner} ")), "{finished:?}");
+    let is_root = rustix::process::getuid().is_root();
+    let said = if is_root { "there is no token yet" } else { "sudo -u root " };
+    assert!(finished.stderr.contains(said), "{finished:?}");
     assert!(!finished.stderr.contains("chown"), "{finished:?}");
+}
+
+#[test]
+fn p36_a_command_of_roots_is_the_owner_of_the_data_before_it_touches_it() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("NOT TESTED: only root can become somebody else");
+        return;
+    }
+    let setup = Setup::new();
+    std::fs::set_permissions(setup.home(), PermissionsExt::from_mode(0o755)).unwrap();
+    let data = setup.data();
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::chown(&data, Some(65_534), Some(65_534)).unwrap();
+    // Root could follow this link, and would write into the file.
+    let secret = setup.home().join("roots");
+    std::fs::write(&secret, "root's").unwrap();
+    std::os::unix::fs::symlink(&secret, data.join("admin_token.txt")).unwrap();
+    let finished = setup.run(&["token"]);
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let finished = setup.run(&["token", "--rotate"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let made = std::fs::symlink_metadata(data.join("admin_token.txt")).unwrap();
+    assert!(made.is_file() && made.uid() == 65_534 && made.gid() == 65_534);
+    assert_eq!(std::fs::read_to_string(&secret).unwrap(), "root's");
+    // A user whom this machine does not know can be nobody's.
+    std::os::unix::fs::chown(&data, Some(4_000_000_000), Some(0)).unwrap();
+    let finished = setup.run(&["token"]);
+    assert!(finished.stderr.contains("sudo -u '#4000000000' "), "{finished:?}");
 }
 
 #[test]

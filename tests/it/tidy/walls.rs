@@ -17,6 +17,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("proc", &["model", "sync"]),
     ("http_client", &["proc"]),
     ("data_dir", &["model", "proc"]),
+    ("root", &["model", "config", "proc", "data_dir"]),
     ("gate", &["model", "sync"]),
     ("vault", &["model", "data_dir"]),
     ("journal", &["model", "sync", "data_dir"]),
@@ -73,7 +74,17 @@ const WALLS: &[(&str, &[&str])] = &[
     ("live", &["model", "sync", "auth", "gate/answer", "gate/upgrade", "journal"]),
     (
         "ops",
-        &["model", "config", "data_dir", "proc", "http_client", "store", "vault", "auth/token"],
+        &[
+            "model",
+            "config",
+            "data_dir",
+            "proc",
+            "root",
+            "http_client",
+            "store",
+            "vault",
+            "auth/token",
+        ],
     ),
     (
         "serve",
@@ -100,8 +111,10 @@ const AT_HOME: &[(&str, &str)] = &[
 /// What has to be read before one trusts the door with a token: an afternoon.
 const TRUST_PATH: [&str; 3] = ["gate", "auth", "vault"];
 const MAX_TRUST_PATH: usize = 4_000;
+/// What runs as root: an hour.
+const MAX_ROOT: usize = 600;
 /// All of it: a few days.
-const MAX_CODE: usize = 22_150;
+const MAX_CODE: usize = 22_900;
 /// The part of it that one room may have, in percent, so that none is a house of its own.
 const MAX_ROOM_PERCENT: usize = 12;
 
@@ -252,6 +265,7 @@ fn the_house_can_be_read_in_the_time_that_is_promised() {
     std::io::stdout().write_all(report.as_bytes()).expect("standard output");
     let trust_path: usize = TRUST_PATH.iter().map(|room| rooms[*room]).sum();
     assert!(trust_path <= MAX_TRUST_PATH, "{trust_path} lines in {TRUST_PATH:?}");
+    assert!(rooms["root"] <= MAX_ROOT, "{} lines run as root", rooms["root"]);
     assert!(all <= MAX_CODE, "{all} lines");
     let large = rooms.iter().find(|(_, lines)| **lines * 100 > all * MAX_ROOM_PERCENT);
     assert!(large.is_none(), "{large:?} of {all} lines");

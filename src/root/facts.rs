@@ -1,0 +1,89 @@
+//! What there is on this machine, as far as installing goes by it.
+
+use super::account::{self, SERVER};
+use super::place::Place;
+use super::{layout, run};
+use crate::config::{Config, FILE};
+use crate::proc;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What the server calls, and the package that has it.
+const NEEDED: [(&str, &str); 7] = [
+    ("bwrap", "bubblewrap"),
+    ("newuidmap", "uidmap"),
+    ("git", "git"),
+    ("curl", "curl"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+    ("nft", "nftables"),
+    ("caddy", "caddy"),
+];
+
+/// All of it.
+pub(super) struct Facts {
+    /// systemd's version, where it runs this machine.
+    pub(super) systemd: Option<u32>,
+    /// `unshare` lacks an option. Systems that have it have a bubblewrap with `--perms` too.
+    pub(super) is_too_old: bool,
+    pub(super) lacks_packages: Vec<&'static str>,
+    /// Debian's own Caddy service starts with the machine.
+    pub(super) caddy_is_enabled: bool,
+    /// Its configuration is another than the package's.
+    pub(super) caddy_is_configured: bool,
+    pub(super) has_user: bool,
+    /// Something is where the data shall be, and it is no directory.
+    pub(super) data_is_odd: bool,
+    /// The places that are not as they shall be.
+    pub(super) differing: Vec<Place>,
+    pub(super) is_enabled: bool,
+    pub(super) is_active: bool,
+    /// The settings were written after the service started.
+    pub(super) settings_are_newer: bool,
+}
+
+impl Facts {
+    /// Looks at everything and changes nothing.
+    pub(super) fn gather(config: &Config) -> Result<Self, String> {
+        let program = fs::read("/proc/self/exe")
+            .map_err(|error| format!("this program could not be read: {error}"))?;
+        let is_there = |path: &str| fs::symlink_metadata(path).is_ok();
+        let lacks = |(program, _): &&(&str, _)| !is_there(program) && proc::find(program).is_none();
+        let systemd = systemd_version();
+        let mut places = layout::places(config, program, systemd, &is_there);
+        places.retain(|place| !place.is_there());
+        Ok(Self {
+            systemd,
+            is_too_old: !says("unshare --help").contains("--map-users"),
+            lacks_packages: NEEDED.iter().filter(lacks).map(|(_, package)| *package).collect(),
+            caddy_is_enabled: says("systemctl is-enabled caddy.service") == "enabled",
+            caddy_is_configured: says("dpkg --verify caddy").contains("/etc/caddy/"),
+            has_user: account::find(|name, _| name == SERVER).is_some(),
+            data_is_odd: fs::symlink_metadata(layout::DATA).is_ok_and(|about| !about.is_dir()),
+            differing: places,
+            is_enabled: says("systemctl is-enabled better-paas.socket") == "enabled",
+            is_active: says("systemctl is-active better-paas.service") == "active",
+            settings_are_newer: settings_are_newer(),
+        })
+    }
+}
+
+/// What a program says when all is well.
+fn says(line: &str) -> String {
+    run(line).unwrap_or_default()
+}
+
+/// Of `systemd 252 (252.39-1~deb12u1)` the second word.
+fn systemd_version() -> Option<u32> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    says("systemctl --version").split_whitespace().nth(1)?.parse().ok()
+}
+
+fn settings_are_newer() -> bool {
+    let show = "systemctl show --timestamp=unix -P ExecMainStartTimestamp better-paas.service";
+    let started = says(show).strip_prefix('@').and_then(|seconds| seconds.parse().ok());
+    let written = fs::metadata(FILE).map(|about| about.mtime()).ok();
+    written.zip(started).is_some_and(|(written, started): (i64, i64)| written > started)
+}
