@@ -1,23 +1,39 @@
 //! A port that systemd holds for the server.
 
-use crate::harness::Setup;
+use crate::harness::{Setup, until};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
-/// Starts the server with a listener of ours as its standard input, as systemd does with `StandardInput=socket`.
-fn start_with(setup: &Setup, listener: &TcpListener) -> Child {
-    let input = OwnedFd::from(listener.try_clone().unwrap());
-    let mut command = setup.command(&[]);
-    command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+/// Far longer than a start takes that is refused.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server, which ends with the test.
+struct Running(Child);
+
+impl Running {
+    /// Starts it with a listener of ours as its standard input, as systemd does with `StandardInput=socket`.
+    fn with(setup: &Setup, listener: &TcpListener) -> Self {
+        let input = OwnedFd::from(listener.try_clone().unwrap());
+        let mut command = setup.command(&[]);
+        Self(command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn stop(mut self) {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
 }
 
-fn stop(mut server: Child) {
-    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
-    assert!(server.wait().unwrap().success());
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -36,12 +52,12 @@ fn a_port_that_systemd_holds_is_served_and_a_request_between_two_servers_is_answ
     };
     for _ in 0..2 {
         let early = ask();
-        let server = start_with(&setup, &listener);
+        let server = Running::with(&setup, &listener);
         assert!(answer(early).ends_with("\r\n\r\nok"));
         // What the server starts does not have it.
-        let input = std::fs::read_link(format!("/proc/{}/fd/0", server.id())).unwrap();
+        let input = std::fs::read_link(format!("/proc/{}/fd/0", server.0.id())).unwrap();
         assert_eq!(input, Path::new("/dev/null"));
-        stop(server);
+        server.stop();
     }
 }
 
@@ -51,9 +67,12 @@ fn p21_a_port_that_systemd_holds_at_another_address_than_is_set_is_refused_with_
     let held = listener.local_addr().unwrap();
     // Everywhere is more than this one, and this one is less than everywhere.
     for set in ["127.0.0.2:8080".to_owned(), format!(":{}", held.port())] {
-        let output = start_with(&Setup::new().listen(&set), &listener).wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let mut server = Running::with(&Setup::new().listen(&set), &listener);
+        let server = &mut server.0;
+        until("it ends", PATIENCE, || server.try_wait().unwrap().is_some());
+        let mut said = String::new();
+        server.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(server.wait().unwrap().code(), Some(1), "{said}");
         assert!(
             said.contains(&format!("systemd listens on {held}, and LISTEN_ADDR says")),
             "{said}"
