@@ -141,6 +141,14 @@ settings() {
 	[ "$(curl -s -m 5 http://127.0.0.1:9090/healthz)" = ok ] || fail "it does not listen at the new address"
 	! alive || fail "it listens at the old address"
 	sed -i '/^[A-Z]/d' /etc/better-paas.conf
+	# The key, out of the data and back.
+	(umask 077 && cat /opt/better-paas/data/secret.key >/etc/better-paas.key)
+	better-paas install
+	mv /opt/better-paas/data/secret.key kept
+	systemctl restart better-paas
+	alive || fail "it does not answer"
+	[ ! -e /opt/better-paas/data/secret.key ] || fail "another key was made"
+	mv kept /opt/better-paas/data/secret.key && rm /etc/better-paas.key
 	better-paas install
 	alive || fail "it does not answer"
 }
