@@ -6,6 +6,7 @@
 
 use super::existing;
 use super::protocol::{Answer, LONGEST, Request, SOCKET, read_line};
+use crate::config::Settings;
 use crate::model::{AnyError, failed};
 use crate::proc::{descriptors, wait_any};
 use nix::sys::signal::{SigSet, Signal};
@@ -35,7 +36,7 @@ pub(super) fn ask(
     request: impl FnOnce(Option<String>) -> Request,
     hands_out: bool,
 ) -> Result<u8, AnyError> {
-    let (_, data) = existing()?;
+    let (_, data) = existing(&Settings::of_this_program()?)?;
     data.holder().ok_or("no server runs on this data directory; start it first")?;
     let socket = UnixStream::connect(data.join(SOCKET))
         .map_err(failed("the running server does not answer; restart it"))?;
