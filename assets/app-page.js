@@ -141,7 +141,7 @@ async function logTab(page) {
 
 const LIMITS = { memory: ["Memory", " MiB"], cpu: ["CPU", " % of a core"], processes: ["Processes", ""] };
 const HOLDERS = {
-  cgroup: "for the app as a whole", process: "for each of its processes",
+  cgroup: "for each of its processes as a whole", process: "for each of its processes",
   user: "for all processes of the app's user", none: "",
 };
 
