@@ -18,6 +18,7 @@ mod hooks;
 mod runs;
 mod secrets;
 mod settings;
+mod snapshot;
 mod workers;
 
 pub use app::{App, Process};
@@ -28,6 +29,7 @@ pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use hooks::Delivered;
 pub use runs::Run;
+pub use snapshot::snapshot;
 pub use workers::Worker;
 
 use crate::sync::lock;
