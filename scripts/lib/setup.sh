@@ -72,6 +72,7 @@ cargo_version() { { cargo --version 2>/dev/null || true; } | sed -n 's/^cargo \(
 need_rust() {
 	local floor have tool
 	floor=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	at_least "$(cargo_version)" "$floor" || use_versioned_rust
 	have=$(cargo_version)
 	if [ -z "$have" ] || ! at_least "$have" "$floor"; then
 		install_rust "$floor" "$have"
@@ -81,20 +82,38 @@ need_rust() {
 	done
 }
 
+# Ubuntu's newer Rusts lie beside that of the release, each in a directory with its version; the newest that is there goes
+# first.
+use_versioned_rust() {
+	local newest
+	newest=$(printf '%s\n' /usr/lib/rust-1.*/bin | sort -V | tail -n 1)
+	[ ! -x "$newest/cargo" ] || PATH=$newest:$PATH
+}
+
+# The newest of them that apt knows, such as 1.97.
+versioned_candidate() { { apt-cache pkgnames cargo-1. || true; } | sed -n 's/^cargo-\(1\.[0-9]*\)$/\1/p' | sort -V | tail -n 1; }
+
 install_rust() {
-	local floor=$1 have=$2 hint
+	local floor=$1 have=$2 hint versioned
 	hint="Rust $floor or newer is needed (found: ${have:-none}). Install it as https://rustup.rs says, then try again."
-	if [ -n "$have" ] || ! command -v apt-get >/dev/null; then
-		die "$hint"
-	fi
+	command -v apt-get >/dev/null || die "$hint"
 	[ "$(id -u)" -ne 0 ] || refresh_apt
-	# Debian keeps a recent Rust for its browsers beside the one of the release: cargo-web.
-	if at_least "$(candidate cargo)" "$floor"; then
+	versioned=$(versioned_candidate)
+	if at_least "${versioned:-0}" "$floor"; then
+		install "cargo-$versioned" "rustc-$versioned"
+		use_versioned_rust
+	elif [ -n "$have" ]; then
+		# What comes beside it would not be found before it.
+		die "$hint"
+	elif at_least "$(candidate cargo)" "$floor"; then
 		install cargo rustc
 	elif at_least "$(candidate cargo-web)" "$floor"; then
+		# Debian keeps a recent Rust for its browsers beside the one of the release.
 		install cargo-web rustc-web
 	elif [ -n "$(candidate rustup)" ]; then
 		install rustup
+		# Without the minimal profile, a gigabyte of documentation comes along.
+		rustup toolchain install stable --profile minimal >&2
 		rustup default stable >&2
 	else
 		die "$hint"
@@ -105,7 +124,15 @@ install_rust() {
 }
 
 install_rust_tool() {
-	local tool=$1 web
+	local tool=$1 web versioned
+	versioned=$(command -v cargo | sed -n 's|^/usr/lib/rust-\(.*\)/bin/cargo$|\1|p')
+	if [ -n "$versioned" ]; then
+		case $tool in
+		fmt) install "rustfmt-$versioned" ;;
+		*) install "rust-$versioned-$tool" ;;
+		esac
+		return
+	fi
 	if command -v rustup >/dev/null; then
 		case $tool in
 		fmt) rustup component add rustfmt >&2 ;;

@@ -42,5 +42,15 @@ fn scripts_run_builds_a_release_and_leaves_it_listening_with_url_and_token() {
     let (log, url) = (server.log(), format!("http://{}", server.address()));
     assert!(log.contains(&url) && log.contains(&server.token()), "{log}");
     server.owner().get("/api/session").expect(200);
+    // Beside it, another one says so before it builds.
+    let second = server.setup().run(&[]);
+    let says =
+        format!("A server already works in {} (pid={})", server.data().display(), server.pid());
+    assert!(second.code == Some(1) && second.stderr.starts_with(&says), "{second:?}");
+    let there = format!(":{}", server.address().port());
+    let elsewhere = server.setup().clone().env("DATA_DIR", &place("other"));
+    let port = elsewhere.env("LISTEN_ADDR", &there).run(&[]);
+    assert!(port.code == Some(1) && port.stderr.contains("already answers at port"), "{port:?}");
+    assert_eq!(std::fs::read_to_string(home.join("cargo/asked")).unwrap(), asked, "none built");
     assert_eq!(server.end_by(Signal::INT).0.code(), Some(0));
 }
