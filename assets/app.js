@@ -3,6 +3,7 @@
 import { appView } from "./app-page.js";
 import { appsView, newAppView } from "./apps.js";
 import { connection, session, setToken } from "./api.js";
+import { helpView } from "./help.js";
 import { settingsView } from "./settings.js";
 import { askToken, hideSignIn, resume } from "./sign-in.js";
 import { watchStats } from "./stats.js";
@@ -14,6 +15,7 @@ const ROUTES = [
   [/^#\/apps\/([a-z0-9]{10})(?:\/(log|processes|env|settings))?$/, "apps", appView],
   [/^#\/apps\/([a-z0-9]{10})\/(deploys)\/([a-z0-9]{10})$/, "apps", appView],
   [/^#\/settings$/, "settings", settingsView],
+  [/^#\/help(?:\/([\w-]+)(?:\/([\w-]+))?)?$/, "help", helpView],
 ];
 
 const shell = document.getElementById("shell");

@@ -1,5 +1,6 @@
 //! The command line: words in, a [`Command`] out. No input or output happens here.
 
+use crate::manual;
 use crate::model::Client;
 use std::ffi::OsString;
 use std::fmt;
@@ -45,6 +46,8 @@ pub enum Command {
     Version,
     /// Print the help text.
     Help,
+    /// Print this page of the manual.
+    Page(&'static str),
 }
 
 /// The text of `server help`.
@@ -68,6 +71,7 @@ Commands:
   uninstall --purge        the data too, after a question; --yes: without one
   version                  print the version
   help                     print this text
+  help TOPIC               print a page of the manual; 'help index' lists them
 
 Environment:
   LISTEN_ADDR              address to listen on            [:8080, all interfaces]
@@ -141,6 +145,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["uninstall", "--purge", "--yes"] => Ok(Command::Uninstall { purge: true, yes: true }),
         ["version"] => Ok(Command::Version),
         ["help"] => Ok(Command::Help),
+        ["help", topic] => manual::page(topic).map(Command::Page).ok_or_else(|| {
+            let topic = topic.escape_debug();
+            Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
+        }),
         [
             "token" | "lockouts" | "config" | "install" | "uninstall" | "version" | "help",
             extra @ ..,
@@ -190,6 +198,7 @@ mod tests {
         assert_eq!(words("uninstall --purge --yes"), uninstall(true, true));
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--help"), Ok(Command::Help));
+        assert!(matches!(words("help backup"), Ok(Command::Page(text)) if text.starts_with("# ")));
     }
 
     #[test]
@@ -210,6 +219,7 @@ mod tests {
             "uninstall --dry-run",
             "config --yes",
             "help --rotate",
+            "help nothing",
             "deploy",
             "deploy shop",
             "deploy shop x.tar",

@@ -13,7 +13,8 @@
 //! first one in a sandbox is this one again ([`inside`]). Apps, the router and a running server
 //! are asked through the [`http_client`]. [`journal`] keeps the log lines, and
 //! [`live`] streams them over WebSockets. [`serve`] builds all of this and takes it down
-//! again; [`ops`] are the operator's commands, and [`root`] is all that runs as root.
+//! again; [`ops`] are the operator's commands, and [`root`] is all that runs as root. The
+//! [`manual`] is in the program, in the words of this version.
 //!
 //! They speak in the values of [`model`]; how their threads wait for one another is
 //! [`sync`], which knows nothing of what the program does. Which room may use which is
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod data_dir;
 pub mod http_client;
+pub mod manual;
 pub mod proc;
 pub mod root;
 

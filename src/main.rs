@@ -69,6 +69,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::Install { dry_run } => install(dry_run)?,
         Command::Uninstall { purge, yes } => ops::install::uninstall(purge, yes, &mut tell)?,
         Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
+        Command::Page(text) => print(text.trim_end())?,
         Command::Help => print(cli::HELP.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -3,6 +3,7 @@
 //! These are the doors without a token (P3). Browsers are told to be strict (P23).
 
 use super::{Answer, Answered, ApiError, Call};
+use crate::manual;
 use std::borrow::Cow;
 
 /// What the dashboard may do in a browser: its own scripts, styles and
@@ -32,6 +33,7 @@ embedded! {
     "assets/app-page.js" => "app-page.js", "text/javascript; charset=utf-8";
     "assets/apps.js" => "apps.js", "text/javascript; charset=utf-8";
     "assets/deploys.js" => "deploys.js", "text/javascript; charset=utf-8";
+    "assets/help.js" => "help.js", "text/javascript; charset=utf-8";
     "assets/env.js" => "env.js", "text/javascript; charset=utf-8";
     "assets/processes.js" => "processes.js", "text/javascript; charset=utf-8";
     "assets/settings.js" => "settings.js", "text/javascript; charset=utf-8";
@@ -42,11 +44,16 @@ embedded! {
     "assets/favicon.svg" => "favicon.svg", "image/svg+xml";
 }
 
+fn manual_page(path: &str) -> Option<(&'static [u8], &'static str)> {
+    let page = path.strip_prefix("assets/manual/")?.strip_suffix(".md").and_then(manual::page)?;
+    Some((page.as_bytes(), "text/markdown; charset=utf-8"))
+}
+
 /// Answers what needs no token.
 pub(super) fn answer(method: &str, path: &str) -> Answer {
     let file = match path {
         "healthz" => Some((&b"ok"[..], "text/plain; charset=utf-8")),
-        _ => find(path),
+        _ => find(path).or_else(|| manual_page(path)),
     };
     let Some((bytes, kind)) = file else { return ApiError::no_route().into() };
     if method != "GET" && method != "HEAD" {

@@ -1,5 +1,7 @@
 //! The pages for people: their links lead somewhere, none is forgotten, and the first one is short.
 
+use crate::harness::Server;
+use better_paas::manual::TOPICS;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -106,4 +108,25 @@ fn the_index_and_the_readme_name_every_page_of_the_manual() {
 fn the_readme_is_short() {
     let length = fs::metadata(top().join("README.md")).expect("a README").len();
     assert!(length <= MAX_README, "{length} bytes: move something into assets/manual");
+}
+
+#[test]
+fn help_in_the_shell_prints_every_page_and_the_dashboard_serves_it() {
+    let server = Server::start();
+    let named: BTreeSet<PathBuf> = TOPICS
+        .iter()
+        .map(|topic| {
+            let printed = server.operator(&["help", topic]);
+            assert_eq!(printed.code, Some(0), "{printed:?}");
+            let at = format!("/assets/manual/{topic}.md");
+            let served = server.stranger().get(&at).expect(200).text();
+            assert_eq!(printed.stdout.trim_end(), served.trim_end(), "{topic}");
+            let is_it = |page: &PathBuf| text(page) == served;
+            pages().into_iter().find(is_it).unwrap_or_else(|| panic!("{topic} is no page"))
+        })
+        .collect();
+    assert_eq!(named, pages(), "all of them");
+    let unknown = server.operator(&["help", "nothing"]);
+    assert!(unknown.code == Some(2) && unknown.stderr.contains("troubleshooting"), "{unknown:?}");
+    server.stranger().get("/assets/manual/nothing.md").expect(404);
 }

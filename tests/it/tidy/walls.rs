@@ -12,7 +12,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("lib", &[]),
     ("model", &[]),
     ("sync", &[]),
-    ("cli", &["model"]),
+    ("manual", &[]),
+    ("cli", &["model", "manual"]),
     ("config", &["model"]),
     ("proc", &["model", "sync"]),
     ("http_client", &["proc"]),
@@ -60,6 +61,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "api",
         &[
             "model",
+            "manual",
             "auth",
             "gate/answer",
             "store",
@@ -114,7 +116,7 @@ const MAX_TRUST_PATH: usize = 4_000;
 /// What runs as root: an hour.
 const MAX_ROOT: usize = 600;
 /// All of it: a few days.
-const MAX_CODE: usize = 22_930;
+const MAX_CODE: usize = 22_960;
 /// The part of it that one room may have, in percent, so that none is a house of its own.
 const MAX_ROOM_PERCENT: usize = 12;
 
