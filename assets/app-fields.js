@@ -43,8 +43,9 @@ export function appFields() {
     root,
     fill(shown) {
       app = shown;
-      for (const name of TEXTS) input(name).value = app[name];
+      for (const name of TEXTS) input(name).value = app[name] ?? "";
       for (const name of LISTS) input(name).value = app[name].join(" ");
+      input("gitRepo").required = app.gitRepo !== null;
       input("spaFallback").value = app.spaFallback ?? "";
       for (const [name, usual] of Object.entries(NUMBERS)) {
         input(name).value = app[name] === usual && !usual ? "" : app[name];

@@ -7,7 +7,8 @@ import { advice, onStats, showAdvice, showMachine, showRuntime } from "./stats.j
 import { announce, copy, onSubmit, part, reachOf, say, showLink, showStatus, statusWord } from "./ui.js";
 
 export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
-export const repoText = (app) => withoutScheme(app.gitRepo) + (app.branch ? ` @ ${app.branch}` : "");
+export const repoText = ({ gitRepo, branch }) =>
+  gitRepo === null ? "from archives alone" : withoutScheme(gitRepo) + (branch ? ` @ ${branch}` : "");
 
 /** Why the last deploy failed, also when the release before it goes on running. */
 async function tellWhy(row, { id, status, liveDeployId, lastDeployId }) {

@@ -21,6 +21,8 @@ pub enum Command {
     ClearLockout(Client),
     /// Deploy this app, by name or identifier, from an archive on standard input.
     Deploy(String),
+    /// Deploy the sample that the program holds.
+    DeploySample,
     /// Run a command in an app's place.
     Run {
         /// The app's name or identifier.
@@ -62,6 +64,7 @@ Commands:
   token --rotate           make a new admin token; every session ends at once
   run APP -- COMMAND ...   run a command in an app's place, at this terminal
   deploy APP -             deploy a tar archive from standard input
+  deploy --sample          deploy a small site that the program brings along
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
   config                   print the settings in force, and where each comes from
@@ -128,6 +131,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         [] => Ok(Command::Serve),
         ["token"] => Ok(Command::Token { rotate: false }),
         ["token", "--rotate"] => Ok(Command::Token { rotate: true }),
+        ["deploy", "--sample"] => Ok(Command::DeploySample),
         ["deploy", app, "-"] => Ok(Command::Deploy((*app).to_owned())),
         ["deploy", ..] => Err(Usage("'deploy' wants an app and '-': deploy APP -".to_owned())),
         ["lockouts"] => Ok(Command::Lockouts),
@@ -183,6 +187,7 @@ mod tests {
         assert_eq!(words("token"), Ok(Command::Token { rotate: false }));
         assert_eq!(words("token --rotate"), Ok(Command::Token { rotate: true }));
         assert_eq!(words("deploy shop -"), Ok(Command::Deploy("shop".to_owned())));
+        assert_eq!(words("deploy --sample"), Ok(Command::DeploySample));
         assert_eq!(words("lockouts"), Ok(Command::Lockouts));
         let client = Client::parse("192.0.2.1").unwrap();
         assert_eq!(words("lockouts clear 192.0.2.1"), Ok(Command::ClearLockout(client)));

@@ -58,6 +58,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::Lockouts => print(&ops::lockouts::list()?)?,
         Command::ClearLockout(client) => print(&ops::lockouts::clear(client)?)?,
         Command::Deploy(app) => return Ok(ExitCode::from(ops::deploy::run(app)?)),
+        Command::DeploySample => return Ok(ExitCode::from(ops::deploy::sample()?)),
         Command::Run { app, command } => {
             let code = ops::run::run(app, command).unwrap_or_else(|error| {
                 complain(&*error);

@@ -6,6 +6,7 @@ mod listen;
 mod live_queries;
 mod logger;
 mod operator;
+mod sample;
 mod signals;
 mod upload;
 

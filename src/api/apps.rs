@@ -51,15 +51,6 @@ impl Api {
         Ok(Answer::json(status, &AppView::of(&app, &self.deployer)))
     }
 
-    /// Stores a new app, and gives it its host names.
-    pub(super) fn make(&self, draft: &AppDraft) -> Result<App, ApiError> {
-        admit(&self.deployer.tools, None, draft)?;
-        let id = self.store.create_app(draft)?;
-        let app = self.store.app(&id)?.ok_or_else(ApiError::internal)?;
-        self.deployer.name_app(&app.id);
-        Ok(app)
-    }
-
     /// The app of an id in a path.
     pub(super) fn app(&self, id: &str) -> Result<App, ApiError> {
         let id = AppId::parse(id).map_err(|_| ApiError::no_app())?;
@@ -77,12 +68,12 @@ pub(super) fn create(Call { api, request, .. }: &Call<'_>, _: &str) -> Answered 
     let mut fields = Fields::of(request.body)?;
     let draft = AppDraft {
         name: fields.required("name", AppName::parse)?,
-        git_repo: fields.required("gitRepo", RepoUrl::read)?,
+        git_repo: fields.text("gitRepo", RepoUrl::read)?,
         git_token: git_token(&mut fields)?,
         settings: fields.settings(AppSettings::default())?,
     };
     fields.finish()?;
-    let app = api.make(&draft)?;
+    let app = api.deployer.make(&draft)?;
     let mut answer = api.shown(201, &app.id)?;
     answer.header("Location", format!("/api/apps/{}", app.id));
     Ok(answer)
@@ -109,7 +100,7 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     let mut fields = Fields::of(request.body)?;
     let mut draft = app.draft();
     draft.name = fields.text("name", AppName::parse)?.unwrap_or(draft.name);
-    draft.git_repo = fields.text("gitRepo", RepoUrl::read)?.unwrap_or(draft.git_repo);
+    draft.git_repo = fields.text("gitRepo", RepoUrl::read)?.or(draft.git_repo);
     draft.git_token = git_token(&mut fields)?;
     draft.settings = fields.settings(draft.settings)?;
     fields.finish()?;

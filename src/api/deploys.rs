@@ -106,9 +106,9 @@ pub(super) fn one_line(Call { api, request, .. }: &Call<'_>, _: &str) -> Answere
             }
             app
         }
-        None => api.make(&AppDraft {
+        None => api.deployer.make(&AppDraft {
             name: name.map_or_else(|| name_from(&repo), Ok)?,
-            git_repo: repo,
+            git_repo: Some(repo),
             git_token: git_token.map_or(TokenChange::Keep, TokenChange::Set),
             settings: AppSettings { branch, ..AppSettings::default() },
         })?,
@@ -125,7 +125,7 @@ fn existing(
     branch: &Branch,
     name: Option<&AppName>,
 ) -> Result<Option<App>, ApiError> {
-    let is_it = |app: &App| app.git_repo == *repo && app.settings.branch == *branch;
+    let is_it = |app: &App| app.git_repo.as_ref() == Some(repo) && app.settings.branch == *branch;
     let Some(name) = name else { return Ok(api.store.apps()?.into_iter().find(is_it)) };
     match api.store.app_named(name)? {
         Some(app) if !is_it(&app) => Err(ApiError::new(

@@ -2,6 +2,7 @@
 
 use super::error::DeployError;
 use super::gc;
+use super::host_names::admit;
 use super::outcome::REMOVED;
 use super::pipeline::Pipeline;
 use super::queue::Queue;
@@ -20,7 +21,7 @@ use crate::runtime::status_board::StatusBoard;
 use crate::runtime::target::target_of;
 use crate::runtime::tools::{Mailbox, Message, Tools};
 use crate::sandbox::host_watch::HostWatch;
-use crate::store::{Delivered, Deploy, Store};
+use crate::store::{App, AppDraft, Delivered, Deploy, Store};
 use crate::sync::lock;
 use std::mem::take;
 use std::os::fd::OwnedFd;
@@ -249,6 +250,17 @@ impl Deployer {
         // answers all requests, does not wait for it: it removes them itself.
         self.queue.tidy();
         Ok(())
+    }
+
+    /// Stores a new app, and gives it its host names.
+    ///
+    /// # Errors
+    /// [`DeployError::Host`] for a name or port that another has, or as [`Store::create_app`].
+    pub fn make(&self, draft: &AppDraft) -> Result<App, DeployError> {
+        admit(&self.tools, None, draft)?;
+        let id = self.tools.store.create_app(draft)?;
+        self.name_app(&id);
+        self.tools.store.app(&id)?.ok_or(DeployError::NoApp)
     }
 
     /// Leads the host names that an app has now, or had, to where they belong.

@@ -1,4 +1,4 @@
-//! `server deploy APP -`: deploys what is to run from a tar archive on standard input.
+//! `server deploy`: what is to run comes as a tar archive on standard input, or is the sample.
 
 use super::protocol::Request;
 use super::run::ask;
@@ -18,4 +18,12 @@ pub fn run(app: String) -> Result<u8, AnyError> {
     }
     // Its log comes through a pipe of its own, so that the server never waits in one of others.
     ask(|_| Request::Deploy { app }, false)
+}
+
+/// Deploys the sample, as an app of that name, and prints the log; 0 when it is live.
+///
+/// # Errors
+/// As [`run`], or when there is another app with that name.
+pub fn sample() -> Result<u8, AnyError> {
+    ask(|_| Request::Sample, false)
 }

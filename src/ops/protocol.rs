@@ -25,6 +25,8 @@ pub enum Request {
         /// The app's name or identifier.
         app: String,
     },
+    /// Deploy the sample that the program holds; the second stream gets the log.
+    Sample,
     /// Run a command in an app's place.
     Run {
         /// Its name or identifier.

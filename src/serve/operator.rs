@@ -1,6 +1,6 @@
 //! What a running server does for the operator's commands, over a socket of their own.
 
-use super::upload;
+use super::{sample, upload};
 use crate::deploy::Deployer;
 use crate::model::{AnyError, AppId, AppName, failed};
 use crate::ops::protocol::{Answer, Request, read_line};
@@ -97,14 +97,20 @@ fn act(
     (request, files): (Request, Vec<OwnedFd>),
     stop: &Cancel,
 ) -> Result<u8, AnyError> {
-    let (Request::Run { app, .. } | Request::Deploy { app }) = &request;
-    let app = named(&deployer.tools.store, app)?.id;
     let streams = three(files)?;
+    let app = match &request {
+        Request::Run { app, .. } | Request::Deploy { app } => named(&deployer.tools.store, app)?.id,
+        Request::Sample => sample::app(deployer)?,
+    };
     match request {
         Request::Run { command, term, .. } => {
             run_command(client, deployer, (&app, &command), (streams, term.as_deref()))
         }
         Request::Deploy { .. } => upload::run(deployer, &app, streams, (client, stop)),
+        Request::Sample => {
+            let [_, out, err] = streams;
+            upload::run(deployer, &app, [sample::archive()?, out, err], (client, stop))
+        }
     }
 }
 

@@ -16,8 +16,8 @@ pub struct App {
     /// A small number of its own; host uids follow from it.
     #[serde(skip)]
     pub slot: u16,
-    /// Where its source comes from.
-    pub git_repo: RepoUrl,
+    /// Where its source comes from; `None` of one that is deployed from archives alone.
+    pub git_repo: Option<RepoUrl>,
     /// What its owner chose.
     #[serde(flatten)]
     pub settings: AppSettings,

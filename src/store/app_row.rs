@@ -6,7 +6,7 @@ use crate::model::{AppStatus, DeployStatus, Trigger, Wanted};
 use rusqlite::Row;
 
 /// What [`read_app`] reads, but for the end of the statement.
-pub(super) const SELECT: &str = "SELECT a.id, a.name, a.slot, a.git_repo, a.settings, \
+pub(super) const SELECT: &str = "SELECT a.id, a.name, a.slot, NULLIF(a.git_repo, '') AS git_repo, a.settings, \
      a.git_token IS NOT NULL AS has_git_token, a.webhook_secret IS NOT NULL AS has_webhook_secret, \
      a.is_static, a.wanted, a.live_deploy, a.created_at, \
      (SELECT COALESCE(release, id) FROM deploys WHERE id = a.live_deploy) AS live_release, \

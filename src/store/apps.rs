@@ -71,7 +71,7 @@ impl Store {
                  VALUES (?1, ?1, '', ?2, ?3, ?4)",
                 params![id, free_slot(tx)?, Wanted::Running, unix_millis()],
             )?;
-            self.write_draft(tx, &id, &draft.git_repo, draft)
+            self.write_draft(tx, &id, draft.git_repo.as_ref(), draft)
         })?;
         Ok(id)
     }
@@ -85,7 +85,7 @@ impl Store {
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn update_app(&self, id: &AppId, draft: &AppDraft) -> Result<bool, StoreError> {
         let Some(app) = self.app(id)? else { return Ok(false) };
-        self.write_secrets(Some(id), |tx| self.write_draft(tx, id, &app.git_repo, draft))
+        self.write_secrets(Some(id), |tx| self.write_draft(tx, id, app.git_repo.as_ref(), draft))
     }
 
     /// Writes all that an owner chooses; `false` when the app does not exist. `before` is the
@@ -94,21 +94,24 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         id: &AppId,
-        before: &RepoUrl,
+        before: Option<&RepoUrl>,
         draft: &AppDraft,
     ) -> Result<bool, StoreError> {
         refuse_taken(tx, id, draft)?;
         let AppDraft { name, git_repo, settings, git_token } = draft;
-        let place = token_place(id, git_repo);
-        let token = match git_token {
-            TokenChange::Remove => None,
-            TokenChange::Set(token) => Some(self.vault.seal(&place, token.expose())?),
-            TokenChange::Keep if git_repo.origin() != before.origin() => None,
-            TokenChange::Keep => {
+        let place = git_repo.as_ref().map(|repo| token_place(id, repo));
+        let has_moved = git_repo.as_ref().map(RepoUrl::origin) != before.map(RepoUrl::origin);
+        let token = match (git_token, place) {
+            (TokenChange::Remove, _) | (_, None) => None,
+            (TokenChange::Set(token), Some(place)) => {
+                Some(self.vault.seal(&place, token.expose())?)
+            }
+            (TokenChange::Keep, _) if has_moved => None,
+            (TokenChange::Keep, Some(place)) => {
                 stored_token(tx, id)?.map(|stored| self.kept(&place, stored)).transpose()?
             }
         };
-        let sql = "UPDATE apps SET name = ?2, git_repo = ?3, git_token = ?4, \
+        let sql = "UPDATE apps SET name = ?2, git_repo = COALESCE(?3, ''), git_token = ?4, \
                    settings = json_set(?5, '$.jobs', settings -> '$.jobs') WHERE id = ?1";
         Ok(tx.execute(sql, params![id, name, git_repo, token, settings])? == 1)
     }
@@ -119,7 +122,8 @@ impl Store {
     /// # Errors
     /// When a stored token does not open.
     pub fn git_credential(&self, app: &App) -> Result<Option<Secret>, StoreError> {
-        self.credential_for(&self.read(), &app.id, &app.git_repo)
+        let Some(repo) = &app.git_repo else { return Ok(None) };
+        self.credential_for(&self.read(), &app.id, repo)
     }
 
     /// The same of an app that may not be there.
@@ -128,7 +132,7 @@ impl Store {
         connection: &Connection,
         id: &AppId,
     ) -> Result<Option<Secret>, StoreError> {
-        let sql = "SELECT git_repo FROM apps WHERE id = ?1";
+        let sql = "SELECT git_repo FROM apps WHERE id = ?1 AND git_repo <> ''";
         let Some(repo) = first(connection, sql, [id], |row| Ok(row.get(0)?))? else {
             return Ok(None);
         };

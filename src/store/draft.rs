@@ -125,8 +125,8 @@ pub enum TokenChange {
 pub struct AppDraft {
     /// Its name.
     pub name: AppName,
-    /// Where its source comes from.
-    pub git_repo: RepoUrl,
+    /// Where its source comes from; `None`: from archives alone.
+    pub git_repo: Option<RepoUrl>,
     /// What becomes of the token for the repository's host.
     pub git_token: TokenChange,
     /// The rest.

@@ -54,6 +54,7 @@ mod routing_switch;
 mod routing_visitor;
 mod running;
 mod runs;
+mod sample;
 mod scripts;
 mod settings;
 mod shared_files;

@@ -26,17 +26,24 @@ impl Attempt<'_> {
 
     fn fetch_commit(&self, host: &Host) -> Result<(), DeployFailure> {
         let (app, layout) = (&self.app, &self.tools.layout);
+        let url = app.git_repo.as_ref().ok_or_else(|| {
+            format!(
+                "this app has no repository; send an archive, as in \
+                 `tar -C dist -c . | server deploy {} -`, or give it a repository in its settings",
+                app.name
+            )
+        })?;
         let branch = match app.settings.branch.as_str() {
             "" => "the default branch".to_owned(),
             name => format!("branch {name}"),
         };
-        self.say(&format!("Fetching {branch} of {}", app.git_repo));
+        self.say(&format!("Fetching {branch} of {url}"));
         let token_of = if app.has_git_token { TokenOf::App } else { TokenOf::Settings };
         let space = || self.space();
         let fetch = Fetch {
             host,
             slot: app.slot,
-            url: &app.git_repo,
+            url,
             branch: &app.settings.branch,
             token: self.token.clone().map(|token| (token, token_of)),
             root: app.settings.root_dir.as_str(),
