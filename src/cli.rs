@@ -30,6 +30,13 @@ pub enum Command {
         /// An argument list.
         command: Vec<String>,
     },
+    /// Move in what an earlier platform has in a directory.
+    Import {
+        /// The directory.
+        dir: String,
+        /// Do it.
+        yes: bool,
+    },
     /// Print the settings in force.
     Config,
     /// Install the server on this machine.
@@ -67,6 +74,8 @@ Commands:
   deploy --sample          deploy a small site that the program brings along
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
+  import DIR               say what of an earlier platform's data would be moved in
+  import DIR --yes         move it in
   config                   print the settings in force, and where each comes from
   install                  install the server on this machine, or bring it up to date
   install --dry-run        say what that would do
@@ -141,6 +150,11 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["lockouts", "clear"] => {
             Err(Usage("'lockouts clear' wants the client that 'server lockouts' shows".to_owned()))
         }
+        ["import", dir] if *dir != "--yes" => {
+            Ok(Command::Import { dir: (*dir).to_owned(), yes: false })
+        }
+        ["import", dir, "--yes"] => Ok(Command::Import { dir: (*dir).to_owned(), yes: true }),
+        ["import", ..] => Err(Usage("'import' wants the directory to move in from".to_owned())),
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
@@ -194,6 +208,9 @@ mod tests {
         let command = ["manage.py", "--help", "--"].map(str::to_owned).to_vec();
         let run = Command::Run { app: "shop".to_owned(), command };
         assert_eq!(words("run shop -- manage.py --help --"), Ok(run));
+        let import = |yes| Ok(Command::Import { dir: "/old".to_owned(), yes });
+        assert_eq!(words("import /old"), import(false));
+        assert_eq!(words("import /old --yes"), import(true));
         assert_eq!(words("config"), Ok(Command::Config));
         assert_eq!(words("install"), Ok(Command::Install { dry_run: false }));
         assert_eq!(words("install --dry-run"), Ok(Command::Install { dry_run: true }));
@@ -228,6 +245,9 @@ mod tests {
             "deploy",
             "deploy shop",
             "deploy shop x.tar",
+            "import",
+            "import /old --no",
+            "import --yes",
             "run",
             "run shop",
             "run shop --",

@@ -5,6 +5,7 @@ use better_paas::disk::{removal, shared_files};
 use better_paas::{inside, ops, serve};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::io::{ErrorKind, Write as _, stderr, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// The exit code when a command was not run to its end; its own are mostly smaller.
@@ -66,6 +67,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
             });
             return Ok(ExitCode::from(code));
         }
+        Command::Import { dir, yes } => print(&ops::import::run(Path::new(&dir), yes)?)?,
         Command::Config => print(&ops::config::run()?)?,
         Command::Install { dry_run } => install(dry_run)?,
         Command::Uninstall { purge, yes } => ops::install::uninstall(purge, yes, &mut tell)?,

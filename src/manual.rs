@@ -32,6 +32,7 @@ pages! {
     "service" => "assets/manual/service.md",
     "backup" => "assets/manual/backup.md",
     "update" => "assets/manual/update.md",
+    "import" => "assets/manual/import.md",
     "troubleshooting" => "assets/manual/troubleshooting.md",
     "benchmarks" => "assets/manual/benchmarks.md",
     "README" => "README.md",

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod deploy;
+pub mod import;
 pub mod install;
 pub mod line;
 pub mod lockouts;

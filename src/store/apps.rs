@@ -5,6 +5,7 @@ use super::app_row::{SELECT, read_app};
 use super::columns::{exists, first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
+use super::env::EnvInput;
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, AppName, Domain, Job, RepoUrl, Secret, Wanted, unix_millis};
 use crate::sync::lock;
@@ -15,6 +16,17 @@ use std::sync::Arc;
 /// Slots are the numbers 0 to 59,999: what fits into a usual range of
 /// subordinate uids (65,536) with room at its end.
 const SLOTS: i64 = 60_000;
+
+/// An app that comes from elsewhere, with all that its owner gave it there.
+#[derive(Debug)]
+pub struct MovedIn {
+    /// What its owner wants.
+    pub draft: AppDraft,
+    /// Its environment.
+    pub env: Vec<EnvInput>,
+    /// Its jobs.
+    pub jobs: Vec<Job>,
+}
 
 impl Store {
     /// All apps, by name.
@@ -63,17 +75,40 @@ impl Store {
     /// # Errors
     /// [`StoreError::NameTaken`], [`StoreError::DomainTaken`], or when it could not be written.
     pub fn create_app(&self, draft: &AppDraft) -> Result<AppId, StoreError> {
+        self.write(|tx| self.insert_app(tx, draft))
+    }
+
+    fn insert_app(&self, tx: &Transaction<'_>, draft: &AppDraft) -> Result<AppId, StoreError> {
         let id = AppId::from_random(random_id()?);
-        self.write(|tx| {
-            // Blank but for what its owner has no say in.
-            tx.execute(
-                "INSERT INTO apps (id, name, git_repo, slot, wanted, created_at) \
-                 VALUES (?1, ?1, '', ?2, ?3, ?4)",
-                params![id, free_slot(tx)?, Wanted::Running, unix_millis()],
-            )?;
-            self.write_draft(tx, &id, draft.git_repo.as_ref(), draft)
-        })?;
+        // Blank but for what its owner has no say in.
+        tx.execute(
+            "INSERT INTO apps (id, name, git_repo, slot, wanted, created_at) \
+             VALUES (?1, ?1, '', ?2, ?3, ?4)",
+            params![id, free_slot(tx)?, Wanted::Running, unix_millis()],
+        )?;
+        self.write_draft(tx, &id, draft.git_repo.as_ref(), draft)?;
         Ok(id)
+    }
+
+    /// Stores apps that come from elsewhere, all of them or none.
+    ///
+    /// # Errors
+    /// As [`Store::create_app`]; it names the app.
+    pub fn import(
+        &self,
+        apps: &[MovedIn],
+        github_token: Option<&Secret>,
+    ) -> Result<(), StoreError> {
+        self.write(|tx| {
+            for MovedIn { draft, env, jobs } in apps {
+                let id = self.insert_app(tx, draft).map_err(|error| {
+                    StoreError::Sentence(format!("app {}: {error}", draft.name.as_str()))
+                })?;
+                self.write_env(tx, &id, env)?;
+                write_jobs(tx, &id, jobs)?;
+            }
+            github_token.map_or(Ok(()), |token| self.write_github_token(tx, Some(token)))
+        })
     }
 
     /// Makes an app what its owner wants it to be; `false` when it does not exist.
@@ -186,8 +221,7 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn set_jobs(&self, id: &AppId, jobs: &[Job]) -> Result<bool, StoreError> {
-        let sql = "UPDATE apps SET settings = json_set(settings, '$.jobs', json(?2)) WHERE id = ?1";
-        self.change(sql, params![id, serde_json::json!(jobs).to_string()])
+        self.write(|tx| write_jobs(tx, id, jobs))
     }
 
     /// Notes the process of an app's live release, or that there is none. One that ran
@@ -215,6 +249,11 @@ impl Store {
     pub fn delete_app(&self, id: &AppId) -> Result<bool, StoreError> {
         self.change("DELETE FROM apps WHERE id = ?1", [id])
     }
+}
+
+fn write_jobs(tx: &Transaction<'_>, id: &AppId, jobs: &[Job]) -> Result<bool, StoreError> {
+    let sql = "UPDATE apps SET settings = json_set(settings, '$.jobs', json(?2)) WHERE id = ?1";
+    Ok(tx.execute(sql, params![id, serde_json::json!(jobs).to_string()])? > 0)
 }
 
 pub(super) fn write_process(

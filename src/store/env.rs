@@ -81,17 +81,27 @@ impl Store {
             if !exists(tx, "SELECT 1 FROM apps WHERE id = ?1", [app])? {
                 return Ok(false);
             }
-            let sealed = inputs.iter().map(|input| self.envelope_for(tx, app, input));
-            let sealed: Vec<_> = sealed.collect::<Result<_, _>>()?;
-            tx.execute("DELETE FROM env WHERE app_id = ?1", [app])?;
-            for (position, (input, value)) in inputs.iter().zip(&sealed).enumerate() {
-                tx.execute(
+            self.write_env(tx, app, inputs)?;
+            Ok(true)
+        })
+    }
+
+    pub(super) fn write_env(
+        &self,
+        tx: &Transaction<'_>,
+        app: &AppId,
+        inputs: &[EnvInput],
+    ) -> Result<(), StoreError> {
+        let sealed = inputs.iter().map(|input| self.envelope_for(tx, app, input));
+        let sealed: Vec<_> = sealed.collect::<Result<_, _>>()?;
+        tx.execute("DELETE FROM env WHERE app_id = ?1", [app])?;
+        for (position, (input, value)) in inputs.iter().zip(&sealed).enumerate() {
+            tx.execute(
                     "INSERT INTO env (app_id, name, value, secret, position) VALUES (?1, ?2, ?3, ?4, ?5)",
                     params![app, input.name, value, input.secret, position as i64],
                 )?;
-            }
-            Ok(true)
-        })
+        }
+        Ok(())
     }
 
     fn envelope_for(

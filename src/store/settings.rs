@@ -4,7 +4,7 @@ use super::columns::first;
 use super::{Store, StoreError};
 use crate::model::{Secret, UnixMillis, unix_millis};
 use crate::vault::Place;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
 
 const GITHUB_TOKEN: Place<'static> =
     Place { table: "settings", column: "value", row: "github_token", context: "" };
@@ -15,16 +15,21 @@ impl Store {
     /// # Errors
     /// When it could not be written.
     pub fn set_github_token(&self, token: Option<&Secret>) -> Result<(), StoreError> {
-        let sealed =
-            token.map(|token| self.vault.seal(&GITHUB_TOKEN, token.expose())).transpose()?;
-        self.write_secrets(None, |tx| {
-            tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])?;
-            if let Some(sealed) = sealed {
-                let sql = "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3)";
-                tx.execute(sql, params![GITHUB_TOKEN.row, sealed, unix_millis()])?;
-            }
-            Ok(())
-        })
+        self.write_secrets(None, |tx| self.write_github_token(tx, token))
+    }
+
+    pub(super) fn write_github_token(
+        &self,
+        tx: &Transaction<'_>,
+        token: Option<&Secret>,
+    ) -> Result<(), StoreError> {
+        tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])?;
+        if let Some(token) = token {
+            let sealed = self.vault.seal(&GITHUB_TOKEN, token.expose())?;
+            let sql = "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3)";
+            tx.execute(sql, params![GITHUB_TOKEN.row, sealed, unix_millis()])?;
+        }
+        Ok(())
     }
 
     /// When the GitHub token was saved; `None` when there is none.

@@ -28,6 +28,7 @@ mod front_door_sockets;
 mod harness;
 mod hostile_repositories;
 mod identity;
+mod import;
 mod install;
 mod interrupted;
 mod jobs;
