@@ -198,12 +198,6 @@ impl Exec {
         self
     }
 
-    /// What everybody on the machine would see of it.
-    #[cfg(test)]
-    pub(crate) fn args_for_test(&self) -> &[OsString] {
-        &self.args
-    }
-
     /// Runs it to its end and collects what it wrote.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod cgroup;
 mod etc_files;
 pub mod fences;
 pub mod host;
-pub mod host_probe;
+mod host_probe;
 pub mod host_watch;
 pub mod limits;
 pub mod limits_report;

@@ -67,7 +67,7 @@ mod tests {
     use crate::model::{DeployId, Secret};
     use crate::proc::Cancel;
     use crate::sandbox::bwrap::{Purpose, Sandbox};
-    use crate::sandbox::host_probe;
+    use crate::sandbox::host::Host;
 
     /// Stands for a build that fills the disk.
     const FILLS: &str = "sleep 600";
@@ -82,7 +82,7 @@ mod tests {
         cancel: &Cancel,
     ) -> (Result<(), DeployFailure>, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
-        let host = host_probe::here(dir.path());
+        let host = Host::here(dir.path());
         let sandbox = Sandbox::new(&host, Purpose::Build, 8).env("PATH", "/usr/bin:/bin");
         let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
         let id = LogOf::Deploy(DeployId::parse("dddddddddd").unwrap());

@@ -107,13 +107,13 @@ mod tests {
     use crate::data_dir::DataDir;
     use crate::disk::layout::Layout;
     use crate::model::{AppId, DeployId};
-    use crate::sandbox::host_probe;
+    use crate::sandbox::host::Host;
 
     #[test]
     fn a_cache_gives_up_what_is_long_untouched_then_what_is_largest_then_all() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(DataDir::open(&dir.path().join("data")).unwrap());
-        let host = host_probe::here(&layout.etc().unwrap());
+        let host = Host::here(&layout.etc().unwrap());
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
         layout.prepare(host.users, &app, 3, &deploy).unwrap();
@@ -121,7 +121,7 @@ mod tests {
         let fill = "fill() { mkdir -p \"$1/x\"; head -c $2 /dev/zero >\"$1/x/file\"; }; \
                     fill npm 300000; fill 'go build' 200000; fill old 100000; fill small 50000; \
                     find old | xargs touch -d '10 days ago'; ln -s / link; chmod 0 npm";
-        host_probe::as_app(&host, 3, &cache, fill);
+        host.as_app(3, &cache, fill);
         let there = |name: &str| fs::symlink_metadata(cache.join(name)).is_ok();
         assert!(bound(&cache, 1_000_000).unwrap().is_empty() && there("old"));
         assert_eq!(bound(&cache, 630_000).unwrap(), ["old"]);
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(left, 5, "cache, data, releases, repo and tmp");
         assert_eq!(bound(&cache, 0).unwrap()[..2], ["go build", "small"]);
         assert!(fs::symlink_metadata("/etc").is_ok() && layout.persistent(&app).exists());
-        host_probe::as_app(&host, 3, &cache, "seq 100 | xargs touch");
+        host.as_app(3, &cache, "seq 100 | xargs touch");
         assert_eq!(bound(&cache, 0).unwrap().last().unwrap(), "all", "too many names");
         assert!(bound(&cache, 0).unwrap().is_empty(), "it is not there");
     }

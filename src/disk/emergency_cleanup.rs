@@ -51,21 +51,21 @@ mod tests {
     use crate::data_dir::DataDir;
     use crate::disk::layout::StartSpec;
     use crate::model::{AppId, DeployId};
-    use crate::sandbox::host_probe;
+    use crate::sandbox::host::Host;
     use std::cell::Cell;
 
     #[test]
     fn a_full_disk_is_cleared_of_rubbish_first_and_of_caches_last() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(DataDir::open(&dir.path().join("data")).unwrap());
-        let host = host_probe::here(&layout.etc().unwrap());
+        let host = Host::here(&layout.etc().unwrap());
         let app = AppId::parse("aaaaaaaaaa").unwrap();
         let [done, halfway, cut] =
             ["bbbbbbbbbb", "cccccccccc", "dddddddddd"].map(|name| DeployId::parse(name).unwrap());
         for deploy in [&done, &halfway, &cut] {
             layout.prepare(host.users, &app, 3, deploy).unwrap();
         }
-        host_probe::as_app(&host, 3, &layout.temporary(&app), "echo x >file");
+        host.as_app(3, &layout.temporary(&app), "echo x >file");
         let spec = StartSpec { start: Some("true".to_owned()), ..StartSpec::default() };
         layout.keep_start_spec(&app, &done, &spec).unwrap();
         // The disk was full when it was written.

@@ -194,16 +194,6 @@ impl Admission {
     pub fn abort_all(&self) {
         lock(&self.seats).taken.values_mut().for_each(Seat::dismiss);
     }
-
-    #[cfg(test)]
-    pub fn count(&self) -> usize {
-        lock(&self.seats).taken.len()
-    }
-
-    #[cfg(test)]
-    pub fn held(&self) -> usize {
-        lock(&self.seats).held()
-    }
 }
 
 /// A connection's right to stay; its seat is free again when this is dropped.

@@ -135,17 +135,6 @@ impl Rotating {
         Ok(files)
     }
 
-    /// All that it holds, for tests.
-    #[cfg(test)]
-    pub(crate) fn text(&self) -> String {
-        let (mut place, _) = self.back(u64::MAX).unwrap();
-        let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
-        while let Read::Bytes(count) = self.read(&mut place, &mut buffer).unwrap() {
-            all.extend_from_slice(&buffer[..count]);
-        }
-        String::from_utf8(all).unwrap()
-    }
-
     /// The place so many bytes before the end, or where the log begins; and whether that may be
     /// inside a line.
     pub(super) fn back(&self, mut most: u64) -> io::Result<(Position, bool)> {
@@ -245,6 +234,18 @@ mod tests {
     use super::*;
     use std::fs::OpenOptions;
     use std::path::Path;
+
+    impl Rotating {
+        /// All that it holds.
+        pub(crate) fn text(&self) -> String {
+            let (mut place, _) = self.back(u64::MAX).unwrap();
+            let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+            while let Read::Bytes(count) = self.read(&mut place, &mut buffer).unwrap() {
+                all.extend_from_slice(&buffer[..count]);
+            }
+            String::from_utf8(all).unwrap()
+        }
+    }
 
     fn open(dir: &Path, half: u64) -> Rotating {
         let file = |name| {

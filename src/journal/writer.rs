@@ -58,11 +58,6 @@ impl Writer {
         output.write(if piece.is_empty() { Lines::last } else { Lines::next }, each);
     }
 
-    #[cfg(test)]
-    pub(crate) fn line(&self, text: &str) {
-        self.output(format!("{text}\n").as_bytes(), &mut |_| {});
-    }
-
     /// Appends a line of the platform's own, with the time, as [`Writer::output`] does.
     pub fn note(&self, text: &str) {
         self.output(format!("{} {text}\n", Utc::now()).as_bytes(), &mut |_| {});
@@ -104,5 +99,17 @@ impl Output {
             self.closed = true;
         }
         self.written += line.len() as u64 + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Writer {
+        /// Appends a line as a program writes it.
+        pub fn line(&self, text: &str) {
+            self.output(format!("{text}\n").as_bytes(), &mut |_| {});
+        }
     }
 }

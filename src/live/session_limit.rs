@@ -56,11 +56,6 @@ impl SessionLimit {
         Ok(seat)
     }
 
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
-        lock(&self.taken).iter().filter(|seat| seat.strong_count() > 0).count()
-    }
-
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
@@ -68,5 +63,17 @@ impl SessionLimit {
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.wake_up.signal();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl SessionLimit {
+        /// How many there are.
+        pub fn taken(&self) -> usize {
+            lock(&self.taken).iter().filter(|seat| seat.strong_count() > 0).count()
+        }
     }
 }

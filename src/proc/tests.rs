@@ -6,6 +6,13 @@ use std::io::{Read, Seek};
 /// What must not wait for a minute did not; no measure of speed.
 const LONG_BEFORE: Duration = Duration::from_secs(30);
 
+impl Exec {
+    /// What everybody on the machine would see of it.
+    pub(crate) fn args_for_test(&self) -> &[OsString] {
+        &self.args
+    }
+}
+
 fn sh(script: &str) -> Exec {
     Exec::new("sh").arg("-c").arg(script)
 }

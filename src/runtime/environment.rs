@@ -90,12 +90,12 @@ const BUILD_VARIABLES: &str = "\
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::host_probe;
+    use crate::sandbox::host::Host;
 
     #[test]
     fn a_build_finds_its_python_where_the_tool_has_it_installed() {
         let dir = tempfile::tempdir().unwrap();
-        let host = host_probe::here(dir.path());
+        let host = Host::here(dir.path());
         let place = |tools: &[&str]| {
             let tools = tools.iter().map(|tool| (*tool).to_owned()).collect();
             let spec = StartSpec { tools, ..StartSpec::default() };

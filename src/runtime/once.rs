@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::proc::close_inherited;
     use crate::sandbox::bwrap::Purpose;
-    use crate::sandbox::host_probe;
+    use crate::sandbox::host::Host;
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
     use std::fs::File;
     use std::io::{Read as _, Write as _, pipe};
@@ -88,7 +88,7 @@ mod tests {
 
     fn attached(command: &[&str], streams: [OwnedFd; 3], at_most: Duration) -> Exit {
         let dir = tempfile::tempdir().unwrap();
-        let host = host_probe::here(dir.path());
+        let host = Host::here(dir.path());
         let sandbox = Sandbox::new(&host, Purpose::Once, 7).env("PATH", "/usr/bin:/bin");
         let cancel = &Cancel::new().unwrap();
         let (name, must_end) = ("command", &|| None);

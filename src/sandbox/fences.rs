@@ -141,13 +141,13 @@ fn try_as(host: &Host, slot: u16, stop: &Cancel) -> Result<Findings, AnyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::host_probe::here;
+    use crate::sandbox::host::Host;
 
     #[test]
     fn what_an_app_reaches_is_tried_and_said() {
         let dir = tempfile::tempdir().unwrap();
         let stop = Cancel::new().unwrap();
-        let mut host = here(dir.path());
+        let mut host = Host::here(dir.path());
         let fences = look(&host, &[80, 8080, 9000], &stop);
         assert!(
             fences.firewall.is_some_and(|why| why.ends_with("scripts/firewall :8080 :9000`")),
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_kernel_without_a_fence_is_named_and_with_it_what_protects() {
         let dir = tempfile::tempdir().unwrap();
-        let host = here(dir.path());
+        let host = Host::here(dir.path());
         let open = Findings { takes_ports: true, reaches_abstract: true, ..Findings::default() };
         let fences = Fences::of(&host, &[], &[Findings::default(), open]);
         let ports = fences.ports.unwrap();
@@ -175,7 +175,7 @@ mod tests {
     fn a_try_that_did_not_come_to_its_end_says_nothing_of_a_fence() {
         let dir = tempfile::tempdir().unwrap();
         let stop = Cancel::new().unwrap();
-        let host = here(dir.path());
+        let host = Host::here(dir.path());
         stop.cancel();
         let why = look(&host, &[80, 8080, 9000], &stop).ports.unwrap();
         assert!(why.contains("could not be tried"), "{why}");

@@ -81,28 +81,28 @@ fn why_not(users: AppUsers, why: &str, setting: &dyn Fn(&str) -> String) -> Stri
     )
 }
 
-/// The machine on which the tests run.
-#[cfg(test)]
-pub fn here(etc: &Path) -> Host {
-    // Beside the directory of the program with the tests.
-    let tests = std::env::current_exe().unwrap();
-    let server = tests.parent().unwrap().with_file_name("server");
-    let files = EtcFiles::make(etc, &server).unwrap();
-    probe(files, etc, &Cancel::new().unwrap()).unwrap()
-}
-
-/// Runs a line of shell in a directory as an app, for tests: an ordinary user may not
-/// write to what an app owns.
-#[cfg(test)]
-pub fn as_app(host: &Host, slot: u16, dir: &Path, script: &str) {
-    let sandbox = Sandbox::new(host, Purpose::Build, slot).bind(dir, "/app").dir("/app");
-    let output = sandbox.prepare(&["/bin/sh", "-c", script]).run().unwrap();
-    assert!(output.exit.is_success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Host {
+        /// The machine on which the tests run.
+        pub fn here(etc: &Path) -> Self {
+            // Beside the directory of the program with the tests.
+            let tests = std::env::current_exe().unwrap();
+            let server = tests.parent().unwrap().with_file_name("server");
+            let files = EtcFiles::make(etc, &server).unwrap();
+            probe(files, etc, &Cancel::new().unwrap()).unwrap()
+        }
+
+        /// Runs a line of shell in a directory as an app: an ordinary user may not write to what
+        /// an app owns.
+        pub fn as_app(&self, slot: u16, dir: &Path, script: &str) {
+            let sandbox = Sandbox::new(self, Purpose::Build, slot).bind(dir, "/app").dir("/app");
+            let output = sandbox.prepare(&["/bin/sh", "-c", script]).run().unwrap();
+            assert!(output.exit.is_success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 
     #[test]
     fn each_reason_for_no_sandboxes_has_its_own_sentence() {

@@ -1,7 +1,7 @@
 //! Layout: what is put aside goes, whatever a build has planted there.
 
 use super::*;
-use crate::sandbox::host_probe;
+use crate::sandbox::host::Host;
 
 fn layout() -> (Layout, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +20,7 @@ fn names(dir: PathBuf) -> Vec<String> {
 #[test]
 fn a_start_spec_is_read_back_only_while_its_release_is_there() {
     let (layout, _dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
+    let host = Host::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     assert_eq!(layout.start_spec(&app, &deploy), None);
@@ -37,7 +37,7 @@ fn a_start_spec_is_read_back_only_while_its_release_is_there() {
 #[test]
 fn what_a_build_planted_does_not_lead_a_removal_astray() {
     let (layout, dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
+    let host = Host::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     layout.prepare(host.users, &app, 3, &deploy).unwrap();
@@ -56,13 +56,13 @@ fn what_a_build_planted_does_not_lead_a_removal_astray() {
 #[test]
 fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
     let (layout, _dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
+    let host = Host::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     layout.prepare(host.users, &app, 3, &deploy).unwrap();
     // In a sticky directory, everybody's, only its owner removes a file.
     let seal = "echo x >file; chmod 1777 .";
-    host_probe::as_app(&host, 3, &layout.release(&app, &deploy), seal);
+    host.as_app(3, &layout.release(&app, &deploy), seal);
     layout.discard_release(&app, &deploy).unwrap();
     layout.empty_trash(&|| true);
     assert!(names(layout.of(&app, "releases")).is_empty());
@@ -71,7 +71,7 @@ fn a_sticky_directory_of_an_app_does_not_stay_in_the_trash() {
 #[test]
 fn two_may_put_the_same_aside_at_once() {
     let (layout, _dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
+    let host = Host::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     for _ in 0..50 {
@@ -93,14 +93,14 @@ fn two_may_put_the_same_aside_at_once() {
 #[test]
 fn an_app_is_removed_with_or_without_its_data() {
     let (layout, _dir) = layout();
-    let host = host_probe::here(&layout.etc().unwrap());
+    let host = Host::here(&layout.etc().unwrap());
     let app = AppId::parse("aaaaaaaaaa").unwrap();
     let deploy = DeployId::parse("bbbbbbbbbb").unwrap();
     layout.prepare(host.users, &app, 3, &deploy).unwrap();
-    host_probe::as_app(&host, 3, &layout.persistent(&app), "mkdir -m 0 sealed; echo x >file");
+    host.as_app(3, &layout.persistent(&app), "mkdir -m 0 sealed; echo x >file");
     // Closed to its app's own user too, in a directory that may not be moved to another one.
     let seal = "mkdir -p a/b; chmod 0 a/b a; chmod 0 .";
-    host_probe::as_app(&host, 3, &layout.cache(&app), seal);
+    host.as_app(3, &layout.cache(&app), seal);
     layout.discard_app(&app, true).unwrap();
     assert!(layout.persistent(&app).join("file").exists());
     assert!(!layout.repo(&app).exists() && !layout.release(&app, &deploy).exists());

@@ -5,6 +5,18 @@ use std::io::Read as _;
 use std::net::TcpListener;
 use std::time::Duration;
 
+impl Admission {
+    /// Connections that are admitted.
+    pub fn count(&self) -> usize {
+        lock(&self.seats).taken.len()
+    }
+
+    /// Bytes that are held for all of them.
+    pub fn held(&self) -> usize {
+        lock(&self.seats).held()
+    }
+}
+
 /// A connection: the gate's end, and the client's.
 fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

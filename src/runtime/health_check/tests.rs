@@ -4,7 +4,6 @@ use super::*;
 use crate::runtime::ports::Ports;
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
-use crate::sandbox::host_probe;
 use std::cell::RefCell;
 use std::fs::File;
 use std::net::TcpListener;
@@ -14,7 +13,7 @@ const LONG_BEFORE: Duration = Duration::from_secs(30);
 
 fn host() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
-    (host_probe::here(dir.path()), dir)
+    (Host::here(dir.path()), dir)
 }
 
 /// A server in Python: listens on `address`, and answers the n-th request with the n-th status.

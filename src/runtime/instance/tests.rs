@@ -5,7 +5,6 @@ use crate::data_dir::DataDir;
 use crate::journal::{HALF_APP_LOG, Journal, Redactor};
 use crate::sandbox::bwrap::Purpose;
 use crate::sandbox::host::Host;
-use crate::sandbox::host_probe;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,7 +27,7 @@ impl Fixture {
         let release = dir.path().join("apps/aaaaaaaaaa/releases/bbbbbbbbbb");
         fs::create_dir_all(&release).unwrap();
         fs::set_permissions(release, fs::Permissions::from_mode(0o777)).unwrap();
-        let host = host_probe::here(&dir.path().join("sandbox"));
+        let host = Host::here(&dir.path().join("sandbox"));
         let journal = Journal::open(&DataDir::open(&dir.path().join("data")).unwrap()).unwrap();
         Self { host, dir, journal }
     }

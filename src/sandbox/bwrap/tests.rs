@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{MAX_ENV_TOTAL, MAX_ENV_VARS};
 use crate::proc::{Exit, Output};
-use crate::sandbox::host_probe;
+use crate::sandbox::host::Host;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -12,7 +12,7 @@ fn host() -> (Host, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let etc = dir.path().join("sandbox");
     fs::create_dir(&etc).unwrap();
-    (host_probe::here(&etc), dir)
+    (Host::here(&etc), dir)
 }
 
 fn run(sandbox: &Sandbox<'_>, script: &str) -> Output {

@@ -1,7 +1,7 @@
 //! Fetching from a real Git over HTTP, and from hosts that misbehave.
 
 use super::*;
-use crate::sandbox::host_probe;
+use crate::sandbox::host::Host;
 use crate::source::cache::PACKS;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -111,7 +111,7 @@ impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sandbox")).unwrap();
-        let host = host_probe::here(&dir.path().join("sandbox"));
+        let host = Host::here(&dir.path().join("sandbox"));
         let fixture = Self { host, dir };
         for name in ["repo", "release"] {
             fixture.fresh(name);
@@ -226,7 +226,7 @@ fn git_obeys_nobody_elses_configuration_and_runs_no_hook() {
     let plant = "printf '[user]\\n\\tname = x\\n' | tee system >.gitconfig; mkdir -p hooks; \
                  printf '#!/bin/sh\\ntouch /repo/ran\\n' >hooks/reference-transaction; \
                  chmod +x hooks/*";
-    host_probe::as_app(&fixture.host, 3, &repo, plant);
+    fixture.host.as_app(3, &repo, plant);
     let scopes = "git config --list --show-scope | cut -f1 | sort -u";
     let found = format!("export HOME=/repo GIT_CONFIG_SYSTEM=/repo/system; {scopes}");
     assert_eq!(fixture.beside_git(&found).1, "command\nlocal");
@@ -270,15 +270,15 @@ fn a_broken_cache_is_made_anew_and_a_large_one_too() {
     let repo = fixture.dir.path().join("repo");
     // What a Git that was killed while it fetched, or while it checked out, leaves behind.
     for broken in ["shallow.lock", "config", "index.lock"] {
-        host_probe::as_app(&fixture.host, 3, &repo, &format!("echo '[broken' >{broken}"));
+        fixture.host.as_app(3, &repo, &format!("echo '[broken' >{broken}"));
         assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first, "{broken}");
     }
     let packs_in = format!("for n in $(seq {PACKS}); do : >objects/pack/pack-$n.pack; done");
-    host_probe::as_app(&fixture.host, 3, &repo, &packs_in);
+    fixture.host.as_app(3, &repo, &packs_in);
     assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
     let large = "for n in 1 2 3 4; do truncate -s 200M objects/pack/pack-$n.pack; done";
-    host_probe::as_app(&fixture.host, 3, &repo, large);
+    fixture.host.as_app(3, &repo, large);
     assert_eq!(fixture.fetch(&url, "main", None).unwrap(), first);
     assert!(packs(&repo).len() <= 1);
 }
