@@ -189,7 +189,6 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
 
 impl Api {
     /// Answers a request. Errors become answers too.
-    #[must_use]
     pub fn answer(&self, request: &Request<'_>) -> Answer {
         let path = request.path.strip_prefix('/').unwrap_or(request.path);
         match path.split_once('/').unwrap_or((path, "")) {

@@ -56,7 +56,6 @@ impl DataDir {
     }
 
     /// Where it is: absolute, with every link resolved.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -73,7 +72,6 @@ impl DataDir {
     }
 
     /// The process that holds the directory now, if there is one.
-    #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         lock::holder(&self.path)
     }
@@ -97,7 +95,6 @@ impl DataDir {
     }
 
     /// A path inside the directory.
-    #[must_use]
     pub fn join(&self, rel: &str) -> PathBuf {
         self.path.join(rel)
     }
@@ -225,7 +222,6 @@ fn make_private(path: &Path) -> io::Result<()> {
 }
 
 /// Whether it is what a write that was cut short has left.
-#[must_use]
 pub fn is_abandoned(entry: &fs::DirEntry) -> bool {
     let name = entry.file_name();
     let name = name.as_encoded_bytes();

@@ -109,7 +109,6 @@ impl Journal {
     }
 
     /// Where a log is, or will be: plain text, clean and redacted.
-    #[must_use]
     pub fn file(&self, of: &LogOf) -> PathBuf {
         match of {
             LogOf::Deploy(id) => self.deploys.join(format!("{id}.log")),
@@ -191,13 +190,11 @@ impl Journal {
     }
 
     /// The apps that have a log.
-    #[must_use]
     pub fn all_apps(&self) -> Vec<AppId> {
         named(&self.apps, |name| AppId::parse(name).ok())
     }
 
     /// What else has a log.
-    #[must_use]
     pub fn all(&self) -> Vec<LogOf> {
         let mut all = named(&self.deploys, |name| DeployId::parse(name).ok().map(LogOf::Deploy));
         all.extend(named(&self.runs, |name| RunId::parse(name).ok().map(LogOf::Run)));
@@ -219,7 +216,6 @@ impl Journal {
 }
 
 /// A line as the platform itself writes it into an app's log: clean, with the time.
-#[must_use]
 pub fn own_line(text: &str) -> String {
     format!("[better-paas] {} {}", Utc::now(), clean::clean(text).replace('\n', " "))
 }

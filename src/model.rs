@@ -22,7 +22,6 @@ macro_rules! text_value {
             }
 
             /// The value as text.
-            #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -126,7 +125,6 @@ fn identifier(text: &str) -> Result<String, Invalid> {
 
 impl AppId {
     /// Makes an identifier out of ten random bytes.
-    #[must_use]
     pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
         Self(characters(bytes))
     }
@@ -134,7 +132,6 @@ impl AppId {
 
 impl DeployId {
     /// Makes an identifier out of ten random bytes.
-    #[must_use]
     pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
         Self(characters(bytes))
     }
@@ -142,7 +139,6 @@ impl DeployId {
 
 impl RunId {
     /// Makes an identifier out of ten random bytes.
-    #[must_use]
     pub fn from_random(bytes: [u8; ID_LENGTH]) -> Self {
         Self(characters(bytes))
     }
@@ -166,7 +162,6 @@ fn checked<'de, B: Deserialize<'de>, T, D: Deserializer<'de>>(
 pub type UnixMillis = i64;
 
 /// The time now, in milliseconds since 1970 UTC.
-#[must_use]
 pub fn unix_millis() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

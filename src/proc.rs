@@ -64,7 +64,6 @@ pub enum Exit {
 
 impl Exit {
     /// It returned zero.
-    #[must_use]
     pub const fn is_success(self) -> bool {
         matches!(self, Self::Code(0))
     }
@@ -98,7 +97,6 @@ pub struct Output {
 }
 
 /// Finds a program the way [`Exec`] does; a name with a slash is taken as it is.
-#[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     let executable = |path: &Path| {
         path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
@@ -110,6 +108,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// A program about to be run. It has no `Debug`: its environment and input may be secret.
+#[must_use]
 pub struct Exec {
     program: String,
     args: Vec<OsString>,
@@ -124,7 +123,6 @@ pub struct Exec {
 impl Exec {
     /// A program by its name in [`SYSTEM_PATH`] or by its path, with no
     /// arguments, no input, and nothing but `PATH` and `LANG` in its environment.
-    #[must_use]
     pub fn new(program: &str) -> Self {
         Self {
             program: program.to_owned(),
@@ -139,21 +137,18 @@ impl Exec {
     }
 
     /// Adds one argument.
-    #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.args.push(arg.as_ref().to_owned());
         self
     }
 
     /// Adds arguments.
-    #[must_use]
     pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
         self
     }
 
     /// Sets one environment variable.
-    #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
@@ -161,7 +156,6 @@ impl Exec {
 
     /// Gives it these bytes on its standard input, then the end. They are wiped from the memory
     /// of this process; the kernel keeps them until the program has closed its input or ended.
-    #[must_use]
     pub fn stdin_bytes(mut self, bytes: Vec<u8>) -> Self {
         self.stdin = Zeroizing::new(bytes);
         self
@@ -170,7 +164,6 @@ impl Exec {
     /// Gives this as input to what it becomes. It comes beside the bytes of
     /// [`Exec::stdin_bytes`], both as open files, in one message on its own standard input
     /// ([`descriptors`]). So no program on the way has it.
-    #[must_use]
     pub fn stdin_file(mut self, file: OwnedFd) -> Self {
         self.stdin_file = Some(file);
         self
@@ -178,21 +171,18 @@ impl Exec {
 
     /// Gives it the first of these as [`Exec::stdin_file`] does, and the others as standard output
     /// and standard error.
-    #[must_use]
     pub fn streams(mut self, [stdin, out, err]: [OwnedFd; 3]) -> Self {
         self.outputs = Some([out, err]);
         self.stdin_file(stdin)
     }
 
     /// How long it may run, from its start to the end of its output.
-    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// Standard error goes where standard output does, in the order of writing.
-    #[must_use]
     pub fn joined(mut self) -> Self {
         self.joined = true;
         self

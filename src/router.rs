@@ -159,26 +159,22 @@ impl Router {
     }
 
     /// What it is doing.
-    #[must_use]
     pub fn state(&self) -> RouterState {
         lock(&self.health.state).clone()
     }
 
     /// Where it listens, while it does.
-    #[must_use]
     pub fn ports(&self) -> Vec<u16> {
         let RouterState::Running { ports, .. } = self.state() else { return Vec::new() };
         ports.https.into_iter().chain([ports.http]).collect()
     }
 
     /// What the owner has set; nothing when it is off.
-    #[must_use]
     pub fn routing(&self) -> Option<&Routing> {
         Some(&*self.routing).filter(|routing| routing.on)
     }
 
     /// Why there is none, for as long as nobody changes that.
-    #[must_use]
     pub fn absent(&self) -> Option<&'static str> {
         match self.state() {
             RouterState::Off => Some("ROUTER is off"),
@@ -189,7 +185,6 @@ impl Router {
 
     /// Where an app of this name, or at this domain of its own, answers through it while
     /// it serves.
-    #[must_use]
     pub fn url(&self, name: &str, domain: Option<&str>) -> Option<String> {
         let RouterState::Running { ports, .. } = self.state() else { return None };
         Some(hosts::url(&self.routing, name, domain, ports))
@@ -282,13 +277,11 @@ impl Router {
     }
 
     /// What is known of the certificate of a host, if it needs one.
-    #[must_use]
     pub fn certificate(&self, host: &str) -> Option<Name> {
         self.certificates.names.known(host)
     }
 
     /// What the owner should know of the router while it runs.
-    #[must_use]
     pub fn lacks(&self) -> Vec<String> {
         let RouterState::Running { lack, .. } = self.state() else { return Vec::new() };
         lack.into_iter().chain(self.certificates.names.missing()).collect()

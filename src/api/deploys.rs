@@ -27,7 +27,6 @@ pub struct DeployView<'a> {
 
 impl<'a> DeployView<'a> {
     /// The deploy as it is, and what the pipeline can do with it.
-    #[must_use]
     pub fn new(deploy: &'a Deploy, deployer: &Deployer) -> Self {
         Self { deploy, can_roll_back: deployer.can_roll_back(deploy) }
     }

@@ -119,7 +119,6 @@ impl ApiError {
     }
 
     /// A bug here, or something that the owner can do nothing about.
-    #[must_use]
     pub fn internal() -> Self {
         Self::new(500, "internal", "this failed inside the server; its log says why")
     }

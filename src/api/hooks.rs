@@ -40,7 +40,6 @@ const DELIVERIES: [&str; 3] = ["x-forgejo-delivery", "x-gitea-delivery", "x-gith
 const GITLAB_DELIVERIES: [&str; 2] = ["idempotency-key", "x-gitlab-event-uuid"];
 
 /// The headers that a delivery is judged by; no other request needs them.
-#[must_use]
 pub fn hook_fields() -> Vec<&'static str> {
     [&PROOFS[..], &[ID, TIME], &EVENTS, &DELIVERIES, &GITLAB_DELIVERIES].concat()
 }

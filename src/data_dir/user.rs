@@ -3,7 +3,6 @@
 use crate::proc::Exec;
 
 /// The name of a user, or the number where this machine knows none.
-#[must_use]
 pub fn name(number: u32) -> String {
     let number = number.to_string();
     let output = Exec::new("id").args(["-un", &number]).run().ok();

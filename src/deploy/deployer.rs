@@ -145,7 +145,6 @@ impl Deployer {
 
     /// Whether a deploy was live and its release is still there, files of a static site
     /// included.
-    #[must_use]
     pub fn can_roll_back(&self, deploy: &Deploy) -> bool {
         let (layout, app) = (&self.tools.layout, &deploy.app);
         let release = deploy.release.as_ref().unwrap_or(&deploy.id);

@@ -28,7 +28,6 @@ pub struct HostName {
 /// What the owner should know of the router while it runs: where it cannot listen; which
 /// name gets no certificate; which app does not answer at one of its own hosts, because
 /// the dashboard or another app does; that the dashboard's is badly chosen.
-#[must_use]
 pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
     let routing = router.routing()?;
     let apps = store.apps();
@@ -41,7 +40,6 @@ pub fn router_trouble(Tools { router, store, .. }: &Tools) -> Option<String> {
 
 /// What is known of each host name of an app, and the addresses under which the
 /// Internet knows this machine.
-#[must_use]
 pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
     let Some(routing) = router.routing() else { return (Vec::new(), Vec::new()) };
     let own = own_addresses(routing.bind);
@@ -58,7 +56,6 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
 
 /// Everywhere an app answers, while it runs: through the router at its own domains, then
 /// at the host name that follows from its name; or else at its port.
-#[must_use]
 pub fn urls(router: &Router, app: &App) -> Vec<String> {
     let at_port = match target_of(app) {
         Target::Down => return Vec::new(),
@@ -117,7 +114,6 @@ pub fn admit(tools: &Tools, app: Option<&AppId>, draft: &AppDraft) -> Result<(),
 
 /// How a visitor comes to an app: to its first domain, or the host name that follows from
 /// its name; only without a router to the port itself.
-#[must_use]
 pub fn visit(router: &Router, app: &App, port: u16) -> Visit {
     let (name, domain) = (app.name.as_str(), app.settings.domains.first().map(Domain::as_str));
     // One that is just being started will serve it.

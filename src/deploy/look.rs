@@ -42,7 +42,6 @@ pub struct Seen {
 
 /// Looks at what such an app's deploy would find, in the sandbox of the user who has no app;
 /// nothing of it stays.
-#[must_use]
 pub fn look(tools: &Tools, url: &RepoUrl, settings: &AppSettings, token: Option<Secret>) -> Seen {
     let mut seen = Seen::default();
     let held = LOOKING.try_lock();

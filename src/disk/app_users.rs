@@ -25,7 +25,6 @@ pub enum AppUsers {
 
 impl AppUsers {
     /// The uid that an app has inside its sandbox.
-    #[must_use]
     pub fn inside_uid(self, slot: u16) -> u32 {
         match self {
             Self::Shared | Self::Subordinate(_) => INSIDE,
@@ -34,7 +33,6 @@ impl AppUsers {
     }
 
     /// The uid that an app's files have on the machine; `None` when it is the server's own.
-    #[must_use]
     pub fn outside_uid(self, slot: u16) -> Option<u32> {
         match self {
             Self::Shared => None,

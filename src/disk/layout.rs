@@ -76,25 +76,21 @@ pub struct Layout {
 
 impl Layout {
     /// The paths in this data directory.
-    #[must_use]
     pub const fn new(data: DataDir) -> Self {
         Self { data }
     }
 
     /// The file whose time says when jobs were looked at last.
-    #[must_use]
     pub fn jobs_clock(&self) -> PathBuf {
         self.data.join("jobs-clock")
     }
 
     /// Where all apps are.
-    #[must_use]
     pub fn apps(&self) -> PathBuf {
         self.data.join(APPS)
     }
 
     /// Tools that apps share, which the machine lacks: `/tools` inside.
-    #[must_use]
     pub fn tools(&self) -> PathBuf {
         self.data.join(TOOLS)
     }
@@ -125,7 +121,6 @@ impl Layout {
     }
 
     /// The file whose time is that of the last use of a tool.
-    #[must_use]
     pub fn tool_use(&self, name: &str) -> PathBuf {
         self.data.join(&format!("{TOOLS}-used")).join(name)
     }
@@ -161,38 +156,32 @@ impl Layout {
     }
 
     /// A release's directory.
-    #[must_use]
     pub fn release(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
         self.of(app, &format!("releases/{deploy}"))
     }
 
     /// What survives every deploy: `/data` inside.
-    #[must_use]
     pub fn persistent(&self, app: &AppId) -> PathBuf {
         self.of(app, "data")
     }
 
     /// What builds keep for the next one: `/cache` inside.
-    #[must_use]
     pub fn cache(&self, app: &AppId) -> PathBuf {
         self.of(app, "cache")
     }
 
     /// Where builds put what they do not keep: `/var/tmp` inside.
-    #[must_use]
     pub fn temporary(&self, app: &AppId) -> PathBuf {
         self.of(app, "tmp")
     }
 
     /// The bare repository.
-    #[must_use]
     pub fn repo(&self, app: &AppId) -> PathBuf {
         self.of(app, "repo")
     }
 
     /// Where the end of an app's process is noted, named by the port that the process
     /// has, or by what it is called: two processes of one app never share either.
-    #[must_use]
     pub fn exit_file(&self, app: &AppId, process: impl Display) -> PathBuf {
         self.of(app, &format!("{EXITS}/{process}"))
     }
@@ -263,7 +252,6 @@ impl Layout {
     }
 
     /// How to start a release again; `None` when the release is not there.
-    #[must_use]
     pub fn start_spec(&self, app: &AppId, deploy: &DeployId) -> Option<StartSpec> {
         if !self.release(app, deploy).is_dir() {
             return None;
@@ -272,13 +260,11 @@ impl Layout {
     }
 
     /// When a release was complete; `None` when it is not.
-    #[must_use]
     pub fn completed(&self, app: &AppId, deploy: &DeployId) -> Option<SystemTime> {
         fs::metadata(self.start_spec_file(app, deploy)).ok()?.modified().ok()
     }
 
     /// Where a static site's published files are.
-    #[must_use]
     pub fn site(&self, app: &AppId, deploy: &DeployId) -> PathBuf {
         self.sites(app).join(deploy.as_str())
     }
@@ -299,14 +285,12 @@ impl Layout {
     }
 
     /// The releases of an app that are there.
-    #[must_use]
     pub fn releases(&self, app: &AppId) -> Vec<DeployId> {
         let ids = |name: &str| DeployId::parse(name.trim_end_matches(".json")).ok();
         named(&self.of(app, "releases"), ids)
     }
 
     /// When the newest release of an app was completed.
-    #[must_use]
     pub fn built_at(&self, app: &AppId) -> Option<SystemTime> {
         let releases = self.releases(app);
         let files = releases.iter().map(|deploy| self.start_spec_file(app, deploy));
@@ -314,7 +298,6 @@ impl Layout {
     }
 
     /// The releases of an app that no deploy has completed: nothing can be started there.
-    #[must_use]
     pub fn unfinished(&self, app: &AppId) -> Vec<DeployId> {
         let mut releases = self.releases(app);
         releases.retain(|deploy| match fs::metadata(self.start_spec_file(app, deploy)) {
@@ -325,7 +308,6 @@ impl Layout {
     }
 
     /// The apps that have files.
-    #[must_use]
     pub fn all_apps(&self) -> Vec<AppId> {
         named(&self.apps(), |name| AppId::parse(name).ok())
     }
@@ -393,7 +375,6 @@ impl Layout {
     }
 
     /// Why there is no room for a deploy, if so.
-    #[must_use]
     pub fn no_room(&self) -> Option<String> {
         match self.space() {
             Ok(space) => space.too_little(),

@@ -56,26 +56,22 @@ impl Space {
     }
 
     /// Bytes that deploys may still take.
-    #[must_use]
     pub fn room(self) -> u64 {
         self.free.saturating_sub(self.least())
     }
 
     /// Files that deploys may still make.
-    #[must_use]
     pub fn room_for_files(self) -> u64 {
         let least = LEAST_FILES.max(self.files / 100 * LEAST_PERCENT);
         if self.files == 0 { u64::MAX } else { self.free_files.saturating_sub(least) }
     }
 
     /// Whether it is fuller than with so many bytes and inodes free.
-    #[must_use]
     pub const fn has_less_than(self, bytes: u64, files: u64) -> bool {
         self.free < bytes || (self.files > 0 && self.free_files < files)
     }
 
     /// Why no deploy begins, or goes on.
-    #[must_use]
     pub fn too_little(self) -> Option<String> {
         if self.free < self.least() {
             let (free, all, least) = (self.free >> 20, self.all >> 20, LEAST_SPACE >> 20);
@@ -96,13 +92,11 @@ impl Space {
     /// Bytes that the builds of one app may keep for the next ones: a disk of 10 GB, as small
     /// machines have, is for more than that, and what fills a larger cache is mostly versions
     /// of long ago.
-    #[must_use]
     pub fn for_cache(self) -> u64 {
         MOST_CACHE.min(self.all / 10)
     }
 
     /// Whether deploys have less room than one such cache may take, or soon none for files.
-    #[must_use]
     pub fn is_short(self) -> bool {
         self.room() < self.for_cache() || self.room_for_files() < LEAST_FILES
     }

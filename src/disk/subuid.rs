@@ -96,27 +96,23 @@ impl Range {
     }
 
     /// The uid that an app's processes and files have on the machine.
-    #[must_use]
     pub fn uid(self, slot: u16) -> u32 {
         self.uid + u32::from(slot)
     }
 
     /// Whether it is the uid of an app.
-    #[must_use]
     pub const fn has(self, uid: u32) -> bool {
         uid >= self.uid && uid - self.uid < SLOTS
     }
 
     /// The words before a program that is to run as root of a namespace in which this
     /// app's user is [`INSIDE`], and nobody else is there.
-    #[must_use]
     pub fn around(self, slot: u16) -> Vec<String> {
         self.unshare(slot, INSIDE, 1)
     }
 
     /// What runs the argument list that follows so that it may do to the files of all apps
     /// what root may, and to no others than the server's own.
-    #[must_use]
     pub fn as_root(self) -> Exec {
         as_we_are().args(self.unshare(0, 1, SLOTS))
     }
@@ -211,7 +207,6 @@ fn what_it_wrote(output: &Output) -> io::Result<String> {
 }
 
 /// Why a program failed: the last line that it wrote of it, else how it ended.
-#[must_use]
 pub fn why_failed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     // Who does not know an option points to its help last.

@@ -43,7 +43,6 @@ impl Tree {
     }
 
     /// A regular file, opened, if it is there.
-    #[must_use]
     pub fn file(&self, path: impl Arg) -> Option<File> {
         // NONBLOCK: opening a named pipe would wait for its other end.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -52,20 +51,17 @@ impl Tree {
     }
 
     /// The text of a regular file, lossy, if it is there and no longer than `cap` bytes.
-    #[must_use]
     pub fn read(&self, path: impl AsRef<[u8]>, cap: u64) -> Option<String> {
         let file = self.file(path.as_ref())?;
         if file.metadata().ok()?.len() > cap { None } else { text(file, cap) }
     }
 
     /// The first bytes of a regular file, lossy, if it is there.
-    #[must_use]
     pub fn read_start(&self, path: &str, bytes: u64) -> Option<String> {
         text(self.file(path.as_bytes())?, bytes)
     }
 
     /// Names in a directory, at most so many; none where there is no directory.
-    #[must_use]
     pub fn names(&self, dir: &str, most: usize) -> Vec<String> {
         let place = Path::new(".").join(dir);
         let Ok(dir) = openat2(&self.top, &place, ENTER, Mode::empty(), inside()) else {
@@ -86,13 +82,11 @@ impl Tree {
     }
 
     /// Bytes of a regular file, if it is there.
-    #[must_use]
     pub fn size(&self, path: &str) -> Option<u64> {
         u64::try_from(self.stat(path)?.st_size).ok()
     }
 
     /// When a regular file was written last, if it is there.
-    #[must_use]
     pub fn modified(&self, path: &str) -> Option<SystemTime> {
         let stat = self.stat(path)?;
         let nanos = u32::try_from(stat.st_mtime_nsec).ok()?;
@@ -100,7 +94,6 @@ impl Tree {
     }
 
     /// Whether a regular file of this name is there.
-    #[must_use]
     pub fn has_file(&self, name: &str) -> bool {
         self.size(name).is_some()
     }

@@ -32,7 +32,6 @@ pub struct Redactor {
 impl Redactor {
     /// Learns secrets. Values of fewer than six characters are not redacted;
     /// of a value with several lines, each line counts as well.
-    #[must_use]
     #[allow(clippy::needless_pass_by_value, reason = "the secrets are wiped when this returns")]
     pub fn new(secrets: Vec<Secret>) -> Self {
         Self { tables: vec![Arc::new(Needles::new(&secrets))] }
@@ -47,14 +46,12 @@ impl Redactor {
     }
 
     /// The line with `[redacted]` in place of each secret.
-    #[must_use]
     pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {
         let spans = self.spans(line);
         if spans.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(mark(line, &spans)) }
     }
 
     /// One clean line without secrets out of a text that a program wrote.
-    #[must_use]
     pub fn clean(&self, text: &str) -> String {
         let line = clean(text).replace('\n', " ");
         self.redact(&line).into_owned()

@@ -77,7 +77,6 @@ impl Subscription {
     /// Readable when there may be more to read. After a wait on it, call
     /// [`Self::read`] until it returns nothing. Where the system cannot watch
     /// files there is none, so read once a second as well.
-    #[must_use]
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.wake.as_ref().map(AsFd::as_fd)
     }

@@ -40,7 +40,6 @@ pub struct Machine {
 impl Machine {
     /// Reads the numbers; `disk` is any path on the disk that is meant. What the
     /// system does not tell is 0.
-    #[must_use]
     pub fn read(disk: &Path) -> Self {
         let memory = proc_file("meminfo");
         let kib = |name| field(&memory, name).unwrap_or(0) * 1024;
@@ -64,7 +63,6 @@ impl Machine {
 }
 
 /// Memory of this process in bytes, as the kernel counts it (resident).
-#[must_use]
 pub fn own_memory() -> u64 {
     field(&proc_file("self/status"), "VmRSS:").unwrap_or(0) * 1024
 }

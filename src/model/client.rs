@@ -16,7 +16,6 @@ pub enum Client {
 
 impl Client {
     /// The client behind an address.
-    #[must_use]
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => Self::V4(v4.octets()),
@@ -89,7 +88,6 @@ impl Cidr {
     }
 
     /// The first address of the range, and how many of its leading bits all others share.
-    #[must_use]
     pub fn parts(&self) -> (IpAddr, u32) {
         match u32::try_from(self.network) {
             Ok(network) if self.width == 32 => (Ipv4Addr::from(network).into(), self.length),
@@ -98,7 +96,6 @@ impl Cidr {
     }
 
     /// Whether the address lies in the range; an IPv4-mapped address counts as IPv4.
-    #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let (bits, width) = bits(address.to_canonical());
         let differs = (bits ^ self.network).checked_shr(self.width - self.length);
@@ -130,7 +127,6 @@ impl Trust {
     }
 
     /// Whether the address is a trusted proxy's.
-    #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|range| range.contains(address))
     }

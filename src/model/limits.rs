@@ -48,7 +48,6 @@ macro_rules! number_value {
             }
 
             /// The number.
-            #[must_use]
             pub const fn $get(self) -> $number {
                 self.0
             }

@@ -2,7 +2,6 @@
 
 /// Undoes percent-encoding (RFC 3986, section 2.1); `None` when it is broken or
 /// the result is not UTF-8.
-#[must_use]
 pub fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

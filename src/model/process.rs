@@ -39,14 +39,12 @@ pub struct ProcessId {
 
 impl ProcessId {
     /// Whether it is the one that requests go to.
-    #[must_use]
     pub fn is_web(&self) -> bool {
         self.name.as_str() == WEB
     }
 
     /// What stands before its lines in its app's log, and before those about it. The one that
     /// requests go to has nothing there.
-    #[must_use]
     pub fn label(&self) -> String {
         if self.is_web() { String::new() } else { format!("{self} | ") }
     }

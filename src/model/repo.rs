@@ -72,14 +72,12 @@ impl RepoUrl {
     /// Scheme, host and port: what a token is given for (P16). A token never
     /// moves to another origin, so it is not sent over `http` either when it
     /// was given for `https`.
-    #[must_use]
     pub fn origin(&self) -> &str {
         let end = self.0.match_indices('/').nth(2).map_or(self.0.len(), |(at, _)| at);
         &self.0[..end]
     }
 
     /// The last part of the path without `.git`: a proposal for an app's name.
-    #[must_use]
     pub fn repository(&self) -> &str {
         let last = self.0.trim_end_matches('/').rsplit('/').next().unwrap_or("");
         last.strip_suffix(".git").unwrap_or(last)
@@ -166,7 +164,6 @@ text_value! {
 
 impl Branch {
     /// The ref to fetch.
-    #[must_use]
     pub fn to_ref(&self) -> String {
         if self.0.is_empty() { "HEAD".to_owned() } else { format!("refs/heads/{}", self.0) }
     }

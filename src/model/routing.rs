@@ -40,7 +40,6 @@ fn is_private(host: &str) -> bool {
 
 impl Routing {
     /// Whether a host is served over HTTPS.
-    #[must_use]
     pub fn is_encrypted(&self, host: &str) -> bool {
         if self.dashboard_domain.as_deref() == Some(host) {
             return true;
@@ -50,13 +49,11 @@ impl Routing {
     }
 
     /// Whether its certificate comes from the router's own authority.
-    #[must_use]
     pub fn is_own(&self, host: &str) -> bool {
         self.private_tls || is_private(host)
     }
 
     /// Where this machine itself reaches the router.
-    #[must_use]
     pub fn own_ip(&self) -> IpAddr {
         match self.bind {
             Some(ip) if !ip.is_unspecified() => ip,
@@ -66,14 +63,12 @@ impl Routing {
     }
 
     /// The host name that follows from an app's name.
-    #[must_use]
     pub fn host_of(&self, name: &AppName) -> String {
         format!("{}.{}", name.as_str(), self.base_domain)
     }
 
     /// Why apps can keep the owner's browser out of the dashboard. A browser takes no cookie
     /// for a name without a dot.
-    #[must_use]
     pub fn shares_cookies(&self) -> Option<String> {
         let (dashboard, base) = (self.dashboard_domain.as_deref()?, self.base_domain.as_str());
         let rest = dashboard.strip_suffix(base).filter(|_| base.contains('.'))?;

@@ -54,7 +54,6 @@ text_value! {
 
 impl Schedule {
     /// The first whole minute after a moment at which it comes; `None` where the clock ends.
-    #[must_use]
     pub fn next_after(&self, after: UnixMillis) -> Option<UnixMillis> {
         let ([minutes, hours, dates, months, weekdays], either) = read(&self.0).ok()?;
         let has_day = |day: &u64| {

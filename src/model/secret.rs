@@ -15,13 +15,11 @@ pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Takes a text into custody.
-    #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
     /// The text itself. Hand it to what needs it, never to a formatter.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }

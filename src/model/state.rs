@@ -10,7 +10,6 @@ macro_rules! words {
 
         impl $name {
             /// The word in the API and the database.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -77,7 +76,6 @@ words! {
 
 impl DeployStatus {
     /// Nothing more will happen to a deploy in this state.
-    #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Live | Self::Failed)
     }

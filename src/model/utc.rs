@@ -9,13 +9,11 @@ pub struct Utc(String);
 
 impl Utc {
     /// Now, by the system's clock.
-    #[must_use]
     pub fn now() -> Self {
         Self::at(SystemTime::now())
     }
 
     /// This moment; what lies before 1970 becomes its first second.
-    #[must_use]
     pub fn at(time: SystemTime) -> Self {
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let (days, clock) = (seconds / 86_400, seconds % 86_400);
@@ -25,7 +23,6 @@ impl Utc {
     }
 
     /// For programs: `2026-11-21T17:05:33Z`.
-    #[must_use]
     pub fn rfc_3339(self) -> String {
         self.0
     }

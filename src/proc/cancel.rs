@@ -27,7 +27,6 @@ impl Cancel {
     }
 
     /// Whether it was pulled.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         is_readable(self.as_fd())
     }

@@ -36,7 +36,6 @@ impl Running {
     }
 
     /// Finds a process again by its pid and start time; `None` when it has ended.
-    #[must_use]
     pub fn adopt(pid: u32, start_ticks: u64) -> Option<Self> {
         let pidfd = open(pid).ok()?;
         // Asked after the pidfd is held: from here on the pid cannot name another process unseen.
@@ -46,13 +45,11 @@ impl Running {
     }
 
     /// Its pid.
-    #[must_use]
     pub const fn pid(&self) -> u32 {
         self.pid
     }
 
     /// When it started: `/proc/<pid>/stat`, field 22.
-    #[must_use]
     pub const fn start_ticks(&self) -> u64 {
         self.start_ticks
     }

@@ -21,21 +21,18 @@ pub struct Entry {
 
 impl Entry {
     /// It has ended, and only its parent has not taken notice yet.
-    #[must_use]
     pub const fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 }
 
 /// The entry of one process, or `None` when there is no such process.
-#[must_use]
 pub fn entry(pid: u32) -> Option<Entry> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     parse_stat(&String::from_utf8_lossy(&text))
 }
 
 /// Every process that this one may see.
-#[must_use]
 pub fn all() -> Vec<Entry> {
     let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
     dir.filter_map(Result::ok)
@@ -45,13 +42,11 @@ pub fn all() -> Vec<Entry> {
 }
 
 /// Every process that descends from `pid`, parents before children, without `pid` itself.
-#[must_use]
 pub fn descendants(pid: u32) -> Vec<Entry> {
     descendants_in(all(), pid)
 }
 
 /// The same by a table that was read before.
-#[must_use]
 pub fn descendants_in(table: Vec<Entry>, pid: u32) -> Vec<Entry> {
     let mut children: HashMap<u32, Vec<Entry>> = HashMap::new();
     for entry in table {
@@ -69,7 +64,6 @@ pub fn descendants_in(table: Vec<Entry>, pid: u32) -> Vec<Entry> {
 
 /// The first process that a process has started of those that still run, without a look
 /// at all others.
-#[must_use]
 pub fn first_child(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
     text.split_ascii_whitespace().next()?.parse().ok()
@@ -77,7 +71,6 @@ pub fn first_child(pid: u32) -> Option<u32> {
 
 /// The user that a process acts as, by the numbers of this process's user namespace.
 /// Told of every process, also of one that lets nobody look into it.
-#[must_use]
 pub fn effective_uid(pid: u32) -> Option<u32> {
     let text = fs::read(format!("/proc/{pid}/status")).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -86,7 +79,6 @@ pub fn effective_uid(pid: u32) -> Option<u32> {
 }
 
 /// The arguments of a process; empty when it is gone. A process may change them.
-#[must_use]
 pub fn arguments(pid: u32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);

@@ -68,7 +68,6 @@ pub struct CaddyConfig<'a> {
 
 impl CaddyConfig<'_> {
     /// The configuration.
-    #[must_use]
     pub fn json(&self) -> Value {
         let own = self.ports.https;
         let mut servers = json!({

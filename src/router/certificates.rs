@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where Caddy keeps what it must not lose, in the router's directory.
-#[must_use]
 pub(super) fn storage(dir: &Path) -> PathBuf {
     dir.join("storage")
 }

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 /// Where each host name leads among these apps: what an app gets by its name leads to no
 /// other app that has it as a domain. `BASE_DOMAIN` may be set after the app got its
 /// domains, and a host must not lead now here, now there.
-#[must_use]
 pub fn leading<'a>(routing: &Routing, apps: &'a [App]) -> BTreeMap<String, &'a App> {
     let own = |app: &'a App| {
         app.settings.domains.iter().map(move |domain| (domain.as_str().to_owned(), app))
@@ -20,7 +19,6 @@ pub fn leading<'a>(routing: &Routing, apps: &'a [App]) -> BTreeMap<String, &'a A
 
 /// Why apps do not answer at one of their hosts: `DASHBOARD_DOMAIN` or `BASE_DOMAIN`
 /// may be set after the app got its names.
-#[must_use]
 pub fn host_conflicts(routing: &Routing, apps: &[App]) -> Vec<String> {
     let leading = leading(routing, apps);
     let conflict = |app: &App, host: &str| {
@@ -46,7 +44,6 @@ pub fn host_conflicts(routing: &Routing, apps: &[App]) -> Vec<String> {
 }
 
 /// Where an app answers: at this domain of its own, otherwise by its name.
-#[must_use]
 pub fn url(routing: &Routing, name: &str, domain: Option<&str>, ports: Ports) -> String {
     let own = || format!("{name}.{}", routing.base_domain);
     let host = domain.map_or_else(own, str::to_owned);

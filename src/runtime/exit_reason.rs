@@ -37,7 +37,6 @@ const NO_MEMORY: [&str; 7] = [
 
 /// How a process of an app has ended, with the limit that it was over where that is known,
 /// or may well be. `deploy` is the one that has started it.
-#[must_use]
 pub fn how_it_ended(
     tools: &Tools,
     (id, deploy): (&ProcessId, &DeployId),
@@ -55,7 +54,6 @@ pub fn how_it_ended(
 }
 
 /// Why an app has not proved itself, with what it wrote, and that alone.
-#[must_use]
 pub fn with_last_lines(
     tools: &Tools,
     id: &ProcessId,

@@ -144,7 +144,6 @@ impl Who {
 
 /// Whether the app itself, and nobody else, answers at 127.0.0.1 on the port that it
 /// was given, by these listening sockets of the machine.
-#[must_use]
 pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> bool {
     Who::listens(port, uid, instance, all) == Who::TheApp
 }

@@ -75,7 +75,6 @@ impl Instance {
     }
 
     /// Finds a running app again, of those in `apps`; `None` when it has ended.
-    #[must_use]
     pub fn adopt((pid, start_ticks): (u32, u64), app: &AppId, exit_file: PathBuf) -> Option<Self> {
         let outer = Running::adopt(pid, start_ticks)?;
         // Machines start their programs in the same order each time, so after a reboot
@@ -103,19 +102,16 @@ impl Instance {
     }
 
     /// What it may take; `None` when that is not known.
-    #[must_use]
     pub const fn memory_limit(&self) -> Option<&MemoryLimit> {
         self.memory.as_ref()
     }
 
     /// The pid to remember it by.
-    #[must_use]
     pub const fn pid(&self) -> u32 {
         self.outer.pid()
     }
 
     /// The start time to remember it by.
-    #[must_use]
     pub const fn start_ticks(&self) -> u64 {
         self.outer.start_ticks()
     }
@@ -137,7 +133,6 @@ impl Instance {
     }
 
     /// Every process inside but the first.
-    #[must_use]
     pub fn processes(&self) -> Vec<table::Entry> {
         let Some(inner) = &self.inner else { return Vec::new() };
         table::descendants(inner.pid())
@@ -204,7 +199,6 @@ fn app_of(pid: u32, apps: &Path) -> Option<AppId> {
 /// (`--json-status-fd`: one JSON object a line, the last one with the exit code).
 /// [`Exit::Unknown`] when bubblewrap had no time to say: the machine went down, or it
 /// was itself killed.
-#[must_use]
 pub fn noted_exit(file: &Path) -> Exit {
     let text = fs::read_to_string(file).unwrap_or_default();
     let code = |line: &str| {
@@ -227,7 +221,6 @@ fn read_signal(exit: Exit) -> Exit {
 
 /// The outermost process of each sandbox that works in `apps`, with its app. What a process
 /// inside writes into its own arguments counts for nothing.
-#[must_use]
 pub fn sandboxes(apps: &Path, table: &[table::Entry]) -> Vec<(AppId, table::Entry)> {
     let found: HashMap<u32, (AppId, table::Entry)> = table
         .iter()

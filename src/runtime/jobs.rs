@@ -32,7 +32,6 @@ pub fn jobs_of(
 }
 
 /// The last run of a job, of its app's runs with the newest first.
-#[must_use]
 pub fn last_run<'a>(runs: &'a [Run], job: &JobName) -> Option<&'a Run> {
     runs.iter().find(|run| run.job.as_deref() == Some(job.as_str()))
 }
@@ -49,7 +48,6 @@ pub struct Clock {
 
 impl Clock {
     /// One that goes on where that of the server before this one ended.
-    #[must_use]
     pub fn new(tools: Arc<Tools>, runs: Arc<Runs>) -> Self {
         Self { tools, runs, before: None, waiting: HashMap::new() }
     }

@@ -89,13 +89,11 @@ pub fn launch_worker(
 }
 
 /// How the live release of an app is started; `None` when there is none.
-#[must_use]
 pub fn live_spec(Tools { layout, .. }: &Tools, app: &App) -> Option<StartSpec> {
     layout.start_spec(&app.id, app.live_release.as_ref()?)
 }
 
 /// The processes without a port that an app should have of a release, with their commands.
-#[must_use]
 pub fn workers_of<'a>(app: &App, spec: &'a StartSpec) -> Vec<(ProcessId, &'a str)> {
     let mut all = Vec::new();
     for (name, command) in &spec.processes {

@@ -168,7 +168,6 @@ impl StatusBoard {
     }
 
     /// An app as it is now.
-    #[must_use]
     pub fn state(&self, app: &App) -> AppState {
         // Files neither start nor end.
         let has_process = !app.is_static && app.wanted == Wanted::Running;
@@ -182,7 +181,6 @@ impl StatusBoard {
     }
 
     /// A process without a port as it is now.
-    #[must_use]
     pub fn worker(&self, id: &ProcessId) -> AppState {
         let known = lock(&self.0).get(id).cloned();
         let status = match &known {
@@ -206,7 +204,6 @@ impl StatusBoard {
     }
 
     /// Whether an app answers its visitors, as far as that is known.
-    #[must_use]
     pub fn serves(&self, app: &App) -> bool {
         let known = self.known(&app.id);
         let is_up = app.port().is_some() && known.phase == Phase::Settled && !known.loops();

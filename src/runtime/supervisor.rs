@@ -73,7 +73,6 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// One that knows of no process yet.
-    #[must_use]
     pub fn new(tools: Arc<Tools>) -> Self {
         let workers = Workers::new(Arc::clone(&tools));
         Self { tools, apps: HashMap::new(), workers, draining: Draining::default() }

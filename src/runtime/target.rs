@@ -5,7 +5,6 @@ use crate::router::Target;
 use crate::store::App;
 
 /// Where the requests of an app go.
-#[must_use]
 pub fn target_of(app: &App) -> Target {
     let files = app.live_release.as_ref().filter(|_| app.is_static);
     match (app.wanted, files, app.port()) {

@@ -20,7 +20,6 @@ pub struct Socket {
 
 impl Socket {
     /// Whether a connection to 127.0.0.1 reaches it.
-    #[must_use]
     pub fn is_on_loopback(&self) -> bool {
         let ip = self.address.ip().to_canonical();
         ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST
@@ -28,7 +27,6 @@ impl Socket {
 }
 
 /// Every listening TCP socket.
-#[must_use]
 pub fn listeners() -> Vec<Socket> {
     sockets("0A").unwrap_or_default()
 }
@@ -82,7 +80,6 @@ fn read_line(line: &str, state: &str) -> Option<Socket> {
 /// The listening sockets that these processes hold. Where they run as a `uid` that is
 /// nobody else's, an ordinary user's server may not look into them; then those of this
 /// uid count, but for ports that are given out: the release before may have one.
-#[must_use]
 pub fn held_by(
     processes: &[Entry],
     uid: Option<u32>,

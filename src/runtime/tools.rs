@@ -39,7 +39,6 @@ pub struct Tools {
 
 impl Tools {
     /// The ports that are the server's own.
-    #[must_use]
     pub fn own_ports(&self) -> Vec<u16> {
         [self.own_port].into_iter().chain(self.router.ports()).collect()
     }

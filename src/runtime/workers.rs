@@ -34,7 +34,6 @@ pub struct Workers {
 
 impl Workers {
     /// None yet.
-    #[must_use]
     pub fn new(tools: Arc<Tools>) -> Self {
         Self { tools, all: HashMap::new() }
     }

@@ -91,6 +91,7 @@ pub enum Purpose {
 }
 
 /// A sandbox being described; [`Sandbox::prepare`] turns it into a program to run.
+#[must_use]
 pub struct Sandbox<'a> {
     host: &'a Host,
     purpose: Purpose,
@@ -119,7 +120,6 @@ pub struct Sandbox<'a> {
 impl<'a> Sandbox<'a> {
     /// A sandbox that can see the system and nothing else. `slot` is the app's
     /// own small number; where apps have uids of their own it decides which.
-    #[must_use]
     pub fn new(host: &'a Host, purpose: Purpose, slot: u16) -> Self {
         let (limits, file_size) = match purpose {
             Purpose::Run | Purpose::Once => (Limits::usual(host.memory), None),
@@ -145,21 +145,18 @@ impl<'a> Sandbox<'a> {
     }
 
     /// Lets it read and write a directory of ours, under another name.
-    #[must_use]
     pub fn bind(mut self, outside: &Path, inside: &'static str) -> Self {
         self.binds.push((outside.to_owned(), inside));
         self
     }
 
     /// Gives it a TCP port to listen on, as `PORT`. It gets no other but from the kernel.
-    #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self.env("PORT", port.to_string())
     }
 
     /// Starts the command in this directory.
-    #[must_use]
     pub fn dir(mut self, dir: impl Into<String>) -> Self {
         self.dir = dir.into();
         self
@@ -167,20 +164,17 @@ impl<'a> Sandbox<'a> {
 
     /// Bytes that it may write into one file, if that is less than what is usual for its
     /// purpose; a program that goes on is ended by the kernel.
-    #[must_use]
     pub fn file_size(mut self, bytes: u64) -> Self {
         self.file_size = Some(self.file_size.map_or(bytes, |usual| usual.min(bytes)));
         self
     }
 
     /// Sets a variable that is no secret; a later one of the same name wins.
-    #[must_use]
     pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.secret_env(name, Secret::new(value.into()))
     }
 
     /// Sets a variable.
-    #[must_use]
     pub fn secret_env(mut self, name: impl Into<String>, value: Secret) -> Self {
         self.env.push((name.into(), value));
         self
@@ -188,7 +182,6 @@ impl<'a> Sandbox<'a> {
 
     /// Makes the cgroup and the files that it needs, and gives the program that runs `command`,
     /// an argument list, inside.
-    #[must_use]
     pub fn prepare(&self, command: &[&str]) -> Exec {
         let group = self.host.make_cgroup(&self.limits);
         let mut args = self.namespaces();

@@ -128,7 +128,6 @@ impl Subtree {
 }
 
 /// The leaf of ours that a process is in.
-#[must_use]
 pub fn leaf_of(pid: u32) -> Option<PathBuf> {
     let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     own_directory(&cgroup, Path::new(MOUNT))
@@ -137,7 +136,6 @@ pub fn leaf_of(pid: u32) -> Option<PathBuf> {
 
 /// Why the kernel has ended processes in a leaf for their memory, if it has; `oom_kill` counts
 /// those, for whatever shortage, and `oom` how often it was the leaf's own limit.
-#[must_use]
 pub fn ended_for_memory(leaf: &Path) -> Option<String> {
     let events = fs::read_to_string(leaf.join("memory.events")).ok()?;
     let has = |name: &str| {

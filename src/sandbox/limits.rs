@@ -40,7 +40,6 @@ pub struct Limits {
 impl Limits {
     /// What an app may take: what its owner says, otherwise three quarters of the memory
     /// (who takes more is most likely wrong, and the others need the rest).
-    #[must_use]
     pub fn of_app(app: &App, of_machine: u64) -> Self {
         let number = |n: u32| (n > 0).then_some(n);
         let usual = Self::usual(of_machine);
@@ -55,7 +54,6 @@ impl Limits {
     }
 
     /// What an app may take whose owner says nothing.
-    #[must_use]
     pub fn usual(of_machine: u64) -> Self {
         let memory = of_machine / 4 * 3;
         Self {
@@ -72,7 +70,6 @@ impl Limits {
     /// it counts all over the machine: then there must be room for the release before this
     /// one and for a build, or the app's own next deploy would take the live one down. (A
     /// build itself may not use that room: with its smaller limit it ends first.)
-    #[must_use]
     pub const fn of_user(&self, users: AppUsers) -> u64 {
         match users {
             AppUsers::Root => 2 * self.processes + BUILD_PROCESSES,
@@ -82,14 +79,12 @@ impl Limits {
 
     /// What Git may take: what a repository's host sends is its own choice, and Git keeps
     /// much of it in memory.
-    #[must_use]
     pub fn of_fetch(of_machine: u64) -> Self {
         let build = Self::of_build(of_machine);
         Self { memory: build.memory.min(FETCH_MEMORY), data: FETCH_MEMORY, ..build }
     }
 
     /// What a build may take.
-    #[must_use]
     pub fn of_build(of_machine: u64) -> Self {
         Self { processes: BUILD_PROCESSES, weight: BUILD_WEIGHT, ..Self::usual(of_machine) }
     }

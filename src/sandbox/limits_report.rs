@@ -47,7 +47,6 @@ pub struct Report {
 
 /// What is in force for an app: what the kernel says of its process, or what its next
 /// start gets.
-#[must_use]
 pub fn report(app: &App, host: &Host) -> Report {
     let wanted = Limits::of_app(app, host.memory);
     let running = app.process.as_ref().filter(|p| p.ended.is_none());

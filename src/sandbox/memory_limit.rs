@@ -16,7 +16,6 @@ pub enum MemoryLimit {
 
 impl MemoryLimit {
     /// What the kernel says of a process.
-    #[must_use]
     pub fn of(pid: u32) -> Option<Self> {
         let leaf = cgroup::leaf_of(pid).map(Self::Leaf);
         leaf.or_else(|| limits_of_process(pid).map(|limits| Self::Process(limits.data)))
@@ -24,7 +23,6 @@ impl MemoryLimit {
 
     /// What is known of it once the app has ended, badly: the kernel counts what it ends in a
     /// leaf; a process that gets no more memory ends in its own way, and may say so.
-    #[must_use]
     pub fn exceeded(&self, says_so: &dyn Fn() -> bool) -> Option<String> {
         match self {
             Self::Leaf(leaf) => cgroup::ended_for_memory(leaf),

@@ -8,7 +8,6 @@ use std::fs;
 pub const RANGE: std::ops::Range<u16> = 20_000..30_000;
 
 /// The ports out of which the kernel picks one for a program that does not care (ip(7)).
-#[must_use]
 pub fn picked_by_kernel() -> std::ops::RangeInclusive<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let numbers = text.split_ascii_whitespace().filter_map(|number| number.parse().ok());

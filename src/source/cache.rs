@@ -13,7 +13,6 @@ pub(super) const PACKS: usize = 20;
 const GROWTH: u64 = 256 << 20;
 
 /// Whether a killed Git left a lock or an unfinished file in the cache.
-#[must_use]
 pub fn has_leftovers(cache: &Path) -> bool {
     [".", "refs/better-paas", "objects/pack"].iter().any(|below| {
         fs::read_dir(cache.join(below)).into_iter().flatten().flatten().any(|entry| {

@@ -133,7 +133,6 @@ impl Plan {
     }
 
     /// The build command, if there is anything to build.
-    #[must_use]
     pub fn build(&self) -> Option<String> {
         (!self.build.is_empty()).then(|| self.build.join(" && "))
     }
@@ -168,7 +167,6 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     /// The one that we run on, with what the owner has set.
-    #[must_use]
     pub fn here(env: &'a [(EnvName, Secret, bool)]) -> Self {
         Self { has: &is_installed, version: &said_version, env }
     }

@@ -100,13 +100,11 @@ impl Tool {
     }
 
     /// Its directory on `PATH`.
-    #[must_use]
     pub fn path(&self) -> String {
         format!("{PLACE}/{}/{}", self.name, self.bin)
     }
 
     /// The script that installs it: whole, or not at all.
-    #[must_use]
     pub fn script(&self) -> String {
         let Self { name, install, .. } = self;
         let unfinished = format!("{PLACE}/unfinished");
