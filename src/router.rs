@@ -96,7 +96,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router for these apps, each with where it leads. Where it is off, one that an earlier
+    /// A router for these apps, as the database has them. Where it is off, one that an earlier
     /// server left running is ended.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl Router {
     pub fn start(
         routing: Routing,
         data: &DataDir,
-        apps: Vec<(App, Target)>,
+        apps: &[App],
         take_back: TakeBack,
     ) -> io::Result<Self> {
         let dir = data.make_dir("router")?;
@@ -303,17 +303,16 @@ impl Router {
     }
 
     /// Makes the table follow the database.
-    fn follow(&self, apps: Vec<(App, Target)>) -> io::Result<()> {
-        for (app, target) in &apps {
-            self.table.point(&app.id, target)?;
+    fn follow(&self, apps: &[App]) -> io::Result<()> {
+        for app in apps {
+            self.table.point(&app.id, &Target::of(app))?;
         }
-        let apps: Vec<App> = apps.into_iter().map(|(app, _)| app).collect();
-        let conflicts = host_conflicts(&self.routing, &apps);
+        let conflicts = host_conflicts(&self.routing, apps);
         for sentence in self.routing.shares_cookies().into_iter().chain(conflicts) {
             log::warn!("{sentence}");
         }
         self.table.keep_only(|id| apps.iter().any(|app| app.id.as_str() == id))?;
-        self.name_all(&apps)
+        self.name_all(apps)
     }
 
     /// Leads the host names of these apps to them, and has those that need it, and the

@@ -24,7 +24,6 @@ pub mod restart;
 pub mod runs;
 pub mod status_board;
 pub mod supervisor;
-pub mod target;
 pub mod tcp_sockets;
 pub mod tools;
 pub mod workers;

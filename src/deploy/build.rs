@@ -13,46 +13,33 @@ pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// Bytes that a build may write.
 const OUTPUT_CAP: usize = 10 * 1024 * 1024;
 
-/// A command that is to be run.
-pub struct Build<'a> {
-    /// What.
-    pub command: &'a str,
-    /// Where its output goes.
-    pub log: &'a Writer,
-    /// Where, and for how long.
-    pub once: Once<'a>,
-}
-
-impl Build<'_> {
-    /// Runs the command to its end, or until there is no room, for as long as it may take.
-    ///
-    /// # Errors
-    /// [`DeployFailure`], with the lines of the command that say why.
-    pub fn run(&self) -> Result<(), DeployFailure> {
-        let Self { command, log, once } = self;
-        let (mut said, name, at_most) = (Quote::default(), once.name, once.at_most);
-        let words = ["/bin/sh", "-c", command];
-        let exit = once.logged(&words, (log, OUTPUT_CAP), &mut |line| said.push(line))?;
-        let quote = said.sentence();
-        let sentence = match exit {
-            Exit::Code(0) => return Ok(()),
-            Exit::Cancelled => return Err(DeployFailure::Cancelled),
-            Exit::Code(137) | Exit::Signal(9) => format!(
-                "the {name} was killed (signal 9), most likely because it needed more memory than it \
+/// Runs a line of shell to its end, or until there is no room, for as long as it may take.
+///
+/// # Errors
+/// [`DeployFailure`], with the lines of the command that say why.
+pub fn run(once: &Once<'_>, command: &str, log: &Writer) -> Result<(), DeployFailure> {
+    let (mut said, name) = (Quote::default(), once.name);
+    let words = ["/bin/sh", "-c", command];
+    let exit = once.logged(&words, (log, OUTPUT_CAP), &mut |line| said.push(line))?;
+    let quote = said.sentence();
+    let sentence = match exit {
+        Exit::Code(0) => return Ok(()),
+        Exit::Cancelled => return Err(DeployFailure::Cancelled),
+        Exit::Code(137) | Exit::Signal(9) => format!(
+            "the {name} was killed (signal 9), most likely because it needed more memory than it \
              may have{quote}"
-            ),
-            Exit::Code(153) | Exit::Signal(25) => format!(
-                "the {name} was killed (signal 25): it wrote more into one file than it may, or \
-             than the disk has room for{quote}"
-            ),
-            Exit::TimedOut => too_long(name, at_most) + &quote,
-            Exit::OutputCapped => {
-                format!("the {name} wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
-            }
-            exit => format!("the {name} command ended with {exit}{quote}"),
-        };
-        Err(sentence.into())
-    }
+        ),
+        Exit::Code(153) | Exit::Signal(25) => format!(
+            "the {name} was killed (signal 25): it wrote more into one file than it may, or than \
+             the disk has room for{quote}"
+        ),
+        Exit::TimedOut => too_long(name, once.at_most) + &quote,
+        Exit::OutputCapped => {
+            format!("the {name} wrote more than {} MiB of output{quote}", OUTPUT_CAP >> 20)
+        }
+        exit => format!("the {name} command ended with {exit}{quote}"),
+    };
+    Err(sentence.into())
 }
 
 fn too_long(name: &str, at_most: Duration) -> String {
@@ -72,11 +59,11 @@ mod tests {
     /// Stands for a build that fills the disk.
     const FILLS: &str = "sleep 600";
 
-    fn run(command: &str, cancel: &Cancel) -> (Result<(), DeployFailure>, Vec<String>) {
-        run_within(DEADLINE, command, cancel)
+    fn build(command: &str, cancel: &Cancel) -> (Result<(), DeployFailure>, Vec<String>) {
+        build_within(DEADLINE, command, cancel)
     }
 
-    fn run_within(
+    fn build_within(
         at_most: Duration,
         command: &str,
         cancel: &Cancel,
@@ -97,12 +84,12 @@ mod tests {
         };
         let name = "build";
         let once = Once { name, sandbox: &sandbox, cancel, must_end: &no_room, at_most };
-        let result = Build { command, log: &log, once }.run();
+        let result = run(&once, command, &log);
         (result, text().lines().map(str::to_owned).collect())
     }
 
     fn failed(command: &str) -> String {
-        match run(command, &Cancel::new().unwrap()).0 {
+        match build(command, &Cancel::new().unwrap()).0 {
             Err(DeployFailure::Failed(error)) => error.to_string(),
             other => panic!("{other:?}"),
         }
@@ -110,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_build_is_heard_line_by_line_and_says_how_it_failed() {
-        let (result, lines) = run("echo one; echo two >&2", &Cancel::new().unwrap());
+        let (result, lines) = build("echo one; echo two >&2", &Cancel::new().unwrap());
         assert_eq!((result, lines), (Ok(()), vec!["one".to_owned(), "two".to_owned()]));
         let sentence = failed("echo no such package; echo; exit 2");
         assert_eq!(
@@ -139,14 +126,14 @@ mod tests {
 
     #[test]
     fn a_build_can_be_cancelled() {
-        let (result, _) = run("echo cancel me; sleep 600", &Cancel::new().unwrap());
+        let (result, _) = build("echo cancel me; sleep 600", &Cancel::new().unwrap());
         assert_eq!(result, Err(DeployFailure::Cancelled));
     }
 
     #[test]
     fn a_build_has_a_quarter_of_an_hour() {
         let (at_most, cancel) = (Duration::from_secs(5), Cancel::new().unwrap());
-        let (result, lines) = run_within(at_most, "echo begun; sleep 600", &cancel);
+        let (result, lines) = build_within(at_most, "echo begun; sleep 600", &cancel);
         let late = format!("{}; its last line: begun", too_long("build", at_most));
         assert_eq!((result, lines), (Err(late.into()), vec!["begun".to_owned()]));
         assert_eq!(too_long("build", DEADLINE), "the build took longer than 15 minutes");

@@ -18,7 +18,6 @@ use crate::runtime::ports::Ports;
 use crate::runtime::recovery::recover;
 use crate::runtime::runs::Runs;
 use crate::runtime::status_board::StatusBoard;
-use crate::runtime::target::target_of;
 use crate::runtime::tools::{Mailbox, Message, Tools};
 use crate::sandbox::host_watch::HostWatch;
 use crate::store::{App, AppDraft, Delivered, Deploy, Store};
@@ -89,10 +88,7 @@ impl Deployer {
     /// [`DeployError::Runtime`] when this machine could not run it anyway.
     pub fn request(&self, app: &AppId, trigger: Trigger) -> Result<Deploy, DeployError> {
         self.check_runtime()?;
-        let queued = self.tools.store.queue_deploy(app, trigger, None)?;
-        let deploy = queued.ok_or(DeployError::NoApp)?;
-        self.queue.wake();
-        Ok(deploy)
+        self.queued(self.tools.store.queue_deploy(app, trigger, None)?)
     }
 
     /// Puts a deploy into the queue of what an archive holds that is read when its turn comes; one
@@ -118,10 +114,7 @@ impl Deployer {
     ) -> Result<Option<Deploy>, DeployError> {
         self.check_runtime()?;
         match self.tools.store.queue_delivered(app, delivery)? {
-            Delivered::Queued(deploy) => {
-                self.queue.wake();
-                Ok(Some(*deploy))
-            }
+            Delivered::Queued(deploy) => self.queued(Some(*deploy)).map(Some),
             Delivered::Before => Ok(None),
             Delivered::NoApp => Err(DeployError::NoApp),
         }
@@ -137,10 +130,12 @@ impl Deployer {
         if !found.is_some_and(|deploy| self.can_roll_back(&deploy)) {
             return Err(DeployError::NoRelease);
         }
-        let deploy = self.tools.store.queue_deploy(app, Trigger::Rollback, Some(to))?;
-        let deploy = deploy.ok_or(DeployError::NoApp)?;
+        self.queued(self.tools.store.queue_deploy(app, Trigger::Rollback, Some(to))?)
+    }
+
+    fn queued(&self, deploy: Option<Deploy>) -> Result<Deploy, DeployError> {
         self.queue.wake();
-        Ok(deploy)
+        deploy.ok_or(DeployError::NoApp)
     }
 
     /// Whether a deploy was live and its release is still there, files of a static site
@@ -318,12 +313,11 @@ fn start_router(
     store: &Arc<Store>,
     journal: &Arc<Journal>,
 ) -> Result<Router, AnyError> {
-    let apps = store.apps()?.into_iter().map(|app| (target_of(&app), app));
-    let routed: Vec<_> = apps.map(|(target, app)| (app, target)).collect();
+    let all = store.apps()?;
     let (store, journal, apps) =
         (Arc::clone(store), Arc::clone(journal), Layout::new(data.clone()).apps());
     let take_back = Box::new(move |port| take_back(&store, &journal, &apps, port));
-    Router::start(routing, data, routed, take_back).map_err(failed("could not prepare the router"))
+    Router::start(routing, data, &all, take_back).map_err(failed("could not prepare the router"))
 }
 
 /// Looks at the machine, and takes the server's own ports back where it does not keep them.

@@ -6,7 +6,6 @@ use crate::router::{
     Certificate, Ports, Router, Target, host_conflicts, lead_here, own_addresses, url,
 };
 use crate::runtime::health_check::Visit;
-use crate::runtime::target::target_of;
 use crate::runtime::tools::Tools;
 use crate::sandbox::port_range::picked_by_kernel;
 use crate::store::{App, AppDraft, AppSettings};
@@ -57,7 +56,7 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
 /// Everywhere an app answers, while it runs: through the router at its own domains, then
 /// at the host name that follows from its name; or else at its port.
 pub fn urls(router: &Router, app: &App) -> Vec<String> {
-    let at_port = match target_of(app) {
+    let at_port = match Target::of(app) {
         Target::Down => return Vec::new(),
         Target::Files(..) => None,
         Target::Process(port) => Some(format!("http://127.0.0.1:{port}")),

@@ -2,15 +2,14 @@
 //!
 //! Nothing that comes from a repository runs outside a sandbox.
 
-mod alone;
 mod beside_code;
 mod fetching;
-mod release_command;
+mod make_ready;
 mod shared;
 mod site;
 mod workers;
 
-use super::build::{self, Build};
+use super::build;
 use super::error::DeployFailure;
 use super::gc;
 use super::host_names::visit;
@@ -239,12 +238,7 @@ impl Attempt<'_> {
         let turn = self.queue.build_turn(self.id, self.cancel, wait);
         let _turn = turn.ok_or(DeployFailure::Cancelled)?;
         self.has_room()?;
-        let (log, cancel, at_most) = (&self.log, self.cancel, build::DEADLINE);
-        let no_room = || layout.no_room();
-        let run = |sandbox: &Sandbox<'_>, command: &str| {
-            let once = Once { name: "build", sandbox, cancel, must_end: &no_room, at_most };
-            Build { command, log, once }.run()
-        };
+        let run = |sandbox: &Sandbox<'_>, command: &str| self.run_once("build", sandbox, command);
         toolbox::fill(host, layout, &plan.tools, &self.env, &|line| self.say(line), &run)?;
         let Some(command) = plan.build() else { return Ok(()) };
         self.say(&format!("Building: {}", command.split("<<").next().unwrap_or_default()));
@@ -256,11 +250,24 @@ impl Attempt<'_> {
             .bind(&layout.temporary(&app.id), "/var/tmp");
         sandbox.shown = Some((layout.tools(), TOOLS_INSIDE));
         let built = run(&sandbox, &command);
-        if built.is_err() && no_room().is_some() {
+        if built.is_err() && layout.no_room().is_some() {
             // It may be its cache that it has filled, and then no deploy would have room.
             layout.discard(&layout.cache(&app.id))?;
         }
         built
+    }
+
+    /// Runs a line of shell in a sandbox to its end, with every line of it in the log.
+    fn run_once(
+        &self,
+        name: &'static str,
+        sandbox: &Sandbox<'_>,
+        command: &str,
+    ) -> Result<(), DeployFailure> {
+        let must_end = &|| self.tools.layout.no_room();
+        let at_most = build::DEADLINE;
+        let once = Once { name, sandbox, cancel: self.cancel, must_end, at_most };
+        build::run(&once, command, &self.log)
     }
 
     fn launch(&self, start: &str) -> Result<Launched, DeployFailure> {
@@ -345,6 +352,10 @@ impl Attempt<'_> {
         let (Tools { store, router, .. }, app) = (self.tools, &self.app.id);
         let name = || Ok(store.app(app)?.ok_or("the app was removed")?.name);
         router.switch(app, &name, target, &|line| self.say(line))
+    }
+
+    fn goes_on(&self) -> Result<(), DeployFailure> {
+        if self.cancel.is_cancelled() { Err(DeployFailure::Cancelled) } else { Ok(()) }
     }
 
     fn has_room(&self) -> Result<(), DeployFailure> {

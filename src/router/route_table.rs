@@ -17,7 +17,8 @@
 //! `open`, seen whole or not at all, and nothing but this app knows of it.
 
 use crate::data_dir::DataDir;
-use crate::model::{AppId, DeployId};
+use crate::model::{AppId, DeployId, Wanted};
+use crate::store::App;
 use crate::sync::lock;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -53,6 +54,16 @@ pub enum Target {
 }
 
 impl Target {
+    /// Where the requests of an app go, as the database knows it.
+    pub fn of(app: &App) -> Self {
+        let files = app.live_release.as_ref().filter(|_| app.is_static);
+        match (app.wanted, files, app.port()) {
+            (Wanted::Running, Some(live), _) => Self::Files(app.id.clone(), live.clone()),
+            (Wanted::Running, None, Some(port)) => Self::Process(port),
+            (Wanted::Stopped, ..) | (Wanted::Running, None, None) => Self::Down,
+        }
+    }
+
     fn suffix(&self) -> String {
         match self {
             Self::Process(port) => format!("p.{port}"),

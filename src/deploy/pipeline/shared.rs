@@ -17,21 +17,18 @@ impl Attempt<'_> {
         was_built: bool,
     ) -> Result<(), DeployFailure> {
         let open = host.users.open_up(release, self.cancel);
-        if self.cancel.is_cancelled() {
-            return Err(DeployFailure::Cancelled);
-        }
+        self.goes_on()?;
         open.map_err(failed("what the build has sealed could not be opened"))?;
         if !was_built {
             return Ok(());
         }
         let (app, layout) = (&self.app, &self.tools.layout);
         let live = app.live_release.as_ref().map(|live| layout.release(&app.id, live));
-        match shared_files::share(host.users, release, live.as_deref(), self.cancel) {
-            Ok(bytes) if bytes >> 20 == 0 => {}
-            Ok(bytes) => {
-                self.say(&format!("{} MiB of it are files of the live release", bytes >> 20));
-            }
-            Err(_) if self.cancel.is_cancelled() => return Err(DeployFailure::Cancelled),
+        let shared = shared_files::share(host.users, release, live.as_deref(), self.cancel);
+        self.goes_on()?;
+        match shared.map(|bytes| bytes >> 20) {
+            Ok(0) => {}
+            Ok(mib) => self.say(&format!("{mib} MiB of it are files of the live release")),
             Err(error) => log::warn!("deploy {} shares no files: {error}", self.id),
         }
         Ok(())

@@ -42,9 +42,7 @@ impl Attempt<'_> {
         let room = layout.space()?.room();
         let go_on = || !self.cancel.is_cancelled() && layout.no_room().is_none();
         let published = publish(&tree, &site, room, &go_on);
-        if self.cancel.is_cancelled() {
-            return Err(DeployFailure::Cancelled);
-        }
+        self.goes_on()?;
         let no_room = |failure| layout.no_room().map_or(failure, DeployFailure::from);
         let published = published.map_err(no_room)?;
         if !site.join("index.html").is_file() {

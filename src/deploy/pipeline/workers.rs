@@ -43,7 +43,8 @@ impl Attempt<'_> {
     fn stay_up(&self, launched: &mut [Launched<Worker>]) -> Result<(), DeployFailure> {
         self.say(&format!("Checking that they stay up for {} s", STAYS_UP.as_secs()));
         let until = Instant::now() + STAYS_UP;
-        while !self.cancel.is_cancelled() {
+        loop {
+            self.goes_on()?;
             for Launched { instance, process } in &mut *launched {
                 let Some(instance) = instance else { continue };
                 let Some(exit) = instance.try_wait() else { continue };
@@ -58,6 +59,5 @@ impl Attempt<'_> {
             let all = launched.iter().filter_map(|one| Some(one.instance.as_ref()?.as_fd()));
             wait_any(&all.chain([self.cancel.as_fd()]).collect::<Vec<_>>(), left)?;
         }
-        Err(DeployFailure::Cancelled)
     }
 }
