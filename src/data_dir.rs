@@ -212,6 +212,26 @@ pub fn replace_filled(
     })
 }
 
+/// What the names in a directory stand for, in order; others are passed over.
+pub fn named<T: Ord>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<T> = entries.filter_map(|entry| read(entry.file_name().to_str()?)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// For what is to be removed: that it is not there is fine.
+///
+/// # Errors
+/// All others.
+pub fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 fn make_private(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIR_MODE).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(DIR_MODE)),

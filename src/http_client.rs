@@ -3,7 +3,7 @@
 //! The whole exchange has one deadline, however its bytes are spread over it, and what is read
 //! has a bound. Nothing is kept, and no chunks are undone: the request asks for neither.
 
-use crate::proc::wait_any;
+use crate::proc::{is_passing, wait_any};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io::{self, ErrorKind, Read, Write};
@@ -142,10 +142,6 @@ impl<'a, S: Read + Write + AsFd> Answer<'a, S> {
             Err(error) => Err(error),
         }
     }
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// `HTTP/1.1 200 OK` → 200 (RFC 9112, section 4).

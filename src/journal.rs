@@ -21,7 +21,7 @@ pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
 pub use writer::{MAX_DEPLOY_LOG, MAX_RUN_LOG, Writer};
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, gone_is_fine};
 use crate::model::{AppId, DeployId, RunId, Utc};
 use crate::sync::lock;
 use app_log::AppLog;
@@ -204,7 +204,7 @@ impl Journal {
     /// Deletes logs; what has none is passed over.
     pub fn remove(&self, logs: &[LogOf]) {
         for path in logs.iter().map(|of| self.file(of)) {
-            if let Err(error) = remove_if_there(&path) {
+            if let Err(error) = gone_is_fine(fs::remove_file(&path)) {
                 warn!("cannot remove the log {}: {error}", path.display());
             }
         }
@@ -227,13 +227,6 @@ fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.create(true).mode(0o600).custom_flags(nofollow).open(path)?;
     fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     Ok(file)
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn open_to_read(path: &Path) -> io::Result<File> {

@@ -17,6 +17,7 @@ pub mod table;
 pub use bare::Bare;
 pub use cancel::Cancel;
 pub use inherit::close_inherited;
+pub use pump::is_passing;
 pub use running::{Running, wait_any};
 
 use crate::model::failed;

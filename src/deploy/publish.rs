@@ -5,6 +5,7 @@
 //! and directories alone, none of them hidden, which nobody else can write to.
 
 use super::error::DeployFailure;
+use crate::data_dir::gone_is_fine;
 use crate::disk::tree::Tree;
 use crate::model::{AnyError, failed};
 use crate::proc::Exec;
@@ -144,8 +145,7 @@ pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, AnyErr
             fs::write(site.join(OURS).join(RULES), serde_json::to_vec(&rules)?)?;
         }
         for name in ["_redirects", "_headers"] {
-            let gone = fs::remove_file(site.join(name));
-            gone.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
+            gone_is_fine(fs::remove_file(site.join(name)))?;
         }
         Ok(())
     };

@@ -4,6 +4,7 @@
 //! that all apps can read and none can write: one copy does for all of them.
 
 use super::error::DeployFailure;
+use crate::data_dir::named;
 use crate::disk::layout::{Layout, PYTHONS, StartSpec, TOOLS_INSIDE};
 use crate::model::{AppId, EnvName, Secret, failed};
 use crate::runtime::environment::surroundings;
@@ -32,8 +33,7 @@ pub fn tidy(layout: &Layout) {
         let place = format!("{TOOLS_INSIDE}/{name}/");
         needed.iter().any(|path| path.starts_with(&place))
     };
-    let names = fs::read_dir(layout.tools()).into_iter().flatten().flatten();
-    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+    for name in named(&layout.tools(), |name| Some(name.to_owned())) {
         let used = fs::metadata(layout.tool_use(&name)).and_then(|meta| meta.modified());
         let is_old = used.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNUSED));
         let gone = |path: &Path| layout.discard(path).is_ok();

@@ -3,7 +3,7 @@
 use super::app_users::AppUsers;
 use super::removal::{random_name, remove_tree};
 use super::space::Space;
-use crate::data_dir::{DataDir, is_abandoned, replace};
+use crate::data_dir::{DataDir, is_abandoned, named, replace};
 use crate::model::{AppId, DeployId, Job, ProcessName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -197,11 +197,9 @@ impl Layout {
     /// Removes the notes on the ends of all processes that had a port but the one with this.
     pub fn discard_exits(&self, app: &AppId, but: Option<u16>) {
         let dir = self.of(app, EXITS);
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let port = entry.file_name().to_str().and_then(|name| name.parse::<u16>().ok());
-            if port.is_some() && port != but {
-                let _ = fs::remove_file(entry.path());
-            }
+        let ports = named(&dir, |name| name.parse::<u16>().ok());
+        for port in ports.into_iter().filter(|port| Some(*port) != but) {
+            let _ = fs::remove_file(dir.join(port.to_string()));
         }
     }
 
@@ -389,15 +387,6 @@ impl Layout {
     pub fn space(&self) -> io::Result<Space> {
         Space::of(self.data.path())
     }
-}
-
-/// What the names in a directory stand for; others are passed over.
-fn named<T: Ord>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut found: Vec<T> = entries.filter_map(|entry| read(entry.file_name().to_str()?)).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 #[cfg(test)]

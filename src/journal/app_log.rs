@@ -1,10 +1,11 @@
 //! One app's log: where its two files are, and how its end is read.
 
+use super::create_private;
 use super::lines::Lines;
 use super::redact::Redactor;
 use super::rotating::{Position, Read, Rotating};
-use super::{create_private, remove_if_there};
-use std::fs::OpenOptions;
+use crate::data_dir::gone_is_fine;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -66,6 +67,6 @@ impl AppLog {
 
     /// Deletes the files, by which followers see that nothing more will come.
     pub(super) fn remove(&self) -> io::Result<()> {
-        self.paths().iter().try_for_each(|path| remove_if_there(path))
+        self.paths().iter().try_for_each(|path| gone_is_fine(fs::remove_file(path)))
     }
 }

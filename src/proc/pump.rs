@@ -130,6 +130,7 @@ impl Watch {
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+/// Whether a read or a write may succeed the next time.
+pub fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

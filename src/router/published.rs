@@ -2,6 +2,8 @@
 
 use super::site_rules::SiteRules;
 use super::static_page::page;
+use crate::data_dir::named;
+use crate::model::{AppId, DeployId};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -81,19 +83,15 @@ pub fn files(root: &Path, rules: &SiteRules) -> Value {
 
 /// The sites with rules of their own, by what a route to one is called.
 pub fn with_rules(sites: &Path) -> Vec<(String, SiteRules)> {
-    let below = |dir: &Path| {
-        let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        names.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-    };
     let mut all = Vec::new();
-    for app in below(sites) {
-        for deploy in below(&sites.join(&app)).into_iter().filter(|name| !name.starts_with('.')) {
-            let file = sites.join(&app).join(&deploy).join(OURS).join(RULES);
+    for app in named(sites, |name| AppId::parse(name).ok()) {
+        let site = sites.join(app.as_str());
+        for deploy in named(&site, |name| DeployId::parse(name).ok()) {
+            let file = site.join(deploy.as_str()).join(OURS).join(RULES);
             let rules = fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok());
             all.extend(rules.map(|rules| (format!("{app}.{deploy}"), rules)));
         }
     }
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
     all
 }
 

@@ -16,7 +16,7 @@
 //! The router takes the first name in alphabetical order. A switch is thus one
 //! `open`, seen whole or not at all, and nothing but this app knows of it.
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, gone_is_fine};
 use crate::model::{AppId, DeployId, Wanted};
 use crate::store::App;
 use crate::sync::lock;
@@ -229,13 +229,6 @@ impl RouteTable {
 
 fn mark(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
-}
-
-fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 /// The names in a directory, in the order in which the router sees them.
