@@ -108,9 +108,7 @@ pub(super) fn change(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered
     if draft.name != app.name || (&old.domains, old.port) != (&new.domains, new.port) {
         admit(&api.deployer.tools, Some(&app.id), &draft)?;
     }
-    if !api.store.update_app(&app.id, &draft)? {
-        return Err(ApiError::no_app());
-    }
+    ApiError::no_app_unless(api.store.update_app(&app.id, &draft)?)?;
     // First, for what is stored counts: should the next step fail, the names are right.
     api.deployer.name_app(&app.id);
     if old.scale != new.scale {

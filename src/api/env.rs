@@ -18,9 +18,7 @@ pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answere
     let inputs = fields.objects("env", MAX_ENV_VARS, read_input)?;
     fields.finish()?;
     check_together(&inputs)?;
-    if !api.store.replace_env(&app.id, &inputs)? {
-        return Err(ApiError::no_app());
-    }
+    ApiError::no_app_unless(api.store.replace_env(&app.id, &inputs)?)?;
     api.refresh_redactor(&app.id)?;
     listed(api, &app)
 }

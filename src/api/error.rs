@@ -97,6 +97,11 @@ impl ApiError {
         Self::new(404, "app_not_found", "there is no app with this id; GET /api/apps lists them")
     }
 
+    /// For a change that found no app, which was removed meanwhile.
+    pub(super) fn no_app_unless(is_there: bool) -> Result<(), Self> {
+        if is_there { Ok(()) } else { Err(Self::no_app()) }
+    }
+
     pub(super) fn no_process() -> Self {
         let text = "the app's live release has no process of this name that can be scaled (`web` \
                     runs once); GET /api/apps/{id}/processes lists what it has";

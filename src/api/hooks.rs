@@ -73,9 +73,7 @@ struct Repository {
 pub(super) fn renew(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
     let secret = hook::generate()?;
-    if !api.store.set_webhook_secret(&app.id, Some(&secret))? {
-        return Err(ApiError::no_app());
-    }
+    ApiError::no_app_unless(api.store.set_webhook_secret(&app.id, Some(&secret))?)?;
     api.refresh_redactor(&app.id)?;
     let path = format!("{HOOKS}{}", app.id);
     Ok(Answer::json(200, &json!({"secret": secret.expose(), "path": path})))

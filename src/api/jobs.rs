@@ -28,9 +28,7 @@ pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answere
     if !jobs.iter().all(|job| seen.insert(&job.name)) {
         return Err(ApiError::field("jobs", Invalid("names a job twice")));
     }
-    if !api.store.set_jobs(&app.id, &jobs)? {
-        return Err(ApiError::no_app());
-    }
+    ApiError::no_app_unless(api.store.set_jobs(&app.id, &jobs)?)?;
     listed(api, &app)
 }
 

@@ -47,9 +47,7 @@ pub(super) fn scale(call: &Call<'_>, id: &str) -> Answered {
     let name = spec.processes.keys().find(|name| path.last() == Some(&name.as_str()));
     let mut draft = app.draft();
     draft.settings.scale.insert(name.ok_or_else(ApiError::no_process)?.clone(), scale);
-    if !api.store.update_app(&app.id, &draft)? {
-        return Err(ApiError::no_app());
-    }
+    ApiError::no_app_unless(api.store.update_app(&app.id, &draft)?)?;
     api.deployer.tools.mailbox.send(Message::Scale(app.id));
     list(call, id)
 }

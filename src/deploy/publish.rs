@@ -95,28 +95,28 @@ pub fn publish(
             return Err(sentence.into());
         }
         let place = to.join(path);
-        match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        let file = match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
             Some(FileType::Directory) => {
                 DirBuilder::new().mode(0o700).create(place).map_err(no_copy)?;
                 return Ok(true);
             }
-            Some(FileType::RegularFile) => match tree.file(path) {
-                Some(file) => {
-                    let size = copy(file, &place, (bytes, most), go_on)?;
-                    bytes += size;
-                    published.files += 1;
-                    // Never at the cost of what is still to be copied.
-                    if bytes < most / 2
-                        && Instant::now() < compress_until
-                        && let Err(error) = compress(to, path, size)
-                    {
-                        log::warn!("the files of a site are not compressed: {error}");
-                        compress_until = Instant::now();
-                    }
-                }
-                None => published.leave_out(path),
-            },
-            _ => published.leave_out(path),
+            Some(FileType::RegularFile) => tree.file(path),
+            _ => None,
+        };
+        let Some(file) = file else {
+            published.leave_out(path);
+            return Ok(false);
+        };
+        let size = copy(file, &place, (bytes, most), go_on)?;
+        bytes += size;
+        published.files += 1;
+        // Never at the cost of what is still to be copied.
+        if bytes < most / 2
+            && Instant::now() < compress_until
+            && let Err(error) = compress(to, path, size)
+        {
+            log::warn!("the files of a site are not compressed: {error}");
+            compress_until = Instant::now();
         }
         Ok(false)
     })?;

@@ -77,10 +77,7 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 /// The numbers of this second, read once for all who watch.
-#[derive(Default)]
-pub(super) struct Stats {
-    last: Mutex<Option<(Instant, String)>>,
-}
+pub(super) type Stats = Mutex<Option<(Instant, String)>>;
 
 /// One viewer's place in time.
 pub(super) struct StatsFeed<'a> {
@@ -96,7 +93,7 @@ impl<'a> StatsFeed<'a> {
     }
 
     fn message(&self, now: Instant) -> String {
-        let mut last = lock(&self.stats.last);
+        let mut last = lock(self.stats);
         if let Some((then, message)) = &*last
             && now.saturating_duration_since(*then) < FRESH
         {

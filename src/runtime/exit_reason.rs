@@ -46,7 +46,7 @@ pub fn how_it_ended(
     let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
         return exit.to_string();
     };
-    let says_so = || lacks_memory(&output_of(tools, id, deploy));
+    let says_so = || output_of(tools, id, deploy).iter().any(|line| says(line, &NO_MEMORY));
     match limit.exceeded(&says_so) {
         Some(limit) => format!("{exit} ({limit})"),
         None => exit.to_string(),
@@ -105,24 +105,19 @@ pub fn without_last_lines(sentence: &str) -> &str {
     sentence.split_once(ITS_LAST_LINES).map_or(sentence, |(reason, _)| reason)
 }
 
-fn lacks_memory(output: &[String]) -> bool {
-    output.iter().any(|line| {
-        let line = line.to_ascii_lowercase();
-        NO_MEMORY.iter().any(|words| line.contains(words))
-    })
+/// Whether a text has any of these words in it, which are in small letters.
+fn says(text: &str, words: &[&str]) -> bool {
+    let small = text.to_ascii_lowercase();
+    words.iter().any(|words| small.contains(words))
 }
 
 /// What to do about a port that is taken, or is not for this app, when its output speaks of one.
 /// Only the port that we gave it is its own; the old release and other apps hold theirs.
 fn about_port(output: &str) -> String {
-    let small = output.to_ascii_lowercase();
-    let says = |words: &[&str]| words.iter().any(|words| small.contains(words));
-    let what = if says(&[
-        "address already in use",
-        "address in use",
-        "eaddrinuse",
-        "cannot find empty port",
-    ]) {
+    let says = |words: &[&str]| says(output, words);
+    let taken =
+        ["address already in use", "address in use", "eaddrinuse", "cannot find empty port"];
+    let what = if says(&taken) {
         "it listens at a port that another program has: an app must listen only at the port \
          that the variable PORT names"
     } else if says(&["listen eacces", "bind: permission denied", "permission denied - bind"])
@@ -138,8 +133,7 @@ fn about_port(output: &str) -> String {
 
 /// What to know where a connection was refused: it may have been the firewall's answer.
 fn about_loopback(output: &str) -> &'static str {
-    let small = output.to_ascii_lowercase();
-    if !["connection refused", "econnrefused"].iter().any(|words| small.contains(words)) {
+    if !says(output, &["connection refused", "econnrefused"]) {
         return "";
     }
     "; a connection of it was refused: where the firewall is loaded no app gets to a port of this \
@@ -150,11 +144,8 @@ fn about_loopback(output: &str) -> &'static str {
 fn about_variable(output: &str) -> String {
     let asks_environment = output.contains("environ[");
     let named = output.lines().rev().find_map(|line| {
-        let small = line.to_ascii_lowercase();
         let lacks = asks_environment && line.starts_with("KeyError: ")
-            || ["environment variable", "env variable", "env var"]
-                .iter()
-                .any(|w| small.contains(w));
+            || says(line, &["environment variable", "env variable", "env var"]);
         let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         words.find(|word| lacks && is_variable(word))
     });
@@ -174,10 +165,9 @@ fn is_variable(word: &str) -> bool {
 /// one, in what it says of ports.
 pub fn own_port(said: &str) -> String {
     let of_ports = |line: &&str| {
-        let line = line.trim().to_ascii_lowercase();
-        let words = ["listen", "bind", "port", "address", "connection to"];
         // A frame of a stack names lines of a program.
-        !line.starts_with("at ") && words.iter().any(|word| line.contains(word))
+        !line.trim().to_ascii_lowercase().starts_with("at ")
+            && says(line, &["listen", "bind", "port", "address", "connection to"])
     };
     let words = said.lines().filter(of_ports).flat_map(|l| l.split(|c: char| !c.is_ascii_digit()));
     let numbers = words.filter_map(|word| word.parse().ok());
@@ -284,8 +274,8 @@ mod tests {
             "memory allocation of 1073741824 bytes failed",
             "fork: Cannot allocate memory",
         ] {
-            assert!(lacks_memory(&["Traceback".to_owned(), line.to_owned()]), "{line}");
+            assert!(says(line, &NO_MEMORY), "{line}");
         }
-        assert!(!lacks_memory(&["KeyError: 'MEMORY'".to_owned()]));
+        assert!(!says("KeyError: 'MEMORY'", &NO_MEMORY));
     }
 }

@@ -40,8 +40,6 @@ struct Live {
     instance: Instance,
     /// Where it listens.
     port: u16,
-    /// The user that is the app's alone, where there is one.
-    uid: Option<u32>,
     since: Instant,
     /// When to look whether it listens, until it does: before that nobody is led to it.
     look_at: Option<Instant>,
@@ -80,7 +78,7 @@ impl Supervisor {
 
     /// Takes a process of an app that requests are led to already.
     pub fn runs(&mut self, app: AppId, instance: Instance, port: u16) {
-        let live = Live { instance, port, uid: None, since: Instant::now(), look_at: None };
+        let live = Live { instance, port, since: Instant::now(), look_at: None };
         self.apps.entry(app).or_default().live = Some(live);
     }
 
@@ -217,18 +215,11 @@ impl Supervisor {
         if let Some((instance, port)) = self.draining.take_back(app) {
             self.runs(app.clone(), instance, port);
             // It may not have listened yet when it was to end.
-            let (uid, look_at) = (self.uid_of(app), Some(Instant::now()));
             if let Some(live) = self.apps.get_mut(app).and_then(|entry| entry.live.as_mut()) {
-                (live.uid, live.look_at) = (uid, look_at);
+                live.look_at = Some(Instant::now());
             }
         }
         self.look(app);
-    }
-
-    /// The user that is an app's alone, where there is one.
-    fn uid_of(&self, app: &AppId) -> Option<u32> {
-        let slot = self.tools.store.app(app).ok().flatten()?.slot;
-        self.tools.host.last()?.ok()?.users.outside_uid(slot)
     }
 
     /// Takes what waits for an app.
@@ -351,7 +342,7 @@ impl Supervisor {
                 continue;
             }
             let all = all.get_or_insert_with(listeners);
-            if listens(live.port, live.uid, &live.instance, all) {
+            if listens(live.port, uid_of(&self.tools, id), &live.instance, all) {
                 self.tools.router.point(id, &Target::Process(live.port));
                 live.look_at = None;
                 self.tools.board.settled(id);
@@ -397,6 +388,12 @@ impl Supervisor {
     }
 }
 
+/// The user that is an app's alone, where there is one.
+fn uid_of(Tools { store, host, .. }: &Tools, app: &AppId) -> Option<u32> {
+    let slot = store.app(app).ok().flatten()?.slot;
+    host.last()?.ok()?.users.outside_uid(slot)
+}
+
 /// Starts an app's live release; `None` when it should not run after all.
 fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
     let app: App = match tools.store.app(id)? {
@@ -412,11 +409,10 @@ fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
     if app.is_static || app.is_workers_only() {
         return Ok(None);
     }
-    let uid = tools.host.wait()?.users.outside_uid(app.slot);
     let mut launched = launch(tools, &app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
     tools.store.set_process(id, Some(&launched.process))?;
     let (port, since) = (launched.process.port, Instant::now());
-    let live = |instance| Live { instance, port, uid, since, look_at: Some(since) };
+    let live = |instance| Live { instance, port, since, look_at: Some(since) };
     Ok(launched.instance.take().map(live))
 }

@@ -150,7 +150,6 @@ impl Fetch<'_> {
 
     /// Fetches, and answers what Git says of the commit.
     fn fetch(&self, cancel: &Cancel, log: &mut dyn FnMut(&str)) -> Result<Output, FetchError> {
-        let known = !packs(self.cache).is_empty();
         let refspec = format!("+{}:{FETCHED}", self.branch.to_ref());
         let command = ["/bin/sh", "-c", FETCH, FETCHED, self.url.as_str(), &refspec];
         let exec = self.sandbox(true).prepare(&command).deadline(self.limits.time);
@@ -172,7 +171,7 @@ impl Fetch<'_> {
             _ if text.contains("couldn't find remote ref") => {
                 Err(no_branch(self.branch, &self.branches(cancel)?).into())
             }
-            _ => Err(self.explain(None, known, &output)),
+            _ => Err(self.explain(None, &output)),
         }
     }
 
@@ -215,7 +214,7 @@ impl Fetch<'_> {
             (Exit::Cancelled, _) => Err(FetchError::Cancelled),
             (_, Some(sentence)) => Err(FetchError::TooLarge(sentence.into())),
             (Exit::Code(0), None) => Ok(survey),
-            _ => Err(self.explain(Some("ls-tree"), false, &output)),
+            _ => Err(self.explain(Some("ls-tree"), &output)),
         }
     }
 
@@ -261,22 +260,19 @@ impl Fetch<'_> {
     fn local(&self, verb: &str, command: &[&str], cancel: &Cancel) -> Result<(), FetchError> {
         let exec = self.sandbox(false).prepare(command).deadline(LOCAL_DEADLINE);
         let output = run(exec, cancel)?;
-        if output.exit.is_success() {
-            Ok(())
-        } else {
-            Err(self.explain(Some(verb), false, &output))
-        }
+        if output.exit.is_success() { Ok(()) } else { Err(self.explain(Some(verb), &output)) }
     }
 
-    /// Why a command failed. `local` is what it did if it only worked on the disk, `known` that
-    /// the repository was fetched before.
-    fn explain(&self, local: Option<&str>, known: bool, output: &Output) -> FetchError {
+    /// Why a command failed. `local` is what it did if it only worked on the disk.
+    fn explain(&self, local: Option<&str>, output: &Output) -> FetchError {
         let (text, exit) = (&self.said(output), output.exit);
         if let (Some(verb), Exit::TimedOut) = (local, exit) {
             let seconds = LOCAL_DEADLINE.as_secs();
             return format!("git {verb} took longer than {seconds} s").into();
         }
         let (url, limits, token) = (self.url, self.limits, self.token.as_ref().map(|(_, of)| *of));
+        // What is refused leaves no pack: one that is there is of an earlier deploy.
+        let known = !packs(self.cache).is_empty();
         Case { url, token, known, limits, local, text, exit }.explain()
     }
 
