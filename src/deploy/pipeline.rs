@@ -28,7 +28,8 @@ use crate::runtime::environment::surroundings;
 use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_lines};
 use crate::runtime::health_check::{HealthCheck, Verdict};
 use crate::runtime::hold::Hold;
-use crate::runtime::launch::{Launched, launch};
+use crate::runtime::instance::Instance;
+use crate::runtime::launch::launch;
 use crate::runtime::once::Once;
 use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
@@ -145,12 +146,14 @@ impl Attempt<'_> {
             let run = if workers_only { Self::run_workers } else { Self::run_site };
             return run(self, &host, &spec);
         };
-        let launched = self.step(DeployStatus::Starting, || {
+        let (process, mut instance) = self.step(DeployStatus::Starting, || {
             self.make_ready(&host, &spec)?;
-            self.launch(start)
+            self.say(&format!("Starting: {start}"));
+            Ok(launch(self.tools, &self.app, self.id, self.release())?)
         })?;
-        let proved = self.step(DeployStatus::Checking, || self.check(&host, launched))?;
-        self.go_live(proved)
+        let port = process.port;
+        self.step(DeployStatus::Checking, || self.check(&host, port, &mut instance))?;
+        self.go_live(process, instance)
     }
 
     /// Notes the step, then takes it.
@@ -270,15 +273,9 @@ impl Attempt<'_> {
         build::run(&once, command, &self.log)
     }
 
-    fn launch(&self, start: &str) -> Result<Launched, DeployFailure> {
-        self.say(&format!("Starting: {start}"));
-        Ok(launch(self.tools, &self.app, self.id, self.release())?)
-    }
-
     /// Asks the app as a visitor would, until it answers well.
-    fn check(&self, host: &Host, mut launched: Launched) -> Result<Launched, DeployFailure> {
+    fn check(&self, host: &Host, port: u16, instance: &mut Instance) -> Result<(), DeployFailure> {
         let settings = &self.app.settings;
-        let port = launched.process.port;
         let check = HealthCheck {
             port,
             uid: host.users.outside_uid(self.app.slot),
@@ -290,12 +287,11 @@ impl Attempt<'_> {
         let what = if path.is_empty() { "it answers" } else { "it answers well" };
         let request = &check.visit.request(path);
         self.say(&format!("Checking for up to {seconds} s that {what} on port {port}: {request}"));
-        let instance = launched.instance.as_mut().ok_or(DeployFailure::Cancelled)?;
         let web = ProcessId::from(&self.app.id);
         match check.wait(instance, self.cancel, &|line| self.say(line)) {
             Verdict::Well => {
                 self.tell_of_a_database(self.release());
-                Ok(launched)
+                Ok(())
             }
             Verdict::Unwell(sentence) => Err(self.unproved(&web, &sentence)),
             Verdict::Cancelled => Err(DeployFailure::Cancelled),
@@ -317,12 +313,12 @@ impl Attempt<'_> {
     }
 
     /// A process that has proved itself becomes the live one.
-    fn go_live(&self, launched: Launched) -> Result<(), DeployFailure> {
-        let port = launched.process.port;
-        self.switch(&Target::Process(port), Some(&launched.process))?;
+    fn go_live(&self, process: Process, instance: Instance) -> Result<(), DeployFailure> {
+        let port = process.port;
+        self.switch(&Target::Process(port), Some(&process))?;
         self.say(&format!("Live on port {port}"));
         self.hold.take().into_iter().for_each(|hold| hold.lead_to(port));
-        let process = launched.keep().map(|(process, instance)| (process, Box::new(instance)));
+        let process = Some((process, Box::new(instance.keep())));
         self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process, Vec::new()));
         Ok(())
     }

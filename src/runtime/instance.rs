@@ -43,11 +43,18 @@ pub struct Instance {
     exit: Option<Exit>,
     /// What it may take.
     memory: Option<MemoryLimit>,
+    /// Whether it has still to prove itself, and ends when this is dropped: whatever stops a
+    /// deploy leaves nothing running.
+    on_probation: bool,
 }
 
 impl Instance {
+    fn new(outer: Running, exit_file: Option<PathBuf>, on_probation: bool) -> Self {
+        Self { outer, inner: None, exit_file, exit: None, memory: None, on_probation }
+    }
+
     /// Starts a command in a sandbox, with the two files of its log, as
-    /// [`crate::journal::Journal::app_log_files`] opens them.
+    /// [`crate::journal::Journal::app_log_files`] opens them. Dropped before it is kept, it ends.
     ///
     /// # Errors
     /// When it could not be started.
@@ -57,10 +64,9 @@ impl Instance {
         [current, other]: &[File; 2],
     ) -> io::Result<Self> {
         let exec = sandbox.prepare(&["/bin/sh", "-c", command]);
-        let exit_file = sandbox.exit_file.clone();
         // Whatever fails before the first program inside begins stands in the log too.
         let outer = exec.spawn_detached(other, current)?;
-        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
+        let mut instance = Self::new(outer, sandbox.exit_file.clone(), true);
         let until = Instant::now() + MAKING;
         while instance.inner.is_none() && instance.try_wait().is_none() && Instant::now() < until {
             // bubblewrap tells nobody when its child is there.
@@ -82,10 +88,16 @@ impl Instance {
         if table::entry(pid)?.name != OUTER || !works_for(&table::arguments(pid), app) {
             return None;
         }
-        let exit_file = Some(exit_file);
-        let mut instance = Self { outer, inner: None, exit_file, exit: None, memory: None };
+        let mut instance = Self::new(outer, Some(exit_file), false);
         instance.find_inner();
         Some(instance)
+    }
+
+    /// It has proved itself, and lives on.
+    #[must_use]
+    pub fn keep(mut self) -> Self {
+        self.on_probation = false;
+        self
     }
 
     fn find_inner(&mut self) {
@@ -163,6 +175,14 @@ impl Instance {
     pub fn is_gone(&mut self) -> bool {
         let ended = self.try_wait().is_some();
         ended && self.inner.as_mut().is_none_or(|inner| inner.try_wait().is_some())
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.on_probation && !self.end() {
+            log::warn!("process {} was killed and does not go", self.pid());
+        }
     }
 }
 

@@ -15,36 +15,8 @@ use crate::sandbox::port_range::RANGE;
 use crate::store::{App, Process, Worker};
 use std::path::{Path, PathBuf};
 
-/// A process of a release that was started and has not proved itself yet. Dropped, it ends:
-/// whatever stops a deploy leaves nothing running.
-#[derive(Debug)]
-pub struct Launched<P = Process> {
-    /// It itself, still on probation. Taken out it lives on.
-    pub instance: Option<Instance>,
-    /// What the database remembers of it.
-    pub process: P,
-}
-
-impl<P: Clone> Launched<P> {
-    /// It has proved itself, and lives on.
-    pub fn keep(mut self) -> Option<(P, Instance)> {
-        let instance = self.instance.take()?;
-        Some((self.process.clone(), instance))
-    }
-}
-
-impl<P> Drop for Launched<P> {
-    fn drop(&mut self) {
-        if let Some(mut instance) = self.instance.take()
-            && !instance.end()
-        {
-            log::warn!("process {} was killed and does not go", instance.pid());
-        }
-    }
-}
-
 /// Starts the release of a deploy, its own or an earlier one, on a fresh port or its own, with the
-/// environment opened at this moment.
+/// environment opened at this moment. Answers what the database is to remember of it, too.
 ///
 /// # Errors
 /// The sentence that says why not: a value that does not open, a program that
@@ -54,7 +26,7 @@ pub fn launch(
     app: &App,
     deploy: &DeployId,
     release: &DeployId,
-) -> Result<Launched, AnyError> {
+) -> Result<(Process, Instance), AnyError> {
     let port = match app.settings.port.map(FixedPort::get) {
         Some(port) if is_free(port) => port,
         Some(port) => {
@@ -68,7 +40,7 @@ pub fn launch(
     let instance = start(tools, app, (release, deploy), &id, Some(port))?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
     let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
-    Ok(Launched { instance: Some(instance), process })
+    Ok((process, instance))
 }
 
 /// Starts a process of a release that has no port; `deploy` is the one that has made it the live
@@ -81,11 +53,10 @@ pub fn launch_worker(
     app: &App,
     (deploy, release): (&DeployId, &DeployId),
     id: &ProcessId,
-) -> Result<Launched<Worker>, AnyError> {
+) -> Result<(Worker, Instance), AnyError> {
     let instance = start(tools, app, (release, deploy), id, None)?;
     let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
-    let process = Worker { id: id.clone(), deploy: deploy.clone(), pid, start_ticks };
-    Ok(Launched { instance: Some(instance), process })
+    Ok((Worker { id: id.clone(), deploy: deploy.clone(), pid, start_ticks }, instance))
 }
 
 /// How the live release of an app is started; `None` when there is none.

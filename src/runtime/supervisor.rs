@@ -409,10 +409,10 @@ fn start(tools: &Tools, id: &AppId) -> Result<Option<Live>, AnyError> {
     if app.is_static || app.is_workers_only() {
         return Ok(None);
     }
-    let mut launched = launch(tools, &app, deploy, release)?;
+    let (process, instance) = launch(tools, &app, deploy, release)?;
     // Not written is not started: after a restart of the server nobody would know it.
-    tools.store.set_process(id, Some(&launched.process))?;
-    let (port, since) = (launched.process.port, Instant::now());
-    let live = |instance| Live { instance, port, since, look_at: Some(since) };
-    Ok(launched.instance.take().map(live))
+    tools.store.set_process(id, Some(&process))?;
+    let since = Instant::now();
+    let (port, instance) = (process.port, instance.keep());
+    Ok(Some(Live { instance, port, since, look_at: Some(since) }))
 }

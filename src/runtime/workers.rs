@@ -7,7 +7,7 @@
 use super::draining::{Draining, Why};
 use super::exit_reason::how_it_ended;
 use super::instance::Instance;
-use super::launch::{Launched, launch_worker, live_spec, workers_of};
+use super::launch::{launch_worker, live_spec, workers_of};
 use super::restart::{after_end, after_failure};
 use super::tools::{Message, Tools};
 use crate::model::{AnyError, AppId, DeployId, ProcessId, Wanted};
@@ -136,10 +136,10 @@ impl Workers {
         else {
             return Ok(None);
         };
-        let launched = launch_worker(&self.tools, &app, live, id)?;
+        let (worker, instance) = launch_worker(&self.tools, &app, live, id)?;
         // Not written is not started, as with the process that has the port.
-        self.tools.store.set_worker(&launched.process)?;
-        Ok(Launched::keep(launched))
+        self.tools.store.set_worker(&worker)?;
+        Ok(Some((worker, instance.keep())))
     }
 
     /// When the next one is to be started.

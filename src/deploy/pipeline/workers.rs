@@ -8,7 +8,8 @@ use crate::model::{AnyError, DeployStatus};
 use crate::proc::wait_any;
 use crate::router::Target;
 use crate::runtime::exit_reason::how_it_ended;
-use crate::runtime::launch::{Launched, launch_worker, mark, workers_of};
+use crate::runtime::instance::Instance;
+use crate::runtime::launch::{launch_worker, mark, workers_of};
 use crate::runtime::tools::Message;
 use crate::sandbox::host::Host;
 use crate::store::Worker;
@@ -34,29 +35,29 @@ impl Attempt<'_> {
         self.step(DeployStatus::Checking, || self.stay_up(&mut launched))?;
         self.switch(&Target::Down, None)?;
         self.say("Live, without a port: the app has no process `web`");
-        let workers = launched.into_iter().filter_map(Launched::keep).collect();
+        let kept = |(worker, instance): (_, Instance)| (worker, instance.keep());
+        let workers = launched.into_iter().map(kept).collect();
         self.tools.mailbox.send(Message::TakeOver(app.clone(), None, workers));
         Ok(())
     }
 
     /// Waits until they have been up long enough.
-    fn stay_up(&self, launched: &mut [Launched<Worker>]) -> Result<(), DeployFailure> {
+    fn stay_up(&self, launched: &mut [(Worker, Instance)]) -> Result<(), DeployFailure> {
         self.say(&format!("Checking that they stay up for {} s", STAYS_UP.as_secs()));
         let until = Instant::now() + STAYS_UP;
         loop {
             self.goes_on()?;
-            for Launched { instance, process } in &mut *launched {
-                let Some(instance) = instance else { continue };
+            for (worker, instance) in &mut *launched {
                 let Some(exit) = instance.try_wait() else { continue };
-                let how = how_it_ended(self.tools, (&process.id, self.id), instance, exit);
-                let sentence = format!("{} ended with {how} while it was checked", process.id);
-                return Err(self.unproved(&process.id, &sentence));
+                let how = how_it_ended(self.tools, (&worker.id, self.id), instance, exit);
+                let sentence = format!("{} ended with {how} while it was checked", worker.id);
+                return Err(self.unproved(&worker.id, &sentence));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let all = launched.iter().filter_map(|one| Some(one.instance.as_ref()?.as_fd()));
+            let all = launched.iter().map(|(_, instance)| instance.as_fd());
             wait_any(&all.chain([self.cancel.as_fd()]).collect::<Vec<_>>(), left)?;
         }
     }

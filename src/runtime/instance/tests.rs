@@ -51,7 +51,8 @@ impl Fixture {
             .env("PATH", "/usr/bin:/bin");
         sandbox.log = Some(HALF_APP_LOG);
         sandbox.exit_file = Some(self.exit_file());
-        Instance::start(&sandbox, command, &self.journal.app_log_files(&app()).unwrap()).unwrap()
+        let log = self.journal.app_log_files(&app()).unwrap();
+        Instance::start(&sandbox, command, &log).unwrap().keep()
     }
 
     /// Lets what is [`held`] go on, once.
