@@ -241,5 +241,4 @@ fn named<T>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
 }
 
 #[cfg(test)]
-#[path = "journal/journal_tests.rs"]
 mod tests;

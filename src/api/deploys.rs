@@ -139,11 +139,8 @@ fn existing(
 /// A name out of the repository's: lower case, other characters as dashes.
 fn name_from(repo: &RepoUrl) -> Result<AppName, ApiError> {
     let lower = repo.repository().to_ascii_lowercase();
-    let dashed: String = lower
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(MAX_APP_NAME)
-        .collect();
+    let dashed = lower.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let dashed: String = dashed.chars().take(MAX_APP_NAME).collect();
     AppName::parse(dashed.trim_matches('-')).map_err(|_| {
         ApiError::field("name", Invalid("cannot be taken from the repository's; give one"))
     })

@@ -103,10 +103,9 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
             return Ok(done("pong", "the webhook works; a push to the app's branch is deployed"));
         }
         other => {
-            return Ok(ignored(&format!(
-                "events of the kind {} are not deployed, only pushes",
-                shown(other)
-            )));
+            let other = shown(other);
+            let why = format!("events of the kind {other} are not deployed, only pushes");
+            return Ok(ignored(&why));
         }
     }
     let push: Push = serde_json::from_slice(request.body)

@@ -1,7 +1,7 @@
 //! Tickets, lockouts and the token's rotation.
 
 use super::{Answer, Answered, ApiError, Call};
-use crate::auth::TICKET_LIFETIME;
+use crate::auth::{Lockout, TICKET_LIFETIME};
 use crate::model::Client;
 use serde_json::json;
 
@@ -12,14 +12,8 @@ pub(super) fn ws_ticket(Call { api, session, .. }: &Call<'_>, _: &str) -> Answer
 }
 
 pub(super) fn lockouts(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
-    let listed: Vec<_> = api
-        .auth
-        .lockouts()
-        .iter()
-        .map(|l| {
-            json!({"client": l.client.to_string(), "failures": l.failures, "lockedUntilAt": l.until})
-        })
-        .collect();
+    let view = |l: &Lockout| json!({"client": l.client.to_string(), "failures": l.failures, "lockedUntilAt": l.until});
+    let listed: Vec<_> = api.auth.lockouts().iter().map(view).collect();
     Ok(Answer::json(200, &json!({"lockouts": listed})))
 }
 

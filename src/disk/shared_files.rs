@@ -151,7 +151,10 @@ fn kind_of(about: Stat) -> FileType {
 }
 
 /// Whether two files have the same in them.
-fn is_same(one: &mut File, other: &mut File) -> io::Result<bool> {
+///
+/// # Errors
+/// When one cannot be read.
+pub fn is_same(one: &mut File, other: &mut File) -> io::Result<bool> {
     let (mut left, mut right) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
     loop {
         for (file, piece) in [(&mut *one, &mut left), (&mut *other, &mut right)] {

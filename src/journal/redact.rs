@@ -152,5 +152,4 @@ fn first_two(bytes: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-#[path = "redact_tests.rs"]
 mod tests;

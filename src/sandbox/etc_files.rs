@@ -6,10 +6,11 @@
 
 use super::seccomp;
 use crate::data_dir::replace_filled;
+use crate::disk::shared_files::is_same;
 use crate::model::{AnyError, failed};
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -63,21 +64,15 @@ impl EtcFiles {
             put(&filter, FILTER_MODE, &|file| file.write_all(&calls))?;
         }
         // Also when the disk is full: then the one from before is needed.
-        if !is_same(source, &program).unwrap_or(false) {
+        let there =
+            File::open(source).and_then(|mut own| is_same(&mut own, &mut File::open(&program)?));
+        if !there.unwrap_or(false) {
             put(&program, PROGRAM_MODE, &|file| {
                 io::copy(&mut File::open(source)?, file).map(drop)
             })?;
         }
         Ok(Self { filter, program })
     }
-}
-
-/// Whether two files hold the same.
-fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
-    let [one, other] = [File::open(one)?, File::open(other)?];
-    let as_long = one.metadata()?.len() == other.metadata()?.len();
-    let [one, other] = [one, other].map(|file| BufReader::new(file).bytes());
-    Ok(as_long && one.zip(other).all(|pair| matches!(pair, (Ok(left), Ok(right)) if left == right)))
 }
 
 /// The files and directories that a sandbox sees of the machine's `/etc`.
