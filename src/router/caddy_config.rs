@@ -219,9 +219,11 @@ impl CaddyConfig<'_> {
             })
         };
         let sites = self.dir.with_file_name("sites");
+        let site = sites.join("{http.regexp.to.1}/{http.regexp.to.2}");
+        let files = published::files(&site, &SiteRules::default());
         let mut targets = vec![
             named(r"\.p\.([0-9]+)$", vec![self.proxy("127.0.0.1:{http.regexp.to.1}")]),
-            named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![self.files()]),
+            named(r"\.s\.([a-z0-9]+)\.([a-z0-9]+)$", vec![files]),
             named(r"\.d$", vec![page(503, "This app is not running.")]),
         ];
         for (site, rules) in published::with_rules(&sites) {
@@ -261,15 +263,6 @@ impl CaddyConfig<'_> {
             proxy["stream_close_delay"] = json!(STREAMS);
         }
         proxy
-    }
-
-    /// Published files: no links and no hidden files are among them.
-    fn files(&self) -> Value {
-        let sites = self.dir.with_file_name("sites");
-        published::files(
-            &sites.join("{http.regexp.to.1}/{http.regexp.to.2}"),
-            &SiteRules::default(),
-        )
     }
 }
 
