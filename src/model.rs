@@ -53,6 +53,7 @@ mod routing;
 mod schedule;
 mod secret;
 mod state;
+mod update;
 mod utc;
 
 pub use any_error::{AnyError, failed};
@@ -73,6 +74,7 @@ pub use routing::Routing;
 pub use schedule::{Job, JobName, MAX_JOBS, MINUTE, Schedule};
 pub use secret::{ADMIN_TOKEN_LENGTH, Secret};
 pub use state::{AppStatus, DeployStatus, Trigger, Wanted};
+pub use update::{NEWEST_COPY, Update, is_older};
 pub use utc::Utc;
 
 use serde::{Deserialize, Deserializer, de::Error as _};

@@ -32,7 +32,7 @@ pub use error::StoreError;
 pub use foreign::{ForeignRow, foreign_rows};
 pub use hooks::Delivered;
 pub use runs::Run;
-pub use snapshot::snapshot;
+pub use snapshot::{DATABASE, go_back, is_newer, keep, snapshot};
 pub use workers::Worker;
 
 use crate::sync::lock;
@@ -88,7 +88,7 @@ impl Store {
             judge(|| inspect(path, &vault), || read_whole(path))?;
         }
         let mut writer = connect(path)?;
-        migrate(&mut writer, &vault)?;
+        migrate(&mut writer, &vault, path)?;
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
@@ -228,9 +228,12 @@ fn schema_version(connection: &Connection) -> Result<i64, StoreError> {
     Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
-fn migrate(connection: &mut Connection, vault: &Vault) -> Result<(), StoreError> {
-    if schema_version(connection)? == SCHEMA_VERSION {
-        return Ok(());
+fn migrate(connection: &mut Connection, vault: &Vault, path: &Path) -> Result<(), StoreError> {
+    match schema_version(connection)? {
+        SCHEMA_VERSION => return Ok(()),
+        0 => {}
+        // With all that the program before has written to the end.
+        _ => keep(path)?,
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
     // Read again: only now can nobody else be doing the same.
@@ -298,6 +301,11 @@ mod tests {
         assert!(apps[0].settings == AppSettings::default());
         assert_eq!(schema_version(&store.read()).unwrap(), SCHEMA_VERSION);
         drop(store);
+        // P30: as it was before, it is kept.
+        let kept = |dir: &Path| std::fs::read_dir(dir.join("before-update")).unwrap().flatten();
+        let kept: Vec<_> = kept(dir.path()).map(|entry| entry.path().join(DATABASE)).collect();
+        assert_eq!(kept.len(), 1);
+        assert_eq!(schema_version(&connect(&kept[0]).unwrap()).unwrap(), 1);
         assert_eq!(Store::open(&path, vault()).unwrap().apps().unwrap().len(), 1);
     }
 

@@ -31,6 +31,20 @@ impl Store {
         Ok(secrets)
     }
 
+    /// Opens every secret that something could want.
+    ///
+    /// # Errors
+    /// When one does not open; it names which.
+    pub fn open_secrets(&self) -> Result<(), StoreError> {
+        self.github_token(&self.read())?;
+        for app in self.apps()? {
+            self.env_clear(&app.id)?;
+            self.credential(&self.read(), &app.id)?;
+            self.webhook_secret(&app.id)?;
+        }
+        Ok(())
+    }
+
     /// Runs `work`, which may change secrets of this app, or of any app, in one transaction with
     /// the note of what was replaced.
     pub(super) fn write_secrets<T>(

@@ -1,9 +1,16 @@
-//! A copy of the database as it is at one moment, made beside those who write.
+//! A copy of the database as it is at one moment, made beside those who write; and the copies
+//! that are kept before an update changes anything (P30).
 
-use super::{StoreError, connect};
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt as _;
+use super::{SCHEMA_VERSION, StoreError, connect, log_of, schema_version};
+use crate::model::NEWEST_COPY;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+/// The database's name, in the data directory and where a copy is kept.
+pub const DATABASE: &str = "better-paas.db";
+/// Where the copy before the newest one is.
+const COPY_BEFORE: &str = "before-update/previous";
 
 /// Writes a copy of the database at `path` to the new file `to`, which is the owner's alone. It
 /// holds what was committed when it began, nobody waits for it, and it is on the disk in the end
@@ -22,9 +29,54 @@ pub fn snapshot(path: &Path, to: &Path) -> Result<(), StoreError> {
         .and_then(|()| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::Disk));
     if written.is_err() {
         // What is left says so itself when it is met.
-        let _ = std::fs::remove_file(to);
+        let _ = fs::remove_file(to);
     }
     written
+}
+
+/// Keeps a copy of the database at `path` in the place of the newest one, and that as the one
+/// before it.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn keep(path: &Path) -> Result<(), StoreError> {
+    let [newest, before] = [NEWEST_COPY, COPY_BEFORE].map(|name| path.with_file_name(name));
+    let moved = || {
+        if newest.exists() {
+            let _ = fs::remove_dir_all(&before);
+            fs::rename(&newest, &before)?;
+        }
+        DirBuilder::new().recursive(true).mode(0o700).create(&newest)
+    };
+    moved().map_err(|error| {
+        StoreError::Sentence(format!("{} could not be made: {error}", newest.display()))
+    })?;
+    // One that is not there would be made by being opened.
+    if path.exists() { snapshot(path, &newest.join(DATABASE)) } else { Ok(()) }
+}
+
+/// Whether a newer program has changed the database at `path` to a schema of its own.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn is_newer(path: &Path) -> Result<bool, StoreError> {
+    Ok(path.exists() && schema_version(&connect(path)?)? > SCHEMA_VERSION)
+}
+
+/// Puts the newest copy in the place of the database at `path`; what was written since is lost.
+/// No server may run on it.
+///
+/// # Errors
+/// When there is no copy, or the disk fails; then it can be tried again.
+pub fn go_back(path: &Path) -> Result<(), StoreError> {
+    let copies = [NEWEST_COPY, COPY_BEFORE].map(|name| path.with_file_name(name).join(DATABASE));
+    let copy = copies.iter().find(|copy| copy.is_file()).ok_or(StoreError::Corrupt)?;
+    let back = path.with_extension("back");
+    let _ = fs::remove_file(&back);
+    snapshot(copy, &back)?;
+    // Left of the other one, it would be taken for the copy's.
+    let _ = fs::remove_file(log_of(path));
+    fs::rename(back, path).map_err(StoreError::Disk)
 }
 
 #[cfg(test)]
