@@ -1,7 +1,7 @@
 // What the server says each second about the machine and the apps, for every screen.
 
 import { get, LiveSocket } from "./api.js";
-import { bytes, duration, inCode, part, say } from "./ui.js";
+import { bytes, dateTime, duration, inCode, part, say } from "./ui.js";
 
 // What the server says in its first moments is no advice yet.
 const PENDING = /^it is being looked at/;
@@ -72,8 +72,13 @@ function fenceText({ inForce, problem }) {
   return PENDING.test(problem) ? "Being looked at" : "Not in force";
 }
 
+const updateText = (update) => update
+  ? `${update.version}, ${update.result}, ${dateTime(update.finishedAt)}${update.reason ? `: ${update.reason}` : ""}`
+  : "None";
+
 export const systemFacts = (system) => [
   ["Version", system.version],
+  ["Last update", updateText(system.lastUpdate)],
   ["Host", system.hostName],
   ["Running for", duration(system.uptimeSeconds)],
   ["Apps can run", system.runtime.ready ? "Yes" : "No"],

@@ -35,11 +35,15 @@ use crate::store::Store;
 use apps::act;
 use fields::no_body;
 use query::parameters;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The methods that some route takes; a path's `Allow` is found by trying them.
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/// What `/healthz` answers on the socket inside the data directory.
+pub const WELL: &str = concat!("ok ", env!("CARGO_PKG_VERSION"));
 
 /// Everything that handlers work with.
 pub struct Api {
@@ -53,6 +57,8 @@ pub struct Api {
     pub journal: Arc<Journal>,
     /// Reads the machine's numbers.
     pub machine: Box<dyn Fn() -> MachineFacts + Send + Sync>,
+    /// How the last update went; null where there was none.
+    pub last_update: fn() -> Value,
     /// When the server started.
     pub started: Instant,
 }
@@ -194,6 +200,8 @@ impl Api {
         match path.split_once('/').unwrap_or((path, "")) {
             ("api", rest) => self.under_api(request, rest),
             ("ws", _) => self.without_upgrade(request),
+            // Which version is nobody else's business.
+            ("healthz", "") if matches!(request.peer, Peer::Local) => Answer::text(WELL.as_bytes()),
             _ => match self.locked_out(request) {
                 Some(seconds) => ApiError::locked(seconds).into(),
                 None => assets::answer(request.method, path),

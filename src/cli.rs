@@ -1,7 +1,7 @@
 //! The command line: words in, a [`Command`] out. No input or output happens here.
 
 use crate::manual;
-use crate::model::Client;
+use crate::model::{Client, Update};
 use std::ffi::OsString;
 use std::fmt;
 
@@ -44,6 +44,10 @@ pub enum Command {
         /// Only say what would be done.
         dry_run: bool,
     },
+    /// Put another program in the place of the installed one.
+    Update(Update),
+    /// What an update wants of a program.
+    OfUpdate(OfUpdate),
     /// Remove what was installed.
     Uninstall {
         /// The data too.
@@ -57,6 +61,19 @@ pub enum Command {
     Help,
     /// Print this page of the manual.
     Page(&'static str),
+}
+
+/// What an update has programs do, the old one and the new.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OfUpdate {
+    /// Copy the database.
+    Keep,
+    /// Go back to that copy when a newer program has changed the schema.
+    GoBack,
+    /// Put units and firewall in place.
+    Units,
+    /// Prove that this program can go on with a copy of the database, in this directory.
+    Prove(OsString),
 }
 
 /// The text of `server help`.
@@ -79,6 +96,9 @@ Commands:
   config                   print the settings in force, and where each comes from
   install                  install the server on this machine, or bring it up to date
   install --dry-run        say what that would do
+  update FILE|URL [--sha256 HEX] [--downgrade]
+                           put a newer program in its place, and back if it does not serve
+  prove DIR                what an update has it do first: open a copy of the database, answer
   uninstall                stop the server and all apps, remove all but the data
   uninstall --purge        the data too, after a question; --yes: without one
   version                  print the version
@@ -158,6 +178,11 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
+        ["update", source, options @ ..] => update(source, options).map(Command::Update),
+        ["update-keep"] => Ok(Command::OfUpdate(OfUpdate::Keep)),
+        ["update-back"] => Ok(Command::OfUpdate(OfUpdate::GoBack)),
+        ["update-units"] => Ok(Command::OfUpdate(OfUpdate::Units)),
+        ["prove", copy] => Ok(Command::OfUpdate(OfUpdate::Prove(copy.into()))),
         ["uninstall"] => Ok(Command::Uninstall { purge: false, yes: false }),
         ["uninstall", "--purge"] => Ok(Command::Uninstall { purge: true, yes: false }),
         ["uninstall", "--purge", "--yes"] => Ok(Command::Uninstall { purge: true, yes: true }),
@@ -173,6 +198,21 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
     }
+}
+
+/// What follows `update`.
+fn update(source: &str, options: &[&str]) -> Result<Update, Usage> {
+    let (sha256, may_be_older) = match options {
+        [] => (None, false),
+        ["--downgrade"] => (None, true),
+        ["--sha256", sum] => (Some((*sum).to_owned()), false),
+        ["--sha256", sum, "--downgrade"] => (Some((*sum).to_owned()), true),
+        _ => {
+            let usage = "'update' takes: update FILE|URL [--sha256 HEX] [--downgrade]";
+            return Err(Usage(usage.to_owned()));
+        }
+    };
+    Ok(Update { source: source.to_owned(), sha256, may_be_older })
 }
 
 /// The words after `run`. Those of the command are its own, whatever they look like.
@@ -193,6 +233,21 @@ mod tests {
 
     fn words(line: &str) -> Result<Command, Usage> {
         parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn an_update_is_understood_with_what_it_may_be_told() {
+        let update = |sha256: Option<&str>, may_be_older| {
+            let (source, sha256) = ("a".to_owned(), sha256.map(str::to_owned));
+            Ok(Command::Update(Update { source, sha256, may_be_older }))
+        };
+        assert_eq!(words("update a"), update(None, false));
+        assert_eq!(words("update a --downgrade"), update(None, true));
+        assert_eq!(words("update a --sha256 ff"), update(Some("ff"), false));
+        assert_eq!(words("update a --sha256 ff --downgrade"), update(Some("ff"), true));
+        for bad in ["update", "update a b", "update a --sha256", "update a --force", "prove"] {
+            assert!(words(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod settings;
 
 pub use doubts::doubts;
 pub use routing::check_bind;
-pub use settings::{FILE, PROGRAM, Settings};
+pub use settings::{FILE, LAST_UPDATE, PROGRAM, Settings, runs_installed};
 
 use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Routing, Secret, Trust};
 use std::collections::HashSet;

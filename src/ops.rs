@@ -10,6 +10,7 @@ pub mod protocol;
 pub mod run;
 mod socket;
 pub mod token;
+pub mod update;
 
 use crate::config::{Config, Settings};
 use crate::data_dir::{DataDir, DataDirError, user};

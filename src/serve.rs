@@ -6,14 +6,17 @@ mod listen;
 mod live_queries;
 mod logger;
 mod operator;
+mod prove;
 mod sample;
 mod signals;
 mod upload;
 
+pub use self::prove::prove;
+
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
-use crate::config::{Config, check_bind, doubts};
+use crate::config::{Config, LAST_UPDATE, check_bind, doubts, runs_installed};
 use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
 use crate::disk::emergency_cleanup;
@@ -26,9 +29,10 @@ use crate::ops::{self, protocol};
 use crate::proc::{self, Cancel};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
-use crate::store::Store;
+use crate::store::{DATABASE, Store};
 use crate::vault::{Vault, key};
 use rustix::net::SocketAddrUnix;
+use serde_json::Value;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -123,7 +127,7 @@ fn build(
     started: Instant,
     (port, ended): (u16, &[AppId]),
 ) -> Result<(Api, Live), AnyError> {
-    let database = data.join("better-paas.db");
+    let database = data.join(DATABASE);
     refuse_emptied(&database, data)?;
     let (key, source) = key::load(
         config.secret_key.as_ref(),
@@ -162,7 +166,7 @@ fn build(
     })?;
     let disk = data.path().to_owned();
     let machine = Box::new(move || machine_facts(&disk));
-    Ok((Api { store, auth, deployer, journal, machine, started }, live))
+    Ok((Api { store, auth, deployer, journal, machine, last_update, started }, live))
 }
 
 /// Everything that runs and must be joined.
@@ -254,6 +258,12 @@ fn machine_facts(disk: &Path) -> MachineFacts {
         disk_free_bytes: machine.disk_free_bytes,
         server_memory_bytes: live::own_memory(),
     }
+}
+
+/// How the last update of the installed server went, if this is it.
+fn last_update() -> Value {
+    let text = if runs_installed() { std::fs::read(LAST_UPDATE).ok() } else { None };
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 /// Prints a token that was made just now, once, where nobody overlooks it (P1).

@@ -73,6 +73,7 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "hostName": host_name(),
+        "lastUpdate": (api.last_update)(),
         "uptimeSeconds": api.started.elapsed().as_secs(),
         "memoryBytes": machine.server_memory_bytes,
         "machine": machine,

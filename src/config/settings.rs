@@ -14,8 +14,17 @@ pub const FILE: &str = "/etc/better-paas.conf";
 /// The installed program.
 pub const PROGRAM: &str = "/opt/better-paas/server";
 
+/// How its last update went, as root has written it: an object of JSON.
+pub const LAST_UPDATE: &str = "/opt/better-paas/update.json";
+
 /// Where its service has its data.
 const INSTALLED_DATA: &str = "/opt/better-paas/data";
+
+/// Whether this process runs it.
+#[must_use]
+pub fn runs_installed() -> bool {
+    env::current_exe().is_ok_and(|program| program == Path::new(PROGRAM))
+}
 
 /// The settings that a command goes by.
 #[derive(Debug, Default)]
@@ -30,11 +39,7 @@ impl Settings {
     /// # Errors
     /// The sentence that says what is wrong with the file.
     pub fn of_this_program() -> Result<Self, String> {
-        if env::current_exe().is_ok_and(|program| program == Path::new(PROGRAM)) {
-            Self::of_the_service()
-        } else {
-            Ok(Self::default())
-        }
+        if runs_installed() { Self::of_the_service() } else { Ok(Self::default()) }
     }
 
     /// Those of the installed server.

@@ -3,7 +3,7 @@
 use super::account::{self, SERVER};
 use super::place::Place;
 use super::{layout, run};
-use crate::config::{Config, FILE};
+use crate::config::{Config, FILE, PROGRAM};
 use crate::proc;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -66,6 +66,13 @@ impl Facts {
             settings_are_newer: settings_are_newer(),
         })
     }
+}
+
+/// Whether a server is installed here, and nobody but root can put another program there.
+pub(super) fn is_installed() -> bool {
+    [layout::HOME, PROGRAM, layout::SOCKET].iter().all(|path| {
+        fs::symlink_metadata(path).is_ok_and(|is| is.uid() == 0 && is.mode() & 0o022 == 0)
+    })
 }
 
 /// What a program says when all is well.

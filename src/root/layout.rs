@@ -14,7 +14,7 @@ pub(super) const SOCKET: &str = "/etc/systemd/system/better-paas.socket";
 pub(super) const SERVICE: &str = "/etc/systemd/system/better-paas.service";
 pub(super) const APPARMOR: &str = "/etc/apparmor.d/better-paas";
 /// The key outside of the data directory, where the owner has made one.
-const KEY: &str = "/etc/better-paas.key";
+pub(super) const KEY: &str = "/etc/better-paas.key";
 /// A kernel of Ubuntu's, on which programs without an AppArmor profile make no user namespaces.
 const RESTRICTED: &str = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns";
 

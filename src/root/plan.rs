@@ -92,7 +92,7 @@ fn refuse(facts: &Facts) -> Result<(), String> {
 
 /// What uninstalling has to do where these things are there.
 pub(super) fn uninstall(purge: bool, is_there: &dyn Fn(&str) -> bool) -> Vec<Step> {
-    let files = format!("rm -f {SOCKET} {SERVICE} {APPARMOR} {COMMAND} {FIREWALL} {PROGRAM}");
+    let files = format!("rm -f {SOCKET} {SERVICE} {APPARMOR} {COMMAND}");
     let mut steps = vec![
         (SERVICE, run("systemctl disable --now better-paas.socket better-paas.service")),
         // Apps and the router outlive the server; systemd knows them as the service's.
@@ -100,6 +100,8 @@ pub(super) fn uninstall(purge: bool, is_there: &dyn Fn(&str) -> bool) -> Vec<Ste
         (FIREWALL, run(format!("{FIREWALL} remove"))),
         (APPARMOR, run(format!("apparmor_parser --remove {APPARMOR}"))),
         (HOME, run(files)),
+        // The program, what updates have left beside it, the firewall.
+        (HOME, run(format!("find {HOME} -maxdepth 1 -type f -delete"))),
         (HOME, run("systemctl daemon-reload")),
     ];
     if purge {

@@ -186,8 +186,8 @@ fn uninstalling_leaves_the_data_and_the_settings_unless_it_is_to_purge() {
             "systemctl kill --signal=KILL better-paas.service",
             "/opt/better-paas/firewall remove",
             "rm -f /etc/systemd/system/better-paas.socket /etc/systemd/system/better-paas.service \
-             /etc/apparmor.d/better-paas /usr/local/bin/better-paas /opt/better-paas/firewall \
-             /opt/better-paas/server",
+             /etc/apparmor.d/better-paas /usr/local/bin/better-paas",
+            "find /opt/better-paas -maxdepth 1 -type f -delete",
             "systemctl daemon-reload",
         ]
     );

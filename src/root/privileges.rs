@@ -1,8 +1,12 @@
-//! The way out of being root: a command becomes the owner of the data before it touches it.
+//! The way out of being root: a command becomes the owner of the data before it touches it, and
+//! what an update wants of the data a program does that is the server's user from its start.
 
-use super::account;
+use super::account::{self, SERVER};
+use super::layout::{HOME, KEY};
+use crate::config::FILE;
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -33,6 +37,21 @@ pub fn become_owner(data: &Path) -> Result<(), String> {
     } else {
         Err(failed("something of root is left".to_owned()))
     }
+}
+
+/// As the service's unit has it.
+const LOAD_KEY: &str = "-p LoadCredential=better_paas_secret_key:/etc/better-paas.key ";
+
+/// A line that runs another one as the service's program is run: its user, its settings, and its
+/// key, which so goes through no argument. It has a minute, and writes below `place` alone.
+pub(super) fn as_server(place: impl Display, line: &str) -> String {
+    let key = if Path::new(KEY).exists() { LOAD_KEY } else { "" };
+    format!(
+        "systemd-run -q --collect --wait --pipe -p User={SERVER} -p WorkingDirectory={HOME} \
+         -p EnvironmentFile=-{FILE} {key}-p RuntimeMaxSec=60 -p UMask=0077 \
+         -p NoNewPrivileges=yes -p ProtectSystem=strict -p PrivateTmp=yes \
+         -p ReadWritePaths={place} {line}"
+    )
 }
 
 /// Whether this process is that user alone, and there is no way back.

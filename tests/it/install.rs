@@ -62,6 +62,10 @@ fn followed(blocks: &[(&str, String)]) -> Option<String> {
     let systemctl = include_str!("fixtures/systemctl.sh");
     let systemctl = format!("#!/bin/bash\nset -eu\nROOM={}\n{systemctl}\n", room.path().display());
     executable(&place("bin/systemctl"), &systemctl);
+    let systemd_run = include_str!("fixtures/systemd-run.sh");
+    executable(&place("bin/systemd-run"), &format!("#!/bin/bash\nset -eu\n{systemd_run}\n"));
+    let journal = format!("#!/bin/sh\ntail -n 1 {}/log\n", room.path().display());
+    executable(&place("bin/journalctl"), &journal);
     for stub in ["git", "cargo", "apparmor_parser"] {
         executable(&place("bin").join(stub), "#!/bin/sh\n");
     }
@@ -126,7 +130,9 @@ fn p36_an_installation_leaves_to_the_servers_user_its_data_and_nothing_that_root
     ]) else {
         return;
     };
-    for name in ["installed", "recovered", "with a key", "updated", "taken along"] {
+    for name in
+        ["installed", "recovered", "with a key", "updated", "taken along", "updated by itself"]
+    {
         is_roots_alone(&told, name);
     }
     for line in [
@@ -156,7 +162,39 @@ fn p36_an_installation_leaves_to_the_servers_user_its_data_and_nothing_that_root
     ] {
         assert!(told.contains(&format!("{line}\n")), "{line}: {told}");
     }
+    p30_updates(&told);
     assert_eq!(told.lines().filter(|line| line.starts_with("left: ")).count(), 2, "{told}");
+}
+
+/// What updates of that installation told, in this order.
+#[track_caller]
+fn p30_updates(told: &str) {
+    let mut rest = told;
+    for words in [
+        // What is not the program that is meant, or nobody's but root's, is not taken.
+        "newer.sha256 could not be had: ",
+        "server: http://h.example/server could not be had: curl: (1)",
+        "link could not be had: ",
+        "the database is copied: /opt/better-paas/data/before-update/newest\n",
+        "the new program has proved itself on a copy of that\n",
+        "updated; version 0.1.1 serves\nserved: ok 0.1.1\nlast update: 0.1.1 updated\n",
+        "this program is installed already; there is nothing to do\n",
+        "version 0.1.0 is older than the installed 0.1.1; if that is meant: better-paas update FILE --downgrade\n",
+        // One that does not serve.
+        "rolled back: ",
+        "the last line of its log: It does not serve.\nserved: ok 0.1.1\nlast update: 0.1.2 rolled back\n",
+        // One that serves as another version.
+        "server: rolled back: it serves as \"ok 0.1.1\" and calls itself version 0.1.2;",
+        "mine is back: 0 True\nserved: ok 0.1.1\n",
+        "server: an installation or an update is under way already\n",
+        // One that was killed.
+        "rolled back; version 0.1.1 serves\n",
+        "server.before\nupdate.json\n",
+        "updated; version 0.1.0 serves\nserved: ok 0.1.0\nlast update: 0.1.0 updated\n",
+    ] {
+        let found = rest.split_once(words);
+        rest = found.unwrap_or_else(|| panic!("{words:?} is missing: {told}")).1;
+    }
 }
 
 #[test]

@@ -66,6 +66,7 @@ mod stopping;
 mod supervision;
 mod system_files;
 mod tidy;
+mod update;
 mod upload;
 mod webhooks;
 mod workers;
