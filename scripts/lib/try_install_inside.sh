@@ -6,6 +6,8 @@ url=http://127.0.0.1:8080
 git_port=3000
 own=(/opt/better-paas /opt/better-paas/server /opt/better-paas/firewall /usr/local/bin/better-paas /etc/better-paas.conf
 	/etc/systemd/system/better-paas.socket /etc/systemd/system/better-paas.service)
+# What updates leave beside them, and for a moment.
+of_updates=(/opt/better-paas/server.before /opt/better-paas/update.json /run/better-paas.lock)
 
 fail() {
 	echo "FAILED: $*"
@@ -119,7 +121,8 @@ port_of_dashboard() { awk '$2 ~ /:1F90$/ && $4 == "0A" { print $10 }' /proc/net/
 # The server's user tries to change what root reads and runs.
 attack() {
 	local file
-	for file in "${own[@]}"; do
+	for file in "${own[@]}" "${of_updates[@]}"; do
+		[ -e "$file" ] || continue
 		while [ "$file" != / ]; do
 			! setpriv --reuid=paas --regid=paas --init-groups test -w "$file" -a ! -L "$file" || fail "paas can write $file"
 			file=$(dirname "$file")
@@ -128,6 +131,166 @@ attack() {
 	setpriv --reuid=paas --regid=paas --init-groups bash -c \
 		'cd /opt/better-paas; echo evil >data/evil; mv data/evil firewall; mv . ../x; ln -sf /tmp/x server; rm conf' 2>&1 | sed 's/^/  /' || true
 	better-paas install | grep 'nothing to do' >/dev/null || fail "paas has changed something"
+	as_paas bash -c 'for name in server.new server.old server.sig update.json; do echo evil >/opt/better-paas/$name; done
+		: 9>/run/better-paas.lock && flock -n 9' 2>/dev/null && fail "paas can write what an update uses"
+	# A way out of the data is no way for root.
+	as_paas bash -c 'cd /opt/better-paas/data; [ ! -e before-update ] || mv before-update kept; ln -s /etc before-update'
+	make_newer
+	! better-paas update newer 2>said || fail "an update follows a link of paas's"
+	grep 'could not be made' said || fail "it was refused for another reason"
+	[ -z "$(find /etc -newer newer -name newest -o -newer newer -name 'better-paas.db*')" ] || fail "paas has root write to /etc"
+	as_paas bash -c 'cd /opt/better-paas/data; rm before-update; [ ! -e kept ] || mv kept before-update'
+}
+
+as_paas() { setpriv --reuid=paas --regid=paas --init-groups "$@"; }
+
+# A program that differs from this one in its version alone: newer; and one that lies about it: lying.
+make_newer() {
+	python3 - <<-'END'
+		import re
+		program = open('server', 'rb').read()
+		# In its texts, and where the compiler has put a text among its instructions.
+		lying = re.sub(rb'(?s)(server 0.{0,12}?\.1\.)0', rb'\g<1>1', program)
+		open('lying', 'wb').write(lying)
+		open('newer', 'wb').write(lying.replace(b'0.1.0', b'0.1.1'))
+	END
+	chmod 755 newer lying
+	[ "$(./newer version)" = 'server 0.1.1' ] || fail "no newer version was made"
+	local name
+	for name in newer lying; do sha256sum "$name" >"$name.sha256"; done
+}
+
+# odd UNITS SERVE: a program that says that it is version 0.1.2 and proves it; for its units it does the one, to serve the other.
+odd() {
+	cat >odd <<-END
+		#!/bin/bash
+		case "\${1:-}" in
+		version) echo server 0.1.2 ;;
+		prove) echo ok 0.1.2 ;;
+		update-units) $1 ;;
+		*) $2 ;;
+		esac
+	END
+	chmod 755 odd && sha256sum odd >odd.sha256
+}
+
+served() { as_paas curl -s -m 5 --unix-socket /opt/better-paas/data/gate.sock http://localhost/healthz; }
+serves() { [ "$(served)" = "ok $1" ] && alive && visit || fail "version $1 does not serve, or an app: $(served)"; }
+last_update() { api system | python3 -c 'import json, sys; last = json.load(sys.stdin)["lastUpdate"]; print(last["version"], last["result"])'; }
+database() { python3 -c "import sqlite3, sys; d = sqlite3.connect('/opt/better-paas/data/better-paas.db'); d.execute(sys.argv[1]); d.commit()" "$1"; }
+back_to_first() { better-paas update server --sha256 "$(sha256sum server | cut -d ' ' -f 1)" --downgrade >/dev/null; }
+
+# Clients of an app and of the dashboard ask all the time while FUNCTION runs: no request fails, whatever becomes of an update.
+meanwhile() {
+	rm -f over
+	python3 - "$url" <<-'END' &
+		import os, sys, threading, time, urllib.request
+		failed, made, slowest = [], [0, 0], [0.0, 0.0]
+		asked = [('http://127.0.0.1/', 'sample.localhost'), (sys.argv[1] + '/healthz', 'localhost')]
+		def ask(which):
+		    address, host = asked[which]
+		    while not os.path.exists('over'):
+		        began = time.time()
+		        try: urllib.request.urlopen(urllib.request.Request(address, headers={'Host': host}), timeout=90).read()
+		        except Exception as error: failed.append((address, error))
+		        made[which] += 1
+		        slowest[which] = max(slowest[which], time.time() - began)
+		        time.sleep(0.002)
+		threads = [threading.Thread(target=ask, args=[which]) for which in (0, 1)]
+		for thread in threads: thread.start()
+		for thread in threads: thread.join()
+		print(f'visitor: {made[0]}, slowest {slowest[0]:.1f} s; dashboard: {made[1]}, slowest {slowest[1]:.1f} s; {len(failed)} failed', failed[:3])
+		sys.exit(bool(failed))
+	END
+	local clients=$!
+	"$1"
+	touch over
+	wait "$clients" || fail "requests failed"
+}
+
+updates() {
+	make_newer
+	meanwhile forward
+	meanwhile backward
+}
+
+forward() {
+	local began=$EPOCHREALTIME
+	better-paas update newer
+	awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "an update took %.1f s\n", b - a }'
+	serves 0.1.1
+	[ "$(last_update)" = "0.1.1 updated" ] || fail "another update is told: $(last_update)"
+	better-paas update newer | grep 'nothing to do' >/dev/null || fail "twice does something"
+	! ./server install || fail "an older one comes by install"
+	serves 0.1.1
+	back_to_first
+	serves 0.1.0
+	./newer install
+	serves 0.1.1
+	back_to_first
+}
+
+# not_taken PROGRAM WORDS [VERSION RESULT]: it ends with that and the program of before serves.
+not_taken() {
+	! better-paas update "$1" >out 2>&1 || fail "$1 was taken"
+	cat out
+	grep "$2" out >/dev/null || fail "$1 was refused for another reason"
+	[ ! -e /opt/better-paas/server.old ] || fail "the update is not over"
+	serves 0.1.0
+}
+
+backward() {
+	printf '#!/bin/sh\nexit 1\n' >dead && chmod 755 dead && sha256sum dead >dead.sha256
+	not_taken dead 'does not run'
+	not_taken lying 'fails its proof: it serves as .*0.1.0'
+	printf x >>newer
+	not_taken newer 'not the program that is meant'
+	make_newer
+	# A migration that fails: what it would make is there already.
+	database 'PRAGMA user_version = 4'
+	not_taken newer 'already exists'
+	database 'PRAGMA user_version = 5'
+	odd : 'echo It does not serve. >&2; exit 1'
+	not_taken odd 'rolled back: .*It does not serve'
+	odd : 'exec /opt/better-paas/server.old'
+	not_taken odd 'rolled back: it serves as .*0.1.0'
+	[ "$(last_update)" = "0.1.2 rolled back" ] || fail "another update is told: $(last_update)"
+	# One that changes the schema, and then does not serve.
+	database 'CREATE TABLE mine (a)'
+	odd "python3 -c 'import sqlite3; d = sqlite3.connect(\"/opt/better-paas/data/better-paas.db\"); d.execute(\"PRAGMA user_version = 99\"); d.execute(\"DROP TABLE mine\")'" 'exit 1'
+	not_taken odd 'rolled back'
+	database 'INSERT INTO mine VALUES (1)'
+	database 'DROP TABLE mine'
+}
+
+# Killed at each step, forward and on the way back: the old or the new one serves, and the next run ends it.
+killed() {
+	odd : 'exec /opt/better-paas/server.old "$@"'
+	meanwhile killed_at_each_step
+}
+killed_at_each_step() {
+	local program step lines
+	for program in newer odd; do
+		for step in $(seq 0 12); do
+			: >steps
+			better-paas update "$program" >steps 2>&1 &
+			until [ "$(wc -l <steps)" -ge "$step" ] || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+			lines=$(wc -l <steps)
+			kill -KILL $! 2>/dev/null || true
+			wait $! 2>/dev/null || true
+			[ "$lines" -ge "$step" ] || break
+			until_true 20 alive
+			visit || fail "the app does not answer"
+			echo "$program, killed after: $(tail -n 1 steps); serves: $(served)"
+			better-paas install >steps 2>&1 || true
+			echo "  then: $(grep -E '^(updated|rolled|server: rolled|everything)' steps | head -n 1)"
+			[ ! -e /opt/better-paas/server.old ] || fail "it is not over: $(cat steps)"
+			[ "$(served)" = 'ok 0.1.1' ] || serves 0.1.0
+			[ "$(served)" = 'ok 0.1.0' ] || back_to_first
+		done
+		[ "$(served)" = 'ok 0.1.0' ] || back_to_first
+	done
+	serves 0.1.0
 }
 
 refused() { journalctl -u better-paas --no-pager | grep 'sudo better-paas install' >/dev/null; }
