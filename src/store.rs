@@ -7,6 +7,7 @@
 mod app;
 mod app_row;
 mod apps;
+mod audit;
 mod columns;
 mod deploy_row;
 mod deploys;
@@ -24,6 +25,7 @@ mod workers;
 
 pub use app::{App, Process};
 pub use apps::MovedIn;
+pub use audit::Act;
 pub use deploy_row::{Deploy, Step};
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
@@ -48,8 +50,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+/// The database, in the data directory.
+pub const FILE: &str = "better-paas.db";
+
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
@@ -59,6 +64,7 @@ const STEPS: [&str; SCHEMA_VERSION as usize] = [
     include_str!("store/schema_3.sql"),
     include_str!("store/schema_4.sql"),
     include_str!("store/schema_5.sql"),
+    include_str!("store/schema_6.sql"),
 ];
 
 /// A known text, sealed. If it opens, the key is right (P18).
@@ -89,6 +95,23 @@ impl Store {
         }
         let mut writer = connect(path)?;
         migrate(&mut writer, &vault, path)?;
+        Self::of(writer, path, vault)
+    }
+
+    /// Opens a database that is there and up to date without proof of the key: for commands that
+    /// have to do with the audit log.
+    ///
+    /// # Errors
+    /// When there is none of this version.
+    pub fn open_unproved(path: &Path, vault: Vault) -> Result<Self, StoreError> {
+        if !path.exists() || schema_version(&look(path)?)? != SCHEMA_VERSION {
+            let text = "there is no database of this version; start the server once";
+            return Err(StoreError::Sentence(text.to_owned()));
+        }
+        Self::of(connect(path)?, path, vault)
+    }
+
+    fn of(writer: Connection, path: &Path, vault: Vault) -> Result<Self, StoreError> {
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
@@ -165,14 +188,20 @@ fn log_of(path: &Path) -> OsString {
     log
 }
 
-/// Looks at an existing database without changing it.
-fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
+/// A connection to an existing database that leaves it as it is.
+fn look(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     // What a killed server left in the write-ahead log is read, and stays there.
     let killed = Path::new(&log_of(path)).exists();
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, killed)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// Looks at an existing database without changing it.
+fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
+    let connection = look(path)?;
     let version = schema_version(&connection)?;
     if version > SCHEMA_VERSION {
         return Err(StoreError::Sentence(format!(
