@@ -49,6 +49,8 @@ function showHead(root, app) {
   say(root, { name: app.name, repo: repoText(app) });
   showStatus(part(root, "status"), app.status, app.statusDetail);
   showAddresses(part(root, "urls"), app.urls);
+  part(root, "lost").hidden = app.lost.length === 0;
+  say(root, { "lost-what": app.lost.join(", ") });
   part(root, "trouble").hidden = !isCrashed(app);
   say(root, { "trouble-why": whyOf(app) });
   part(root, "trouble-log").href = `#/apps/${app.id}/log`;

@@ -54,6 +54,7 @@ export async function envTab(page) {
       throw atItsRow(failure, sent);
     }
     show(answer ?? (await get(path)));
+    if (page.app.lost.length > 0) page.show(await get(page.path));
     const runs = page.app.liveDeployId !== null && !["stopped", "stopping"].includes(page.app.status);
     say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
   });
@@ -81,7 +82,8 @@ const rowsWith = (row) => [...row.parentElement.children];
 function makeRow({ name, value, secret }, removed) {
   const row = copy("env-row");
   const [nameInput, valueInput, secretInput] = row.querySelectorAll("input, textarea");
-  const kept = secret && value === undefined;
+  // A secret, or one that was lost with the key: either stays as it is until it is given anew.
+  const kept = value === undefined;
   nameInput.value = name;
   valueInput.value = value ?? "";
   secretInput.checked = secret;

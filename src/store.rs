@@ -17,6 +17,7 @@ mod env;
 mod error;
 mod foreign;
 mod hooks;
+mod rekey;
 mod runs;
 mod secrets;
 mod settings;
@@ -79,7 +80,8 @@ pub struct Store {
     writer: Mutex<Connection>,
     /// All apps as they were at a version of the database, by the reader's count.
     known_apps: Mutex<(Option<i64>, Arc<[App]>)>,
-    vault: Vault,
+    /// Who opens or seals a value has one of the connections; who replaces this has both.
+    vault: Mutex<Arc<Vault>>,
 }
 
 impl Store {
@@ -99,7 +101,7 @@ impl Store {
     }
 
     /// Opens a database that is there and up to date without proof of the key: for commands that
-    /// have to do with the audit log.
+    /// have to do with the audit log, or give up what a lost key has sealed.
     ///
     /// # Errors
     /// When there is none of this version.
@@ -115,7 +117,12 @@ impl Store {
         let reader = connect(path)?;
         reader.pragma_update(None, "query_only", true)?;
         let (reader, writer) = (Mutex::new(reader), Mutex::new(writer));
+        let vault = Mutex::new(Arc::new(vault));
         Ok(Self { reader, writer, known_apps: Mutex::default(), vault })
+    }
+
+    fn vault(&self) -> Arc<Vault> {
+        Arc::clone(&lock(&self.vault))
     }
 
     fn read(&self) -> MutexGuard<'_, Connection> {
@@ -144,10 +151,9 @@ impl Store {
     /// What is written back of a value that stays: an older form is upgraded by this write
     /// (P17); what does not open stays as it is, it is not ours to lose (P18).
     fn kept(&self, place: &Place<'_>, stored: String) -> Result<String, StoreError> {
-        Ok(match self.vault.open(place, &stored) {
-            Ok(opened) if opened.form != Form::V2 => {
-                self.vault.seal(place, opened.secret.expose())?
-            }
+        let vault = self.vault();
+        Ok(match vault.open(place, &stored) {
+            Ok(opened) if opened.form != Form::V2 => vault.seal(place, opened.secret.expose())?,
             _ => stored,
         })
     }

@@ -16,6 +16,9 @@ use envelope::Envelope;
 use key::Key;
 use std::fmt;
 
+/// What stands in the place of a value that was lost with its key, until it is given again.
+pub const LOST: &str = "enc:lost";
+
 /// Encrypts and opens values with one key, which is wiped from memory with it.
 pub struct Vault {
     cipher: Aes256Gcm,
@@ -130,6 +133,8 @@ pub enum Why {
     /// It was changed, moved from another place, or encrypted with another key.
     /// Which of these it was, nobody learns.
     NotOpened,
+    /// It is [`LOST`].
+    Lost,
     /// It begins with `enc:` and a version that this program does not know.
     UnknownForm,
     /// The system gave no random bytes.
@@ -156,6 +161,7 @@ impl fmt::Display for VaultError {
                 "does not open: it was changed or moved, or is encrypted with another key; enter \
                  the value again or restore a backup",
             ),
+            Why::Lost => f.write_str("was lost with the encryption key; enter the value again"),
             Why::UnknownForm => f.write_str(
                 "is encrypted in a form that this version does not know; use the version that \
                  wrote it, or enter the value again",

@@ -25,6 +25,8 @@ pub struct App {
     pub has_git_token: bool,
     /// Whether a webhook's secret is stored.
     pub has_webhook_secret: bool,
+    /// What was lost with the key and is wanted anew: `Git token`, `webhook secret`, variables.
+    pub lost: Vec<String>,
     /// Whether its live release is files and no process.
     #[serde(skip)]
     pub is_static: bool,

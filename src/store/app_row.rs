@@ -11,7 +11,10 @@ pub(super) const SELECT: &str = "SELECT a.id, a.name, a.slot, NULLIF(a.git_repo,
      a.is_static, a.wanted, a.live_deploy, a.created_at, \
      (SELECT COALESCE(release, id) FROM deploys WHERE id = a.live_deploy) AS live_release, \
      p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, last.id AS last_deploy, last.status, \
-     last.trigger, EXISTS (SELECT 1 FROM workers WHERE app_id = a.id) AS has_workers \
+     last.trigger, EXISTS (SELECT 1 FROM workers WHERE app_id = a.id) AS has_workers, \
+     concat_ws(',', iif(a.git_token = 'enc:lost', 'Git token', NULL), \
+     iif(a.webhook_secret = 'enc:lost', 'webhook secret', NULL), (SELECT group_concat(name) \
+     FROM env WHERE app_id = a.id AND value = 'enc:lost')) AS lost \
      FROM apps a LEFT JOIN processes p ON p.app_id = a.id LEFT JOIN deploys last \
      ON last.seq = (SELECT max(seq) FROM deploys WHERE app_id = a.id)";
 
@@ -35,6 +38,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
         settings: row.get("settings")?,
         has_git_token: row.get("has_git_token")?,
         has_webhook_secret: row.get("has_webhook_secret")?,
+        lost: row.get::<_, String>("lost")?.split_terminator(',').map(str::to_owned).collect(),
         is_static: row.get("is_static")?,
         wanted: row.get("wanted")?,
         live_deploy: row.get("live_deploy")?,

@@ -139,7 +139,7 @@ impl Store {
         let token = match (git_token, place) {
             (TokenChange::Remove, _) | (_, None) => None,
             (TokenChange::Set(token), Some(place)) => {
-                Some(self.vault.seal(&place, token.expose())?)
+                Some(self.vault().seal(&place, token.expose())?)
             }
             (TokenChange::Keep, _) if has_moved => None,
             (TokenChange::Keep, Some(place)) => {
@@ -190,7 +190,7 @@ impl Store {
         repo: &RepoUrl,
     ) -> Result<Option<Secret>, StoreError> {
         match stored_token(connection, id)? {
-            Some(stored) => Ok(Some(self.vault.open(&token_place(id, repo), &stored)?.secret)),
+            Some(stored) => Ok(Some(self.vault().open(&token_place(id, repo), &stored)?.secret)),
             None if repo.origin() == "https://github.com" => self.github_token(connection),
             None => Ok(None),
         }

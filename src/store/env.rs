@@ -3,7 +3,7 @@
 use super::columns::{exists, first, rows};
 use super::{Store, StoreError};
 use crate::model::{AppId, EnvName, EnvValue, Secret};
-use crate::vault::{Place, VaultError};
+use crate::vault::{Place, VaultError, Why};
 use rusqlite::{Connection, Transaction, params};
 
 /// A variable as its owner may see it again.
@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction, params};
 pub struct EnvEntry {
     /// Its name.
     pub name: EnvName,
-    /// Its value; `None` when it is marked secret, for those are write-only.
+    /// Its value; `None` when it is marked secret, for those are write-only, or was lost.
     pub value: Option<Secret>,
     /// Whether it is marked secret.
     pub secret: bool,
@@ -38,7 +38,9 @@ impl Store {
     /// When a value does not open; it names which.
     pub fn env(&self, app: &AppId) -> Result<Vec<EnvEntry>, StoreError> {
         let entry = |(name, value, secret): Variable| {
-            Ok(EnvEntry { name, value: if secret { None } else { Some(value?) }, secret })
+            let lost = value.as_ref().is_err_and(|error| error.why == Why::Lost);
+            let value = if secret || lost { None } else { Some(value?) };
+            Ok(EnvEntry { name, value, secret })
         };
         self.variables(&self.read(), app)?.into_iter().map(entry).collect()
     }
@@ -66,7 +68,7 @@ impl Store {
         let sql = "SELECT name, value, secret FROM env WHERE app_id = ?1 ORDER BY position";
         rows(connection, sql, [app], |row| {
             let (name, stored): (EnvName, String) = (row.get(0)?, row.get(1)?);
-            let opened = self.vault.open(&env_place(&row_id(app, &name)), &stored);
+            let opened = self.vault().open(&env_place(&row_id(app, &name)), &stored);
             Ok((name, opened.map(|opened| opened.secret), row.get(2)?))
         })
     }
@@ -112,7 +114,7 @@ impl Store {
     ) -> Result<String, StoreError> {
         let row = row_id(app, &input.name);
         if let Some(value) = &input.value {
-            return Ok(self.vault.seal(&env_place(&row), value.as_str())?);
+            return Ok(self.vault().seal(&env_place(&row), value.as_str())?);
         }
         let sql = "SELECT value, secret FROM env WHERE app_id = ?1 AND name = ?2";
         let stored: Option<(String, bool)> =

@@ -35,10 +35,11 @@ impl Store {
         app: &AppId,
         secret: Option<&Secret>,
     ) -> Result<bool, StoreError> {
-        let sealed = secret.map(|secret| self.vault.seal(&place(app), secret.expose()));
-        let sealed = sealed.transpose()?;
         let sql = "UPDATE apps SET webhook_secret = ?2 WHERE id = ?1";
-        self.write_secrets(Some(app), |tx| Ok(tx.execute(sql, params![app, sealed])? == 1))
+        self.write_secrets(Some(app), |tx| {
+            let sealed = secret.map(|secret| self.vault().seal(&place(app), secret.expose()));
+            Ok(tx.execute(sql, params![app, sealed.transpose()?])? == 1)
+        })
     }
 
     /// An app's webhook secret; `None` when it has none or does not exist.
@@ -56,7 +57,7 @@ impl Store {
     ) -> Result<Option<Secret>, StoreError> {
         let sql = "SELECT webhook_secret FROM apps WHERE id = ?1";
         let stored = first(connection, sql, [app], |row| Ok(row.get::<_, Option<String>>(0)?))?;
-        stored.flatten().map(|s| Ok(self.vault.open(&place(app), &s)?.secret)).transpose()
+        stored.flatten().map(|s| Ok(self.vault().open(&place(app), &s)?.secret)).transpose()
     }
 
     /// Queues a deploy for a delivery, unless one of its names is known: both or

@@ -78,7 +78,7 @@ impl Store {
         known.extend(self.replaced(tx, app)?);
         for secret in before {
             if known.iter().all(|k| k.expose() != secret.expose()) {
-                let sealed = self.vault.seal(&place(app), secret.expose())?;
+                let sealed = self.vault().seal(&place(app), secret.expose())?;
                 let sql = "INSERT INTO replaced_secrets (app_id, value) \
                            SELECT id, ?2 FROM apps WHERE id = ?1";
                 tx.execute(sql, params![app, sealed])?;
@@ -109,7 +109,7 @@ impl Store {
         let sql = "SELECT value FROM replaced_secrets WHERE app_id = ?1";
         let stored = rows(connection, sql, [app], |row| Ok(row.get::<_, String>(0)?))?;
         let open = |stored: String| {
-            let opened = self.vault.open(&place(app), &stored);
+            let opened = self.vault().open(&place(app), &stored);
             opened.map(|opened| opened.secret).inspect_err(|error| log::error!("{error}")).ok()
         };
         Ok(stored.into_iter().filter_map(open).collect())

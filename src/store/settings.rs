@@ -3,7 +3,7 @@
 use super::columns::first;
 use super::{Store, StoreError};
 use crate::model::{Secret, UnixMillis, unix_millis};
-use crate::vault::Place;
+use crate::vault::{LOST, Place};
 use rusqlite::{Connection, Transaction, params};
 
 const GITHUB_TOKEN: Place<'static> =
@@ -25,20 +25,20 @@ impl Store {
     ) -> Result<(), StoreError> {
         tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])?;
         if let Some(token) = token {
-            let sealed = self.vault.seal(&GITHUB_TOKEN, token.expose())?;
+            let sealed = self.vault().seal(&GITHUB_TOKEN, token.expose())?;
             let sql = "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3)";
             tx.execute(sql, params![GITHUB_TOKEN.row, sealed, unix_millis()])?;
         }
         Ok(())
     }
 
-    /// When the GitHub token was saved; `None` when there is none.
+    /// When the GitHub token was saved; `None` when there is none, or it was lost with the key.
     ///
     /// # Errors
     /// When the database does not answer.
     pub fn github_token_saved_at(&self) -> Result<Option<UnixMillis>, StoreError> {
-        let sql = "SELECT saved_at FROM settings WHERE name = ?1";
-        first(&self.read(), sql, [GITHUB_TOKEN.row], |row| Ok(row.get(0)?))
+        let sql = "SELECT saved_at FROM settings WHERE name = ?1 AND value <> ?2";
+        first(&self.read(), sql, [GITHUB_TOKEN.row, LOST], |row| Ok(row.get(0)?))
     }
 
     pub(super) fn github_token(
@@ -48,6 +48,6 @@ impl Store {
         let sql = "SELECT value FROM settings WHERE name = ?1";
         let stored =
             first(connection, sql, [GITHUB_TOKEN.row], |row| Ok(row.get::<_, String>(0)?))?;
-        stored.map(|s| Ok(self.vault.open(&GITHUB_TOKEN, &s)?.secret)).transpose()
+        stored.map(|s| Ok(self.vault().open(&GITHUB_TOKEN, &s)?.secret)).transpose()
     }
 }

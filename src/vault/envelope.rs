@@ -1,7 +1,7 @@
 //! The stored form of an encrypted value: its text around nonce, ciphertext, tag (P16, P17).
 
 use super::key::is_id;
-use super::{Place, Why};
+use super::{LOST, Place, Why};
 use crate::model::Secret;
 use aes_gcm::{AeadInOut, Aes256Gcm};
 use data_encoding::BASE64;
@@ -33,6 +33,9 @@ pub(super) struct Envelope<'a> {
 /// cleartext: a damaged envelope must not turn into a value.
 pub(super) fn parse(stored: &str) -> Result<Option<Envelope<'_>>, Why> {
     let Some(rest) = stored.strip_prefix(PREFIX) else { return Ok(None) };
+    if stored == LOST {
+        return Err(Why::Lost);
+    }
     let (key_id, text) = if let Some(text) = rest.strip_prefix(V1) {
         (None, text)
     } else {

@@ -5,6 +5,7 @@ use crate::model::{AnyError, Secret, failed};
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::io;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -14,6 +15,9 @@ pub const VARIABLE: &str = "BETTER_PAAS_SECRET_KEY";
 pub const CREDENTIAL: &str = "better_paas_secret_key";
 /// The file in the data directory that holds the key: hex digits and a line end.
 pub const FILE: &str = "secret.key";
+/// The key before that one: the database wants it where a change was cut short, and so does what
+/// was backed up until then.
+pub const OLD_FILE: &str = "secret.key.old";
 
 /// Bytes of a key: AES-256.
 const LENGTH: usize = 32;
@@ -32,15 +36,32 @@ const ID_DOMAIN: &[u8] = b"better-paas key id";
 pub struct Key(Zeroizing<[u8; LENGTH]>);
 
 impl Key {
-    /// Makes a random key and saves it as [`FILE`], whole or not at all.
-    fn make(data: &DataDir) -> Result<Self, AnyError> {
+    /// A random key.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn random() -> Result<Self, AnyError> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         let why = |_| "the system gave no random bytes for a new key; try again in a moment";
         getrandom::fill(&mut *bytes).map_err(why)?;
-        let key = Self(bytes);
-        let line = Zeroizing::new([key.to_hex().expose().as_bytes(), b"\n"].concat());
-        data.write_secret(FILE, &line).map_err(failed("a new key could not be saved"))?;
-        Ok(key)
+        Ok(Self(bytes))
+    }
+
+    /// The key in [`FILE`] or [`OLD_FILE`], if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn saved(data: &DataDir, file: &'static str) -> io::Result<Option<Self>> {
+        Ok(data.read_secret(file)?.and_then(|text| Self::parse(text.expose())))
+    }
+
+    /// Saves it as one of these, whole or not at all.
+    ///
+    /// # Errors
+    /// As for a full disk; the file is then what it was.
+    pub fn save(&self, data: &DataDir, file: &'static str) -> Result<(), AnyError> {
+        let line = Zeroizing::new([self.to_hex().expose().as_bytes(), b"\n"].concat());
+        data.write_secret(file, &line).map_err(failed("a key could not be saved"))
     }
 
     /// Reads a key: 32 bytes as 64 hex digits, or in base64 of either alphabet,
@@ -94,6 +115,21 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 2 * ID_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+/// Saves a key in force and the one that waits beside it: [`FILE`], [`OLD_FILE`].
+///
+/// # Errors
+/// As for a full disk. Killed in between, both files hold the key in force.
+pub fn exchange(data: &DataDir, key: &Key, other: &Key) -> Result<(), AnyError> {
+    key.save(data, FILE)?;
+    other.save(data, OLD_FILE)
+}
+
+/// Whether environment or credential give the key, and not [`FILE`].
+#[must_use]
+pub fn is_pinned(secret_key: Option<&Secret>, credentials_directory: Option<&Path>) -> bool {
+    secret_key.is_some() || credentials_directory.is_some_and(|at| at.join(CREDENTIAL).exists())
+}
+
 /// Finds the key, in the order of P15: environment, credential, file. The first
 /// of them that is there counts, also when it is bad: a slip must not silently
 /// switch to another key. Answers it and where it is from, in words.
@@ -127,11 +163,15 @@ pub fn load(
                  this key was in use before, put exactly that one back"
             ))
         }),
-        Ok(None) if may_create => Key::make(data),
+        Ok(None) if may_create => {
+            let key = Key::random()?;
+            key.save(data, FILE).map(|()| key)
+        }
         Ok(None) => Err(AnyError::from(format!(
             "the database is there, but the key to its secrets is not: neither {VARIABLE} nor \
              the systemd credential {CREDENTIAL} is set, and {path} does not exist. Put the \
-             key back where it was; no other one opens this database"
+             key back where it was; no other one opens this database. If it is lost for good, \
+             `server rekey --mark-lost` says what goes with it"
         ))),
         Err(why) => {
             let what = format!("{source}, which should hold the key, cannot be read");
