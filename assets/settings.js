@@ -2,16 +2,18 @@
 
 import { get, getText, post, put, remove } from "./api.js";
 import { advice, showAdvice, showRuntime, systemFacts } from "./stats.js";
-import { copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part, say } from "./ui.js";
+import { copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part } from "./ui.js";
+import { say, showTime } from "./ui.js";
 
 export async function settingsView({ signal, rotated }) {
   const root = copy("view-settings");
-  const [system, github, lockouts] = await Promise.all([
-    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"),
+  const [system, github, lockouts, { audit }] = await Promise.all([
+    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"), get(AUDIT),
   ]);
   showSystem(root, system);
   bindGitHub(root, github);
   bindLockouts(root, lockouts, signal);
+  bindAudit(root, audit);
   bindRotation(root, system, rotated);
   return { root, title: "Settings" };
 }
@@ -87,6 +89,29 @@ function bindLockouts(root, first, signal) {
   const counting = setInterval(count, 1_000);
   signal.addEventListener("abort", () => clearInterval(counting));
   onClick(again, place, async () => show(await get("/api/security/lockouts")));
+}
+
+const AUDIT_ROWS = 20;
+const AUDIT = `/api/audit?limit=${AUDIT_ROWS}`;
+
+function bindAudit(root, first) {
+  const older = part(root, "audit-older");
+  let oldest;
+  function add(acts) {
+    part(root, "audit").append(...acts.map(({ doneAt, who, client, act, appName, outcome }) => {
+      const row = copy("audit-row");
+      showTime(part(row, "time"), doneAt ?? 0);
+      say(row, { act, detail: [who, client, appName, outcome].filter(Boolean).join(" · ") });
+      return row;
+    }));
+    oldest = acts.at(-1)?.id;
+    older.hidden = acts.length < AUDIT_ROWS;
+  }
+  add(first);
+  onClick(older, older.closest("section").querySelector(".error"), async () => {
+    const { audit } = await get(`${AUDIT}&before=${oldest}`);
+    add(audit);
+  });
 }
 
 function bindRotation(root, { tokenSource }, rotated) {

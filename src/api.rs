@@ -6,6 +6,7 @@
 
 mod apps;
 mod assets;
+mod audit;
 mod deploys;
 mod detect;
 mod domains;
@@ -187,6 +188,7 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["security", "lockouts"]) => (Nothing, security::lockouts, ""),
         ("DELETE", ["security", "lockouts", client]) => (Nothing, security::clear_lockout, client),
         ("POST", ["security", "rotate-token"]) => (Nothing, security::rotate_token, ""),
+        ("GET", ["audit"]) => (Query, audit::list, ""),
         ("GET", ["system"]) => (Nothing, system::system, ""),
         ("GET", ["openapi.json"]) => (Nothing, assets::openapi, ""),
         _ => return None,
@@ -213,7 +215,9 @@ impl Api {
     fn under_api(&self, request: &Request<'_>, path: &str) -> Answer {
         let decoded = path.split('/').map(query::decode_segment).collect::<Result<Vec<_>, _>>();
         if let Some(app) = decoded.as_ref().ok().and_then(|path| hook(request.method, path)) {
-            return hooks::receive(self, request, app).unwrap_or_else(Answer::from);
+            let answer = hooks::receive(self, request, app);
+            audit::delivered(self, request, app, &answer);
+            return answer.unwrap_or_else(Answer::from);
         }
         match self.enter(request) {
             Ok(session) => {
@@ -265,8 +269,15 @@ impl Api {
         // HEAD is GET whose body is left out on the way.
         let method = if request.method == "HEAD" { "GET" } else { request.method };
         if let Some((reads, handler, subject)) = route(method, &segments) {
-            reads.check(request)?;
-            return handler(&Call { api: self, session, request, path: &segments }, subject);
+            let call = Call { api: self, session, request, path: &segments };
+            let is_act = audit::is_act(method, &segments);
+            // Before it is removed.
+            let app = is_act.then(|| audit::app_of(&self.store, &segments)).flatten();
+            let answer = reads.check(request).and_then(|()| handler(&call, subject));
+            if is_act {
+                audit::requested(&call, app, &answer);
+            }
+            return answer;
         }
         let exists = |m: &&str| hook(m, path).is_some() || route(m, &segments).is_some();
         let allowed: Vec<&str> = METHODS.into_iter().filter(exists).collect();

@@ -22,7 +22,7 @@ use notice::{Line, RateLimitedLog};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 pub use ticket::LIFETIME as TICKET_LIFETIME;
 use ticket::Tickets;
@@ -80,6 +80,8 @@ pub struct Auth {
     data: DataDir,
     pinned: bool,
     clock: Box<dyn Fn() -> Millis + Send + Sync>,
+    /// Hears of each lockout that is told in the log.
+    lockouts: OnceLock<Box<dyn Fn(Client, String) + Send + Sync>>,
     inner: Mutex<Inner>,
 }
 
@@ -123,7 +125,23 @@ impl Auth {
             notices: RateLimitedLog::default(),
         };
         let (clock, inner) = (Box::new(clock), Mutex::new(inner));
-        Ok((Self { data: data.clone(), pinned: is_pinned, clock, inner }, fresh))
+        let (data, lockouts) = (data.clone(), OnceLock::new());
+        Ok((Self { data, pinned: is_pinned, clock, lockouts, inner }, fresh))
+    }
+
+    /// Has each lockout told that the log tells, and so at most ten a minute, by the thread of
+    /// the request that brought it about: `tell` does not wait.
+    pub fn tell_lockouts(&self, tell: impl Fn(Client, String) + Send + Sync + 'static) {
+        // It is called once.
+        let _ = self.lockouts.set(Box::new(tell));
+    }
+
+    /// The same bound for what the audit log says of deliveries that did nothing: what to say,
+    /// if one more fits into this minute, with how many did not fit before it.
+    #[must_use]
+    pub fn admit_hook(&self, act: String) -> Option<String> {
+        let line = self.lock().notices.ignored((self.clock)(), act);
+        line.map(|(_, text)| text)
     }
 
     /// The token in force.
@@ -175,7 +193,7 @@ impl Auth {
         let genuine = delivery.is_genuine(unix_millis());
         if !genuine && let Some(client) = client {
             let line = self.lock().notices.hook(client, (self.clock)());
-            write(line);
+            write(line.as_ref());
         }
         genuine
     }
@@ -244,7 +262,12 @@ impl Auth {
         check: impl FnOnce(&mut Inner, Millis) -> Option<Session>,
     ) -> Verdict {
         let (verdict, line) = self.lock().judge(client, (self.clock)(), check);
-        write(line);
+        write(line.as_ref());
+        if let (Some((_, text)), Some(tell)) = (line, self.lockouts.get())
+            && self.locked_out(client).is_some()
+        {
+            tell(client, text);
+        }
         verdict
     }
 
@@ -280,9 +303,9 @@ impl Inner {
 }
 
 /// Called when the lock is free: a log that stalls must not stall sign-ins.
-fn write(line: Option<Line>) {
+fn write(line: Option<&Line>) {
     if let Some((level, text)) = line {
-        log::log!(level, "{text}");
+        log::log!(*level, "{text}");
     }
 }
 

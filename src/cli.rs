@@ -37,6 +37,11 @@ pub enum Command {
         /// Do it.
         yes: bool,
     },
+    /// Print the newest rows of the audit log, and whether its chain is whole.
+    Audit {
+        /// A head that was kept elsewhere.
+        head: Option<String>,
+    },
     /// Print the settings in force.
     Config,
     /// Install the server on this machine.
@@ -93,6 +98,8 @@ Commands:
   lockouts clear CLIENT    let one client try again
   import DIR               say what of an earlier platform's data would be moved in
   import DIR --yes         move it in
+  audit                    print the newest acts, and whether their chain is whole
+  audit --head HASH        likewise, and whether that head is in it
   config                   print the settings in force, and where each comes from
   install                  install the server on this machine, or bring it up to date
   install --dry-run        say what that would do
@@ -175,6 +182,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         }
         ["import", dir, "--yes"] => Ok(Command::Import { dir: (*dir).to_owned(), yes: true }),
         ["import", ..] => Err(Usage("'import' wants the directory to move in from".to_owned())),
+        ["audit"] => Ok(Command::Audit { head: None }),
+        ["audit", "--head", head] => Ok(Command::Audit { head: Some((*head).to_owned()) }),
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
@@ -193,7 +202,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
             Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
         }),
         [
-            "token" | "lockouts" | "config" | "install" | "uninstall" | "version" | "help",
+            "token" | "lockouts" | "audit" | "config" | "install" | "uninstall" | "version"
+            | "help",
             extra @ ..,
         ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
@@ -266,6 +276,9 @@ mod tests {
         let import = |yes| Ok(Command::Import { dir: "/old".to_owned(), yes });
         assert_eq!(words("import /old"), import(false));
         assert_eq!(words("import /old --yes"), import(true));
+        assert_eq!(words("audit"), Ok(Command::Audit { head: None }));
+        let head = Some("00ff".to_owned());
+        assert_eq!(words("audit --head 00ff"), Ok(Command::Audit { head }));
         assert_eq!(words("config"), Ok(Command::Config));
         assert_eq!(words("install"), Ok(Command::Install { dry_run: false }));
         assert_eq!(words("install --dry-run"), Ok(Command::Install { dry_run: true }));
@@ -295,6 +308,7 @@ mod tests {
             "install --purge",
             "uninstall --dry-run",
             "config --yes",
+            "audit --head",
             "help --rotate",
             "help nothing",
             "deploy",

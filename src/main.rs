@@ -68,6 +68,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
             return Ok(ExitCode::from(code));
         }
         Command::Import { dir, yes } => print(&ops::import::run(Path::new(&dir), yes)?)?,
+        Command::Audit { head } => ops::audit::run(head.as_deref(), &mut tell)?,
         Command::Config => print(&ops::config::run()?)?,
         Command::Install { dry_run } => install(dry_run)?,
         Command::Update(update) => ops::update::run(&update, &mut tell)?,

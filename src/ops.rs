@@ -1,5 +1,6 @@
 //! The operator's commands, one file each, for an owner with a shell on the machine.
 
+pub mod audit;
 pub mod config;
 pub mod deploy;
 pub mod import;

@@ -13,6 +13,7 @@ mod upload;
 
 pub use self::prove::prove;
 
+use self::http::Change;
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
@@ -29,7 +30,7 @@ use crate::ops::{self, protocol};
 use crate::proc::{self, Cancel};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
-use crate::store::{DATABASE, Store};
+use crate::store::{Act, DATABASE, Store};
 use crate::vault::{Vault, key};
 use rustix::net::SocketAddrUnix;
 use serde_json::Value;
@@ -77,7 +78,7 @@ pub fn run() -> Result<(), AnyError> {
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock(config.admin_token.is_some())?;
     let layout = Layout::new(data.clone());
-    emergency_cleanup::make_room(&layout);
+    let was_full = emergency_cleanup::make_room(&layout);
     // A system that does not say cannot be waited with.
     let stop = || !matches!(signals.pending(), Ok(None));
     let (listener, ended) = match listen::handed_over(&config.listen)? {
@@ -86,6 +87,9 @@ pub fn run() -> Result<(), AnyError> {
     };
     let port = listener.local_addr()?.port();
     let behind = build(&config, &data, started, (port, &ended))?;
+    if was_full {
+        behind.0.store.audit(&Act::new("system", "make room on a full disk"));
+    }
     let running = Running::start(behind, &config, &data, listener)?;
     let signal = signals.wait()?;
     log::info!("stopping ({signal}); apps keep running");
@@ -221,6 +225,11 @@ impl Running {
         say_where(gate.address(), &config.routing);
         let deployer = Arc::clone(&api.deployer);
         let (changes, requests) = channel();
+        let notes = changes.clone();
+        api.auth.tell_lockouts(move |client, text| {
+            let act = Act { client: Some(client.to_string()), ..Act::new("system", text) };
+            drop(notes.send(Change::Note(act)));
+        });
         let (changed, answered) = (Arc::clone(&api), gate.completions());
         let (incoming, completions) = (Arc::clone(&server), gate.completions());
         let operators = Cancel::new()?;

@@ -52,7 +52,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The database, in the data directory.
-pub const FILE: &str = "better-paas.db";
 
 /// The schema this program writes. A database with a higher number is refused.
 const SCHEMA_VERSION: i64 = 6;

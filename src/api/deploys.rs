@@ -114,8 +114,10 @@ pub(super) fn one_line(Call { api, request, .. }: &Call<'_>, _: &str) -> Answere
     };
     let deploy = api.deployer.request(&app.id, Trigger::Api)?;
     let app = api.store.app(&app.id)?.ok_or_else(ApiError::no_app)?;
-    let (app, deploy) = (AppView::of(&app, &api.deployer), DeployView::new(&deploy, &api.deployer));
-    Ok(Answer::json(202, &json!({"app": app, "deploy": deploy})))
+    let (app, view) = (AppView::of(&app, &api.deployer), DeployView::new(&deploy, &api.deployer));
+    let mut answer = Answer::json(202, &json!({"app": app, "deploy": view}));
+    answer.header("Location", format!("/api/deploys/{}", deploy.id));
+    Ok(answer)
 }
 
 fn existing(

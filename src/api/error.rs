@@ -14,7 +14,7 @@ use std::io::ErrorKind::{QuotaExceeded, StorageFull};
 #[derive(Debug)]
 pub struct ApiError {
     pub(super) status: u16,
-    code: &'static str,
+    pub(super) code: &'static str,
     pub(super) message: Cow<'static, str>,
     field: Option<String>,
     header: Option<(&'static str, String)>,

@@ -11,9 +11,9 @@ use log::Level;
 
 /// How long a window is.
 const WINDOW: Millis = 60_000;
-/// Lines of one kind in a window: more than anybody reads, and about 4 MB of log
-/// in a day of attack by a million addresses.
-const MAX_LINES: u32 = 20;
+/// Lines of one kind in a window: more than anybody reads, and about 2 MB of log
+/// in a day of attack by a million addresses. Some are rows of the audit log too.
+const MAX_LINES: u32 = 10;
 
 /// Lines of one kind in the present window.
 #[derive(Debug, Default)]
@@ -52,6 +52,7 @@ pub(super) struct RateLimitedLog {
     series: Window,
     lockouts: Window,
     hooks: Window,
+    ignored: Window,
 }
 
 impl RateLimitedLog {
@@ -73,6 +74,11 @@ impl RateLimitedLog {
     pub(super) fn hook(&mut self, client: Client, now: Millis) -> Option<Line> {
         let text = || format!("a webhook without the app's signature from {client}");
         self.hooks.line(now, Level::Warn, text)
+    }
+
+    /// What is said of a delivery that did nothing.
+    pub(super) fn ignored(&mut self, now: Millis, text: String) -> Option<Line> {
+        self.ignored.line(now, Level::Info, || text)
     }
 
     /// The line for a sign-in after wrong tries.
@@ -119,6 +125,6 @@ mod tests {
         assert!(notices.failure(client(1), lockout, 5).is_some(), "lockouts are still told");
         let first = Failure { failures: 1, lockout_seconds: None };
         let next = notices.failure(client(1), first, 5 + WINDOW).unwrap().1;
-        assert!(next.contains("(999980 more lines"), "{next}");
+        assert!(next.contains("(999990 more lines"), "{next}");
     }
 }

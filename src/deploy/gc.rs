@@ -11,10 +11,10 @@ use crate::journal::LogOf;
 use crate::model::{AppId, DeployId};
 use crate::runtime::tools::Tools;
 use crate::source::cache;
-use crate::store::StoreError;
+use crate::store::{Act, StoreError};
 use std::fs;
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Releases that are kept besides the live one: as many can be gone back to.
 const KEPT_RELEASES: u32 = 5;
@@ -25,12 +25,24 @@ const KEPT_HISTORY: u32 = 100;
 /// How often files that could not be removed are tried again.
 const CLEAN_UP: Duration = Duration::from_secs(600);
 
+/// How often the audit log is pruned and its head told: who changes a row has to change the
+/// server's log of each day since, and whatever its owner has copied of that.
+const AUDIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Removes what nobody needs until the server stops.
 pub fn run(tools: &Tools, queue: &Queue) {
+    let mut audited: Option<Instant> = None;
     if let Err(error) = clear_unknown(tools) {
         log::warn!("what the database does not know could not be removed: {error}");
     }
     loop {
+        if audited.is_none_or(|at| at.elapsed() >= AUDIT) {
+            audited = Some(Instant::now());
+            match tools.store.prune_audit().and_then(|()| tools.store.audit_head()) {
+                Ok(head) => log::info!("head of the audit log: {head}"),
+                Err(error) => log::error!("the audit log was not pruned: {error}"),
+            }
+        }
         toolbox::tidy(&tools.layout);
         tools.layout.empty_trash(&|| !queue.is_closed());
         // What it takes is free when it has been removed.
@@ -45,7 +57,7 @@ pub fn run(tools: &Tools, queue: &Queue) {
 
 /// Where the disk gets short, gives up the build cache of the app that was built longest ago of
 /// those that have one and are not being deployed.
-fn give_up_a_cache(Tools { layout, .. }: &Tools, queue: &Queue) -> bool {
+fn give_up_a_cache(Tools { layout, store, .. }: &Tools, queue: &Queue) -> bool {
     if !layout.space().is_ok_and(Space::is_short) {
         return false;
     }
@@ -58,6 +70,8 @@ fn give_up_a_cache(Tools { layout, .. }: &Tools, queue: &Queue) -> bool {
             !is_empty && queue.between_deploys(app, || build_cache::give_up(&cache).is_ok());
         if given_up {
             log::info!("the disk gets short: the build cache of app {app} is given up");
+            let act = Act::new("system", "give up a build cache, for the disk gets short");
+            store.audit(&act.about(store.app(app).ok().flatten()));
         }
         given_up
     })

@@ -11,10 +11,13 @@ const ENOUGH_FILES: u64 = 1000;
 
 /// Removes what nobody needs as long as the disk is full: what was put aside, what deploys
 /// left that did not come to their end, and at last what the next deploy can make again.
-/// The caller holds the lock on the data directory, so no deploy is under way.
-pub fn make_room(layout: &Layout) {
+/// The caller holds the lock on the data directory, so no deploy is under way. Answers whether
+/// there was something to do.
+pub fn make_room(layout: &Layout) -> bool {
     let is_full = || layout.space().is_ok_and(|s| s.has_less_than(ENOUGH, ENOUGH_FILES));
+    let was_full = is_full();
     make_room_in(layout, &is_full);
+    was_full
 }
 
 fn make_room_in(layout: &Layout, is_full: &dyn Fn() -> bool) {

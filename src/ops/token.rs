@@ -1,6 +1,6 @@
 //! `server token`: print the admin token in force, or make a new one (P5).
 
-use super::existing;
+use super::{audit, existing};
 use crate::auth::token;
 use crate::config::Settings;
 use crate::model::{AnyError, Secret, failed};
@@ -28,7 +28,11 @@ pub(super) fn of(settings: &Settings, rotate: bool) -> Result<Secret, AnyError> 
                         change ADMIN_TOKEN where it is set and restart the server, or remove it"
                 .into());
         }
-        return token::rotate_file(&data).map_err(failed("no new token was made"));
+        let token = token::rotate_file(&data).map_err(failed("no new token was made"))?;
+        audit::note(&data, "token --rotate").map_err(failed(
+            "a new token is in force, which 'server token' prints, but not in the audit log",
+        ))?;
+        return Ok(token);
     }
     if let Some(token) = config.admin_token {
         return Ok(token);

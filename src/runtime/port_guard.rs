@@ -11,7 +11,7 @@ use super::tcp_sockets::{Socket, listeners, sockets_of};
 use crate::journal::Journal;
 use crate::model::{AppId, Wanted};
 use crate::proc::table;
-use crate::store::Store;
+use crate::store::{Act, Store};
 use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
@@ -25,17 +25,20 @@ pub fn take_back(store: &Store, journal: &Journal, apps: &Path, port: u16) -> bo
 
 /// Keeps an app stopped that had taken a port of the server's, and says so in its log and ours.
 pub fn keep_stopped(store: &Store, journal: &Journal, app: &AppId, port: u16) {
-    let name =
-        store.app(app).ok().flatten().map_or_else(String::new, |a| a.name.as_str().to_owned());
+    let found = store.app(app).ok().flatten();
+    let name = found.as_ref().map_or("", |app| app.name.as_str());
     log::error!("app {name} ({app}) had taken port {port}, which is this server's; it is stopped");
     let line = format!(
         "Stopped: it had taken port {port}, which is this server's. It must listen on the port \
          that PORT names alone."
     );
     journal.note_app(app, &line);
+    let mut act = Act::new("system", format!("stop it, for it had taken port {port}")).about(found);
     if let Err(error) = store.set_wanted(app, Wanted::Stopped) {
         log::error!("app {app} is not noted as stopped: {error}");
+        act.outcome = "database".to_owned();
     }
+    store.audit(&act);
 }
 
 /// Ends the apps of a directory that have a port that is ours, and waits until they have gone.

@@ -8,6 +8,7 @@
 use crate::api::{Api, ApiError, Peer, Request};
 use crate::gate::{Completions, answer::Answer, rewrite};
 use crate::model::Client;
+use crate::store::Act;
 use std::io::Write as _;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender};
@@ -34,6 +35,16 @@ fn give_up() -> ! {
     std::process::exit(1)
 }
 
+/// What the second thread does.
+pub(super) enum Change {
+    /// Answer a request.
+    Request(tiny_http::Request),
+    /// Write a row of the audit log for the first thread, or one that is not to wait either.
+    Note(Act),
+    /// No more.
+    End,
+}
+
 /// Answers the requests that read until the server is unblocked, and passes the others on.
 ///
 /// `tiny_http` takes no more connections after the first that fails, and connections fail
@@ -42,29 +53,29 @@ pub(super) fn read(
     server: &Server,
     api: &Api,
     completions: &Completions,
-    changes: &Sender<tiny_http::Request>,
+    changes: &Sender<Change>,
 ) {
     loop {
         match server.recv() {
             Ok(request) => match request.method() {
                 Method::Get | Method::Head => respond(api, completions, request),
                 // Its thread is there as long as this one.
-                _ => drop(changes.send(request)),
+                _ => drop(changes.send(Change::Request(request))),
             },
             Err(error) if error.raw_os_error().is_some() => give_up(),
-            Err(_) => return,
+            Err(_) => return drop(changes.send(Change::End)),
         }
     }
 }
 
 /// Answers the requests that change something until no more can come.
-pub(super) fn change(
-    api: &Api,
-    completions: &Completions,
-    requests: &Receiver<tiny_http::Request>,
-) {
-    for request in requests {
-        respond(api, completions, request);
+pub(super) fn change(api: &Api, completions: &Completions, changes: &Receiver<Change>) {
+    for change in changes {
+        match change {
+            Change::Request(request) => respond(api, completions, request),
+            Change::Note(act) => api.store.audit(&act),
+            Change::End => return,
+        }
     }
 }
 

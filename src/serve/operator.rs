@@ -5,7 +5,7 @@ use crate::deploy::Deployer;
 use crate::model::{AnyError, AppId, AppName, failed};
 use crate::ops::protocol::{Answer, Request, read_line};
 use crate::proc::{Cancel, Exit, wait_any};
-use crate::store::{App, Store};
+use crate::store::{Act, App, Store};
 use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
@@ -90,26 +90,41 @@ fn serve(
     Ok(())
 }
 
-/// Does what a client asks for; the exit code of its command.
+/// Does what a client asks for, and puts it down as it went; the exit code of its command.
 fn act(
     client: &UnixStream,
     deployer: &Deployer,
     (request, files): (Request, Vec<OwnedFd>),
     stop: &Cancel,
 ) -> Result<u8, AnyError> {
-    let streams = three(files)?;
-    let app = match &request {
-        Request::Run { app, .. } | Request::Deploy { app } => named(&deployer.tools.store, app)?.id,
-        Request::Sample => sample::app(deployer)?,
+    let store = &deployer.tools.store;
+    let noted = |act, app: Option<App>, done: Result<u8, AnyError>| {
+        let outcome = match &done {
+            Ok(0) => "ok".to_owned(),
+            Ok(code) => format!("exit code {code}"),
+            Err(_) => "not_done".to_owned(),
+        };
+        store.audit(&Act { outcome, ..Act::new("shell", act).about(app) });
+        done
     };
     match request {
-        Request::Run { command, term, .. } => {
-            run_command(client, deployer, (&app, &command), (streams, term.as_deref()))
+        Request::Run { app, command, term } => {
+            let app = named(store, &app)?;
+            let streams = (three(files)?, term.as_deref());
+            let done = run_command(client, deployer, (&app.id, &command), streams);
+            noted("run", Some(app), done)
         }
-        Request::Deploy { .. } => upload::run(deployer, &app, streams, (client, stop)),
+        Request::Deploy { app } => {
+            let app = named(store, &app)?;
+            let done = upload::run(deployer, &app.id, three(files)?, (client, stop));
+            noted("deploy", Some(app), done)
+        }
         Request::Sample => {
-            let [_, out, err] = streams;
-            upload::run(deployer, &app, [sample::archive()?, out, err], (client, stop))
+            let app = sample::app(deployer)?;
+            let [_, out, err] = three(files)?;
+            let streams = [sample::archive()?, out, err];
+            let done = upload::run(deployer, &app.id, streams, (client, stop));
+            noted("deploy", Some(app), done)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The app that the program brings along: a site that shows a new owner that all of it works.
 
 use crate::deploy::Deployer;
-use crate::model::{AnyError, AppId, AppName, failed};
-use crate::store::{AppDraft, AppSettings, TokenChange};
+use crate::model::{AnyError, AppName, failed};
+use crate::store::{App, AppDraft, AppSettings, TokenChange};
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use tar::{Builder, Header};
@@ -15,14 +15,14 @@ const FILES: [(&str, &str); 2] = [
 ];
 
 /// The app, which is made when it is not there yet.
-pub(super) fn app(deployer: &Deployer) -> Result<AppId, AnyError> {
+pub(super) fn app(deployer: &Deployer) -> Result<App, AnyError> {
     let name = AppName::parse(NAME).map_err(|invalid| invalid.to_string())?;
     match deployer.tools.store.app_named(&name)? {
-        Some(app) if app.git_repo.is_none() => Ok(app.id),
+        Some(app) if app.git_repo.is_none() => Ok(app),
         Some(_) => Err(format!("the app {NAME} is one of your own, not the sample").into()),
         None => {
             let (git_token, settings) = (TokenChange::Keep, AppSettings::default());
-            Ok(deployer.make(&AppDraft { name, git_repo: None, git_token, settings })?.id)
+            Ok(deployer.make(&AppDraft { name, git_repo: None, git_token, settings })?)
         }
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod admin_token;
+mod audit;
 mod bad_input;
 mod bounds;
 mod brute_force;

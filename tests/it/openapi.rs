@@ -1,7 +1,7 @@
 //! The API's description and the API are the same thing, and no request that follows from it breaks the server.
 
 use crate::harness::apps::{PLAIN, create, deploy_live};
-use crate::harness::spec::{resolved, spec};
+use crate::harness::spec::{resolved, routes, spec};
 use crate::harness::{GitServer, Http, Server, Setup, Ws, a_token};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,25 +29,9 @@ fn without_names(path: &str) -> String {
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// The arms of the route table, read from its source: `("GET", ["apps", id]) =>`.
-fn routed() -> BTreeSet<(String, String)> {
-    let source = include_str!("../../src/api.rs");
-    let arms = source.lines().filter_map(|line| line.trim().strip_prefix("(\""));
-    arms.filter_map(|arm| {
-        let (method, rest) = arm.split_once("\", [")?;
-        let (path, _) = rest.split_once("]) =>")?;
-        let part = |p: &str| {
-            p.trim().strip_prefix('"').map_or("{}", |p| p.trim_end_matches('"')).to_owned()
-        };
-        let path: Vec<String> = path.split(',').map(part).collect();
-        Some((method.to_owned(), format!("/api/{}", path.join("/"))))
-    })
-    .collect()
-}
-
 #[test]
 fn the_description_and_the_route_table_name_the_same_operations() {
-    let mut routed = routed();
+    let mut routed = routes();
     assert!(routed.len() > 20, "the table was not found: {routed:?}");
     routed.insert(("GET".to_owned(), "/healthz".to_owned()));
     assert_eq!(described(), routed);

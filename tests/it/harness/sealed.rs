@@ -42,6 +42,24 @@ impl Database {
         self.connection.query_row(sql, [], |row| row.get(0)).expect(sql)
     }
 
+    /// Every text in every table, with where it stands.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let names = |sql: &str| {
+            let mut statement = self.connection.prepare(sql).expect("a statement");
+            let names = statement.query_map([], |row| row.get::<_, String>(0)).expect("rows");
+            names.collect::<Result<Vec<_>, _>>().expect("names")
+        };
+        let mut all = Vec::new();
+        for table in names("SELECT name FROM sqlite_schema WHERE type = 'table'") {
+            for column in names(&format!("SELECT name FROM pragma_table_info('{table}')")) {
+                let sql = format!("SELECT {column} FROM {table} WHERE typeof({column}) = 'text'");
+                let place = format!("{table}.{column}");
+                all.extend(names(&sql).into_iter().map(|text| (place.clone(), text)));
+            }
+        }
+        all
+    }
+
     #[track_caller]
     pub fn git_token(&self, app: &str) -> String {
         self.text(&format!("SELECT git_token FROM apps WHERE id = '{app}'"))
