@@ -4,6 +4,7 @@ use crate::manual;
 use crate::model::{Client, Update};
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 
 /// What the program was asked to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +42,16 @@ pub enum Command {
     Audit {
         /// A head that was kept elsewhere.
         head: Option<String>,
+    },
+    /// Take another encryption key.
+    Rekey {
+        /// Where it is; else one is made.
+        key_file: Option<PathBuf>,
+    },
+    /// Give up the values that no key opens any more.
+    MarkLost {
+        /// For good; else only say which.
+        yes: bool,
     },
     /// Print the settings in force.
     Config,
@@ -100,6 +111,9 @@ Commands:
   import DIR --yes         move it in
   audit                    print the newest acts, and whether their chain is whole
   audit --head HASH        likewise, and whether that head is in it
+  rekey                    make a new encryption key and encrypt everything with it
+  rekey --key-file FILE    likewise, with the key in a file
+  rekey --mark-lost        with the key lost: say what no longer opens; --yes: give it up
   config                   print the settings in force, and where each comes from
   install                  install the server on this machine, or bring it up to date
   install --dry-run        say what that would do
@@ -184,6 +198,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["import", ..] => Err(Usage("'import' wants the directory to move in from".to_owned())),
         ["audit"] => Ok(Command::Audit { head: None }),
         ["audit", "--head", head] => Ok(Command::Audit { head: Some((*head).to_owned()) }),
+        ["rekey"] => Ok(Command::Rekey { key_file: None }),
+        ["rekey", "--key-file", file] => Ok(Command::Rekey { key_file: Some(file.into()) }),
+        ["rekey", "--mark-lost"] => Ok(Command::MarkLost { yes: false }),
+        ["rekey", "--mark-lost", "--yes"] => Ok(Command::MarkLost { yes: true }),
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
@@ -202,8 +220,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
             Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
         }),
         [
-            "token" | "lockouts" | "audit" | "config" | "install" | "uninstall" | "version"
-            | "help",
+            "token" | "lockouts" | "audit" | "rekey" | "config" | "install" | "uninstall"
+            | "version" | "help",
             extra @ ..,
         ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
@@ -279,6 +297,11 @@ mod tests {
         assert_eq!(words("audit"), Ok(Command::Audit { head: None }));
         let head = Some("00ff".to_owned());
         assert_eq!(words("audit --head 00ff"), Ok(Command::Audit { head }));
+        assert_eq!(words("rekey"), Ok(Command::Rekey { key_file: None }));
+        let key_file = Some(PathBuf::from("/root/k"));
+        assert_eq!(words("rekey --key-file /root/k"), Ok(Command::Rekey { key_file }));
+        assert_eq!(words("rekey --mark-lost"), Ok(Command::MarkLost { yes: false }));
+        assert_eq!(words("rekey --mark-lost --yes"), Ok(Command::MarkLost { yes: true }));
         assert_eq!(words("config"), Ok(Command::Config));
         assert_eq!(words("install"), Ok(Command::Install { dry_run: false }));
         assert_eq!(words("install --dry-run"), Ok(Command::Install { dry_run: true }));
@@ -309,6 +332,9 @@ mod tests {
             "uninstall --dry-run",
             "config --yes",
             "audit --head",
+            "rekey now",
+            "rekey --yes",
+            "rekey --key-file",
             "help --rotate",
             "help nothing",
             "deploy",

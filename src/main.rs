@@ -69,6 +69,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         }
         Command::Import { dir, yes } => print(&ops::import::run(Path::new(&dir), yes)?)?,
         Command::Audit { head } => ops::audit::run(head.as_deref(), &mut tell)?,
+        Command::Rekey { key_file } => print(&ops::rekey::run(key_file)?)?,
+        Command::MarkLost { yes } => print(&ops::rekey::mark_lost(yes)?)?,
         Command::Config => print(&ops::config::run()?)?,
         Command::Install { dry_run } => install(dry_run)?,
         Command::Update(update) => ops::update::run(&update, &mut tell)?,

@@ -8,6 +8,7 @@ pub mod install;
 pub mod line;
 pub mod lockouts;
 pub mod protocol;
+pub mod rekey;
 pub mod run;
 mod socket;
 pub mod token;

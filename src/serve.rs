@@ -31,15 +31,18 @@ use crate::proc::{self, Cancel};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
 use crate::store::{Act, DATABASE, Store};
-use crate::vault::{Vault, key};
+use crate::vault::{
+    Vault,
+    key::{self, Key},
+};
 use rustix::net::SocketAddrUnix;
 use serde_json::Value;
 use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tiny_http::Server;
@@ -123,6 +126,10 @@ fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
     ))
 }
 
+fn is_pinned(config: &Config) -> bool {
+    key::is_pinned(config.secret_key.as_ref(), config.credentials_directory.as_deref())
+}
+
 /// Makes everything behind the door. `ended` are apps that were ended because they had taken
 /// the port that is given too.
 fn build(
@@ -139,8 +146,18 @@ fn build(
         data,
         !database.exists(),
     )?;
-    let store = Store::open(&database, Vault::new(key))
-        .map_err(|error| format!("{error} (key from {source}, database {})", database.display()))?;
+    let open = |key: &Key| Store::open(&database, Vault::new(key.clone()));
+    let store = open(&key).or_else(|error| {
+        let error = format!("{error} (key from {source}, database {})", database.display());
+        let old = if is_pinned(config) { None } else { Key::saved(data, key::OLD_FILE)? };
+        let opened = old.and_then(|old| Some((open(&old).ok()?, old)));
+        let (store, old) = opened.ok_or(error)?;
+        // It had been changed on the disk, and the database did not get that far.
+        key::exchange(data, &old, &key)?;
+        log::warn!("a change of the encryption key was cut short; the old one is in force");
+        Ok::<_, AnyError>(store)
+    })?;
+    log::info!("encryption key {}, from {source}", store.key_id());
     let store = Arc::new(store);
     let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
     if let Fresh::Made = fresh {
@@ -230,6 +247,7 @@ impl Running {
             let act = Act { client: Some(client.to_string()), ..Act::new("system", text) };
             drop(notes.send(Change::Note(act)));
         });
+        let keys = (!is_pinned(config)).then(|| Mutex::new(data.clone()));
         let (changed, answered) = (Arc::clone(&api), gate.completions());
         let (incoming, completions) = (Arc::clone(&server), gate.completions());
         let operators = Cancel::new()?;
@@ -238,7 +256,8 @@ impl Running {
         let threads = [
             spawn("changes").spawn(move || http::change(&changed, &answered, &requests))?,
             spawn("reads").spawn(move || http::read(&incoming, &api, &completions, &changes))?,
-            spawn("operators").spawn(move || operator::run(&ops, &operated, &stop))?,
+            spawn("operators")
+                .spawn(move || operator::run(&ops, (&operated, keys.as_ref()), &stop))?,
         ];
         Ok(Self { gate, live, deployer, server, operators, threads })
     }

@@ -51,8 +51,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-/// The database, in the data directory.
-
 /// The schema this program writes. A database with a higher number is refused.
 const SCHEMA_VERSION: i64 = 6;
 

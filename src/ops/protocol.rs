@@ -36,6 +36,8 @@ pub enum Request {
         /// Which kind of terminal the streams are, when they are one.
         term: Option<String>,
     },
+    /// Seal every value with a new key: the one in the file that is sent, or one to be made.
+    Rekey,
 }
 
 /// The exit code of what was asked for, or the sentence that says why it was not done.

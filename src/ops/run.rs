@@ -7,6 +7,7 @@
 use super::existing;
 use super::protocol::{Answer, LONGEST, Request, SOCKET, read_line};
 use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::model::{AnyError, failed};
 use crate::proc::{descriptors, wait_any};
 use nix::sys::signal::{SigSet, Signal};
@@ -36,10 +37,7 @@ pub(super) fn ask(
     request: impl FnOnce(Option<String>) -> Request,
     hands_out: bool,
 ) -> Result<u8, AnyError> {
-    let (_, data) = existing(&Settings::of_this_program()?)?;
-    data.holder().ok_or("no server runs on this data directory; start it first")?;
-    let socket = UnixStream::connect(data.join(SOCKET))
-        .map_err(failed("the running server does not answer; restart it"))?;
+    let (socket, _) = connect()?;
     let at_terminal = isatty(io::stdin()) && isatty(io::stdout());
     let mut ours: SigSet =
         [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT].into_iter().collect();
@@ -81,6 +79,15 @@ pub(super) fn ask(
         let _ = output.join();
     }
     Ok(serde_json::from_slice::<Answer>(&answer)??)
+}
+
+/// The socket of the running server.
+pub(super) fn connect() -> Result<(UnixStream, DataDir), AnyError> {
+    let (_, data) = existing(&Settings::of_this_program()?)?;
+    data.holder().ok_or("no server runs on this data directory; start it first")?;
+    let socket = UnixStream::connect(data.join(SOCKET))
+        .map_err(failed("the running server does not answer; restart it"))?;
+    Ok((socket, data))
 }
 
 /// What the command gets, and what passes on what goes through this program.

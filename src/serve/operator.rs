@@ -1,20 +1,25 @@
 //! What a running server does for the operator's commands, over a socket of their own.
 
 use super::{sample, upload};
+use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
 use crate::model::{AnyError, AppId, AppName, failed};
 use crate::ops::protocol::{Answer, Request, read_line};
 use crate::proc::{Cancel, Exit, wait_any};
 use crate::store::{Act, App, Store};
+use crate::sync::lock;
+use crate::vault::key::{FILE, Key, OLD_FILE, exchange};
 use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
-use std::io::{ErrorKind, Write as _};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// Commands at once: each has a thread.
 const MOST: usize = 8;
@@ -28,8 +33,19 @@ const HANGUP: Duration = Duration::from_secs(5);
 /// The pause after a connection that could not be taken.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes that are read of a file with a key, which has 65.
+const LONGEST_KEY: u64 = 1024;
+
+/// Why the key is not changed.
+const PINNED: &str = "the key is pinned by BETTER_PAAS_SECRET_KEY or the systemd credential \
+    better_paas_secret_key, so that the next start would open nothing; write it into secret.key in \
+    the data directory, take it away there, restart the server, and try again";
+
+/// What commands are served with: where the key is, unless something pins it, for one at a time.
+type Served<'a> = (&'a Deployer, Option<&'a Mutex<DataDir>>);
+
 /// Serves commands, each on a thread of its own, until the server stops.
-pub(super) fn run(listener: &UnixListener, deployer: &Deployer, stop: &Cancel) {
+pub(super) fn run(listener: &UnixListener, served: Served<'_>, stop: &Cancel) {
     let seats = Arc::new(());
     thread::scope(|scope| {
         while !stop.is_cancelled() {
@@ -47,7 +63,7 @@ pub(super) fn run(listener: &UnixListener, deployer: &Deployer, stop: &Cancel) {
             let seat = Arc::clone(&seats);
             let serve = move || {
                 let is_full = Arc::strong_count(&seat) > MOST + 1;
-                if let Err(error) = serve(&client, deployer, stop, is_full) {
+                if let Err(error) = serve(&client, served, stop, is_full) {
                     log::warn!("an operator's command was not answered: {error}");
                 }
             };
@@ -62,7 +78,7 @@ pub(super) fn run(listener: &UnixListener, deployer: &Deployer, stop: &Cancel) {
 
 fn serve(
     client: &UnixStream,
-    deployer: &Deployer,
+    served: Served<'_>,
     stop: &Cancel,
     is_full: bool,
 ) -> Result<(), AnyError> {
@@ -79,7 +95,7 @@ fn serve(
     let answer: Answer = match serde_json::from_slice(&line) {
         _ if is_full => Err(format!("{MOST} commands are at work already; wait until one ends")),
         Ok(request) => {
-            let done = act(client, deployer, (request, files), stop);
+            let done = act(client, served, (request, files), stop);
             done.map_err(|error| error.to_string())
         }
         Err(_) => Err("the running server is of another version; restart it".to_owned()),
@@ -93,7 +109,7 @@ fn serve(
 /// Does what a client asks for, and puts it down as it went; the exit code of its command.
 fn act(
     client: &UnixStream,
-    deployer: &Deployer,
+    (deployer, keys): Served<'_>,
     (request, files): (Request, Vec<OwnedFd>),
     stop: &Cancel,
 ) -> Result<u8, AnyError> {
@@ -126,7 +142,39 @@ fn act(
             let done = upload::run(deployer, &app.id, streams, (client, stop));
             noted("deploy", Some(app), done)
         }
+        // Its row is written with the change.
+        Request::Rekey => rekey(store, keys, files).or_else(|why| noted("rekey", None, Err(why))),
     }
+}
+
+/// Seals every value with the key in a file, or a new one. On the disk it takes the place of the old
+/// one first, which stays beside it: whichever the database wants is there at the next start.
+fn rekey(
+    store: &Store,
+    keys: Option<&Mutex<DataDir>>,
+    files: Vec<OwnedFd>,
+) -> Result<u8, AnyError> {
+    let data = &*lock(keys.ok_or(PINNED)?);
+    let old = Key::saved(data, FILE)?.filter(|key| key.id() == store.key_id());
+    let old = old.ok_or("the key file is not that of the key in force; restart the server")?;
+    let new = match files.into_iter().next() {
+        Some(file) => {
+            let (file, mut text) = (File::from(file), Zeroizing::new(String::new()));
+            // Nothing that this would have to wait for.
+            if file.metadata()?.is_file() {
+                file.take(LONGEST_KEY).read_to_string(&mut text)?;
+            }
+            Key::parse(&text).ok_or("the file holds no key: 32 bytes in hex or base64")?
+        }
+        None => Key::random()?,
+    };
+    old.save(data, OLD_FILE)?;
+    new.save(data, FILE)?;
+    store.rekey(new.clone()).inspect_err(|_| {
+        // Should this fail too, the next start does it.
+        let _ = exchange(data, &old, &new);
+    })?;
+    Ok(0)
 }
 
 /// Runs a command in an app's place on the client's own streams, until it or the client ends.

@@ -129,6 +129,9 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
     let mut owner = server.owner();
     let app = create(&mut owner, &json!({"name": "shop", "gitRepo": git.url("shop")}));
     deploy_live(&mut owner, &app);
+    let key = server.setup().home().join("key");
+    std::fs::write(&key, "ab".repeat(32)).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     for command in commands(&server) {
         let cases: &[Case] = match command.as_str() {
             "token" | "lockouts" | "config" | "version" | "help" | "audit" => {
@@ -145,6 +148,13 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
                 &[("lockouts clear 192.0.2.9", 1, Some((act, "lockout_not_found")))]
             }
             "audit --head HASH" => &[("audit --head 00", 1, None)],
+            "rekey" => &[("rekey", 0, Some(("rekey", "ok")))],
+            "rekey --key-file FILE" => &[
+                ("rekey --key-file /dev/null", 1, Some(("rekey", "not_done"))),
+                ("rekey --key-file key", 0, Some(("rekey", "ok"))),
+            ],
+            // The server is to be stopped: see the tests of the lost key.
+            "rekey --mark-lost" => &[("rekey --mark-lost", 1, None)],
             // The server itself, and what root does to the machine, where there may be no database.
             "(none)" | "install" | "install --dry-run" | "uninstall" | "uninstall --purge" => &[],
             other => panic!("what row does `{other}` leave?"),

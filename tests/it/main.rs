@@ -47,6 +47,7 @@ mod openapi_bounds;
 mod output;
 mod own_ports;
 mod redaction;
+mod rekey;
 mod release_command;
 mod repositories;
 mod routing;

@@ -227,3 +227,37 @@ fn limits_of_a_machine_that_is_not_known_yet_are_shown_once_it_is() {
     std::fs::write(&go, "").expect("a file");
     page.see_text("limits-in-force", "128 MiB");
 }
+
+#[test]
+fn what_was_lost_with_the_key_is_asked_for_and_never_emptied_and_what_was_done_is_listed() {
+    let server = Setup::new().start();
+    let app =
+        create(&mut server.owner(), &json!({"name": "shop", "gitRepo": "http://127.0.0.1:1/r"}));
+    let path = format!("/api/apps/{app}");
+    let env = json!({"env": [{"name": "PRICE", "value": "12"}]});
+    server.owner().put(&format!("{path}/env"), &env).expect(200);
+    let setup = server.stop();
+    std::fs::remove_file(setup.data().join("secret.key")).expect("removed");
+    assert_eq!(setup.run(&["rekey", "--mark-lost", "--yes"]).code, Some(0));
+    let server = setup.start();
+    let mut page = Page::signed_in(&server);
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}/env'"));
+    page.see_text("app-lost", "PRICE");
+    page.see("env-replace");
+    page.click("env-add");
+    page.fill("li:last-child [name=name]", "OTHER");
+    page.fill("li:last-child [name=value]", "1");
+    page.click("env-save");
+    page.see_text("env-saved", "Saved.");
+    assert_eq!(server.owner().get(&path).json()["lost"], json!(["PRICE"]));
+    page.click("env-replace");
+    page.fill("li:first-child [name=value]", "13");
+    page.click("env-save");
+    page.see_text("env-saved", "Saved.");
+    assert_eq!(server.owner().get(&path).json()["lost"], json!([]));
+    page.browser.wait_for("document.querySelector('[data-test=app-lost]').hidden");
+    page.click("settings-link");
+    page.see_text("audit-list", &format!("PUT apps/{app}/env"));
+    page.see_text("audit-list", "rekey --mark-lost shop: PRICE");
+    page.nothing_went_wrong(&[]);
+}
