@@ -116,6 +116,8 @@ pub struct Exec {
     env: Vec<(OsString, OsString)>,
     stdin: Zeroizing<Vec<u8>>,
     stdin_file: Option<OwnedFd>,
+    reading: Option<OwnedFd>,
+    writing: Option<OwnedFd>,
     outputs: Option<[OwnedFd; 2]>,
     deadline: Duration,
     joined: bool,
@@ -131,6 +133,8 @@ impl Exec {
             env: vec![("PATH".into(), SYSTEM_PATH.into()), ("LANG".into(), "C.UTF-8".into())],
             stdin: Zeroizing::new(Vec::new()),
             stdin_file: None,
+            reading: None,
+            writing: None,
             outputs: None,
             deadline: DEFAULT_DEADLINE,
             joined: false,
@@ -175,6 +179,20 @@ impl Exec {
     pub fn streams(mut self, [stdin, out, err]: [OwnedFd; 3]) -> Self {
         self.outputs = Some([out, err]);
         self.stdin_file(stdin)
+    }
+
+    /// Has it read an open file as its own standard input.
+    #[must_use]
+    pub fn reading(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.reading = Some(file.into());
+        self
+    }
+
+    /// Has it write its standard output into an open file; its errors alone are collected.
+    #[must_use]
+    pub fn writing(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.writing = Some(file.into());
+        self
     }
 
     /// How long it may run, from its start to the end of its output.
@@ -275,6 +293,9 @@ impl Exec {
 
     /// Its input as a file in memory, which nobody needs to feed as it is read.
     fn input(&self) -> io::Result<Stdio> {
+        if let Some(file) = &self.reading {
+            return Ok(file.try_clone()?.into());
+        }
         if self.stdin.is_empty() && self.stdin_file.is_none() {
             return Ok(Stdio::null());
         }
@@ -297,24 +318,30 @@ impl Exec {
         let child = command.process_group(0).spawn().map_err(|error| self.not_run(error))?;
         // Our copies of the child's ends close here; otherwise its output would never end.
         drop((command, self.stdin_file.take(), self.outputs.take()));
+        drop((self.reading.take(), self.writing.take()));
         let failed = |error| self.not_run(error);
         let watch = pump::Watch::new(child, pipes, Instant::now() + self.deadline);
         watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
     }
 
     /// Sets where its output goes, and answers the pipes from which it comes.
-    fn outputs(&self, command: &mut Command) -> io::Result<Vec<PipeReader>> {
+    fn outputs(&self, command: &mut Command) -> io::Result<Vec<Option<PipeReader>>> {
         if let Some([out, err]) = &self.outputs {
             command.stdout(out.try_clone()?).stderr(err.try_clone()?);
             return Ok(Vec::new());
         }
+        if let Some(out) = &self.writing {
+            let (err, err_child) = io::pipe()?;
+            command.stdout(out.try_clone()?).stderr(err_child);
+            return Ok(vec![None, Some(err)]);
+        }
         let (out, out_child) = io::pipe()?;
-        let mut pipes = vec![out];
+        let mut pipes = vec![Some(out)];
         if self.joined {
             command.stderr(out_child.try_clone()?);
         } else {
             let (err, err_child) = io::pipe()?;
-            pipes.push(err);
+            pipes.push(Some(err));
             command.stderr(err_child);
         }
         command.stdout(out_child);

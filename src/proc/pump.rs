@@ -34,15 +34,14 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         mut child: Child,
-        pipes: Vec<io::PipeReader>,
+        pipes: Vec<Option<io::PipeReader>>,
         until: Instant,
     ) -> io::Result<Self> {
         let prepared = open(child.id()).and_then(|pidfd| {
-            pipes.iter().try_for_each(|pipe| ioctl_fionbio(pipe, true))?;
+            pipes.iter().flatten().try_for_each(|pipe| ioctl_fionbio(pipe, true))?;
             Ok(pidfd)
         });
         let pidfd = or_end(&mut child, prepared)?;
-        let pipes = pipes.into_iter().map(Some).collect();
         Ok(Self { child, pidfd, pipes, until, killed: None, ended: false })
     }
 
