@@ -8,6 +8,7 @@ mod app;
 mod app_row;
 mod apps;
 mod audit;
+mod before_update;
 mod columns;
 mod deploy_row;
 mod deploys;
@@ -27,6 +28,7 @@ mod workers;
 pub use app::{App, Process};
 pub use apps::MovedIn;
 pub use audit::Act;
+pub use before_update::{DATABASE, go_back, is_newer, keep};
 pub use deploy_row::{Deploy, Step};
 pub use draft::{AppDraft, AppSettings, TokenChange};
 pub use draining::DrainingProcess;
@@ -35,7 +37,7 @@ pub use error::StoreError;
 pub use foreign::{ForeignRow, foreign_rows};
 pub use hooks::Delivered;
 pub use runs::Run;
-pub use snapshot::{DATABASE, go_back, is_newer, keep, snapshot};
+pub use snapshot::{Snapshot, snapshot};
 pub use workers::Worker;
 
 use crate::sync::lock;
@@ -224,6 +226,12 @@ fn inspect(path: &Path, vault: &Vault) -> Result<(), StoreError> {
         let text = "the file is a database of another program; point DATA_DIR at a directory of \
                     its own";
         return if tables == 0 { Ok(()) } else { Err(StoreError::Sentence(text.to_owned())) };
+    }
+    // Ours has none, and what others have put in would act when we write.
+    let sql = "SELECT count(*) FROM sqlite_schema WHERE type NOT IN ('table', 'index')";
+    if connection.query_row(sql, [], |row| row.get::<_, i64>(0))? > 0 {
+        let text = "the database has triggers or views, which no server has made; restore a backup";
+        return Err(StoreError::Sentence(text.to_owned()));
     }
     let canary: Option<String> = connection
         .query_row("SELECT value FROM meta WHERE name = 'canary'", [], |row| row.get(0))

@@ -20,6 +20,7 @@ use std::fmt;
 pub const LOST: &str = "enc:lost";
 
 /// Encrypts and opens values with one key, which is wiped from memory with it.
+#[derive(Clone)]
 pub struct Vault {
     cipher: Aes256Gcm,
     key_id: String,

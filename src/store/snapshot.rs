@@ -1,16 +1,25 @@
-//! A copy of the database as it is at one moment, made beside those who write; and the copies
-//! that are kept before an update changes anything (P30).
+//! A copy of the database as it is at one moment, made beside those who write; and what makes one
+//! a database that a server can begin with.
 
-use super::{SCHEMA_VERSION, StoreError, connect, log_of, schema_version};
-use crate::model::NEWEST_COPY;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use super::columns::{first, rows};
+use super::deploys::insert_queued;
+use super::{Store, StoreError, connect, random_id, schema_version};
+use crate::model::{AppId, DeployId, Trigger, Wanted};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// The database's name, in the data directory and where a copy is kept.
-pub const DATABASE: &str = "better-paas.db";
-/// Where the copy before the newest one is.
-const COPY_BEFORE: &str = "before-update/previous";
+/// What a copy is of.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The schema's version.
+    pub schema: i64,
+    /// The key that opens its secrets.
+    pub key_id: String,
+    /// Each app with its slot.
+    pub apps: Vec<(AppId, u16)>,
+}
 
 /// Writes a copy of the database at `path` to the new file `to`, which is the owner's alone. It
 /// holds what was committed when it began, nobody waits for it, and it is on the disk in the end
@@ -19,64 +28,67 @@ const COPY_BEFORE: &str = "before-update/previous";
 /// # Errors
 /// `to` is there already, the disk is full, or the database cannot be read; no half of a copy
 /// stays.
-pub fn snapshot(path: &Path, to: &Path) -> Result<(), StoreError> {
+pub fn snapshot(path: &Path, to: &Path) -> Result<Snapshot, StoreError> {
     // SQLite fills an empty file, and keeps its mode.
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     drop(made.map_err(StoreError::Disk)?);
     let name = to.to_string_lossy();
     let written = connect(path)
         .and_then(|from| Ok(from.execute("VACUUM INTO ?1", [&*name]).map(drop)?))
-        .and_then(|()| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::Disk));
+        .and_then(|()| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::Disk))
+        .and_then(|()| look(to));
     if written.is_err() {
         // What is left says so itself when it is met.
-        let _ = fs::remove_file(to);
+        let _ = std::fs::remove_file(to);
     }
     written
 }
 
-/// Keeps a copy of the database at `path` in the place of the newest one, and that as the one
-/// before it.
-///
-/// # Errors
-/// As [`snapshot`].
-pub fn keep(path: &Path) -> Result<(), StoreError> {
-    let [newest, before] = [NEWEST_COPY, COPY_BEFORE].map(|name| path.with_file_name(name));
-    let moved = || {
-        if newest.exists() {
-            let _ = fs::remove_dir_all(&before);
-            fs::rename(&newest, &before)?;
+fn look(copy: &Path) -> Result<Snapshot, StoreError> {
+    let copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let sql = "SELECT value FROM meta WHERE name = 'canary'";
+    let canary: Option<String> = first(&copy, sql, [], |row| Ok(row.get(0)?))?;
+    let key_id = canary.as_deref().and_then(|canary| canary.split(':').nth(2));
+    let sql = "SELECT id, slot FROM apps ORDER BY id";
+    Ok(Snapshot {
+        schema: schema_version(&copy)?,
+        key_id: key_id.ok_or(StoreError::Corrupt)?.to_owned(),
+        apps: rows(&copy, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?,
+    })
+}
+
+impl Store {
+    /// Opens every secret of a copy with the key of this one.
+    ///
+    /// # Errors
+    /// As [`Store::open`] and [`Store::open_secrets`].
+    pub fn prove_copy(&self, copy: &Path) -> Result<(), StoreError> {
+        Self::open(copy, (*self.vault()).clone())?.open_secrets()
+    }
+
+    /// Forgets all that runs and every release, since a backup has none, and queues a deploy of
+    /// each app that ran. What came as an archive has to be sent again, and its deploy says so.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn deploy_all_again(&self) -> Result<(), StoreError> {
+        let apps = self.apps()?;
+        let ran = apps.iter().filter(|app| app.wanted == Wanted::Running);
+        let mut deploys = Vec::new();
+        for (app, release) in ran.filter_map(|app| Some((app, app.live_release.as_ref()?))) {
+            let sent = self.deploy(release)?.is_some_and(|made| made.trigger == Trigger::Upload);
+            let trigger = if sent { Trigger::Upload } else { Trigger::Manual };
+            deploys.push((DeployId::from_random(random_id()?), &app.id, trigger));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(&newest)
-    };
-    moved().map_err(|error| {
-        StoreError::Sentence(format!("{} could not be made: {error}", newest.display()))
-    })?;
-    // One that is not there would be made by being opened.
-    if path.exists() { snapshot(path, &newest.join(DATABASE)) } else { Ok(()) }
-}
-
-/// Whether a newer program has changed the database at `path` to a schema of its own.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn is_newer(path: &Path) -> Result<bool, StoreError> {
-    Ok(path.exists() && schema_version(&connect(path)?)? > SCHEMA_VERSION)
-}
-
-/// Puts the newest copy in the place of the database at `path`; what was written since is lost.
-/// No server may run on it.
-///
-/// # Errors
-/// When there is no copy, or the disk fails; then it can be tried again.
-pub fn go_back(path: &Path) -> Result<(), StoreError> {
-    let copies = [NEWEST_COPY, COPY_BEFORE].map(|name| path.with_file_name(name).join(DATABASE));
-    let copy = copies.iter().find(|copy| copy.is_file()).ok_or(StoreError::Corrupt)?;
-    let back = path.with_extension("back");
-    let _ = fs::remove_file(&back);
-    snapshot(copy, &back)?;
-    // Left of the other one, it would be taken for the copy's.
-    let _ = fs::remove_file(log_of(path));
-    fs::rename(back, path).map_err(StoreError::Disk)
+        self.write(|tx| {
+            for (id, app, trigger) in &deploys {
+                insert_queued(tx, id, app, *trigger, None)?;
+            }
+            let sql = "DELETE FROM processes; DELETE FROM draining; DELETE FROM workers; \
+                       UPDATE apps SET live_deploy = NULL";
+            Ok(tx.execute_batch(sql)?)
+        })
+    }
 }
 
 #[cfg(test)]
