@@ -7,6 +7,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use rustix::path::Arg;
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fmt::Display;
 use std::fs::{self, Permissions};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Write as _};
@@ -50,8 +51,11 @@ pub fn random_name() -> String {
     format!(".{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// By its path: its link below `/proc` leads into no other user namespace.
-pub(super) fn this_program() -> io::Result<PathBuf> {
+/// This program by its path: its link below `/proc` leads into no other user namespace.
+///
+/// # Errors
+/// When the system does not say.
+pub fn this_program() -> io::Result<PathBuf> {
     // What has replaced it goes by its name, to which the kernel adds this (proc_pid_exe(5)).
     let program = std::env::current_exe()?;
     let replaced = program.to_str().and_then(|path| path.strip_suffix(" (deleted)"));
@@ -65,13 +69,14 @@ pub(super) fn this_program() -> io::Result<PathBuf> {
 /// Removes what these words after the program's name ask for, if they do.
 pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let path = words.next().filter(|word| word == COMMAND).and_then(|_| words.next())?;
-    Some(match remove(Path::new(&path)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
-    })
+    Some(said(remove(Path::new(&path))))
+}
+
+/// How a command of ours ends that nobody but this program calls: with its error for who did.
+pub fn said(done: Result<(), impl Display>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "{error}");
+    ExitCode::FAILURE
 }
 
 /// It needs neither recursion nor more than a few descriptors and names, however deep and

@@ -6,7 +6,7 @@
 //! that no process of the app has ever been able to write to while it ran are shared.
 
 use super::app_users::AppUsers;
-use super::removal::{random_name, this_program};
+use super::removal::{random_name, said, this_program};
 use super::subuid::{GOING_THROUGH, as_we_are, finish_until};
 use super::tree::{ENTER, entries};
 use crate::proc::Cancel;
@@ -68,14 +68,7 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
         let before = words.next().and_then(|before| enter(before).ok());
         go_through(&release, before.as_ref(), (false, 0), Instant::now() + COMPARING)
     });
-    let said = shared.and_then(|bytes| writeln!(io::stdout(), "{bytes}"));
-    Some(said.map_or_else(
-        |error| {
-            let _ = writeln!(io::stderr(), "{error}");
-            ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    ))
+    Some(said(shared.and_then(|bytes| writeln!(io::stdout(), "{bytes}"))))
 }
 
 /// Seals and shares what is in a directory, and below. The app of the release before may be
