@@ -53,6 +53,20 @@ pub enum Command {
         /// For good; else only say which.
         yes: bool,
     },
+    /// Make a backup.
+    Backup {
+        /// Where; `-` for standard output, and among the others by default.
+        file: Option<PathBuf>,
+        /// With what is in the `/data` of apps.
+        app_data: bool,
+    },
+    /// Put a backup in the place of what is there.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        /// The file with the key that opens it, where that is not the key in force.
+        key_file: Option<PathBuf>,
+    },
     /// Print the settings in force.
     Config,
     /// Install the server on this machine.
@@ -105,6 +119,10 @@ Commands:
   run APP -- COMMAND ...   run a command in an app's place, at this terminal
   deploy APP -             deploy a tar archive from standard input
   deploy --sample          deploy a small site that the program brings along
+  backup [FILE]            make a backup while everything runs; '-': standard output
+  backup --no-app-data     without what is in the /data of apps
+  restore FILE             put a backup in the place of what is there, which is kept
+  restore FILE --key-file F  with the key that opens it
   lockouts                 list who is locked out after wrong tokens
   lockouts clear CLIENT    let one client try again
   import DIR               say what of an earlier platform's data would be moved in
@@ -139,6 +157,9 @@ Environment:
   DASHBOARD_DOMAIN         the dashboard, over HTTPS       [unset]
   ACME_EMAIL               for the certificate authority   [unset]
   PRIVATE_TLS              true: an authority of our own   [false]
+  BACKUP_INTERVAL_HOURS    between two backups; 0: none    [24]
+  BACKUP_KEEP              how many are kept               [7]
+  BACKUP_COMMAND           what takes each elsewhere       [unset]
   BETTER_PAAS_SECRET_KEY   encryption key, 32 bytes in hex or base64
                                                            [made on first run]
 ";
@@ -177,6 +198,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         }
     }
     let words: Vec<&str> = positional.iter().map(String::as_str).collect();
+    let is_one = |file: &[&str]| file.len() < 2 && !file.iter().any(|f| f.starts_with("--"));
     match words.as_slice() {
         [] => Ok(Command::Serve),
         ["token"] => Ok(Command::Token { rotate: false }),
@@ -202,6 +224,21 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         ["rekey", "--key-file", file] => Ok(Command::Rekey { key_file: Some(file.into()) }),
         ["rekey", "--mark-lost"] => Ok(Command::MarkLost { yes: false }),
         ["rekey", "--mark-lost", "--yes"] => Ok(Command::MarkLost { yes: true }),
+        ["backup", "--no-app-data", file @ ..] | ["backup", file @ .., "--no-app-data"]
+            if is_one(file) =>
+        {
+            Ok(Command::Backup { file: file.first().map(Into::into), app_data: false })
+        }
+        ["backup", file @ ..] if is_one(file) => {
+            Ok(Command::Backup { file: file.first().map(Into::into), app_data: true })
+        }
+        ["restore", file] if !file.starts_with("--") => {
+            Ok(Command::Restore { file: file.into(), key_file: None })
+        }
+        ["restore", file, "--key-file", key] | ["restore", "--key-file", key, file] => {
+            Ok(Command::Restore { file: file.into(), key_file: Some(key.into()) })
+        }
+        ["restore"] => Err(Usage("'restore' wants the file of a backup".to_owned())),
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
@@ -220,8 +257,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
             Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
         }),
         [
-            "token" | "lockouts" | "audit" | "rekey" | "config" | "install" | "uninstall"
-            | "version" | "help",
+            "token" | "backup" | "restore" | "lockouts" | "audit" | "rekey" | "config" | "install"
+            | "uninstall" | "version" | "help",
             extra @ ..,
         ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
@@ -302,6 +339,21 @@ mod tests {
         assert_eq!(words("rekey --key-file /root/k"), Ok(Command::Rekey { key_file }));
         assert_eq!(words("rekey --mark-lost"), Ok(Command::MarkLost { yes: false }));
         assert_eq!(words("rekey --mark-lost --yes"), Ok(Command::MarkLost { yes: true }));
+        let backup = |file: &str, app_data| {
+            Ok(Command::Backup {
+                file: Some(file).filter(|f| !f.is_empty()).map(Into::into),
+                app_data,
+            })
+        };
+        assert_eq!(words("backup"), backup("", true));
+        assert_eq!(words("backup --no-app-data"), backup("", false));
+        assert_eq!(words("backup -"), backup("-", true));
+        assert_eq!(words("backup --no-app-data x.tgz"), backup("x.tgz", false));
+        let restore = |key: Option<&str>| {
+            Ok(Command::Restore { file: "x.tgz".into(), key_file: key.map(Into::into) })
+        };
+        assert_eq!(words("restore x.tgz"), restore(None));
+        assert_eq!(words("restore x.tgz --key-file k"), restore(Some("k")));
         assert_eq!(words("config"), Ok(Command::Config));
         assert_eq!(words("install"), Ok(Command::Install { dry_run: false }));
         assert_eq!(words("install --dry-run"), Ok(Command::Install { dry_run: true }));
@@ -348,6 +400,11 @@ mod tests {
             "run shop --",
             "run shop ls",
             "run --help",
+            "backup --all",
+            "backup a b",
+            "restore",
+            "restore --key-file k",
+            "restore x.tgz --key-file",
         ] {
             let error = words(line).unwrap_err().to_string();
             assert!(error.ends_with("'server help' lists the commands"), "{line}: {error}");

@@ -8,7 +8,7 @@ pub use doubts::doubts;
 pub use routing::check_bind;
 pub use settings::{FILE, LAST_UPDATE, PROGRAM, Settings, runs_installed};
 
-use crate::model::{ADMIN_TOKEN_LENGTH, Cidr, Routing, Secret, Trust};
+use crate::model::{ADMIN_TOKEN_LENGTH, Backups, Cidr, Routing, Secret, Trust};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -21,7 +21,7 @@ const DEFAULT_PORT: u16 = 8080;
 const DEFAULT_DATA_DIR: &str = "data";
 
 /// All settings, and what holds where one is not set.
-pub const SETTINGS: [(&str, &str); 14] = [
+pub const SETTINGS: [(&str, &str); 17] = [
     ("LISTEN_ADDR", ":8080"),
     ("DATA_DIR", DEFAULT_DATA_DIR),
     ("ADMIN_TOKEN", "made on first run"),
@@ -35,6 +35,9 @@ pub const SETTINGS: [(&str, &str); 14] = [
     ("DASHBOARD_DOMAIN", "none"),
     ("ACME_EMAIL", "none"),
     ("PRIVATE_TLS", "false"),
+    ("BACKUP_INTERVAL_HOURS", "24"),
+    ("BACKUP_KEEP", "7"),
+    ("BACKUP_COMMAND", "none"),
     ("BETTER_PAAS_SECRET_KEY", "made on first run"),
 ];
 
@@ -64,6 +67,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where apps answer; and whose forwarding headers are believed (P11).
     pub routing: Routing,
+    /// When backups are made, and what becomes of them (P29).
+    pub backups: Backups,
 }
 
 /// Where to listen (P21).
@@ -104,6 +109,7 @@ impl Config {
             credentials_directory: filled("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             data_dir: filled("DATA_DIR").unwrap_or_else(|| DEFAULT_DATA_DIR.into()).into(),
             routing: routing::read(variables, trust)?,
+            backups: backups(variables)?,
         })
     }
 }
@@ -123,6 +129,34 @@ impl Variables<'_> {
         let text = value.into_string().map_err(|_| "is not valid text (UTF-8)");
         text.and_then(parse).map(Some).map_err(|problem| ConfigError { name, problem })
     }
+}
+
+fn backups(variables: Variables<'_>) -> Result<Backups, ConfigError> {
+    let hours = |text: String| match text.parse() {
+        Ok(hours @ 0..=8760) => Ok(hours),
+        _ => Err("is no number of hours; write how many are between two backups, or 0 for none"),
+    };
+    let keep = |text: String| match text.parse() {
+        Ok(keep @ 1..=1000) => Ok(keep),
+        _ => Err("is not a number from 1 to 1000; write how many backups are to be kept"),
+    };
+    let command = |text: String| {
+        let words = || text.split_whitespace().map(str::to_owned).collect();
+        let words: Vec<String> =
+            if text.starts_with('[') { serde_json::from_str(&text) } else { Ok(words()) }
+                .map_err(|_| "begins like a JSON list of words and is none")?;
+        let is_whole = words.first().is_some_and(|program| !program.is_empty());
+        if is_whole && !words.iter().any(|word| word.contains('\0')) {
+            Ok(words)
+        } else {
+            Err("names no program; write its words, for example: restic --repo /mnt/backups backup")
+        }
+    };
+    Ok(Backups {
+        interval_hours: variables.read("BACKUP_INTERVAL_HOURS", hours)?.unwrap_or(24),
+        keep: variables.read("BACKUP_KEEP", keep)?.unwrap_or(7),
+        command: variables.read("BACKUP_COMMAND", command)?.unwrap_or_default(),
+    })
 }
 
 fn admin_token(token: Secret) -> Result<Secret, &'static str> {
@@ -252,6 +286,7 @@ mod tests {
             credentials_directory: None,
             data_dir: "data".into(),
             routing: routing::read(Variables(&|_| None), Trust::default()).unwrap(),
+            backups: Backups { interval_hours: 24, keep: 7, command: Vec::new() },
         };
         assert_eq!(with(&[]), Ok(expected.clone()));
         let names = [
@@ -372,6 +407,28 @@ mod tests {
             "*",
         ] {
             assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn p29_backups_have_their_times_and_a_command_of_words() {
+        let backups = |name: &str, text: &str| one(name, text).map(|c| c.backups);
+        assert_eq!(backups("BACKUP_INTERVAL_HOURS", "0").unwrap().interval_hours, 0);
+        assert_eq!(backups("BACKUP_KEEP", "30").unwrap().keep, 30);
+        let command = |text: &str| backups("BACKUP_COMMAND", text).unwrap().command;
+        assert_eq!(command("restic  backup -v"), ["restic", "backup", "-v"]);
+        assert_eq!(command(r#"["cp", "a b"]"#), ["cp", "a b"]);
+        for (name, bad) in [
+            ("BACKUP_INTERVAL_HOURS", "daily"),
+            ("BACKUP_INTERVAL_HOURS", "-1"),
+            ("BACKUP_KEEP", "0"),
+            ("BACKUP_COMMAND", "  "),
+            ("BACKUP_COMMAND", "[]"),
+            ("BACKUP_COMMAND", "[cp]"),
+            ("BACKUP_COMMAND", r#"[""]"#),
+        ] {
+            let error = one(name, bad).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
         }
     }
 

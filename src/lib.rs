@@ -45,6 +45,7 @@ pub mod router;
 pub mod sandbox;
 pub mod source;
 
+pub mod backup;
 pub mod runtime;
 
 pub mod deploy;

@@ -1,5 +1,6 @@
 //! The thin binary: parse, dispatch, print the one error, exit code.
 
+use better_paas::backup::app_data;
 use better_paas::cli::{self, Command, OfUpdate};
 use better_paas::disk::{removal, shared_files};
 use better_paas::{inside, ops, serve};
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
     let words = || std::env::args_os().skip(1);
     let commands_of_ours = inside::run_if_asked(words())
         .or_else(|| removal::run_if_asked(words()))
-        .or_else(|| shared_files::run_if_asked(words()));
+        .or_else(|| shared_files::run_if_asked(words()))
+        .or_else(|| app_data::run_if_asked(words()));
     if let Some(code) = commands_of_ours {
         return code;
     }
@@ -71,6 +73,12 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::Audit { head } => ops::audit::run(head.as_deref(), &mut tell)?,
         Command::Rekey { key_file } => print(&ops::rekey::run(key_file)?)?,
         Command::MarkLost { yes } => print(&ops::rekey::mark_lost(yes)?)?,
+        Command::Backup { file, app_data } => {
+            if let Some(place) = ops::backup::run(file, app_data)? {
+                print(&place)?;
+            }
+        }
+        Command::Restore { file, key_file } => print(&ops::restore::run(&file, key_file)?)?,
         Command::Config => print(&ops::config::run()?)?,
         Command::Install { dry_run } => install(dry_run)?,
         Command::Update(update) => ops::update::run(&update, &mut tell)?,

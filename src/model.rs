@@ -42,6 +42,7 @@ macro_rules! text_value {
 }
 
 mod any_error;
+mod backups;
 mod client;
 mod domain;
 mod fields;
@@ -57,6 +58,7 @@ mod update;
 mod utc;
 
 pub use any_error::{AnyError, failed};
+pub use backups::Backups;
 pub use client::{Cidr, Client, Trust};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{

@@ -1,6 +1,7 @@
 //! The operator's commands, one file each, for an owner with a shell on the machine.
 
 pub mod audit;
+pub mod backup;
 pub mod config;
 pub mod deploy;
 pub mod import;
@@ -9,6 +10,7 @@ pub mod line;
 pub mod lockouts;
 pub mod protocol;
 pub mod rekey;
+pub mod restore;
 pub mod run;
 mod socket;
 pub mod token;

@@ -76,10 +76,11 @@ host_sample() {
 		--setenv='GIT_CONFIG_VALUE_0=*' python3 -m http.server --cgi --bind 127.0.0.1 "$git_port"
 }
 
+# The Git host alone is on this machine.
+hole() { nft insert rule inet better_paas from_apps ip daddr 127.0.0.1 tcp dport "$git_port" accept; }
 deploy() {
 	host_sample
-	# The Git host alone is on this machine.
-	nft insert rule inet better_paas from_apps ip daddr 127.0.0.1 tcp dport "$git_port" accept
+	hole
 	api deploy -d "{\"gitRepo\":\"http://127.0.0.1:$git_port/cgi-bin/git/sample.git\"}"
 	echo
 	until_true 120 visit
@@ -314,6 +315,27 @@ settings() {
 	mv kept /opt/better-paas/data/secret.key && rm /etc/better-paas.key
 	better-paas install
 	alive || fail "it does not answer"
+}
+
+# Backups as the manual makes them, and what comes back of them.
+restores() {
+	local data=/opt/better-paas/data
+	better-paas backup
+	[ "$(stat -c %U:%a "$data"/backups/*.tgz)" = paas:600 ] || fail "a backup is not paas's alone"
+	better-paas backup /root/today.tgz
+	[ "$(stat -c %U:%a today.tgz)" = root:600 ] || fail "others can read a backup"
+	better-paas backup - | tar -xzO HEADER
+	cp -a "$data/secret.key" kept
+	! better-paas restore first.log || fail "anything is a backup"
+	visit && alive || fail "a restore that was refused stops something"
+	better-paas restore today.tgz --key-file kept
+	hole
+	alive || fail "it does not answer"
+	until_true 120 visit
+	cmp kept "$data/secret.key"
+	[ "$(stat -c %U:%a "$data/better-paas.db" "$data/secret.key" | sort -u)" = paas:600 ] || fail "root's among the data"
+	[ -e "$data"/before-restore-*/better-paas.db ] || fail "nothing is kept"
+	rm -rf kept "$data"/before-restore-*
 }
 
 stopping() {

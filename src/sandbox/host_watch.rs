@@ -119,7 +119,11 @@ impl HostWatch {
         }
     }
 
-    fn look(&self) -> Result<Host, AnyError> {
+    /// Looks now.
+    ///
+    /// # Errors
+    /// The sentence that says what is missing.
+    pub fn look(&self) -> Result<Host, AnyError> {
         // Made again, should it have gone meanwhile.
         let etc = self.layout.etc()?;
         let etc = EtcFiles::make(&etc, Path::new(THIS_PROGRAM))?;

@@ -7,6 +7,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 const TOKEN: &str = "ghp_a-token-for-the-repository";
 
@@ -351,6 +352,15 @@ fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// A backup is such a copy (P29), with neither the token nor the key (P7).
+fn put_a_backup_beside(server: &Server) {
+    let backup = server.setup().home().join("backup.tgz");
+    let made = server.operator(&["backup", backup.to_str().unwrap()]);
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let unpacked = Command::new("gzip").arg("-dc").arg(&backup).output().unwrap().stdout;
+    std::fs::write(server.data().join("backup.tar"), unpacked).unwrap();
+}
+
 #[test]
 fn p20_a_copy_of_the_database_holds_nothing_that_lets_anybody_in() {
     let key = random::<32>();
@@ -402,7 +412,9 @@ fn p20_a_copy_of_the_database_holds_nothing_that_lets_anybody_in() {
         &key,
     ];
     let mut copied = 0;
-    for name in ["better-paas.db", "better-paas.db-wal", "better-paas.db-shm"] {
+    put_a_backup_beside(&server);
+    let names = ["backup.tar", "better-paas.db", "better-paas.db-wal", "better-paas.db-shm"];
+    for name in names {
         let Ok(bytes) = std::fs::read(server.data().join(name)) else { continue };
         copied += bytes.len();
         for secret in secrets {

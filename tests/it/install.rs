@@ -122,8 +122,8 @@ fn is_roots_alone(told: &str, name: &str) {
 fn p36_an_installation_leaves_to_the_servers_user_its_data_and_nothing_that_root_runs() {
     let manual = |page: &str, words: &str| commands(&format!("assets/manual/{page}"), words);
     let Some(told) = followed(&[
-        ("backup", manual("backup.md", "tar -c")),
-        ("recover", manual("backup.md", "tar -x")),
+        ("backup", manual("backup.md", "~/today.tgz")),
+        ("recover", manual("backup.md", "rm secret.key")),
         ("update", manual("update.md", "git pull")),
         ("take-along", manual("service.md", "mv data ")),
         ("key", manual("service.md", "/etc/better-paas.key")),
@@ -151,7 +151,10 @@ fn p36_an_installation_leaves_to_the_servers_user_its_data_and_nothing_that_root
         "ADMIN_TOKEN             (hidden)                     /etc/better-paas.conf",
         "DATA_DIR                /opt/better-paas/data        default",
         "BASEDOMAIN is no setting of this server and has no effect; is it BASE_DOMAIN?",
+        "the backup is of paas, 600",
+        "the backup is of root, 600",
         "all is back",
+        "the database is of paas, 600",
         "the key is out of the data",
         "the first look came along",
         "what is left: /opt/better-paas/data and /etc/better-paas.conf",

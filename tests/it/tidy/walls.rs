@@ -31,6 +31,11 @@ const WALLS: &[(&str, &[&str])] = &[
         "sandbox",
         &["model", "sync", "proc", "data_dir", "disk", "inside", "store/app", "store/draft"],
     ),
+    // Of the first program in a sandbox, where it is.
+    (
+        "backup",
+        &["model", "sync", "vault", "proc", "data_dir", "store", "disk", "inside", "sandbox"],
+    ),
     ("router", &["model", "sync", "proc", "http_client", "data_dir", "store/app", "store/draft"]),
     ("source", &["model", "proc", "journal", "store/app", "store/draft", "disk", "sandbox"]),
     (
@@ -66,6 +71,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "gate/answer",
             "store",
             "journal",
+            "backup",
             "router",
             "runtime",
             "deploy",
@@ -85,6 +91,9 @@ const WALLS: &[(&str, &[&str])] = &[
             "http_client",
             "store",
             "vault",
+            "disk",
+            "sandbox",
+            "backup",
             "auth/token",
         ],
     ),
@@ -92,11 +101,11 @@ const WALLS: &[(&str, &[&str])] = &[
         "serve",
         &[
             "model", "sync", "config", "proc", "data_dir", "vault", "gate", "journal", "auth",
-            "store", "disk", "sandbox", "router", "source", "runtime", "deploy", "api", "live",
-            "ops",
+            "store", "disk", "sandbox", "backup", "router", "source", "runtime", "deploy", "api",
+            "live", "ops",
         ],
     ),
-    ("main", &["cli", "inside", "disk", "serve", "ops"]),
+    ("main", &["cli", "inside", "disk", "backup", "serve", "ops"]),
 ];
 
 /// What may be named in one room only.

@@ -1,0 +1,240 @@
+//! Who keeps backups: files in `data/backups`, made at their time and when asked. Each is read
+//! again from its first byte to its last, its database is opened with the key, and the owner's
+//! command gets it; then the oldest go. What is known of one lies beside it.
+
+use super::archive::{DATABASE, read};
+use super::create::{FindHost, Source, Work};
+use crate::data_dir::{DataDir, is_abandoned, replace, replace_filled};
+use crate::model::{AnyError, Backups, UnixMillis, Utc, unix_millis};
+use crate::proc::{Cancel, Exec, wait_any};
+use crate::store::Store;
+use crate::sync::{EventFd, lock};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io;
+use std::mem::take;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+/// How long after the start the very first one comes, and after one that failed the next try.
+const LATER: Duration = Duration::from_secs(1800);
+
+/// How often it is looked whether it is time: clocks are set, and machines sleep.
+const LOOK: Duration = Duration::from_secs(300);
+
+/// How long the owner's command may take.
+const COMMAND: Duration = Duration::from_secs(12 * 3600);
+
+/// Characters of what it says when it fails.
+const MOST_SAID: usize = 500;
+
+/// What is known of a backup.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Note {
+    /// Its bytes, and when it was made. When they change, somebody else has written to it.
+    size: u64,
+    created_at: UnixMillis,
+    /// When all of it was read last.
+    checked_at: Option<UnixMillis>,
+    /// What was wrong with it.
+    error: Option<String>,
+    /// What is not in it.
+    left_out: Vec<String>,
+    /// Why `BACKUP_COMMAND` failed, if it did.
+    command_error: Option<String>,
+}
+
+/// A backup that is kept.
+#[derive(Debug, Serialize)]
+pub struct Kept {
+    /// The name of its file.
+    pub name: String,
+    /// Where that is.
+    #[serde(skip)]
+    pub path: PathBuf,
+    #[serde(flatten)]
+    note: Note,
+}
+
+impl Kept {
+    fn read(entry: &fs::DirEntry) -> Option<Self> {
+        let name = entry.file_name().into_string().ok().filter(|name| name.ends_with(".tgz"))?;
+        let (path, about) = (entry.path(), entry.metadata().ok().filter(fs::Metadata::is_file)?);
+        let made = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_millis();
+        let (size, created_at) = (about.len(), made.try_into().ok()?);
+        let known = fs::read(path.with_extension("json")).ok();
+        let known = known.and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let mut note = known.unwrap_or(Note { size, created_at, ..Note::default() });
+        if (note.size, note.created_at) != (size, created_at) && note.error.is_none() {
+            note.error = Some("it was changed after it was made".to_owned());
+        }
+        Some(Self { name, path, note })
+    }
+
+    fn write_note(&self) -> io::Result<()> {
+        replace(&self.path.with_extension("json"), &serde_json::to_vec(&self.note)?)
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// When it could not be removed.
+    pub fn remove(&self) -> io::Result<()> {
+        let _ = fs::remove_file(self.path.with_extension("json"));
+        fs::remove_file(&self.path)
+    }
+}
+
+/// Where a backup is to be that is made now.
+///
+/// # Errors
+/// When there can be no place for it.
+pub fn place(data: &DataDir) -> io::Result<PathBuf> {
+    let now = Utc::now().rfc_3339().replace(':', "-");
+    Ok(data.make_dir("backups")?.join(format!("better-paas-{now}.tgz")))
+}
+
+/// Makes and keeps backups.
+pub struct Keeper {
+    data: DataDir,
+    store: Arc<Store>,
+    plan: Backups,
+    host: Box<FindHost>,
+    wanted: EventFd,
+    /// Whether one is being made, and why the last try failed.
+    state: Mutex<(bool, Option<String>)>,
+}
+
+impl Keeper {
+    /// Nothing is made yet.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(
+        data: DataDir,
+        store: Arc<Store>,
+        plan: Backups,
+        host: Box<FindHost>,
+    ) -> io::Result<Self> {
+        Ok(Self { data, store, plan, host, wanted: EventFd::new()?, state: Mutex::default() })
+    }
+
+    /// Asks for a backup now.
+    pub fn ask(&self) {
+        self.wanted.signal();
+    }
+
+    /// Whether one is being made or was asked for, and why the last try failed.
+    #[must_use]
+    pub fn state(&self) -> (bool, Option<String>) {
+        let (is_busy, error) = lock(&self.state).clone();
+        let is_wanted = || wait_any(&[self.wanted.as_fd()], Duration::ZERO).unwrap_or(false);
+        (is_busy || is_wanted(), error)
+    }
+
+    /// All of them, the newest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Kept> {
+        let entries = fs::read_dir(self.data.join("backups")).into_iter().flatten().flatten();
+        let mut all: Vec<_> = entries.filter_map(|entry| Kept::read(&entry)).collect();
+        all.sort_unstable_by(|a, b| b.name.cmp(&a.name));
+        all
+    }
+
+    /// Makes backups until the server stops.
+    pub fn run(&self, stop: &Cancel) {
+        let later = if self.list().is_empty() { LATER } else { Duration::ZERO };
+        let mut not_before = Instant::now() + later;
+        while !stop.is_cancelled() {
+            if self.wanted.clear() || self.is_due() && Instant::now() >= not_before {
+                lock(&self.state).0 = true;
+                let error = self.make(stop).err().map(|error| error.to_string());
+                if let Some(error) = error.as_ref().filter(|_| !stop.is_cancelled()) {
+                    log::error!("there is no new backup: {error}");
+                }
+                *lock(&self.state) = (false, error);
+                not_before = Instant::now() + LATER;
+            }
+            let _ = wait_any(&[self.wanted.as_fd(), stop.as_fd()], LOOK);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let interval = i64::from(self.plan.interval_hours) * 3_600_000;
+        let newest = self.list().into_iter().map(|kept| kept.note.created_at).max();
+        interval > 0 && newest.is_none_or(|newest| unix_millis() >= newest + interval)
+    }
+
+    fn make(&self, stop: &Cancel) -> Result<(), AnyError> {
+        let path = place(&self.data)?;
+        let mut left = fs::read_dir(self.data.join("backups"))?.flatten().filter(is_abandoned);
+        left.try_for_each(|left| fs::remove_file(left.path()))?;
+        let source = Source { data: &self.data, host: Some(&*self.host), tell: &|_| () };
+        let mut left_out = Vec::new();
+        replace_filled(&path, 0o600, |file| {
+            let written = source.write(file.try_clone()?.into(), stop);
+            left_out = written.map_err(io::Error::other)?;
+            Ok(())
+        })?;
+        left_out.iter().for_each(|line| log::warn!("not in the backup: {line}"));
+        let (mut all, mut is_good) = (self.list(), true);
+        for kept in &mut all {
+            let is_new = kept.path == path;
+            if let Err(error) = self.drill(kept, is_new, stop) {
+                if stop.is_cancelled() {
+                    return Err(error);
+                }
+                log::error!("the backup {} is damaged: {error}", kept.name);
+                kept.note.error = Some(error.to_string());
+                is_good &= !is_new;
+            }
+            kept.note.checked_at = Some(unix_millis());
+            if is_new {
+                kept.note.left_out = take(&mut left_out);
+                kept.note.command_error = self.hand_over(kept, stop).err();
+            }
+            kept.write_note()?;
+        }
+        // None goes before a better one is there.
+        let kept = if is_good { usize::from(self.plan.keep) } else { all.len() };
+        all.iter().skip(kept).try_for_each(Kept::remove)?;
+        Ok(())
+    }
+
+    /// Reads all of a backup, and opens the database of a new one as its restore would: an older
+    /// one may have an older key.
+    fn drill(&self, kept: &Kept, is_new: bool, stop: &Cancel) -> Result<(), AnyError> {
+        let work = Work::new(&self.data)?;
+        let copy = work.path.join(DATABASE);
+        read(File::open(&kept.path)?.into(), stop, &mut |member, content| {
+            if is_new && member.path.as_os_str() == DATABASE {
+                io::copy(content, &mut File::create_new(&copy)?)?;
+            }
+            Ok(())
+        })?;
+        if is_new { Ok(self.store.prove_copy(&copy)?) } else { Ok(()) }
+    }
+
+    /// Has the owner's command take a backup elsewhere.
+    fn hand_over(&self, kept: &Kept, stop: &Cancel) -> Result<(), String> {
+        let Some((program, words)) = self.plan.command.split_first() else { return Ok(()) };
+        let exec = Exec::new(program).args(words).arg(&kept.path).deadline(COMMAND);
+        let why = match exec.run_until(stop) {
+            Ok(output) if output.exit.is_success() => return Ok(()),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said: String = said.chars().take(MOST_SAID).collect();
+                format!("{} ({})", said.trim().replace('\n', " "), output.exit)
+            }
+            Err(error) => error.to_string(),
+        };
+        log::error!(
+            "the backup {} is on this machine alone: BACKUP_COMMAND failed: {why}",
+            kept.name
+        );
+        Err(why)
+    }
+}
