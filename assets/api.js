@@ -2,6 +2,8 @@
 
 const KEY = "better-paas.token";
 const REQUEST_LIMIT_MS = 60_000;
+// A file may be large, and the line slow.
+const FILE_LIMIT_MS = 12 * 3_600_000;
 const LONGEST_WAIT_MS = 30_000;
 // A socket that lived this long was a good one: its end starts the waits anew.
 const GOOD_SOCKET_MS = 5_000;
@@ -31,8 +33,8 @@ export class Failure extends Error {
 
 const AWAY = "The server does not answer. Check that it runs and that this computer reaches it, then try again.";
 
-/** One request. Gives the decoded JSON, the text when `text` is set, or undefined. */
-export async function request(method, path, { body, bearer = token, text = false } = {}) {
+/** One request. Gives the decoded JSON, the text or the file when `text` or `file` is set, or undefined. */
+export async function request(method, path, { body, bearer = token, text = false, file = false } = {}) {
   if (bearer === null) throw new Failure(401, "You are signed out.");
   const headers = { Authorization: `Bearer ${bearer}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -40,8 +42,10 @@ export async function request(method, path, { body, bearer = token, text = false
   try {
     response = await fetch(path, {
       method, headers, body: body === undefined ? undefined : JSON.stringify(body),
-      cache: "no-store", credentials: "omit", redirect: "error", signal: AbortSignal.timeout(REQUEST_LIMIT_MS),
+      cache: "no-store", credentials: "omit", redirect: "error",
+      signal: AbortSignal.timeout(file ? FILE_LIMIT_MS : REQUEST_LIMIT_MS),
     });
+    if (response.ok && file) return await response.blob();
     content = await response.text();
   } catch {
     throw new Failure(0, AWAY);
@@ -81,6 +85,7 @@ function failureOf(response, data, bearer) {
 
 export const get = (path) => request("GET", path);
 export const getText = (path) => request("GET", path, { text: true });
+export const getFile = (path) => request("GET", path, { file: true });
 export const post = (path, body) => request("POST", path, { body });
 export const put = (path, body) => request("PUT", path, { body });
 export const patch = (path, body) => request("PATCH", path, { body });

@@ -1,19 +1,21 @@
-// The settings of the whole server: GitHub token, lockouts, admin token, system.
+// The settings of the whole server: GitHub token, lockouts, backups, admin token, system.
 
-import { get, getText, post, put, remove } from "./api.js";
+import { get, getFile, getText, post, put, remove } from "./api.js";
 import { advice, showAdvice, showRuntime, systemFacts } from "./stats.js";
-import { copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part } from "./ui.js";
-import { say, showTime } from "./ui.js";
+import {
+  bytes, copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part, say, showTime,
+} from "./ui.js";
 
 export async function settingsView({ signal, rotated }) {
   const root = copy("view-settings");
-  const [system, github, lockouts, { audit }] = await Promise.all([
-    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"), get(AUDIT),
+  const [system, github, lockouts, { audit }, backups] = await Promise.all([
+    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"), get(AUDIT), get(BACKUPS),
   ]);
   showSystem(root, system);
   bindGitHub(root, github);
   bindLockouts(root, lockouts, signal);
   bindAudit(root, audit);
+  bindBackups(root, backups, signal);
   bindRotation(root, system, rotated);
   return { root, title: "Settings" };
 }
@@ -31,6 +33,59 @@ function showSystem(root, system) {
   const button = part(root, "openapi");
   onClick(button, button.closest("section").querySelector(".error"), async () => {
     download("openapi.json", await getText("/api/openapi.json"), "application/json");
+  });
+}
+
+const BACKUPS = "/api/backups";
+const BACKUP_LOOK_MS = 2_000;
+
+function bindBackups(root, first, signal) {
+  const place = part(root, "backups-error"), button = part(root, "backup"), dialog = part(root, "backup-dialog");
+  let looking, doomed;
+  signal.addEventListener("abort", () => clearTimeout(looking));
+
+  function row(backup) {
+    const { name, size, createdAt, checkedAt, error, leftOut, commandError } = backup;
+    const item = copy("backup-row");
+    const state = error ? `Damaged: ${error}` : checkedAt ? `checked ${dateTime(checkedAt)}` : "not checked yet";
+    const more = leftOut.length ? `; left out: ${leftOut.join("; ")}` : "";
+    const away = commandError ? `; on this machine alone, BACKUP_COMMAND failed: ${commandError}` : "";
+    say(item, { name, detail: `${dateTime(createdAt)}, ${bytes(size)}, ${state}${away}${more}` });
+    part(item, "download").ariaLabel = `Download ${name}`;
+    part(item, "delete").ariaLabel = `Delete ${name}`;
+    onClick(part(item, "download"), place, async () => {
+      download(name, await getFile(`${BACKUPS}/${name}`), "application/gzip");
+    });
+    part(item, "delete").addEventListener("click", () => {
+      doomed = name;
+      say(dialog, { "backup-name": name });
+      openDialog(dialog);
+    });
+    return item;
+  }
+  function show({ backups, isBeingMade, lastError }) {
+    part(root, "backups").replaceChildren(...backups.map(row));
+    part(root, "backups").hidden = backups.length === 0;
+    const none = backups.length === 0 ? "There is none yet." : "";
+    const failed = lastError ? `The last try failed: ${lastError}` : none;
+    say(root, { "backup-state": isBeingMade ? "A backup is being made…" : failed });
+    clearTimeout(looking);
+    if (isBeingMade && !signal.aborted) looking = setTimeout(again, BACKUP_LOOK_MS);
+  }
+  async function again() {
+    try {
+      show(await get(BACKUPS));
+    } catch (failure) {
+      place.textContent = failure.message;
+    }
+  }
+  show(first);
+  onClick(button, place, async () => show(await post(BACKUPS)));
+  onSubmit(dialog.querySelector("form"), async () => {
+    await remove(`${BACKUPS}/${doomed}`);
+    dialog.close();
+    await again();
+    button.focus();
   });
 }
 

@@ -7,6 +7,7 @@
 mod apps;
 mod assets;
 mod audit;
+mod backups;
 mod deploys;
 mod detect;
 mod domains;
@@ -28,6 +29,7 @@ pub use hooks::{HOOKS, hook_fields};
 pub use system::MachineFacts;
 
 use crate::auth::{Auth, Session, Verdict};
+use crate::backup::keeper::Keeper;
 use crate::deploy::Deployer;
 use crate::gate::answer::Answer;
 use crate::journal::Journal;
@@ -56,6 +58,8 @@ pub struct Api {
     pub deployer: Arc<Deployer>,
     /// The log files.
     pub journal: Arc<Journal>,
+    /// Who makes backups.
+    pub keeper: Arc<Keeper>,
     /// Reads the machine's numbers.
     pub machine: Box<dyn Fn() -> MachineFacts + Send + Sync>,
     /// How the last update went; null where there was none.
@@ -189,6 +193,10 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("DELETE", ["security", "lockouts", client]) => (Nothing, security::clear_lockout, client),
         ("POST", ["security", "rotate-token"]) => (Nothing, security::rotate_token, ""),
         ("GET", ["audit"]) => (Query, audit::list, ""),
+        ("GET", ["backups"]) => (Nothing, backups::list, ""),
+        ("POST", ["backups"]) => (Nothing, backups::make, ""),
+        ("GET", ["backups", name]) => (Nothing, backups::download, name),
+        ("DELETE", ["backups", name]) => (Nothing, backups::remove, name),
         ("GET", ["system"]) => (Nothing, system::system, ""),
         ("GET", ["openapi.json"]) => (Nothing, assets::openapi, ""),
         _ => return None,

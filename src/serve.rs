@@ -17,6 +17,7 @@ use self::http::Change;
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
+use crate::backup::keeper::Keeper;
 use crate::config::{Config, LAST_UPDATE, check_bind, doubts, runs_installed};
 use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
@@ -176,6 +177,10 @@ fn build(
         data.clone(),
         (port, config.routing.clone()),
     )?;
+    let tools = Arc::clone(&deployer.tools);
+    let host = Box::new(move || tools.host.wait());
+    let keeper = Keeper::new(data.clone(), Arc::clone(&store), config.backups.clone(), host)?;
+    let keeper = Arc::new(keeper);
     let facts =
         live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
     let live = Live::new(live::Settings {
@@ -187,7 +192,7 @@ fn build(
     })?;
     let disk = data.path().to_owned();
     let machine = Box::new(move || machine_facts(&disk));
-    Ok((Api { store, auth, deployer, journal, machine, last_update, started }, live))
+    Ok((Api { store, auth, deployer, journal, keeper, machine, last_update, started }, live))
 }
 
 /// Everything that runs and must be joined.
@@ -197,7 +202,7 @@ struct Running {
     deployer: Arc<Deployer>,
     server: Arc<Server>,
     operators: Cancel,
-    threads: [JoinHandle<()>; 3],
+    threads: [JoinHandle<()>; 4],
 }
 
 impl Running {
@@ -252,12 +257,15 @@ impl Running {
         let (incoming, completions) = (Arc::clone(&server), gate.completions());
         let operators = Cancel::new()?;
         let (operated, stop) = (Arc::clone(&deployer), operators.clone());
+        let keeper = Arc::clone(&api.keeper);
+        let stop_keeping = operators.clone();
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         let threads = [
             spawn("changes").spawn(move || http::change(&changed, &answered, &requests))?,
             spawn("reads").spawn(move || http::read(&incoming, &api, &completions, &changes))?,
             spawn("operators")
                 .spawn(move || operator::run(&ops, (&operated, keys.as_ref()), &stop))?,
+            spawn("backups").spawn(move || keeper.run(&stop_keeping))?,
         ];
         Ok(Self { gate, live, deployer, server, operators, threads })
     }

@@ -64,7 +64,7 @@ const NO_PAGE: [(&str, &str); 2] = [
 
 impl Answer {
     /// An answer that is no page.
-    fn new(status: u16, content_type: &'static str, body: impl Into<Body>) -> Self {
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Body>) -> Self {
         let fields = NO_PAGE.map(|(name, value)| (name, Cow::Borrowed(value))).to_vec();
         Self::page(status, content_type, fields, body)
     }

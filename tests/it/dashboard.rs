@@ -248,6 +248,23 @@ fn the_settings_keep_the_github_token_to_themselves_and_clear_a_lockout() {
     page.nothing_went_wrong(&[]);
 }
 
+#[test]
+fn a_backup_is_made_and_deleted_in_the_settings() {
+    // P29.
+    let server = Server::start();
+    let mut page = Page::signed_in(&server);
+    page.click("settings-link");
+    page.see_text("backup-state", "There is none yet.");
+    page.click("backup-now");
+    page.see_text("backup-detail", ", checked ");
+    page.fits_in_both("backup-list");
+    page.click("backup-delete");
+    page.click("backup-delete-confirm");
+    page.see_text("backup-state", "There is none yet.");
+    assert_eq!(server.owner().get("/api/backups").json()["backups"], json!([]));
+    page.nothing_went_wrong(&[]);
+}
+
 /// Tries wrong tokens until the settings page lists their sender. A lockout may be over before it is looked at; then the
 /// next one is longer.
 fn see_locked_out(page: &mut Page, intruder: &mut Http, client: &str) {

@@ -8,6 +8,7 @@
 
 mod admin_token;
 mod audit;
+mod backup;
 mod bad_input;
 mod bounds;
 mod brute_force;
