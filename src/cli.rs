@@ -198,8 +198,12 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
         }
     }
     let words: Vec<&str> = positional.iter().map(String::as_str).collect();
+    command(&words)
+}
+
+fn command(words: &[&str]) -> Result<Command, Usage> {
     let is_one = |file: &[&str]| file.len() < 2 && !file.iter().any(|f| f.starts_with("--"));
-    match words.as_slice() {
+    match words {
         [] => Ok(Command::Serve),
         ["token"] => Ok(Command::Token { rotate: false }),
         ["token", "--rotate"] => Ok(Command::Token { rotate: true }),

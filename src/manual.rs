@@ -31,6 +31,8 @@ pages! {
     "limits" => "assets/manual/limits.md",
     "service" => "assets/manual/service.md",
     "backup" => "assets/manual/backup.md",
+    "audit-and-keys" => "assets/manual/audit-and-keys.md",
+    "recovery" => "assets/manual/recovery.md",
     "update" => "assets/manual/update.md",
     "import" => "assets/manual/import.md",
     "troubleshooting" => "assets/manual/troubleshooting.md",

@@ -16,22 +16,18 @@ pub mod privileges;
 mod source;
 mod update;
 
-use crate::config::{Config, Listen, PROGRAM, Settings, runs_installed};
+use crate::config::{Config, Listen, Settings};
 use crate::model::{AnyError, Update};
 use crate::proc::Exec;
 use facts::Facts;
 use plan::Step;
 use rustix::process::geteuid;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long a step may take; the longest is apt's, over a slow line.
 const STEP: Duration = Duration::from_secs(1200);
-
-/// How long a backup may take to be put back.
-const RESTORE: Duration = Duration::from_secs(24 * 3600);
 
 /// Takes a line for the owner.
 pub type Say<'a> = dyn FnMut(&str) + 'a;
@@ -114,23 +110,6 @@ pub fn uninstall(purge: bool, say: &mut Say<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether this is the installed program, root runs it, and the service is active.
-pub fn service_is_active() -> bool {
-    let ask = || run("systemctl is-active better-paas.service");
-    runs_installed() && geteuid().is_root() && ask().is_ok_and(|said| said == "active")
-}
-
-/// Runs the installed program with these words while the service is stopped; what it says.
-///
-/// # Errors
-/// When that failed, or the service does not start again.
-pub fn while_stopped(words: &[OsString]) -> Result<String, String> {
-    run("systemctl stop better-paas.socket better-paas.service")?;
-    let done = finish(Exec::new(PROGRAM).args(words).deadline(RESTORE));
-    run("systemctl start better-paas.socket better-paas.service")?;
-    done.map_err(|why| why.trim_start_matches("server: ").to_owned())
-}
-
 fn demand_root() -> Result<(), String> {
     if geteuid().is_root() { Ok(()) } else { Err("only root can do this; use sudo".to_owned()) }
 }
@@ -151,11 +130,7 @@ fn carry_out(steps: &[Step], say: &mut Say<'_>) -> Result<(), String> {
 fn run(line: &str) -> Result<String, String> {
     let mut words = line.split(' ');
     let exec = Exec::new(words.next().unwrap_or_default()).args(words).deadline(STEP);
-    finish(exec.env("DEBIAN_FRONTEND", "noninteractive"))
-}
-
-fn finish(exec: Exec) -> Result<String, String> {
-    let output = exec.run().map_err(|e| e.to_string())?;
+    let output = exec.env("DEBIAN_FRONTEND", "noninteractive").run().map_err(|e| e.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.exit.is_success() {
         Ok(text(&output.stdout))

@@ -326,9 +326,12 @@ restores() {
 	[ "$(stat -c %U:%a today.tgz)" = root:600 ] || fail "others can read a backup"
 	better-paas backup - | tar -xzO HEADER
 	cp -a "$data/secret.key" kept
+	! better-paas restore today.tgz || fail "it is restored under a running server"
+	systemctl stop better-paas.socket better-paas.service
 	! better-paas restore first.log || fail "anything is a backup"
-	visit && alive || fail "a restore that was refused stops something"
+	systemctl kill --signal=KILL better-paas || true
 	better-paas restore today.tgz --key-file kept
+	systemctl start better-paas.socket better-paas.service
 	hole
 	alive || fail "it does not answer"
 	until_true 120 visit

@@ -5,32 +5,21 @@ use crate::backup::restore::restore;
 use crate::config::{Settings, runs_installed};
 use crate::data_dir::{DataDir, read_secret_at};
 use crate::model::{AnyError, Utc, failed};
-use crate::root;
 use crate::vault::key::{self, Key};
-use std::ffi::OsString;
 use std::fs::File;
-use std::path::{Path, PathBuf, absolute};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The key of an installed server, where it is kept out of the data.
 const INSTALLED_KEY: &str = "/etc/better-paas.key";
 
-/// Restores a backup; the line that says what it is of. An installed server that runs is stopped
-/// for that.
+/// Restores a backup while no server runs; the line that says what it is of.
 ///
 /// # Errors
 /// When nothing was replaced.
 pub fn run(file: &Path, key_file: Option<PathBuf>) -> Result<String, AnyError> {
     let settings = Settings::of_this_program()?;
-    let file = absolute(file)?;
-    let key_file = key_file.map(absolute).transpose()?;
-    if root::service_is_active() {
-        let key_words = key_file.map(|key| ["--key-file".into(), key.into()]);
-        let words = ["restore".into(), file.into()].into_iter();
-        let words: Vec<OsString> = words.chain(key_words.into_iter().flatten()).collect();
-        return Ok(root::while_stopped(&words)?);
-    }
-    let backup = File::open(&file).map_err(failed(format!("{} cannot be read", file.display())))?;
+    let backup = File::open(file).map_err(failed(format!("{} cannot be read", file.display())))?;
     let installed = Path::new(INSTALLED_KEY);
     let is_given = key_file.as_deref().is_some_and(|file| file != installed);
     let is_there = runs_installed() && installed.exists();
@@ -42,7 +31,9 @@ pub fn run(file: &Path, key_file: Option<PathBuf>) -> Result<String, AnyError> {
     }
     let (config, data) = existing(&settings)?;
     if data.holder().is_some() {
-        return Err("the server runs; stop it, restore, and start it again".into());
+        return Err("the server runs; stop it, restore, and start it again (systemctl stop \
+                    better-paas.socket better-paas.service; in the end: systemctl start)"
+            .into());
     }
     let _lock = data.lock(config.admin_token.is_some())?;
     let key = match key {
