@@ -182,14 +182,12 @@ impl Exec {
     }
 
     /// Has it read an open file as its own standard input.
-    #[must_use]
     pub fn reading(mut self, file: impl Into<OwnedFd>) -> Self {
         self.reading = Some(file.into());
         self
     }
 
     /// Has it write its standard output into an open file; its errors alone are collected.
-    #[must_use]
     pub fn writing(mut self, file: impl Into<OwnedFd>) -> Self {
         self.writing = Some(file.into());
         self

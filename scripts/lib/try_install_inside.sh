@@ -329,7 +329,6 @@ restores() {
 	! better-paas restore today.tgz || fail "it is restored under a running server"
 	systemctl stop better-paas.socket better-paas.service
 	! better-paas restore first.log || fail "anything is a backup"
-	systemctl kill --signal=KILL better-paas || true
 	better-paas restore today.tgz --key-file kept
 	systemctl start better-paas.socket better-paas.service
 	hole

@@ -67,7 +67,7 @@ impl Source<'_> {
             created_at: unix_millis(),
             schema: about.schema,
             key_id: about.key_id,
-            audit_head: None,
+            audit_head: about.audit_head,
         })? + "\n";
         let (mut copy, manifest) = (File::open(copy)?, work.join(MANIFEST));
         let manifest = File::options().read(true).write(true).create_new(true).open(manifest)?;

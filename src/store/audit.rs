@@ -182,7 +182,7 @@ pub(super) fn append(tx: &Transaction<'_>, act: &Act) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn head(connection: &Connection) -> Result<String, StoreError> {
+pub(super) fn head(connection: &Connection) -> Result<String, StoreError> {
     let sql = "SELECT hash FROM audit ORDER BY seq DESC LIMIT 1";
     Ok(first(connection, sql, [], |row| Ok(row.get(0)?))?.unwrap_or_default())
 }

@@ -29,7 +29,7 @@ pub struct EnvInput {
 }
 
 /// Its name, its value as far as that opens, and whether it is marked secret.
-type Variable = (EnvName, Result<Secret, VaultError>, bool);
+pub(super) type Variable = (EnvName, Result<Secret, VaultError>, bool);
 
 impl Store {
     /// The variables in the owner's order, without the secret values.
@@ -64,7 +64,11 @@ impl Store {
         Ok(secret.filter_map(|(_, value, _)| value.ok()).collect())
     }
 
-    fn variables(&self, connection: &Connection, app: &AppId) -> Result<Vec<Variable>, StoreError> {
+    pub(super) fn variables(
+        &self,
+        connection: &Connection,
+        app: &AppId,
+    ) -> Result<Vec<Variable>, StoreError> {
         let sql = "SELECT name, value, secret FROM env WHERE app_id = ?1 ORDER BY position";
         rows(connection, sql, [app], |row| {
             let (name, stored): (EnvName, String) = (row.get(0)?, row.get(1)?);

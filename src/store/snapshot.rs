@@ -1,6 +1,7 @@
 //! A copy of the database as it is at one moment, made beside those who write; and what makes one
 //! a database that a server can begin with.
 
+use super::audit::head;
 use super::columns::{first, rows};
 use super::deploys::insert_queued;
 use super::{Store, StoreError, connect, random_id, schema_version};
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub schema: i64,
     /// The key that opens its secrets.
     pub key_id: String,
+    /// The end of the audit log's chain, where there is one.
+    pub audit_head: Option<String>,
     /// Each app with its slot.
     pub apps: Vec<(AppId, u16)>,
 }
@@ -53,6 +56,8 @@ fn look(copy: &Path) -> Result<Snapshot, StoreError> {
     Ok(Snapshot {
         schema: schema_version(&copy)?,
         key_id: key_id.ok_or(StoreError::Corrupt)?.to_owned(),
+        // A database that no server of this version has opened has no such log yet.
+        audit_head: head(&copy).ok().filter(|head| !head.is_empty()),
         apps: rows(&copy, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?,
     })
 }
