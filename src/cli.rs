@@ -89,6 +89,10 @@ pub enum Command {
     Version,
     /// Print the help text.
     Help,
+    /// Print what the help text says of one command, and an example.
+    HelpOf(&'static str),
+    /// Print a line that has bash complete the commands.
+    Completions,
     /// Print this page of the manual.
     Page(&'static str),
 }
@@ -140,6 +144,7 @@ Commands:
   prove DIR                what an update has it do first: open a copy of the database, answer
   uninstall                stop the server and all apps, remove all but the data
   uninstall --purge        the data too, after a question; --yes: without one
+  completions              print a line with which bash completes all of these
   version                  print the version
   help                     print this text
   help TOPIC               print a page of the manual; 'help index' lists them
@@ -164,6 +169,44 @@ Environment:
                                                            [made on first run]
 ";
 
+/// Each command for people, and how it is used.
+const EXAMPLES: [(&str, &str); 13] = [
+    ("token", "server token --rotate"),
+    ("run", "server run shop -- python manage.py migrate"),
+    ("deploy", "tar -C dist -c . | server deploy shop -"),
+    ("backup", "ssh root@vps better-paas backup - > today.tgz"),
+    ("restore", "server restore today.tgz --key-file secret.key"),
+    ("lockouts", "server lockouts clear 203.0.113.7"),
+    ("import", "server import /root/old --yes"),
+    ("audit", "server audit"),
+    ("rekey", "server rekey"),
+    ("config", "server config"),
+    ("install", "sudo ./server install --dry-run"),
+    ("update", "sudo better-paas update ./server"),
+    ("uninstall", "sudo better-paas uninstall --purge"),
+];
+
+/// The lines of [`HELP`] on one command, and an example.
+pub fn help_of(command: &str) -> String {
+    let mut is_its = false;
+    let lines = HELP.lines().take_while(|line| *line != "Environment:").filter(|line| {
+        // What goes on below a command is indented further.
+        if line.starts_with("  ") && !line.starts_with("   ") {
+            is_its = line.split_whitespace().next() == Some(command);
+        }
+        is_its && !line.is_empty()
+    });
+    let lines: Vec<&str> = lines.collect();
+    let example = EXAMPLES.iter().find(|(name, _)| *name == command).map_or("", |(_, line)| line);
+    format!("{}\n\nFor example:\n  {example}", lines.join("\n"))
+}
+
+/// A line for bash, which completes the commands behind either name of the program.
+pub fn completions() -> String {
+    let names = EXAMPLES.map(|(name, _)| name).join(" ");
+    format!("complete -o bashdefault -o default -W '{names} version help' better-paas server")
+}
+
 /// A command line that means nothing; its text says what to write instead.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Usage(String);
@@ -187,7 +230,11 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     let mut positional: Vec<String> = Vec::new();
     while let Some(arg) = parser.next().map_err(wrong)? {
         match arg {
-            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('h') | Long("help") => {
+                let first = positional.first().map(String::as_str);
+                let named = EXAMPLES.iter().find(|(name, _)| Some(*name) == first);
+                return Ok(named.map_or(Command::Help, |(name, _)| Command::HelpOf(name)));
+            }
             Short('V') | Long("version") => return Ok(Command::Version),
             Value(word) if positional.is_empty() && word == "run" => {
                 return run(parser.raw_args().map_err(wrong)?);
@@ -256,6 +303,7 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["uninstall", "--purge", "--yes"] => Ok(Command::Uninstall { purge: true, yes: true }),
         ["version"] => Ok(Command::Version),
         ["help"] => Ok(Command::Help),
+        ["completions"] => Ok(Command::Completions),
         ["help", topic] => manual::page(topic).map(Command::Page).ok_or_else(|| {
             let topic = topic.escape_debug();
             Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
@@ -288,6 +336,7 @@ fn update(source: &str, options: &[&str]) -> Result<Update, Usage> {
 fn run(words: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
     let words: Result<Vec<_>, _> = words.map(OsString::into_string).collect();
     match words.as_deref() {
+        Ok([help]) if help == "--help" => Ok(Command::HelpOf("run")),
         Ok([app, mark, command @ ..]) if mark == "--" && !command.is_empty() => {
             Ok(Command::Run { app: app.clone(), command: command.to_vec() })
         }
@@ -365,6 +414,15 @@ mod tests {
         assert_eq!(words("uninstall"), uninstall(false, false));
         assert_eq!(words("uninstall --purge"), uninstall(true, false));
         assert_eq!(words("uninstall --purge --yes"), uninstall(true, true));
+        for (name, example) in EXAMPLES {
+            assert_eq!(words(&format!("{name} --help")), Ok(Command::HelpOf(name)));
+            let help = help_of(name);
+            assert!(help.starts_with(&format!("  {name}")) && help.ends_with(example), "{help}");
+            let others = help.lines().filter(|line| line.starts_with("  ") && !line.contains(name));
+            assert!(others.clone().all(|line| line.starts_with("      ")), "{help}");
+            assert!(completions().contains(name));
+        }
+        assert_eq!(words("completions"), Ok(Command::Completions));
         assert_eq!(words("version"), Ok(Command::Version));
         assert_eq!(words("--help"), Ok(Command::Help));
         assert!(matches!(words("help backup"), Ok(Command::Page(text)) if text.starts_with("# ")));
@@ -403,7 +461,6 @@ mod tests {
             "run shop",
             "run shop --",
             "run shop ls",
-            "run --help",
             "backup --all",
             "backup a b",
             "restore",

@@ -89,6 +89,8 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::Uninstall { purge, yes } => ops::install::uninstall(purge, yes, &mut tell)?,
         Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
         Command::Page(text) => print(text.trim_end())?,
+        Command::HelpOf(command) => print(&cli::help_of(command))?,
+        Command::Completions => print(&cli::completions())?,
         Command::Help => print(cli::HELP.trim_end())?,
     }
     Ok(ExitCode::SUCCESS)

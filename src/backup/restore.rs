@@ -8,7 +8,7 @@ use crate::disk::space::Space;
 use crate::disk::tree::{ENTER, inside};
 use crate::model::{AnyError, Utc, failed};
 use crate::proc::Cancel;
-use crate::store::Store;
+use crate::store::{Act, Store};
 use crate::vault::Vault;
 use crate::vault::key::{self, Key};
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, mkdirat, open, openat, openat2, symlinkat};
@@ -45,6 +45,7 @@ pub fn restore(
         let store = Store::open(&new.join(DATABASE), Vault::new(key.clone()))?;
         store.open_secrets()?;
         store.deploy_all_again()?;
+        store.append_audit(&Act::new("shell", "restore"))?;
         Ok(header)
     });
     let header = unpacked.map_err(|error| {

@@ -2,6 +2,7 @@
 
 use super::app::{App, Process};
 use super::app_row::{SELECT, read_app};
+use super::audit::{Act, append};
 use super::columns::{exists, first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
@@ -107,6 +108,7 @@ impl Store {
                 self.write_env(tx, &id, env)?;
                 write_jobs(tx, &id, jobs)?;
             }
+            append(tx, &Act::new("shell", "import"))?;
             github_token.map_or(Ok(()), |token| self.write_github_token(tx, Some(token)))
         })
     }

@@ -73,6 +73,7 @@ fn p29_a_restore_on_an_empty_machine_brings_every_app_back_with_its_data() {
     let empty = Setup::new().as_user();
     carried(&empty, &[(&backup, "today.tgz"), (&key, "kept.key")]);
     succeeds(&empty, &["restore", "today.tgz", "--key-file", "kept.key"]);
+    assert!(empty.run(&["audit"]).stdout.contains("restore: ok"));
     let server = empty.start();
     let mut owner = server.owner();
     let last = until_some("a deploy", DEPLOY_LIMIT, || {

@@ -130,6 +130,7 @@ fn all_that_has_an_equivalent_moves_in_encrypted_and_the_rest_is_told() {
         let text = String::from_utf8_lossy(&bytes);
         assert!(secrets.iter().all(|secret| !text.contains(secret)), "{file}");
     }
+    assert!(setup.run(&["audit"]).stdout.contains("import: ok"));
     // Again: the name is taken, and nothing happens by halves.
     let again = setup.run(&["import", dir, "--yes"]);
     assert!(
