@@ -16,7 +16,7 @@ pub mod privileges;
 mod source;
 mod update;
 
-use crate::config::{Config, Listen, Settings};
+use crate::config::{Listen, Settings};
 use crate::model::{AnyError, Update};
 use crate::proc::Exec;
 use facts::Facts;
@@ -41,7 +41,7 @@ pub type Done = Result<(), AnyError>;
 /// # Errors
 /// Why nothing was done, or which step failed and why.
 pub fn install(settings: &Settings, is_dry_run: bool, say: &mut Say<'_>) -> Done {
-    let (_lock, config) = begin(settings)?;
+    let (_lock, config) = (lock()?, settings.config()?);
     if facts::is_installed() && !is_dry_run {
         update::finish(&config, say)?;
     }
@@ -74,7 +74,7 @@ pub fn update_units(settings: &Settings, say: &mut Say<'_>) -> Done {
 /// # Errors
 /// Why nothing was changed, or why all of it was changed back.
 pub fn update(settings: &Settings, update: &Update, say: &mut Say<'_>) -> Done {
-    let (_lock, config) = begin(settings)?;
+    let (_lock, config) = (lock()?, settings.config()?);
     if !facts::is_installed() {
         return Err("it is not installed on this machine; run: sudo ./server install".into());
     }
@@ -88,12 +88,14 @@ pub fn update(settings: &Settings, update: &Update, say: &mut Say<'_>) -> Done {
 }
 
 /// Keeps others like it from this machine until it is dropped.
-fn begin(settings: &Settings) -> Result<(File, Config), AnyError> {
-    demand_root()?;
+fn lock() -> Result<File, AnyError> {
+    if !geteuid().is_root() {
+        return Err("only root can do this; use sudo".into());
+    }
     // Where nobody but root can take it.
     let lock = File::create("/run/better-paas.lock")?;
     lock.try_lock().map_err(|_| "an installation or an update is under way already")?;
-    Ok((lock, settings.config()?))
+    Ok(lock)
 }
 
 /// Stops the server and its apps and removes all but the data and the settings, or these too
@@ -101,17 +103,13 @@ fn begin(settings: &Settings) -> Result<(File, Config), AnyError> {
 ///
 /// # Errors
 /// Which step failed and why.
-pub fn uninstall(purge: bool, say: &mut Say<'_>) -> Result<(), String> {
-    demand_root()?;
+pub fn uninstall(purge: bool, say: &mut Say<'_>) -> Done {
+    let _lock = lock()?;
     carry_out(&plan::uninstall(purge, &|path| Path::new(path).exists()), say)?;
     if !purge {
         say("what is left: /opt/better-paas/data and /etc/better-paas.conf");
     }
     Ok(())
-}
-
-fn demand_root() -> Result<(), String> {
-    if geteuid().is_root() { Ok(()) } else { Err("only root can do this; use sudo".to_owned()) }
 }
 
 fn carry_out(steps: &[Step], say: &mut Say<'_>) -> Result<(), String> {
@@ -145,7 +143,6 @@ fn wait_until_it_answers(listen: &Listen, seconds: u32) -> Result<(), String> {
     let address =
         if listen.everywhere { format!("127.0.0.1:{port}") } else { listen.address.to_string() };
     let ask = format!("curl -fsS --noproxy * --max-time {seconds} http://{address}/healthz");
-    run(&ask).map(drop).map_err(|why| {
-        format!("the server does not answer ({why}); look at: journalctl -u better-paas -n 50")
-    })
+    let hint = "look at: journalctl -u better-paas -n 50";
+    run(&ask).map(drop).map_err(|why| format!("the server does not answer ({why}); {hint}"))
 }

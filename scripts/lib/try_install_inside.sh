@@ -132,7 +132,7 @@ attack() {
 	setpriv --reuid=paas --regid=paas --init-groups bash -c \
 		'cd /opt/better-paas; echo evil >data/evil; mv data/evil firewall; mv . ../x; ln -sf /tmp/x server; rm conf' 2>&1 | sed 's/^/  /' || true
 	better-paas install | grep 'nothing to do' >/dev/null || fail "paas has changed something"
-	as_paas bash -c 'for name in server.new server.old server.sig update.json; do echo evil >/opt/better-paas/$name; done
+	as_paas bash -c 'for name in server.new server.old server.sig update.json; do echo evil >/opt/better-paas/$name && exit; done
 		: 9>/run/better-paas.lock && flock -n 9' 2>/dev/null && fail "paas can write what an update uses"
 	# A way out of the data is no way for root.
 	as_paas bash -c 'cd /opt/better-paas/data; [ ! -e before-update ] || mv before-update kept; ln -s /etc before-update'

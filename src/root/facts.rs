@@ -24,20 +24,16 @@ const NEEDED: [(&str, &str); 7] = [
 pub(super) struct Facts {
     /// systemd's version, where it runs this machine.
     pub(super) systemd: Option<u32>,
-    /// `unshare` lacks an option. Systems that have it have a bubblewrap with `--perms` too.
-    pub(super) is_too_old: bool,
     pub(super) lacks_packages: Vec<&'static str>,
     /// Debian's own Caddy service starts with the machine.
     pub(super) caddy_is_enabled: bool,
     /// Its configuration is another than the package's.
     pub(super) caddy_is_configured: bool,
     pub(super) has_user: bool,
-    /// Something is where the data shall be, and it is no directory.
-    pub(super) data_is_odd: bool,
     /// The places that are not as they shall be.
     pub(super) differing: Vec<Place>,
-    pub(super) is_enabled: bool,
-    pub(super) is_active: bool,
+    /// The service runs, and starts with the machine.
+    pub(super) is_up: bool,
     /// The settings were written after the service started.
     pub(super) settings_are_newer: bool,
 }
@@ -54,15 +50,13 @@ impl Facts {
         places.retain(|place| !place.is_there());
         Ok(Self {
             systemd,
-            is_too_old: !says("unshare --help").contains("--map-users"),
             lacks_packages: NEEDED.iter().filter(lacks).map(|(_, package)| *package).collect(),
             caddy_is_enabled: says("systemctl is-enabled caddy.service") == "enabled",
             caddy_is_configured: says("dpkg --verify caddy").contains("/etc/caddy/"),
             has_user: account::find(|name, _| name == SERVER).is_some(),
-            data_is_odd: fs::symlink_metadata(layout::DATA).is_ok_and(|about| !about.is_dir()),
             differing: places,
-            is_enabled: says("systemctl is-enabled better-paas.socket") == "enabled",
-            is_active: says("systemctl is-active better-paas.service") == "active",
+            is_up: says("systemctl is-enabled better-paas.socket") == "enabled"
+                && says("systemctl is-active better-paas.service") == "active",
             settings_are_newer: settings_are_newer(),
         })
     }
@@ -82,10 +76,8 @@ fn says(line: &str) -> String {
 
 /// Of `systemd 252 (252.39-1~deb12u1)` the second word.
 fn systemd_version() -> Option<u32> {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return None;
-    }
-    says("systemctl --version").split_whitespace().nth(1)?.parse().ok()
+    let runs = Path::new("/run/systemd/system").is_dir();
+    runs.then(|| says("systemctl --version"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn settings_are_newer() -> bool {

@@ -7,6 +7,9 @@ use super::place::Place;
 use crate::config::{FILE, PROGRAM};
 use std::fmt;
 
+/// systemd's version in the oldest systems whose unshare has `--map-users`.
+const OLDEST: u32 = 252;
+
 /// One thing to do.
 pub(super) enum Step {
     /// Run a program of the system's.
@@ -51,7 +54,11 @@ pub(super) fn install(facts: &Facts) -> Result<Vec<Step>, String> {
         )));
     }
     steps.extend(facts.differing.iter().cloned().map(Step::Put));
-    let differs = |path| facts.differing.iter().any(|place| place.path == path);
+    let differs = |path: &str| facts.differing.iter().any(|place| place.path == path);
+    if differs(HOME) {
+        // Who could write there before may have left what an update takes for its own.
+        steps.push(run(format!("find {HOME} -maxdepth 1 -name server.* ! -user root -delete")));
+    }
     if differs(APPARMOR) {
         steps.push(run(format!("apparmor_parser --replace {APPARMOR}")));
     }
@@ -63,7 +70,7 @@ pub(super) fn install(facts: &Facts) -> Result<Vec<Step>, String> {
         // It opens anew, and for the first time, while no service has the port.
         steps.push(run("systemctl stop better-paas.socket better-paas.service"));
     }
-    if socket || !facts.is_active || !facts.is_enabled {
+    if socket || !facts.is_up {
         steps.push(run("systemctl enable --now better-paas.socket better-paas.service"));
     } else if service || differs(PROGRAM) || differs(FIREWALL) || facts.settings_are_newer {
         steps.push(run("systemctl restart better-paas.service"));
@@ -75,15 +82,13 @@ pub(super) fn install(facts: &Facts) -> Result<Vec<Step>, String> {
 fn refuse(facts: &Facts) -> Result<(), String> {
     let why = if facts.systemd.is_none() {
         "systemd does not run this machine; start the server by hand, without installing it"
-    } else if facts.is_too_old {
+    } else if facts.systemd < Some(OLDEST) {
         "this system is too old: its unshare has no --map-users, and no app gets a user of its \
          own without; take Debian 12, Ubuntu 24.04 or newer"
     } else if facts.caddy_is_enabled && facts.caddy_is_configured {
         "Caddy serves something on this machine: its service is enabled, and /etc/caddy is not as \
          the package made it. The server runs a Caddy of its own on ports 80 and 443; move what \
          that one serves elsewhere, then: systemctl disable --now caddy"
-    } else if facts.data_is_odd {
-        "/opt/better-paas/data is no directory; move it away"
     } else {
         return Ok(());
     };

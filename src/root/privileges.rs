@@ -58,11 +58,9 @@ pub(super) fn as_server(place: impl Display, line: &str) -> String {
 fn has_become(uid: Uid, gid: Gid) -> bool {
     let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [uid; 3]);
     let groups = getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [gid; 3]);
+    let has_none = getgroups().is_ok_and(|groups| groups.is_empty());
     let root = Uid::from_raw(0);
-    users
-        && groups
-        && getgroups().is_ok_and(|groups| groups.is_empty())
-        && setresuid(root, root, root).is_err()
+    users && groups && has_none && setresuid(root, root, root).is_err()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::proc::Exec;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::path::{Path, absolute};
+use std::path::absolute;
 
 /// Who may sign programs, where the owner wants signatures.
 const SIGNERS: &str = "/etc/better-paas.signers";
@@ -21,14 +21,19 @@ const SIGNERS: &str = "/etc/better-paas.signers";
 /// Why it cannot be had, or is not the one that is meant.
 pub(super) fn get(update: &Update) -> Result<Vec<u8>, AnyError> {
     let source = &update.source;
+    if update.sha256.is_none() && source.contains("://") {
+        return Err(
+            "an address wants --sha256, from elsewhere: what is there can be changed".into()
+        );
+    }
     let program = fetch(source)?;
     let expected = match &update.sha256 {
         Some(sum) => sum.clone(),
-        None if source.contains("://") => return Err(NO_SUM.into()),
         None => String::from_utf8(fetch(&format!("{source}.sha256"))?)?,
     };
     compare(&program, &expected)?;
-    if Path::new(SIGNERS).exists() {
+    // A link that leads nowhere is no word that signatures are not wanted.
+    if fs::symlink_metadata(SIGNERS).is_ok() {
         // Until it has been judged, the new program's place is free.
         put(NEW, 0o600, fetch(&format!("{source}.sig"))?)?;
         verify(program.clone(), SIGNERS, NEW)?;
@@ -36,15 +41,15 @@ pub(super) fn get(update: &Update) -> Result<Vec<u8>, AnyError> {
     Ok(program)
 }
 
-/// For who could change the program there.
-const NO_SUM: &str = "an address wants --sha256, from elsewhere: what is there can be changed";
-
 /// A copy of what is there: of a file that is no link or pipe, or over HTTPS, or from this
 /// machine; of 64 MiB at most.
 fn fetch(source: &str) -> Result<Vec<u8>, AnyError> {
+    // Whatever was there is neither followed nor kept.
+    let _ = fs::remove_file(NEW);
     let line = if source.contains("://") {
         let scheme = if source.starts_with("http://127.0.0.1:") { "http" } else { "https" };
-        format!("curl -fsSL --proto ={scheme} --max-time 600 --max-filesize 64M -o {NEW} {source}")
+        let curl = format!("curl -fsSL --proto ={scheme} --max-time 600 -o {NEW} {source}");
+        format!("prlimit --fsize=67108864 {curl}")
     } else {
         let file = absolute(source)?.display().to_string();
         format!("dd if={file} of={NEW} bs=1M count=64 iflag=nofollow,nonblock,fullblock")
@@ -66,8 +71,8 @@ fn verify(program: Vec<u8>, signers: &str, signature: &str) -> Result<(), AnyErr
     let how = "-Y verify -I release@better-paas -n better-paas-release -f";
     let exec = Exec::new("ssh-keygen").args(how.split(' ')).args([signers, "-s", signature]);
     let is_good = exec.stdin_bytes(program).run()?.exit.is_success();
-    let bad = || format!("its signature is none of those that {signers} names");
-    if is_good { Ok(()) } else { Err(bad().into()) }
+    let bad = || format!("its signature is none of those that {signers} names").into();
+    is_good.then_some(()).ok_or_else(bad)
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@
 //! From the swap until the new program has served, the old one lies beside it. Whoever finds it
 //! there finds an update that was cut short, and does the rest of it.
 
+use super::facts::Facts;
 use super::place::{Place, What};
+use super::plan;
 use super::privileges::as_server;
 use super::{Done, Say, run, wait_until_it_answers};
-use crate::config::{Config, LAST_UPDATE, PROGRAM, runs_installed};
+use crate::config::{Config, LAST_UPDATE, PROGRAM};
 use crate::model::{NEWEST_COPY, is_older, unix_millis};
 use serde_json::json;
 use std::fs;
@@ -35,17 +37,17 @@ pub(super) fn replace(config: &Config, new: Vec<u8>, older: bool, say: &mut Say<
         return Err(format!("{what}; if that is meant: better-paas update FILE --downgrade").into());
     }
     let copy = config.data_dir.join(NEWEST_COPY);
-    // One that root runs from elsewhere, to install it, is out of the server's user's reach.
-    let ours = if runs_installed() { PROGRAM } else { NEW };
+    let ours = if installed.is_empty() { NEW } else { PROGRAM };
     run(&as_server(config.data_dir.display(), &format!("{ours} update-keep")))?;
     say(&format!("the database is copied: {}", copy.display()));
     let proof = as_server(copy.display(), &format!("{NEW} prove {}", copy.display()));
     let proved = run(&proof).and_then(|said| expect(&said, &version));
     proved.map_err(|why| format!("nothing was changed; the new program fails its proof: {why}"))?;
     say("the new program has proved itself on a copy of that");
+    // What this machine is refused for is better met before the swap.
+    plan::install(&Facts::gather(config)?)?;
     put(OLD, 0o755, fs::read(PROGRAM)?)?;
     fs::rename(NEW, PROGRAM)?;
-    say(&format!("{PROGRAM} is replaced"));
     finish(config, say)
 }
 
@@ -60,21 +62,25 @@ pub(super) fn finish(config: &Config, say: &mut Say<'_>) -> Done {
     let served = put_in_service(config, say);
     let line = "journalctl -q -u better-paas.service -t server -n 1 -o cat --no-pager";
     let last = run(line).unwrap_or_default();
-    // Later, too much would be lost that was written since.
-    let is_fresh = fs::metadata(OLD)?.modified()?.elapsed().is_ok_and(|age| age.as_secs() < 3600);
-    if let (Err(why), true) = (&served, is_fresh) {
+    // Later, too much would be lost that was written since; not where it is on its way back.
+    let is_late = fs::metadata(OLD)?.modified()?.elapsed().is_ok_and(|age| age.as_secs() > 3600);
+    let goes_back = served.is_err() && (!is_late || is_in_place(&old));
+    if let (Err(why), true) = (&served, goes_back) {
         say(&format!("going back: {why}"));
         put(PROGRAM, 0o755, old.clone())?;
         run("systemctl stop better-paas.service")?;
-        say("the program of before is back in its place");
         run(&as_server(config.data_dir.display(), &format!("{PROGRAM} update-back")))?;
-        put_in_service(config, say).map_err(|why| format!("the way back failed: {why}"))?;
     }
-    let result = if is_in_place(&old) { "rolled back" } else { "updated" };
+    let new = served.as_ref().map_or("failed", |()| "updated");
+    let result = if is_in_place(&old) { "rolled back" } else { new };
     let (reason, at) = (served.as_ref().err(), unix_millis());
     let record = json!({"version": version, "result": result, "reason": reason, "finishedAt": at});
     put(LAST_UPDATE, 0o644, record.to_string().into_bytes())?;
-    fs::rename(OLD, BEFORE)?;
+    if goes_back {
+        put_in_service(config, say).map_err(|why| format!("the way back failed: {why}"))?;
+    }
+    // After a failure the next run tries again.
+    fs::rename(OLD, if result == "failed" { OLD } else { BEFORE })?;
     served.map_err(|why| format!("{result}: {why}; the last line of its log: {last}"))?;
     say(&format!("{result}; version {version} serves"));
     Ok(())
@@ -84,9 +90,9 @@ pub(super) fn finish(config: &Config, say: &mut Say<'_>) -> Done {
 /// with its version.
 fn put_in_service(config: &Config, say: &mut Say<'_>) -> Result<(), String> {
     let version = version_of(PROGRAM)?;
-    run(&format!("{PROGRAM} update-units"))?.lines().for_each(&mut *say);
+    // Those of before serve as well, and the next `install` tries again.
+    run(&format!("{PROGRAM} update-units")).unwrap_or_else(|why| why).lines().for_each(&mut *say);
     run("systemctl restart better-paas.service")?;
-    say("the service has started again");
     wait_until_it_answers(&config.listen, 30)?;
     let socket = config.data_dir.join("gate.sock");
     let ask = "curl -fsS --max-time 10 -H Connection:close http://localhost/healthz --unix-socket";
@@ -95,15 +101,14 @@ fn put_in_service(config: &Config, say: &mut Say<'_>) -> Result<(), String> {
 
 /// Whether a program that says it is of this version serves as such.
 fn expect(served: &str, version: &str) -> Result<(), String> {
-    let other = || format!("it serves as {served:?} and calls itself version {version}");
-    if served == format!("ok {version}") { Ok(()) } else { Err(other()) }
+    let is_it = served == format!("ok {version}");
+    is_it.then_some(()).ok_or_else(|| format!("it serves as {served:?}, not as {version}"))
 }
 
 fn version_of(program: &str) -> Result<String, String> {
     let said = run(&as_server("/tmp", &format!("{program} version")));
     let said = said.map_err(|why| format!("{program} does not run: {why}"))?;
-    let is_plain = |word: &&str| word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let version = said.strip_prefix("server ").filter(is_plain);
+    let version = said.strip_prefix("server ");
     version.map(str::to_owned).ok_or_else(|| format!("{program} is no server: it says {said:?}"))
 }
 

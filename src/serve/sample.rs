@@ -7,7 +7,8 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use tar::{Builder, Header};
 
-const NAME: &str = "sample";
+/// A name that nobody chooses for an app of his own.
+const NAME: &str = "better-paas-sample";
 
 const FILES: [(&str, &str); 2] = [
     ("index.html", include_str!("../../assets/sample/index.html")),

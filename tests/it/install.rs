@@ -187,7 +187,7 @@ fn p30_updates(told: &str) {
         "rolled back: ",
         "the last line of its log: It does not serve.\nserved: ok 0.1.1\nlast update: 0.1.2 rolled back\n",
         // One that serves as another version.
-        "server: rolled back: it serves as \"ok 0.1.1\" and calls itself version 0.1.2;",
+        "server: rolled back: it serves as \"ok 0.1.1\", not as 0.1.2;",
         "mine is back: 0 True\nserved: ok 0.1.1\n",
         "server: an installation or an update is under way already\n",
         // One that was killed.
@@ -208,6 +208,7 @@ fn p36_an_installation_of_before_is_root_for_its_user_until_it_is_installed_anew
     assert!(before.contains("root ran a script of paas's\n"), "{before}");
     let mended = part(&told, "mended");
     assert_eq!(faults(mended), Vec::<&str>::new(), "{mended}");
+    assert!(!told.contains("left: "), "an update would take it for its own: {told}");
     assert!(mended.contains("root ran nothing of paas's\n"), "{mended}");
 }
 

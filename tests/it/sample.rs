@@ -16,13 +16,13 @@ fn one_command_deploys_the_sample_which_needs_no_repository_until_it_gets_one() 
     }
     let apps = owner.get("/api/apps").json()["apps"].clone();
     let [sample] = apps.as_array().unwrap().as_slice() else { panic!("{apps}") };
-    assert_eq!((&sample["name"], &sample["gitRepo"]), (&json!("sample"), &Value::Null));
-    let page = server.visitor("sample.localhost").get("/").expect(200).text();
+    assert_eq!((&sample["name"], &sample["gitRepo"]), (&json!("better-paas-sample"), &Value::Null));
+    let page = server.visitor("better-paas-sample.localhost").get("/").expect(200).text();
     assert!(page.contains("It runs."), "{page}");
     let id = sample["id"].as_str().unwrap().to_owned();
     let (error, _) = fails(&mut owner, &id);
     assert!(error.contains("this app has no repository; send an archive"), "{error}");
-    server.visitor("sample.localhost").get("/style.css").expect(200);
+    server.visitor("better-paas-sample.localhost").get("/style.css").expect(200);
     // A token without a repository is for nobody, and no later repository gets it.
     let at = format!("/api/apps/{id}");
     owner.patch(&at, &json!({"gitToken": "t0p-secret-token"})).expect(200);
@@ -31,7 +31,10 @@ fn one_command_deploys_the_sample_which_needs_no_repository_until_it_gets_one() 
     git.commit("sample", &[("index.html", "from Git")]);
     owner.patch(&at, &json!({"gitRepo": git.url("sample")})).expect(200);
     deploy_live(&mut owner, &id);
-    assert_eq!(server.visitor("sample.localhost").get("/").expect(200).text(), "from Git");
+    assert_eq!(
+        server.visitor("better-paas-sample.localhost").get("/").expect(200).text(),
+        "from Git"
+    );
     // An app of the owner's own with that name is not touched.
     let refused = server.operator(&["deploy", "--sample"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("one of your own"), "{refused:?}");
