@@ -29,8 +29,7 @@ pub fn keep(path: &Path) -> Result<(), StoreError> {
     moved().map_err(|error| {
         StoreError::Sentence(format!("{} could not be made: {error}", newest.display()))
     })?;
-    // One that is not there would be made by being opened.
-    if path.exists() { snapshot(path, &newest.join(DATABASE)).map(drop) } else { Ok(()) }
+    snapshot(path, &newest.join(DATABASE)).map(drop)
 }
 
 /// Whether a newer program has changed the database at `path` to a schema of its own.

@@ -4,7 +4,7 @@
 use super::audit::head;
 use super::columns::{first, rows};
 use super::deploys::insert_queued;
-use super::{Store, StoreError, connect, random_id, schema_version};
+use super::{Store, StoreError, look, random_id, schema_version};
 use crate::model::{AppId, DeployId, Trigger, Wanted};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions};
@@ -36,10 +36,11 @@ pub fn snapshot(path: &Path, to: &Path) -> Result<Snapshot, StoreError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
     drop(made.map_err(StoreError::Disk)?);
     let name = to.to_string_lossy();
-    let written = connect(path)
+    // One that is not there is not made: the next start is to see that it was lost.
+    let written = look(path)
         .and_then(|from| Ok(from.execute("VACUUM INTO ?1", [&*name]).map(drop)?))
         .and_then(|()| File::open(to).and_then(|file| file.sync_all()).map_err(StoreError::Disk))
-        .and_then(|()| look(to));
+        .and_then(|()| about(to));
     if written.is_err() {
         // What is left says so itself when it is met.
         let _ = std::fs::remove_file(to);
@@ -47,7 +48,7 @@ pub fn snapshot(path: &Path, to: &Path) -> Result<Snapshot, StoreError> {
     written
 }
 
-fn look(copy: &Path) -> Result<Snapshot, StoreError> {
+fn about(copy: &Path) -> Result<Snapshot, StoreError> {
     let copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let sql = "SELECT value FROM meta WHERE name = 'canary'";
     let canary: Option<String> = first(&copy, sql, [], |row| Ok(row.get(0)?))?;
@@ -134,7 +135,10 @@ mod tests {
         assert!(snapshot(&dir.path().join("db"), &kept).is_err());
         assert_eq!(std::fs::read(&kept).unwrap(), b"mine");
         std::fs::write(dir.path().join("bad"), vec![7; 8192]).unwrap();
-        assert!(snapshot(&dir.path().join("bad"), &new).is_err());
-        assert!(!new.exists());
+        for name in ["bad", "lost"] {
+            assert!(snapshot(&dir.path().join(name), &new).is_err());
+            assert!(!new.exists());
+        }
+        assert!(!dir.path().join("lost").exists(), "one that is lost is not made anew");
     }
 }
