@@ -81,7 +81,7 @@ impl DataDir {
     /// # Errors
     /// The reason with the path, as for a full or read-only disk; the file is
     /// then what it was.
-    pub fn write_secret(&self, name: &'static str, content: &[u8]) -> io::Result<()> {
+    pub fn write_secret(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let target = self.path.join(name);
         replace(&target, content).map_err(|error| explained("write", &target, &error))
     }
@@ -90,7 +90,7 @@ impl DataDir {
     ///
     /// # Errors
     /// The reason with the path: not a regular file, a link, too long, not text.
-    pub fn read_secret(&self, name: &'static str) -> io::Result<Option<Secret>> {
+    pub fn read_secret(&self, name: &str) -> io::Result<Option<Secret>> {
         read_text(&self.path.join(name), rustix::fs::OFlags::NOFOLLOW)
     }
 

@@ -31,7 +31,7 @@ use crate::ops::{self, protocol};
 use crate::proc::{self, Cancel};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
-use crate::store::{Act, DATABASE, Store};
+use crate::store::{Act, DATABASE, Store, wanted_key};
 use crate::vault::{
     Vault,
     key::{self, Key},
@@ -150,8 +150,9 @@ fn build(
     let open = |key: &Key| Store::open(&database, Vault::new(key.clone()));
     let store = open(&key).or_else(|error| {
         let error = format!("{error} (key from {source}, database {})", database.display());
-        let old = if is_pinned(config) { None } else { Key::saved(data, key::OLD_FILE)? };
-        let opened = old.and_then(|old| Some((open(&old).ok()?, old)));
+        let wanted = if is_pinned(config) { None } else { wanted_key(&database).ok() };
+        let old = wanted.and_then(|id| Key::find(data, &id));
+        let opened = old.and_then(|(old, _)| Some((open(&old).ok()?, old)));
         let (store, old) = opened.ok_or(error)?;
         // It had been changed on the disk, and the database did not get that far.
         key::exchange(data, &old, &key)?;

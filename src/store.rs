@@ -38,6 +38,7 @@ pub use env::{EnvEntry, EnvInput};
 pub use error::StoreError;
 pub use foreign::{ForeignRow, foreign_rows};
 pub use hooks::Delivered;
+pub use rekey::wanted_key;
 pub use runs::Run;
 pub use snapshot::{Snapshot, snapshot};
 pub use workers::Worker;

@@ -7,7 +7,7 @@ use crate::model::{AnyError, failed};
 use crate::proc::descriptors;
 use crate::store::{self, Store};
 use crate::vault::Vault;
-use crate::vault::key::{self, FILE, Key, OLD_FILE};
+use crate::vault::key::{self, FILE, Key};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ pub fn run(key_file: Option<PathBuf>) -> Result<String, AnyError> {
     // Before this program gives up root, whose file it may be.
     let file = key_file.map(File::open).transpose().map_err(failed("the key cannot be read"))?;
     let (socket, data) = connect()?;
+    let old = Key::saved(&data, FILE)?.map_or_else(String::new, |key| key.own_file());
     let line = serde_json::to_string(&Request::Rekey)? + "\n";
     let files: Vec<_> = file.iter().map(|file| file.as_fd()).collect();
     descriptors::send(&socket, line.as_bytes(), &files)?;
@@ -31,7 +32,7 @@ pub fn run(key_file: Option<PathBuf>) -> Result<String, AnyError> {
         "every value is encrypted with the new key now, which is in {}: keep a copy elsewhere. \
          Backups made until now open with the old one alone, which is in {}",
         data.join(FILE).display(),
-        data.join(OLD_FILE).display()
+        data.join(&old).display()
     ))
 }
 

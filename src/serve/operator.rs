@@ -8,7 +8,7 @@ use crate::ops::protocol::{Answer, Request, read_line};
 use crate::proc::{Cancel, Exit, wait_any};
 use crate::store::{Act, App, Store};
 use crate::sync::lock;
-use crate::vault::key::{FILE, Key, OLD_FILE, exchange};
+use crate::vault::key::{FILE, Key, exchange};
 use rustix::fs::{FileType, fstat};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
@@ -148,7 +148,7 @@ fn act(
 }
 
 /// Seals every value with the key in a file, or a new one. On the disk it takes the place of the old
-/// one first, which stays beside it: whichever the database wants is there at the next start.
+/// one just before, which stays beside it: whichever the database wants is there at the next start.
 fn rekey(
     store: &Store,
     keys: Option<&Mutex<DataDir>>,
@@ -168,12 +168,17 @@ fn rekey(
         }
         None => Key::random()?,
     };
-    old.save(data, OLD_FILE)?;
-    new.save(data, FILE)?;
-    store.rekey(new.clone()).inspect_err(|_| {
+    let mut saved = false;
+    let save = || {
+        saved = true;
+        exchange(data, &new, &old)
+    };
+    let done = store.rekey(new.clone(), save);
+    if done.is_err() && saved {
         // Should this fail too, the next start does it.
         let _ = exchange(data, &old, &new);
-    })?;
+    }
+    done?;
     Ok(0)
 }
 

@@ -1,12 +1,13 @@
 //! Another key for every sealed value (P19), and the values that are lost with a key.
 
 use super::audit::{Act, append};
-use super::columns::rows;
-use super::{CANARY_TEXT, Store, StoreError};
-use crate::model::RepoUrl;
+use super::columns::{first, rows};
+use super::{CANARY_TEXT, Store, StoreError, look};
+use crate::model::{AnyError, RepoUrl};
 use crate::sync::lock;
 use crate::vault::{LOST, Place, Vault, key::Key};
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where sealed values stand, besides the canary: table, column, what names the row, what finds
@@ -21,6 +22,21 @@ const SEALED: [[&str; 6]; 5] = [
 const VARIABLE: &str = "app_id = substr(?1, 1, 10) AND name = substr(?1, 12)";
 const OF_APP: &str = "(SELECT a.name FROM apps a WHERE a.id = app_id) || ': ' || name";
 
+/// The id of the key that the database at `path` is sealed with.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn wanted_key(path: &Path) -> Result<String, StoreError> {
+    sealed_with(&look(path)?)
+}
+
+pub(super) fn sealed_with(connection: &Connection) -> Result<String, StoreError> {
+    let sql = "SELECT value FROM meta WHERE name = 'canary'";
+    let canary: Option<String> = first(connection, sql, [], |row| Ok(row.get(0)?))?;
+    let id = canary.as_deref().and_then(|canary| canary.split(':').nth(2));
+    Ok(id.ok_or(StoreError::Corrupt)?.to_owned())
+}
+
 impl Store {
     /// The id of the key that the database is sealed with.
     #[must_use]
@@ -29,17 +45,23 @@ impl Store {
     }
 
     /// Seals every value with another key, in one transaction; older forms become the present
-    /// one (P17). Nobody reads meanwhile.
+    /// one (P17). Nobody reads meanwhile. When all are sealed, and before any of it holds,
+    /// `save` puts the key where the next start looks for it.
     ///
     /// # Errors
     /// [`StoreError::Vault`] names a value that does not open; nothing was changed then, nor
-    /// when it could not be written.
-    pub fn rekey(&self, key: Key) -> Result<(), StoreError> {
+    /// when the key was not saved or it could not be written.
+    pub fn rekey(
+        &self,
+        key: Key,
+        save: impl FnOnce() -> Result<(), AnyError>,
+    ) -> Result<(), StoreError> {
         let (_reader, mut writer) = (self.read(), lock(&self.writer));
         let (old, new) = (self.vault(), Vault::new(key));
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         reseal(&tx, &old, &new, None)?;
         append(&tx, &Act::new("shell", "rekey"))?;
+        save().map_err(|error| StoreError::Sentence(error.to_string()))?;
         tx.commit()?;
         *lock(&self.vault) = Arc::new(new);
         // The write-ahead log has what the old key opens. Another process may be reading it.
@@ -105,4 +127,27 @@ fn reseal(
     let canary = new.seal(&Place::CANARY, CANARY_TEXT)?;
     tx.execute("UPDATE meta SET value = ?1 WHERE name = 'canary'", [canary])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::with_an_app;
+    use super::*;
+
+    #[test]
+    fn p19_a_key_is_saved_when_every_value_is_sealed_with_it_and_not_before() {
+        let (store, _app, dir) = with_an_app();
+        let path = dir.path().join("db");
+        let (key, before) = (Key::parse(&"08".repeat(32)).unwrap(), store.key_id());
+        let refused = store.rekey(key.clone(), || Err("the disk is full".into()));
+        assert_eq!(refused.unwrap_err().to_string(), "the disk is full");
+        assert_eq!((&store.key_id(), &wanted_key(&path).unwrap()), (&before, &before));
+        let bad = "INSERT INTO settings VALUES ('n', 'enc:v2:00000000:AAAA', 1)";
+        store.change(bad, []).unwrap();
+        let refused = store.rekey(key.clone(), || panic!("saved with a value that does not open"));
+        assert!(matches!(refused, Err(StoreError::Vault(_))));
+        store.change("DELETE FROM settings", []).unwrap();
+        store.rekey(key.clone(), || Ok(())).unwrap();
+        assert_eq!((store.key_id(), wanted_key(&path).unwrap()), (key.id(), key.id()));
+    }
 }

@@ -2,8 +2,9 @@
 //! a database that a server can begin with.
 
 use super::audit::head;
-use super::columns::{first, rows};
+use super::columns::rows;
 use super::deploys::insert_queued;
+use super::rekey::sealed_with;
 use super::{Store, StoreError, look, random_id, schema_version};
 use crate::model::{AppId, DeployId, Trigger, Wanted};
 use rusqlite::{Connection, OpenFlags};
@@ -50,13 +51,10 @@ pub fn snapshot(path: &Path, to: &Path) -> Result<Snapshot, StoreError> {
 
 fn about(copy: &Path) -> Result<Snapshot, StoreError> {
     let copy = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    let sql = "SELECT value FROM meta WHERE name = 'canary'";
-    let canary: Option<String> = first(&copy, sql, [], |row| Ok(row.get(0)?))?;
-    let key_id = canary.as_deref().and_then(|canary| canary.split(':').nth(2));
     let sql = "SELECT id, slot FROM apps ORDER BY id";
     Ok(Snapshot {
         schema: schema_version(&copy)?,
-        key_id: key_id.ok_or(StoreError::Corrupt)?.to_owned(),
+        key_id: sealed_with(&copy)?,
         // A database that no server of this version has opened has no such log yet.
         audit_head: head(&copy).ok().filter(|head| !head.is_empty()),
         apps: rows(&copy, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?,

@@ -1,6 +1,6 @@
 //! The vault's key: where it comes from, how it is read, made, named (P15).
 
-use crate::data_dir::{DataDir, read_secret_at};
+use crate::data_dir::{DataDir, named, read_secret_at};
 use crate::model::{AnyError, Secret, failed};
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE};
 use sha2::{Digest, Sha256};
@@ -15,9 +15,6 @@ pub const VARIABLE: &str = "BETTER_PAAS_SECRET_KEY";
 pub const CREDENTIAL: &str = "better_paas_secret_key";
 /// The file in the data directory that holds the key: hex digits and a line end.
 pub const FILE: &str = "secret.key";
-/// The key before that one: the database wants it where a change was cut short, and so does what
-/// was backed up until then.
-pub const OLD_FILE: &str = "secret.key.old";
 
 /// Bytes of a key: AES-256.
 const LENGTH: usize = 32;
@@ -47,19 +44,37 @@ impl Key {
         Ok(Self(bytes))
     }
 
-    /// The key in [`FILE`] or [`OLD_FILE`], if there is one.
+    /// The key in [`FILE`] or another file, if there is one.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn saved(data: &DataDir, file: &'static str) -> io::Result<Option<Self>> {
+    pub fn saved(data: &DataDir, file: &str) -> io::Result<Option<Self>> {
         Ok(data.read_secret(file)?.and_then(|text| Self::parse(text.expose())))
     }
 
-    /// Saves it as one of these, whole or not at all.
+    /// The key of an id in [`FILE`] or beside it, and the name of its file.
+    #[must_use]
+    pub fn find(data: &DataDir, id: &str) -> Option<(Self, String)> {
+        let of_keys = |name: &str| name.starts_with(FILE).then(|| name.to_owned());
+        let mut keys = named(data.path(), of_keys).into_iter().filter_map(|file| {
+            let key = Self::saved(data, &file).ok()??;
+            Some((key, file))
+        });
+        keys.find(|(key, _)| key.id() == id)
+    }
+
+    /// The file that holds it while another one is in force: the database wants it where a change
+    /// was cut short, and so does what was backed up until then. It is no other key's.
+    #[must_use]
+    pub fn own_file(&self) -> String {
+        format!("{FILE}.{}", self.id())
+    }
+
+    /// Saves it, whole or not at all.
     ///
     /// # Errors
     /// As for a full disk; the file is then what it was.
-    pub fn save(&self, data: &DataDir, file: &'static str) -> Result<(), AnyError> {
+    pub fn save(&self, data: &DataDir, file: &str) -> Result<(), AnyError> {
         let line = Zeroizing::new([self.to_hex().expose().as_bytes(), b"\n"].concat());
         data.write_secret(file, &line).map_err(failed("a key could not be saved"))
     }
@@ -115,13 +130,14 @@ pub(super) fn is_id(text: &str) -> bool {
     text.len() == 2 * ID_BYTES && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Saves a key in force and the one that waits beside it: [`FILE`], [`OLD_FILE`].
+/// Puts a key into [`FILE`], and the one that is there beside it first: at each moment both are
+/// on the disk.
 ///
 /// # Errors
-/// As for a full disk. Killed in between, both files hold the key in force.
+/// As for a full disk.
 pub fn exchange(data: &DataDir, key: &Key, other: &Key) -> Result<(), AnyError> {
-    key.save(data, FILE)?;
-    other.save(data, OLD_FILE)
+    other.save(data, &other.own_file())?;
+    key.save(data, FILE)
 }
 
 /// Whether environment or credential give the key, and not [`FILE`].
