@@ -16,10 +16,15 @@ mod socket;
 pub mod token;
 pub mod update;
 
-use crate::config::{Config, Settings};
-use crate::data_dir::{DataDir, DataDirError, user};
+use crate::config::{Config, Settings, runs_installed};
+use crate::data_dir::{DataDir, DataDirError, read_secret_at, user};
 use crate::model::AnyError;
 use crate::root::privileges;
+use crate::vault::key::{self, Key};
+use std::path::Path;
+
+/// The key of an installed server, where it is kept out of the data.
+const INSTALLED_KEY: &str = "/etc/better-paas.key";
 
 /// The configuration and the data directory, which must be there already: a
 /// command never makes one. From here on root is the directory's owner.
@@ -48,5 +53,32 @@ fn existing(settings: &Settings) -> Result<(Config, DataDir), AnyError> {
         )
         .into()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the key of the installed server is, if this is it and it is kept out of the data: its
+/// unit has it as a credential, and a shell has not. It is root's, so it is read before
+/// [`existing`].
+fn installed_key() -> Option<&'static Path> {
+    let file = Path::new(INSTALLED_KEY);
+    (runs_installed() && file.exists()).then_some(file)
+}
+
+fn read_key(file: &Path) -> Result<Key, AnyError> {
+    let text = read_secret_at(file)?.ok_or("the file of the key is not there")?;
+    Key::parse(text.expose()).ok_or_else(|| "the file of the key holds none".into())
+}
+
+/// The key that the server would find, as [`key::load`] does, and where it is from.
+fn key_of(
+    config: &Config,
+    data: &DataDir,
+    installed: Option<&Key>,
+    may_create: bool,
+) -> Result<(Key, String), AnyError> {
+    let directory = config.credentials_directory.as_deref();
+    match installed {
+        Some(key) if config.secret_key.is_none() => Ok((key.clone(), INSTALLED_KEY.to_owned())),
+        _ => key::load(config.secret_key.as_ref(), directory, data, may_create),
     }
 }

@@ -1,13 +1,13 @@
 //! `server rekey`: another encryption key (P19), and what to do when it is lost.
 
 use super::protocol::{Answer, Request, read_line};
-use super::{existing, run::connect};
+use super::{INSTALLED_KEY, existing, installed_key, key_of, read_key, run::connect};
 use crate::config::Settings;
-use crate::model::{AnyError, failed};
+use crate::model::{AnyError, NEWEST_COPY, failed};
 use crate::proc::descriptors;
 use crate::store::{self, Store};
 use crate::vault::Vault;
-use crate::vault::key::{self, FILE, Key};
+use crate::vault::key::{FILE, Key};
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -39,23 +39,49 @@ pub fn run(key_file: Option<PathBuf>) -> Result<String, AnyError> {
 /// Gives up the values that no key opens any more; with `yes` for good.
 ///
 /// # Errors
-/// When a server runs, and without `yes`: the sentence says which values those are.
+/// When a server runs, the key is there after all, and without `yes`: the sentence says which
+/// values those are.
 pub fn mark_lost(yes: bool) -> Result<String, AnyError> {
+    let installed = installed_key().map(read_key).transpose()?;
     let (config, data) = existing(&Settings::of_this_program()?)?;
     let _lock = data.lock(config.admin_token.is_some())?;
-    let directory = config.credentials_directory.as_deref();
-    let found = key::load(config.secret_key.as_ref(), directory, &data, yes);
+    let database = data.join(store::DATABASE);
+    // What else is wrong with it is said when it is opened.
+    let wanted = store::wanted_key(&database).unwrap_or_default();
+    let is_wanted = |key: &Key| key.id() == wanted;
+    let kept = match &installed {
+        Some(key) if is_wanted(key) => Some(INSTALLED_KEY.into()),
+        _ => Key::find(&data, &wanted).map(|(_, file)| data.join(&file)),
+    };
+    let found = key_of(&config, &data, installed.as_ref(), yes && kept.is_none());
+    if let Some(file) = kept
+        && !found.as_ref().is_ok_and(|(key, _)| is_wanted(key))
+    {
+        return Err(format!(
+            "the key that the database wants, {wanted}, is in {}, so nothing is lost: put it where \
+             the server looks for it, take any other one away there, and start it",
+            file.display()
+        )
+        .into());
+    }
     let (key, source) = match found {
         // One is made only for good.
         Err(_) if !yes && !data.join(FILE).exists() => (Key::random()?, "none".to_owned()),
         found => found?,
     };
-    let store = Store::open_unproved(&data.join(store::DATABASE), Vault::new(key))?;
+    let store = Store::open_unproved(&database, Vault::new(key))?;
+    if yes {
+        store::keep(&database)?;
+    }
     let lost = store.mark_lost(yes)?;
     let lost = if lost.is_empty() { "none".to_owned() } else { lost.join("\n  ") };
     if yes {
         let id = store.key_id();
-        return Ok(format!("key {id} is in force. Lost, to be entered anew:\n  {lost}"));
+        return Ok(format!(
+            "key {id} is in force. Lost, to be entered anew:\n  {lost}\nThe database as it was is \
+             in {}, should the key be found",
+            data.join(NEWEST_COPY).display()
+        ));
     }
     Err(format!(
         "with the key that is here (from {source}) these values do not open:\n  {lost}\nNothing was \

@@ -1,17 +1,14 @@
 //! `server restore`: puts a backup in the place of what is there.
 
-use super::existing;
+use super::{existing, installed_key, read_key};
 use crate::backup::restore::restore;
-use crate::config::{Settings, runs_installed};
-use crate::data_dir::{DataDir, read_secret_at};
+use crate::config::Settings;
+use crate::data_dir::DataDir;
 use crate::model::{AnyError, Utc, failed};
-use crate::vault::key::{self, Key};
+use crate::vault::key;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
-
-/// The key of an installed server, where it is kept out of the data.
-const INSTALLED_KEY: &str = "/etc/better-paas.key";
 
 /// Restores a backup while no server runs; the line that says what it is of.
 ///
@@ -20,11 +17,9 @@ const INSTALLED_KEY: &str = "/etc/better-paas.key";
 pub fn run(file: &Path, key_file: Option<PathBuf>) -> Result<String, AnyError> {
     let settings = Settings::of_this_program()?;
     let backup = File::open(file).map_err(failed(format!("{} cannot be read", file.display())))?;
-    let installed = Path::new(INSTALLED_KEY);
-    let is_given = key_file.as_deref().is_some_and(|file| file != installed);
-    let is_there = runs_installed() && installed.exists();
-    let key_file = key_file.or_else(|| is_there.then(|| installed.into()));
-    let key = key_file.map(|file| read_key(&file)).transpose()?;
+    let installed = installed_key();
+    let is_given = key_file.is_some() && key_file.as_deref() != installed;
+    let key = key_file.as_deref().or(installed).map(read_key).transpose()?;
     let config = settings.config()?;
     if !config.data_dir.exists() {
         DataDir::open(&config.data_dir)?;
@@ -52,9 +47,4 @@ pub fn run(file: &Path, key_file: Option<PathBuf>) -> Result<String, AnyError> {
         Utc::at(UNIX_EPOCH + made),
         before.display()
     ))
-}
-
-fn read_key(file: &Path) -> Result<Key, AnyError> {
-    let text = read_secret_at(file)?.ok_or("the file of the key is not there")?;
-    Key::parse(text.expose()).ok_or_else(|| "the file of the key holds none".into())
 }

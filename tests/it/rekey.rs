@@ -289,6 +289,16 @@ fn with_a_lost_or_a_wrong_key_it_is_said_what_would_be_given_up_and_nothing_is()
         assert!(before == everything() && !file.exists());
         std::fs::write(&file, &key).unwrap();
     }
+    // With a wrong one that hides the right one, nothing is given up.
+    let hidden = setup.clone().env("BETTER_PAAS_SECRET_KEY", &hex(&random::<32>()));
+    for name in ["secret.key", "secret.key.old", "secret.key.of-before"] {
+        std::fs::rename(&file, setup.data().join(name)).unwrap();
+        let refused = hidden.run(&["rekey", "--mark-lost", "--yes"]);
+        let names = refused.stderr.contains(&format!("{name}, so nothing is lost"));
+        assert!(refused.code == Some(1) && names, "{refused:?}");
+        assert!(before == everything());
+        std::fs::rename(setup.data().join(name), &file).unwrap();
+    }
     // With the right one nothing is lost.
     let nothing = setup.run(&["rekey", "--mark-lost"]);
     assert!(nothing.code == Some(1) && !nothing.stderr.contains("app0"), "{nothing:?}");
@@ -303,6 +313,8 @@ fn what_was_lost_with_a_key_is_named_until_it_is_given_anew_and_all_else_goes_on
     std::fs::remove_file(&file).unwrap();
     let lost = setup.run(&["rekey", "--mark-lost", "--yes"]);
     assert!(lost.code == Some(0) && lost.stdout.contains("app0: NAME_1"), "{lost:?}");
+    let copy = setup.data().join("before-update/newest/better-paas.db");
+    assert!(copy.is_file() && lost.stdout.contains("before-update/newest"), "{lost:?}");
     let server = setup.start();
     let (mut owner, app) = (server.owner(), format!("/api/apps/{}", apps[0]));
     let names = json!(["Git token", "webhook secret", "NAME_0", "NAME_1"]);
