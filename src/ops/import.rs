@@ -2,19 +2,20 @@
 //! directory. All of it goes through our own types, what does not fit is told, and nothing is
 //! written without `--yes`.
 
-use super::existing;
+use super::{existing, installed_key, key_of, read_key};
 use crate::config::Settings;
-use crate::data_dir::{DataDir, read_secret_at};
+use crate::data_dir::{gone_is_fine, read_secret_at};
 use crate::model::{
     AnyError, AppName, EnvName, EnvValue, Invalid, Job, MAX_APP_NAME, RepoUrl, Schedule, Secret,
     failed,
 };
 use crate::store::{
-    AppDraft, AppSettings, EnvInput, ForeignRow, MovedIn, Store, TokenChange, foreign_rows,
+    AppDraft, AppSettings, DATABASE, EnvInput, ForeignRow, MovedIn, Store, TokenChange,
+    foreign_rows,
 };
 use crate::vault::key::{self, Key};
 use crate::vault::{Place, Vault};
-use serde::Deserialize as _;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -50,6 +51,7 @@ pub fn run(dir: &Path, yes: bool) -> Result<String, AnyError> {
     })?;
     let key = read_secret_at(&found.join(key::FILE))?;
     let files = FILES.map(|name| (name, File::open(found.join(name))));
+    let installed = installed_key().map(read_key).transpose()?;
     let (config, data) = existing(&Settings::of_this_program()?)?;
     let _lock = data.lock(config.admin_token.is_some()).map_err(|error| {
         format!("{error}; stop the server for this (systemctl stop better-paas.socket)")
@@ -57,6 +59,8 @@ pub fn run(dir: &Path, yes: bool) -> Result<String, AnyError> {
     let key = key.map(|text| Key::parse(text.expose()).ok_or("its secret.key holds no key"));
     let mut plan = Plan { vault: key.transpose()?.map(Vault::new), ..Plan::default() };
     // SQLite writes beside a database in which something is still in the log.
+    // The log of a copy that was left by a kill is not this one's.
+    gone_is_fine(fs::remove_dir_all(data.join("import")))?;
     let copy = data.make_dir("import")?;
     let read = files.into_iter().try_for_each(|(name, file)| match file {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -70,7 +74,9 @@ pub fn run(dir: &Path, yes: bool) -> Result<String, AnyError> {
     plan.read(&tables?)?;
     let count = plan.apps.len();
     plan.lines.push(if yes {
-        plan.carry_out(&data, config.secret_key.as_ref(), config.credentials_directory.as_deref())?;
+        let (key, _) = key_of(&config, &data, installed.as_ref(), false)?;
+        let store = Store::open(&data.join(DATABASE), Vault::new(key))?;
+        store.import(&plan.apps, plan.github_token.as_ref())?;
         format!("{count} apps were moved in; start the server and deploy each once")
     } else {
         format!("{count} apps would be moved in; --yes does it")
@@ -88,17 +94,6 @@ struct Plan {
 }
 
 impl Plan {
-    fn carry_out(
-        &self,
-        data: &DataDir,
-        secret_key: Option<&Secret>,
-        credentials: Option<&Path>,
-    ) -> Result<(), AnyError> {
-        let (key, _) = key::load(secret_key, credentials, data, false)?;
-        let store = Store::open(&data.join("better-paas.db"), Vault::new(key))?;
-        Ok(store.import(&self.apps, self.github_token.as_ref())?)
-    }
-
     fn read(
         &mut self,
         [apps, jobs, projects, addons, meta]: &[Vec<ForeignRow>; 5],
@@ -152,7 +147,7 @@ impl Plan {
         let settings = self.settings(row);
         let env = self.env(row, &name)?;
         let jobs = jobs.filter_map(|row| self.job(row)).collect();
-        for volume in list(row, "volumes") {
+        for volume in self.list(row, "volumes") {
             self.leave_out("volume", &volume, &"copy its files into the app's /data");
         }
         for (column, usual, what) in NO_EQUIVALENT {
@@ -181,7 +176,7 @@ impl Plan {
             ("autoDeploy", json!(text(row, "auto_deploy") == "1")),
         ];
         let mut domains = Vec::new();
-        for domain in list(row, "domains") {
+        for domain in self.list(row, "domains") {
             match AppSettings::deserialize(json!({"domains": [&domain]})) {
                 Ok(_) => domains.push(domain),
                 Err(why) => self.leave_out("domain", &domain, &why),
@@ -199,14 +194,24 @@ impl Plan {
     }
 
     fn env(&mut self, row: &ForeignRow, app: &AppName) -> Result<Vec<EnvInput>, AnyError> {
-        let secret = list(row, "secret_keys");
+        // What cannot be read may have named any of them.
+        let secret: Option<Vec<String>> = json_of(text(row, "secret_keys"));
         let stored = self.opened(text(row, "env_vars"), &format!("the environment of {app}"))?;
-        let written: BTreeMap<String, String> =
-            serde_json::from_str(stored.expose()).unwrap_or_default();
+        let written: Option<BTreeMap<String, Value>> = json_of(stored.expose());
+        if written.is_none() {
+            self.leave_out("all variables of", app.as_str(), &"they are not written as JSON");
+        }
         let mut env = Vec::new();
-        for (name, value) in written {
-            let value = self.opened(&value, &format!("a variable of {app}"))?;
-            let is_secret = secret.contains(&name);
+        for (name, value) in written.unwrap_or_default() {
+            let value = match value {
+                Value::String(text) => self.opened(&text, &format!("a variable of {app}"))?,
+                Value::Number(_) | Value::Bool(_) => Secret::new(value.to_string()),
+                _ => {
+                    self.leave_out("variable", &name, &"its value is no text");
+                    continue;
+                }
+            };
+            let is_secret = secret.as_ref().is_none_or(|names| names.contains(&name));
             match EnvName::parse(&name).and_then(|n| Ok((n, EnvValue::parse(value.expose())?))) {
                 Ok((name, value)) => {
                     env.push(EnvInput { name, value: Some(value), secret: is_secret });
@@ -227,6 +232,13 @@ impl Plan {
             }),
         };
         read.map_err(|why| self.leave_out("job", text(row, "command"), &why)).ok()
+    }
+
+    fn list(&mut self, row: &ForeignRow, column: &str) -> Vec<String> {
+        json_of(text(row, column)).unwrap_or_else(|| {
+            self.leave_out(column, text(row, column), &"is no list of texts");
+            Vec::new()
+        })
     }
 
     fn leave_out(&mut self, what: &str, value: &str, why: &dyn std::fmt::Display) {
@@ -254,8 +266,10 @@ fn text<'a>(row: &'a ForeignRow, column: &str) -> &'a str {
     row.get(column).map_or("", String::as_str)
 }
 
-fn list(row: &ForeignRow, column: &str) -> Vec<String> {
-    serde_json::from_str(text(row, column)).unwrap_or_default()
+/// What a text holds, none and `null` being the default; `None` when it cannot be read.
+fn json_of<T: DeserializeOwned + Default>(text: &str) -> Option<T> {
+    let text = if text.is_empty() { "null" } else { text };
+    serde_json::from_str::<Option<T>>(text).ok().map(Option::unwrap_or_default)
 }
 
 /// `.` and `./web` are what people write for a directory of the repository.

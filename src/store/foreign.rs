@@ -23,7 +23,7 @@ pub type ForeignRow = BTreeMap<String, String>;
 /// earlier versions had fewer.
 ///
 /// # Errors
-/// When it is no such database, is damaged, or has triggers or views.
+/// When it is no such database, is damaged, has triggers or views, or more than is read.
 pub fn foreign_rows<const N: usize>(
     path: &Path,
     tables: [&str; N],
@@ -45,8 +45,11 @@ pub fn foreign_rows<const N: usize>(
     let mut found = [const { Vec::new() }; N];
     for (table, rows_of) in tables.iter().zip(&mut found) {
         if schema.iter().any(|(_, name)| name == table) {
-            let sql = format!("SELECT * FROM {table} ORDER BY rowid LIMIT {MOST}");
+            let sql = format!("SELECT * FROM {table} ORDER BY rowid LIMIT {MOST} + 1");
             *rows_of = rows(&connection, &sql, [], read)?;
+            if rows_of.len() > MOST {
+                return Err(refused(&format!("{table} has more than {MOST} rows")));
+            }
         }
     }
     Ok(found)
@@ -56,12 +59,17 @@ fn read(row: &Row<'_>) -> Result<ForeignRow, StoreError> {
     let mut texts = ForeignRow::new();
     for (at, name) in row.as_ref().column_names().enumerate() {
         let text = match row.get_ref(at)? {
-            ValueRef::Text(text) | ValueRef::Blob(text) if text.len() <= LONGEST => {
+            ValueRef::Null => continue,
+            ValueRef::Text(text) | ValueRef::Blob(text) if text.len() > LONGEST => {
+                let why =
+                    format!("a value of {name} is longer than 1 MiB; shorten it, or empty it");
+                return Err(StoreError::Sentence(why));
+            }
+            ValueRef::Text(text) | ValueRef::Blob(text) => {
                 String::from_utf8_lossy(text).into_owned()
             }
             ValueRef::Integer(number) => number.to_string(),
             ValueRef::Real(number) => number.to_string(),
-            _ => continue,
         };
         texts.insert(name.to_owned(), text);
     }

@@ -73,7 +73,9 @@ fn whole(old: &Path) -> (Connection, [String; 4]) {
     let sealer = Sealer::new(&old.join("data"));
     let secrets: [String; 4] = std::array::from_fn(|_| hex(&random::<16>()));
     let [git, github, env, hook] = secrets.each_ref().map(|secret| sealer.seal(secret));
-    let env = json!({"MODE": "fast", "API_KEY": env, "PORT": "3000", "bad name": "x"}).to_string();
+    let env = json!({"MODE": "fast", "API_KEY": env, "PORT": "3000", "bad name": "x", "RATE": 7,
+        "NESTED": {"a": 1}})
+    .to_string();
     open.execute(
         "INSERT INTO apps VALUES ('a', 'Web', 'running', 'https://git.example/o/r', 'main', 4000, ?1, './web', \
          ?2, 'npm run build', 'npm start', 'npm ci', 3000, '[\"Shop.example\",\"no domain\"]', '512m', '0.5', \
@@ -103,10 +105,11 @@ fn all_that_has_an_equivalent_moves_in_encrypted_and_the_rest_is_told() {
     let said = setup.run(&["import", dir]);
     assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
     for told in [
-        "app my-shop-web: https://git.example/o/r, 2 variables (1 secret), 1 domains, 1 jobs",
+        "app my-shop-web: https://git.example/o/r, 3 variables (1 secret), 1 domains, 1 jobs",
         "left out: domain no domain",
         "left out: variable PORT",
         "left out: variable bad name",
+        "left out: variable NESTED: its value is no text",
         "left out: volume files:/srv",
         "left out: port_override 3000: the port that it listened on",
         "left out: webhook_secret :",
@@ -155,6 +158,7 @@ fn all_that_has_an_equivalent_moves_in_encrypted_and_the_rest_is_told() {
     let env = owner.get(&format!("{at}/env")).json();
     assert_eq!(env["env"][0], json!({"name": "API_KEY", "secret": true}), "{env}");
     assert_eq!(env["env"][1], json!({"name": "MODE", "value": "fast", "secret": false}), "{env}");
+    assert_eq!(env["env"][2], json!({"name": "RATE", "value": "7", "secret": false}), "{env}");
     let jobs = owner.get(&format!("{at}/jobs")).json();
     assert_eq!(jobs["jobs"][0]["command"], "npm run tidy", "{jobs}");
     assert_eq!(owner.get("/api/settings/github-token").json()["saved"], true);
@@ -166,9 +170,25 @@ fn all_that_has_an_equivalent_moves_in_encrypted_and_the_rest_is_told() {
 fn an_early_version_in_its_older_place_and_in_the_clear_moves_in() {
     let setup = stopped();
     let old = setup.home().join("old");
-    let _open = database(&old.join("backend/data"), EARLY);
+    let open = database(&old.join("backend/data"), EARLY);
+    // Of a try that was killed.
+    let stale = setup.data().join("import");
+    fs::create_dir(&stale).unwrap();
+    fs::write(stale.join("baas.db-journal"), "of another database").unwrap();
+    open.execute_batch(
+        "ALTER TABLE apps ADD COLUMN secret_keys TEXT DEFAULT 'MODE, KEY';
+         INSERT INTO apps (id, name, status, git_repo, port, env_vars) VALUES
+            ('b', 'torn', 'running', 'https://git.example/o/old', 4002, '{\"MODE\":\"o');",
+    )
+    .unwrap();
     let done = setup.run(&["import", old.to_str().unwrap(), "--yes"]);
     assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+    for told in [
+        "app old-shop: https://git.example/o/old, 1 variables (1 secret)",
+        "left out: all variables of torn: they are not written as JSON",
+    ] {
+        assert!(done.stdout.contains(told), "{told}: {}", done.stdout);
+    }
     let server = setup.start();
     let all = apps(&mut server.owner());
     assert_eq!((&all[0]["name"], &all[0]["hasGitToken"]), (&json!("old-shop"), &json!(true)));
@@ -184,7 +204,14 @@ fn a_wrong_key_a_schema_that_runs_and_what_is_no_database_are_refused_with_nothi
         open.execute("UPDATE apps SET git_token = ?1", [token]).unwrap();
         dir
     };
-    let [wrong, none, trigger] = ["wrong", "none", "trigger"].map(sealed);
+    let [wrong, none, trigger, long, many] =
+        ["wrong", "none", "trigger", "long", "many"].map(sealed);
+    database(&long, "UPDATE apps SET env_vars = hex(zeroblob(1048576))");
+    database(
+        &many,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000)
+         INSERT INTO apps (id, name, status, port) SELECT 'n' || i, 'n', '', 1 FROM n",
+    );
     Sealer::new(&wrong);
     fs::remove_file(none.join("secret.key")).unwrap();
     let sql = "CREATE TRIGGER t AFTER UPDATE ON apps BEGIN DELETE FROM apps; END";
@@ -198,6 +225,8 @@ fn a_wrong_key_a_schema_that_runs_and_what_is_no_database_are_refused_with_nothi
         (&wrong, "the token of old-shop does not open with this key; write the key"),
         (&none, "is encrypted, and there is no key; write the key"),
         (&trigger, "it has triggers or views"),
+        (&long, "a value of env_vars is longer than 1 MiB"),
+        (&many, "apps has more than 10000 rows"),
         (&text, ""),
         (&nowhere, "there is no baas.db in"),
     ] {
