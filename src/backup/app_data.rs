@@ -8,7 +8,8 @@ use crate::disk::subuid::finish;
 use crate::disk::tree::{Tree, inside};
 use crate::model::AnyError;
 use crate::proc::{self, Exec};
-use rustix::fs::{FileType, Mode, OFlags, Stat, openat2, readlinkat};
+use rustix::fs::{FileType, Mode, OFlags, SeekFrom, Stat, fstat, openat2, readlinkat, seek};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, StdoutLock, Write as _};
@@ -30,8 +31,18 @@ const MAGIC: &str = "SQLite format 3\0";
 /// What SQLite has beside a database that is open.
 const LOGS: [&str; 3] = ["-wal", "-journal", "-shm"];
 
-/// How long a copy of a database may take.
-const COPYING: Duration = Duration::from_secs(3600);
+/// How long the packing of an app may take, and so a copy of a database of its.
+pub const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Bytes of files that are on no disk, which are written in full by a restore: holes, and what is
+/// there once by several names.
+const MOST_BEYOND: u64 = 1 << 30;
+
+/// Files with several names that are known again.
+const MOST_NAMED: usize = 1 << 16;
+
+/// Bytes of a path in the archive: a restore opens it at once (PATH_MAX).
+const LONGEST_PATH: usize = 4000;
 
 /// Lines about what is left out: how many there are is the app's choice.
 const MOST_SAID: usize = 20;
@@ -45,7 +56,8 @@ pub fn run_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCod
 fn pack(top: PathBuf) -> Result<(), AnyError> {
     let tree = Tree::open(Path::new("/data"), "")?;
     let tar = tar::Builder::new(BufWriter::new(io::stdout().lock()));
-    let mut packing = Packing { tar, top, has_sqlite: proc::find("sqlite3").is_some(), said: 0 };
+    let has_sqlite = proc::find("sqlite3").is_some();
+    let mut packing = Packing { tar, top, has_sqlite, named: HashSet::new(), beyond: 0, said: 0 };
     tree.walk::<AnyError>(&mut |path, about| packing.visit(&tree, path, about).map(|()| true))?;
     Ok(packing.tar.into_inner()?.flush()?)
 }
@@ -54,16 +66,21 @@ struct Packing {
     tar: tar::Builder<BufWriter<StdoutLock<'static>>>,
     top: PathBuf,
     has_sqlite: bool,
+    named: HashSet<u64>,
+    beyond: u64,
     said: usize,
 }
 
 impl Packing {
     fn visit(&mut self, tree: &Tree, path: &Path, about: Option<&Stat>) -> Result<(), AnyError> {
         let Some(about) = about else { return self.say(path, "cannot be read") };
+        if self.top.join(path).as_os_str().len() > LONGEST_PATH {
+            return self.say(path, "has too long a path");
+        }
         let nowhere = PathBuf::new();
         match FileType::from_raw_mode(about.st_mode) {
             FileType::Directory => self.add(path, about, (EntryType::Directory, nowhere), None),
-            FileType::RegularFile => self.file(tree, path, about),
+            FileType::RegularFile => self.file(tree, path),
             FileType::Symlink => match target(tree, path) {
                 Ok(to) if leads_inside(&to, path.iter().count()) => {
                     self.add(path, about, (EntryType::Symlink, to), None)
@@ -74,22 +91,55 @@ impl Packing {
         }
     }
 
-    /// A database is copied as it is at one moment, and what is beside it belongs to others.
-    fn file(&mut self, tree: &Tree, path: &Path, about: &Stat) -> Result<(), AnyError> {
+    /// What is beside a database belongs to others than its copy.
+    fn file(&mut self, tree: &Tree, path: &Path) -> Result<(), AnyError> {
         let name = path.to_str().unwrap_or_default();
         let mut logs = LOGS.iter().filter_map(|end| name.strip_suffix(end));
         if self.has_sqlite && logs.any(|name| is_database(tree, name)) {
             return Ok(());
         }
-        let mut file = tree.file(path);
-        if is_database(tree, name) {
-            match copy(path) {
-                Ok(copy) => file = Some(copy),
-                Err(why) => self.say(path, &format!("is copied as it is in this moment: {why}"))?,
-            }
+        self.content(tree, path)
+    }
+
+    /// A database is copied as it is at one moment; where that fails, with its log.
+    fn content(&mut self, tree: &Tree, path: &Path) -> Result<(), AnyError> {
+        let Some(file) = tree.file(path) else { return self.say(path, "cannot be read") };
+        let about = fstat(&file)?;
+        let beyond = self.beyond + self.beyond_the_disk(&file, &about)?;
+        if beyond > MOST_BEYOND {
+            return self.say(path, "is mostly a hole, or another name of a file");
         }
-        let Some(file) = file else { return self.say(path, "cannot be read") };
-        self.add(path, about, (EntryType::Regular, PathBuf::new()), Some(file))
+        self.beyond = beyond;
+        let regular = (EntryType::Regular, PathBuf::new());
+        let name = path.to_str().unwrap_or_default();
+        let why = match is_database(tree, name).then(|| copy(path)) {
+            None => return self.add(path, &about, regular, Some(file)),
+            Some(Ok(copy)) => return self.add(path, &about, regular, Some(copy)),
+            Some(Err(why)) => why,
+        };
+        let why = format!("is copied as it is, its log is beside it; it may be torn: {why}");
+        self.say(path, &why)?;
+        self.add(path, &about, regular, Some(file))?;
+        // Without the program they come by themselves.
+        let logs = LOGS.iter().filter(|_| self.has_sqlite).map(|end| format!("{name}{end}"));
+        let logs: Vec<_> = logs.filter(|log| tree.has_file(log)).collect();
+        logs.iter().try_for_each(|log| self.content(tree, Path::new(log)))
+    }
+
+    /// Bytes that a file has in the archive beyond what it takes of the disk.
+    fn beyond_the_disk(&mut self, file: &File, about: &Stat) -> Result<u64, AnyError> {
+        let is_known = self.named.len() == MOST_NAMED || self.named.contains(&about.st_ino);
+        let (size, on_disk) = (about.st_size.unsigned_abs(), about.st_blocks.unsigned_abs() * 512);
+        if about.st_nlink > 1 && is_known {
+            return Ok(size);
+        }
+        if about.st_nlink > 1 {
+            self.named.insert(about.st_ino);
+        }
+        // What a disk keeps compressed has no hole.
+        let has_hole = on_disk < size && seek(file, SeekFrom::Hole(0))? < size;
+        seek(file, SeekFrom::Start(0))?;
+        Ok(if has_hole { size - on_disk } else { 0 })
     }
 
     fn add(
@@ -138,7 +188,7 @@ fn copy(path: &Path) -> io::Result<File> {
     let _ = fs::remove_file(COPY);
     // Within one transaction that reads: otherwise it would begin anew with each write.
     let words = ["BEGIN; SELECT count(*) FROM sqlite_schema;", ".backup /var/tmp/copy"];
-    let exec = Exec::new("sqlite3").args(["-batch", "-bail", "-cmd", ".timeout 10000"]);
-    finish(exec.arg(Path::new("/data").join(path)).args(words).deadline(COPYING))?;
+    let exec = Exec::new("sqlite3").args(["-batch", "-bail", "-cmd", ".timeout 1000"]);
+    finish(exec.arg(Path::new("/data").join(path)).args(words).deadline(LONGEST))?;
     File::open(COPY)
 }
