@@ -284,6 +284,9 @@ pub fn beside<T>(
             (Ok(done), Exit::Code(0)) => {
                 Ok((done, String::from_utf8_lossy(&output.stderr).into_owned()))
             }
+            // What did not end by itself says nothing about what is read.
+            (_, Exit::TimedOut) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            (_, Exit::Signal(9)) => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
             (Ok(_), _) => Err(why_failed(&output).into()),
             (Err(error), Exit::Code(1..)) => Err(failed(why_failed(&output))(error)),
             (Err(error), _) => Err(error),

@@ -1,6 +1,6 @@
 //! Makes a backup: the database as it is at one moment, and then each app's `/data`.
 
-use super::app_data::COMMAND;
+use super::app_data::{self, COMMAND};
 use super::archive::{DATABASE, HEADER, Header, LONGEST, MANIFEST, Member, Writer};
 use super::archive::{beside, members, odd};
 use crate::data_dir::DataDir;
@@ -41,7 +41,7 @@ impl Source<'_> {
     ///
     /// # Errors
     /// When it was not wholly written, as when a disk gets too full.
-    pub fn write(&self, to: OwnedFd, stop: &Cancel) -> Result<Vec<String>, AnyError> {
+    pub fn write(&self, to: OwnedFd, work: &Work, stop: &Cancel) -> Result<Vec<String>, AnyError> {
         let is_file = FileType::from_raw_mode(fstat(&to)?.st_mode) == FileType::RegularFile;
         let place = PathBuf::from(format!("/proc/self/fd/{}", to.as_raw_fd()));
         let no_room = || {
@@ -49,10 +49,8 @@ impl Source<'_> {
             let too_little = if is_file { Space::of(&place).ok()?.too_little() } else { None };
             too_little.or_else(|| is_full.then(|| "the disk is full".to_owned()))
         };
-        let (written, why) = watched(stop, &no_room, |stop| {
-            let work = Work::new(self.data)?;
-            self.fill(to.try_clone()?, &work.path, stop)
-        })?;
+        let (written, why) =
+            watched(stop, &no_room, |stop| self.fill(to.try_clone()?, &work.path, stop))?;
         match why {
             Some(why) => Err(failed("a backup would take what has to stay free")(why)),
             None => written,
@@ -69,7 +67,10 @@ impl Source<'_> {
             key_id: about.key_id,
             audit_head: about.audit_head,
         })? + "\n";
-        let (mut copy, manifest) = (File::open(copy)?, work.join(MANIFEST));
+        let (place, manifest) = (copy, work.join(MANIFEST));
+        let mut copy = File::open(&place)?;
+        // Its room is free as soon as it is in the archive.
+        fs::remove_file(place)?;
         let manifest = File::options().read(true).write(true).create_new(true).open(manifest)?;
         let (from, into) = pipe()?;
         // Fast, and behind others: apps need the machine more.
@@ -115,7 +116,8 @@ impl Source<'_> {
         let sandbox = sandbox.bind(&scratch, "/var/tmp");
         let top = format!("apps/{app}/data");
         let (from, into) = pipe()?;
-        let exec = sandbox.prepare(&[PLACE, COMMAND, &top]).deadline(LONGEST).writing(into);
+        let exec = sandbox.prepare(&[PLACE, COMMAND, &top]);
+        let exec = exec.deadline(app_data::LONGEST).writing(into);
         let ((), said) = beside(exec, stop, || {
             members(BufReader::new(from), &mut |member, content| {
                 if !member.path.starts_with(&top) {

@@ -4,15 +4,15 @@
 
 use super::archive::{DATABASE, read};
 use super::create::{FindHost, Source, Work};
-use crate::data_dir::{DataDir, is_abandoned, replace, replace_filled};
-use crate::model::{AnyError, Backups, UnixMillis, Utc, unix_millis};
+use crate::data_dir::{DataDir, gone_is_fine, is_abandoned, replace, replace_filled};
+use crate::model::{AnyError, Backups, UnixMillis, Utc, failed, unix_millis};
 use crate::proc::{Cancel, Exec, wait_any};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::sync::{EventFd, lock};
 use serde::{Deserialize, Serialize};
+use std::error::Error;
 use std::fs::{self, File};
 use std::io;
-use std::mem::take;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -55,6 +55,9 @@ pub struct Kept {
     /// Where that is.
     #[serde(skip)]
     pub path: PathBuf,
+    /// Whether it is still to be proved and taken elsewhere.
+    #[serde(skip)]
+    is_new: bool,
     #[serde(flatten)]
     note: Note,
 }
@@ -67,11 +70,12 @@ impl Kept {
         let (size, created_at) = (about.len(), made.try_into().ok()?);
         let known = fs::read(path.with_extension("json")).ok();
         let known = known.and_then(|text| serde_json::from_slice::<Note>(&text).ok());
+        let is_new = known.as_ref().is_some_and(|note| note.checked_at.is_none());
         let mut note = known.unwrap_or(Note { size, created_at, ..Note::default() });
         if (note.size, note.created_at) != (size, created_at) && note.error.is_none() {
             note.error = Some("it was changed after it was made".to_owned());
         }
-        Some(Self { name, path, note })
+        Some(Self { name, path, is_new, note })
     }
 
     fn write_note(&self) -> io::Result<()> {
@@ -86,6 +90,17 @@ impl Kept {
         let _ = fs::remove_file(self.path.with_extension("json"));
         fs::remove_file(&self.path)
     }
+}
+
+/// Whether an error says nothing about the backup that was read: a disk is full, or a program
+/// could not be started.
+fn is_ours(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return !matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof);
+    }
+    let error = error.downcast_ref::<StoreError>();
+    matches!(error, Some(StoreError::Full | StoreError::Disk(_) | StoreError::ReadOnly))
 }
 
 /// Where a backup is to be that is made now.
@@ -149,9 +164,12 @@ impl Keeper {
         let later = if self.list().is_empty() { LATER } else { Duration::ZERO };
         let mut not_before = Instant::now() + later;
         while !stop.is_cancelled() {
-            if self.wanted.clear() || self.is_due() && Instant::now() >= not_before {
+            let may = Instant::now() >= not_before;
+            let is_due = self.wanted.clear() || may && self.is_due();
+            // The server may have been ended before it was done with the last one.
+            if is_due || may && self.list().iter().any(|kept| kept.is_new) {
                 lock(&self.state).0 = true;
-                let error = self.make(stop).err().map(|error| error.to_string());
+                let error = self.keep(is_due, stop).err().map(|error| error.to_string());
                 if let Some(error) = error.as_ref().filter(|_| !stop.is_cancelled()) {
                     log::error!("there is no new backup: {error}");
                 }
@@ -164,58 +182,88 @@ impl Keeper {
 
     fn is_due(&self) -> bool {
         let interval = i64::from(self.plan.interval_hours) * 3_600_000;
-        let newest = self.list().into_iter().map(|kept| kept.note.created_at).max();
-        interval > 0 && newest.is_none_or(|newest| unix_millis() >= newest + interval)
+        let now = unix_millis();
+        let made = self.list().into_iter().map(|kept| kept.note.created_at);
+        // A clock that was set back makes none wait until it is again what it was.
+        let newest = made.filter(|made| *made <= now).max();
+        interval > 0 && newest.is_none_or(|newest| now >= newest + interval)
     }
 
-    fn make(&self, stop: &Cancel) -> Result<(), AnyError> {
+    /// Makes a backup if it `is_due`, reads all of them, and is done with those that are new.
+    fn keep(&self, is_due: bool, stop: &Cancel) -> Result<(), AnyError> {
+        let work = Work::new(&self.data)?;
+        if is_due {
+            self.make(&work, stop)?;
+        }
+        let (mut all, mut trouble) = (self.list(), None);
+        for kept in &mut all {
+            match self.drill(kept, &work, stop) {
+                Err(error) if stop.is_cancelled() => return Err(error),
+                Err(error) if is_ours(&*error) => {
+                    let what = format!("the backup {} could not be read again now", kept.name);
+                    trouble = Some(failed(what)(error));
+                    continue;
+                }
+                Err(error) => {
+                    log::error!("the backup {} is damaged: {error}", kept.name);
+                    kept.note.error = Some(error.to_string());
+                }
+                Ok(()) => kept.note.error = None,
+            }
+            kept.note.checked_at = Some(unix_millis());
+            if !kept.is_new {
+                kept.write_note()?;
+            }
+        }
+        // Others may make one while the owner's command takes its time.
+        drop(work);
+        let is_proved = |kept: &&mut Kept| kept.is_new && kept.note.checked_at.is_some();
+        for kept in all.iter_mut().filter(is_proved) {
+            kept.note.command_error = self.hand_over(kept, stop).err();
+            if stop.is_cancelled() {
+                return Err("the server stops".into());
+            }
+            kept.write_note()?;
+        }
+        // None goes before a better one is there, and never that one.
+        let is_good = |kept: &Kept| kept.note.checked_at.is_some() && kept.note.error.is_none();
+        if all.iter().all(|kept| !kept.is_new || is_good(kept)) {
+            let rest = all.iter().skip(usize::from(self.plan.keep));
+            rest.filter(|kept| !kept.is_new).try_for_each(Kept::remove)?;
+        }
+        trouble.map_or(Ok(()), Err)
+    }
+
+    fn make(&self, work: &Work, stop: &Cancel) -> Result<(), AnyError> {
         let path = place(&self.data)?;
         let mut left = fs::read_dir(self.data.join("backups"))?.flatten().filter(is_abandoned);
         left.try_for_each(|left| fs::remove_file(left.path()))?;
         let source = Source { data: &self.data, host: Some(&*self.host), tell: &|_| () };
         let mut left_out = Vec::new();
         replace_filled(&path, 0o600, |file| {
-            let written = source.write(file.try_clone()?.into(), stop);
+            let written = source.write(file.try_clone()?.into(), work, stop);
             left_out = written.map_err(io::Error::other)?;
             Ok(())
         })?;
         left_out.iter().for_each(|line| log::warn!("not in the backup: {line}"));
-        let (mut all, mut is_good) = (self.list(), true);
-        for kept in &mut all {
-            let is_new = kept.path == path;
-            if let Err(error) = self.drill(kept, is_new, stop) {
-                if stop.is_cancelled() {
-                    return Err(error);
-                }
-                log::error!("the backup {} is damaged: {error}", kept.name);
-                kept.note.error = Some(error.to_string());
-                is_good &= !is_new;
-            }
-            kept.note.checked_at = Some(unix_millis());
-            if is_new {
-                kept.note.left_out = take(&mut left_out);
-                kept.note.command_error = self.hand_over(kept, stop).err();
-            }
-            kept.write_note()?;
-        }
-        // None goes before a better one is there.
-        let kept = if is_good { usize::from(self.plan.keep) } else { all.len() };
-        all.iter().skip(kept).try_for_each(Kept::remove)?;
-        Ok(())
+        let made = self.list().into_iter().find(|kept| kept.path == path);
+        let mut made = made.ok_or("it is not there any more")?;
+        made.note.left_out = left_out;
+        Ok(made.write_note()?)
     }
 
     /// Reads all of a backup, and opens the database of a new one as its restore would: an older
     /// one may have an older key.
-    fn drill(&self, kept: &Kept, is_new: bool, stop: &Cancel) -> Result<(), AnyError> {
-        let work = Work::new(&self.data)?;
+    fn drill(&self, kept: &Kept, work: &Work, stop: &Cancel) -> Result<(), AnyError> {
         let copy = work.path.join(DATABASE);
+        gone_is_fine(fs::remove_file(&copy))?;
         read(File::open(&kept.path)?.into(), stop, &mut |member, content| {
-            if is_new && member.path.as_os_str() == DATABASE {
+            if kept.is_new && member.path.as_os_str() == DATABASE {
                 io::copy(content, &mut File::create_new(&copy)?)?;
             }
             Ok(())
         })?;
-        if is_new { Ok(self.store.prove_copy(&copy)?) } else { Ok(()) }
+        if kept.is_new { Ok(self.store.prove_copy(&copy)?) } else { Ok(()) }
     }
 
     /// Has the owner's command take a backup elsewhere.
@@ -236,5 +284,24 @@ impl Keeper {
             kept.name
         );
         Err(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_read_makes_a_backup_damaged() {
+        let of = |kind| AnyError::from(io::Error::from(kind));
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::NotFound] {
+            assert!(is_ours(&*of(kind)), "{kind}");
+        }
+        assert!(is_ours(&*AnyError::from(StoreError::Full)));
+        assert!(is_ours(&Exec::new("/no/such/program").run().unwrap_err()));
+        assert!(is_ours(&io::Error::from_raw_os_error(24)), "no descriptor");
+        assert!(!is_ours(&*of(io::ErrorKind::UnexpectedEof)));
+        assert!(!is_ours(&*AnyError::from("it was altered")));
+        assert!(!is_ours(&*AnyError::from(StoreError::Corrupt)));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::existing;
 use crate::backup::archive::LONGEST;
-use crate::backup::create::Source;
+use crate::backup::create::{Source, Work};
 use crate::backup::keeper::place;
 use crate::config::Settings;
 use crate::data_dir::replace_filled;
@@ -64,7 +64,8 @@ fn stream(settings: &Settings, app_data: bool) -> Result<(), AnyError> {
         let _ = if isatty(stderr()) { writeln!(stderr(), "app {app}") } else { Ok(()) };
     };
     let source = Source { data: &data, host: app_data.then_some(&host), tell: &tell };
-    for line in source.write(stdout().as_fd().try_clone_to_owned()?, &Cancel::new()?)? {
+    let (to, work) = (stdout().as_fd().try_clone_to_owned()?, Work::new(&data)?);
+    for line in source.write(to, &work, &Cancel::new()?)? {
         writeln!(stderr(), "not in it: {line}")?;
     }
     Ok(())

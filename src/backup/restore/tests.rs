@@ -1,7 +1,7 @@
 //! What a restore brings back, and the damage that it refuses with nothing touched.
 
 use super::super::archive::{HEADER, MANIFEST};
-use super::super::create::Source;
+use super::super::create::{Source, Work};
 use super::*;
 use crate::model::Secret;
 use crate::proc::Exec;
@@ -31,7 +31,9 @@ fn filled() -> (tempfile::TempDir, DataDir, Vec<Part>) {
     let source = Source { data: &data, host: None, tell: &|_| () };
     let backup = dir.path().join("backup");
     let to = File::create(&backup).unwrap();
-    assert!(source.write(to.into(), &Cancel::new().unwrap()).unwrap().is_empty());
+    let work = Work::new(&data).unwrap();
+    assert!(source.write(to.into(), &work, &Cancel::new().unwrap()).unwrap().is_empty());
+    drop(work);
     let parts = parts(&backup);
     (dir, data, parts)
 }
