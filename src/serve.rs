@@ -18,6 +18,7 @@ use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
 use crate::backup::keeper::Keeper;
+use crate::backup::restore::RESTORING;
 use crate::config::{Config, LAST_UPDATE, check_bind, doubts, runs_installed};
 use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
@@ -107,7 +108,15 @@ pub fn run() -> Result<(), AnyError> {
 fn refuse_emptied(database: &Path, data: &DataDir) -> Result<(), String> {
     let lost = match std::fs::metadata(database) {
         Ok(about) if about.is_file() && about.len() < SMALLEST_DATABASE => "is empty",
-        Err(error) if error.kind() == ErrorKind::NotFound => "is not there",
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if data.join(RESTORING).exists() {
+                return Err(format!(
+                    "a restore was cut short; do it again, or remove {} to begin without",
+                    data.join(RESTORING).display()
+                ));
+            }
+            "is not there"
+        }
         // What else there is to say about it comes when it is opened.
         _ => return Ok(()),
     };
@@ -350,4 +359,22 @@ fn url_of(address: SocketAddr) -> String {
         address.set_ip(outward);
     }
     format!("http://{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p29_a_restore_that_was_cut_short_is_no_empty_server() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        let database = data.join(DATABASE);
+        assert_eq!(refuse_emptied(&database, &data), Ok(()));
+        data.make_dir(RESTORING).unwrap();
+        let refused = refuse_emptied(&database, &data).unwrap_err();
+        assert!(refused.starts_with("a restore was cut short; do it again"), "{refused}");
+        std::fs::write(&database, [0; 512]).unwrap();
+        assert_eq!(refuse_emptied(&database, &data), Ok(()));
+    }
 }

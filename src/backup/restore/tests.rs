@@ -261,3 +261,55 @@ fn p29_a_restore_keeps_what_it_replaces() {
     let text = fs::read_to_string(data.join(key::FILE)).unwrap();
     assert_eq!(Key::parse(&text).unwrap().id(), key("07").id());
 }
+
+/// A database of schema 5 with one app, as an earlier version has left it.
+const OLDER: &str = include_str!("../../../tests/it/fixtures/databases/schema_5.sql");
+const OLDER_APP: &str = "apps/ftb5pi43ni/data";
+
+fn older(dir: &Path, parts: &[Part], more: &[Part]) -> PathBuf {
+    let (place, backup) = (dir.join("older.db"), dir.join("older"));
+    let script = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])";
+    let exec = Exec::new("python3").args(["-c", script]).arg(&place).arg(OLDER);
+    assert!(exec.run().unwrap().exit.is_success());
+    let database = Part::new(EntryType::Regular, DATABASE, "", &fs::read(&place).unwrap());
+    gzip(&backup, &with(&[&[parts[0].clone(), database], more].concat(), &[]));
+    backup
+}
+
+#[test]
+fn p29_a_backup_of_an_older_schema_is_restored_and_what_it_lacks_stays() {
+    let (dir, data, parts) = filled();
+    fs::create_dir_all(data.join(OLDER_APP)).unwrap();
+    fs::write(data.join(OLDER_APP).join("file"), "stays").unwrap();
+    let backup = older(dir.path(), &parts, &[]);
+    let restored = restore(&data, File::open(&backup).unwrap().into(), (&key("07"), false));
+    let (_, before) = restored.unwrap();
+    assert_eq!(open(&data, "07").apps().unwrap().len(), 1);
+    assert_eq!(fs::read(data.join(OLDER_APP).join("file")).unwrap(), b"stays");
+    // That of an app that is not in the backup is put aside.
+    assert!(before.join(APP).join("file").exists() && !data.join("restoring").exists());
+    let has_data = Part::new(EntryType::Directory, OLDER_APP, "", b"");
+    fs::remove_file(dir.path().join("older.db")).unwrap();
+    let backup = older(dir.path(), &parts, &[has_data]);
+    // Two in one second would have one name for what was there before.
+    rename(&before, dir.path().join("before")).unwrap();
+    restore(&data, File::open(&backup).unwrap().into(), (&key("07"), false)).unwrap();
+    assert!(!data.join(OLDER_APP).join("file").exists());
+}
+
+#[test]
+fn p29_what_cannot_be_put_aside_leaves_everything_where_it_was() {
+    let (dir, data, parts) = filled();
+    let backup = dir.path().join("backup");
+    gzip(&backup, &with(&parts, &[]));
+    let before = content(data.path());
+    // Nothing is renamed to below itself.
+    let aside = data.join("apps").join("abcdefghij");
+    let names = [DATABASE, "apps"];
+    let error = put_aside(&data, &aside, &names, || Ok(())).unwrap_err().to_string();
+    assert!(
+        error.contains("nothing was changed") && error.contains("data/apps could not"),
+        "{error}"
+    );
+    assert_eq!(content(data.path()), before);
+}
