@@ -23,10 +23,13 @@ const FILL: &str = "cd /data; mkdir -p a/b; printf hello >a/b/file; chmod 640 a/
      long=$(printf x%.0s $(seq 200)); mkdir $long; printf long >$long/$long; : >empty; chmod 600 empty; \
      python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind(\"socket\")'; \
      python3 -c 'import sqlite3; c = sqlite3.connect(\"app.sqlite\"); c.execute(\"pragma journal_mode=wal\"); \
-     c.execute(\"create table t (x)\"); c.execute(\"insert into t values (7)\"); c.commit()'";
+     c.execute(\"create table t (x)\"); c.execute(\"insert into t values (7)\"); c.commit()'; \
+     truncate -s 3G hole; ln a/b/file again; mkdir sealed; \
+     python3 -c 'import os, sqlite3; c = sqlite3.connect(\"sealed/db\"); c.execute(\"pragma journal_mode=wal\"); \
+     c.execute(\"create table t (x)\"); c.commit(); os._exit(0)'; rm sealed/db-shm; chmod 555 sealed";
 
 /// What is to be there again, as the app sees it.
-const SHOW: &str = "cd /data; cat a/b/file inside a/also; stat -c '%a %U' a a/b/file empty; \
+const SHOW: &str = "cd /data; cat a/b/file inside a/also again; ls sealed; stat -c '%a %U' a a/b/file empty; \
      cat xxxx*/*; echo; ls; python3 -c 'import sqlite3; print(sqlite3.connect(\"app.sqlite\").execute(\"select x from t\").fetchall())'";
 
 #[track_caller]
@@ -60,9 +63,13 @@ fn p29_a_restore_on_an_empty_machine_brings_every_app_back_with_its_data() {
     let before = in_app(&setup, SHOW);
     let backup = setup.home().join("today.tgz");
     let made = succeeds(&setup, &["backup", backup.to_str().unwrap()]);
-    for skipped in
-        ["\"outside\" is a link", "\"pipe\" is a socket, a pipe", "\"socket\" is a socket"]
-    {
+    for skipped in [
+        "\"outside\" is a link",
+        "\"pipe\" is a socket, a pipe",
+        "\"socket\" is a socket",
+        "\"hole\" is mostly a hole",
+        "\"sealed/db\" is copied as it is, its log is beside it; it may be torn",
+    ] {
         assert!(made.stderr.contains(skipped), "{skipped}: {made:#?}");
     }
     assert_eq!(mode(&backup), 0o600);
@@ -83,7 +90,7 @@ fn p29_a_restore_on_an_empty_machine_brings_every_app_back_with_its_data() {
     assert_eq!(last["status"], "live", "{last:#}");
     assert_eq!(visitor(&mut owner, &app).get("/").expect(200).text(), "VERSION one");
     let after = in_app(server.setup(), SHOW);
-    let skipped = ["outside\n", "pipe\n", "socket\n"];
+    let skipped = ["hole\n", "outside\n", "pipe\n", "socket\n"];
     let kept = skipped.iter().fold(before, |text, name| text.replace(name, ""));
     assert_eq!(after, kept.replace("app.sqlite-shm\napp.sqlite-wal\n", ""));
 }
@@ -208,6 +215,27 @@ fn p29_a_backup_that_was_damaged_later_and_a_command_that_fails_are_told() {
 }
 
 #[test]
+fn p29_a_backup_is_taken_elsewhere_although_the_server_ended_meanwhile() {
+    let away = tempfile::tempdir().unwrap();
+    let at = away.path().display();
+    let script = format!("echo $0 >>{at}/log; test -e {at}/go || exec sleep 600");
+    let command = json!(["sh", "-c", script]).to_string();
+    let server = Setup::new().env("BACKUP_COMMAND", &command).start();
+    server.owner().request("POST", "/api/backups", None).expect(202);
+    let handed = || std::fs::read_to_string(away.path().join("log")).unwrap_or_default();
+    until("the command runs", BACKUP_LIMIT, || handed().lines().count() == 1);
+    std::fs::write(away.path().join("go"), "").unwrap();
+    let server = server.restart();
+    let mut owner = server.owner();
+    let done = until_some("it is done", BACKUP_LIMIT, || {
+        let made = backups(&mut owner)["backups"][0].clone();
+        made["checkedAt"].is_i64().then_some(made)
+    });
+    assert_eq!((&done["error"], &done["commandError"]), (&Value::Null, &Value::Null), "{done}");
+    assert_eq!(handed().lines().count(), 2);
+}
+
+#[test]
 fn p29_the_schedule_makes_one_when_the_last_is_old_enough_and_keeps_so_many() {
     let server = Setup::new().start();
     let made = back_up(&mut server.owner())["backups"][0]["name"].clone();
@@ -224,12 +252,19 @@ fn p29_the_schedule_makes_one_when_the_last_is_old_enough_and_keeps_so_many() {
     let server = setup.env("BACKUP_INTERVAL_HOURS", "6").env("BACKUP_KEEP", "1").start();
     server.wait_for_log("listening");
     assert_eq!(files(&place), ["better-paas-1999.tgz"]);
+    // One of a time to come is not taken for the last one.
+    let future = place.join("better-paas-9999.tgz");
+    std::fs::copy(&old, &future).unwrap();
+    let time = SystemTime::now() + Duration::from_secs(3600);
+    File::options().write(true).open(&future).unwrap().set_modified(time).unwrap();
     aged(7);
     let server = server.restart();
     let mut owner = server.owner();
     until("a new one is there, and the old one gone", BACKUP_LIMIT, || {
         let now = backups(&mut owner)["backups"].as_array().unwrap().clone();
-        now.len() == 1 && now[0]["name"] != "better-paas-1999.tgz" && now[0]["checkedAt"].is_i64()
+        let is_new =
+            |kept: &Value| kept["name"] != "better-paas-1999.tgz" && kept["checkedAt"].is_i64();
+        now.len() == 2 && now[0]["name"] == "better-paas-9999.tgz" && now.iter().all(is_new)
     });
     let setup = server.stop();
     let aged = SystemTime::now() - Duration::from_secs(9000 * 3600);
@@ -239,7 +274,7 @@ fn p29_the_schedule_makes_one_when_the_last_is_old_enough_and_keeps_so_many() {
     let known = backups(&mut server.owner());
     assert_eq!(
         (&known["isBeingMade"], known["backups"].as_array().unwrap().len()),
-        (&false.into(), 1)
+        (&false.into(), 2)
     );
 }
 
@@ -315,6 +350,11 @@ fn p29_a_restore_beside_a_running_server_is_refused_and_says_what_to_do() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("the server runs; stop it"), "{refused:?}");
     let setup = server.stop();
+    let other = setup.home().join("other.key");
+    std::fs::write(&other, "07".repeat(32)).unwrap();
+    let pinned = setup.clone().env("BETTER_PAAS_SECRET_KEY", &"08".repeat(32));
+    let refused = pinned.run(&["restore", "backup.tgz", "--key-file", other.to_str().unwrap()]);
+    assert!(refused.stderr.contains("by BETTER_PAAS_SECRET_KEY; put the right"), "{refused:?}");
     let restored = succeeds(&setup, &["restore", "backup.tgz"]);
     assert!(restored.stdout.starts_with("this is the server of 20"), "{restored:?}");
     let kept = files(&setup.data()).into_iter().find(|name| name.starts_with("before-restore-"));
