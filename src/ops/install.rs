@@ -40,5 +40,5 @@ pub fn uninstall(purge: bool, is_sure: bool, say: &mut Say<'_>) -> Result<(), An
             return Err("nothing was done".into());
         }
     }
-    Ok(root::uninstall(purge, say)?)
+    root::uninstall(purge, say)
 }
