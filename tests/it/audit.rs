@@ -168,7 +168,9 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
             "import DIR" | "import DIR --yes" => &[("import /dev", 1, None)],
             "prove DIR" => &[("prove /dev", 1, None)],
             // The server itself, and what root does to the machine, where there may be no database.
-            "(none)" | "install" | "install --dry-run" | "uninstall" | "uninstall --purge" => &[],
+            "" | "(none)" | "install" | "install --dry-run" | "uninstall" | "uninstall --purge" => {
+                &[]
+            }
             "update FILE|URL [--sha256" => &[],
             other => panic!("what row does `{other}` leave?"),
         };

@@ -118,7 +118,7 @@ fn follow(server: &Server, app: &str) -> Ws {
 
 /// MiB of a disk on which a small deploy has room: 500 stay free, and the program that comes first
 /// in each sandbox, a copy of the server with what a debugger needs, takes some.
-const DISK: u32 = 556;
+const DISK: u32 = 564;
 
 /// A server's surroundings whose data lies on a disk of its own; nothing where this may not
 /// be had.
