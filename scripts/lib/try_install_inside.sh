@@ -248,9 +248,12 @@ backward() {
 	not_taken newer 'not the program that is meant'
 	make_newer
 	# A migration that fails: what it would make is there already.
-	database 'PRAGMA user_version = 4'
+	local version
+	version=$(python3 -c 'import sqlite3
+print(*sqlite3.connect("/opt/better-paas/data/better-paas.db").execute("PRAGMA user_version").fetchone())')
+	database "PRAGMA user_version = $((version - 1))"
 	not_taken newer 'already exists'
-	database 'PRAGMA user_version = 5'
+	database "PRAGMA user_version = $version"
 	odd : 'echo It does not serve. >&2; exit 1'
 	not_taken odd 'rolled back: .*It does not serve'
 	odd : 'exec /opt/better-paas/server.old'
