@@ -299,9 +299,16 @@ fn with_a_lost_or_a_wrong_key_it_is_said_what_would_be_given_up_and_nothing_is()
         assert!(before == everything());
         std::fs::rename(setup.data().join(name), &file).unwrap();
     }
-    // With the right one nothing is lost.
-    let nothing = setup.run(&["rekey", "--mark-lost"]);
-    assert!(nothing.code == Some(1) && !nothing.stderr.contains("app0"), "{nothing:?}");
+    // With the right one nothing is lost, whoever insists, and no copy of before is replaced.
+    let before = everything();
+    for words in [&["rekey", "--mark-lost"][..], &["rekey", "--mark-lost", "--yes"]] {
+        let nothing = setup.run(words);
+        assert!(
+            nothing.code == Some(0) && nothing.stdout.contains("nothing is lost"),
+            "{nothing:?}"
+        );
+    }
+    assert!(before == everything());
 }
 
 #[test]
