@@ -322,6 +322,11 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
 
 /// What follows `update`.
 fn update(source: &str, options: &[&str]) -> Result<Update, Usage> {
+    // It becomes a word among others of a program that root runs.
+    if source.starts_with('-') || source.contains(char::is_whitespace) {
+        let why = "'update' wants a path or an address without spaces, and no dash before it";
+        return Err(Usage(why.to_owned()));
+    }
     let (sha256, may_be_older) = match options {
         [] => (None, false),
         ["--downgrade"] => (None, true),

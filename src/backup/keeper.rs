@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::fs::{self, File};
 use std::io;
+use std::iter;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -109,7 +110,11 @@ fn is_ours(error: &(dyn Error + Send + Sync + 'static)) -> bool {
 /// When there can be no place for it.
 pub fn place(data: &DataDir) -> io::Result<PathBuf> {
     let now = Utc::now().rfc_3339().replace(':', "-");
-    Ok(data.make_dir("backups")?.join(format!("better-paas-{now}.tgz")))
+    let backups = data.make_dir("backups")?;
+    // None takes the place of one that was made within the same second.
+    let ends = iter::once(String::new()).chain((2..).map(|n: u32| format!("-{n}")));
+    let mut places = ends.map(|end| backups.join(format!("better-paas-{now}{end}.tgz")));
+    places.find(|place| !place.exists()).ok_or_else(|| io::ErrorKind::AlreadyExists.into())
 }
 
 /// Makes and keeps backups.
@@ -219,7 +224,9 @@ impl Keeper {
         drop(work);
         let is_proved = |kept: &&mut Kept| kept.is_new && kept.note.checked_at.is_some();
         for kept in all.iter_mut().filter(is_proved) {
-            kept.note.command_error = self.hand_over(kept, stop).err();
+            if kept.note.error.is_none() {
+                kept.note.command_error = self.hand_over(kept, stop).err();
+            }
             if stop.is_cancelled() {
                 return Err("the server stops".into());
             }
@@ -290,6 +297,18 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backup_takes_the_place_of_no_other_one_of_the_same_second() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        let mut places = std::collections::HashSet::new();
+        for _ in 0..9 {
+            let place = place(&data).unwrap();
+            File::create_new(&place).unwrap();
+            assert!(places.insert(place));
+        }
+    }
 
     #[test]
     fn only_what_was_read_makes_a_backup_damaged() {

@@ -16,6 +16,11 @@ fn an_update_is_understood_with_what_it_may_be_told() {
     assert_eq!(words("update a --downgrade"), update(None, true));
     assert_eq!(words("update a --sha256 ff"), update(Some("ff"), false));
     assert_eq!(words("update a --sha256 ff --downgrade"), update(Some("ff"), true));
+    // It becomes a word of what root runs.
+    for source in ["a of=/etc/passwd", "a\tb"] {
+        let refused = parse(["update", source].map(OsString::from)).unwrap_err();
+        assert!(refused.0.contains("without spaces"), "{refused}");
+    }
     for bad in ["update", "update a b", "update a --sha256", "update a --force", "prove"] {
         assert!(words(bad).is_err(), "{bad}");
     }

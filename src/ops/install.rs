@@ -1,7 +1,7 @@
 //! `server install` and `server uninstall`: what the owner is asked and told.
 
 use super::token;
-use super::update::outlive_the_terminal;
+use super::update::{outlive_the_terminal, refuse_odd_data};
 use crate::config::{Config, Settings};
 use crate::model::{AnyError, Secret};
 use crate::root::{self, Say};
@@ -15,6 +15,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 pub fn install(is_dry_run: bool, say: &mut Say<'_>) -> Result<Option<(Config, Secret)>, AnyError> {
     let settings = Settings::of_the_service()?;
     outlive_the_terminal()?;
+    refuse_odd_data(&settings)?;
     root::install(&settings, is_dry_run, say)?;
     if is_dry_run {
         return Ok(None);

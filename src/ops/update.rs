@@ -12,8 +12,19 @@ use nix::sys::signal::{SigSet, Signal};
 /// # Errors
 /// As [`root::update`].
 pub fn run(update: &Update, say: &mut Say<'_>) -> Result<(), AnyError> {
+    let settings = Settings::of_the_service()?;
     outlive_the_terminal()?;
-    root::update(&Settings::of_the_service()?, update, say)
+    refuse_odd_data(&settings)?;
+    root::update(&settings, update, say)
+}
+
+/// The directory becomes a word among others of programs that root runs.
+pub(super) fn refuse_odd_data(settings: &Settings) -> Result<(), AnyError> {
+    let data = settings.config()?.data_dir;
+    if data.to_string_lossy().contains(char::is_whitespace) {
+        return Err("DATA_DIR has a space in it; an installed server needs one without".into());
+    }
+    Ok(())
 }
 
 /// A connection that is lost ends no update halfway.
