@@ -2,8 +2,9 @@
 
 import { appView } from "./app-page.js";
 import { appsView, newAppView } from "./apps.js";
-import { connection, session, setToken } from "./api.js";
+import { connection, get, session, setToken } from "./api.js";
 import { helpView } from "./help.js";
+import { securityView } from "./security.js";
 import { settingsView } from "./settings.js";
 import { askToken, hideSignIn, resume } from "./sign-in.js";
 import { watchStats } from "./stats.js";
@@ -14,6 +15,7 @@ const ROUTES = [
   [/^#\/apps\/new$/, "apps", newAppView],
   [/^#\/apps\/([a-z0-9]{10})(?:\/(log|processes|env|settings))?$/, "apps", appView],
   [/^#\/apps\/([a-z0-9]{10})\/(deploys)\/([a-z0-9]{10})$/, "apps", appView],
+  [/^#\/security$/, "security", securityView],
   [/^#\/settings$/, "settings", settingsView],
   [/^#\/help(?:\/([\w-]+)(?:\/([\w-]+))?)?$/, "help", helpView],
 ];
@@ -42,6 +44,7 @@ function runShell({ hostName }, resumed) {
     part(shell, "sign-out").addEventListener("click", () => end("You are signed out."), { signal });
     watchConnection(signal);
     watchStats(signal);
+    watchFindings(signal);
     new Router(signal, resumed, (token) => {
       end("");
       showNewToken(token);
@@ -145,6 +148,28 @@ function watchConnection(signal) {
   connection.addEventListener("change", show, { signal });
   button.addEventListener("click", () => connection.retryNow(), { signal });
   show();
+}
+
+const FINDINGS_MS = 20_000;
+
+/** How many findings have lasted, beside the link to them; red when one is to be mended now. */
+function watchFindings(signal) {
+  const badge = part(shell, "badge");
+  async function look() {
+    if (document.hidden) return;
+    try {
+      const { findings: { fail, warn } } = await get("/api/system");
+      badge.hidden = fail + warn === 0;
+      badge.dataset.level = fail > 0 ? "fail" : "warn";
+      badge.textContent = fail + warn;
+      badge.ariaLabel = `${fail} to be mended, ${warn} could be better`;
+    } catch {
+      // The line about the connection says it.
+    }
+  }
+  look();
+  const looking = setInterval(look, FINDINGS_MS);
+  signal.addEventListener("abort", () => clearInterval(looking));
 }
 
 /** Shows the new token once, above the sign-in screen. */

@@ -3,7 +3,7 @@
 import { get, post } from "./api.js";
 import { appFields } from "./app-fields.js";
 import { reasonOf } from "./deploys.js";
-import { advice, onStats, showAdvice, showMachine, showRuntime } from "./stats.js";
+import { onStats, showMachine, showRuntime } from "./stats.js";
 import { announce, copy, onSubmit, part, reachOf, say, showLink, showStatus, statusWord } from "./ui.js";
 
 export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
@@ -70,11 +70,11 @@ export async function appsView({ signal }) {
   const [{ apps }, system] = await Promise.all([get("/api/apps"), get("/api/system")]);
   show(apps);
   showRuntime(root, system.runtime);
-  const sentences = advice(system), count = sentences.length;
+  const { fail, warn } = system.findings, count = fail + warn;
   part(root, "could-be-better").hidden = count === 0;
   const things = count === 1 ? "One thing" : `${count} things`;
-  say(root, { "advice-count": `${things} could be better on this machine` });
-  showAdvice(part(root, "advice"), sentences);
+  const now = fail > 0 ? `, ${fail} to be mended now` : "";
+  say(root, { "advice-count": `${things} could be better on this machine${now}` });
   showMachine(root, { machine: system.machine, server: system });
   onStats(signal, (now) => {
     showMachine(root, now);

@@ -1,22 +1,21 @@
-// The settings of the whole server: GitHub token, lockouts, backups, admin token, system.
+// The settings of the whole server: GitHub token, notifications, backups, audit, system.
 
 import { get, getFile, getText, post, put, remove } from "./api.js";
-import { advice, showAdvice, showRuntime, systemFacts } from "./stats.js";
+import { showRuntime, systemFacts } from "./stats.js";
 import {
-  bytes, copy, dateTime, download, duration, isReadable, onClick, onSubmit, openDialog, part, say, showTime,
+  bytes, copy, dateTime, download, isReadable, onClick, onSubmit, openDialog, part, say, showTime,
 } from "./ui.js";
 
-export async function settingsView({ signal, rotated }) {
+export async function settingsView({ signal }) {
   const root = copy("view-settings");
-  const [system, github, lockouts, { audit }, backups] = await Promise.all([
-    get("/api/system"), get("/api/settings/github-token"), get("/api/security/lockouts"), get(AUDIT), get(BACKUPS),
+  const [system, github, notifications, { audit }, backups] = await Promise.all([
+    get("/api/system"), get(GITHUB), get(NOTIFICATIONS), get(AUDIT), get(BACKUPS),
   ]);
   showSystem(root, system);
   bindGitHub(root, github);
-  bindLockouts(root, lockouts, signal);
+  bindNotifications(root, notifications);
   bindAudit(root, audit);
   bindBackups(root, backups, signal);
-  bindRotation(root, system, rotated);
   return { root, title: "Settings" };
 }
 
@@ -29,7 +28,6 @@ function showSystem(root, system) {
     dd.textContent = value;
     return [dt, dd];
   }));
-  showAdvice(part(root, "advice"), advice(system));
   const button = part(root, "openapi");
   onClick(button, button.closest("section").querySelector(".error"), async () => {
     download("openapi.json", await getText("/api/openapi.json"), "application/json");
@@ -92,7 +90,7 @@ function bindBackups(root, first, signal) {
 const GITHUB = "/api/settings/github-token";
 
 function bindGitHub(root, github) {
-  const form = root.querySelector("form");
+  const form = part(root, "github");
   function show({ saved, savedAt }) {
     part(root, "github-remove").hidden = !saved;
     say(root, {
@@ -113,37 +111,34 @@ function bindGitHub(root, github) {
   });
 }
 
-function bindLockouts(root, first, signal) {
-  const place = part(root, "lockouts-error"), again = part(root, "lockouts-again");
-  let shown = [];
+const NOTIFICATIONS = "/api/settings/notifications";
 
-  function show({ lockouts }) {
-    shown = lockouts.map((lockout) => ({ lockout, row: copy("lockout-row") }));
-    for (const { lockout: { client }, row } of shown) {
-      say(row, { client });
-      part(row, "clear").ariaLabel = `Clear ${client}`;
-      onClick(part(row, "clear"), place, async () => {
-        await remove(`/api/security/lockouts/${encodeURIComponent(client)}`);
-        show(await get("/api/security/lockouts"));
-        again.focus();
-      });
-    }
-    part(root, "lockouts").replaceChildren(...shown.map(({ row }) => row));
-    part(root, "lockouts").hidden = shown.length === 0;
-    part(root, "no-lockouts").hidden = shown.length > 0;
-    count();
+function bindNotifications(root, first) {
+  const form = part(root, "notifications"), error = form.querySelector(".error");
+  const went = (last) =>
+    last ? ` Last sent ${dateTime(last.sentAt)}: ${last.error ?? `taken, status ${last.status}`}.` : "";
+  function show({ saved, savedAt, last }) {
+    part(root, "notify-remove").hidden = part(root, "notify-test").hidden = !saved;
+    say(root, {
+      "notify-state": saved ? `An address is saved (${dateTime(savedAt)}).${went(last)}` : "No address is saved.",
+      "notify-label": saved ? "New address" : "Address",
+    });
   }
-  function count() {
-    for (const { lockout: { failures, lockedUntilAt }, row } of shown) {
-      const left = (lockedUntilAt - Date.now()) / 1000;
-      const until = left > 0 ? `locked out for ${duration(Math.ceil(left))}` : "may try again now";
-      say(row, { detail: `${failures} wrong tokens, ${until}` });
-    }
-  }
+  const again = async () => show(await get(NOTIFICATIONS));
   show(first);
-  const counting = setInterval(count, 1_000);
-  signal.addEventListener("abort", () => clearInterval(counting));
-  onClick(again, place, async () => show(await get("/api/security/lockouts")));
+  onSubmit(form, async ({ url }) => {
+    show(await put(NOTIFICATIONS, { url: url.value.trim() }));
+    form.reset();
+  });
+  onClick(part(root, "notify-test"), error, async () => {
+    await post(`${NOTIFICATIONS}/test`);
+    await again();
+  });
+  onClick(part(root, "notify-remove"), error, async () => {
+    await remove(NOTIFICATIONS);
+    await again();
+    form.elements.namedItem("url").focus();
+  });
 }
 
 const AUDIT_ROWS = 20;
@@ -166,22 +161,5 @@ function bindAudit(root, first) {
   onClick(older, older.closest("section").querySelector(".error"), async () => {
     const { audit } = await get(`${AUDIT}&before=${oldest}`);
     add(audit);
-  });
-}
-
-function bindRotation(root, { tokenSource }, rotated) {
-  const pinned = tokenSource === "environment";
-  const dialog = part(root, "rotate-dialog");
-  part(root, "rotate").disabled = pinned;
-  say(root, {
-    "token-source": pinned
-      ? "ADMIN_TOKEN in the server's environment sets the token. To change it, change it there and restart the server."
-      : "The token opens everything here. Make a new one when somebody may have seen it.",
-  });
-  part(root, "rotate").addEventListener("click", () => openDialog(dialog));
-  onSubmit(dialog.querySelector("form"), async () => {
-    const { token } = await post("/api/security/rotate-token");
-    dialog.close();
-    rotated(token);
   });
 }

@@ -6,22 +6,6 @@ import { bytes, dateTime, duration, inCode, part, say } from "./ui.js";
 // What the server says in its first moments is no advice yet.
 const PENDING = /^it is being looked at/;
 
-/** What is not as it should be and how to mend it, in sentences. */
-export const advice = ({ router, identity, firewall, portFence, socketFence }) =>
-  [router, identity, firewall, portFence, socketFence]
-    .map(({ message, problem }) => message ?? problem)
-    .filter((sentence) => sentence && !PENDING.test(sentence))
-    .map((sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1));
-
-export function showAdvice(list, sentences) {
-  list.replaceChildren(...sentences.map((sentence) => {
-    const item = document.createElement("li");
-    item.className = "notice warn";
-    inCode(item, sentence);
-    return item;
-  }));
-}
-
 /** Says "stats" with the message as `detail`. */
 export const stats = new EventTarget();
 

@@ -30,10 +30,12 @@ pub use system::MachineFacts;
 
 use crate::auth::{Auth, Session, Verdict};
 use crate::backup::keeper::Keeper;
+use crate::checks::{Board, Finding};
 use crate::deploy::Deployer;
 use crate::gate::answer::Answer;
 use crate::journal::Journal;
 use crate::model::Client;
+use crate::notify::Notices;
 use crate::store::Store;
 use apps::act;
 use fields::no_body;
@@ -62,6 +64,12 @@ pub struct Api {
     pub keeper: Arc<Keeper>,
     /// Reads the machine's numbers.
     pub machine: Box<dyn Fn() -> MachineFacts + Send + Sync>,
+    /// What the checklist is told, and has found.
+    pub board: Arc<Board>,
+    /// Judges every point of it now.
+    pub check: Arc<dyn Fn() -> Vec<Finding> + Send + Sync>,
+    /// Tells the owner's address of it.
+    pub notices: Arc<Notices>,
     /// How the last update went; null where there was none.
     pub last_update: fn() -> Value,
     /// When the server started.
@@ -72,7 +80,14 @@ pub struct Api {
 #[derive(Debug, Clone, Copy)]
 pub enum Peer {
     /// Over the network, through the gate.
-    Remote(Client),
+    Remote {
+        /// From whom.
+        client: Client,
+        /// Over HTTPS, as a trusted proxy says.
+        https: bool,
+        /// With the header of a proxy that is not trusted.
+        unheeded: bool,
+    },
     /// From this machine's owner, over the socket inside the data directory,
     /// which nobody else can open. Bad tokens are not counted there, so that
     /// an operator who is locked out finds a way in (P13).
@@ -189,6 +204,11 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),
         ("PUT", ["settings", "github-token"]) => (Body, settings::save_github_token, ""),
         ("DELETE", ["settings", "github-token"]) => (Nothing, settings::delete_github_token, ""),
+        ("GET", ["settings", "notifications"]) => (Nothing, settings::notifications, ""),
+        ("PUT", ["settings", "notifications"]) => (Body, settings::save_notifications, ""),
+        ("DELETE", ["settings", "notifications"]) => (Nothing, settings::delete_notifications, ""),
+        ("POST", ["settings", "notifications", "test"]) => (Nothing, settings::notify_now, ""),
+        ("GET", ["security", "check"]) => (Query, security::check, ""),
         ("GET", ["security", "lockouts"]) => (Nothing, security::lockouts, ""),
         ("DELETE", ["security", "lockouts", client]) => (Nothing, security::clear_lockout, client),
         ("POST", ["security", "rotate-token"]) => (Nothing, security::rotate_token, ""),
@@ -247,7 +267,7 @@ impl Api {
     fn locked_out(&self, request: &Request<'_>) -> Option<u32> {
         request.authorization.and_then(bearer)?;
         match request.peer {
-            Peer::Remote(client) => self.auth.locked_out(client),
+            Peer::Remote { client, .. } => self.auth.locked_out(client),
             Peer::Local => None,
         }
     }
@@ -256,11 +276,14 @@ impl Api {
     fn enter(&self, request: &Request<'_>) -> Result<Session, ApiError> {
         let presented = request.authorization.and_then(bearer);
         let verdict = match request.peer {
-            Peer::Remote(client) => self.auth.decide(presented, client),
+            Peer::Remote { client, .. } => self.auth.decide(presented, client),
             Peer::Local => self.auth.decide_local(presented),
         };
         match verdict {
-            Verdict::Allowed(session) => Ok(session),
+            Verdict::Allowed(session) => {
+                security::note_way(&self.board, request.peer);
+                Ok(session)
+            }
             Verdict::Locked { retry_after_seconds } => Err(ApiError::locked(retry_after_seconds)),
             Verdict::Refused => Err(ApiError::wrong_token()),
             Verdict::Anonymous => Err(ApiError::no_token()),

@@ -46,6 +46,13 @@ pub enum Command {
         /// A head that was kept elsewhere.
         head: Option<String>,
     },
+    /// Begin a new chain of the audit log.
+    BeginAuditAnew,
+    /// Judge every point of the checklist.
+    Check {
+        /// For a script.
+        json: bool,
+    },
     /// Take another encryption key.
     Rekey {
         /// Where it is; else one is made.
@@ -136,6 +143,9 @@ Commands:
   import DIR --yes         move it in
   audit                    print the newest acts, and whether their chain is whole
   audit --head HASH        likewise, and whether that head is in it
+  audit --begin-anew       begin a new chain after one that was tampered with
+  check                    judge every point of the checklist, and say what mends it
+  check --json             likewise, for a script
   rekey                    make a new encryption key and encrypt everything with it
   rekey --key-file FILE    likewise, with the key in a file
   rekey --mark-lost        with the key lost: say what no longer opens; --yes: give it up
@@ -173,7 +183,7 @@ Environment:
 ";
 
 /// Each command for people, and how it is used.
-const EXAMPLES: [(&str, &str); 13] = [
+const EXAMPLES: [(&str, &str); 14] = [
     ("token", "server token --rotate"),
     ("run", "server run shop -- python manage.py migrate"),
     ("deploy", "tar -C dist -c . | server deploy shop -"),
@@ -182,6 +192,7 @@ const EXAMPLES: [(&str, &str); 13] = [
     ("lockouts", "server lockouts clear 203.0.113.7"),
     ("import", "server import /root/old --yes"),
     ("audit", "server audit"),
+    ("check", "sudo better-paas check || echo 'something is to be mended'"),
     ("rekey", "server rekey"),
     ("config", "server config"),
     ("install", "sudo ./server install --dry-run"),
@@ -274,6 +285,10 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["import", ..] => Err(Usage("'import' wants the directory to move in from".to_owned())),
         ["audit"] => Ok(Command::Audit { head: None }),
         ["audit", "--head", head] => Ok(Command::Audit { head: Some((*head).to_owned()) }),
+        ["audit", "--begin-anew"] => Ok(Command::BeginAuditAnew),
+        ["check", json @ ..] if matches!(json, [] | ["--json"]) => {
+            Ok(Command::Check { json: !json.is_empty() })
+        }
         ["rekey"] => Ok(Command::Rekey { key_file: None }),
         ["rekey", "--key-file", file] => Ok(Command::Rekey { key_file: Some(file.into()) }),
         ["rekey", "--mark-lost"] => Ok(Command::MarkLost { yes: false }),
@@ -312,8 +327,8 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
             Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
         }),
         [
-            "token" | "backup" | "restore" | "lockouts" | "audit" | "rekey" | "config" | "install"
-            | "uninstall" | "version" | "help",
+            "token" | "backup" | "restore" | "lockouts" | "audit" | "check" | "rekey" | "config"
+            | "install" | "uninstall" | "version" | "help",
             extra @ ..,
         ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
         [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),

@@ -13,7 +13,8 @@
 //! first one in a sandbox is this one again ([`inside`]). Apps, the router and a running server
 //! are asked through the [`http_client`]. [`journal`] keeps the log lines, and
 //! [`live`] streams them over WebSockets. [`serve`] builds all of this and takes it down
-//! again; [`ops`] are the operator's commands, and [`root`] is all that runs as root. The
+//! again; [`ops`] are the operator's commands, and [`root`] is all that runs as root. What could
+//! be wrong with all of it [`checks`] say, and [`notify`] sends that to the owner. The
 //! [`manual`] is in the program, in the words of this version.
 //!
 //! They speak in the values of [`model`]; how their threads wait for one another is
@@ -24,6 +25,7 @@
 pub mod model;
 pub mod sync;
 
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
@@ -46,6 +48,7 @@ pub mod sandbox;
 pub mod source;
 
 pub mod backup;
+pub mod notify;
 pub mod runtime;
 
 pub mod deploy;

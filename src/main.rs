@@ -71,6 +71,12 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         }
         Command::Import { dir, yes } => print(&ops::import::run(Path::new(&dir), yes)?)?,
         Command::Audit { head } => ops::audit::run(head.as_deref(), &mut tell)?,
+        Command::BeginAuditAnew => print(&ops::audit::begin_anew()?)?,
+        Command::Check { json } => {
+            let (text, is_well) = ops::check::run(json)?;
+            print(&text)?;
+            return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Rekey { key_file } => print(&ops::rekey::run(key_file)?)?,
         Command::MarkLost { yes } => print(&ops::rekey::mark_lost(yes)?)?,
         Command::Backup { file, app_data } => {

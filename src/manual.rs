@@ -33,6 +33,7 @@ pages! {
     "backup" => "assets/manual/backup.md",
     "audit-and-keys" => "assets/manual/audit-and-keys.md",
     "recovery" => "assets/manual/recovery.md",
+    "checks" => "assets/manual/checks.md",
     "update" => "assets/manual/update.md",
     "import" => "assets/manual/import.md",
     "troubleshooting" => "assets/manual/troubleshooting.md",

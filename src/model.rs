@@ -59,7 +59,7 @@ mod utc;
 
 pub use any_error::{AnyError, failed};
 pub use backups::Backups;
-pub use client::{Cidr, Client, Trust};
+pub use client::{Cidr, Client, Trust, is_public};
 pub use domain::{Domain, MAX_DOMAINS};
 pub use fields::{
     AppName, EnvName, EnvValue, HealthPath, MAX_APP_NAME, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,

@@ -1,5 +1,6 @@
 //! The composition root: builds, wires, starts and joins every thread.
 
+mod checker;
 mod http;
 mod limits;
 mod listen;
@@ -13,12 +14,14 @@ mod upload;
 
 pub use self::prove::prove;
 
+use self::checker::Checker;
 use self::http::Change;
 use self::signals::Signals;
 use crate::api::{self, Api, MachineFacts};
 use crate::auth::{Auth, Fresh, token};
 use crate::backup::keeper::Keeper;
 use crate::backup::restore::RESTORING;
+use crate::checks::Board;
 use crate::config::{Config, LAST_UPDATE, check_bind, doubts, runs_installed};
 use crate::data_dir::DataDir;
 use crate::deploy::Deployer;
@@ -28,6 +31,7 @@ use crate::gate::{self, Gate};
 use crate::journal::Journal;
 use crate::live::{self, Live};
 use crate::model::{AnyError, AppId, Routing, failed};
+use crate::notify::Notices;
 use crate::ops::{self, protocol};
 use crate::proc::{self, Cancel};
 use crate::router;
@@ -140,14 +144,8 @@ fn is_pinned(config: &Config) -> bool {
     key::is_pinned(config.secret_key.as_ref(), config.credentials_directory.as_deref())
 }
 
-/// Makes everything behind the door. `ended` are apps that were ended because they had taken
-/// the port that is given too.
-fn build(
-    config: &Config,
-    data: &DataDir,
-    started: Instant,
-    (port, ended): (u16, &[AppId]),
-) -> Result<(Api, Live), AnyError> {
+/// Opens the database with the key that it wants.
+fn open_store(config: &Config, data: &DataDir) -> Result<Store, AnyError> {
     let database = data.join(DATABASE);
     refuse_emptied(&database, data)?;
     let (key, source) = key::load(
@@ -169,7 +167,21 @@ fn build(
         Ok::<_, AnyError>(store)
     })?;
     log::info!("encryption key {}, from {source}", store.key_id());
-    let store = Arc::new(store);
+    Ok(store)
+}
+
+/// What is behind the door.
+type Behind = (Api, Live, Arc<Checker>);
+
+/// Makes everything behind the door. `ended` are apps that were ended because they had taken
+/// the port that is given too.
+fn build(
+    config: &Config,
+    data: &DataDir,
+    started: Instant,
+    (port, ended): (u16, &[AppId]),
+) -> Result<Behind, AnyError> {
+    let store = Arc::new(open_store(config, data)?);
     let (auth, fresh) = Auth::start(config.admin_token.clone(), data)?;
     if let Fresh::Made = fresh {
         announce(&auth, data);
@@ -191,6 +203,19 @@ fn build(
     let host = Box::new(move || tools.host.wait());
     let keeper = Keeper::new(data.clone(), Arc::clone(&store), config.backups.clone(), host)?;
     let keeper = Arc::new(keeper);
+    let board = Arc::new(Board::default());
+    let stop = Cancel::new()?;
+    let notices = Arc::new(Notices::new(stop.clone()));
+    let checker = Arc::new(Checker {
+        config: config.clone(),
+        data: data.clone(),
+        deployer: Arc::clone(&deployer),
+        keeper: Arc::clone(&keeper),
+        board: Arc::clone(&board),
+        notices: Arc::clone(&notices),
+        stop,
+        slow: Mutex::default(),
+    });
     let facts =
         live_queries::FromStore { store: Arc::clone(&store), deployer: Arc::clone(&deployer) };
     let live = Live::new(live::Settings {
@@ -202,7 +227,22 @@ fn build(
     })?;
     let disk = data.path().to_owned();
     let machine = Box::new(move || machine_facts(&disk));
-    Ok((Api { store, auth, deployer, journal, keeper, machine, last_update, started }, live))
+    let judge = Arc::clone(&checker);
+    let check = Arc::new(move || judge.judge());
+    let api = Api {
+        store,
+        auth,
+        deployer,
+        journal,
+        keeper,
+        machine,
+        board,
+        check,
+        notices,
+        last_update,
+        started,
+    };
+    Ok((api, live, checker))
 }
 
 /// Everything that runs and must be joined.
@@ -212,13 +252,13 @@ struct Running {
     deployer: Arc<Deployer>,
     server: Arc<Server>,
     operators: Cancel,
-    threads: [JoinHandle<()>; 4],
+    threads: [JoinHandle<()>; 5],
 }
 
 impl Running {
     /// Opens the door.
     fn start(
-        (api, live): (Api, Live),
+        (api, live, checker): Behind,
         config: &Config,
         data: &DataDir,
         listener: TcpListener,
@@ -265,7 +305,7 @@ impl Running {
         let keys = (!is_pinned(config)).then(|| Mutex::new(data.clone()));
         let (changed, answered) = (Arc::clone(&api), gate.completions());
         let (incoming, completions) = (Arc::clone(&server), gate.completions());
-        let operators = Cancel::new()?;
+        let operators = checker.stop.clone();
         let (operated, stop) = (Arc::clone(&deployer), operators.clone());
         let keeper = Arc::clone(&api.keeper);
         let stop_keeping = operators.clone();
@@ -276,6 +316,7 @@ impl Running {
             spawn("operators")
                 .spawn(move || operator::run(&ops, (&operated, keys.as_ref()), &stop))?,
             spawn("backups").spawn(move || keeper.run(&stop_keeping))?,
+            spawn("checks").spawn(move || checker.run())?,
         ];
         Ok(Self { gate, live, deployer, server, operators, threads })
     }

@@ -40,6 +40,7 @@ pub use foreign::{ForeignRow, foreign_rows};
 pub use hooks::Delivered;
 pub use rekey::wanted_key;
 pub use runs::Run;
+pub use settings::Setting;
 pub use snapshot::{Snapshot, snapshot};
 pub use workers::Worker;
 

@@ -36,6 +36,7 @@ embedded! {
     "assets/help.js" => "help.js", "text/javascript; charset=utf-8";
     "assets/env.js" => "env.js", "text/javascript; charset=utf-8";
     "assets/processes.js" => "processes.js", "text/javascript; charset=utf-8";
+    "assets/security.js" => "security.js", "text/javascript; charset=utf-8";
     "assets/settings.js" => "settings.js", "text/javascript; charset=utf-8";
     "assets/sign-in.js" => "sign-in.js", "text/javascript; charset=utf-8";
     "assets/stats.js" => "stats.js", "text/javascript; charset=utf-8";

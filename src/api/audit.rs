@@ -65,7 +65,7 @@ fn made_by(request: &Request<'_>, who: &'static str, path: &[&str]) -> Act {
     let part = |part: &&str| if part.len() < SHOWN { (*part).to_owned() } else { "…".to_owned() };
     let path: Vec<_> = path.iter().map(part).collect();
     let client = match request.peer {
-        Peer::Remote(client) => Some(client.to_string()),
+        Peer::Remote { client, .. } => Some(client.to_string()),
         Peer::Local => None,
     };
     Act { client, ..Act::new(who, format!("{} {}", request.method, path.join("/"))) }

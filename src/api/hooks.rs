@@ -141,7 +141,7 @@ fn prove(api: &Api, request: &Request<'_>, id: &str) -> Result<App, ApiError> {
     let claims = claims(request);
     let delivery = Delivery { secret: secret.as_ref(), claims: &claims, body: request.body };
     let client = match request.peer {
-        Peer::Remote(client) => Some(client),
+        Peer::Remote { client, .. } => Some(client),
         Peer::Local => None,
     };
     let genuine = api.auth.is_genuine(&delivery, client);

@@ -1,9 +1,43 @@
-//! Tickets, lockouts and the token's rotation.
+//! Tickets, lockouts, the token's rotation and the checklist.
 
-use super::{Answer, Answered, ApiError, Call};
+use super::query::parameters;
+use super::{Answer, Answered, ApiError, Call, Peer};
 use crate::auth::{Lockout, TICKET_LIFETIME};
-use crate::model::Client;
+use crate::checks::Board;
+use crate::gate::answer::Body;
+use crate::model::{Client, Invalid, UnixMillis, unix_millis};
 use serde_json::json;
+use std::io;
+use std::sync::Arc;
+
+/// Puts down how a request came that had the right token; of others anybody may send any.
+pub(super) fn note_way(board: &Board, peer: Peer) {
+    let Peer::Remote { client, https, unheeded } = peer else { return };
+    if client.is_public() && !https && !unheeded {
+        board.note_way(|way| way.plain_from = Some(client.to_string()));
+    }
+    if unheeded {
+        board.note_way(|way| way.proxy = Some(client.to_string()));
+    }
+}
+
+/// The checklist, judged now: in a worker, since some of it is read from the disk.
+pub(super) fn check(Call { api, request, .. }: &Call<'_>, _: &str) -> Answered {
+    let mut query = parameters(request.query)?;
+    let time = |text: &str| {
+        text.parse::<UnixMillis>().map_err(|_| Invalid("is not a time in milliseconds"))
+    };
+    if let Some(its) = query.text("now", time)? {
+        api.board.note_browser(its);
+    }
+    query.finish()?;
+    let check = Arc::clone(&api.check);
+    let make = move || {
+        let answer = json!({"checkedAt": unix_millis(), "findings": check()});
+        serde_json::to_vec(&answer).map_err(io::Error::other)
+    };
+    Ok(Answer::json_bytes(200, Body::Made(Box::new(make))))
+}
 
 pub(super) fn ws_ticket(Call { api, session, .. }: &Call<'_>, _: &str) -> Answered {
     let ticket = api.auth.open_ticket(session)?;

@@ -1,6 +1,7 @@
 //! Facts about this server and its machine.
 
 use super::{Answer, Answered, Call};
+use crate::checks::Level;
 use crate::deploy::{Deployer, host_names::router_trouble};
 use crate::router::RouterState;
 use crate::sandbox::fences::Fences;
@@ -44,7 +45,7 @@ fn router(deployer: &Deployer) -> Value {
 }
 
 /// The machine's host name.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -69,6 +70,8 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         };
         json!({"inForce": problem.is_none(), "problem": problem})
     };
+    let lasting = api.board.lasting();
+    let count = |level| lasting.iter().filter(|finding| finding.level == level).count();
     let shared = host.as_ref().and_then(|host| host.as_ref().ok()?.shared_because.as_deref());
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -77,6 +80,7 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         "uptimeSeconds": api.started.elapsed().as_secs(),
         "memoryBytes": machine.server_memory_bytes,
         "machine": machine,
+        "findings": {"fail": count(Level::Fail), "warn": count(Level::Warn)},
         "router": router(&api.deployer),
         "runtime": {"ready": ready, "message": message},
         "identity": {"perApp": ready && shared.is_none(), "problem": shared},

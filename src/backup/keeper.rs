@@ -37,15 +37,16 @@ const MOST_SAID: usize = 500;
 pub struct Note {
     /// Its bytes, and when it was made. When they change, somebody else has written to it.
     size: u64,
-    created_at: UnixMillis,
+    /// When it was made.
+    pub created_at: UnixMillis,
     /// When all of it was read last.
     checked_at: Option<UnixMillis>,
     /// What was wrong with it.
-    error: Option<String>,
+    pub error: Option<String>,
     /// What is not in it.
     left_out: Vec<String>,
     /// Why `BACKUP_COMMAND` failed, if it did.
-    command_error: Option<String>,
+    pub command_error: Option<String>,
 }
 
 /// A backup that is kept.
@@ -59,8 +60,9 @@ pub struct Kept {
     /// Whether it is still to be proved and taken elsewhere.
     #[serde(skip)]
     is_new: bool,
+    /// What is known of it.
     #[serde(flatten)]
-    note: Note,
+    pub note: Note,
 }
 
 impl Kept {
@@ -102,6 +104,15 @@ fn is_ours(error: &(dyn Error + Send + Sync + 'static)) -> bool {
     }
     let error = error.downcast_ref::<StoreError>();
     matches!(error, Some(StoreError::Full | StoreError::Disk(_) | StoreError::ReadOnly))
+}
+
+/// All that are kept, the newest first.
+#[must_use]
+pub fn kept(data: &DataDir) -> Vec<Kept> {
+    let entries = fs::read_dir(data.join("backups")).into_iter().flatten().flatten();
+    let mut all: Vec<_> = entries.filter_map(|entry| Kept::read(&entry)).collect();
+    all.sort_unstable_by(|a, b| b.name.cmp(&a.name));
+    all
 }
 
 /// Where a backup is to be that is made now.
@@ -158,10 +169,7 @@ impl Keeper {
     /// All of them, the newest first.
     #[must_use]
     pub fn list(&self) -> Vec<Kept> {
-        let entries = fs::read_dir(self.data.join("backups")).into_iter().flatten().flatten();
-        let mut all: Vec<_> = entries.filter_map(|entry| Kept::read(&entry)).collect();
-        all.sort_unstable_by(|a, b| b.name.cmp(&a.name));
-        all
+        kept(&self.data)
     }
 
     /// Makes backups until the server stops.

@@ -18,6 +18,8 @@ pub struct HostName {
     pub host: String,
     /// How it is with its certificate; nothing when it needs none.
     pub certificate: Option<Certificate>,
+    /// Whether the certificate that is there runs out soon.
+    pub runs_out: bool,
     /// Where the name service leads; nothing when nobody has asked.
     pub resolves: Option<Vec<IpAddr>>,
     /// Whether that is this machine, as far as it can tell.
@@ -46,11 +48,45 @@ pub fn host_names(router: &Router, app: &App) -> (Vec<HostName>, Vec<IpAddr>) {
         let known = router.certificate(&host);
         let resolves = known.as_ref().and_then(|name| name.resolves.clone());
         let here = resolves.as_ref().and_then(|ips| lead_here(ips, &own));
-        HostName { host, certificate: known.map(|name| name.certificate), resolves, here }
+        let runs_out = known.as_ref().is_some_and(|name| name.runs_out);
+        HostName { host, certificate: known.map(|name| name.certificate), runs_out, resolves, here }
     };
     let domains = app.settings.domains.iter().map(|domain| domain.as_str().to_owned());
     let all = domains.chain([routing.host_of(&app.name)]);
     (all.map(name).collect(), own)
+}
+
+/// What is wrong, and first of all that the name leads elsewhere: the rest follows from that.
+pub fn trouble(name: &HostName, own: &[IpAddr]) -> Option<String> {
+    let why = match name.certificate.as_ref()? {
+        Certificate::There if name.runs_out => {
+            let why =
+                "its certificate runs out within two weeks, and the router could not renew it";
+            return Some(why.to_owned());
+        }
+        Certificate::There => return None,
+        Certificate::Waiting => None,
+        Certificate::Missing(why) => Some(why.as_str()),
+    };
+    let list = |ips: &[IpAddr]| ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let elsewhere = name.resolves.as_deref().and_then(|ips| match name.here {
+        _ if ips.is_empty() => Some("the name service does not know it".to_owned()),
+        Some(false) => Some(format!("it leads to {}, not to this machine", list(ips))),
+        _ => None,
+    });
+    let elsewhere = elsewhere.map(|what| match own.first() {
+        Some(ip) => format!("{what}; set its {} record to {ip}", kind(ip)),
+        None => format!("{what}; set its A record to this machine's public address"),
+    });
+    match (elsewhere, why) {
+        (Some(elsewhere), Some(why)) => Some(format!("{elsewhere}. The router says: {why}")),
+        (elsewhere, why) => elsewhere.or_else(|| why.map(str::to_owned)),
+    }
+}
+
+/// The type of the record that leads to an address.
+pub fn kind(ip: &IpAddr) -> &'static str {
+    if ip.is_ipv4() { "A" } else { "AAAA" }
 }
 
 /// Everywhere an app answers, while it runs: through the router at its own domains, then
@@ -124,4 +160,32 @@ pub fn visit(router: &Router, app: &App, port: u16) -> Visit {
     let url = seen.unwrap_or_else(|| format!("http://127.0.0.1:{port}"));
     let (scheme, host) = url.split_once("://").unwrap_or(("http", &url));
     Visit { scheme: scheme.to_owned(), host: host.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_elsewhere_says_so_before_what_the_router_says() {
+        let own = ["198.51.100.1".parse().unwrap()];
+        let said = |certificate, resolves: &[&str], here| {
+            let ips = resolves.iter().map(|ip| ip.parse().unwrap()).collect();
+            let host = "shop.example.com".to_owned();
+            let resolves = Some(ips);
+            trouble(&HostName { host, certificate, runs_out: false, resolves, here }, &own)
+        };
+        let missing = || Some(Certificate::Missing("no such host".to_owned()));
+        assert_eq!(
+            said(missing(), &["192.0.2.1"], Some(false)).as_deref(),
+            Some(
+                "it leads to 192.0.2.1, not to this machine; set its A record to 198.51.100.1. \
+                 The router says: no such host"
+            )
+        );
+        assert!(said(Some(Certificate::Waiting), &[], None).unwrap().contains("does not know it"));
+        assert_eq!(said(missing(), &["198.51.100.1"], Some(true)).as_deref(), Some("no such host"));
+        assert_eq!(said(Some(Certificate::There), &["192.0.2.1"], Some(false)), None, "a proxy");
+        assert_eq!(said(None, &[], None), None);
+    }
 }

@@ -7,6 +7,9 @@ use std::io::Write as _;
 /// The field that says whom a request comes from. No client can send it, nor the next: only
 /// fields that the handler looks at are passed on.
 pub const CLIENT: &str = "X-Gate-Client";
+/// The field that says how it came, of these words: `https`, and `unheeded` with the header of a
+/// proxy that is not trusted.
+pub const WAY: &str = "X-Gate-Way";
 /// The field with the number of a request, by which it is answered
 /// ([`super::Completions::answer`]).
 pub const NUMBER: &str = "X-Gate-Number";
@@ -40,6 +43,9 @@ pub(super) fn request(
     }
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{CLIENT}: {}\r\n{NUMBER}: {number}\r\n", source.client);
+    let https = if source.https { "https " } else { "" };
+    let unheeded = if source.unheeded { "unheeded" } else { "" };
+    let _ = write!(out, "{WAY}: {https}{unheeded}\r\n");
     if head.length > 0 {
         let _ = write!(out, "Content-Length: {}\r\n", head.length);
     }
@@ -59,7 +65,13 @@ mod tests {
         let mut out = Vec::new();
         let also =
             Also { below: "/api/hooks/", fields: vec!["x-hub-signature-256", "x-gitlab-token"] };
-        request(&head, &Source { client, trusted_proxy: false, https: false }, 7, &also, &mut out);
+        request(
+            &head,
+            &Source { client, trusted_proxy: false, https: false, unheeded: false },
+            7,
+            &also,
+            &mut out,
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -75,13 +87,13 @@ mod tests {
         assert_eq!(
             text,
             "POST /a?b=1 HTTP/1.1\r\nAuthorization: Bearer t\r\n\
-             X-Gate-Client: 2001:db8::/64\r\nX-Gate-Number: 7\r\n\
+             X-Gate-Client: 2001:db8::/64\r\nX-Gate-Number: 7\r\nX-Gate-Way: \r\n\
              Content-Length: 3\r\n\r\n"
         );
         let text = passed_on(b"GET / HTTP/1.1\r\nhost: x\r\nCookie: a=b\r\n\r\n");
         assert_eq!(
             text,
-            "GET / HTTP/1.1\r\nX-Gate-Client: 2001:db8::/64\r\nX-Gate-Number: 7\r\n\r\n"
+            "GET / HTTP/1.1\r\nX-Gate-Client: 2001:db8::/64\r\nX-Gate-Number: 7\r\nX-Gate-Way: \r\n\r\n"
         );
     }
 

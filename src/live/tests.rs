@@ -233,8 +233,12 @@ fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Upgrade> {
     leftover.truncate(length);
     stream.set_nonblocking(false).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
-    let source =
-        Source { client: Client::parse(&client).unwrap(), trusted_proxy: false, https: false };
+    let source = Source {
+        client: Client::parse(&client).unwrap(),
+        trusted_proxy: false,
+        https: false,
+        unheeded: false,
+    };
     Some(Upgrade {
         stream,
         leftover,

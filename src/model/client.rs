@@ -26,6 +26,20 @@ impl Client {
         }
     }
 
+    /// Whether the Internet may know it: it is of no private network and not this machine.
+    pub fn is_public(&self) -> bool {
+        is_public(&match self {
+            Self::V4(octets) => Ipv4Addr::from(*octets).into(),
+            Self::V6(first) => {
+                let mut all = [0; 16];
+                all[..8].copy_from_slice(first);
+                // Only the loopback address and the unspecified one begin so.
+                let ip = Ipv6Addr::from(all);
+                if ip.is_unspecified() { Ipv6Addr::LOCALHOST } else { ip }.into()
+            }
+        })
+    }
+
     /// Reads what [`fmt::Display`] writes, and any plain address.
     ///
     /// # Errors
@@ -54,6 +68,18 @@ impl fmt::Display for Client {
                 write!(f, "{}/64", Ipv6Addr::from(all))
             }
         }
+    }
+}
+
+/// Whether an address is one that the Internet may know: of no private network, nor of this
+/// machine or its links.
+pub fn is_public(ip: &IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
+            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
+        }
+        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::existing;
 use crate::config::Settings;
 use crate::data_dir::DataDir;
-use crate::model::{AnyError, Utc};
+use crate::model::{AnyError, NEWEST_COPY, Utc};
 use crate::store::{self, Act, Store};
 use crate::vault::Vault;
 use crate::vault::key::Key;
@@ -35,6 +35,20 @@ pub fn run(head: Option<&str>, tell: &mut dyn FnMut(&str)) -> Result<(), AnyErro
         None => tell(&format!("the chain is whole; its head is {}", store.audit_head()?)),
     }
     Ok(())
+}
+
+/// Begins a new chain where the one that is there is not whole; the database as it was is kept.
+///
+/// # Errors
+/// When the chain is whole, or the new one could not be begun.
+pub fn begin_anew() -> Result<String, AnyError> {
+    let (_, data) = existing(&Settings::of_this_program()?)?;
+    let store = log_of(&data)?;
+    let wrong = store.verify_audit()?.ok_or("the chain is whole; nothing was changed")?;
+    store::keep(&data.join(store::DATABASE))?;
+    store.begin_audit_anew(&wrong)?;
+    let kept = data.join(NEWEST_COPY);
+    Ok(format!("a new chain begins. The database with the old one is in {}", kept.display()))
 }
 
 /// Puts down what a command has done without the server, which may run or not. Before the first

@@ -39,7 +39,7 @@ fn written(program: &Path, data: &Path, user: Option<u32>, arguments: &str) -> S
 }
 
 /// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || PLAIN.contains(&b);
     if !word.is_empty() && word.bytes().all(plain) {
         word.to_owned()

@@ -38,7 +38,7 @@ pub fn clear(client: Client) -> Result<String, AnyError> {
     Ok(format!("{client} may try again"))
 }
 
-fn ask(method: &str, path: &str) -> Result<Value, AnyError> {
+pub(super) fn ask(method: &str, path: &str) -> Result<Value, AnyError> {
     let (config, data) = existing(&Settings::of_this_program()?)?;
     let holder = data.holder().ok_or(
         "no server runs on this data directory; lockouts live in its memory, so there are none",

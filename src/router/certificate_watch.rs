@@ -9,7 +9,7 @@
 use super::caddy_health::{CaddyHealth, NO_HOST};
 use super::route_table::RouteTable;
 use super::{RouterState, certificates};
-use crate::model::{AnyError, Routing};
+use crate::model::{AnyError, Routing, is_public};
 use crate::proc::{Cancel, Exec, find, wait_any};
 use crate::sync::lock;
 use serde_json::Value;
@@ -64,6 +64,8 @@ pub struct Name {
     pub certificate: Certificate,
     /// Where it leads, in the name service; nothing for a name that is certified privately.
     pub resolves: Option<Vec<IpAddr>>,
+    /// Whether the certificate that is there runs out soon.
+    pub runs_out: bool,
 }
 
 /// A name and when it is looked at next; a new one at once.
@@ -187,9 +189,10 @@ impl CertificateWatch {
             return SOON;
         }
         let Err(error) = answer else {
+            let runs_out = certificates::runs_out(&self.health.dir, host, &self.health.stop);
             self.names.change(host, |name| {
                 (name.began, name.failed) = (None, None);
-                name.known.certificate = Certificate::There;
+                (name.known.certificate, name.known.runs_out) = (Certificate::There, runs_out);
             });
             return RENEWED;
         };
@@ -291,16 +294,6 @@ pub fn own_addresses(bind: Option<IpAddr>) -> Vec<IpAddr> {
         None => ["192.0.2.1", "2001:db8::1"].into_iter().filter_map(address_towards).collect(),
     };
     found.into_iter().filter(is_public).collect()
-}
-
-fn is_public(ip: &IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let shared = ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64;
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared)
-        }
-        IpAddr::V6(ip) => !(ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local()),
-    }
 }
 
 /// The error in a line of the router's log, if that is about this name and as young.

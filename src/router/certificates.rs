@@ -4,10 +4,14 @@
 //! refuses a whole configuration, or serves one host no more: it takes the certificate for
 //! had and gets no other.
 
+use crate::proc::{Cancel, Exec, Exit};
 use serde::de::IgnoredAny;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// In seconds.
+const TWO_WEEKS: &str = "1209600";
 
 /// Where Caddy keeps what it must not lose, in the router's directory.
 pub(super) fn storage(dir: &Path) -> PathBuf {
@@ -35,6 +39,21 @@ pub(super) fn discard_broken(dir: &Path, host: Option<&str>, idle: Duration) -> 
     any
 }
 
+/// Whether the certificate that an authority has given to a host runs out within two weeks. The
+/// router renews them a month before that.
+pub(super) fn runs_out(dir: &Path, host: &str, stop: &Cancel) -> bool {
+    let issuers = fs::read_dir(storage(dir).join("certificates")).into_iter().flatten().flatten();
+    // Those of our own authority live for hours.
+    let given = issuers.filter(|issuer| issuer.file_name() != "local");
+    let mut files = given.map(|issuer| issuer.path().join(host).join(format!("{host}.crt")));
+    files.any(|file| {
+        let asked = ["x509", "-noout", "-checkend", TWO_WEEKS, "-in"];
+        // It comes with ca-certificates.
+        let openssl = Exec::new("openssl").args(asked).arg(&file);
+        file.exists() && openssl.run_until(stop).is_ok_and(|o| o.exit == Exit::Code(1))
+    })
+}
+
 /// One that cannot be read is for Caddy to complain of.
 fn is_broken(file: &Path) -> bool {
     let Ok(text) = fs::read(file) else { return false };
@@ -49,6 +68,27 @@ fn is_broken(file: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p28_a_certificate_that_runs_out_within_two_weeks_is_seen_but_for_our_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Cancel::new().unwrap();
+        let make = |issuer: &str, host: &str, days: &str| {
+            let place = storage(dir.path()).join("certificates").join(issuer).join(host);
+            fs::create_dir_all(&place).unwrap();
+            let made = Exec::new("openssl")
+                .args(["req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=x", "-days"])
+                .args([days, "-keyout", "/dev/null", "-out"])
+                .arg(place.join(format!("{host}.crt")));
+            assert!(made.run().unwrap().exit.is_success());
+        };
+        make("acme", "soon.test", "10");
+        make("acme", "later.test", "60");
+        make("local", "own.test", "1");
+        let runs_out = |host| runs_out(dir.path(), host, &stop);
+        assert!(runs_out("soon.test"));
+        assert!(!["later.test", "own.test", "none.test"].into_iter().any(runs_out));
+    }
 
     #[test]
     fn a_certificate_that_is_half_there_is_removed_and_no_other() {

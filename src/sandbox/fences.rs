@@ -12,7 +12,7 @@ use crate::inside::{self, probe::Findings};
 use crate::model::AnyError;
 use crate::proc::{Cancel, Exit};
 use std::io;
-use std::net::{self, TcpListener};
+use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
@@ -86,19 +86,21 @@ impl Fences {
                  with Landlock does"
             )
         });
-        let reached = found.iter().find_map(|found| found.reached.first());
-        let firewall = firewall(host, own_ports, reached);
+        let is_open = found.iter().any(|found| !found.reached.is_empty());
+        let firewall = firewall(host, own_ports, is_open);
         Self { firewall, ports: overlap.or_else(takes_ports), sockets }
     }
 }
 
-fn firewall(host: &Host, own_ports: &[u16], reached: Option<&net::SocketAddr>) -> Option<String> {
+fn firewall(host: &Host, own_ports: &[u16], is_open: bool) -> Option<String> {
     if host.users == AppUsers::Shared {
         let sentence = "apps run as the server's own user, so a firewall cannot tell them from it; \
                         give them users of their own first, then load scripts/firewall";
         return Some(sentence.to_owned());
     }
-    let address = reached?;
+    if !is_open {
+        return None;
+    }
     let who = match host.users {
         AppUsers::Root => String::new(),
         _ => format!(" {}", user::name(rustix::process::geteuid().as_raw())),
@@ -109,8 +111,7 @@ fn firewall(host: &Host, own_ports: &[u16], reached: Option<&net::SocketAddr>) -
     }
     let ports: String = named.iter().map(|port| format!(" :{port}")).collect();
     Some(format!(
-        "apps can connect to the ports of this machine (tried with {address}): to the dashboard, \
-         the router, each other; load the firewall as root with `scripts/firewall{who}{ports}`"
+        "apps can connect to the ports of this machine: to the dashboard, the router, each other; load the firewall as root with `scripts/firewall{who}{ports}`"
     ))
 }
 

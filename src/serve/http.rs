@@ -110,7 +110,11 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         // Only the gate and the operator's commands can open the socket, and
         // the gate always names the client.
         None => Peer::Local,
-        Some(Ok(client)) => Peer::Remote(client),
+        Some(Ok(client)) => {
+            let way = header(request, rewrite::WAY).map_or("", |h| h.value.as_str());
+            let has = |word| way.split(' ').any(|w| w == word);
+            Peer::Remote { client, https: has("https"), unheeded: has("unheeded") }
+        }
         Some(Err(_)) => return ApiError::internal().into(),
     };
     let (path, query) = match request.url().split_once('?') {

@@ -7,6 +7,7 @@ use super::columns::{exists, first, rows};
 use super::draft::{AppDraft, TokenChange};
 use super::draining::replaced;
 use super::env::EnvInput;
+use super::settings::Setting;
 use super::{Store, StoreError, random_id};
 use crate::model::{AppId, AppName, Domain, Job, RepoUrl, Secret, Wanted, unix_millis};
 use crate::sync::lock;
@@ -109,7 +110,8 @@ impl Store {
                 write_jobs(tx, &id, jobs)?;
             }
             append(tx, &Act::new("shell", "import"))?;
-            github_token.map_or(Ok(()), |token| self.write_github_token(tx, Some(token)))
+            github_token
+                .map_or(Ok(()), |token| self.write_setting(tx, Setting::GithubToken, Some(token)))
         })
     }
 
@@ -182,7 +184,7 @@ impl Store {
     /// When a stored token does not open.
     pub fn credential_of(&self, repo: &RepoUrl) -> Result<Option<Secret>, StoreError> {
         let ours = repo.origin() == "https://github.com";
-        if ours { self.github_token(&self.read()) } else { Ok(None) }
+        if ours { self.setting(Setting::GithubToken) } else { Ok(None) }
     }
 
     fn credential_for(
@@ -193,7 +195,9 @@ impl Store {
     ) -> Result<Option<Secret>, StoreError> {
         match stored_token(connection, id)? {
             Some(stored) => Ok(Some(self.vault().open(&token_place(id, repo), &stored)?.secret)),
-            None if repo.origin() == "https://github.com" => self.github_token(connection),
+            None if repo.origin() == "https://github.com" => {
+                self.setting_in(connection, Setting::GithubToken)
+            }
             None => Ok(None),
         }
     }

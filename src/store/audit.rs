@@ -145,6 +145,20 @@ impl Store {
         }
     }
 
+    /// Begins a new chain after a row that says what was `wrong` with the one before. Its rows go:
+    /// the caller has a copy.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn begin_audit_anew(&self, wrong: &str) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let last = head(tx)?;
+            tx.execute("DELETE FROM audit WHERE seq < (SELECT max(seq) FROM audit)", [])?;
+            tx.execute("UPDATE audit SET act = ?1", [ANCHOR])?;
+            append(tx, &Act::new("shell", format!("audit --begin-anew after {last}: {wrong}")))
+        })
+    }
+
     /// Forgets the oldest rows, those beyond [`KEPT`] and [`MOST`], in a row of its own.
     ///
     /// # Errors
@@ -292,6 +306,21 @@ mod tests {
         store.audit(&Act::new("admin", "one more"));
         let rest = "DELETE FROM audit WHERE seq = 9";
         assert_eq!(after(&store, rest).unwrap(), "row 9 is missing");
+    }
+
+    #[test]
+    fn p31_a_new_chain_says_what_was_wrong_with_the_one_before() {
+        for sql in ["DELETE FROM audit WHERE seq = 3", "UPDATE audit SET act = 'x' WHERE seq = 6"] {
+            let (store, _dir) = filled(6);
+            let wrong = after(&store, sql).unwrap();
+            store.begin_audit_anew(&wrong).unwrap();
+            assert_eq!(store.verify_audit().unwrap(), None, "{sql}");
+            store.audit(&Act::new("admin", "one more"));
+            assert_eq!(store.verify_audit().unwrap(), None, "{sql}");
+            let rows = store.audit_rows(None, 99).unwrap();
+            assert!(rows.len() == 2 && rows[1]["act"].as_str().unwrap().ends_with(&wrong), "{sql}");
+            assert!(after(&store, "DELETE FROM audit WHERE seq = 7").is_some());
+        }
     }
 
     #[test]

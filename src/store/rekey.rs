@@ -72,6 +72,22 @@ impl Store {
         Ok(())
     }
 
+    /// How many values are not of the present form: in the clear, or of a form before it (P17).
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn count_older_forms(&self) -> Result<u64, StoreError> {
+        let connection = self.read();
+        let count = |[table, column, ..]: [&str; 6]| {
+            let sql = format!(
+                "SELECT count(*) FROM {table} WHERE {column} NOT LIKE 'enc:v2:%' \
+                 AND {column} <> '{LOST}'"
+            );
+            Ok(connection.query_row(&sql, [], |row| row.get::<_, u64>(0))?)
+        };
+        SEALED.into_iter().map(count).sum()
+    }
+
     /// What does not open with the key of this store, as its owner calls it. Only with `for_good`
     /// is it marked as lost, and the key the database's from then on.
     ///

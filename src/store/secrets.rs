@@ -5,6 +5,7 @@
 //! replaced or removed stays known, sealed like the rest, until the app goes.
 
 use super::columns::rows;
+use super::settings::Setting;
 use super::{Store, StoreError};
 use crate::model::{AppId, Secret};
 use crate::vault::{Place, Why};
@@ -40,7 +41,9 @@ impl Store {
             Err(StoreError::Vault(error)) if error.why == Why::Lost => Ok(()),
             opened => opened,
         };
-        judged(self.github_token(&self.read()).map(drop))?;
+        for setting in Setting::ALL {
+            judged(self.setting(setting).map(drop))?;
+        }
         for app in self.apps()? {
             for (_, value, _) in self.variables(&self.read(), &app.id)? {
                 judged(value.map(drop).map_err(StoreError::Vault))?;

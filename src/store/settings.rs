@@ -1,4 +1,4 @@
-//! The saved GitHub token.
+//! Secrets of the whole server: the saved GitHub token, and where findings are told.
 
 use super::columns::first;
 use super::{Store, StoreError};
@@ -6,48 +6,77 @@ use crate::model::{Secret, UnixMillis, unix_millis};
 use crate::vault::{LOST, Place};
 use rusqlite::{Connection, Transaction, params};
 
-const GITHUB_TOKEN: Place<'static> =
-    Place { table: "settings", column: "value", row: "github_token", context: "" };
+/// Which one.
+#[derive(Debug, Clone, Copy)]
+pub enum Setting {
+    /// The token that serves apps on `https://github.com` that have none.
+    GithubToken,
+    /// The address that findings are sent to.
+    NotificationUrl,
+}
+
+impl Setting {
+    /// All of them.
+    pub(super) const ALL: [Self; 2] = [Self::GithubToken, Self::NotificationUrl];
+
+    const fn place(self) -> Place<'static> {
+        let row = match self {
+            Self::GithubToken => "github_token",
+            Self::NotificationUrl => "notification_url",
+        };
+        Place { table: "settings", column: "value", row, context: "" }
+    }
+}
 
 impl Store {
-    /// Saves the token that serves apps on `https://github.com` that have none, or removes it.
+    /// Saves a setting, or removes it.
     ///
     /// # Errors
     /// When it could not be written.
-    pub fn set_github_token(&self, token: Option<&Secret>) -> Result<(), StoreError> {
-        self.write_secrets(None, |tx| self.write_github_token(tx, token))
+    pub fn set_setting(&self, which: Setting, value: Option<&Secret>) -> Result<(), StoreError> {
+        self.write_secrets(None, |tx| self.write_setting(tx, which, value))
     }
 
-    pub(super) fn write_github_token(
+    pub(super) fn write_setting(
         &self,
         tx: &Transaction<'_>,
-        token: Option<&Secret>,
+        which: Setting,
+        value: Option<&Secret>,
     ) -> Result<(), StoreError> {
-        tx.execute("DELETE FROM settings WHERE name = ?1", [GITHUB_TOKEN.row])?;
-        if let Some(token) = token {
-            let sealed = self.vault().seal(&GITHUB_TOKEN, token.expose())?;
+        let place = which.place();
+        tx.execute("DELETE FROM settings WHERE name = ?1", [place.row])?;
+        if let Some(value) = value {
+            let sealed = self.vault().seal(&place, value.expose())?;
             let sql = "INSERT INTO settings (name, value, saved_at) VALUES (?1, ?2, ?3)";
-            tx.execute(sql, params![GITHUB_TOKEN.row, sealed, unix_millis()])?;
+            tx.execute(sql, params![place.row, sealed, unix_millis()])?;
         }
         Ok(())
     }
 
-    /// When the GitHub token was saved; `None` when there is none, or it was lost with the key.
+    /// When it was saved; `None` when there is none, or it was lost with the key.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub fn github_token_saved_at(&self) -> Result<Option<UnixMillis>, StoreError> {
+    pub fn setting_saved_at(&self, which: Setting) -> Result<Option<UnixMillis>, StoreError> {
         let sql = "SELECT saved_at FROM settings WHERE name = ?1 AND value <> ?2";
-        first(&self.read(), sql, [GITHUB_TOKEN.row, LOST], |row| Ok(row.get(0)?))
+        first(&self.read(), sql, [which.place().row, LOST], |row| Ok(row.get(0)?))
     }
 
-    pub(super) fn github_token(
+    /// The setting, if there is one.
+    ///
+    /// # Errors
+    /// When the database does not answer, or it does not open.
+    pub fn setting(&self, which: Setting) -> Result<Option<Secret>, StoreError> {
+        self.setting_in(&self.read(), which)
+    }
+
+    pub(super) fn setting_in(
         &self,
         connection: &Connection,
+        which: Setting,
     ) -> Result<Option<Secret>, StoreError> {
-        let sql = "SELECT value FROM settings WHERE name = ?1";
-        let stored =
-            first(connection, sql, [GITHUB_TOKEN.row], |row| Ok(row.get::<_, String>(0)?))?;
-        stored.map(|s| Ok(self.vault().open(&GITHUB_TOKEN, &s)?.secret)).transpose()
+        let (place, sql) = (which.place(), "SELECT value FROM settings WHERE name = ?1");
+        let stored = first(connection, sql, [place.row], |row| Ok(row.get::<_, String>(0)?))?;
+        stored.map(|s| Ok(self.vault().open(&place, &s)?.secret)).transpose()
     }
 }

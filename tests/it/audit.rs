@@ -43,6 +43,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("PATCH", "/api/apps/{}/processes/{}") => json!({"count": 1}),
         ("POST", "/api/deploy") => json!({"gitRepo": NOWHERE, "name": "quick"}),
         ("PUT", "/api/settings/github-token") => json!({"token": "hidden-value"}),
+        ("PUT", "/api/settings/notifications") => json!({"url": "https://hidden-value.invalid/"}),
         _ => return None,
     })
 }
@@ -166,6 +167,8 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
             "rekey --mark-lost" => &[("rekey --mark-lost", 1, None)],
             "restore FILE" | "restore FILE --key-file F" => &[("restore /dev/null", 1, None)],
             "import DIR" | "import DIR --yes" => &[("import /dev", 1, None)],
+            "audit --begin-anew" => &[("audit --begin-anew", 1, None)],
+            "check" | "check --json" => &[("check", 0, None)],
             "prove DIR" => &[("prove /dev", 1, None)],
             // The server itself, and what root does to the machine, where there may be no database.
             "" | "(none)" | "install" | "install --dry-run" | "uninstall" | "uninstall --purge" => {

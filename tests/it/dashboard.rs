@@ -4,6 +4,7 @@ mod app_page;
 mod help;
 mod page;
 mod processes;
+mod security;
 
 use crate::harness::apps::{create, deploy, ended};
 use crate::harness::{GitServer, Http, Server, Setup, until};
@@ -117,7 +118,7 @@ fn a_rotated_token_ends_the_session_and_the_page_says_so() {
 
     let second = server.token();
     page.sign_in(&second);
-    page.click("settings-link");
+    page.click("security-link");
     page.click("rotate-token");
     page.click("rotate-confirm");
     page.see("new-token");
@@ -235,6 +236,7 @@ fn the_settings_keep_the_github_token_to_themselves_and_clear_a_lockout() {
     page.see_text("github-token-state", "No token is saved.");
     assert_eq!(server.owner().get("/api/settings/github-token").json()["saved"], false);
 
+    page.click("security-link");
     page.see_text("#main", "Nobody is locked out.");
     let mut intruder = server.stranger().forwarded_for("203.0.113.9").bearer("wrong");
     see_locked_out(&mut page, &mut intruder, "203.0.113.9");
@@ -265,7 +267,7 @@ fn a_backup_is_made_and_deleted_in_the_settings() {
     page.nothing_went_wrong(&[]);
 }
 
-/// Tries wrong tokens until the settings page lists their sender. A lockout may be over before it is looked at; then the
+/// Tries wrong tokens until the security page lists their sender. A lockout may be over before it is looked at; then the
 /// next one is longer.
 fn see_locked_out(page: &mut Page, intruder: &mut Http, client: &str) {
     until("the lockout is listed", Duration::from_secs(30), || {
@@ -363,6 +365,7 @@ fn every_page_fits_a_phone_and_follows_light_and_dark() {
         (&format!("apps/{app}/env"), "env-replace"),
         (&format!("apps/{app}/settings"), "app-settings-form"),
         ("settings", "github-token-form"),
+        ("security", "finding-list"),
     ] {
         page.browser.evaluate(&format!("location.hash = '#/{place}'"));
         page.fits_in_both(element);

@@ -3,6 +3,7 @@
 pub mod apps;
 pub mod browser;
 pub mod caddy;
+pub mod checks;
 pub mod front;
 pub mod git;
 pub mod http;

@@ -1,6 +1,7 @@
 //! Certificates of names that come and go: nothing else changes with them, and what cannot be had is said.
 
 use crate::harness::apps::{create, deploy_live, show};
+use crate::harness::checks::{found, mended};
 use crate::harness::netns::MACHINE_V4;
 use crate::harness::routed::{
     STARTING, caddy, https, https_once, private, release, router, start, until_running,
@@ -234,11 +235,16 @@ fn a_name_that_gets_no_certificate_says_why_and_spoils_nothing() {
         assert_eq!(known["resolvesTo"], json!([]));
         let message = router(&mut shop.owner)["message"].as_str().expect("a sentence").to_owned();
         assert!(message.contains("no certificate for shop.example.com: "), "{message}");
+        // P28: so says the checklist, until it is mended.
+        let seen = found(&mut shop.owner, "host shop.example.com", "fail");
+        let sentence = seen["sentence"].as_str().expect("a sentence");
+        assert!(sentence.starts_with("shop.example.com of shop: the name service"), "{seen}");
         // Nor does a visitor make the router ask again.
         assert!(!shop.server.data().join("router/permitted/shop.example.com").exists());
         https(&shop.server, "paas.localhost", "/", &[]).expect(200);
         assert_eq!(shop.server.visitor("shop.localhost").get("/").expect(200).text(), "one");
         shop.set(&[]);
+        mended(&mut shop.owner, "host shop.example.com");
         assert!(router(&mut shop.owner)["message"].is_null());
         let server = shop.server.restart();
         until_running(&server);

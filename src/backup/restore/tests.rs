@@ -5,6 +5,7 @@ use super::super::create::{Source, Work};
 use super::*;
 use crate::model::Secret;
 use crate::proc::Exec;
+use crate::store::Setting;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ fn open(data: &DataDir, byte: &str) -> Store {
 fn filled() -> (tempfile::TempDir, DataDir, Vec<Part>) {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(&dir.path().join("data")).unwrap();
-    open(&data, "07").set_github_token(Some(&Secret::new(SECRET.into()))).unwrap();
+    open(&data, "07").set_setting(Setting::GithubToken, Some(&Secret::new(SECRET.into()))).unwrap();
     fs::create_dir_all(data.join(APP)).unwrap();
     fs::write(data.join(APP).join("file"), "of the app").unwrap();
     let source = Source { data: &data, host: None, tell: &|_| () };
@@ -236,7 +237,7 @@ fn p29_a_damaged_backup_is_refused_and_nothing_is_touched() {
 fn p29_a_restore_keeps_what_it_replaces() {
     let (dir, data, parts) = filled();
     fs::write(data.join(key::FILE), "the old key").unwrap();
-    open(&data, "07").set_github_token(None).unwrap();
+    open(&data, "07").set_setting(Setting::GithubToken, None).unwrap();
     let long = format!("{APP}/{}", "long".repeat(40));
     let mut name = Part::new(EntryType::GNULongName, "././@LongLink", "", b"");
     name.1 = [long.as_bytes(), b"\0"].concat();
@@ -257,7 +258,7 @@ fn p29_a_restore_keeps_what_it_replaces() {
     assert_eq!(fs::read(before.join(APP).join("file")).unwrap(), b"of the app");
     assert!(before.join(DATABASE).is_file() && !data.join(APP).join("file").exists());
     assert_eq!(fs::read(data.join(&long)).unwrap(), b"new");
-    assert!(open(&data, "07").github_token_saved_at().unwrap().is_some());
+    assert!(open(&data, "07").setting_saved_at(Setting::GithubToken).unwrap().is_some());
     let text = fs::read_to_string(data.join(key::FILE)).unwrap();
     assert_eq!(Key::parse(&text).unwrap().id(), key("07").id());
 }

@@ -59,9 +59,10 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
     );
     page.click("settings-link");
     page.see_text("system-facts", "Router");
-    page.see_text("advice", "firewall");
+    page.click("security-link");
+    page.see_text("finding-list", "load the firewall");
     assert_eq!(
-        page.browser.evaluate("document.querySelectorAll('[data-test=advice] code').length > 0"),
+        page.browser.evaluate("document.querySelectorAll('[data-test=finding] code').length > 0"),
         true
     );
     page.nothing_went_wrong(&[]);

@@ -1,0 +1,256 @@
+//! Looks at every point of the checklist again and again, and tells the owner what has lasted.
+
+use crate::backup::keeper::Keeper;
+use crate::checks::steady::Steady;
+use crate::checks::{self, App, Board, Facts, Finding, Updates};
+use crate::config::Config;
+use crate::data_dir::{DataDir, replace};
+use crate::deploy::Deployer;
+use crate::deploy::host_names::{host_names, router_trouble, trouble};
+use crate::model::{AppStatus, DeployStatus, MINUTE, Trust, UnixMillis, Wanted, is_public};
+use crate::notify::{Notices, Told};
+use crate::ops::check;
+use crate::proc::{Cancel, wait_any};
+use crate::router::{Certificate, RouterState};
+use crate::runtime::jobs::{jobs_of, last_run};
+use crate::runtime::tcp_sockets::listeners;
+use crate::sandbox::port_range::RANGE;
+use crate::store::{self, DATABASE, Setting, StoreError};
+use crate::sync::lock;
+use std::fs;
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Time between two looks. What has lasted for two of them is told, so within a minute.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// How often the system is asked for its clock and its updates, which takes it a second.
+const CLOCK: Duration = Duration::from_secs(60);
+const UPDATES: Duration = Duration::from_secs(6 * 3600);
+
+/// How long after its start a server looks first, and first asks for updates: it has more to do
+/// then.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+const FIRST_UPDATES: Duration = Duration::from_secs(300);
+
+/// How long after its time a job was missed: it may wait for others.
+const MISSED: UnixMillis = 15 * MINUTE;
+
+/// Ports that are meant for everybody: SSH, HTTP and HTTPS.
+const MEANT: [u16; 3] = [22, 80, 443];
+
+/// What was told, in the data directory.
+const TOLD: &str = "told.json";
+
+/// Ends of a deploy or a run that its owner wanted.
+const WANTED: &str = "cancelled";
+
+/// Who looks.
+pub(super) struct Checker {
+    pub(super) config: Config,
+    pub(super) data: DataDir,
+    pub(super) deployer: Arc<Deployer>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) board: Arc<Board>,
+    pub(super) notices: Arc<Notices>,
+    pub(super) stop: Cancel,
+    pub(super) slow: Mutex<Slow>,
+}
+
+/// What is not looked at each time.
+#[derive(Default)]
+pub(super) struct Slow {
+    clock: Option<(Instant, Option<bool>)>,
+    updates: Option<(Instant, Option<Updates>)>,
+    /// What is wrong with the audit log, as it was when database and log had these times.
+    audit: Option<Option<String>>,
+    written: [Option<SystemTime>; 2],
+}
+
+impl Checker {
+    /// Looks until the server stops.
+    pub(super) fn run(&self) {
+        let path = self.data.join(TOLD);
+        let told = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let mut told: Told = told.unwrap_or_default();
+        let mut steady = Steady::after(told.findings());
+        let began = Instant::now();
+        let _ = wait_any(&[self.stop.as_fd()], FIRST_LOOK);
+        while !self.stop.is_cancelled() {
+            self.ask_the_system(began);
+            let lasting = steady.look(&self.judge());
+            self.board.set_lasting(lasting.clone());
+            if self.notices.take_new() {
+                told = Told::default();
+            }
+            if let Some(now) = self.tell(&told, &lasting) {
+                told = now;
+                let saved = serde_json::to_vec(&told).map_err(Into::into);
+                if let Err(error) = saved.and_then(|text| replace(&path, &text)) {
+                    log::warn!("what was told could not be noted, and is told again: {error}");
+                }
+            }
+            let _ = wait_any(&[self.stop.as_fd()], LOOK);
+        }
+    }
+
+    /// What every point comes to now.
+    pub(super) fn judge(&self) -> Vec<Finding> {
+        checks::findings(&self.facts().unwrap_or_else(|error| {
+            log::error!("the checklist lacks the apps: {error}");
+            self.local()
+        }))
+    }
+
+    /// Tells what has come and gone; what is told once it was sent.
+    fn tell(&self, told: &Told, lasting: &[Finding]) -> Option<Told> {
+        let store = &self.deployer.tools.store;
+        let url = store.setting(Setting::NotificationUrl);
+        let url = url.inspect_err(|error| log::warn!("no findings are sent: {error}")).ok()??;
+        let host = self.deployer.tools.host.last()?.ok()?;
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let head = store.audit_head().unwrap_or_default();
+        let (text, now) = told.news(&name, lasting, &head)?;
+        if !self.notices.is_due() {
+            return None;
+        }
+        let sent = self.notices.send(&host, &url, &text);
+        match &sent.error {
+            None => return Some(now),
+            Some(_) if self.stop.is_cancelled() => {}
+            Some(why) => log::warn!("the findings were not sent: {why}"),
+        }
+        None
+    }
+
+    /// What takes a moment, where that was long ago.
+    fn ask_the_system(&self, began: Instant) {
+        let is_due = |at: Option<Instant>, period| at.is_none_or(|at| at.elapsed() >= period);
+        let (clock, updates) = {
+            let slow = lock(&self.slow);
+            (slow.clock.map(|(at, _)| at), slow.updates.map(|(at, _)| at))
+        };
+        if is_due(clock, CLOCK) {
+            let is_set = check::clock_is_set(&self.stop);
+            lock(&self.slow).clock = Some((Instant::now(), is_set));
+        }
+        if began.elapsed() >= FIRST_UPDATES && is_due(updates, UPDATES) {
+            let pending = check::updates(&self.stop);
+            lock(&self.slow).updates = Some((Instant::now(), pending));
+        }
+    }
+
+    /// What the data directory and the machine tell.
+    fn local(&self) -> Facts {
+        let mut facts = check::gather(&self.config, &self.data);
+        let database = self.data.join(DATABASE);
+        let log = database.with_extension("db-wal");
+        let written = [&database, &log].map(|path| fs::metadata(path).ok()?.modified().ok());
+        let mut slow = lock(&self.slow);
+        if slow.audit.is_none() || slow.written != written {
+            slow.audit = check::audit(&self.data).ok();
+            slow.written = written;
+        }
+        facts.audit.clone_from(&slow.audit);
+        facts.clock_is_set = slow.clock.and_then(|(_, is_set)| is_set);
+        facts.updates = slow.updates.and_then(|(_, updates)| updates);
+        drop(slow);
+        if let Some(backups) = &mut facts.backups {
+            backups.last_error = self.keeper.state().1;
+        }
+        facts
+    }
+
+    fn facts(&self) -> Result<Facts, StoreError> {
+        let tools = &self.deployer.tools;
+        let mut facts = self.local();
+        (facts.way, facts.ahead_of_browser) = self.board.noted();
+        let listen = self.config.listen;
+        let is_open = listen.everywhere || !listen.address.ip().is_loopback();
+        if is_open && self.config.routing.trust == Trust::private() {
+            facts.way.open_beside_proxy = Some(tools.own_port);
+        }
+        if let (Some(Ok(host)), Some(fences)) = (tools.host.last(), tools.host.fences()) {
+            facts.fences = vec![
+                ("identity", host.shared_because.clone()),
+                ("firewall", fences.firewall),
+                ("port-fence", fences.ports),
+                ("socket-fence", fences.sockets),
+            ];
+        }
+        facts.router = match tools.router.state() {
+            RouterState::Missing(why) => Some(why.to_owned()),
+            RouterState::Running { .. } => router_trouble(tools),
+            RouterState::Off | RouterState::Starting => None,
+        };
+        facts.open_ports = Some(self.open_ports());
+        for app in tools.store.shared_apps()?.iter() {
+            facts.apps.push(self.app(app, facts.now)?);
+        }
+        Ok(facts)
+    }
+
+    /// Where something else than this server and its apps listens for everybody.
+    fn open_ports(&self) -> Vec<u16> {
+        let own = self.deployer.tools.own_ports();
+        let ssh = fs::read_to_string("/etc/ssh/sshd_config").unwrap_or_default();
+        let ssh: Vec<u16> = ssh
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Port ")?.trim().parse().ok())
+            .collect();
+        let is_for_all = |ip| is_public(&ip);
+        let mut ports: Vec<u16> = listeners()
+            .iter()
+            .filter(|socket| is_for_all(socket.address.ip().to_canonical()))
+            .map(|socket| socket.address.port())
+            .filter(|port| ![&MEANT[..], &own, &ssh].iter().any(|known| known.contains(port)))
+            .filter(|port| !RANGE.contains(port))
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    fn app(&self, app: &store::App, now: UnixMillis) -> Result<App, StoreError> {
+        let tools = &self.deployer.tools;
+        let state = tools.board.state(app);
+        let is_live = app.live_deploy.is_some() && app.wanted == Wanted::Running;
+        let last = app.last_deploy.as_ref().map(|id| tools.store.deploy(id)).transpose()?;
+        let failed = last.flatten().filter(|deploy| deploy.status == DeployStatus::Failed);
+        let failed = failed.and_then(|deploy| deploy.error);
+        let failed = failed.filter(|why| !why.starts_with(WANTED));
+        let runs = tools.store.runs(&app.id)?;
+        let mut jobs = Vec::new();
+        let declared = if is_live { jobs_of(tools, app)? } else { Vec::new() };
+        for (job, _) in declared {
+            let Some(last) = last_run(&runs, &job.name) else { continue };
+            let result = last.result.as_deref().filter(|result| !result.starts_with(WANTED));
+            let due = job.schedule.next_after(last.started_at);
+            if let Some(result) = result.filter(|result| *result != "exit code 0") {
+                jobs.push((job.name.to_string(), format!("failed: {result}")));
+            } else if last.finished_at.is_some() && due.is_some_and(|due| due + MISSED < now) {
+                jobs.push((job.name.to_string(), "was not run when its time had come".to_owned()));
+            }
+        }
+        let (names, own) = host_names(&tools.router, app);
+        let names = names.into_iter().filter(|_| is_live);
+        let hosts = names.map(|name| {
+            let is_missing = matches!(name.certificate, Some(Certificate::Missing(_)));
+            let is_noticed = is_missing || name.runs_out;
+            let why = trouble(&name, &own).map(|why| (why, is_noticed));
+            (name.host, why)
+        });
+        let looping = (state.status == AppStatus::CrashLooping).then(|| {
+            state.detail.or(state.last_exit).unwrap_or_else(|| "no reason is known".to_owned())
+        });
+        Ok(App {
+            id: app.id.clone(),
+            name: app.name.to_string(),
+            looping,
+            failed: failed.map(|why| (why, app.live_deploy.is_some())),
+            jobs,
+            hosts: hosts.collect(),
+        })
+    }
+}
