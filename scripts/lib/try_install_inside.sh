@@ -89,6 +89,54 @@ deploy() {
 	ps -eo user,args | grep '[m]ain.py' || fail "no app runs"
 }
 
+# finding ID: its level, and the command that it prints.
+finding() {
+	api security/check | python3 -c 'import json, sys
+for found in json.load(sys.stdin)["findings"]:
+    if found["id"] == sys.argv[1]: print(found["level"], (found["mend"].split("`") + [""])[1])' "$1"
+}
+is() { [[ $(finding "$1") == "$2"* ]]; }
+# broken ID LEVEL: it is found, and well once what it prints was run.
+broken() {
+	local command
+	until_true 60 is "$1" "$2"
+	command=$(finding "$1") && command=${command#* }
+	echo "$1 is found; its mend: $command"
+	bash -ec "${command//sudo /}" >/dev/null
+	until_true 60 alive
+	until_true 60 is "$1" pass
+}
+
+# A fresh machine has nothing to be mended now. What is broken is found within a minute, and mended by what that prints.
+checks() {
+	local data=/opt/better-paas/data
+	better-paas check || fail "a fresh machine has something to be mended"
+	better-paas check --json | python3 -c 'import json, sys; json.load(sys.stdin)["findings"][0]["id"]'
+	nft delete table inet better_paas
+	broken firewall fail
+	chmod 644 $data/secret.key
+	broken files fail
+	broken backup warn
+	cp $data/secret.key key.kept
+	broken key warn
+	[ ! -e $data/secret.key ] && [ -e /etc/better-paas.key ] || fail "the key is where it was"
+	install -o paas -g paas -m 600 key.kept $data/secret.key && rm /etc/better-paas.key key.kept
+	better-paas install >/dev/null
+	printf 'ADMIN_TOKEN=%s\n' "$(head -c 24 /dev/urandom | base64 | tr -d '/+=')" >>/etc/better-paas.conf
+	better-paas install >/dev/null
+	until_true 60 is token warn
+	broken token warn
+	touch /run/reboot-required
+	until_true 60 is reboot warn
+	rm /run/reboot-required
+	database "UPDATE audit SET act = act || ' ' WHERE seq = (SELECT max(seq) FROM audit)"
+	broken audit fail
+	systemctl stop better-paas.socket better-paas.service
+	better-paas check | grep 'no server runs' >/dev/null || fail "without a server the checklist says nothing"
+	systemctl start better-paas.socket better-paas.service
+	until_true 60 alive
+}
+
 # A client asks all the time while the service starts again: no connection is refused.
 restarts() {
 	python3 - "$url" <<-'END'

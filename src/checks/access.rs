@@ -155,7 +155,7 @@ fn backup_place(facts: &Facts) -> Option<Finding> {
         Finding::warn(
             "backup-place",
             "every backup is on the disk of what it is a backup of; with that all are gone",
-            set(facts, "BACKUP_COMMAND=/root/to-another-machine"),
+            format!("set BACKUP_COMMAND; {} says how", ours(facts, "help backup")),
         )
     })
 }
@@ -166,7 +166,7 @@ fn plain_http(facts: &Facts) -> Option<Finding> {
         "the admin token came over plain HTTP from {client}: everybody on the way could read it. \
          Give the dashboard a name that leads here, and then make a new token"
     );
-    let mend = set(facts, "DASHBOARD_DOMAIN=paas.example.com");
+    let mend = format!("set DASHBOARD_DOMAIN; {} says how", ours(facts, "help domains-and-https"));
     Some(Finding::warn("plain-http", why, mend))
 }
 

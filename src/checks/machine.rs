@@ -25,7 +25,7 @@ pub(super) const CHECKS: &[Check] =
 
 fn router(facts: &Facts) -> Option<Finding> {
     let why = facts.router.as_ref()?;
-    let other = || "`server help domains-and-https` says what to set".to_owned();
+    let other = || format!("{} says what to set", ours(facts, "help domains-and-https"));
     let mend = command_in(why).unwrap_or_else(other);
     Some(Finding::warn("router", why, mend))
 }
@@ -115,7 +115,11 @@ fn build(facts: &Facts) -> Option<Finding> {
     let days = (facts.now - facts.built_at?) / DAY;
     let sentence = format!("this version, {}, is {days} days old", env!("CARGO_PKG_VERSION"));
     Some(if days > BUILD_AGE / DAY {
-        Finding::warn("build", sentence, ours(facts, "update FILE-OR-URL"))
+        Finding::warn(
+            "build",
+            sentence,
+            format!("get the newest, then {}", ours(facts, "update ./server")),
+        )
     } else {
         Finding::pass("build", sentence)
     })

@@ -96,7 +96,7 @@ fn p28_each_finding_of_access_says_what_is_so_and_what_mends_it() {
     is(Fail, "audit", "row 5 is missing", "server audit --begin-anew", |f| {
         f.audit = Some(Some("row 5 is missing".to_owned()));
     });
-    is(Warn, "plain-http", "from 203.0.113.7", "DASHBOARD_DOMAIN=", |f| {
+    is(Warn, "plain-http", "from 203.0.113.7", "server help domains-and-https", |f| {
         f.way.plain_from = Some("203.0.113.7".to_owned());
     });
     is(Warn, "proxy", "at 10.0.0.9", "TRUST_PROXY=10.0.0.9' | sudo tee -a /etc/", |f| {
@@ -162,7 +162,13 @@ fn p28_backups_are_to_be_there_of_late_whole_and_elsewhere() {
             b.damaged = Some(("/d/x.tgz".to_owned(), "truncated".to_owned()));
         }),
     );
-    is(Warn, "backup-place", "all are gone", "BACKUP_COMMAND=", with(|b| b.is_elsewhere = false));
+    is(
+        Warn,
+        "backup-place",
+        "all are gone",
+        "server help backup",
+        with(|b| b.is_elsewhere = false),
+    );
     is(
         Fail,
         "backup-place",
