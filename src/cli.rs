@@ -323,8 +323,8 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["help"] => Ok(Command::Help),
         ["completions"] => Ok(Command::Completions),
         ["help", topic] => manual::page(topic).map(Command::Page).ok_or_else(|| {
-            let topic = topic.escape_debug();
-            Usage(format!("no page '{topic}'; there are {}", manual::TOPICS.join(", ")))
+            let pages = manual::PAGES.map(|(name, _)| name).join(", ");
+            Usage(format!("no page '{}'; there are {pages}", topic.escape_debug()))
         }),
         [
             "token" | "backup" | "restore" | "lockouts" | "audit" | "check" | "rekey" | "config"

@@ -1,7 +1,7 @@
 //! The pages for people: their links lead somewhere, none is forgotten, and the first one is short.
 
 use crate::harness::Server;
-use better_paas::manual::TOPICS;
+use better_paas::manual::PAGES;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -113,9 +113,9 @@ fn the_readme_is_short() {
 #[test]
 fn help_in_the_shell_prints_every_page_and_the_dashboard_serves_it() {
     let server = Server::start();
-    let named: BTreeSet<PathBuf> = TOPICS
+    let named: BTreeSet<PathBuf> = PAGES
         .iter()
-        .map(|topic| {
+        .map(|(topic, _)| {
             let printed = server.operator(&["help", topic]);
             assert_eq!(printed.code, Some(0), "{printed:?}");
             let at = format!("/assets/manual/{topic}.md");
