@@ -19,8 +19,8 @@ use crate::gate::upgrade::Upgrade;
 use crate::journal::{Journal, LogOf, Redactor};
 use crate::model::{AppId, DeployId, RunId};
 use handshake::Refusal;
-use log::{debug, error};
-use logs::{AppFeed, EndingFeed};
+use log::debug;
+use logs::LogFeed;
 use session::Session;
 use session_limit::{SessionLimit, SessionSlot};
 use stats::{Stats, StatsFeed};
@@ -30,14 +30,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Whose log a session is told.
+#[derive(Debug)]
+pub enum Followed {
+    /// An app's: it ends when the app is removed.
+    App(AppId),
+    /// One that ends with what it is of.
+    Ending(LogOf),
+}
+
 /// What the sessions ask about apps and deploys.
 pub trait Facts: Send + Sync {
-    /// The deploy or run as the API shows it, a JSON object; `None` when there is none.
-    fn json(&self, of: &LogOf) -> Option<String>;
-    /// Whether nothing more will happen to it; `None` when there is none.
-    fn ended(&self, of: &LogOf) -> Option<bool>;
-    /// Whether there is such an app.
-    fn app_exists(&self, id: &AppId) -> bool;
+    /// The result, a deploy or run as the API shows it, a JSON object; `None` when there is none.
+    fn json(&self, of: &Followed) -> Option<String>;
+    /// Whether nothing more will happen to it once its log has ended; `None` when there is no
+    /// such thing.
+    fn ended(&self, of: &Followed) -> Option<bool>;
     /// What must not appear in the app's log.
     ///
     /// # Errors
@@ -149,7 +157,6 @@ impl Live {
         handshake::check_origin(upgrade, self.settings.dashboard_origin.as_deref())?;
         let owner = handshake::authenticate(upgrade, &self.settings.auth)?;
         (upgrade.prove)();
-        // Before the path: a feed reads the end of a log.
         let seat = self.seats.take(upgrade.source.client, &self.limits)?;
         let feed = self.feed(&upgrade.path)?;
         let key = handshake::accept_key(upgrade)?;
@@ -159,39 +166,35 @@ impl Live {
     /// What is sent at each of the four paths.
     fn feed(&self, path: &str) -> Result<Box<dyn Feed + '_>, Refusal> {
         let Settings { journal, facts, data_dir, .. } = &self.settings;
-        let absent = |code, text| Refusal::new(404, code, text);
-        let is_there = |of: &LogOf| facts.ended(of).is_some();
         let segments: Vec<&str> = path.split('/').collect();
-        Ok(match segments[..] {
-            ["", "ws", "stats"] => Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)),
-            ["", "ws", "deploys", id] => {
-                let text =
-                    "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's";
-                let of = DeployId::parse(id).ok().map(LogOf::Deploy).filter(is_there);
-                let of = of.ok_or_else(|| absent("deploy_not_found", text))?;
-                Box::new(EndingFeed::new(of, journal, &**facts))
+        let (named, code, text) = match segments[..] {
+            ["", "ws", "stats"] => {
+                return Ok(Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)));
             }
-            ["", "ws", "runs", id] => {
-                let text = "there is no run with this id; GET /api/apps/{id}/runs lists an app's";
-                let of = RunId::parse(id).ok().map(LogOf::Run).filter(is_there);
-                let of = of.ok_or_else(|| absent("run_not_found", text))?;
-                Box::new(EndingFeed::new(of, journal, &**facts))
-            }
-            ["", "ws", "apps", id, "log"] => {
-                let text = "there is no app with this id; GET /api/apps lists them";
-                let id = AppId::parse(id).ok().filter(|id| facts.app_exists(id));
-                let id = id.ok_or_else(|| absent("app_not_found", text))?;
-                Box::new(AppFeed::new(id, journal, &**facts).map_err(|why| {
-                    error!("cannot open a live log: {why}");
-                    let text = "this failed inside the server; its log says why";
-                    Refusal::new(500, "internal", text)
-                })?)
-            }
-            _ => {
-                let text = "there is no WebSocket at this path; GET /api/openapi.json names those there are";
-                return Err(absent("not_found", text));
-            }
-        })
+            ["", "ws", "deploys", id] => (
+                DeployId::parse(id).ok().map(|id| Followed::Ending(LogOf::Deploy(id))),
+                "deploy_not_found",
+                "there is no deploy with this id; GET /api/apps/{id}/deploys lists an app's",
+            ),
+            ["", "ws", "runs", id] => (
+                RunId::parse(id).ok().map(|id| Followed::Ending(LogOf::Run(id))),
+                "run_not_found",
+                "there is no run with this id; GET /api/apps/{id}/runs lists an app's",
+            ),
+            ["", "ws", "apps", id, "log"] => (
+                AppId::parse(id).ok().map(Followed::App),
+                "app_not_found",
+                "there is no app with this id; GET /api/apps lists them",
+            ),
+            _ => (
+                None,
+                "not_found",
+                "there is no WebSocket at this path; GET /api/openapi.json names those there are",
+            ),
+        };
+        let of = named.filter(|of| facts.ended(of).is_some());
+        let of = of.ok_or_else(|| Refusal::new(404, code, text))?;
+        Ok(Box::new(LogFeed::new(of, journal, &**facts)))
     }
 }
 

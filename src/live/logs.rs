@@ -1,8 +1,7 @@
-//! The feeds of logs: that of a deploy or a run until its end, an app's until it is removed.
+//! The feed of a log: a deploy's or a run's until its end, an app's until it is removed.
 
-use super::{Facts, Feed, Next};
+use super::{Facts, Feed, Followed, Next};
 use crate::journal::{Event, Journal, LogOf, Subscription};
-use crate::model::AppId;
 use log::error;
 use serde_json::json;
 use std::io;
@@ -16,9 +15,9 @@ const BATCH: usize = 7 * 1024;
 /// Lines of an app's past that a session begins with.
 const PAST: usize = 200;
 
-/// A log from its first line, then live, then the result of what it is of.
-pub(super) struct EndingFeed<'a> {
-    of: LogOf,
+/// A log from its first line, or an app's last ones, then live, then the result of what it is of.
+pub(super) struct LogFeed<'a> {
+    of: Followed,
     journal: &'a Journal,
     facts: &'a dyn Facts,
     log: Log,
@@ -35,15 +34,21 @@ enum Log {
     Over,
 }
 
-impl<'a> EndingFeed<'a> {
-    pub(super) fn new(of: LogOf, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
+impl<'a> LogFeed<'a> {
+    pub(super) fn new(of: Followed, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
         Self { of, journal, facts, log: Log::Awaited }
     }
 
     fn open(&mut self) -> io::Result<()> {
         // Asked first: what ends meanwhile has its log by then.
         let ended = self.facts.ended(&self.of) == Some(true);
-        match self.journal.follow(&self.of)? {
+        let found = match &self.of {
+            Followed::App(id) => {
+                Some(self.journal.follow_app(id, PAST, || self.facts.app_redactor(id))?)
+            }
+            Followed::Ending(of) => self.journal.follow(of)?,
+        };
+        match found {
             Some(subscription) => self.log = Log::Open(Box::new(subscription)),
             None if ended => self.log = Log::Ended,
             None => {}
@@ -52,7 +57,7 @@ impl<'a> EndingFeed<'a> {
     }
 }
 
-impl Feed for EndingFeed<'_> {
+impl Feed for LogFeed<'_> {
     fn next(&mut self, _: Instant, tick: bool) -> Next {
         if matches!(self.log, Log::Awaited)
             && tick
@@ -72,8 +77,8 @@ impl Feed for EndingFeed<'_> {
         }
         match self.log {
             Log::Over => Next::Over(match self.of {
-                LogOf::Deploy(_) => "the deploy has ended",
-                LogOf::Run(_) => "the run has ended",
+                Followed::Ending(LogOf::Run(_)) => "the run has ended",
+                _ => "the deploy has ended",
             }),
             // The log is complete a moment before the database says so.
             Log::Ended if self.facts.ended(&self.of) == Some(false) => Next::Nothing,
@@ -92,35 +97,6 @@ impl Feed for EndingFeed<'_> {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         let Log::Open(subscription) = &self.log else { return None };
         subscription.fd()
-    }
-}
-
-/// An app's last lines, then live.
-pub(super) struct AppFeed<'a> {
-    id: AppId,
-    facts: &'a dyn Facts,
-    subscription: Subscription,
-}
-
-impl<'a> AppFeed<'a> {
-    pub(super) fn new(id: AppId, journal: &Journal, facts: &'a dyn Facts) -> io::Result<Self> {
-        let subscription = journal.follow_app(&id, PAST, || facts.app_redactor(&id))?;
-        Ok(Self { id, facts, subscription })
-    }
-}
-
-impl Feed for AppFeed<'_> {
-    fn next(&mut self, _: Instant, tick: bool) -> Next {
-        let (message, ended) = batch(self.subscription.read(BATCH));
-        match message {
-            Some(message) => Next::Message(message),
-            None if ended || (tick && !self.facts.app_exists(&self.id)) => Next::Over("deleted"),
-            None => Next::Nothing,
-        }
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.subscription.fd()
     }
 }
 

@@ -29,17 +29,17 @@ struct FakeFacts {
 
 /// Boxes one share of the facts; the test keeps the other.
 impl Facts for Arc<FakeFacts> {
-    fn json(&self, of: &LogOf) -> Option<String> {
+    fn json(&self, of: &Followed) -> Option<String> {
+        let Followed::Ending(LogOf::Deploy(id)) = of else { return None };
         let done = self.ended(of)?;
-        let LogOf::Deploy(id) = of else { return None };
         Some(format!(r#"{{"id":"{id}","status":"{}"}}"#, if done { "live" } else { "building" }))
     }
-    fn ended(&self, of: &LogOf) -> Option<bool> {
-        let LogOf::Deploy(id) = of else { return None };
-        self.deploys.lock().unwrap().get(id).copied()
-    }
-    fn app_exists(&self, id: &AppId) -> bool {
-        self.apps.lock().unwrap().contains(id)
+    fn ended(&self, of: &Followed) -> Option<bool> {
+        match of {
+            Followed::App(id) => self.apps.lock().unwrap().contains(id).then_some(true),
+            Followed::Ending(LogOf::Deploy(id)) => self.deploys.lock().unwrap().get(id).copied(),
+            Followed::Ending(LogOf::Run(_)) => None,
+        }
     }
     fn app_redactor(&self, _: &AppId) -> std::io::Result<Redactor> {
         Ok(Redactor::new(self.secret.lock().unwrap().clone()))

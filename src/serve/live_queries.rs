@@ -3,7 +3,7 @@
 use crate::api::DeployView;
 use crate::deploy::{Deployer, host_names::urls};
 use crate::journal::{LogOf, Redactor};
-use crate::live::Facts;
+use crate::live::{Facts, Followed};
 use crate::model::{AppId, AppStatus, DeployId, UnixMillis};
 use crate::runtime::status_board;
 use crate::store::{Store, StoreError};
@@ -31,29 +31,31 @@ pub(super) struct FromStore {
 }
 
 impl Facts for FromStore {
-    fn json(&self, of: &LogOf) -> Option<String> {
+    fn json(&self, of: &Followed) -> Option<String> {
         match of {
-            LogOf::Deploy(id) => {
+            Followed::App(_) => None,
+            Followed::Ending(LogOf::Deploy(id)) => {
                 let deploy = log_error(self.store.deploy(id))??;
                 serde_json::to_string(&DeployView::new(&deploy, &self.deployer)).ok()
             }
-            LogOf::Run(id) => serde_json::to_string(&log_error(self.store.run(id))??).ok(),
+            Followed::Ending(LogOf::Run(id)) => {
+                serde_json::to_string(&log_error(self.store.run(id))??).ok()
+            }
         }
     }
 
-    fn ended(&self, of: &LogOf) -> Option<bool> {
+    fn ended(&self, of: &Followed) -> Option<bool> {
         let ended = match of {
-            LogOf::Deploy(id) => {
+            Followed::App(id) => self.store.app(id).map(|app| app.map(|_| true)),
+            Followed::Ending(LogOf::Deploy(id)) => {
                 self.store.deploy(id).map(|deploy| Some(deploy?.status.is_final()))
             }
-            LogOf::Run(id) => self.store.run(id).map(|run| Some(run?.finished_at.is_some())),
+            Followed::Ending(LogOf::Run(id)) => {
+                self.store.run(id).map(|run| Some(run?.finished_at.is_some()))
+            }
         };
         // Without an answer the session keeps waiting, and asks again.
         log_error(ended).unwrap_or(Some(false))
-    }
-
-    fn app_exists(&self, id: &AppId) -> bool {
-        log_error(self.store.app(id)).flatten().is_some()
     }
 
     fn app_redactor(&self, id: &AppId) -> io::Result<Redactor> {
