@@ -30,7 +30,10 @@ const CONTROLS: [&str; 14] = [
 ];
 
 macro_rules! number_value {
-    ($(#[$doc:meta])* $name:ident, $get:ident, $number:ty, $allowed:pat, $rule:literal) => {
+    (
+        $(#[$doc:meta])* $name:ident, $get:ident, $number:ty, $allowed:pat, $rule:literal
+        $(, default $default:literal)?
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
         pub struct $name($number);
@@ -53,6 +56,12 @@ macro_rules! number_value {
             }
         }
 
+        $(impl Default for $name {
+            fn default() -> Self {
+                Self($default)
+            }
+        })?
+
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 checked(from, "must be a whole number", Self::new)
@@ -63,35 +72,34 @@ macro_rules! number_value {
 
 number_value! {
     /// Memory that an app may take, in MiB; 0 is the platform's default.
-    #[derive(Default)]
     MemoryMb, get, u32, 0 | 32..=1_048_576,
-    "must be a whole number of MiB from 32 to 1048576, or 0 for the default"
+    "must be a whole number of MiB from 32 to 1048576, or 0 for the default", default 0
 }
 
 number_value! {
     /// CPU time that an app may take, in percent of one core; 0 is the platform's default.
-    #[derive(Default)]
     CpuPercent, get, u32, 0..=6400,
-    "must be a whole number from 1 to 6400 (percent of one core), or 0 for the default"
+    "must be a whole number from 1 to 6400 (percent of one core), or 0 for the default", default 0
 }
 
 number_value! {
     /// Processes and threads that an app may have at once; 0 is the platform's default.
-    #[derive(Default)]
     MaxProcesses, get, u32, 0..=10_000,
-    "must be a whole number from 1 to 10000, or 0 for the default"
+    "must be a whole number from 1 to 10000, or 0 for the default", default 0
 }
 
 number_value! {
-    /// Processes of one name that an app has at once.
+    /// Processes of one name that an app has at once; as with any other program, it is started
+    /// once.
     Scale, get, u32, 0..=10,
-    "must be a whole number from 0 to 10"
+    "must be a whole number from 0 to 10", default 1
 }
 
 number_value! {
-    /// How long a release may take to prove itself, in seconds.
+    /// How long a release may take to prove itself, in seconds. A minute: slow frameworks need
+    /// half of it on a small machine.
     HealthTimeout, seconds, u32, 1..=600,
-    "must be a whole number of seconds from 1 to 600"
+    "must be a whole number of seconds from 1 to 600", default 60
 }
 
 number_value! {
@@ -99,20 +107,6 @@ number_value! {
     /// of those that are given to others (`sandbox::port_range`).
     FixedPort, get, u16, 1024..=19_999 | 30_000..,
     "must be a port from 1024 to 19999 or from 30000 to 65535"
-}
-
-impl Default for Scale {
-    /// As with any other program: it is started once.
-    fn default() -> Self {
-        Self(1)
-    }
-}
-
-impl Default for HealthTimeout {
-    /// A minute: slow frameworks need half of it on a small machine.
-    fn default() -> Self {
-        Self(60)
-    }
 }
 
 text_value! {
