@@ -8,7 +8,7 @@ pub use doubts::doubts;
 pub use routing::check_bind;
 pub use settings::{FILE, LAST_UPDATE, PROGRAM, Settings, runs_installed};
 
-use crate::model::{ADMIN_TOKEN_LENGTH, Backups, Cidr, Routing, Secret, Trust};
+use crate::model::{ADMIN_TOKEN_LENGTH, Backups, Cidr, Routing, Secret, Trust, is_host, number};
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fmt;
@@ -184,18 +184,13 @@ fn admin_token(token: Secret) -> Result<Secret, &'static str> {
 }
 
 fn listen(text: &str) -> Result<Listen, &'static str> {
-    if let Some(port) = text.strip_prefix(':').and_then(port) {
+    if let Some(port) = text.strip_prefix(':').and_then(number) {
         return Ok(Listen::everywhere(port));
     }
     text.parse().map(|address| Listen { address, everywhere: false }).map_err(|_| {
         "is not an address to listen on; write :8080 for all interfaces, \
          127.0.0.1:8080 or [::1]:8080 for one"
     })
-}
-
-/// Only digits: the library's own parser takes a plus sign too.
-fn port(text: &str) -> Option<u16> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 fn trust_proxy(text: &str) -> Result<Trust, &'static str> {
@@ -223,24 +218,20 @@ fn origin(text: &str) -> Option<String> {
         _ => return None,
     };
     let (host, number) = match rest.rsplit_once(':') {
-        Some((host, digits)) if !digits.ends_with(']') => (host, port(digits).filter(|p| *p > 0)?),
+        Some((host, digits)) if !digits.ends_with(']') => {
+            (host, number::<u16>(digits).filter(|p| *p > 0)?)
+        }
         _ => (rest, usual),
     };
-    let host = origin_host(host)?;
+    if !is_host(host) {
+        return None;
+    }
+    // A browser writes an IPv6 address in its shortest form.
+    let address = host.trim_matches(['[', ']']).parse::<Ipv6Addr>();
+    let host = address.map_or(host.to_owned(), |address| format!("[{address}]"));
     // A browser leaves the usual port away, so the comparison must do without it too.
     let tail = if number == usual { String::new() } else { format!(":{number}") };
     Some(format!("{scheme}://{host}{tail}"))
-}
-
-fn origin_host(host: &str) -> Option<String> {
-    if let Some(address) = host.strip_prefix('[') {
-        let address: Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
-        return Some(format!("[{address}]"));
-    }
-    let label = |l: &str| {
-        !l.is_empty() && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    host.split('.').all(label).then(|| host.to_owned())
 }
 
 /// Which variable is wrong, and what to write. Never repeats the value, which

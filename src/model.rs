@@ -60,7 +60,7 @@ mod utc;
 pub use any_error::{AnyError, failed};
 pub use backups::Backups;
 pub use client::{Cidr, Client, Trust, is_public};
-pub use domain::{Domain, MAX_DOMAINS};
+pub use domain::{Domain, MAX_DOMAINS, is_host};
 pub use fields::{
     AppName, EnvName, EnvValue, HealthPath, MAX_APP_NAME, MAX_ENV_TOTAL, MAX_ENV_VARS, RootDir,
     ShellCommand,
@@ -81,6 +81,7 @@ pub use utc::Utc;
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::fmt;
+use std::str::FromStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Why a text is not the value it should be. The sentence is safe to show to
@@ -150,6 +151,11 @@ impl RunId {
 
 fn characters(bytes: [u8; ID_LENGTH]) -> String {
     bytes.iter().map(|b| char::from(ID_ALPHABET[usize::from(b & 31)])).collect()
+}
+
+/// A number in digits alone: the standard library's own parser takes a plus sign too.
+pub fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Reads a stored or sent value of a basic type `B`, then judges it.

@@ -1,7 +1,7 @@
 //! Where apps answer: the variables that the router goes by.
 
-use super::{ConfigError, Variables, port};
-use crate::model::{Domain, Routing, Trust};
+use super::{ConfigError, Variables};
+use crate::model::{Domain, Routing, Trust, number};
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
 
@@ -106,7 +106,7 @@ fn base_domain(text: &str) -> Result<String, &'static str> {
 }
 
 fn own_port(text: String) -> Result<u16, &'static str> {
-    port(&text).filter(|p| *p > 0).ok_or("is not a port; write a number from 1 to 65535")
+    number(&text).filter(|p| *p > 0).ok_or("is not a port; write a number from 1 to 65535")
 }
 
 /// Only what an address must have: the authority itself writes to it.

@@ -1,6 +1,6 @@
 //! Who is counted as one client (P10), and which proxies are trusted to name one (P11).
 
-use super::Invalid;
+use super::{Invalid, number};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -100,14 +100,9 @@ impl Cidr {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         const BAD: Invalid =
             Invalid("is not an address range: write for example 10.0.0.0/8, fd00::/8 or 192.0.2.7");
-        let (address, length) = match text.split_once('/') {
-            Some((a, l)) if !l.is_empty() && l.bytes().all(|b| b.is_ascii_digit()) => (a, Some(l)),
-            Some(_) => return Err(BAD),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| BAD)?;
-        let (network, width) = bits(address);
-        let length = length.map_or(Ok(width), str::parse::<u32>).map_err(|_| BAD)?;
+        let (address, length) = text.split_once('/').map_or((text, None), |(a, l)| (a, Some(l)));
+        let (network, width) = bits(address.parse().map_err(|_| BAD)?);
+        let length = length.map_or(Some(width), number).ok_or(BAD)?;
         let host_bits = width.checked_sub(length).ok_or(BAD)?;
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
         Ok(Self { network: network & mask, length, width })

@@ -1,13 +1,14 @@
 //! Host names that an app answers at besides the one that follows from its name.
 
 use super::Invalid;
+use std::net::Ipv6Addr;
 
 /// Domains that one app may have: a certificate authority limits how many new
 /// certificates a week it gives, at about this number.
 pub const MAX_DOMAINS: usize = 50;
 
 /// Bytes in a host name (RFC 1035 §2.3.4, without the root's dot).
-pub(super) const MAX_LENGTH: usize = 253;
+const MAX_LENGTH: usize = 253;
 /// Bytes in one label of it.
 const MAX_LABEL: usize = 63;
 
@@ -46,8 +47,16 @@ fn host_name(text: &str) -> Result<String, Invalid> {
     Ok(lower)
 }
 
+/// Whether it is the host of a URL: a name, or an IPv6 address in brackets.
+pub fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => text.len() <= MAX_LENGTH && text.split('.').all(is_label),
+    }
+}
+
 /// A label of a host name; an underscore, which some machines have, is for the caller to judge.
-pub(super) fn is_label(label: &str) -> bool {
+fn is_label(label: &str) -> bool {
     (1..=MAX_LABEL).contains(&label.len())
         && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         && !label.starts_with('-')

@@ -1,7 +1,6 @@
 //! Where source comes from: a repository's address and a branch.
 
-use super::Invalid;
-use super::domain::{MAX_LENGTH, is_label};
+use super::{Invalid, is_host, number};
 
 /// The longest address taken; Git hosts stay far below.
 const MAX_URL: usize = 1024;
@@ -100,19 +99,11 @@ fn split_scheme(text: &str) -> Result<(&'static str, &str), Invalid> {
 fn check_authority(authority: &str) -> Result<(), Invalid> {
     let colon = authority.rfind(':').filter(|&at| !authority[at..].contains(']'));
     let (host, port) = authority.split_at(colon.unwrap_or(authority.len()));
-    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let is_host = match address {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => host.len() <= MAX_LENGTH && host.split('.').all(is_label),
-    };
-    if !is_host {
+    if !is_host(host) {
         return Err(Invalid("has no valid host name after the scheme"));
     }
-    let is_port = |digits: &str| {
-        digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok_and(|p| p > 0)
-    };
     match port.strip_prefix(':') {
-        Some(digits) if !is_port(digits) => {
+        Some(digits) if number::<u16>(digits).unwrap_or(0) == 0 => {
             Err(Invalid("has a port that is not a number from 1 to 65535"))
         }
         _ => Ok(()),

@@ -1,7 +1,7 @@
 //! When a job runs: the five fields of cron, in UTC.
 
 use super::utc::date_of;
-use super::{AppName, Invalid, ShellCommand, UnixMillis};
+use super::{AppName, Invalid, ShellCommand, UnixMillis, number};
 use serde::{Deserialize, Serialize};
 
 /// Milliseconds of a minute: no schedule is finer.
@@ -122,11 +122,6 @@ fn values(text: &str, (first, last, names, _): &Field) -> Option<u64> {
         (from..=to).step_by(step as usize).for_each(|value| bits |= 1 << value);
     }
     Some(bits)
-}
-
-fn number(text: &str) -> Option<u32> {
-    // A sign is none of it.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A job's name: a word for addresses and logs, as an app's is.
