@@ -21,7 +21,7 @@ pub use rotating::Rotating;
 pub use subscription::{Event, Subscription};
 pub use writer::{MAX_DEPLOY_LOG, MAX_RUN_LOG, Writer};
 
-use crate::data_dir::{DataDir, gone_is_fine};
+use crate::data_dir::{DataDir, gone_is_fine, named};
 use crate::model::{AppId, DeployId, RunId, Utc};
 use crate::sync::lock;
 use app_log::AppLog;
@@ -191,14 +191,14 @@ impl Journal {
 
     /// The apps that have a log.
     pub fn all_apps(&self) -> Vec<AppId> {
-        named(&self.apps, |name| AppId::parse(name).ok())
+        named(&self.apps, |name| AppId::parse(whose(name)).ok())
     }
 
     /// What else has a log.
     pub fn all(&self) -> Vec<LogOf> {
-        let mut all = named(&self.deploys, |name| DeployId::parse(name).ok().map(LogOf::Deploy));
-        all.extend(named(&self.runs, |name| RunId::parse(name).ok().map(LogOf::Run)));
-        all
+        let deploys = named(&self.deploys, |name| DeployId::parse(whose(name)).ok());
+        let runs = named(&self.runs, |name| RunId::parse(whose(name)).ok());
+        deploys.into_iter().map(LogOf::Deploy).chain(runs.into_iter().map(LogOf::Run)).collect()
     }
 
     /// Deletes logs; what has none is passed over.
@@ -234,10 +234,9 @@ fn open_to_read(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(nofollow).open(path)
 }
 
-/// Whose logs are in a directory; the older half of a log counts too.
-fn named<T>(dir: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| read(entry.file_name().to_str()?.split('.').next()?)).collect()
+/// Whose log this is the name of; the older half of a log counts too.
+fn whose(name: &str) -> &str {
+    name.split('.').next().unwrap_or_default()
 }
 
 #[cfg(test)]
