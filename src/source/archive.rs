@@ -80,9 +80,7 @@ impl Unpack<'_> {
         if output.exit == Exit::Cancelled {
             return Err(FetchError::Cancelled);
         }
-        if files > self.limits.files {
-            return Err(too_many(self.limits).into());
-        }
+        self.limits.check("archive", files, 0)?;
         if let Some(why) = self.why_refused(&output, end == END) {
             return Err(why.into());
         }
@@ -118,10 +116,6 @@ impl Unpack<'_> {
     }
 }
 
-fn too_many(limits: FetchLimits) -> String {
-    format!("the archive holds more than {}", limits.most_files())
-}
-
 /// Refuses what no repository may hold, by the first that is found.
 fn look(tree: &Tree, limits: FetchLimits, cancel: &Cancel) -> Result<(), FetchError> {
     let (mut files, mut bytes) = (0, 0_u64);
@@ -145,13 +139,7 @@ fn look(tree: &Tree, limits: FetchLimits, cancel: &Cancel) -> Result<(), FetchEr
             return Err(format!("the archive holds {what}: {name}").into());
         }
         files += 1;
-        if files > limits.files {
-            return Err(too_many(limits).into());
-        }
-        if bytes > limits.bytes {
-            let largest = limits.largest();
-            return Err(format!("the files of the archive are larger than {largest}").into());
-        }
+        limits.check("archive", files, bytes)?;
         Ok(true)
     })
 }

@@ -78,12 +78,7 @@ impl Survey {
         let size = size.unwrap_or(u64::MAX);
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
-        if self.files > limits.files {
-            return Err(format!("the commit holds more than {}", limits.most_files()));
-        }
-        if self.bytes > limits.bytes {
-            return Err(format!("the files of the commit are larger than {}", limits.largest()));
-        }
+        limits.check("commit", self.files, self.bytes)?;
         let is_file = about.starts_with(b"100");
         if is_file && POINTER.contains(&size) && self.maybe_pointers.len() < POINTERS {
             self.maybe_pointers.push(path.to_vec());

@@ -52,12 +52,20 @@ impl FetchLimits {
         }
     }
 
-    /// The limit in files, in words.
-    pub(super) fn most_files(&self) -> String {
-        if self.files < Self::default().files {
-            format!("{} files, for which the disk has inodes", self.files)
-        } else {
-            format!("{} files, which is the most that is checked out", self.files)
+    /// Refuses so many files, of so many bytes together, in a commit or an archive.
+    pub(super) fn check(&self, what: &str, files: u64, bytes: u64) -> Result<(), String> {
+        if files > self.files {
+            let few = self.files < Self::default().files;
+            let why = if few {
+                "for which the disk has inodes"
+            } else {
+                "which is the most that is checked out"
+            };
+            return Err(format!("the {what} holds more than {} files, {why}", self.files));
         }
+        if bytes > self.bytes {
+            return Err(format!("the files of the {what} are larger than {}", self.largest()));
+        }
+        Ok(())
     }
 }
