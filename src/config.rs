@@ -11,7 +11,6 @@ pub use settings::{FILE, LAST_UPDATE, PROGRAM, Settings, runs_installed};
 use crate::model::{ADMIN_TOKEN_LENGTH, Backups, Cidr, Routing, Secret, Trust, is_host, number};
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -92,8 +91,9 @@ impl Config {
     /// a pinned token off unnoticed.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first value that is not what it should be.
-    pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+    /// The sentence that names the first variable whose value is not what it should be, and says
+    /// what to write.
+    pub fn from_env(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, String> {
         let filled = |name: &str| get(name).filter(|value| !value.is_empty());
         let variables = Variables(&filled);
         // In custody first, so that it is wiped from memory when it is refused.
@@ -119,19 +119,20 @@ impl Config {
 struct Variables<'a>(&'a dyn Fn(&str) -> Option<OsString>);
 
 impl Variables<'_> {
-    /// A variable that may be missing, read by a function that says what is wrong with it.
+    /// A variable that may be missing, read by a function that says what is wrong with it: in
+    /// fixed words, for the value may be a secret in the wrong place.
     fn read<T>(
         self,
         name: &'static str,
         parse: impl FnOnce(String) -> Result<T, &'static str>,
-    ) -> Result<Option<T>, ConfigError> {
+    ) -> Result<Option<T>, String> {
         let Some(value) = (self.0)(name) else { return Ok(None) };
         let text = value.into_string().map_err(|_| "is not valid text (UTF-8)");
-        text.and_then(parse).map(Some).map_err(|problem| ConfigError { name, problem })
+        text.and_then(parse).map(Some).map_err(|problem| format!("{name} {problem}"))
     }
 }
 
-fn backups(variables: Variables<'_>) -> Result<Backups, ConfigError> {
+fn backups(variables: Variables<'_>) -> Result<Backups, String> {
     let hours = |text: String| match text.parse() {
         Ok(hours @ 0..=8760) => Ok(hours),
         _ => Err("is no number of hours; write how many are between two backups, or 0 for none"),
@@ -234,36 +235,19 @@ fn origin(text: &str) -> Option<String> {
     Some(format!("{scheme}://{host}{tail}"))
 }
 
-/// Which variable is wrong, and what to write. Never repeats the value, which
-/// may be a secret in the wrong place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConfigError {
-    /// The variable.
-    pub name: &'static str,
-    problem: &'static str,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.name, self.problem)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::os::unix::ffi::OsStringExt;
 
-    fn with(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    fn with(pairs: &[(&str, &str)]) -> Result<Config, String> {
         Config::from_env(|name| {
             pairs.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value))
         })
     }
 
-    fn one(name: &str, value: &str) -> Result<Config, ConfigError> {
+    fn one(name: &str, value: &str) -> Result<Config, String> {
         with(&[(name, value)])
     }
 
@@ -312,7 +296,7 @@ mod tests {
             (&same, "repeats"),
             ("01201201201201201201201201201201", "repeats"),
         ] {
-            let error = one("ADMIN_TOKEN", bad).unwrap_err().to_string();
+            let error = one("ADMIN_TOKEN", bad).unwrap_err();
             assert!(error.starts_with("ADMIN_TOKEN ") && error.contains(word), "{error}");
             assert!(error.contains("openssl rand"), "{error}");
             assert!(bad.is_empty() || !error.contains(bad), "{error}");
@@ -343,7 +327,7 @@ mod tests {
             "::1",
             "*:80",
         ] {
-            let error = listen(bad).unwrap_err().to_string();
+            let error = listen(bad).unwrap_err();
             assert!(error.starts_with("LISTEN_ADDR ") && error.contains(":8080"), "{error}");
         }
     }
@@ -357,7 +341,7 @@ mod tests {
         let ranges = vec![Cidr::parse("10.0.0.0/8").unwrap(), Cidr::parse("::1").unwrap()];
         assert_eq!(trust("10.0.0.0/8, ::1"), Ok(Trust(ranges)));
         for bad in ["yes", "1", "10.0.0.0/8,", ",", "10.0.0.0/33", "true,10.0.0.0/8", "caddy"] {
-            let error = trust(bad).unwrap_err().to_string();
+            let error = trust(bad).unwrap_err();
             assert!(error.starts_with("TRUST_PROXY "), "{error}");
         }
     }
@@ -418,7 +402,7 @@ mod tests {
             ("BACKUP_COMMAND", "[cp]"),
             ("BACKUP_COMMAND", r#"[""]"#),
         ] {
-            let error = one(name, bad).unwrap_err().to_string();
+            let error = one(name, bad).unwrap_err();
             assert!(error.starts_with(name), "{error}");
         }
     }

@@ -1,7 +1,7 @@
 //! Settings by name, with where each comes from: the environment, or the file of an installed
 //! server, which systemd gives to the service as its environment.
 
-use super::{Config, ConfigError};
+use super::Config;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
@@ -75,7 +75,7 @@ impl Settings {
     ///
     /// # Errors
     /// As [`Config::from_env`].
-    pub fn config(&self) -> Result<Config, ConfigError> {
+    pub fn config(&self) -> Result<Config, String> {
         Config::from_env(|name| self.found(name).map(|(value, _)| value))
     }
 
