@@ -6,7 +6,6 @@ mod tests;
 use crate::manual;
 use crate::model::{Client, Update};
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 /// What the program was asked to do.
@@ -221,25 +220,17 @@ pub fn completions() -> String {
     format!("complete -o bashdefault -o default -W '{names} version help' better-paas server")
 }
 
-/// A command line that means nothing; its text says what to write instead.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Usage(String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; 'server help' lists the commands", self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
 /// Reads the words after the program's name.
 ///
 /// # Errors
-/// [`Usage`] for words that no command takes.
-pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage> {
+/// For words that no command takes, the sentence that says what to write instead.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    read(words).map_err(|why| format!("{why}; 'server help' lists the commands"))
+}
+
+fn read(words: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     use lexopt::Arg::{Long, Short, Value};
-    let wrong = |error: lexopt::Error| Usage(error.to_string());
+    let wrong = |error: lexopt::Error| error.to_string();
     let mut parser = lexopt::Parser::from_args(words);
     let mut positional: Vec<String> = Vec::new();
     while let Some(arg) = parser.next().map_err(wrong)? {
@@ -262,7 +253,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, Usage
     command(&words)
 }
 
-fn command(words: &[&str]) -> Result<Command, Usage> {
+fn command(words: &[&str]) -> Result<Command, String> {
     let is_one = |file: &[&str]| file.len() < 2 && !file.iter().any(|f| f.starts_with("--"));
     match words {
         [] => Ok(Command::Serve),
@@ -270,19 +261,19 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["token", "--rotate"] => Ok(Command::Token { rotate: true }),
         ["deploy", "--sample"] => Ok(Command::DeploySample),
         ["deploy", app, "-"] => Ok(Command::Deploy((*app).to_owned())),
-        ["deploy", ..] => Err(Usage("'deploy' wants an app and '-': deploy APP -".to_owned())),
+        ["deploy", ..] => Err("'deploy' wants an app and '-': deploy APP -".to_owned()),
         ["lockouts"] => Ok(Command::Lockouts),
         ["lockouts", "clear", client] => Client::parse(client)
             .map(Command::ClearLockout)
-            .map_err(|e| Usage(format!("the client to clear {e}"))),
+            .map_err(|e| format!("the client to clear {e}")),
         ["lockouts", "clear"] => {
-            Err(Usage("'lockouts clear' wants the client that 'server lockouts' shows".to_owned()))
+            Err("'lockouts clear' wants the client that 'server lockouts' shows".to_owned())
         }
         ["import", dir] if *dir != "--yes" => {
             Ok(Command::Import { dir: (*dir).to_owned(), yes: false })
         }
         ["import", dir, "--yes"] => Ok(Command::Import { dir: (*dir).to_owned(), yes: true }),
-        ["import", ..] => Err(Usage("'import' wants the directory to move in from".to_owned())),
+        ["import", ..] => Err("'import' wants the directory to move in from".to_owned()),
         ["audit"] => Ok(Command::Audit { head: None }),
         ["audit", "--head", head] => Ok(Command::Audit { head: Some((*head).to_owned()) }),
         ["audit", "--begin-anew"] => Ok(Command::BeginAuditAnew),
@@ -307,7 +298,7 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["restore", file, "--key-file", key] | ["restore", "--key-file", key, file] => {
             Ok(Command::Restore { file: file.into(), key_file: Some(key.into()) })
         }
-        ["restore"] => Err(Usage("'restore' wants the file of a backup".to_owned())),
+        ["restore"] => Err("'restore' wants the file of a backup".to_owned()),
         ["config"] => Ok(Command::Config),
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
@@ -324,23 +315,23 @@ fn command(words: &[&str]) -> Result<Command, Usage> {
         ["completions"] => Ok(Command::Completions),
         ["help", topic] => manual::page(topic).map(Command::Page).ok_or_else(|| {
             let pages = manual::PAGES.map(|(name, _)| name).join(", ");
-            Usage(format!("no page '{}'; there are {pages}", topic.escape_debug()))
+            format!("no page '{}'; there are {pages}", topic.escape_debug())
         }),
         [
             "token" | "backup" | "restore" | "lockouts" | "audit" | "check" | "rekey" | "config"
             | "install" | "uninstall" | "version" | "help",
             extra @ ..,
-        ] => Err(Usage(format!("unexpected word '{}'", extra.join(" ").escape_debug()))),
-        [unknown, ..] => Err(Usage(format!("unknown command '{}'", unknown.escape_debug()))),
+        ] => Err(format!("unexpected word '{}'", extra.join(" ").escape_debug())),
+        [unknown, ..] => Err(format!("unknown command '{}'", unknown.escape_debug())),
     }
 }
 
 /// What follows `update`.
-fn update(source: &str, options: &[&str]) -> Result<Update, Usage> {
+fn update(source: &str, options: &[&str]) -> Result<Update, String> {
     // It becomes a word among others of a program that root runs.
     if source.starts_with('-') || source.contains(char::is_whitespace) {
         let why = "'update' wants a path or an address without spaces, and no dash before it";
-        return Err(Usage(why.to_owned()));
+        return Err(why.to_owned());
     }
     let (sha256, may_be_older) = match options {
         [] => (None, false),
@@ -351,21 +342,21 @@ fn update(source: &str, options: &[&str]) -> Result<Update, Usage> {
         }
         _ => {
             let usage = "'update' takes: update FILE|URL [--sha256 HEX] [--downgrade]";
-            return Err(Usage(usage.to_owned()));
+            return Err(usage.to_owned());
         }
     };
     Ok(Update { source: source.to_owned(), sha256, may_be_older })
 }
 
 /// The words after `run`. Those of the command are its own, whatever they look like.
-fn run(words: impl Iterator<Item = OsString>) -> Result<Command, Usage> {
+fn run(words: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let words: Result<Vec<_>, _> = words.map(OsString::into_string).collect();
     match words.as_deref() {
         Ok([help]) if help == "--help" => Ok(Command::HelpOf("run")),
         Ok([app, mark, command @ ..]) if mark == "--" && !command.is_empty() => {
             Ok(Command::Run { app: app.clone(), command: command.to_vec() })
         }
-        Ok(_) => Err(Usage("'run' wants an app and a command: run APP -- COMMAND".to_owned())),
-        Err(_) => Err(Usage("the command is not UTF-8".to_owned())),
+        Ok(_) => Err("'run' wants an app and a command: run APP -- COMMAND".to_owned()),
+        Err(_) => Err("the command is not UTF-8".to_owned()),
     }
 }

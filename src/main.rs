@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(code) => code,
         Err(error) => {
-            complain(&*error);
+            complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -64,7 +64,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::DeploySample => return Ok(ExitCode::from(ops::deploy::sample()?)),
         Command::Run { app, command } => {
             let code = ops::run::run(app, command).unwrap_or_else(|error| {
-                complain(&*error);
+                complain(&error);
                 NOT_RUN
             });
             return Ok(ExitCode::from(code));
@@ -129,6 +129,6 @@ fn print(text: &str) -> Result<(), String> {
 }
 
 /// When standard error cannot be written, the exit code has to do.
-fn complain(error: &dyn std::error::Error) {
+fn complain(error: &dyn std::fmt::Display) {
     let _ = writeln!(stderr(), "server: {error}");
 }
