@@ -23,7 +23,7 @@ use log::debug;
 use logs::LogFeed;
 use session::Session;
 use session_limit::{SessionLimit, SessionSlot};
-use stats::{Stats, StatsFeed};
+use stats::StatsFeed;
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -109,7 +109,6 @@ pub struct Live {
     settings: Settings,
     limits: LiveLimits,
     seats: SessionLimit,
-    stats: Stats,
 }
 
 impl Live {
@@ -118,9 +117,7 @@ impl Live {
     /// # Errors
     /// When the system has no descriptor left.
     pub fn new(settings: Settings) -> io::Result<Self> {
-        let (limits, seats, stats) =
-            (LiveLimits::default(), SessionLimit::new()?, Stats::default());
-        Ok(Self { settings, limits, seats, stats })
+        Ok(Self { settings, limits: LiveLimits::default(), seats: SessionLimit::new()? })
     }
 
     /// Serves one request for a WebSocket: answers with a refusal, or holds the
@@ -169,7 +166,7 @@ impl Live {
         let segments: Vec<&str> = path.split('/').collect();
         let (named, code, text) = match segments[..] {
             ["", "ws", "stats"] => {
-                return Ok(Box::new(StatsFeed::new(&self.stats, data_dir, &**facts)));
+                return Ok(Box::new(StatsFeed::new(data_dir, &**facts)));
             }
             ["", "ws", "deploys", id] => (
                 DeployId::parse(id).ok().map(|id| Followed::Ending(LogOf::Deploy(id))),

