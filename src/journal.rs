@@ -18,7 +18,7 @@ mod writer;
 pub use lines::MAX_LINE;
 pub use redact::Redactor;
 pub use rotating::Rotating;
-pub use subscription::{Event, Subscription};
+pub use subscription::Subscription;
 pub use writer::{MAX_DEPLOY_LOG, MAX_RUN_LOG, Writer};
 
 use crate::data_dir::{DataDir, gone_is_fine, named};

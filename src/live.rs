@@ -21,7 +21,7 @@ use crate::model::{AppId, DeployId, RunId};
 use handshake::Refusal;
 use log::debug;
 use logs::LogFeed;
-use session::Session;
+use session::{End, Session};
 use session_limit::{SessionLimit, SessionSlot};
 use stats::StatsFeed;
 use std::io::{self, Write as _};
@@ -197,25 +197,14 @@ impl Live {
 
 /// What a session sends.
 trait Feed {
-    /// The next message; `tick` says that it is time for a look at the facts.
-    fn next(&mut self, now: Instant, tick: bool) -> Next;
+    /// The next message, a JSON text, or the end; nothing: wait for its descriptor or the next
+    /// tick. `tick` says that it is time for a look at the facts.
+    fn next(&mut self, now: Instant, tick: bool) -> Result<Option<String>, End>;
 
     /// Readable when there may be a next message.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
-}
-
-/// What a feed has to say now.
-enum Next {
-    /// Nothing; wait for its descriptor or the next tick.
-    Nothing,
-    /// One message, a JSON text.
-    Message(String),
-    /// The end, with the reason for it.
-    Over(&'static str),
-    /// Something failed in here.
-    Failed,
 }
 
 #[cfg(test)]

@@ -24,15 +24,6 @@ const CHUNK: usize = 16 * 1024;
 /// The line in place of what an app wrote faster than it was read.
 const MISSED: &str = "[better-paas] some output is left out here; it came too fast to be followed";
 
-/// What a follower is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// One line, clean and redacted, without its line end.
-    Line(String),
-    /// Nothing more will come.
-    End,
-}
-
 /// One follower's place in a log.
 pub struct Subscription {
     lines: Lines,
@@ -81,10 +72,16 @@ impl Subscription {
         self.wake.as_ref().map(AsFd::as_fd)
     }
 
-    /// What has come since the last call, in order. Stops after the line that
-    /// reaches `max_bytes`; an empty answer means that there is no more for now.
-    pub fn read(&mut self, max_bytes: usize) -> Vec<Event> {
-        let mut events = Vec::new();
+    /// Whether nothing more will come: what there was has been read.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The lines that have come since the last call, in order, clean and redacted, without their
+    /// line ends. Stops after the line that reaches `max_bytes`; an empty answer means that there
+    /// is no more for now.
+    pub fn read(&mut self, max_bytes: usize) -> Vec<String> {
+        let mut found = Vec::new();
         if let Some(wake) = &self.wake {
             while rustix::io::read(wake, &mut [0u8; 1024]).is_ok_and(|n| n > 0) {}
         }
@@ -113,9 +110,9 @@ impl Subscription {
             self.over = line.is_none();
             // The three bytes are what an empty line costs in a message.
             taken += line.as_ref().map_or(0, String::len) + 3;
-            events.push(line.map_or(Event::End, Event::Line));
+            found.extend(line);
         }
-        events
+        found
     }
 
     /// Reads the next bytes of the log; false at its present end.

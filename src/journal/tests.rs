@@ -59,20 +59,21 @@ fn follow(room: &Room, last: usize, redactor: Redactor) -> Subscription {
     room.journal.follow_app(&app(), last, || Ok(redactor)).unwrap()
 }
 
-/// Everything that can be read now.
-fn drain(subscription: &mut Subscription) -> Vec<Event> {
+/// All lines that can be read now.
+fn drain(subscription: &mut Subscription) -> Vec<String> {
     let mut all = Vec::new();
     loop {
-        let events = subscription.read(1000);
-        if events.is_empty() {
+        let lines = subscription.read(1000);
+        if lines.is_empty() {
             return all;
         }
-        all.extend(events);
+        all.extend(lines);
     }
 }
 
-fn lines(texts: &[&str]) -> Vec<Event> {
-    texts.iter().map(|t| Event::Line((*t).to_owned())).collect()
+/// Whether there is nothing more to read, and never will be.
+fn is_over(subscription: &mut Subscription) -> bool {
+    drain(subscription).is_empty() && subscription.is_over()
 }
 
 /// A line without the time that the platform's own lines have, which is not now for ever.
@@ -97,22 +98,20 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     let writer = room.journal.begin(deploy(), secret("tops3cret")).unwrap();
     writer.line("first");
     let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
-    assert_eq!(drain(&mut follower), lines(&["first"]));
+    assert_eq!(drain(&mut follower), ["first"]);
     assert!(!woken(&follower, Duration::ZERO));
     writer.line("\u{1b}[31mtoken is tops3cret\u{1b}[0m");
     writer.line("a\nb\r\n\nc");
     assert!(woken(&follower, Duration::ZERO));
-    assert_eq!(drain(&mut follower), lines(&["token is [redacted]", "a", "b", "", "c"]));
-    assert_eq!(follower.read(1000), []);
+    assert_eq!(drain(&mut follower), ["token is [redacted]", "a", "b", "", "c"]);
+    assert!(follower.read(1000).is_empty() && !follower.is_over());
     drop(writer);
     assert!(woken(&follower, Duration::ZERO));
-    assert_eq!(drain(&mut follower), [Event::End]);
-    assert_eq!(follower.read(1000), []);
+    assert!(is_over(&mut follower));
 
     let mut late = room.journal.follow(&deploy()).unwrap().unwrap();
-    let all = drain(&mut late);
-    assert_eq!(all.len(), 7);
-    assert_eq!(all[6], Event::End);
+    assert_eq!(drain(&mut late).len(), 6);
+    assert!(late.is_over());
     let stored = fs::read_to_string(room.journal.file(&deploy())).unwrap();
     assert_eq!(stored, "first\ntoken is [redacted]\na\nb\n\nc\n");
 }
@@ -124,7 +123,8 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
     writer.line("x");
     let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
     drop(writer);
-    assert_eq!(drain(&mut follower), [Event::Line("x".to_owned()), Event::End]);
+    assert_eq!(drain(&mut follower), ["x"]);
+    assert!(follower.is_over());
     assert!(lock(&room.journal.running).is_empty());
 }
 
@@ -178,13 +178,12 @@ fn a_follower_takes_no_more_than_it_asks_for() {
     let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
     let mut next = 0;
     loop {
-        let events = follower.read(500);
-        if events.is_empty() {
+        let lines = follower.read(500);
+        if lines.is_empty() {
             break;
         }
         let mut size = 0;
-        for event in events {
-            let Event::Line(line) = event else { panic!("ended") };
+        for line in lines {
             size += line.len();
             assert_eq!(line, format!("line {next}"));
             next += 1;
@@ -203,24 +202,24 @@ fn an_apps_log_is_followed_from_its_last_lines_on() {
     }
     let mut follower = follow(&room, 200, secret("s3cr3t!"));
     let first = drain(&mut follower);
-    assert_eq!((first.len(), &first[0]), (200, &Event::Line("line 100".to_owned())));
+    assert_eq!((first.len(), first[0].as_str()), (200, "line 100"));
     assert!(!woken(&follower, Duration::ZERO));
     write!(process, "pass s3c").unwrap();
     assert!(woken(&follower, Duration::from_secs(5)));
-    assert_eq!(drain(&mut follower), []);
+    assert!(drain(&mut follower).is_empty());
     process.write_all(b"r3t! \xff\x1b[2J\n").unwrap();
     assert!(woken(&follower, Duration::from_secs(5)));
-    assert_eq!(drain(&mut follower), lines(&["pass [redacted] \u{fffd}"]));
+    assert_eq!(drain(&mut follower), ["pass [redacted] \u{fffd}"]);
 }
 
 #[test]
 fn who_follows_an_app_before_its_first_line_is_woken_by_it() {
     let room = room(HALF_APP_LOG);
     let mut follower = follow(&room, 10, Redactor::default());
-    assert_eq!(drain(&mut follower), []);
+    assert!(drain(&mut follower).is_empty());
     writeln!(process(&room), "first").unwrap();
     assert!(woken(&follower, Duration::from_secs(5)));
-    assert_eq!(drain(&mut follower), lines(&["first"]));
+    assert_eq!(drain(&mut follower), ["first"]);
 }
 
 #[test]
@@ -229,11 +228,8 @@ fn a_new_secret_is_kept_from_those_who_follow_already() {
     let mut follower = follow(&room, 10, secret("old-secret"));
     room.journal.hide_also(&app(), &secret("new-secret"));
     room.journal.note_app(&app(), "old-secret new-secret");
-    let noted = drain(&mut follower).into_iter().map(|event| match event {
-        Event::Line(line) => without_time(&line),
-        end => panic!("{end:?}"),
-    });
-    assert_eq!(noted.collect::<Vec<_>>(), ["[better-paas] [redacted] [redacted]"]);
+    let noted: Vec<_> = drain(&mut follower).iter().map(|line| without_time(line)).collect();
+    assert_eq!(noted, ["[better-paas] [redacted] [redacted]"]);
 }
 
 #[test]
@@ -268,7 +264,7 @@ fn a_log_that_is_followed_loses_no_line_and_its_tail_reaches_into_the_older_half
         }
     }
     seen.extend(drain(&mut follower));
-    let expected: Vec<_> = (0..2_000).map(|i| Event::Line(format!("line number {i}"))).collect();
+    let expected: Vec<_> = (0..2_000).map(|i| format!("line number {i}")).collect();
     assert_eq!(seen, expected);
     let files = fs::read_dir(room.journal.apps.clone()).unwrap();
     let size: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
@@ -288,11 +284,11 @@ fn who_is_overtaken_by_an_app_hears_so_and_sees_no_half_of_a_line() {
     }
     writeln!(process, "end").unwrap();
     let seen = drain(&mut follower);
-    let Event::Line(first) = &seen[0] else { panic!("{seen:?}") };
+    let first = &seen[0];
     assert!(first.contains("too fast"), "{first}");
     let (last, middle) = seen[1..].split_last().unwrap();
-    assert_eq!(*last, Event::Line("end".to_owned()));
-    assert!(middle.iter().all(|e| *e == Event::Line("a secret is [redacted]".to_owned())));
+    assert_eq!(last, "end");
+    assert!(middle.iter().all(|line| line == "a secret is [redacted]"));
 }
 
 #[test]
@@ -306,7 +302,7 @@ fn a_log_that_somebody_else_emptied_is_read_from_its_start() {
         file.set_len(0).unwrap();
     }
     writeln!(process, "after").unwrap();
-    assert!(drain(&mut follower).contains(&Event::Line("after".to_owned())));
+    assert!(drain(&mut follower).contains(&"after".to_owned()));
 }
 
 #[test]
@@ -318,7 +314,7 @@ fn removing_an_app_removes_its_files_and_sends_its_followers_away() {
     let mut follower = follow(&room, 0, Redactor::default());
     room.journal.remove_app(&app(), &[deploy(), LogOf::Run(RunId::from_random([1; 10]))]);
     assert!(woken(&follower, Duration::from_secs(5)));
-    assert_eq!(drain(&mut follower), [Event::End]);
+    assert!(is_over(&mut follower));
     for part in [&room.journal.apps, &room.journal.deploys, &room.journal.runs] {
         assert_eq!(fs::read_dir(part).unwrap().count(), 0);
     }
@@ -377,7 +373,7 @@ fn of_a_line_that_is_too_long_the_end_is_shown_without_half_of_a_secret() {
     // Also where the whole of what is kept begins in the middle of a line.
     let mut follower = follow(&room, 5_000, redactor.clone());
     let lines = drain(&mut follower);
-    assert_eq!(lines.last(), Some(&Event::Line("end".to_owned())));
+    assert_eq!(lines.last().map(String::as_str), Some("end"));
 }
 
 #[test]
@@ -392,12 +388,12 @@ fn threads_write_and_follow_at_once_and_nothing_is_lost() {
                 let mut seen = 0;
                 loop {
                     assert!(woken(&follower, Duration::from_secs(10)) || seen == 0);
-                    for event in drain(&mut follower) {
-                        match event {
-                            Event::Line(line) => assert_eq!(line, format!("{seen}")),
-                            Event::End => return assert_eq!(seen, 3_000),
-                        }
+                    for line in drain(&mut follower) {
+                        assert_eq!(line, format!("{seen}"));
                         seen += 1;
+                    }
+                    if follower.is_over() {
+                        return assert_eq!(seen, 3_000);
                     }
                 }
             });

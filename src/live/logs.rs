@@ -1,12 +1,14 @@
 //! The feed of a log: a deploy's or a run's until its end, an app's until it is removed.
 
-use super::{Facts, Feed, Followed, Next};
-use crate::journal::{Event, Journal, LogOf, Subscription};
+use super::session::End;
+use super::{Facts, Feed, Followed};
+use crate::journal::{Journal, LogOf, Subscription};
 use log::error;
 use serde_json::json;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 /// Bytes after which no further line goes into a message. With one line of
 /// 8 KiB more, and each byte escaped, it stays under 32 KiB.
@@ -58,39 +60,39 @@ impl<'a> LogFeed<'a> {
 }
 
 impl Feed for LogFeed<'_> {
-    fn next(&mut self, _: Instant, tick: bool) -> Next {
+    fn next(&mut self, _: Instant, tick: bool) -> Result<Option<String>, End> {
         if matches!(self.log, Log::Awaited)
             && tick
             && let Err(why) = self.open()
         {
             error!("cannot follow the log of {:?}: {why}", self.of);
-            return Next::Failed;
+            return Err(End::Close(CloseCode::Error, "this failed inside the server"));
         }
         if let Log::Open(subscription) = &mut self.log {
-            let (message, ended) = batch(subscription.read(BATCH));
-            if ended {
+            let lines = subscription.read(BATCH);
+            if subscription.is_over() {
                 self.log = Log::Ended;
             }
-            if let Some(message) = message {
-                return Next::Message(message);
+            if !lines.is_empty() {
+                return Ok(Some(json!({ "lines": lines }).to_string()));
             }
         }
         match self.log {
-            Log::Over => Next::Over(match self.of {
+            Log::Over => over(match self.of {
                 Followed::Ending(LogOf::Run(_)) => "the run has ended",
                 _ => "the deploy has ended",
             }),
             // The log is complete a moment before the database says so.
-            Log::Ended if self.facts.ended(&self.of) == Some(false) => Next::Nothing,
+            Log::Ended if self.facts.ended(&self.of) == Some(false) => Ok(None),
             Log::Ended => match self.facts.json(&self.of) {
                 Some(shown) => {
                     self.log = Log::Over;
-                    Next::Message(format!(r#"{{"end":{shown}}}"#))
+                    Ok(Some(format!(r#"{{"end":{shown}}}"#)))
                 }
-                None => Next::Over("deleted"),
+                None => over("deleted"),
             },
-            _ if tick && self.facts.ended(&self.of).is_none() => Next::Over("deleted"),
-            _ => Next::Nothing,
+            _ if tick && self.facts.ended(&self.of).is_none() => over("deleted"),
+            _ => Ok(None),
         }
     }
 
@@ -100,10 +102,6 @@ impl Feed for LogFeed<'_> {
     }
 }
 
-/// The lines as one message, and whether the log has ended.
-fn batch(events: Vec<Event>) -> (Option<String>, bool) {
-    let ended = events.contains(&Event::End);
-    let line = |event| if let Event::Line(line) = event { Some(line) } else { None };
-    let lines: Vec<String> = events.into_iter().filter_map(line).collect();
-    ((!lines.is_empty()).then(|| json!({ "lines": lines }).to_string()), ended)
+fn over(reason: &'static str) -> Result<Option<String>, End> {
+    Err(End::Close(CloseCode::Normal, reason))
 }

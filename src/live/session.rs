@@ -1,6 +1,6 @@
 //! One session: sends what its feed has, answers pings, obeys close, drops a peer that is gone.
 
-use super::{Feed, Live, Next};
+use super::{Feed, Live};
 use crate::auth;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
@@ -25,7 +25,7 @@ const READ_AT_ONCE: usize = 32;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a session is over.
-enum End {
+pub(super) enum End {
     /// With a close frame from us.
     Close(CloseCode, &'static str),
     /// The client closed; it gets its answer.
@@ -101,16 +101,9 @@ impl<'a> Session<'a> {
                 self.pong_by.get_or_insert(now + self.live.limits.pong_within);
                 self.write(Message::Ping(Bytes::new()))?;
             }
-            match self.feed.next(now, tick) {
-                Next::Nothing => {}
-                Next::Message(text) => {
-                    self.write(Message::text(text))?;
-                    idle = false;
-                }
-                Next::Over(reason) => return Err(End::Close(CloseCode::Normal, reason)),
-                Next::Failed => {
-                    return Err(End::Close(CloseCode::Error, "this failed inside the server"));
-                }
+            if let Some(text) = self.feed.next(now, tick)? {
+                self.write(Message::text(text))?;
+                idle = false;
             }
         }
         let all_read = self.read()?;

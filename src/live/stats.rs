@@ -1,6 +1,7 @@
 //! The feed of numbers: the machine, the server, the apps, each second.
 
-use super::{Facts, Feed, Next};
+use super::session::End;
+use super::{Facts, Feed};
 use crate::model::unix_millis;
 use serde::Serialize;
 use serde_json::json;
@@ -92,12 +93,12 @@ impl<'a> StatsFeed<'a> {
 }
 
 impl Feed for StatsFeed<'_> {
-    fn next(&mut self, now: Instant, _: bool) -> Next {
+    fn next(&mut self, now: Instant, _: bool) -> Result<Option<String>, End> {
         if now < self.due {
-            return Next::Nothing;
+            return Ok(None);
         }
         // A viewer that was slow gets the newest numbers, not all it has missed.
         self.due = (self.due + EVERY).max(now + EVERY / 2);
-        Next::Message(self.message())
+        Ok(Some(self.message()))
     }
 }

@@ -1,7 +1,7 @@
 //! Deploys the archive that an operator's command was given, and writes the log where that says.
 
 use crate::deploy::Deployer;
-use crate::journal::{Event, LogOf, Subscription};
+use crate::journal::{LogOf, Subscription};
 use crate::model::{AnyError, AppId};
 use crate::proc::{Cancel, wait_any};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +27,7 @@ pub(super) fn run(
     (client, stop): (&UnixStream, &Cancel),
 ) -> Result<u8, AnyError> {
     let id = deployer.upload(app, archive)?.id;
-    let (mut out, mut log, mut at_end) = (File::from(out), None::<Subscription>, false);
+    let (mut out, mut log) = (File::from(out), None::<Subscription>);
     let is_gone = || wait_any(&[client.as_fd(), stop.as_fd()], Duration::ZERO).unwrap_or(true);
     while !is_gone() {
         // Asked first: what ends meanwhile has its log by then.
@@ -35,20 +35,17 @@ pub(super) fn run(
         if log.is_none() {
             log = deployer.tools.journal.follow(&LogOf::Deploy(id.clone()))?;
         }
-        let events = log.as_mut().map_or_else(Vec::new, |log| log.read(BATCH));
-        if events.is_empty() {
-            if deploy.status.is_final() && (at_end || log.is_none()) {
+        let lines = log.as_mut().map_or_else(Vec::new, |log| log.read(BATCH));
+        if lines.is_empty() {
+            if deploy.status.is_final() && log.as_ref().is_none_or(Subscription::is_over) {
                 return deploy.error.map_or(Ok(0), |error| Err(error.into()));
             }
             let mut news = vec![client.as_fd(), stop.as_fd()];
             news.extend(log.as_ref().and_then(Subscription::fd));
             let _ = wait_any(&news, TICK);
         }
-        for event in events {
-            match event {
-                Event::Line(line) => write(&mut out, &(line + "\n"), &is_gone),
-                Event::End => at_end = true,
-            }
+        for line in lines {
+            write(&mut out, &(line + "\n"), &is_gone);
         }
     }
     Err("the server stops; deploy again when it is back".into())
