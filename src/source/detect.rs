@@ -255,12 +255,12 @@ pub fn detect(
     let [build, start] =
         [&settings.build_command, &settings.start_command].map(|c| c.as_str().trim());
     let publish = settings.publish_dir.as_str();
-    let Procfile { web, release, processes, notes } = procfile(&repo)?;
-    let declares = web.is_some() || !processes.is_empty();
+    let declared = procfile(&repo)?;
+    let declares = !declared.serve.is_empty() || !declared.processes.is_empty();
     let has_start = !start.is_empty() || !publish.is_empty() || declares;
     let mut plan = best(&repo, machine, !build.is_empty(), has_start)?;
-    plan.notes.extend(notes);
-    (plan.release, plan.processes) = (release, processes);
+    plan.notes.extend(declared.notes);
+    (plan.release, plan.processes) = (declared.release, declared.processes);
     plan.jobs = cron::declared(&repo, &mut plan.notes);
     if !build.is_empty() {
         plan.notes.push("The build command is the owner's.".to_owned());
@@ -273,9 +273,9 @@ pub fn detect(
         plan.notes.push("The start command is the owner's.".to_owned());
         return Ok(plan.starts(start));
     }
-    if let Some(command) = web {
+    if !declared.serve.is_empty() {
         plan.notes.push("The Procfile says how to start it.".to_owned());
-        plan = plan.starts(scripted::procfile_command(command));
+        plan.serve = declared.serve;
     } else if !plan.processes.is_empty() {
         // What it declares is what runs; files need nobody for that.
         plan.serve.retain(|serve| matches!(serve, Serve::Files(_)));
@@ -325,19 +325,10 @@ fn best(
     Ok(first.unwrap_or_else(none))
 }
 
-/// What a `Procfile` says.
-#[derive(Default)]
-struct Procfile {
-    web: Option<String>,
-    release: Option<String>,
-    /// Its other names.
-    processes: BTreeMap<ProcessName, String>,
-    /// What to say of lines that count for nothing.
-    notes: Vec<String>,
-}
-
-fn procfile(repo: &Repo<'_>) -> Result<Procfile, String> {
-    let Procfile { mut web, mut release, mut processes, mut notes } = Procfile::default();
+/// What a `Procfile` says, and what is to be said of lines that count for nothing.
+fn procfile(repo: &Repo<'_>) -> Result<Plan, String> {
+    let mut plan = Plan::default();
+    let Plan { serve, release, processes, notes, .. } = &mut plan;
     let text = repo.manifest("Procfile")?;
     if text.is_none() && repo.lists("Procfile") {
         notes.push("Procfile is no plain file (a link?) and is not read.".to_owned());
@@ -347,8 +338,9 @@ fn procfile(repo: &Repo<'_>) -> Result<Procfile, String> {
         let command = command.trim().to_owned();
         match (name.trim(), ProcessName::parse(name.trim())) {
             _ if line.starts_with('#') || command.is_empty() => {}
-            ("web", _) => web = web.or(Some(command)),
-            ("release", _) => release = release.or(Some(command)),
+            ("web", _) if serve.is_empty() => serve.push(scripted::procfile_command(command)),
+            ("web", _) => {}
+            ("release", _) => *release = release.take().or(Some(command)),
             (_, Ok(name)) if processes.contains_key(&name) => {}
             (_, Ok(name)) if processes.len() < MAX_PROCESSES => {
                 processes.insert(name, command);
@@ -362,7 +354,7 @@ fn procfile(repo: &Repo<'_>) -> Result<Procfile, String> {
     }
     // Another one may take the place of the one for visitors.
     release.iter().chain(processes.values()).try_for_each(|command| one_line(command))?;
-    Ok(Procfile { web, release, processes, notes })
+    Ok(plan)
 }
 
 /// What to say of a `Procfile` that names no command for the web.

@@ -69,14 +69,14 @@ pub fn php(repo: &Repo<'_>, machine: &Machine<'_>) -> Result<Plan, String> {
     ))
 }
 
-/// What a Procfile's line of another platform's becomes.
-pub fn procfile_command(command: String) -> String {
+/// What a Procfile's line for the web starts, also where it is another platform's.
+pub fn procfile_command(command: String) -> Serve {
     let (program, rest) = command.split_once(' ').unwrap_or((&command, ""));
     if !program.ends_with("heroku-php-apache2") && !program.ends_with("heroku-php-nginx") {
-        return command;
+        return Serve::run(command);
     }
     let root = rest.split_whitespace().next_back().unwrap_or_default();
-    format!("serve-php {}", root.trim_end_matches('/'))
+    Serve::run(format!("serve-php {}", root.trim_end_matches('/')))
 }
 
 /// Deno.
