@@ -160,10 +160,15 @@ impl Rotating {
         loop {
             let numbers = self.numbers()?;
             let Some(index) = numbers.iter().position(|n| *n == place.number) else {
-                return self.lose(place, numbers);
+                // On with the oldest that is left and was not read. There is none when the files
+                // were emptied, by an operator perhaps; then what is there is read again.
+                let unread = numbers.into_iter().filter(|n| *n > place.number).min();
+                let number = unread.unwrap_or(numbers[newer(numbers)]);
+                *place = Position { number, offset: 0 };
+                return Ok(Read::Lost { inside_line: number > 1 });
             };
             if self.files[index].metadata()?.len() < place.offset {
-                // Emptied, by an operator perhaps.
+                // Emptied likewise.
                 place.offset = 0;
                 return Ok(Read::Lost { inside_line: place.number > 1 });
             }
@@ -182,21 +187,6 @@ impl Rotating {
             }
             *place = Position { number: place.number + 1, offset: 0 };
         }
-    }
-
-    /// Goes to the oldest that is left and was not read; the end when that is nothing, the
-    /// start when all was emptied.
-    fn lose(&self, place: &mut Position, numbers: [u64; 2]) -> io::Result<Read> {
-        *place = match numbers.into_iter().filter(|n| *n > place.number).min() {
-            Some(number) => Position { number, offset: 0 },
-            None if numbers == [0, 0] => Position { number: 0, offset: 0 },
-            None => {
-                let current = newer(numbers);
-                let offset = self.files[current].metadata()?.len();
-                Position { number: numbers[current], offset }
-            }
-        };
-        Ok(Read::Lost { inside_line: place.number > 1 })
     }
 
     fn numbers(&self) -> io::Result<[u64; 2]> {
@@ -220,11 +210,8 @@ fn head(number: u64) -> String {
 
 fn number(file: &File) -> io::Result<u64> {
     let mut bytes = [0; HEAD];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-        Err(error) => return Err(error),
-    }
+    // Of a shorter file the last one stays what it is, which is no line end.
+    file.read_at(&mut bytes, 0)?;
     let digits = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
     Ok(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(0))
 }
