@@ -26,7 +26,7 @@ pub use published::{GZIP, OURS, RULES, SINGLE_PAGE};
 pub use route_table::Target;
 pub use site_rules::SiteRules;
 
-use crate::data_dir::{DataDir, replace};
+use crate::data_dir::DataDir;
 use crate::model::{AnyError, AppId, AppName, DeployId, Routing, failed};
 use crate::proc::Cancel;
 use crate::store::App;
@@ -37,9 +37,7 @@ use certificate_watch::{CertificateWatch, Names};
 use data_encoding::HEXLOWER;
 use route_table::RouteTable;
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::{Duration, Instant};
@@ -68,8 +66,9 @@ pub enum RouterState {
 /// milliseconds, or two seconds when it is just being started again.
 const CONFIRMING: Duration = Duration::from_secs(10);
 
-/// Random bytes in the path at which the router asks itself.
+/// Random bytes in the path at which the router asks itself, and the file that has them.
 const SECRET: usize = 16;
+const SECRET_FILE: &str = "router/secret";
 
 /// Takes a port of the server's back from an app that has it; whether one had it.
 pub type TakeBack = Box<dyn Fn(u16) -> bool + Send + Sync>;
@@ -112,7 +111,7 @@ impl Router {
             data.make_dir(inside)?;
         }
         let (routing, table) = (Arc::new(routing), Arc::new(RouteTable::open(data)?));
-        let secret = secret(&dir)?;
+        let secret = secret(data)?;
         let state = if routing.on { RouterState::Starting } else { RouterState::Off };
         let health = Arc::new(CaddyHealth {
             dir,
@@ -334,17 +333,16 @@ impl Router {
 
 /// The path that is known to the router alone. It stays, for another one would be another
 /// configuration.
-fn secret(dir: &Path) -> io::Result<String> {
-    let file = dir.join("secret");
-    if let Ok(secret) = fs::read_to_string(&file)
-        && secret.len() == 2 * SECRET
+fn secret(data: &DataDir) -> io::Result<String> {
+    if let Ok(Some(secret)) = data.read_secret(SECRET_FILE)
+        && secret.expose().len() == 2 * SECRET
     {
-        return Ok(secret);
+        return Ok(secret.expose().to_owned());
     }
     let mut random = [0; SECRET];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     let secret = HEXLOWER.encode(&random);
-    replace(&file, secret.as_bytes())?;
+    data.write_secret(SECRET_FILE, secret.as_bytes())?;
     Ok(secret)
 }
 

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How long one question to the router may take.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long it may take to say its configuration, and to go over to another.
+const LOADING: Duration = Duration::from_secs(8);
 /// Bytes of an answer that are read; the router's configuration has a hundredth of it.
 const MOST: usize = 4 << 20;
 
@@ -36,7 +38,7 @@ pub struct CaddyHealth {
 impl CaddyHealth {
     /// Asks once, in the old way that ends with the connection; the answer's status, and its
     /// body, lossy. The host is empty for Caddy's own socket.
-    pub fn ask(
+    fn ask(
         &self,
         socket: &str,
         request: &str,
@@ -57,7 +59,15 @@ impl CaddyHealth {
     /// The configuration that it goes by.
     pub fn configuration(&self) -> io::Result<(u16, String)> {
         // Caddy wants an empty host on a Unix socket.
-        self.ask(ADMIN, "GET /config/", "", "", ANSWER)
+        self.ask(ADMIN, "GET /config/", "", "", LOADING)
+    }
+
+    /// Has it go over to another configuration: that of another version of ours, other settings of
+    /// the owner, better ports. Caddy 2.6 cuts upgraded connections then, so nothing that happens
+    /// in an app's life comes here. After one that it refuses, its versions up to 2.11 at least go
+    /// on serving but take no further change.
+    pub fn load(&self, configuration: &str) -> io::Result<(u16, String)> {
+        self.ask(ADMIN, "POST /load", "", configuration, LOADING)
     }
 
     /// Whether it takes requests as it should.

@@ -28,8 +28,6 @@ const HTTPS: [u16; 2] = [443, 8443];
 
 /// How long the router may take until it serves.
 const STARTING: Duration = Duration::from_secs(15);
-/// How long it may take to say its configuration, and to go over to another.
-const LOADING: Duration = Duration::from_secs(8);
 /// A router that lived this long is started again without a pause.
 const STABLE: Duration = Duration::from_secs(10);
 /// The pause before another start, or try: what was missing may have been installed meanwhile.
@@ -157,7 +155,7 @@ impl CaddySupervisor {
     /// Where a Caddy that was found listens, once it has the right configuration, and why not
     /// where it should.
     fn adopted(&self, version: &Version) -> Option<(Ports, Option<String>)> {
-        let (_, runs) = self.ask("GET /config/", "").ok()?;
+        let (_, runs) = self.health.configuration().ok()?;
         let runs = serde_json::from_str(&runs).ok()?;
         if !self.health.is_serving() {
             return None;
@@ -168,7 +166,7 @@ impl CaddySupervisor {
         if runs == right {
             return Some((ports, lack));
         }
-        let why = match self.ask("POST /load", &right.to_string()) {
+        let why = match self.health.load(&right.to_string()) {
             Ok((200, _)) => return Some((ports, lack)),
             Ok((_, body)) => body.trim().to_owned(),
             Err(error) => error.to_string(),
@@ -297,15 +295,6 @@ impl CaddySupervisor {
             version,
         }
         .json()
-    }
-
-    /// Asks Caddy for its configuration, or to go over to another one: that of another version
-    /// of ours, other settings of the owner, better ports. Caddy 2.6 cuts upgraded connections
-    /// then, so nothing that happens in an app's life comes here. After one that it refuses, its
-    /// versions up to 2.11 at least go on serving but take no further change.
-    fn ask(&self, request: &str, body: &str) -> io::Result<(u16, String)> {
-        // Caddy wants an empty host on a Unix socket.
-        self.health.ask(ADMIN, request, "", body, LOADING)
     }
 }
 
