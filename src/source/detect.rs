@@ -95,10 +95,8 @@ impl Serve {
         let needs = self.needs();
         let found = repo.find(&needs).into_iter().next();
         match self {
-            Self::Process { .. } if needs.is_empty() || found.is_some() => Some(self.clone()),
-            Self::Process { .. } => None,
             Self::Files(_) => Some(Self::Files(repo::parent(&found?).to_owned())),
-            Self::Workers => Some(Self::Workers),
+            _ => (needs.is_empty() || found.is_some()).then(|| self.clone()),
         }
     }
 }
