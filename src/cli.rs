@@ -85,8 +85,16 @@ pub enum Command {
     },
     /// Put another program in the place of the installed one.
     Update(Update),
-    /// What an update wants of a program.
-    OfUpdate(OfUpdate),
+    /// What an update has the old program do: copy the database.
+    UpdateKeep,
+    /// What it has the old program do when it failed: go back to that copy when a newer program
+    /// has changed the schema.
+    UpdateBack,
+    /// What it has the new program do: put units and firewall in place.
+    UpdateUnits,
+    /// What it has the new program do first: prove that it can go on with a copy of the database,
+    /// in this directory.
+    Prove(OsString),
     /// Remove what was installed.
     Uninstall {
         /// The data too.
@@ -104,19 +112,6 @@ pub enum Command {
     Completions,
     /// Print this page of the manual.
     Page(&'static str),
-}
-
-/// What an update has programs do, the old one and the new.
-#[derive(Debug, PartialEq, Eq)]
-pub enum OfUpdate {
-    /// Copy the database.
-    Keep,
-    /// Go back to that copy when a newer program has changed the schema.
-    GoBack,
-    /// Put units and firewall in place.
-    Units,
-    /// Prove that this program can go on with a copy of the database, in this directory.
-    Prove(OsString),
 }
 
 /// The text of `server help`.
@@ -303,10 +298,10 @@ fn command(words: &[&str]) -> Result<Command, String> {
         ["install"] => Ok(Command::Install { dry_run: false }),
         ["install", "--dry-run"] => Ok(Command::Install { dry_run: true }),
         ["update", source, options @ ..] => update(source, options).map(Command::Update),
-        ["update-keep"] => Ok(Command::OfUpdate(OfUpdate::Keep)),
-        ["update-back"] => Ok(Command::OfUpdate(OfUpdate::GoBack)),
-        ["update-units"] => Ok(Command::OfUpdate(OfUpdate::Units)),
-        ["prove", copy] => Ok(Command::OfUpdate(OfUpdate::Prove(copy.into()))),
+        ["update-keep"] => Ok(Command::UpdateKeep),
+        ["update-back"] => Ok(Command::UpdateBack),
+        ["update-units"] => Ok(Command::UpdateUnits),
+        ["prove", copy] => Ok(Command::Prove(copy.into())),
         ["uninstall"] => Ok(Command::Uninstall { purge: false, yes: false }),
         ["uninstall", "--purge"] => Ok(Command::Uninstall { purge: true, yes: false }),
         ["uninstall", "--purge", "--yes"] => Ok(Command::Uninstall { purge: true, yes: true }),

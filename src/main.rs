@@ -1,7 +1,7 @@
 //! The thin binary: parse, dispatch, print the one error, exit code.
 
 use better_paas::backup::app_data;
-use better_paas::cli::{self, Command, OfUpdate};
+use better_paas::cli::{self, Command};
 use better_paas::disk::{removal, shared_files};
 use better_paas::{inside, ops, serve};
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -88,10 +88,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error + Send + 
         Command::Config => print(&ops::config::run()?)?,
         Command::Install { dry_run } => install(dry_run)?,
         Command::Update(update) => ops::update::run(&update, &mut tell)?,
-        Command::OfUpdate(OfUpdate::Keep) => ops::update::keep()?,
-        Command::OfUpdate(OfUpdate::GoBack) => ops::update::go_back()?,
-        Command::OfUpdate(OfUpdate::Units) => ops::update::units(&mut tell)?,
-        Command::OfUpdate(OfUpdate::Prove(copy)) => print(&serve::prove(Path::new(&copy))?)?,
+        Command::UpdateKeep => ops::update::keep()?,
+        Command::UpdateBack => ops::update::go_back()?,
+        Command::UpdateUnits => ops::update::units(&mut tell)?,
+        Command::Prove(copy) => print(&serve::prove(Path::new(&copy))?)?,
         Command::Uninstall { purge, yes } => ops::install::uninstall(purge, yes, &mut tell)?,
         Command::Version => print(&format!("server {}", env!("CARGO_PKG_VERSION")))?,
         Command::Page(text) => print(text.trim_end())?,
