@@ -38,6 +38,9 @@ use writer::Running;
 /// Bytes of each of the two files of an app's log: 10 MiB in all (`deploys.md`).
 pub const HALF_APP_LOG: u64 = 5 * 1024 * 1024;
 
+/// A link in place of a log is not followed.
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
+
 /// Most lines that [`Journal::app_tail`] returns.
 pub const MAX_TAIL: usize = 5_000;
 
@@ -98,7 +101,7 @@ impl Journal {
     /// When the file cannot be opened.
     pub fn follow(&self, of: &LogOf) -> io::Result<Option<Subscription>> {
         let path = self.file(of);
-        match open_to_read(&path) {
+        match OpenOptions::new().read(true).custom_flags(NOFOLLOW).open(&path) {
             Ok(file) => {
                 let running = Arc::clone(&self.running);
                 Ok(Some(Subscription::ending(of.clone(), running, path, file)))
@@ -223,15 +226,9 @@ pub fn own_line(text: &str) -> String {
 /// Opens a file of ours for writing: made 0600 whatever the umask, mended if it
 /// is looser (P25), never through a link.
 fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    let file = options.create(true).mode(0o600).custom_flags(nofollow).open(path)?;
+    let file = options.create(true).mode(0o600).custom_flags(NOFOLLOW).open(path)?;
     fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     Ok(file)
-}
-
-fn open_to_read(path: &Path) -> io::Result<File> {
-    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(nofollow).open(path)
 }
 
 /// Whose log this is the name of; the older half of a log counts too.

@@ -395,7 +395,7 @@ impl Attempt<'_> {
             DeployFailure::Failed(error) => (self.at.get(), error.to_string()),
             DeployFailure::Cancelled => ("", why_cancelled(&self.tools.store, self.queue, self.id)),
         };
-        let sentence = self.redactor.redact(&sentence).into_owned();
+        let sentence = self.redactor.redact(&sentence);
         let Tools { store, board, .. } = self.tools;
         if store.app(&self.app.id).is_ok_and(|app| app.is_some_and(|app| board.serves(&app))) {
             self.say("Nothing has changed for visitors: what was live before goes on serving");

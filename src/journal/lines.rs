@@ -55,7 +55,7 @@ impl Lines {
             if window.len() > MAX_LINE && (end.is_some() || ahead.len() < rest.len()) {
                 return Some(self.cut(window.len(), redactor));
             }
-            let line = redactor.redact(&rest[..end?]).into_owned();
+            let line = redactor.redact(&rest[..end?]);
             self.start += window.len() + 1;
             let rest_is_empty = std::mem::take(&mut self.continued) && line.is_empty();
             if !rest_is_empty {

@@ -6,7 +6,6 @@
 use super::clean::clean;
 use super::spellings::spellings;
 use crate::model::Secret;
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Range;
@@ -46,15 +45,13 @@ impl Redactor {
     }
 
     /// The line with `[redacted]` in place of each secret.
-    pub fn redact<'a>(&self, line: &'a str) -> Cow<'a, str> {
-        let spans = self.spans(line);
-        if spans.is_empty() { Cow::Borrowed(line) } else { Cow::Owned(mark(line, &spans)) }
+    pub fn redact(&self, line: &str) -> String {
+        mark(line, &self.spans(line))
     }
 
     /// One clean line without secrets out of a text that a program wrote.
     pub fn clean(&self, text: &str) -> String {
-        let line = clean(text).replace('\n', " ");
-        self.redact(&line).into_owned()
+        self.redact(&clean(text).replace('\n', " "))
     }
 
     /// Where secrets stand in the text, in order, without overlaps.

@@ -149,7 +149,7 @@ fn overlapping_and_nested_secrets_leave_nothing() {
 fn short_values_and_lines_without_secrets_stay_as_they_are() {
     let redactor = redactor(&["on", "3000", "12345", "", "long-enough"]);
     for line in ["on 3000 12345", "", "100% \\o/ a+b %zz %", "lo", "\\u{110000} \\ud800 \\"] {
-        assert!(matches!(redactor.redact(line), Cow::Borrowed(same) if same == line), "{line}");
+        assert_eq!(redactor.redact(line), line);
     }
     assert_eq!(Redactor::default().redact("anything"), "anything");
 }
@@ -176,7 +176,7 @@ fn many_lines_and_many_secrets_are_quick() {
     let line = "GET /api/things?page=3&x=%20 200 in 3 ms \\n value-0 and so on ".repeat(4);
     let start = std::time::Instant::now();
     for _ in 0..2_000 {
-        assert!(matches!(redactor.redact(&line), Cow::Borrowed(_)));
+        assert_eq!(redactor.redact(&line), line);
     }
     // About half a megabyte; a naive search over all spellings takes minutes.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
@@ -184,7 +184,7 @@ fn many_lines_and_many_secrets_are_quick() {
 
 #[test]
 fn a_quote_behind_a_double_quote_is_read_both_ways() {
-    let line = |secret: &str, text: &str| redactor(&[secret]).redact(text).into_owned();
+    let line = |secret: &str, text: &str| redactor(&[secret]).redact(text);
     assert_eq!(line("aA\"'%a", "x 'aA\"'\"'\"'%a' y"), "x '[redacted]' y");
     assert_eq!(line("aA'%aa", "x 'aA'\"'\"'%aa' y"), "x '[redacted]' y");
 }
@@ -215,7 +215,7 @@ proptest! {
         prop_assume!(secret.chars().count() >= SHORTEST);
         let redactor = Redactor::new(secrets.iter().map(|s| Secret::new(s.clone())).collect());
         for hidden in spelled(secret) {
-            let clean = redactor.redact(&format!("{around}{hidden}{around}")).into_owned();
+            let clean = redactor.redact(&format!("{around}{hidden}{around}"));
             prop_assert!(!clean.contains(hidden.as_str()), "{:?} in {:?}", hidden, clean);
             prop_assert!(!clean.contains(secret.as_str()));
             prop_assert!(clean.contains(MARK));
@@ -230,7 +230,7 @@ proptest! {
         let redactor = Redactor::new(vec![Secret::new(value.clone())]);
         let _ = redactor.redact(&text);
         for line in value.lines().filter(|l| l.chars().count() >= SHORTEST) {
-            let clean = redactor.redact(line).into_owned();
+            let clean = redactor.redact(line);
             prop_assert!(!clean.contains(line));
         }
         for span in redactor.spans(&text) {
