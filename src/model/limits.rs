@@ -12,22 +12,8 @@ const MAX_SOCKET_DIR: usize = 200;
 
 /// Directories of `/run` that no app may see: a process that reaches a socket in them can start
 /// programs outside of the sandbox, or reads other services' keys.
-const CONTROLS: [&str; 14] = [
-    "systemd",
-    "user",
-    "dbus",
-    "credentials",
-    "docker",
-    "containerd",
-    "podman",
-    "crio",
-    "k3s",
-    "buildkit",
-    "libvirt",
-    "lxd",
-    "incus",
-    "sudo",
-];
+const CONTROLS: &str = "\
+    systemd user dbus credentials docker containerd podman crio k3s buildkit libvirt lxd incus sudo";
 
 macro_rules! number_value {
     (
@@ -126,7 +112,7 @@ text_value! {
             ));
         }
         let top = rest.split('/').next().unwrap_or_default();
-        if CONTROLS.contains(&top) {
+        if CONTROLS.split(' ').any(|control| control == top) {
             return Err(Invalid("is a way to control the machine, which no app may have"));
         }
         Ok(text.to_owned())
