@@ -112,7 +112,7 @@ impl Rotating {
             let number = numbers[current] + 1;
             current = if is_full { 1 - current } else { current };
             self.files[current].set_len(0)?;
-            self.files[current].write_all_at(head(number).as_bytes(), 0)?;
+            self.files[current].write_all_at(format!("{number:016x}\n").as_bytes(), 0)?;
             length = HEAD as u64;
         }
         let file = &self.files[current];
@@ -202,10 +202,6 @@ const fn newer(numbers: [u64; 2]) -> usize {
 /// Where what was written begins in a file with this number.
 const fn first_byte(number: u64) -> u64 {
     if number == 0 { 0 } else { HEAD as u64 }
-}
-
-fn head(number: u64) -> String {
-    format!("{number:016x}\n")
 }
 
 fn number(file: &File) -> io::Result<u64> {

@@ -99,10 +99,10 @@ impl<'a> Session<'a> {
                 self.ping_at = now + self.live.limits.ping_every;
                 // The first ping that is still open counts.
                 self.pong_by.get_or_insert(now + self.live.limits.pong_within);
-                self.write(Message::Ping(Bytes::new()))?;
+                done(self.socket.write(Message::Ping(Bytes::new())))?;
             }
             if let Some(text) = self.feed.next(now, tick)? {
-                self.write(Message::text(text))?;
+                done(self.socket.write(Message::text(text)))?;
                 idle = false;
             }
         }
@@ -131,10 +131,6 @@ impl<'a> Session<'a> {
             }
         }
         Ok(tick)
-    }
-
-    fn write(&mut self, message: Message) -> Result<(), End> {
-        done(self.socket.write(message)).map(|_| ())
     }
 
     /// Reads what the client sent. Says whether that was all.

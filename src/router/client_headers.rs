@@ -112,13 +112,15 @@ fn client(trust: &Trust) -> Value {
     let (name, peer) = ("{visitor.client}", "{http.request.remote.host}");
     // The peer itself, without the zone that a link-local address may have.
     let last = ("([^,%]*)(?:%[^,]*)?$".to_owned(), "$1");
-    match walk(trust) {
-        None => map(name, peer, &[last]),
-        Some(walk) => {
-            let list = format!("{{http.request.header.X-Forwarded-For}},{peer}");
-            map(name, &list, &[(walk, "$1$2$3"), last])
-        }
-    }
+    let Some(trusted) = entry(trust) else { return map(name, peer, &[last]) };
+    let (v4, v6) = (v4(Ipv4Addr::UNSPECIFIED, 0), v6(Ipv6Addr::UNSPECIFIED, 0));
+    let v6 = format!("::ffff:{v4}|{v6}");
+    // A list from the client on, whose address is one of the three groups.
+    let walk = format!(
+        r"(?i)(?:^|,){SPACE}(?:({v4}){PORT}|({v6})|\[({v6})\]{PORT}){SPACE}(?:,{SPACE}{trusted}{SPACE})*$"
+    );
+    let list = format!("{{http.request.header.X-Forwarded-For}},{peer}");
+    map(name, &list, &[(walk, "$1$2$3"), last])
 }
 
 /// The scheme: a trusted peer's word, when it is a clear one, or else the connection's.
@@ -131,16 +133,6 @@ fn scheme(trust: &Trust) -> Value {
     let list =
         format!("{{http.request.remote.host}},{{http.request.header.X-Forwarded-Proto}},{own}");
     map(name, &list, &[said("https"), said("http"), last])
-}
-
-/// Matches a list from the client on, whose address is one of the three groups.
-fn walk(trust: &Trust) -> Option<String> {
-    let trusted = entry(trust)?;
-    let (v4, v6) = (v4(Ipv4Addr::UNSPECIFIED, 0), v6(Ipv6Addr::UNSPECIFIED, 0));
-    let v6 = format!("::ffff:{v4}|{v6}");
-    Some(format!(
-        r"(?i)(?:^|,){SPACE}(?:({v4}){PORT}|({v6})|\[({v6})\]{PORT}){SPACE}(?:,{SPACE}{trusted}{SPACE})*$"
-    ))
 }
 
 /// An entry with a trusted address; none when nobody is trusted.
