@@ -28,7 +28,7 @@ pub use site_rules::SiteRules;
 
 use crate::data_dir::DataDir;
 use crate::model::{AnyError, AppId, AppName, DeployId, Routing, failed};
-use crate::proc::Cancel;
+use crate::proc::{Cancel, find};
 use crate::store::App;
 use crate::sync::{EventFd, lock};
 use caddy_health::{ASK_AGAIN, CaddyHealth};
@@ -143,8 +143,11 @@ impl Router {
     }
 
     fn spawn(&self, supervisor: CaddySupervisor) -> io::Result<()> {
-        if let Some(sentence) = certificate_watch::cannot_knock() {
-            log::warn!("{sentence}");
+        if find("curl").is_none() {
+            log::warn!(
+                "curl is not installed, so the first visitor of a name waits for its certificate, \
+                 and nobody hears when there is none; run `apt install curl`"
+            );
         }
         let spawn = |work: Box<dyn FnOnce() + Send>| {
             lock(&self.threads).push(Builder::new().name("router".to_owned()).spawn(work)?);

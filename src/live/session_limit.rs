@@ -8,8 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-/// The status and the code of refusals.
-const UNAVAILABLE: u16 = 503;
+/// The code of refusals.
 const FULL: &str = "too_many_sessions";
 
 /// A session's seat, which is free again when this is dropped.
@@ -32,28 +31,26 @@ impl SessionLimit {
     }
 
     pub(super) fn take(&self, client: Client, limits: &LiveLimits) -> Result<SessionSlot, Refusal> {
-        if self.is_closing() {
-            let text = "the server is stopping; try again in a moment";
-            return Err(Refusal::new(UNAVAILABLE, "stopping", text).with("Retry-After", 5));
-        }
+        let LiveLimits { sessions, per_client, .. } = *limits;
         let mut taken = lock(&self.taken);
         taken.retain(|seat| seat.strong_count() > 0);
-        let LiveLimits { sessions, per_client, .. } = limits;
-        if taken.len() >= *sessions {
+        let own = taken.iter().filter_map(Weak::upgrade).filter(|own| **own == client).count();
+        let (status, code, text) = if self.is_closing() {
+            (503, "stopping", "the server is stopping; try again in a moment".to_owned())
+        } else if taken.len() >= sessions {
             let text =
                 format!("all {sessions} live connections are taken; close one and try again");
-            return Err(Refusal::new(UNAVAILABLE, FULL, text).with("Retry-After", 5));
-        }
-        if taken.iter().filter_map(Weak::upgrade).filter(|own| **own == client).count()
-            >= *per_client
-        {
+            (503, FULL, text)
+        } else if own >= per_client {
             let text =
                 format!("this address has {per_client} live connections already; close one first");
-            return Err(Refusal::new(429, FULL, text).with("Retry-After", 5));
-        }
-        let seat = Arc::new(client);
-        taken.push(Arc::downgrade(&seat));
-        Ok(seat)
+            (429, FULL, text)
+        } else {
+            let seat = Arc::new(client);
+            taken.push(Arc::downgrade(&seat));
+            return Ok(seat);
+        };
+        Err(Refusal::new(status, code, text).with("Retry-After", 5))
     }
 
     pub(super) fn is_closing(&self) -> bool {

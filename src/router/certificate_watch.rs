@@ -10,7 +10,7 @@ use super::caddy_health::{CaddyHealth, NO_HOST};
 use super::route_table::RouteTable;
 use super::{RouterState, certificates};
 use crate::model::{AnyError, Routing, is_public};
-use crate::proc::{Cancel, Exec, find, wait_any};
+use crate::proc::{Cancel, Exec, wait_any};
 use crate::sync::lock;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -248,14 +248,6 @@ fn shake_hands(host: &str, at: SocketAddr, stop: &Cancel) -> Result<(), AnyError
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(said.trim().chars().take(REASON).collect::<String>().into())
-}
-
-/// Why nobody can be asked for certificates before a visitor comes.
-pub fn cannot_knock() -> Option<&'static str> {
-    find("curl").is_none().then_some(
-        "curl is not installed, so the first visitor of a name waits for its certificate, and \
-         nobody hears when there is none; run `apt install curl`",
-    )
 }
 
 /// Where a name leads. The system's own program for it can be stopped; a call cannot.
