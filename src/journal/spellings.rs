@@ -27,20 +27,15 @@ const PERCENT: [(&str, &str); 11] = [
 /// and what else gets a backslash besides the backslash itself.
 type Backslashes = (fn(char) -> bool, fn(char) -> String, &'static [&'static str]);
 
-const BACKSLASHES: [Backslashes; 7] = [
-    // In programs: nothing; JSON, C, Rust; Python, `$''` of bash; both quotes; JSON by PHP. In
-    // shells: between double quotes; `%q` of bash; Ruby's `shellescape`; all that is no letter
-    // and no digit.
+const BACKSLASHES: [Backslashes; 8] = [
+    // In programs: nothing; JSON, C, Rust; Python, `$''` of bash; both quotes; JSON by PHP; and
+    // in shells between double quotes.
+    (char::is_control, json, &["", "\"", "'", "\"'", "\"/", "\"$`"]),
+    // In shells: `%q` of bash; Ruby's `shellescape`; all that is no letter and no digit.
     (
         char::is_control,
         json,
         &[
-            "",
-            "\"",
-            "'",
-            "\"'",
-            "\"/",
-            "\"$`",
             " !\"$&'()*,;<>?[]^`{|}",
             " !\"#$%&'()*;<=>?[]^`{|}~",
             " !\"#$%&'()*+,-./:;<=>?@[]^_`{|}~",
