@@ -37,29 +37,17 @@ pub struct CaddyHealth {
 
 impl CaddyHealth {
     /// Asks once, in the old way that ends with the connection; the answer's status, and its
-    /// body, lossy. The host is empty for Caddy's own socket.
-    fn ask(
-        &self,
-        socket: &str,
-        request: &str,
-        host: &str,
-        body: &str,
-        limit: Duration,
-    ) -> io::Result<(u16, String)> {
+    /// body, lossy.
+    fn ask(&self, socket: &str, request: &str, limit: Duration) -> io::Result<(u16, String)> {
         let patience = Patience { until: Instant::now() + limit, stop: &[self.stop.as_fd()] };
-        let request = format!(
-            "{request} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let (status, body) = http_client::ask(&self.dir.join(socket), &request, MOST, patience)?;
+        let (status, body) = http_client::ask(&self.dir.join(socket), request, MOST, patience)?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     /// The configuration that it goes by.
     pub fn configuration(&self) -> io::Result<(u16, String)> {
         // Caddy wants an empty host on a Unix socket.
-        self.ask(ADMIN, "GET /config/", "", "", LOADING)
+        self.ask(ADMIN, "GET /config/ HTTP/1.0\r\nHost: \r\n\r\n", LOADING)
     }
 
     /// Has it go over to another configuration: that of another version of ours, other settings of
@@ -67,7 +55,12 @@ impl CaddyHealth {
     /// in an app's life comes here. After one that it refuses, its versions up to 2.11 at least go
     /// on serving but take no further change.
     pub fn load(&self, configuration: &str) -> io::Result<(u16, String)> {
-        self.ask(ADMIN, "POST /load", "", configuration, LOADING)
+        let length = configuration.len();
+        let request = format!(
+            "POST /load HTTP/1.0\r\nHost: \r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n{configuration}"
+        );
+        self.ask(ADMIN, &request, LOADING)
     }
 
     /// Whether it takes requests as it should.
@@ -77,6 +70,6 @@ impl CaddyHealth {
 
     /// What it would do with a host.
     pub fn found(&self, host: &str) -> io::Result<(u16, String)> {
-        self.ask(CHECK, "GET /", host, "", ANSWER)
+        self.ask(CHECK, &format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n"), ANSWER)
     }
 }

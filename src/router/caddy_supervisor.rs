@@ -287,14 +287,8 @@ impl CaddySupervisor {
     }
 
     fn configuration(&self, ports: Ports, version: &Version) -> Value {
-        CaddyConfig {
-            dir: &self.health.dir,
-            routing: &self.routing,
-            ports,
-            secret: &self.secret,
-            version,
-        }
-        .json()
+        let Self { routing, secret, health, .. } = self;
+        CaddyConfig { dir: &health.dir, routing, ports, secret, version }.json()
     }
 }
 
