@@ -224,9 +224,7 @@ fn origin(text: &str) -> Option<String> {
         }
         _ => (rest, usual),
     };
-    if !is_host(host) {
-        return None;
-    }
+    let host = Some(host).filter(|host| is_host(host))?;
     // A browser writes an IPv6 address in its shortest form.
     let address = host.trim_matches(['[', ']']).parse::<Ipv6Addr>();
     let host = address.map_or(host.to_owned(), |address| format!("[{address}]"));

@@ -85,19 +85,17 @@ impl Settings {
         let default = ("DATA_DIR".to_owned(), INSTALLED_DATA.to_owned(), "default");
         let mut installed = vec![default];
         for (number, line) in (1..).zip(text.lines().map(str::trim)) {
-            let pair = line.split_once('=').filter(|_| !line.contains(['"', '\'', '\\']));
-            match pair {
-                _ if line.is_empty() || line.starts_with(['#', ';']) => {}
-                Some((name, value)) => {
-                    installed.push((name.trim().to_owned(), value.trim().to_owned(), FILE));
-                }
-                None => {
-                    return Err(format!(
-                        "line {number} of {FILE} is no setting; write NAME=value, without quotes \
-                         and backslashes"
-                    ));
-                }
+            if line.is_empty() || line.starts_with(['#', ';']) {
+                continue;
             }
+            let pair = line.split_once('=').filter(|_| !line.contains(['"', '\'', '\\']));
+            let (name, value) = pair.ok_or_else(|| {
+                format!(
+                    "line {number} of {FILE} is no setting; write NAME=value, without quotes and \
+                     backslashes"
+                )
+            })?;
+            installed.push((name.trim().to_owned(), value.trim().to_owned(), FILE));
         }
         Ok(Self { installed })
     }
