@@ -4,7 +4,7 @@ use crate::model::AnyError;
 use crate::proc::Exit;
 use crate::sandbox::limits::FETCH_MEMORY;
 
-/// Bytes of a commit's subject that are kept.
+/// Characters of a commit's subject that are kept.
 const SUBJECT_CAP: usize = 200;
 
 /// By what nearly all repositories name their objects, and by what some of Forgejo's do.
@@ -61,13 +61,10 @@ pub(super) fn needed_memory(text: &str, exit: Exit) -> Option<String> {
 
 /// The text without control characters, cut at [`SUBJECT_CAP`].
 pub fn shortened(text: &str) -> String {
-    let mut short = String::new();
-    for c in text.chars().filter(|c| !c.is_control()) {
-        if short.len() + c.len_utf8() > SUBJECT_CAP {
-            short.push('…');
-            break;
-        }
-        short.push(c);
+    let mut rest = text.chars().filter(|c| !c.is_control());
+    let mut short: String = rest.by_ref().take(SUBJECT_CAP).collect();
+    if rest.next().is_some() {
+        short.push('…');
     }
     short
 }
