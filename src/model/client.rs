@@ -46,11 +46,8 @@ impl Client {
     /// [`Invalid`] when it is neither.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let address = text.strip_suffix("/64").unwrap_or(text);
-        let address: IpAddr = address.parse().map_err(|_| {
-            Invalid(
-                "is not a client: write an IPv4 address or an IPv6 address, with or without /64",
-            )
-        })?;
+        let bad = "is not a client: write an IPv4 address or an IPv6 address, with or without /64";
+        let address: IpAddr = address.parse().map_err(|_| Invalid(bad))?;
         if text.ends_with("/64") && address.is_ipv4() {
             return Err(Invalid("is an IPv4 address with /64; write the address alone"));
         }

@@ -38,40 +38,35 @@ impl Case<'_> {
                  one that leads out of the repository ({})",
                 shortened(line.trim_start_matches("error: "))
             )
-        } else if self.has(&["returned error: 30"]) {
+        } else if self.has("returned error: 30") {
             "the repository has moved, and a token is not sent after it; write the address to \
              which its host redirects, often the same with .git at its end"
                 .to_owned()
-        } else if self.has(&["Could not resolve host"]) {
+        } else if self.has("Could not resolve host") {
             format!("the name of {host} could not be resolved; is the address right?")
-        } else if self.has(&["Failed to connect", "Couldn't connect", "Connection refused"]) {
+        } else if self.has("Failed to connect|Couldn't connect|Connection refused") {
             format!("{host} could not be reached: nothing answers there")
-        } else if self.has(&[
-            "SSL certificate",
-            "certificate verif",
-            "SSL_ERROR",
-            "TLS connect error",
-        ]) {
+        } else if self.has("SSL certificate|certificate verif|SSL_ERROR|TLS connect error") {
             format!("{host} could not prove who it is: {}", last())
-        } else if self.has(&["timed out", "too slow", "returned error: 5", "returned error: 429"]) {
+        } else if self.has("timed out|too slow|returned error: 5|returned error: 429") {
             format!("{host} did not answer as it should; try again: {}", last())
-        } else if self.has(&["No space left on device"]) {
+        } else if self.has("No space left on device") {
             let doing = if self.local.is_some() { "checking out" } else { "fetching" };
             let sentence = format!("the disk became full while {doing}; free some space");
             return FetchError::TooLarge(sentence.into());
-        } else if self.has(&["does not support shallow", "dumb http"]) {
+        } else if self.has("does not support shallow|dumb http") {
             format!(
                 "{host} serves the repository as plain files, without Git's own protocol; \
                  use a Git host"
             )
-        } else if self.has(&["early EOF", "RPC failed", "unexpected disconnect"]) {
+        } else if self.has("early EOF|RPC failed|unexpected disconnect") {
             let first =
                 self.text.lines().find(|l| l.starts_with("error:") || l.starts_with("fatal:"));
             format!(
                 "the transfer from {host} broke off; try again: {}",
                 shortened(first.unwrap_or(""))
             )
-        } else if self.has(&["invalid index-pack output", "File too large"]) {
+        } else if self.has("invalid index-pack output|File too large") {
             // index-pack, ended by the kernel at its limit, says nothing itself.
             let largest = self.limits.largest();
             let sentence = format!("the repository is larger than {largest}");
@@ -85,21 +80,19 @@ impl Case<'_> {
         sentence.into()
     }
 
-    fn has(&self, parts: &[&str]) -> bool {
-        parts.iter().any(|part| self.text.contains(part))
+    /// Whether Git says one of these, which a bar parts.
+    fn has(&self, parts: &str) -> bool {
+        parts.split('|').any(|part| self.text.contains(part))
     }
 
     /// A host that knows the repository or the token and does not want us.
     fn refused(&self) -> Option<String> {
         let host = self.url.origin();
-        let login = self.has(&[
-            "could not read Username",
-            "could not read Password",
-            "Authentication failed",
-            "returned error: 401",
-        ]);
-        let forbidden = self.has(&["returned error: 403"]);
-        let missing = self.has(&["Repository not found", "' not found", "returned error: 404"]);
+        let login = "could not read Username|could not read Password|Authentication failed|\
+                     returned error: 401";
+        let login = self.has(login);
+        let forbidden = self.has("returned error: 403");
+        let missing = self.has("Repository not found|' not found|returned error: 404");
         let gone = if self.known {
             "; it was there at an earlier deploy, so it was removed, renamed or made private"
         } else {
