@@ -17,6 +17,8 @@ pub const STOPS: &str = "the server stops";
 
 /// Bytes of an answer's first line that are read.
 const FIRST_LINE: usize = 256;
+/// Bytes of an answer of ours that are read: far above any.
+const MOST: usize = 8 << 20;
 /// Bytes that are read at once.
 const PIECE: usize = 4096;
 /// Time between two tries to be heard by a server that is busy.
@@ -63,19 +65,13 @@ fn connect(socket: &Path, patience: &Patience<'_>) -> io::Result<UnixStream> {
     }
 }
 
-/// Asks a server on a Unix socket once; the answer's status, and its body, of an answer of so
-/// many bytes at most.
+/// Asks a server of ours on a Unix socket once; the answer's status, and its body.
 ///
 /// # Errors
 /// When there is no answer in time, or one that is not HTTP.
-pub fn ask(
-    socket: &Path,
-    request: &str,
-    most: usize,
-    patience: Patience<'_>,
-) -> io::Result<(u16, Vec<u8>)> {
+pub fn ask(socket: &Path, request: &str, patience: Patience<'_>) -> io::Result<(u16, Vec<u8>)> {
     let answer = Answer::to(connect(socket, &patience)?, request.as_bytes(), patience)?;
-    Ok((answer.status, answer.body(most)?))
+    Ok((answer.status, answer.body(MOST)?))
 }
 
 /// An answer, of which the first line has been read.

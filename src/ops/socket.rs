@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 /// A server that is alive answers these small questions at once. It has this long for
 /// its whole answer, however it sends it.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Far above any answer to these questions.
-const MAX_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Sends one request and reads its answer.
 ///
@@ -32,7 +30,7 @@ pub(super) fn ask(
         proof.unwrap_or_default()
     );
     let patience = Patience { until: Instant::now() + PATIENCE, stop: &[] };
-    let (status, body) = http_client::ask(path, &request, MAX_ANSWER, patience)
+    let (status, body) = http_client::ask(path, &request, patience)
         .map_err(|e| format!("the running server does not answer ({e}); restart it"))?;
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     match status {

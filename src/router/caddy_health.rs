@@ -17,8 +17,6 @@ pub const ASK_AGAIN: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long it may take to say its configuration, and to go over to another.
 const LOADING: Duration = Duration::from_secs(8);
-/// Bytes of an answer that are read; the router's configuration has a hundredth of it.
-const MOST: usize = 4 << 20;
 
 /// No app has such a host.
 pub const NO_HOST: &str = "-";
@@ -40,7 +38,7 @@ impl CaddyHealth {
     /// body, lossy.
     fn ask(&self, socket: &str, request: &str, limit: Duration) -> io::Result<(u16, String)> {
         let patience = Patience { until: Instant::now() + limit, stop: &[self.stop.as_fd()] };
-        let (status, body) = http_client::ask(&self.dir.join(socket), request, MOST, patience)?;
+        let (status, body) = http_client::ask(&self.dir.join(socket), request, patience)?;
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
