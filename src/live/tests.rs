@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
@@ -24,6 +24,8 @@ struct FakeFacts {
     deploys: Mutex<HashMap<DeployId, bool>>,
     apps: Mutex<Vec<AppId>>,
     secret: Mutex<Vec<Secret>>,
+    /// The secrets cannot be read.
+    is_locked: AtomicBool,
 }
 
 /// Boxes one share of the facts; the test keeps the other.
@@ -40,7 +42,10 @@ impl Facts for Arc<FakeFacts> {
             Followed::Ending(LogOf::Run(_)) => None,
         }
     }
-    fn app_redactor(&self, _: &AppId) -> std::io::Result<Redactor> {
+    fn app_redactor(&self, _: &AppId) -> io::Result<Redactor> {
+        if self.is_locked.load(Ordering::Relaxed) {
+            return Err(io::Error::other("a value does not open"));
+        }
         Ok(Redactor::new(self.secret.lock().unwrap().clone()))
     }
     fn app_states(&self) -> String {

@@ -66,6 +66,26 @@ fn an_app_is_told_from_its_last_200_lines_on() {
 }
 
 #[test]
+fn nobody_sees_an_apps_log_while_it_is_not_known_what_must_not_be_in_it() {
+    let server = Server::start(quick());
+    let app = server.app(1);
+    server.journal.note_app(&app, "s3cret-value");
+    server.facts.is_locked.store(true, Ordering::Relaxed);
+    let mut socket = server.open(&format!("/ws/apps/{app}/log"));
+    let frame = loop {
+        match socket.read().unwrap() {
+            Message::Close(frame) => break frame.unwrap(),
+            Message::Text(text) => panic!("{text}"),
+            _ => {}
+        }
+    };
+    assert_eq!(
+        (frame.code.into(), frame.reason.as_str()),
+        (1011_u16, "this failed inside the server")
+    );
+}
+
+#[test]
 fn no_message_is_over_32_kib() {
     let server = Server::start(quick());
     let id = server.deploy(1);
