@@ -29,7 +29,8 @@ use crate::runtime::exit_reason::{how_it_ended, with_last_lines, without_last_li
 use crate::runtime::health_check::{HealthCheck, Verdict};
 use crate::runtime::hold::Hold;
 use crate::runtime::instance::Instance;
-use crate::runtime::launch::launch;
+use crate::runtime::launch::{launch, port_of};
+use crate::runtime::launched::Launched;
 use crate::runtime::once::Once;
 use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
@@ -146,14 +147,16 @@ impl Attempt<'_> {
             let run = if workers_only { Self::run_workers } else { Self::run_site };
             return run(self, &host, &spec);
         };
-        let (process, mut instance) = self.step(DeployStatus::Starting, || {
+        let (port, mut launched) = self.step(DeployStatus::Starting, || {
             self.make_ready(&host, &spec)?;
             self.say(&format!("Starting: {start}"));
-            Ok(launch(self.tools, &self.app, self.id, self.release())?)
+            let (port, web) = (port_of(self.tools, &self.app)?, ProcessId::from(&self.app.id));
+            let deploy = (self.id, self.release());
+            Ok((port, launch(self.tools, &self.app, deploy, &web, Some(port))?))
         })?;
-        let port = process.port;
-        self.step(DeployStatus::Checking, || self.check(&host, port, &mut instance))?;
-        self.go_live(process, instance)
+        self.step(DeployStatus::Checking, || self.check(&host, port, &mut launched.instance))?;
+        let said = format!("Live on port {port}");
+        self.go_live(&Target::Process(port), vec![launched], &said)
     }
 
     /// Notes the step, then takes it.
@@ -312,14 +315,20 @@ impl Attempt<'_> {
         why.into()
     }
 
-    /// A process that has proved itself becomes the live one.
-    fn go_live(&self, process: Process, instance: Instance) -> Result<(), DeployFailure> {
-        let port = process.port;
-        self.switch(&Target::Process(port), Some(&process))?;
-        self.say(&format!("Live on port {port}"));
-        self.hold.take().into_iter().for_each(|hold| hold.lead_to(port));
-        let process = Some((process, Box::new(instance.keep())));
-        self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), process, Vec::new()));
+    /// What has proved itself becomes what is live: processes, or files.
+    fn go_live(
+        &self,
+        target: &Target,
+        mut launched: Vec<Launched>,
+        said: &str,
+    ) -> Result<(), DeployFailure> {
+        self.switch(target, launched.iter().find_map(Launched::process).as_ref())?;
+        self.say(said);
+        if let Target::Process(port) = target {
+            self.hold.take().into_iter().for_each(|hold| hold.lead_to(*port));
+        }
+        launched.iter_mut().for_each(|one| one.instance.keep());
+        self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), launched));
         Ok(())
     }
 

@@ -130,12 +130,11 @@ impl Draining {
         }
     }
 
-    /// Gives back the process of an app that another one was to follow, and where it listens, if
-    /// it was not asked to end yet.
-    pub fn take_back(&mut self, app: &AppId) -> Option<(Instance, u16)> {
+    /// Gives back the process of an app that another one was to follow, if it was not asked to
+    /// end yet.
+    pub fn take_back(&mut self, app: &AppId) -> Option<Instance> {
         let is_whole = |e: &Ending| e.id.app == *app && e.why == Why::GivesWay && e.drain.is_some();
-        let ending = self.all.swap_remove(self.all.iter().position(is_whole)?);
-        Some((ending.instance, ending.drain?.port))
+        Some(self.all.swap_remove(self.all.iter().position(is_whole)?).instance)
     }
 
     /// Whether a process of the same app is ending whose place no other has taken yet: the one

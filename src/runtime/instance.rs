@@ -94,10 +94,8 @@ impl Instance {
     }
 
     /// It has proved itself, and lives on.
-    #[must_use]
-    pub fn keep(mut self) -> Self {
+    pub const fn keep(&mut self) {
         self.on_probation = false;
-        self
     }
 
     fn find_inner(&mut self) {

@@ -2,6 +2,7 @@
 
 use super::environment::{surroundings, with_port};
 use super::instance::Instance;
+use super::launched::Launched;
 use super::ports::is_free;
 use super::tcp_sockets::{Socket, listeners};
 use super::tools::Tools;
@@ -12,11 +13,27 @@ use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::sandbox::limits::Limits;
 use crate::sandbox::port_range::RANGE;
-use crate::store::{App, Process, Worker};
+use crate::store::App;
 use std::path::{Path, PathBuf};
 
-/// Starts the release of a deploy, its own or an earlier one, on a fresh port or its own, with the
-/// environment opened at this moment. Answers what the database is to remember of it, too.
+/// The port for the process of an app that requests go to: its own, or a fresh one.
+///
+/// # Errors
+/// When another program has it, or none is free.
+pub fn port_of(tools: &Tools, app: &App) -> Result<u16, AnyError> {
+    match app.settings.port.map(FixedPort::get) {
+        Some(port) if is_free(port) => Ok(port),
+        Some(port) => {
+            let what =
+                "which its settings name, is taken: stop the program that has it, or set another";
+            Err(format!("port {port}, {what}").into())
+        }
+        None => fresh_port(tools),
+    }
+}
+
+/// Starts a process of a release in its sandbox, on this port if it has one, with the environment
+/// opened at this moment. `deploy` is the one that has made the release the live one, or will.
 ///
 /// # Errors
 /// The sentence that says why not: a value that does not open, a program that
@@ -24,64 +41,10 @@ use std::path::{Path, PathBuf};
 pub fn launch(
     tools: &Tools,
     app: &App,
-    deploy: &DeployId,
-    release: &DeployId,
-) -> Result<(Process, Instance), AnyError> {
-    let port = match app.settings.port.map(FixedPort::get) {
-        Some(port) if is_free(port) => port,
-        Some(port) => {
-            let what =
-                "which its settings name, is taken: stop the program that has it, or set another";
-            return Err(format!("port {port}, {what}").into());
-        }
-        None => fresh_port(tools)?,
-    };
-    let id = ProcessId::from(&app.id);
-    let instance = start(tools, app, (release, deploy), &id, Some(port))?;
-    let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
-    let process = Process { deploy: deploy.clone(), pid, start_ticks, port, ended: None };
-    Ok((process, instance))
-}
-
-/// Starts a process of a release that has no port; `deploy` is the one that has made it the live
-/// one, or will.
-///
-/// # Errors
-/// As [`launch`].
-pub fn launch_worker(
-    tools: &Tools,
-    app: &App,
     (deploy, release): (&DeployId, &DeployId),
     id: &ProcessId,
-) -> Result<(Worker, Instance), AnyError> {
-    let instance = start(tools, app, (release, deploy), id, None)?;
-    let (pid, start_ticks) = (instance.pid(), instance.start_ticks());
-    Ok((Worker { id: id.clone(), deploy: deploy.clone(), pid, start_ticks }, instance))
-}
-
-/// How the live release of an app is started; `None` when there is none.
-pub fn live_spec(Tools { layout, .. }: &Tools, app: &App) -> Option<StartSpec> {
-    layout.start_spec(&app.id, app.live_release.as_ref()?)
-}
-
-/// The processes without a port that an app should have of a release, with their commands.
-pub fn workers_of<'a>(app: &App, spec: &'a StartSpec) -> Vec<(ProcessId, &'a str)> {
-    let mut all = Vec::new();
-    for (name, command) in &spec.processes {
-        let id = |number| ProcessId { app: app.id.clone(), name: name.clone(), number };
-        all.extend((1..=app.settings.scale_of(name)).map(|number| (id(number), command.as_str())));
-    }
-    all
-}
-
-/// Starts a process in the sandbox of its release.
-fn start(
-    tools: &Tools,
-    app: &App,
-    (release, deploy): (&DeployId, &DeployId),
-    id: &ProcessId,
     port: Option<u16>,
-) -> Result<Instance, AnyError> {
+) -> Result<Launched, AnyError> {
     let Tools { store, journal, layout, .. } = tools;
     let host = tools.host.wait()?;
     let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
@@ -98,7 +61,23 @@ fn start(
     let exit_name = port.map_or_else(|| id.to_string(), |port| port.to_string());
     sandbox.exit_file = Some(layout.exit_file(&app.id, exit_name));
     (sandbox.log, sandbox.label) = (Some(HALF_APP_LOG), id.label());
-    Ok(Instance::start(&sandbox, command, &log)?)
+    let instance = Instance::start(&sandbox, command, &log)?;
+    Ok(Launched { id: id.clone(), deploy: deploy.clone(), port, instance })
+}
+
+/// How the live release of an app is started; `None` when there is none.
+pub fn live_spec(Tools { layout, .. }: &Tools, app: &App) -> Option<StartSpec> {
+    layout.start_spec(&app.id, app.live_release.as_ref()?)
+}
+
+/// The processes without a port that an app should have of a release, with their commands.
+pub fn workers_of<'a>(app: &App, spec: &'a StartSpec) -> Vec<(ProcessId, &'a str)> {
+    let mut all = Vec::new();
+    for (name, command) in &spec.processes {
+        let id = |number| ProcessId { app: app.id.clone(), name: name.clone(), number };
+        all.extend((1..=app.settings.scale_of(name)).map(|number| (id(number), command.as_str())));
+    }
+    all
 }
 
 /// The sandbox in which a release of an app runs, and what else runs in its place.

@@ -2,9 +2,10 @@
 
 use super::draining::Why;
 use super::instance::{Instance, noted_exit, sweep};
+use super::launched::Launched;
 use super::supervisor::Supervisor;
 use super::tools::{Message, Tools};
-use crate::model::AppId;
+use crate::model::{AppId, ProcessId};
 use crate::router::Target;
 use crate::store::StoreError;
 use std::collections::HashSet;
@@ -40,7 +41,11 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
         let (id, exit_file) = (&worker.id, layout.exit_file(&worker.id.app, &worker.id));
         match adopt((worker.pid, worker.start_ticks), &id.app, exit_file.clone()) {
             // If it was on its way out, it is asked once more.
-            Some(instance) => supervisor.workers.runs((worker, instance)),
+            Some(instance) => {
+                let (id, deploy) = (worker.id, worker.deploy);
+                let launched = Launched { id, deploy, port: None, instance };
+                supervisor.processes.runs(launched, None);
+            }
             None => {
                 let exit = noted_exit(&exit_file);
                 let line = format!("{}Ended while no server ran: {exit}.", id.label());
@@ -59,7 +64,9 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
         match (process, found) {
             (Some(process), Some(instance)) => {
                 log::info!("app {} is still running (pid {})", app.name.as_str(), process.pid);
-                supervisor.runs(app.id.clone(), instance, process.port);
+                let (id, port) = (ProcessId::from(&app.id), Some(process.port));
+                let launched = Launched { id, deploy: process.deploy, port, instance };
+                supervisor.processes.runs(launched, None);
             }
             (Some(process), None) => {
                 // Before anything is started, which could get the port.

@@ -1,7 +1,7 @@
 //! What the supervisor and deploys work with, and how the supervisor is told of changes.
 
 use super::hold::Hold;
-use super::instance::Instance;
+use super::launched::Launched;
 use super::ports::Ports;
 use super::status_board::StatusBoard;
 use crate::disk::layout::Layout;
@@ -9,7 +9,7 @@ use crate::journal::Journal;
 use crate::model::AppId;
 use crate::router::Router;
 use crate::sandbox::host_watch::HostWatch;
-use crate::store::{Process, Store, Worker};
+use crate::store::Store;
 use crate::sync::{EventFd, lock};
 use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
@@ -46,9 +46,9 @@ impl Tools {
 
 /// What the supervisor is told.
 pub enum Message {
-    /// A new release is live, in this process or without one, and in these workers, if they were
-    /// started already; the one before it shall end.
-    TakeOver(AppId, Option<(Process, Box<Instance>)>, Vec<(Worker, Instance)>),
+    /// A new release is live, in those of its processes that were started already; the one
+    /// before it shall end.
+    TakeOver(AppId, Vec<Launched>),
     /// The app cannot run twice, and another process of it is about to be started: the one that
     /// runs shall end, and none be started meanwhile. Requests are held at the port, if there is
     /// one; the sender is dropped once no process is left.

@@ -7,7 +7,6 @@ use crate::disk::layout::StartSpec;
 use crate::disk::tree::Tree;
 use crate::model::DeployStatus;
 use crate::router::{OURS, RULES, Target};
-use crate::runtime::tools::Message;
 use crate::sandbox::host::Host;
 use std::path::Path;
 
@@ -21,7 +20,8 @@ impl Attempt<'_> {
             self.say("The Procfile's `release:` is not run: files have no process");
         }
         self.step(DeployStatus::Checking, || self.site_is_there())?;
-        self.go_live_as_files()
+        let files = Target::Files(self.app.id.clone(), self.release().clone());
+        self.go_live(&files, Vec::new(), "Live: the router serves the files")
     }
 
     /// Copies a static site's files to where the router serves them from.
@@ -67,15 +67,6 @@ impl Attempt<'_> {
         if !self.tools.layout.site(&self.app.id, self.release()).is_dir() {
             return Err("the site's files are gone; deploy again".into());
         }
-        Ok(())
-    }
-
-    /// Published files become what is live.
-    fn go_live_as_files(&self) -> Result<(), DeployFailure> {
-        let (app, release) = (self.app.id.clone(), self.release().clone());
-        self.switch(&Target::Files(app.clone(), release), None)?;
-        self.say("Live: the router serves the files");
-        self.tools.mailbox.send(Message::TakeOver(app, None, Vec::new()));
         Ok(())
     }
 

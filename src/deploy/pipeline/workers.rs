@@ -8,11 +8,9 @@ use crate::model::{AnyError, DeployStatus};
 use crate::proc::wait_any;
 use crate::router::Target;
 use crate::runtime::exit_reason::how_it_ended;
-use crate::runtime::instance::Instance;
-use crate::runtime::launch::{launch_worker, mark, workers_of};
-use crate::runtime::tools::Message;
+use crate::runtime::launch::{launch, mark, workers_of};
+use crate::runtime::launched::Launched;
 use crate::sandbox::host::Host;
-use crate::store::Worker;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -28,36 +26,32 @@ impl Attempt<'_> {
             self.tools.journal.note_app(app, &mark(&app.into(), self.id));
             let all = workers_of(&self.app, spec).into_iter().map(|(id, command)| {
                 self.say(&format!("Starting {id}: {command}"));
-                launch_worker(self.tools, &self.app, (self.id, self.release()), &id)
+                launch(self.tools, &self.app, (self.id, self.release()), &id, None)
             });
             Ok(all.collect::<Result<Vec<_>, AnyError>>()?)
         })?;
         self.step(DeployStatus::Checking, || self.stay_up(&mut launched))?;
-        self.switch(&Target::Down, None)?;
-        self.say("Live, without a port: the app has no process `web`");
-        let kept = |(worker, instance): (_, Instance)| (worker, instance.keep());
-        let workers = launched.into_iter().map(kept).collect();
-        self.tools.mailbox.send(Message::TakeOver(app.clone(), None, workers));
-        Ok(())
+        let said = "Live, without a port: the app has no process `web`";
+        self.go_live(&Target::Down, launched, said)
     }
 
     /// Waits until they have been up long enough.
-    fn stay_up(&self, launched: &mut [(Worker, Instance)]) -> Result<(), DeployFailure> {
+    fn stay_up(&self, launched: &mut [Launched]) -> Result<(), DeployFailure> {
         self.say(&format!("Checking that they stay up for {} s", STAYS_UP.as_secs()));
         let until = Instant::now() + STAYS_UP;
         loop {
             self.goes_on()?;
-            for (worker, instance) in &mut *launched {
+            for Launched { id, instance, .. } in &mut *launched {
                 let Some(exit) = instance.try_wait() else { continue };
-                let how = how_it_ended(self.tools, (&worker.id, self.id), instance, exit);
-                let sentence = format!("{} ended with {how} while it was checked", worker.id);
-                return Err(self.unproved(&worker.id, &sentence));
+                let how = how_it_ended(self.tools, (id, self.id), instance, exit);
+                let sentence = format!("{id} ended with {how} while it was checked");
+                return Err(self.unproved(id, &sentence));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let all = launched.iter().map(|(_, instance)| instance.as_fd());
+            let all = launched.iter().map(|one| one.instance.as_fd());
             wait_any(&all.chain([self.cancel.as_fd()]).collect::<Vec<_>>(), left)?;
         }
     }

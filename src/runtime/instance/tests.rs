@@ -52,7 +52,9 @@ impl Fixture {
         sandbox.log = Some(HALF_APP_LOG);
         sandbox.exit_file = Some(self.exit_file());
         let log = self.journal.app_log_files(&app()).unwrap();
-        Instance::start(&sandbox, command, &log).unwrap().keep()
+        let mut instance = Instance::start(&sandbox, command, &log).unwrap();
+        instance.keep();
+        instance
     }
 
     /// Lets what is [`held`] go on, once.
