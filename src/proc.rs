@@ -26,6 +26,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, PipeReader};
+use std::mem::take;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -117,8 +118,8 @@ pub struct Exec {
     stdin: Zeroizing<Vec<u8>>,
     stdin_file: Option<OwnedFd>,
     reading: Option<OwnedFd>,
-    writing: Option<OwnedFd>,
-    outputs: Option<[OwnedFd; 2]>,
+    /// Where standard output and standard error go; what goes nowhere comes to us.
+    outputs: [Option<OwnedFd>; 2],
     deadline: Duration,
     joined: bool,
 }
@@ -134,8 +135,7 @@ impl Exec {
             stdin: Zeroizing::new(Vec::new()),
             stdin_file: None,
             reading: None,
-            writing: None,
-            outputs: None,
+            outputs: [None, None],
             deadline: DEFAULT_DEADLINE,
             joined: false,
         }
@@ -177,7 +177,7 @@ impl Exec {
     /// Gives it the first of these as [`Exec::stdin_file`] does, and the others as standard output
     /// and standard error.
     pub fn streams(mut self, [stdin, out, err]: [OwnedFd; 3]) -> Self {
-        self.outputs = Some([out, err]);
+        self.outputs = [Some(out), Some(err)];
         self.stdin_file(stdin)
     }
 
@@ -189,7 +189,7 @@ impl Exec {
 
     /// Has it write its standard output into an open file; its errors alone are collected.
     pub fn writing(mut self, file: impl Into<OwnedFd>) -> Self {
-        self.writing = Some(file.into());
+        self.outputs[0] = Some(file.into());
         self
     }
 
@@ -315,34 +315,28 @@ impl Exec {
         let pipes = self.outputs(&mut command).map_err(|error| self.not_run(error))?;
         let child = command.process_group(0).spawn().map_err(|error| self.not_run(error))?;
         // Our copies of the child's ends close here; otherwise its output would never end.
-        drop((command, self.stdin_file.take(), self.outputs.take()));
-        drop((self.reading.take(), self.writing.take()));
+        drop((command, self.stdin_file.take(), self.reading.take(), take(&mut self.outputs)));
         let failed = |error| self.not_run(error);
         let watch = pump::Watch::new(child, pipes, Instant::now() + self.deadline);
         watch.and_then(|watch| watch.run(cancel, sink)).map_err(failed)
     }
 
     /// Sets where its output goes, and answers the pipes from which it comes.
-    fn outputs(&self, command: &mut Command) -> io::Result<Vec<Option<PipeReader>>> {
-        if let Some([out, err]) = &self.outputs {
-            command.stdout(out.try_clone()?).stderr(err.try_clone()?);
-            return Ok(Vec::new());
+    fn outputs(&self, command: &mut Command) -> io::Result<[Option<PipeReader>; 2]> {
+        let mut pipes = [None, None];
+        let mut ends = Vec::<OwnedFd>::new();
+        for (given, pipe) in self.outputs.iter().zip(&mut pipes) {
+            ends.push(match (given, ends.first()) {
+                (Some(file), _) => file.try_clone()?,
+                (None, Some(out)) if self.joined => out.try_clone()?,
+                (None, _) => {
+                    let (ours, theirs) = io::pipe()?;
+                    *pipe = Some(ours);
+                    theirs.into()
+                }
+            });
         }
-        if let Some(out) = &self.writing {
-            let (err, err_child) = io::pipe()?;
-            command.stdout(out.try_clone()?).stderr(err_child);
-            return Ok(vec![None, Some(err)]);
-        }
-        let (out, out_child) = io::pipe()?;
-        let mut pipes = vec![Some(out)];
-        if self.joined {
-            command.stderr(out_child.try_clone()?);
-        } else {
-            let (err, err_child) = io::pipe()?;
-            pipes.push(Some(err));
-            command.stderr(err_child);
-        }
-        command.stdout(out_child);
+        command.stderr(ends.remove(1)).stdout(ends.remove(0));
         Ok(pipes)
     }
 }

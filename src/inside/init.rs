@@ -7,16 +7,15 @@
 //! cannot be written is counted and left out.
 
 use crate::journal::{Rotating, own_line};
-use crate::proc::Bare;
+use crate::proc::{Bare, wait_any};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, wait};
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Bytes that are taken out of the pipe at once: as many as it holds.
@@ -134,14 +133,9 @@ impl Family {
     }
 
     fn wait(&self, signals: &Signals, output: Option<&PipeReader>) -> io::Result<()> {
-        let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
-        fds.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
+        let fds: Vec<_> = [signals.0.as_fd()].into_iter().chain(output.map(AsFd::as_fd)).collect();
         let left = self.kill_at.map(|at| at.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, left.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        wait_any(&fds, left.unwrap_or(Duration::MAX)).map(drop)
     }
 }
 

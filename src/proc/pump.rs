@@ -1,8 +1,7 @@
 //! Moves bytes between us and a running child until it ends or must.
 
-use super::running::{exit_of, is_readable, open, or_end, poll_for};
+use super::running::{exit_of, is_readable, open, or_end, wait_any};
 use super::{Cancel, Exit};
-use rustix::event::{PollFd, PollFlags};
 use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{self, Read};
@@ -24,7 +23,7 @@ pub(super) type Sink<'a> = dyn FnMut(usize, &[u8]) -> bool + 'a;
 pub(super) struct Watch {
     child: Child,
     pidfd: OwnedFd,
-    pipes: Vec<Option<io::PipeReader>>,
+    pipes: [Option<io::PipeReader>; 2],
     until: Instant,
     /// Why it was killed, once it was.
     killed: Option<Exit>,
@@ -34,7 +33,7 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(
         mut child: Child,
-        pipes: Vec<Option<io::PipeReader>>,
+        pipes: [Option<io::PipeReader>; 2],
         until: Instant,
     ) -> io::Result<Self> {
         let prepared = open(child.id()).and_then(|pidfd| {
@@ -91,14 +90,12 @@ impl Watch {
 
     /// Waits until anything has happened. What it was is seen by trying.
     fn wait(&self, cancel: Option<&Cancel>) -> io::Result<()> {
-        let pipes = self.pipes.iter().flatten();
-        let mut fds: Vec<_> = pipes.map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = self.pipes.iter().flatten().map(AsFd::as_fd).collect();
         if !self.ended {
-            fds.push(PollFd::new(&self.pidfd, PollFlags::IN));
+            fds.push(self.pidfd.as_fd());
         }
-        let cancel = cancel.filter(|_| self.is_free());
-        fds.extend(cancel.map(|cancel| PollFd::new(cancel, PollFlags::IN)));
-        poll_for(&mut fds, self.until.saturating_duration_since(Instant::now())).map(drop)
+        fds.extend(cancel.filter(|_| self.is_free()).map(AsFd::as_fd));
+        wait_any(&fds, self.until.saturating_duration_since(Instant::now())).map(drop)
     }
 
     /// Reads one piece; `false` when the sink wants no more.

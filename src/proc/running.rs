@@ -19,7 +19,6 @@ pub struct Running {
     start_ticks: u64,
     pidfd: OwnedFd,
     child: Option<Child>,
-    exit: Option<Exit>,
 }
 
 impl Running {
@@ -32,7 +31,7 @@ impl Running {
             Ok((pidfd, entry.start_ticks))
         });
         let (pidfd, start_ticks) = or_end(&mut child, opened)?;
-        Ok(Self { pid, start_ticks, pidfd, child: Some(child), exit: None })
+        Ok(Self { pid, start_ticks, pidfd, child: Some(child) })
     }
 
     /// Finds a process again by its pid and start time; `None` when it has ended.
@@ -41,7 +40,7 @@ impl Running {
         // Asked after the pidfd is held: from here on the pid cannot name another process unseen.
         let entry = table::entry(pid)?;
         let same = entry.start_ticks == start_ticks && !entry.has_ended();
-        same.then_some(Self { pid, start_ticks, pidfd, child: None, exit: None })
+        same.then_some(Self { pid, start_ticks, pidfd, child: None })
     }
 
     /// Its pid.
@@ -57,29 +56,23 @@ impl Running {
     /// How it ended, or `None` while it runs. For an adopted process the answer is
     /// [`Exit::Unknown`]: only a parent is told, and we do not guess.
     pub fn try_wait(&mut self) -> Option<Exit> {
-        if self.exit.is_none() {
-            self.exit = match &mut self.child {
-                Some(child) => match child.try_wait() {
-                    Ok(status) => status.map(exit_of),
-                    Err(_) => Some(Exit::Unknown),
-                },
-                None => is_readable(self.pidfd.as_fd()).then_some(Exit::Unknown),
-            };
+        match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(status)) => status.map(exit_of),
+            Some(Err(_)) => Some(Exit::Unknown),
+            None => is_readable(self.pidfd.as_fd()).then_some(Exit::Unknown),
         }
-        self.exit
     }
 
     /// Waits for its end, at most this long.
     pub fn wait(&mut self, at_most: Duration) -> Option<Exit> {
         let until = Instant::now() + at_most;
-        while self.try_wait().is_none() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
+        loop {
+            let (exit, left) = (self.try_wait(), until.saturating_duration_since(Instant::now()));
+            if exit.is_some() || left.is_zero() {
+                return exit;
             }
             let _ = wait_any(&[self.pidfd.as_fd()], left);
         }
-        self.exit
     }
 
     /// Asks it to end (SIGTERM).
@@ -106,13 +99,9 @@ impl AsFd for Running {
 /// When the system cannot wait, for lack of memory for example.
 pub fn wait_any(fds: &[BorrowedFd<'_>], at_most: Duration) -> io::Result<bool> {
     let polled = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
-    poll_for(&mut polled.collect::<Vec<_>>(), at_most)
-}
-
-/// Waits until one of them is ready; `false` when none was in time.
-pub(super) fn poll_for(fds: &mut [PollFd<'_>], at_most: Duration) -> io::Result<bool> {
     // What the kernel has no number for is for ever.
-    match poll(fds, Timespec::try_from(at_most).ok().as_ref()) {
+    let at_most = Timespec::try_from(at_most).ok();
+    match poll(&mut polled.collect::<Vec<_>>(), at_most.as_ref()) {
         Ok(ready) => Ok(ready > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),

@@ -34,11 +34,8 @@ pub fn entry(pid: u32) -> Option<Entry> {
 
 /// Every process that this one may see.
 pub fn all() -> Vec<Entry> {
-    let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
-    dir.filter_map(Result::ok)
-        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-        .filter_map(entry)
-        .collect()
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten();
+    names.filter_map(|name| entry(name.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 /// Every process that descends from `pid`, parents before children, without `pid` itself.
