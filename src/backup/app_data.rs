@@ -4,7 +4,7 @@
 
 use super::archive::{Member, leads_inside};
 use crate::disk::removal::said;
-use crate::disk::subuid::finish;
+use crate::disk::subuid::what_it_wrote;
 use crate::disk::tree::{Tree, inside};
 use crate::model::AnyError;
 use crate::proc::{self, Exec};
@@ -189,6 +189,7 @@ fn copy(path: &Path) -> io::Result<File> {
     // Within one transaction that reads: otherwise it would begin anew with each write.
     let words = ["BEGIN; SELECT count(*) FROM sqlite_schema;", ".backup /var/tmp/copy"];
     let exec = Exec::new("sqlite3").args(["-batch", "-bail", "-cmd", ".timeout 1000"]);
-    finish(exec.arg(Path::new("/data").join(path)).args(words).deadline(LONGEST))?;
+    let exec = exec.arg(Path::new("/data").join(path)).args(words).deadline(LONGEST);
+    what_it_wrote(&exec.run()?)?;
     File::open(COPY)
 }

@@ -1,6 +1,6 @@
 //! Whose an app's processes and files are, seen from the machine and from its sandbox.
 
-use super::subuid::{GOING_THROUGH, INSIDE, Range, as_we_are, finish, finish_until};
+use super::subuid::{GOING_THROUGH, INSIDE, Range, as_we_are, what_it_wrote};
 use crate::proc::{Cancel, Exec};
 use std::fs::{self, Permissions};
 use std::io;
@@ -51,7 +51,7 @@ impl AppUsers {
         // is closed to this user was meant to be.
         let Self::Subordinate(range) = self else { return Ok(()) };
         let exec = range.as_root().args(["chmod", "--recursive", "a+rX", "--"]).arg(release);
-        finish_until(exec.deadline(GOING_THROUGH), cancel).map(drop)
+        what_it_wrote(&exec.deadline(GOING_THROUGH).run_until(cancel)?).map(drop)
     }
 
     /// Gives directories to an app's user, so that the app may write to them. What is
@@ -92,7 +92,7 @@ impl AppUsers {
 fn give(exec: Exec, paths: &[&Path], uid: u32) -> io::Result<()> {
     let exec = exec.args(["chown", "--recursive", "--no-dereference"]);
     let exec = exec.arg(format!("{uid}:{uid}")).arg("--").args(paths);
-    finish(exec.deadline(GOING_THROUGH)).map(drop)
+    what_it_wrote(&exec.deadline(GOING_THROUGH).run()?).map(drop)
 }
 
 #[cfg(test)]

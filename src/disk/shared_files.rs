@@ -7,7 +7,7 @@
 
 use super::app_users::AppUsers;
 use super::removal::{random_name, said, this_program};
-use super::subuid::{GOING_THROUGH, as_we_are, finish_until};
+use super::subuid::{GOING_THROUGH, as_we_are, what_it_wrote};
 use super::tree::{ENTER, entries};
 use crate::proc::Cancel;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
@@ -56,7 +56,8 @@ pub fn share(
         AppUsers::Subordinate(range) => range.as_root(),
     };
     let exec = exec.arg(this_program()?).arg(COMMAND).arg(release).args(before);
-    finish_until(exec.deadline(GOING_THROUGH), cancel)?.trim().parse().map_err(io::Error::other)
+    let output = exec.deadline(GOING_THROUGH).run_until(cancel)?;
+    what_it_wrote(&output)?.trim().parse().map_err(io::Error::other)
 }
 
 /// Does what these words after the program's name ask for, if it is that.

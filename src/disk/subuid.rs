@@ -9,7 +9,7 @@
 //! kernel lets the server send signals to everything inside (user_namespaces(7)).
 
 use crate::data_dir::user;
-use crate::proc::{self, Cancel, Exec, Exit, Output};
+use crate::proc::{self, Exec, Exit, Output};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -139,7 +139,7 @@ pub fn as_we_are() -> Exec {
 /// # Errors
 /// When it failed; [`io::ErrorKind::TimedOut`] at the deadline.
 pub fn run_as_owner(words: &[&OsStr], deadline: Duration) -> io::Result<String> {
-    let run = |exec: Exec| finish(exec.args(words).deadline(deadline));
+    let run = |exec: Exec| what_it_wrote(&exec.args(words).deadline(deadline).run()?);
     run(as_we_are()).or_else(|error| {
         let may_help = error.kind() != io::ErrorKind::TimedOut;
         match Range::of_this_user() {
@@ -181,23 +181,12 @@ fn has_files_of(range: Range, apps: &Path) -> bool {
     directories.into_iter().any(|p| fs::symlink_metadata(p).is_ok_and(|meta| range.has(meta.uid())))
 }
 
-/// What it wrote.
+/// What a program wrote.
 ///
 /// # Errors
-/// When it did not end well; [`io::ErrorKind::TimedOut`] at its deadline.
-pub fn finish(exec: Exec) -> io::Result<String> {
-    what_it_wrote(&exec.run()?)
-}
-
-/// The same, ended when `cancel` is pulled.
-///
-/// # Errors
-/// As [`finish`]; [`io::ErrorKind::Interrupted`] when it was ended.
-pub fn finish_until(exec: Exec, cancel: &Cancel) -> io::Result<String> {
-    what_it_wrote(&exec.run_until(cancel)?)
-}
-
-fn what_it_wrote(output: &Output) -> io::Result<String> {
+/// When it did not end well; [`io::ErrorKind::TimedOut`] at its deadline, and
+/// [`io::ErrorKind::Interrupted`] when it was cancelled.
+pub fn what_it_wrote(output: &Output) -> io::Result<String> {
     match output.exit {
         Exit::Cancelled => Err(io::ErrorKind::Interrupted.into()),
         Exit::Code(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),

@@ -97,9 +97,7 @@ impl Tree {
     pub fn has_file(&self, name: &str) -> bool {
         self.size(name).is_some()
     }
-}
 
-impl Tree {
     /// Shows all of it to `visit`, the top first and a directory before what is in it.
     ///
     /// # Errors
