@@ -6,18 +6,18 @@
 //! connection ends; all that comes later does not.
 
 use crate::proc::{Cancel, wait_any};
-use crate::sync::{lock, wait_until};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 /// How long a request is held.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Requests that are held at once. Each of them has two threads here.
+/// Requests that are held at once. Each of them that passes has two threads here.
 const MOST: usize = 256;
 
 /// Their stacks: they copy bytes, no more.
@@ -39,31 +39,14 @@ const SORRY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nCo
 const REST: u64 = 64 << 10;
 const REST_TIME: Duration = Duration::from_secs(1);
 
-/// What becomes of what is held.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// Nobody knows yet.
-    #[default]
-    Open,
-    /// It goes to this port.
-    To(u16),
-    /// It goes nowhere.
-    Nowhere,
-}
-
-#[derive(Debug, Default)]
-struct Held {
-    way: Mutex<Way>,
-    known: Condvar,
-}
-
 /// A port at which requests wait. Dropped before it leads anywhere, it answers that the app does
 /// not run.
 #[derive(Debug)]
 pub struct Hold {
     /// The port.
     pub port: u16,
-    held: Arc<Held>,
+    /// Where what is held goes, once that is known.
+    to: Arc<OnceLock<u16>>,
     over: Cancel,
 }
 
@@ -76,79 +59,85 @@ impl Hold {
     pub fn new(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
-        let (port, held) = (listener.local_addr()?.port(), Arc::default());
-        let hold = Self { port, held: Arc::clone(&held), over: Cancel::new()? };
-        let over = hold.over.clone();
-        Builder::new().name("hold".to_owned()).spawn(move || accept(&listener, &held, &over))?;
+        let port = listener.local_addr()?.port();
+        let hold = Self { port, to: Arc::default(), over: Cancel::new()? };
+        let (to, over) = (Arc::clone(&hold.to), hold.over.clone());
+        Builder::new().name("hold".to_owned()).spawn(move || hold_all(&listener, &to, &over))?;
         Ok(hold)
     }
 
     /// Lets all that is held go on to a process at this port.
     pub fn lead_to(self, port: u16) {
-        self.decide(Way::To(port));
-    }
-
-    fn decide(&self, way: Way) {
-        let mut now = lock(&self.held.way);
-        if *now == Way::Open {
-            *now = way;
-        }
-        self.held.known.notify_all();
-        self.over.cancel();
+        let _ = self.to.set(port);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.decide(Way::Nowhere);
+        self.over.cancel();
     }
 }
 
-/// Takes connections until it is over, and a moment longer.
-fn accept(listener: &TcpListener, held: &Arc<Held>, over: &Cancel) {
-    let mut until = None;
-    while until.is_none_or(|until| Instant::now() < until) {
-        let ready = match until {
-            None => wait_any(&[listener.as_fd(), over.as_fd()], PATIENCE),
-            Some(_) => wait_any(&[listener.as_fd()], LATE),
-        };
-        if ready.is_err() {
+/// Holds what comes until it is known where it goes, and then lets it go there, with what comes a
+/// moment later.
+fn hold_all(listener: &TcpListener, to: &Arc<OnceLock<u16>>, over: &Cancel) {
+    let mut held = VecDeque::new();
+    while !over.is_cancelled() {
+        let patience = held.front().map_or(PATIENCE, |(until, _)| left(*until));
+        if wait_any(&[listener.as_fd(), over.as_fd()], patience).is_err() {
             return;
         }
-        if until.is_none() && over.is_cancelled() {
-            until = Some(Instant::now() + LATE);
+        accept(listener, MOST - held.len(), |client| {
+            held.push_back((Instant::now() + PATIENCE, client));
+        });
+        while held.front().is_some_and(|(until, _)| left(*until).is_zero()) {
+            held.pop_front().into_iter().for_each(|(_, client)| go_on(client, to));
         }
-        loop {
-            let client = match listener.accept() {
-                Ok((client, _)) => client,
-                Err(error) => {
-                    // Without a descriptor it would be ready, and fail, again and again.
-                    if error.kind() != ErrorKind::WouldBlock {
-                        thread::sleep(PAUSE);
-                    }
-                    break;
-                }
-            };
-            // One for this thread, one for the owner as long as there is one, one for each request.
-            if Arc::strong_count(held) > MOST + 1 {
-                let _ = (&client).write_all(SORRY);
-                continue;
+    }
+    held.into_iter().for_each(|(_, client)| go_on(client, to));
+    let until = Instant::now() + LATE;
+    while !left(until).is_zero() && wait_any(&[listener.as_fd()], left(until)).is_ok() {
+        // One for this thread, one for each request that passes.
+        let room = (MOST + 1).saturating_sub(Arc::strong_count(to));
+        accept(listener, room, |client| go_on(client, to));
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// Takes the connections that wait, as many as there is room for; the others are told to come again.
+fn accept(listener: &TcpListener, room: usize, mut take: impl FnMut(TcpStream)) {
+    for number in 0.. {
+        match listener.accept() {
+            Ok((client, _)) if number < room => take(client),
+            Ok((mut client, _)) => {
+                let _ = client.write_all(SORRY);
             }
-            let held = Arc::clone(held);
-            let serve = move || {
-                let _ = serve(&client, &held);
-            };
-            let _ = Builder::new().name("held".to_owned()).stack_size(STACK).spawn(serve);
+            Err(error) => {
+                // Without a descriptor it would be ready, and fail, again and again.
+                if error.kind() != ErrorKind::WouldBlock {
+                    thread::sleep(PAUSE);
+                }
+                return;
+            }
         }
     }
 }
 
-/// Waits with a request until it is known where it goes, and lets it go there.
-fn serve(client: &TcpStream, held: &Held) -> io::Result<()> {
+/// Lets a request go where it is known to go by now, or answers it.
+fn go_on(client: TcpStream, to: &Arc<OnceLock<u16>>) {
+    let to = Arc::clone(to);
+    let serve = move || {
+        let _ = serve(&client, to.get().copied());
+    };
+    let _ = Builder::new().name("held".to_owned()).stack_size(STACK).spawn(serve);
+}
+
+fn serve(client: &TcpStream, to: Option<u16>) -> io::Result<()> {
     client.set_nonblocking(false)?;
-    let until = Instant::now() + PATIENCE;
-    let way = *wait_until(until, &held.known, lock(&held.way), |way| *way == Way::Open);
-    if let Way::To(port) = way
+    if let Some(port) = to
         && let Ok(app) = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
     {
         return thread::scope(|scope| {
