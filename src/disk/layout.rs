@@ -4,10 +4,9 @@ use super::app_users::AppUsers;
 use super::removal::{random_name, remove_tree};
 use super::space::Space;
 use crate::data_dir::{DataDir, is_abandoned, named, replace};
-use crate::model::{AppId, DeployId, Job, ProcessName};
+use crate::model::{AppId, DeployId, Job, ProcessId, ProcessName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -131,9 +130,8 @@ impl Layout {
     /// When that is not possible.
     pub fn look(&self, users: AppUsers) -> io::Result<(PathBuf, PathBuf)> {
         self.forget_look();
-        let (cache, release) = (format!("{LOOK}/repo"), format!("{LOOK}/release"));
-        self.data.make_dir(LOOK)?;
-        let (cache, release) = (self.data.make_dir(&cache)?, self.data.make_dir(&release)?);
+        let cache = self.data.make_dir(&format!("{LOOK}/repo"))?;
+        let release = self.data.make_dir(&format!("{LOOK}/release"))?;
         users.give(0, &[&cache, &release])?;
         Ok((cache, release))
     }
@@ -182,8 +180,9 @@ impl Layout {
 
     /// Where the end of an app's process is noted, named by the port that the process
     /// has, or by what it is called: two processes of one app never share either.
-    pub fn exit_file(&self, app: &AppId, process: impl Display) -> PathBuf {
-        self.of(app, &format!("{EXITS}/{process}"))
+    pub fn exit_file(&self, id: &ProcessId, port: Option<u16>) -> PathBuf {
+        let name = port.map_or_else(|| id.to_string(), |port| port.to_string());
+        self.of(&id.app, &format!("{EXITS}/{name}"))
     }
 
     /// Makes the directory for [`Layout::exit_file`].
@@ -290,9 +289,7 @@ impl Layout {
 
     /// When the newest release of an app was completed.
     pub fn built_at(&self, app: &AppId) -> Option<SystemTime> {
-        let releases = self.releases(app);
-        let files = releases.iter().map(|deploy| self.start_spec_file(app, deploy));
-        files.filter_map(|file| fs::metadata(file).ok()?.modified().ok()).max()
+        self.releases(app).iter().filter_map(|deploy| self.completed(app, deploy)).max()
     }
 
     /// The releases of an app that no deploy has completed: nothing can be started there.
@@ -341,12 +338,11 @@ impl Layout {
     /// When it could neither be put aside nor removed.
     pub fn discard(&self, path: &Path) -> io::Result<()> {
         match fs::rename(path, path.with_file_name(random_name())) {
-            // It was not there, or the other one of a deploy that ends and an owner who
-            // removes the app has done it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             // The disk may have no room for even that: then it goes at once.
-            Err(_) => remove_tree(path, &|| true),
-            Ok(()) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => remove_tree(path, &|| true),
+            // Or it was not there, or the other one of a deploy that ends and an owner who
+            // removes the app has done it.
+            _ => Ok(()),
         }
     }
 

@@ -113,7 +113,8 @@ pub enum Verdict {
 
 /// Who listens on a port that an app was given.
 #[derive(Debug, PartialEq, Eq)]
-enum Who {
+pub enum Who {
+    /// Nobody does.
     Nobody,
     /// Another program, at least where the app would.
     Another,
@@ -124,7 +125,8 @@ enum Who {
 }
 
 impl Who {
-    fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> Self {
+    /// By the listening sockets of the machine.
+    pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> Self {
         let on_port: Vec<_> = all.iter().filter(|l| l.address.port() == port).collect();
         if on_port.is_empty() {
             // To look at all processes costs more than this.
@@ -140,12 +142,6 @@ impl Who {
             Some(first) => Self::Elsewhere(first.address),
         }
     }
-}
-
-/// Whether the app itself, and nobody else, answers at 127.0.0.1 on the port that it
-/// was given, by these listening sockets of the machine.
-pub fn listens(port: u16, uid: Option<u32>, instance: &Instance, all: &[Socket]) -> bool {
-    Who::listens(port, uid, instance, all) == Who::TheApp
 }
 
 impl HealthCheck<'_> {

@@ -58,8 +58,7 @@ pub fn launch(
     if let Some(port) = port {
         sandbox = with_port(sandbox, port);
     }
-    let exit_name = port.map_or_else(|| id.to_string(), |port| port.to_string());
-    sandbox.exit_file = Some(layout.exit_file(&app.id, exit_name));
+    sandbox.exit_file = Some(layout.exit_file(id, port));
     (sandbox.log, sandbox.label) = (Some(HALF_APP_LOG), id.label());
     let instance = Instance::start(&sandbox, command, &log)?;
     Ok(Launched { id: id.clone(), deploy: deploy.clone(), port, instance })

@@ -40,12 +40,14 @@ pub struct Processes {
     tools: Arc<Tools>,
     /// They, by what they are called.
     pub all: HashMap<ProcessId, Supervised>,
+    /// Those on their way out.
+    pub draining: Draining,
 }
 
 impl Processes {
     /// None yet.
     pub fn new(tools: Arc<Tools>) -> Self {
-        Self { tools, all: HashMap::new() }
+        Self { tools, all: HashMap::new(), draining: Draining::default() }
     }
 
     /// Takes one that runs, and that requests are led to already, or when it listens.
@@ -75,13 +77,13 @@ impl Processes {
     }
 
     /// Ends those workers of an app that should not run, and has those started that should.
-    pub fn look(&mut self, app: &App, draining: &mut Draining) {
+    pub fn look(&mut self, app: &App) {
         let live = app.live_deploy.as_ref().filter(|_| app.wanted == Wanted::Running);
-        let Some(deploy) = live else { return self.end_workers(&app.id, Why::Stopped, draining) };
+        let Some(deploy) = live else { return self.end_workers(&app.id, Why::Stopped) };
         // Where nobody can tell what should run, what does goes on.
         let Some(spec) = live_spec(&self.tools, app) else { return };
         let wanted = workers_of(app, &spec);
-        self.end_unless(&app.id, Why::Stopped, draining, |id, worker| {
+        self.end_unless(&app.id, Why::Stopped, |id, worker| {
             worker.deploy == *deploy && wanted.iter().any(|(one, _)| one == id)
         });
         for (id, _) in wanted {
@@ -92,15 +94,14 @@ impl Processes {
     }
 
     /// Ends all workers of an app.
-    pub fn end_workers(&mut self, app: &AppId, why: Why, draining: &mut Draining) {
-        self.end_unless(app, why, draining, |_, _| false);
+    pub fn end_workers(&mut self, app: &AppId, why: Why) {
+        self.end_unless(app, why, |_, _| false);
     }
 
     fn end_unless(
         &mut self,
         app: &AppId,
         why: Why,
-        draining: &mut Draining,
         stays: impl Fn(&ProcessId, &Supervised) -> bool,
     ) {
         let ends = |id: &ProcessId, one: &mut Supervised| {
@@ -109,7 +110,7 @@ impl Processes {
         for (id, worker) in self.all.extract_if(ends) {
             if let Some(instance) = worker.instance {
                 self.tools.board.stopping(id.clone());
-                draining.end(id, instance, why);
+                self.draining.end(id, instance, why);
             } else {
                 self.tools.board.clear(id);
             }
@@ -117,7 +118,7 @@ impl Processes {
     }
 
     /// Takes notice of those that have ended by themselves.
-    pub fn notice_ends(&mut self, draining: &mut Draining) {
+    pub fn notice_ends(&mut self) {
         let Tools { store, router, mailbox, .. } = &*self.tools;
         for (id, one) in &mut self.all {
             let Some(exit) = one.instance.as_mut().and_then(Instance::try_wait) else { continue };
@@ -136,27 +137,27 @@ impl Processes {
                 mailbox.send(Message::Look(id.app.clone()));
             }
             (one.start_at, one.look_at) = (again, None);
-            draining.end(id.clone(), instance, Why::Discarded);
+            self.draining.end(id.clone(), instance, Why::Discarded);
         }
     }
 
     /// Starts what is due, unless another process of the same app is still ending: two of them
     /// would share `/data`.
-    pub fn start_due(&mut self, draining: &mut Draining) {
+    pub fn start_due(&mut self) {
         let now = Instant::now();
         let is_due = |one: &Supervised| one.start_at.is_some_and(|at| at <= now);
-        let due = self.all.iter().filter(|(id, one)| is_due(one) && !draining.holds_up(id));
+        let due = self.all.iter().filter(|(id, one)| is_due(one) && !self.draining.holds_up(id));
         let mut due: Vec<_> = due.map(|(id, _)| id.clone()).collect();
         // Those first for which visitors wait.
         due.sort_by_key(|id| !id.is_web());
         for id in due {
-            match self.start(&id, draining) {
+            match self.start(&id) {
                 Ok(Some(launched)) => {
                     let look_at = launched.port.map(|_| now);
                     self.runs(launched, look_at);
                 }
                 // It waits for one of an earlier release.
-                Ok(None) if draining.holds_up(&id) => {}
+                Ok(None) if self.draining.holds_up(&id) => {}
                 Ok(None) => {
                     self.all.remove(&id);
                     self.tools.board.clear(id);
@@ -173,11 +174,7 @@ impl Processes {
     }
 
     /// Starts one; `None` when it should not run after all, or not yet.
-    fn start(
-        &mut self,
-        id: &ProcessId,
-        draining: &mut Draining,
-    ) -> Result<Option<Launched>, AnyError> {
+    fn start(&mut self, id: &ProcessId) -> Result<Option<Launched>, AnyError> {
         let tools = &*Arc::clone(&self.tools);
         let app = tools.store.app(&id.app)?.filter(|app| app.wanted == Wanted::Running);
         let Some(app) = app else {
@@ -200,8 +197,8 @@ impl Processes {
             port = Some(port_of(tools, &app)?);
         } else {
             // A release may have gone live of which the message has not come yet.
-            self.look(&app, draining);
-            if !self.all.contains_key(id) || draining.holds_up(id) {
+            self.look(&app);
+            if !self.all.contains_key(id) || self.draining.holds_up(id) {
                 return Ok(None);
             }
         }

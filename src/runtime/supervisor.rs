@@ -3,8 +3,8 @@
 //! It hears of changes by messages and of ends through pidfds. What it does follows
 //! from two things alone: what the owner wants (in the database) and what runs.
 
-use super::draining::{Draining, LOOK, Why};
-use super::health_check::listens;
+use super::draining::{LOOK, Why};
+use super::health_check::Who;
 use super::hold::Hold;
 use super::launched::Launched;
 use super::processes::Processes;
@@ -47,17 +47,14 @@ struct Deploying {
 pub struct Supervisor {
     tools: Arc<Tools>,
     apps: HashMap<AppId, Deploying>,
-    /// The processes that run, or are to be started.
-    pub processes: Processes,
-    /// The processes on their way out.
-    pub draining: Draining,
+    /// The processes that run, are to be started, or are on their way out.
+    processes: Processes,
 }
 
 impl Supervisor {
-    /// One that knows of no process yet.
-    pub fn new(tools: Arc<Tools>) -> Self {
-        let processes = Processes::new(Arc::clone(&tools));
-        Self { tools, apps: HashMap::new(), processes, draining: Draining::default() }
+    /// One that looks after these.
+    pub fn new(tools: Arc<Tools>, processes: Processes) -> Self {
+        Self { tools, apps: HashMap::new(), processes }
     }
 
     /// Works until it is told to stop. A panic is a bug that ends one turn, not
@@ -88,19 +85,19 @@ impl Supervisor {
                 // Apps stay as they are, but for those that shall end, and those that had ended for
                 // a deploy that comes to nothing now.
                 Message::Shutdown => {
-                    self.draining.finish(&self.tools);
-                    self.processes.start_due(&mut self.draining);
+                    self.processes.draining.finish(&self.tools);
+                    self.processes.start_due();
                     self.route_started();
                     return ControlFlow::Break(());
                 }
             }
         }
-        self.processes.notice_ends(&mut self.draining);
-        self.draining.reap(&self.tools);
+        self.processes.notice_ends();
+        self.processes.draining.reap(&self.tools);
         for (id, entry) in &mut self.apps {
-            entry.told.take_if(|_| !self.draining.has(id));
+            entry.told.take_if(|_| !self.processes.draining.has(id));
         }
-        self.processes.start_due(&mut self.draining);
+        self.processes.start_due();
         self.route_ready();
         self.wait();
         ControlFlow::Continue(())
@@ -117,7 +114,7 @@ impl Supervisor {
         tools.board.clear(app);
         if launched.iter().any(|one| !one.id.is_web()) {
             // One that was started meanwhile would otherwise run on beside these, unknown.
-            self.processes.end_workers(app, Why::Stopped, &mut self.draining);
+            self.processes.end_workers(app, Why::Stopped);
         }
         if let Some(port) = launched.iter().find_map(|one| one.port) {
             // Unless that start, or the crash, has changed the route, it is this
@@ -148,9 +145,9 @@ impl Supervisor {
         let Some(instance) = web.instance.take() else { return };
         match (why, web.port) {
             (Why::Replaced | Why::GivesWay, Some(port)) => {
-                self.draining.replace(app, instance, port, why);
+                self.processes.draining.replace(app, instance, port, why);
             }
-            _ => self.draining.end(app, instance, why),
+            _ => self.processes.draining.end(app, instance, why),
         }
     }
 
@@ -165,7 +162,7 @@ impl Supervisor {
             self.tools.journal.note_app(&app, "Stopping, for the next one to start alone.");
         }
         self.end_web(&app, Why::GivesWay);
-        self.processes.end_workers(&app, Why::Stopped, &mut self.draining);
+        self.processes.end_workers(&app, Why::Stopped);
         self.apps.insert(app, Deploying { has_given_way: true, told: Some(told), holds });
     }
 
@@ -180,7 +177,7 @@ impl Supervisor {
         entry.holds.drain(..old);
         entry.holds.extend(hold);
         if let Some(web) = self.processes.all.get_mut(&app.into())
-            && let Some(instance) = self.draining.take_back(app)
+            && let Some(instance) = self.processes.draining.take_back(app)
         {
             // It may not have listened yet when it was to end.
             (web.instance, web.look_at) = (Some(instance), Some(Instant::now()));
@@ -195,12 +192,12 @@ impl Supervisor {
 
     /// Lets an app go that is being removed, or has been.
     fn forget(&mut self, app: &AppId) {
-        self.draining.forget(app);
+        self.processes.draining.forget(app);
         self.tools.board.clear(app);
         self.end_web(app, Why::Discarded);
         self.apps.remove(app);
         self.processes.all.remove(&app.into());
-        self.processes.end_workers(app, Why::Discarded, &mut self.draining);
+        self.processes.end_workers(app, Why::Discarded);
     }
 
     /// Does what the owner wants of an app, now and without a pause.
@@ -224,7 +221,7 @@ impl Supervisor {
             (Wanted::Running, None) => {}
             (Wanted::Stopped, _) => {
                 router.point(id, &Target::Down);
-                self.draining.hurry(id);
+                self.processes.draining.hurry(id);
                 board.stopping(id);
                 if self.processes.has_web(id) {
                     journal.note_app(id, "Stopping, as its owner wants.");
@@ -238,7 +235,7 @@ impl Supervisor {
     /// Has those workers of an app run that its owner wants, unless a deploy runs it alone.
     fn look_at_workers(&mut self, app: &App) {
         if !self.has_given_way(&app.id) {
-            self.processes.look(app, &mut self.draining);
+            self.processes.look(app);
         }
     }
 
@@ -260,7 +257,8 @@ impl Supervisor {
                 continue;
             }
             let all = all.get_or_insert_with(listeners);
-            if listens(port, uid_of(&self.tools, &id.app), instance, all) {
+            let uid = uid_of(&self.tools, &id.app);
+            if Who::listens(port, uid, instance, all) == Who::TheApp {
                 self.tools.router.point(&id.app, &Target::Process(port));
                 web.look_at = None;
                 self.tools.board.settled(id.clone());
@@ -288,7 +286,7 @@ impl Supervisor {
         let all = self.processes.all.values();
         let due = all.clone().flat_map(|one| [one.start_at, one.look_at]).flatten();
         let mut pause = due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(IDLE);
-        if !self.draining.is_empty() {
+        if !self.processes.draining.is_empty() {
             pause = pause.min(LOOK);
         }
         // A start that waits for another process to end is looked at with that one.
