@@ -209,7 +209,7 @@ impl Deployer {
         if !self.tools.store.set_wanted(app, Wanted::Stopped)? {
             return Err(DeployError::NoApp);
         }
-        self.runs.cancel_jobs_of(app);
+        self.runs.cancel_of(app, false);
         self.tools.mailbox.send(Message::Look(app.clone()));
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Deployer {
         logs.extend(store.runs(app)?.into_iter().map(|run| LogOf::Run(run.id)));
         store.delete_app(app)?;
         // From here on none can begin.
-        self.runs.cancel_all_of(app);
+        self.runs.cancel_of(app, true);
         let data = if keep_data { "its data stays" } else { "its data goes too" };
         log::info!("app {} ({app}) was deleted; {data}", name.as_str());
         router.forget(app);
@@ -281,7 +281,7 @@ impl Deployer {
     /// Cancels the deploys and runs that are under way and joins the threads; apps keep running.
     /// Takes less than 8 s unless several of them are slow to end.
     pub fn shutdown(&self) {
-        self.queue.close("the server was stopped; deploy again");
+        self.queue.close();
         self.tools.router.shutdown();
         self.tools.host.close();
         self.runs.shutdown();

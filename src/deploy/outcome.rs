@@ -39,15 +39,14 @@ pub fn why_cancelled(store: &Store, queue: &Queue, deploy: &DeployId) -> String 
         Ok(None) => Some(REMOVED.to_owned()),
         Err(_) => None,
     };
-    noted.unwrap_or_else(|| queue.why_closed().unwrap_or("cancelled").to_owned())
+    let stopped = "the server was stopped; deploy again";
+    noted.unwrap_or_else(|| if queue.is_closed() { stopped } else { "cancelled" }.to_owned())
 }
 
 /// One line for the operator, who may not look into the dashboard.
 pub fn tell_the_server(app: &str, id: &DeployId, commit: Option<&str>, error: Option<&str>) {
-    let commit = match commit.and_then(|commit| commit.get(..SHORT_COMMIT)) {
-        Some(short) => format!(" (commit {short})"),
-        None => String::new(),
-    };
+    let short = commit.and_then(|commit| commit.get(..SHORT_COMMIT));
+    let commit = short.map(|short| format!(" (commit {short})")).unwrap_or_default();
     match error {
         None => log::info!("app {app}: deploy {id}{commit} is live"),
         Some(sentence) => {

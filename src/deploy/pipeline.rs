@@ -37,7 +37,7 @@ use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::source::detect::tools::Tool;
 use crate::source::detect::{Machine, Plan, Serve, detect};
-use crate::store::{App, Process};
+use crate::store::App;
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
@@ -315,41 +315,34 @@ impl Attempt<'_> {
         why.into()
     }
 
-    /// What has proved itself becomes what is live: processes, or files.
+    /// What has proved itself becomes what is live, processes or files: the router confirms, then
+    /// one transaction in the database makes it final.
     fn go_live(
         &self,
         target: &Target,
         mut launched: Vec<Launched>,
         said: &str,
     ) -> Result<(), DeployFailure> {
-        self.switch(target, launched.iter().find_map(Launched::process).as_ref())?;
+        self.at.set(GOING_LIVE);
+        let (Tools { store, board, mailbox, .. }, app) = (self.tools, &self.app.id);
+        let process = launched.iter().find_map(Launched::process);
+        let is_static = matches!(target, Target::Files(..));
+        let routed = self.lead(target)?;
+        // The database decides between this and a cancellation, which ends the deploy there.
+        let final_now = store.go_live(self.id, app, process.as_ref(), is_static);
+        if !matches!(final_now, Ok(true)) {
+            routed.take_back();
+            return Err(final_now.map_or_else(Into::into, |_| DeployFailure::Cancelled));
+        }
+        // Whatever the process before did is over.
+        board.clear(app);
         self.say(said);
         if let Target::Process(port) = target {
             self.hold.take().into_iter().for_each(|hold| hold.lead_to(*port));
         }
         launched.iter_mut().for_each(|one| one.instance.keep());
-        self.tools.mailbox.send(Message::TakeOver(self.app.id.clone(), launched));
+        mailbox.send(Message::TakeOver(app.clone(), launched));
         Ok(())
-    }
-
-    /// The switch: the router confirms, then one transaction in the database makes it final.
-    fn switch(&self, target: &Target, process: Option<&Process>) -> Result<(), DeployFailure> {
-        self.at.set(GOING_LIVE);
-        let (Tools { store, board, .. }, app) = (self.tools, &self.app.id);
-        let routed = self.lead(target)?;
-        // The database decides between this and a cancellation, which ends the deploy there.
-        let is_static = matches!(target, Target::Files(..));
-        let failure = match store.go_live(self.id, app, process, is_static) {
-            Ok(true) => {
-                // Whatever the process before did is over.
-                board.clear(app);
-                return Ok(());
-            }
-            Ok(false) => DeployFailure::Cancelled,
-            Err(error) => error.into(),
-        };
-        routed.take_back();
-        Err(failure)
     }
 
     /// Leads requests elsewhere, confirmed by the router.

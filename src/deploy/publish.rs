@@ -53,6 +53,14 @@ pub struct Published {
 }
 
 impl Published {
+    fn leave_out(&mut self, path: &Path) {
+        self.left_out += 1;
+        if self.named.len() < NAMED {
+            let name = path.to_string_lossy();
+            self.named.push(name.chars().filter(|c| !c.is_control()).collect());
+        }
+    }
+
     /// The sentence for what was left out; nothing when that is nothing.
     pub fn warning(&self) -> Option<String> {
         let rest = self.left_out - self.named.len();
@@ -158,16 +166,6 @@ pub fn apply_rules(site: &Path, single_page: bool) -> Result<Vec<String>, AnyErr
         notes.push(format!("{count} rules of _redirects and _headers hold."));
     }
     Ok(notes)
-}
-
-impl Published {
-    fn leave_out(&mut self, path: &Path) {
-        self.left_out += 1;
-        if self.named.len() < NAMED {
-            let name = path.to_string_lossy();
-            self.named.push(name.chars().filter(|c| !c.is_control()).collect());
-        }
-    }
 }
 
 fn is_hidden(path: &Path) -> bool {

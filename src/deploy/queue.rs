@@ -27,8 +27,8 @@ pub struct Queue {
 
 #[derive(Default)]
 struct QueueState {
-    /// Why no further deploy begins, once that is so.
-    closed: Option<&'static str>,
+    /// No further deploy begins, since the server stops.
+    closed: bool,
     /// In the order in which they began, in which they build too.
     current: Vec<Current>,
     /// What uploads are read from, those that wait and those that have just begun.
@@ -79,7 +79,7 @@ impl QueueState {
         cancel: &Cancel,
         requests: impl FnOnce() -> Result<Vec<Deploy>, E>,
     ) -> Result<Option<Deploy>, E> {
-        if self.closed.is_some() {
+        if self.closed {
             return Ok(None);
         }
         // The next build has its place before anything that comes.
@@ -136,9 +136,9 @@ impl Queue {
     }
 
     /// Ends the deploys under way, and begins no other.
-    pub fn close(&self, why: &'static str) {
+    pub fn close(&self) {
         let mut state = self.state();
-        state.closed = Some(why);
+        state.closed = true;
         state.current.iter().for_each(|c| c.cancel.cancel());
         self.changed.notify_all();
     }
@@ -185,21 +185,16 @@ impl Queue {
         mine.then_some(BuildTurn(self, deploy))
     }
 
-    /// Why no further deploy begins, once that is so.
-    pub fn why_closed(&self) -> Option<&'static str> {
-        self.state().closed
-    }
-
     /// Whether the server stops.
     pub fn is_closed(&self) -> bool {
-        self.state().closed.is_some()
+        self.state().closed
     }
 
     /// Waits until files may be there to remove; `false` when the server stops.
     pub fn wait_for_garbage(&self, at_most: Duration) -> bool {
         let mut state = self.wait_while(at_most, |state| !state.garbage);
         state.garbage = false;
-        state.closed.is_none()
+        !state.closed
     }
 
     /// Waits for a request that may begin, and takes it; `None` when the server stops.
@@ -214,7 +209,7 @@ impl Queue {
         let mut begun = Ok(None);
         drop(wait_while(&self.changed, self.state(), |state| {
             begun = state.begin(cancel, &requests);
-            state.closed.is_none() && matches!(begun, Ok(None))
+            !state.closed && matches!(begun, Ok(None))
         }));
         begun
     }
@@ -243,7 +238,7 @@ impl Queue {
 
     /// Waits so long; `false` when the server stops.
     pub fn pause(&self, pause: Duration) -> bool {
-        self.wait_while(pause, |_| true).closed.is_none()
+        !self.wait_while(pause, |_| true).closed
     }
 
     fn wait_while(
@@ -251,7 +246,7 @@ impl Queue {
         at_most: Duration,
         nothing: impl Fn(&QueueState) -> bool,
     ) -> MutexGuard<'_, QueueState> {
-        let wants = |state: &mut QueueState| state.closed.is_none() && nothing(state);
+        let wants = |state: &mut QueueState| !state.closed && nothing(state);
         wait_until(Instant::now() + at_most, &self.changed, self.state(), wants)
     }
 

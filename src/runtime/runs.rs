@@ -172,17 +172,12 @@ impl Runs {
         active.runs.get(id).map(|(.., cancel)| cancel.cancel()).is_some()
     }
 
-    /// Ends all runs of an app.
-    pub fn cancel_all_of(&self, app: &AppId) {
+    /// Ends the runs of an app's jobs, and `the_owners` own too or not.
+    pub fn cancel_of(&self, app: &AppId, the_owners: bool) {
         let active = lock(&self.active);
-        active.runs.values().filter(|(of, ..)| of == app).for_each(|(.., c)| c.cancel());
-    }
-
-    /// Ends all runs of an app's jobs; the owner's own go on.
-    pub fn cancel_jobs_of(&self, app: &AppId) {
-        let active = lock(&self.active);
-        let jobs = active.runs.values().filter(|(of, job, _)| of == app && job.is_some());
-        jobs.for_each(|(.., cancel)| cancel.cancel());
+        let is_meant = |job: &Option<String>| the_owners || job.is_some();
+        let runs = active.runs.values().filter(|(of, job, _)| of == app && is_meant(job));
+        runs.for_each(|(.., cancel)| cancel.cancel());
     }
 
     /// Ends all runs, waits until they have, and takes no more.

@@ -67,9 +67,8 @@ fn once_closed_nothing_begins_and_nobody_waits() {
     assert!(begin(&queue, &first, &["aaaaaaaaaa"]).is_some());
     let first_id = deploy("aaaaaaaaaa");
     let turn = queue.build_turn(&first_id, &first, || panic!("nobody builds")).unwrap();
-    queue.close("the server stops");
+    queue.close();
     assert!(first.is_cancelled() && queue.is_closed());
-    assert_eq!(queue.why_closed(), Some("the server stops"));
     assert!(begin(&queue, &second, &["bbbbbbbbbb"]).is_none());
     assert!(queue.next(&second, || Ok::<_, ()>(Vec::new())).unwrap().is_none());
     queue.insist(Duration::from_secs(600), || false);
