@@ -43,11 +43,9 @@ pub fn how_it_ended(
     instance: &Instance,
     exit: Exit,
 ) -> String {
-    let Some(limit) = instance.memory_limit().filter(|_| !exit.is_success()) else {
-        return exit.to_string();
-    };
+    let limit = instance.memory.as_ref().filter(|_| !exit.is_success());
     let says_so = || output_of(tools, id, deploy).iter().any(|line| says(line, &NO_MEMORY));
-    match limit.exceeded(&says_so) {
+    match limit.and_then(|limit| limit.exceeded(&says_so)) {
         Some(limit) => format!("{exit} ({limit})"),
         None => exit.to_string(),
     }

@@ -41,8 +41,8 @@ pub struct Instance {
     /// Where bubblewrap notes the end, for a server that is not its parent.
     exit_file: Option<PathBuf>,
     exit: Option<Exit>,
-    /// What it may take.
-    memory: Option<MemoryLimit>,
+    /// What it may take; `None` when that is not known.
+    pub memory: Option<MemoryLimit>,
     /// Whether it has still to prove itself, and ends when this is dropped: whatever stops a
     /// deploy leaves nothing running.
     on_probation: bool,
@@ -109,11 +109,6 @@ impl Instance {
         let child = table::descendants(pid).into_iter().find(|e| ready && is_inner(e));
         self.inner = child.and_then(|e| Running::adopt(e.pid, e.start_ticks));
         self.memory = self.inner.as_ref().and_then(|inner| MemoryLimit::of(inner.pid()));
-    }
-
-    /// What it may take; `None` when that is not known.
-    pub const fn memory_limit(&self) -> Option<&MemoryLimit> {
-        self.memory.as_ref()
     }
 
     /// The pid to remember it by.

@@ -1,5 +1,6 @@
 //! Jobs: what an app has run at times of its own while it is live, and the clock that starts them.
 
+use super::launch::live_spec;
 use super::runs::{BUSY, JOBS_BUSY, RunError, Runs, STOPPING};
 use super::tools::Tools;
 use crate::model::{AppId, Job, JobName, MINUTE, Schedule, UnixMillis, Wanted, unix_millis};
@@ -18,14 +19,9 @@ const SELDOM: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When the database does not answer.
-pub fn jobs_of(
-    Tools { store, layout, .. }: &Tools,
-    app: &App,
-) -> Result<Vec<(Job, &'static str)>, StoreError> {
-    let release = app.live_release.as_ref();
-    let spec = release.and_then(|release| layout.start_spec(&app.id, release));
-    let mut declared = spec.map(|spec| spec.jobs).unwrap_or_default();
-    let own = store.jobs(&app.id)?;
+pub fn jobs_of(tools: &Tools, app: &App) -> Result<Vec<(Job, &'static str)>, StoreError> {
+    let mut declared = live_spec(tools, app).map(|spec| spec.jobs).unwrap_or_default();
+    let own = tools.store.jobs(&app.id)?;
     declared.retain(|job| !own.iter().any(|other| other.name == job.name));
     let declared = declared.into_iter().map(|job| (job, "app.json"));
     Ok(declared.chain(own.into_iter().map(|job| (job, "owner"))).collect())

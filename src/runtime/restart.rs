@@ -7,14 +7,6 @@ use crate::model::{AnyError, ProcessId, Wanted};
 use crate::proc::Exit;
 use std::time::{Duration, Instant};
 
-/// How a process has ended, as the beginning of a sentence.
-fn ended_with(exit: Exit, how: &str) -> String {
-    match exit {
-        Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
-        _ => format!("Ended with {how}"),
-    }
-}
-
 /// One has ended by itself after this time. Answers when it is started again: never when it shall
 /// stay down, as one that was ended for taking a port of the server's.
 pub fn after_end(
@@ -23,7 +15,10 @@ pub fn after_end(
     (exit, how): (Exit, &str),
     lived: Duration,
 ) -> Option<Instant> {
-    let ended = ended_with(exit, how);
+    let ended = match exit {
+        Exit::Unknown if how == exit.to_string() => "Ended; how is not known".to_owned(),
+        _ => format!("Ended with {how}"),
+    };
     let app = tools.store.app(&id.app).ok().flatten();
     if app.is_some_and(|app| app.wanted == Wanted::Stopped) {
         tools.journal.note_app(&id.app, &format!("{}{ended}.", id.label()));

@@ -225,10 +225,8 @@ impl<'a> Sandbox<'a> {
     /// What the first program inside is told. A cgroup holds memory and processes better than
     /// limits of a process can.
     fn inside<'b>(&'b self, command: &[&'b str], in_cgroup: bool) -> Inside<'b> {
-        let processes = match self.purpose {
-            Purpose::Run | Purpose::Once => self.limits.of_user(self.host.users),
-            Purpose::Fetch | Purpose::Build => self.limits.processes,
-        };
+        let of_user = || self.limits.of_user(self.host.users);
+        let processes = if self.is_app() { of_user() } else { self.limits.processes };
         let env = self.env.iter().map(|(name, value)| (name.into(), value.expose().into()));
         Inside {
             command: command.iter().map(|word| (*word).into()).collect(),

@@ -48,8 +48,8 @@ impl Limits {
             memory: memory.unwrap_or(usual.memory),
             data: memory.unwrap_or(usual.data),
             cpu: number(app.settings.cpu.get()),
-            weight: APP_WEIGHT,
             processes: number(app.settings.max_processes.get()).map_or(usual.processes, u64::from),
+            ..usual
         }
     }
 

@@ -13,15 +13,9 @@ const BUNDLES: [&str; 3] =
 /// The variables that name the bundle to OpenSSL, Node.js, Python's requests,
 /// pip, curl, Git and Cargo: several of them bring a list of their own otherwise,
 /// which does not know an authority that the owner has added to the machine.
-const BUNDLE_VARIABLES: [&str; 7] = [
-    "SSL_CERT_FILE",
-    "NODE_EXTRA_CA_CERTS",
-    "REQUESTS_CA_BUNDLE",
-    "PIP_CERT",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "CARGO_HTTP_CAINFO",
-];
+const BUNDLE_VARIABLES: &str = "\
+    SSL_CERT_FILE NODE_EXTRA_CA_CERTS REQUESTS_CA_BUNDLE PIP_CERT CURL_CA_BUNDLE GIT_SSL_CAINFO \
+    CARGO_HTTP_CAINFO";
 
 /// The variables, with their values.
 pub fn variables() -> Vec<(String, String)> {
@@ -29,7 +23,8 @@ pub fn variables() -> Vec<(String, String)> {
     let proxies = names.filter_map(|name| std::env::var(&name).ok().map(|value| (name, value)));
     let mut all: Vec<_> = proxies.filter(|(_, value)| !value.is_empty()).collect();
     if let Some(bundle) = BUNDLES.iter().find(|path| Path::new(path).is_file()) {
-        all.extend(BUNDLE_VARIABLES.map(|name| (name.to_owned(), (*bundle).to_owned())));
+        let names = BUNDLE_VARIABLES.split(' ');
+        all.extend(names.map(|name| (name.to_owned(), (*bundle).to_owned())));
     }
     all
 }
