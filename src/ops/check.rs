@@ -158,13 +158,8 @@ fn token_facts(config: &Config, data: &DataDir) -> Token {
     // Of these it is known.
     let ours = [Some(std::process::id()), data.holder().and_then(|holder| holder.pid)];
     let shows = |pid: u32| {
-        let Some(token) = &token else { return false };
-        let has = |name: &str| {
-            let text = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let token = token.expose().as_bytes();
-            text.windows(token.len()).any(|part| part == token)
-        };
-        !ours.contains(&Some(pid)) && (has("cmdline") || has("environ"))
+        let token = token.as_ref().map(|token| token.expose().as_bytes());
+        !ours.contains(&Some(pid)) && token.is_some_and(|token| table::shows(pid, token))
     };
     let shown_by = table::all().into_iter().find(|process| shows(process.pid));
     Token {

@@ -1,7 +1,12 @@
 //! What `/proc` says of processes: who they are, who started them, since when.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+
+/// Bytes that are read of arguments and environment: as many as the kernel takes for one of them
+/// (execve(2)). A process may say that its own are as large as all memory (PR_SET_MM).
+const LONGEST: u64 = 128 << 10;
 
 /// One line of the process table (proc_pid_stat(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +82,25 @@ pub fn effective_uid(pid: u32) -> Option<u32> {
 
 /// The arguments of a process; empty when it is gone. A process may change them.
 pub fn arguments(pid: u32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let bytes = its_own(pid, "cmdline");
     let text = String::from_utf8_lossy(&bytes);
     text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+/// Whether a process has this in its arguments or, where we may read that, its environment.
+pub fn shows(pid: u32, what: &[u8]) -> bool {
+    let has = |name| its_own(pid, name).windows(what.len()).any(|part| part == what);
+    has("cmdline") || has("environ")
+}
+
+/// What a process may write itself, as far as it is read.
+fn its_own(pid: u32, name: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/{name}")) {
+        // What comes before an error counts.
+        let _ = file.take(LONGEST).read_to_end(&mut text);
+    }
+    text
 }
 
 /// Reads a line of `/proc/<pid>/stat`. The name stands in parentheses and may
@@ -121,6 +142,7 @@ mod tests {
         assert!(me.start_ticks > 0 && !me.has_ended());
         assert!(descendants(me.parent).iter().any(|e| e.pid == me.pid));
         assert!(!arguments(me.pid).is_empty());
+        assert!(shows(me.pid, b"better_paas") && !shows(me.pid, b"no such word, I hope\0"));
         assert_eq!(effective_uid(me.pid), Some(rustix::process::geteuid().as_raw()));
         assert_eq!(first_child(u32::MAX), None);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
