@@ -1,6 +1,6 @@
 // The fields of an app, which the form that adds one and its settings share.
 
-import { copy, part } from "./ui.js";
+import { copy, part } from "./core.js";
 
 const TEXTS = ["gitRepo", "name", "branch", "rootDir", "buildCommand", "startCommand", "publishDir", "healthPath"];
 // What each number is when nothing was chosen. A limit of 0 is the platform's own, and no port: both empty fields.

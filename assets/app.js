@@ -1,23 +1,23 @@
 // The dashboard's start: sign in, show the screen that the address names, sign out, again.
 
-import { appView } from "./app-page.js";
-import { appsView, newAppView } from "./apps.js";
 import { connection, get, session, setToken } from "./api.js";
-import { helpView } from "./help.js";
-import { securityView } from "./security.js";
-import { settingsView } from "./settings.js";
 import { askToken, hideSignIn, resume } from "./sign-in.js";
 import { watchStats } from "./stats.js";
 import { copy, copyText, part } from "./ui.js";
 
+// The module of a screen comes when the screen is opened.
+const appView = async (screen) => (await import("./app-page.js")).appView(screen);
 const ROUTES = [
-  [/^#\/apps$/, "apps", appsView],
-  [/^#\/apps\/new$/, "apps", newAppView],
+  [/^#\/apps$/, "apps", async (screen) => (await import("./apps.js")).appsView(screen)],
+  [/^#\/apps\/new$/, "apps", async (screen) => (await import("./new-app.js")).newAppView(screen)],
   [/^#\/apps\/([a-z0-9]{10})(?:\/(log|processes|env|settings))?$/, "apps", appView],
   [/^#\/apps\/([a-z0-9]{10})\/(deploys)\/([a-z0-9]{10})$/, "apps", appView],
-  [/^#\/security$/, "security", securityView],
-  [/^#\/settings$/, "settings", settingsView],
-  [/^#\/help(?:\/([\w-]+)(?:\/([\w-]+))?)?$/, "help", helpView],
+  [/^#\/security$/, "security",
+    async (screen) => (await import("./security.js")).securityView(screen)],
+  [/^#\/settings$/, "settings",
+    async (screen) => (await import("./settings.js")).settingsView(screen)],
+  [/^#\/help(?:\/([\w-]+)(?:\/([\w-]+))?)?$/, "help",
+    async (screen) => (await import("./help.js")).helpView(screen)],
 ];
 
 const shell = document.getElementById("shell");
@@ -124,10 +124,14 @@ class Router {
   }
 }
 
+const NO_MODULE = "A part of the dashboard did not come: the server is away, or runs another"
+  + " version by now. Load the page again.";
+
 function trouble(failure, again) {
-  const root = copy("view-trouble");
-  part(root, "message").textContent = failure.message;
-  part(root, "again").addEventListener("click", again);
+  const root = copy("view-trouble"), came = !(failure instanceof TypeError);
+  part(root, "message").textContent = came ? failure.message : NO_MODULE;
+  // A browser may not ask twice for a module that did not come.
+  part(root, "again").addEventListener("click", came ? again : () => location.reload());
   return { root, title: "Trouble" };
 }
 
@@ -197,8 +201,11 @@ document.querySelector("[data-skip]").addEventListener("click", (event) => {
   main.focus();
 });
 
-let sentence = "";
-for (;;) {
-  const kept = await resume();
-  sentence = await runShell(kept ?? (await askToken(sentence)), kept !== null);
+// Not at the top: the screens' modules, which import this one, would wait for its end.
+async function start() {
+  for (let sentence = ""; ;) {
+    const kept = await resume();
+    sentence = await runShell(kept ?? (await askToken(sentence)), kept !== null);
+  }
 }
+start();

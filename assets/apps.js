@@ -1,14 +1,9 @@
-// The list of apps, and the form that adds one.
+// The list of apps.
 
-import { get, post } from "./api.js";
-import { appFields } from "./app-fields.js";
-import { reasonOf } from "./deploys.js";
-import { onStats, showMachine, showRuntime } from "./stats.js";
-import { announce, copy, onSubmit, part, reachOf, say, showLink, showStatus, statusWord } from "./ui.js";
-
-export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
-export const repoText = ({ gitRepo, branch }) =>
-  gitRepo === null ? "from archives alone" : withoutScheme(gitRepo) + (branch ? ` @ ${branch}` : "");
+import {
+  announce, copy, get, onStats, part, reachOf, reasonOf, repoText, say, showLink, showMachine,
+  showRuntime, showStatus, statusWord, withoutScheme,
+} from "./core.js";
 
 /** Why the last deploy failed, also when the release before it goes on running. */
 async function tellWhy(row, { id, status, liveDeployId, lastDeployId }) {
@@ -93,42 +88,4 @@ export async function appsView({ signal }) {
     if (changed.length > 0 || moved || now.apps.length !== rows.size) reload();
   });
   return { root, title: "Apps" };
-}
-
-/** What would become of a repository, in sentences. */
-async function tellWhatItIs(place, { gitRepo, branch, rootDir, gitToken }) {
-  place.textContent = "Fetching it …";
-  try {
-    const asked = Object.entries({ gitRepo, branch, rootDir, gitToken }).filter(([, value]) => value);
-    const seen = await post("/api/detect", Object.fromEntries(asked));
-    const found = [...seen.notes];
-    if (seen.build) found.push(`Builds with: ${seen.build}`);
-    if (seen.start) found.push(`Starts with: ${seen.start}`);
-    if (seen.publish) found.push(`Serves the files of ${seen.publish}, if the build leaves them.`);
-    if (seen.error) found.push(seen.error);
-    if (seen.branches.length > 1) found.push(`Branches: ${seen.branches.join(", ")}`);
-    place.replaceChildren(...found.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
-  } catch (failure) {
-    place.textContent = "";
-    throw failure;
-  }
-}
-
-export async function newAppView({ go }) {
-  const root = copy("view-new-app");
-  const fields = appFields();
-  part(root, "fields").replaceWith(fields.root);
-  onSubmit(root.querySelector("form"), async (_, button) => {
-    if (button.value === "look") return tellWhatItIs(part(root, "seen"), fields.read());
-    const app = await post("/api/apps", fields.read());
-    if (button.value !== "deploy") return go(`#/apps/${app.id}`);
-    try {
-      const deploy = await post(`/api/apps/${app.id}/deploys`);
-      return go(`#/apps/${app.id}/deploys/${deploy.id}`);
-    } catch (failure) {
-      // The app is there now, so its own page is the place to go on from.
-      return go(`#/apps/${app.id}`, `The app was added, but not deployed. ${failure.message}`);
-    }
-  });
-  return { root, title: "Add an app" };
 }

@@ -1,8 +1,9 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
-import { Failure, get, getText, LiveSocket, post } from "./api.js";
-import { copy, download, duration, isCrashed, logBox, onClick, part, say } from "./ui.js";
-import { showStatus, showTime, statusWord } from "./ui.js";
+import {
+  copy, download, duration, Failure, get, getText, isCrashed, LiveSocket, logBox, onClick, part,
+  post, reasonOf, say, showStatus, showTime, statusWord,
+} from "./core.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
 const PAGE = 20;
@@ -193,15 +194,6 @@ function resultOf(deploy, crashed, app) {
   }
   if (crashed) return "Went live; the app has crashed since.";
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
-}
-
-/** Why it failed, in one line. The app's own last lines, which may follow it, are in the log. */
-export function reasonOf({ error }) {
-  const [first, ...more] = (error || "failed without a reason").split("\n");
-  const line = (more.length > 0 ? first.replace(/(; [^;]*)?:$/, ".") : first)
-    // The word "Failed" stands beside it already.
-    .replace(/^(fetching|building|starting|checking) failed: /, "while $1: ");
-  return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
 /** The steps with the time that each took; of a failed deploy those that it came to, up to where it ended. */

@@ -1,7 +1,6 @@
 // The editor of an app's environment. A saved secret is shown as saved, and kept unless it is replaced.
 
-import { get, put } from "./api.js";
-import { copy, onSubmit, part, say } from "./ui.js";
+import { copy, get, onSubmit, part, put, say } from "./core.js";
 
 export async function envTab(page) {
   const root = copy("tab-env");

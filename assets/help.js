@@ -1,7 +1,6 @@
 // The manual of the version that runs. Its pages are Markdown, shown as text in elements, never as HTML.
 
-import { getText } from "./api.js";
-import { copy, part } from "./ui.js";
+import { copy, getText, part } from "./core.js";
 
 export async function helpView({ params: [page = "index", heading] }) {
   const root = copy("view-help"), text = await getText(`/assets/manual/${page}.md`);

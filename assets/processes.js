@@ -1,9 +1,9 @@
 // The tab with what an app runs besides answering requests: process types, jobs, and commands of its owner's.
 
-import { get, getText, LiveSocket, patch, post, put } from "./api.js";
-import { onStats } from "./stats.js";
-import { copy, dateTime, logBox, onClick, onSubmit, part, say } from "./ui.js";
-import { showStatus, showTime } from "./ui.js";
+import {
+  copy, dateTime, get, getText, LiveSocket, logBox, onClick, onStats, onSubmit, part, patch, post,
+  put, say, showStatus, showTime,
+} from "./core.js";
 
 const RECENT = 10;
 const LOOK_MS = 2_000;

@@ -1,9 +1,9 @@
 // The checklist, judged by the server; lockouts, and the admin token.
 
-import { get, post, remove } from "./api.js";
 import {
-  copy, copyText, duration, inCode, isReadable, onClick, onSubmit, openDialog, part, say, showTime,
-} from "./ui.js";
+  copy, copyText, duration, get, inCode, isReadable, onClick, onSubmit, openDialog, part, post, remove,
+  say, showTime,
+} from "./core.js";
 
 const AGAIN_MS = 20_000;
 const WORD = { fail: "To be mended", warn: "Could be better", pass: "Well" };

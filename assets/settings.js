@@ -1,10 +1,9 @@
 // The settings of the whole server: GitHub token, notifications, backups, audit, system.
 
-import { get, getFile, getText, post, put, remove } from "./api.js";
-import { showRuntime, systemFacts } from "./stats.js";
 import {
-  bytes, copy, dateTime, download, isReadable, onClick, onSubmit, openDialog, part, say, showTime,
-} from "./ui.js";
+  bytes, copy, dateTime, download, get, getFile, getText, isReadable, onClick, onSubmit, openDialog,
+  part, post, put, remove, say, showRuntime, showTime, systemFacts,
+} from "./core.js";
 
 export async function settingsView({ signal }) {
   const root = copy("view-settings");

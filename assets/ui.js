@@ -279,3 +279,16 @@ export function bytes(count) {
   const number = value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1);
   return `${number}${NBSP}${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
 }
+
+export const withoutScheme = (url) => url.replace(/^https?:\/\//, "").replace(/\.git$|\/$/, "");
+export const repoText = ({ gitRepo, branch }) =>
+  gitRepo === null ? "from archives alone" : withoutScheme(gitRepo) + (branch ? ` @ ${branch}` : "");
+
+/** Why a deploy failed, in one line. The app's last lines, which may follow it, are in the log. */
+export function reasonOf({ error }) {
+  const [first, ...more] = (error || "failed without a reason").split("\n");
+  const line = (more.length > 0 ? first.replace(/(; [^;]*)?:$/, ".") : first)
+    // The word "Failed" stands beside it already.
+    .replace(/^(fetching|building|starting|checking) failed: /, "while $1: ");
+  return line.charAt(0).toUpperCase() + line.slice(1);
+}

@@ -1,7 +1,6 @@
 // Deploy on push: the switch, the webhook's secret, and what to paste where.
 
-import { patch, post, remove } from "./api.js";
-import { atHome, copyText, onClick, part, say } from "./ui.js";
+import { atHome, copyText, onClick, part, patch, post, remove, say } from "./core.js";
 
 export function bindWebhook(root, page) {
   const place = part(root, "webhook-error"), auto = part(root, "auto");

@@ -23,6 +23,7 @@ mod security;
 mod settings;
 mod system;
 
+pub use assets::compress_assets;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use hooks::{HOOKS, hook_fields};
@@ -107,10 +108,22 @@ pub struct Request<'a> {
     pub authorization: Option<&'a [u8]>,
     /// Who sends it.
     pub peer: Peer,
-    /// Its header fields, by which a webhook is judged.
-    pub hook: &'a [(&'a str, &'a [u8])],
+    /// Its header fields, of which the gate passes on few.
+    pub fields: &'a [(&'a str, &'a [u8])],
     /// The body.
     pub body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// The first header field of a name that is not empty.
+    fn field(&self, name: &str) -> Option<&'a [u8]> {
+        let found = self.fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| *value).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.field(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
 }
 
 type Answered = Result<Answer, ApiError>;
@@ -234,7 +247,7 @@ impl Api {
             ("healthz", "") if matches!(request.peer, Peer::Local) => Answer::text(WELL.as_bytes()),
             _ => match self.locked_out(request) {
                 Some(seconds) => ApiError::locked(seconds).into(),
-                None => assets::answer(request.method, path),
+                None => assets::answer(request, path),
             },
         }
     }

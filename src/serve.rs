@@ -33,7 +33,7 @@ use crate::live::{self, Live};
 use crate::model::{AnyError, AppId, Routing, failed};
 use crate::notify::Notices;
 use crate::ops::{self, protocol};
-use crate::proc::{self, Cancel};
+use crate::proc::{self, Cancel, Exec};
 use crate::router;
 use crate::runtime::port_guard::keep_stopped;
 use crate::store::{Act, DATABASE, Store, wanted_key};
@@ -252,7 +252,7 @@ struct Running {
     deployer: Arc<Deployer>,
     server: Arc<Server>,
     operators: Cancel,
-    threads: [JoinHandle<()>; 5],
+    threads: [JoinHandle<()>; 6],
 }
 
 impl Running {
@@ -317,6 +317,7 @@ impl Running {
                 .spawn(move || operator::run(&ops, (&operated, keys.as_ref()), &stop))?,
             spawn("backups").spawn(move || keeper.run(&stop_keeping))?,
             spawn("checks").spawn(move || checker.run())?,
+            spawn("assets").spawn(|| api::compress_assets(gzip))?,
         ];
         Ok(Self { gate, live, deployer, server, operators, threads })
     }
@@ -334,6 +335,13 @@ impl Running {
             }
         }
     }
+}
+
+/// Compresses with the program that backups need too.
+fn gzip(text: &str) -> Option<Vec<u8>> {
+    let exec = Exec::new("gzip").args(["--best", "--no-name", "--stdout"]);
+    let output = exec.stdin_bytes(text.as_bytes().to_vec()).run().ok()?;
+    output.exit.is_success().then_some(output.stdout)
 }
 
 fn machine_facts(disk: &Path) -> MachineFacts {

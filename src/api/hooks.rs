@@ -92,7 +92,7 @@ pub(super) fn receive(api: &Api, request: &Request<'_>, id: &str) -> Result<Answ
     let app = prove(api, request, id)?;
     parameters(request.query)?.finish()?;
     is_json(request)?;
-    let event = EVENTS.iter().find_map(|name| text(request, name)).ok_or_else(|| {
+    let event = EVENTS.iter().find_map(|name| request.text(name)).ok_or_else(|| {
         ApiError::body(
             "the delivery names no event: X-GitHub-Event or that of another host is missing",
         )
@@ -162,12 +162,12 @@ fn secret_of(api: &Api, id: &AppId) -> Option<Secret> {
 fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
     let mut claims = Vec::new();
     for name in PROOFS {
-        let mut shown = request.hook.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        let mut shown = request.fields.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
         let Some((_, value)) = shown.next() else { continue };
         if shown.next().is_some() {
             return Vec::new();
         }
-        let other = |name| field(request, name).unwrap_or_default();
+        let other = |name| request.field(name).unwrap_or_default();
         claims.push(match name {
             "webhook-signature" => {
                 Claim::Signed { id: other(ID), time: other(TIME), signatures: value }
@@ -185,7 +185,7 @@ fn claims<'a>(request: &Request<'a>) -> Vec<Claim<'a>> {
 /// push repeats, is a name as well; and it is the only one of a GitLab too old to name its
 /// deliveries.
 fn names(request: &Request<'_>) -> Vec<String> {
-    let named = |headers: &[&str]| headers.iter().find_map(|name| field(request, name));
+    let named = |headers: &[&str]| headers.iter().find_map(|name| request.field(name));
     let mut names = Vec::new();
     for claim in claims(request) {
         let (id, signed) = match claim {
@@ -232,22 +232,13 @@ fn branch_to_deploy(app: &App, push: &Push) -> Result<String, Answer> {
 
 /// GitHub can also send a form; everybody sends JSON when asked to.
 fn is_json(request: &Request<'_>) -> Result<(), ApiError> {
-    let given = text(request, "content-type").unwrap_or_default();
+    let given = request.text("content-type").unwrap_or_default();
     let kind = given.split(';').next().unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let text = "the delivery is not JSON: set the webhook's content type to application/json";
     Err(ApiError::new(415, "unsupported_media_type", text))
-}
-
-fn field<'a>(request: &Request<'a>, name: &str) -> Option<&'a [u8]> {
-    let found = request.hook.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| *value).filter(|value| !value.is_empty())
-}
-
-fn text<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
-    field(request, name).and_then(|value| std::str::from_utf8(value).ok())
 }
 
 fn ignored(message: &str) -> Answer {

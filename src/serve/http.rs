@@ -122,14 +122,14 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         None => (request.url(), None),
     };
     let fields = request.headers().iter();
-    let hook: Vec<_> = fields.map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect();
+    let fields: Vec<_> = fields.map(|h| (h.field.as_str().as_str(), h.value.as_bytes())).collect();
     api.answer(&Request {
         method: request.method().as_str(),
         path,
         query,
         authorization: header(request, "Authorization").map(|h| h.value.as_bytes()),
         peer,
-        hook: &hook,
+        fields: &fields,
         body: &body,
     })
 }
