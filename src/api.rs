@@ -16,6 +16,7 @@ mod error;
 mod fields;
 mod hooks;
 mod jobs;
+mod logs;
 mod processes;
 mod query;
 mod runs;
@@ -207,11 +208,11 @@ fn route<'a>(method: &str, path: &[&'a str]) -> Option<Route<'a>> {
         }
         ("POST", ["apps", id, "run"]) => (Body, runs::start, id),
         ("GET", ["apps", id, "runs"]) => (Nothing, runs::list, id),
-        ("GET", ["runs", id, "log"]) => (Nothing, runs::log, id),
+        ("GET", ["runs", id, "log"]) => (Query, runs::log, id),
         ("POST", ["runs", id, "cancel"]) => (Nothing, runs::cancel, id),
         ("GET", ["deploys", id]) => (Nothing, deploys::show, id),
         ("POST", ["deploys", id, "cancel"]) => (Nothing, deploys::cancel, id),
-        ("GET", ["deploys", id, "log"]) => (Nothing, deploys::log, id),
+        ("GET", ["deploys", id, "log"]) => (Query, deploys::log, id),
         ("POST", ["detect"]) => (Body, detect::detect, ""),
         ("POST", ["deploy"]) => (Body, deploys::one_line, ""),
         ("GET", ["settings", "github-token"]) => (Nothing, settings::github_token, ""),

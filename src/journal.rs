@@ -9,6 +9,7 @@
 mod app_log;
 mod clean;
 mod lines;
+mod pages;
 mod redact;
 mod rotating;
 mod spellings;
@@ -16,9 +17,10 @@ mod subscription;
 mod writer;
 
 pub use lines::MAX_LINE;
+pub use pages::{Edge, Page, Wanted};
 pub use redact::Redactor;
-pub use rotating::Rotating;
-pub use subscription::Subscription;
+pub use rotating::{Position, Rotating};
+pub use subscription::{Begin, Subscription};
 pub use writer::{MAX_DEPLOY_LOG, MAX_RUN_LOG, Writer};
 
 use crate::data_dir::{DataDir, gone_is_fine, named};
@@ -95,20 +97,32 @@ impl Journal {
         Ok(Writer::new(of, Arc::clone(&self.running), file, redactor))
     }
 
-    /// Follows a log from its first line. `None` when there is none (yet).
+    /// Follows a log from a place on, by default its first line. `None` when there is none (yet).
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn follow(&self, of: &LogOf) -> io::Result<Option<Subscription>> {
+    pub fn follow(&self, of: &LogOf, from: Position) -> io::Result<Option<Subscription>> {
         let path = self.file(of);
-        match OpenOptions::new().read(true).custom_flags(NOFOLLOW).open(&path) {
-            Ok(file) => {
-                let running = Arc::clone(&self.running);
-                Ok(Some(Subscription::ending(of.clone(), running, path, file)))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        let running = Arc::clone(&self.running);
+        let file = found(open_to_read(&path))?;
+        Ok(file.map(|file| Subscription::ending(of.clone(), running, path, file, from)))
+    }
+
+    /// Some lines of a log; none when there is no such log (yet).
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn page(&self, of: &LogOf, wanted: &Wanted) -> io::Result<Page> {
+        let file = found(open_to_read(&self.file(of)))?;
+        file.map_or_else(|| Ok(Page::default()), |file| pages::of_file(&file, wanted))
+    }
+
+    /// Some lines of an app's log.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn app_page(&self, app: &AppId, wanted: &Wanted, not: &Redactor) -> io::Result<Page> {
+        pages::of_app(&self.app(app).open()?, wanted, not)
     }
 
     /// Where a log is, or will be: plain text, clean and redacted.
@@ -155,7 +169,7 @@ impl Journal {
         Ok(found)
     }
 
-    /// Follows an app's log, from its last lines on. `redactor` is asked once, at a moment from
+    /// Follows an app's log. `redactor` is asked once, at a moment from
     /// which on [`Journal::hide_also`] is heard.
     ///
     /// # Errors
@@ -163,7 +177,7 @@ impl Journal {
     pub fn follow_app(
         &self,
         app: &AppId,
-        last_lines: usize,
+        begin: Begin,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Subscription> {
         let mut all = lock(&self.hidden);
@@ -171,7 +185,7 @@ impl Journal {
         let hidden = known.upgrade().unwrap_or_default();
         *known = Arc::downgrade(&hidden);
         drop(all);
-        Subscription::app(&self.app(app), last_lines, hidden, redactor)
+        Subscription::app(&self.app(app), begin, hidden, redactor)
     }
 
     /// Keeps more out of an app's log for those who follow it already. What was replaced
@@ -234,6 +248,18 @@ fn create_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 /// Whose log this is the name of; the older half of a log counts too.
 fn whose(name: &str) -> &str {
     name.split('.').next().unwrap_or_default()
+}
+
+fn found(file: io::Result<File>) -> io::Result<Option<File>> {
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
+}
+
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(nofollow).open(path)
 }
 
 #[cfg(test)]

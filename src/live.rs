@@ -16,7 +16,7 @@ pub use stats::{Machine, own_memory};
 
 use crate::auth::{self, Auth};
 use crate::gate::upgrade::Upgrade;
-use crate::journal::{Journal, LogOf, Redactor};
+use crate::journal::{Journal, LogOf, Position, Redactor};
 use crate::model::{AppId, DeployId, RunId};
 use handshake::Refusal;
 use log::debug;
@@ -155,13 +155,13 @@ impl Live {
         let owner = handshake::authenticate(upgrade, &self.settings.auth)?;
         (upgrade.prove)();
         let seat = self.seats.take(upgrade.source.client, &self.limits)?;
-        let feed = self.feed(&upgrade.path)?;
+        let feed = self.feed(&upgrade.path, handshake::from(upgrade)?)?;
         let key = handshake::accept_key(upgrade)?;
         Ok((owner, feed, key, seat))
     }
 
-    /// What is sent at each of the four paths.
-    fn feed(&self, path: &str) -> Result<Box<dyn Feed + '_>, Refusal> {
+    /// What is sent at each of the four paths, a log from this place on.
+    fn feed(&self, path: &str, from: Option<Position>) -> Result<Box<dyn Feed + '_>, Refusal> {
         let Settings { journal, facts, data_dir, .. } = &self.settings;
         let segments: Vec<&str> = path.split('/').collect();
         let (named, code, text) = match segments[..] {
@@ -191,7 +191,7 @@ impl Live {
         };
         let of = named.filter(|of| facts.ended(of).is_some());
         let of = of.ok_or_else(|| Refusal::new(404, code, text))?;
-        Ok(Box::new(LogFeed::new(of, journal, &**facts)))
+        Ok(Box::new(LogFeed::new(of, from, journal, &**facts)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Apps: list, create, show, change, remove, run.
 
 use super::fields::{Fields, token};
+use super::logs;
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::host_names::{admit, urls};
@@ -141,13 +142,18 @@ pub(super) fn act(
 pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let mut query = parameters(request.query)?;
     let lines = query.count("lines", LOG_LINES, MAX_LOG_LINES)?;
+    let wanted = logs::wanted(&mut query)?;
     query.finish()?;
     let app = api.app(id)?;
     let (store, journal) = (Arc::clone(&api.store), Arc::clone(&api.journal));
+    let (id, redacted) = (app.id.clone(), app.id);
+    let redactor = move || store.secrets_of(&redacted).map(Redactor::new).map_err(io::Error::other);
+    if let Some(wanted) = wanted {
+        return Ok(logs::answer(move || journal.app_page(&id, &wanted, &redactor()?)));
+    }
     // A long one takes a while: each line is searched for secrets in all their spellings.
     let make = move || {
-        let secrets = store.secrets_of(&app.id).map_err(io::Error::other)?;
-        let lines = journal.app_tail(&app.id, lines as usize, &Redactor::new(secrets))?;
+        let lines = journal.app_tail(&id, lines as usize, &redactor()?)?;
         Ok(lines.iter().map(|line| format!("{line}\n")).collect::<String>().into_bytes())
     };
     Ok(Answer::text(Body::Made(Box::new(make))))

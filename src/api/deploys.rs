@@ -2,10 +2,10 @@
 
 use super::apps::AppView;
 use super::fields::{Fields, token};
+use super::logs;
 use super::query::parameters;
 use super::{Answer, Answered, Api, ApiError, Call};
 use crate::deploy::Deployer;
-use crate::gate::answer::Body;
 use crate::journal::LogOf;
 use crate::model::{AppName, Branch, DeployId, Invalid, MAX_APP_NAME, RepoUrl, Trigger};
 use crate::store::{App, AppDraft, AppSettings, Deploy, TokenChange};
@@ -75,10 +75,8 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     Ok(Answer::json(200, &DeployView::new(&find(api, id)?, &api.deployer)))
 }
 
-pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let path = api.journal.file(&LogOf::Deploy(find(api, id)?.id));
-    // A deploy that still waits in the queue has no log yet.
-    Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
+pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
+    logs::of_one(api, request, LogOf::Deploy(find(api, id)?.id))
 }
 
 fn find(api: &Api, id: &str) -> Result<Deploy, ApiError> {

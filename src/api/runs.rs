@@ -1,8 +1,8 @@
 //! Commands that run once in an app's place: start one, list them, read the log, end one.
 
 use super::fields::Fields;
+use super::logs;
 use super::{Answer, Answered, Api, ApiError, Call};
-use crate::gate::answer::Body;
 use crate::journal::LogOf;
 use crate::model::{Invalid, RunId, ShellCommand};
 use crate::store::Run;
@@ -33,10 +33,8 @@ pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 }
 
 /// `GET /api/runs/{id}/log`.
-pub(super) fn log(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
-    let path = api.journal.file(&LogOf::Run(find(api, id)?.id));
-    // One that has not begun yet has none, nor has one at somebody's terminal.
-    Ok(Answer::text(if path.exists() { Body::File(path) } else { Vec::new().into() }))
+pub(super) fn log(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
+    logs::of_one(api, request, LogOf::Run(find(api, id)?.id))
 }
 
 /// `POST /api/runs/{id}/cancel`.

@@ -2,19 +2,14 @@
 
 use super::create_private;
 use super::lines::Lines;
+use super::pages::{Edge, Piece};
 use super::redact::Redactor;
-use super::rotating::{Position, Read, Rotating};
+use super::rotating::{Position, Rotating};
 use crate::data_dir::gone_is_fine;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-
-/// How far back from the end the last lines are looked for, in bytes.
-const FARTHEST: u64 = 2 * 1024 * 1024;
-
-/// Bytes of it that are read at once.
-const PIECE: usize = 64 * 1024;
 
 /// What followers keep out of what they read.
 pub(super) type Hidden = Arc<Mutex<Redactor>>;
@@ -48,21 +43,12 @@ impl AppLog {
         redactor: &Redactor,
     ) -> io::Result<(Lines, Rotating, Position)> {
         let log = self.open()?;
-        let (mut place, mut inside_line) = log.back(FARTHEST)?;
-        let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
-        // Twice as often as it needs: who writes faster than that is read on from there. Lines
-        // are made afterwards, which takes long enough to be overtaken.
-        for _ in 0..2 * FARTHEST / PIECE as u64 {
-            match log.read(&mut place, &mut piece)? {
-                Read::Bytes(read) => bytes.extend_from_slice(&piece[..read]),
-                Read::Nothing => break,
-                Read::Lost { inside_line: cut } => (bytes, inside_line) = (Vec::new(), cut),
-            }
-        }
+        let end = log.end()?;
+        let piece = Piece::of_app(&log, Edge::Before(Some(end)))?;
         let mut last = Lines::new(false);
-        last.push(&bytes);
-        last.keep_last(lines, inside_line, redactor);
-        Ok((last, log, place))
+        last.push(&piece.bytes);
+        last.keep_last(lines, piece.inside_line, redactor);
+        Ok((last, log, end))
     }
 
     /// Deletes the files, by which followers see that nothing more will come.

@@ -7,6 +7,10 @@ use super::redact::{Redactor, mark};
 /// what people read, far below what hurts a browser.
 pub const MAX_LINE: usize = 8 * 1024;
 
+/// The line in place of what an app wrote faster than it was read.
+pub(super) const MISSED: &str =
+    "[better-paas] some output is left out here; it came too fast to be followed";
+
 /// Text that waits to become lines. A cut never goes through a secret: a long
 /// line is looked at beyond the cut by as much as the longest secret takes.
 pub(super) struct Lines {
@@ -64,11 +68,16 @@ impl Lines {
         }
     }
 
+    /// Whether all text was handed out.
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.text.len()
+    }
+
     /// What is left when nothing more comes: a last line without a line end.
     pub(super) fn last(&mut self, redactor: &Redactor) -> Option<String> {
         self.cleaner.finish(&mut self.text);
         let line = self.next(redactor);
-        if line.is_some() || self.start == self.text.len() {
+        if line.is_some() || self.is_empty() {
             return line;
         }
         self.text.push('\n');

@@ -5,6 +5,8 @@
 //! sandboxes and the server, which take turns by a lock on a file (flock(2)). Readers wait for
 //! nobody: what they have read counts if the file has the same number as before.
 
+use crate::model::Invalid;
+use std::fmt;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -28,11 +30,45 @@ pub struct Rotating {
     half: u64,
 }
 
-/// A place in a log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
-    number: u64,
-    offset: u64,
+/// A place in a log: so many bytes into a filling. A log in one file has the number 0.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub(super) number: u64,
+    pub(super) offset: u64,
+}
+
+impl Position {
+    /// Reads what `Display` wrote.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let digits = |part: &str| {
+            let short = (1..=15).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+            part.parse().ok().filter(|_| short)
+        };
+        let parts = text.split_once('-');
+        let numbers = parts.and_then(|(number, offset)| digits(number).zip(digits(offset)));
+        let (number, offset) =
+            numbers.ok_or(Invalid("is no place in a log; take it from a page of that log"))?;
+        Ok(Self { number, offset })
+    }
+
+    /// Where to begin reading for what follows this place, and whether that is inside a line. It
+    /// may be anybody's: if no line ends here, only what follows the next end of one counts, and
+    /// no half of a secret is shown.
+    pub(super) const fn resumed(self) -> (Self, bool) {
+        if self.offset > first_byte(self.number) {
+            return (Self { offset: self.offset - 1, ..self }, true);
+        }
+        (self, self.number > 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.number, self.offset)
+    }
 }
 
 /// What there was to read at a place.
@@ -135,21 +171,25 @@ impl Rotating {
         Ok(files)
     }
 
-    /// The place so many bytes before the end, or where the log begins; and whether that may be
-    /// inside a line.
-    pub(super) fn back(&self, mut most: u64) -> io::Result<(Position, bool)> {
+    /// Behind the last byte.
+    pub(super) fn end(&self) -> io::Result<Position> {
         let numbers = self.numbers()?;
-        let held = |index: usize| -> io::Result<u64> {
-            let length = self.files[index].metadata()?.len();
-            Ok(length.saturating_sub(first_byte(numbers[index])))
-        };
-        let mut index = newer(numbers);
-        let mut there = held(index)?;
-        if there < most && numbers[index].checked_sub(1) == Some(numbers[1 - index]) {
-            (most, index) = (most - there, 1 - index);
-            there = held(index)?;
+        let current = newer(numbers);
+        let offset = self.files[current].metadata()?.len();
+        Ok(Position { number: numbers[current], offset })
+    }
+
+    /// The place so many bytes before another, or where the log begins; and whether that may be
+    /// inside a line.
+    pub(super) fn back(&self, from: Position, most: u64) -> io::Result<(Position, bool)> {
+        let Position { mut number, offset } = from;
+        let mut there = offset.saturating_sub(first_byte(number));
+        let mut most = most;
+        let older = self.numbers()?.iter().position(|n| Some(*n) == number.checked_sub(1));
+        if let Some(older) = older.filter(|_| there < most) {
+            (most, number) = (most - there, number - 1);
+            there = self.files[older].metadata()?.len().saturating_sub(first_byte(number));
         }
-        let number = numbers[index];
         let before = there.saturating_sub(most);
         // The first of all fillings begins with a line, and no other need.
         Ok((Position { number, offset: first_byte(number) + before }, before > 0 || number > 1))
@@ -221,7 +261,7 @@ mod tests {
     impl Rotating {
         /// All that it holds.
         pub(crate) fn text(&self) -> String {
-            let (mut place, _) = self.back(u64::MAX).unwrap();
+            let (mut place, _) = self.back(self.end().unwrap(), u64::MAX).unwrap();
             let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
             while let Read::Bytes(count) = self.read(&mut place, &mut buffer).unwrap() {
                 all.extend_from_slice(&buffer[..count]);
@@ -252,7 +292,7 @@ mod tests {
         }
         let text = log.text();
         assert!(text.ends_with("\n4998\n4999\n") && text.len() > 900, "{text}");
-        assert!(log.back(1_000_000).unwrap().1);
+        assert!(log.back(log.end().unwrap(), 1_000_000).unwrap().1);
         let numbers: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
     }
@@ -261,7 +301,7 @@ mod tests {
     fn a_reader_goes_from_one_file_to_the_other_and_hears_when_it_was_overtaken() {
         let dir = tempfile::tempdir().unwrap();
         let (log, other) = (open(dir.path(), 100), open(dir.path(), 100));
-        let mut place = log.back(0).unwrap().0;
+        let mut place = log.end().unwrap();
         let mut buffer = [0; 64];
         let mut seen = Vec::new();
         for n in 0..200 {
@@ -285,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), 100);
         log.append(b"before\n").unwrap();
-        let mut place = log.back(0).unwrap().0;
+        let mut place = log.end().unwrap();
         for name in ["a", "b"] {
             OpenOptions::new().write(true).open(dir.path().join(name)).unwrap().set_len(0).unwrap();
         }

@@ -5,7 +5,7 @@
 
 use super::LogOf;
 use super::app_log::{AppLog, Hidden};
-use super::lines::Lines;
+use super::lines::{Lines, MISSED};
 use super::redact::Redactor;
 use super::rotating::{Position, Read, Rotating};
 use super::writer::Running;
@@ -21,17 +21,25 @@ use std::path::PathBuf;
 /// Bytes read from the file at once.
 const CHUNK: usize = 16 * 1024;
 
-/// The line in place of what an app wrote faster than it was read.
-const MISSED: &str = "[better-paas] some output is left out here; it came too fast to be followed";
-
 /// One follower's place in a log.
 pub struct Subscription {
     lines: Lines,
     source: Source,
+    /// Whether what was read so far ends with a line.
+    at_line_end: bool,
     /// What tells that something was written; `None` when the system has no inotify instance
     /// left.
     wake: Option<OwnedFd>,
     over: bool,
+}
+
+/// From where on an app's log is followed.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin {
+    /// So many lines before its end.
+    Last(usize),
+    /// This place.
+    At(Position),
 }
 
 enum Source {
@@ -40,15 +48,22 @@ enum Source {
 }
 
 impl Subscription {
-    pub(super) fn ending(of: LogOf, running: Running, path: PathBuf, file: File) -> Self {
+    pub(super) fn ending(
+        of: LogOf,
+        running: Running,
+        path: PathBuf,
+        file: File,
+        from: Position,
+    ) -> Self {
         let wake = watch(&[path]);
-        let source = Source::Ending { of, running, file, offset: 0 };
-        Self { lines: Lines::new(false), source, wake, over: false }
+        let (Position { offset, .. }, inside_line) = from.resumed();
+        let source = Source::Ending { of, running, file, offset };
+        Self { lines: Lines::new(inside_line), source, at_line_end: false, wake, over: false }
     }
 
     pub(super) fn app(
         app: &AppLog,
-        last: usize,
+        begin: Begin,
         hidden: Hidden,
         redactor: impl FnOnce() -> io::Result<Redactor>,
     ) -> io::Result<Self> {
@@ -61,8 +76,25 @@ impl Subscription {
         let mut known = lock(&hidden);
         *known = known.and(&redactor);
         drop(known);
-        let (lines, log, place) = app.last(last, &redactor)?;
-        Ok(Self { lines, source: Source::App { log, place, hidden }, wake, over: false })
+        let (lines, log, place) = match begin {
+            Begin::Last(lines) => app.last(lines, &redactor)?,
+            Begin::At(place) => {
+                let (place, inside_line) = place.resumed();
+                (Lines::new(inside_line), app.open()?, place)
+            }
+        };
+        let source = Source::App { log, place, hidden };
+        Ok(Self { lines, source, at_line_end: false, wake, over: false })
+    }
+
+    /// The place behind all that was read, from which another can go on. `None` inside of a line
+    /// and while lines wait to be read.
+    pub fn place(&self) -> Option<Position> {
+        let place = match &self.source {
+            Source::Ending { offset, .. } => Position { number: 0, offset: *offset },
+            Source::App { place, .. } => *place,
+        };
+        Some(place).filter(|_| self.at_line_end && self.lines.is_empty())
     }
 
     /// Readable when there may be more to read. After a wait on it, call
@@ -119,15 +151,15 @@ impl Subscription {
     fn fill(&mut self) -> io::Result<bool> {
         // On the heap: connections have small stacks.
         let mut chunk = vec![0; CHUNK];
-        let read = match &mut self.source {
+        let (read, offset) = match &mut self.source {
             Source::Ending { file, offset, .. } => {
                 let read = file.read_at(&mut chunk, *offset)?;
                 *offset += read as u64;
-                read
+                (read, offset)
             }
             Source::App { log, place, .. } => match log.read(place, &mut chunk)? {
-                Read::Nothing => 0,
-                Read::Bytes(read) => read,
+                Read::Nothing => return Ok(false),
+                Read::Bytes(read) => (read, &mut place.offset),
                 Read::Lost { inside_line } => {
                     self.lines = Lines::new(inside_line);
                     self.lines.note(MISSED);
@@ -135,7 +167,14 @@ impl Subscription {
                 }
             },
         };
-        self.lines.push(&chunk[..read]);
+        if read > 0 {
+            // Up to the last line end, where there is one: that is a place to go on from.
+            let end = chunk[..read].iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+            let taken = end.unwrap_or(read);
+            *offset -= (read - taken) as u64;
+            self.at_line_end = end.is_some();
+            self.lines.push(&chunk[..taken]);
+        }
         Ok(read > 0)
     }
 }

@@ -1,5 +1,7 @@
 //! The journal as its users see it: writing, following, rotating, removing.
 
+mod pages;
+
 use super::*;
 use crate::model::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,7 +58,7 @@ impl io::Write for Process {
 
 /// Follows an app's log.
 fn follow(room: &Room, last: usize, redactor: Redactor) -> Subscription {
-    room.journal.follow_app(&app(), last, || Ok(redactor)).unwrap()
+    room.journal.follow_app(&app(), Begin::Last(last), || Ok(redactor)).unwrap()
 }
 
 /// All lines that can be read now.
@@ -94,10 +96,10 @@ fn woken(subscription: &Subscription, within: Duration) -> bool {
 #[test]
 fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     let room = room(HALF_APP_LOG);
-    assert!(room.journal.follow(&deploy()).unwrap().is_none());
+    assert!(room.journal.follow(&deploy(), Position::default()).unwrap().is_none());
     let writer = room.journal.begin(deploy(), secret("tops3cret")).unwrap();
     writer.line("first");
-    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy(), Position::default()).unwrap().unwrap();
     assert_eq!(drain(&mut follower), ["first"]);
     assert!(!woken(&follower, Duration::ZERO));
     writer.line("\u{1b}[31mtoken is tops3cret\u{1b}[0m");
@@ -109,7 +111,7 @@ fn a_deploys_log_is_followed_from_its_first_line_to_its_end() {
     assert!(woken(&follower, Duration::ZERO));
     assert!(is_over(&mut follower));
 
-    let mut late = room.journal.follow(&deploy()).unwrap().unwrap();
+    let mut late = room.journal.follow(&deploy(), Position::default()).unwrap().unwrap();
     assert_eq!(drain(&mut late).len(), 6);
     assert!(late.is_over());
     let stored = fs::read_to_string(room.journal.file(&deploy())).unwrap();
@@ -121,7 +123,7 @@ fn a_writer_that_is_dropped_ends_the_log_too() {
     let room = room(HALF_APP_LOG);
     let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
     writer.line("x");
-    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy(), Position::default()).unwrap().unwrap();
     drop(writer);
     assert_eq!(drain(&mut follower), ["x"]);
     assert!(follower.is_over());
@@ -175,7 +177,7 @@ fn a_follower_takes_no_more_than_it_asks_for() {
     for i in 0..5_000 {
         writer.line(&format!("line {i}"));
     }
-    let mut follower = room.journal.follow(&deploy()).unwrap().unwrap();
+    let mut follower = room.journal.follow(&deploy(), Position::default()).unwrap().unwrap();
     let mut next = 0;
     loop {
         let lines = follower.read(500);
@@ -347,7 +349,7 @@ fn a_link_in_place_of_a_log_is_not_followed() {
     std::os::unix::fs::symlink(&target, room.journal.file(&deploy())).unwrap();
     assert!(room.journal.app_log_files(&app()).is_err());
     assert!(room.journal.begin(deploy(), Redactor::default()).is_err());
-    assert!(room.journal.follow(&deploy()).is_err());
+    assert!(room.journal.follow(&deploy(), Position::default()).is_err());
     assert_eq!(fs::read_to_string(target).unwrap(), "precious");
 }
 
@@ -384,7 +386,7 @@ fn threads_write_and_follow_at_once_and_nothing_is_lost() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(move || {
-                let mut follower = journal.follow(&deploy()).unwrap().unwrap();
+                let mut follower = journal.follow(&deploy(), Position::default()).unwrap().unwrap();
                 let mut seen = 0;
                 loop {
                     assert!(woken(&follower, Duration::from_secs(10)) || seen == 0);
@@ -413,7 +415,7 @@ fn nothing_stays_open_when_all_is_over() {
     let room = room(HALF_APP_LOG);
     let cycle = || {
         let writer = room.journal.begin(deploy(), Redactor::default()).unwrap();
-        let mut one = room.journal.follow(&deploy()).unwrap().unwrap();
+        let mut one = room.journal.follow(&deploy(), Position::default()).unwrap().unwrap();
         let mut two = follow(&room, 3, Redactor::default());
         writer.line("x");
         drop(writer);

@@ -3,6 +3,7 @@
 use crate::auth::{Auth, Session, Verdict};
 use crate::gate::answer::Answer;
 use crate::gate::upgrade::Upgrade;
+use crate::journal::Position;
 use crate::model::{Secret, percent_decoded};
 use data_encoding::BASE64;
 use rustix::net::sockopt::set_socket_send_buffer_size;
@@ -77,6 +78,15 @@ pub(super) fn authenticate(upgrade: &Upgrade, auth: &Auth) -> Result<Session, Re
             Err(Refusal::new(401, "token_missing", text).with("WWW-Authenticate", "Bearer"))
         }
     }
+}
+
+/// `?from=`: the place in the log from which on it is sent.
+pub(super) fn from(upgrade: &Upgrade) -> Result<Option<Position>, Refusal> {
+    let given = parameters(upgrade, "from").pop();
+    given
+        .map(|place| Position::parse(place.expose()))
+        .transpose()
+        .map_err(|why| Refusal::new(400, "invalid_query", format!("from {why}")))
 }
 
 /// The answer to the client's key.

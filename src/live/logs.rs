@@ -2,7 +2,7 @@
 
 use super::session::End;
 use super::{Facts, Feed, Followed};
-use crate::journal::{Journal, LogOf, Subscription};
+use crate::journal::{Begin, Journal, LogOf, Position, Subscription};
 use log::error;
 use serde_json::json;
 use std::io;
@@ -17,9 +17,11 @@ const BATCH: usize = 7 * 1024;
 /// Lines of an app's past that a session begins with.
 const PAST: usize = 200;
 
-/// A log from its first line, or an app's last ones, then live, then the result of what it is of.
+/// A log from its first line, an app's last ones, or another place, then live, then the result of
+/// what it is of.
 pub(super) struct LogFeed<'a> {
     of: Followed,
+    from: Option<Position>,
     journal: &'a Journal,
     facts: &'a dyn Facts,
     log: Log,
@@ -37,8 +39,13 @@ enum Log {
 }
 
 impl<'a> LogFeed<'a> {
-    pub(super) fn new(of: Followed, journal: &'a Journal, facts: &'a dyn Facts) -> Self {
-        Self { of, journal, facts, log: Log::Awaited }
+    pub(super) fn new(
+        of: Followed,
+        from: Option<Position>,
+        journal: &'a Journal,
+        facts: &'a dyn Facts,
+    ) -> Self {
+        Self { of, from, journal, facts, log: Log::Awaited }
     }
 
     fn open(&mut self) -> io::Result<()> {
@@ -46,9 +53,10 @@ impl<'a> LogFeed<'a> {
         let ended = self.facts.ended(&self.of) == Some(true);
         let found = match &self.of {
             Followed::App(id) => {
-                Some(self.journal.follow_app(id, PAST, || self.facts.app_redactor(id))?)
+                let begin = self.from.map_or(Begin::Last(PAST), Begin::At);
+                Some(self.journal.follow_app(id, begin, || self.facts.app_redactor(id))?)
             }
-            Followed::Ending(of) => self.journal.follow(of)?,
+            Followed::Ending(of) => self.journal.follow(of, self.from.unwrap_or_default())?,
         };
         match found {
             Some(subscription) => self.log = Log::Open(Box::new(subscription)),
@@ -70,11 +78,16 @@ impl Feed for LogFeed<'_> {
         }
         if let Log::Open(subscription) = &mut self.log {
             let lines = subscription.read(BATCH);
+            let place = subscription.place();
             if subscription.is_over() {
                 self.log = Log::Ended;
             }
             if !lines.is_empty() {
-                return Ok(Some(json!({ "lines": lines }).to_string()));
+                let mut message = json!({ "lines": lines });
+                if let Some(place) = place {
+                    message["at"] = place.to_string().into();
+                }
+                return Ok(Some(message.to_string()));
             }
         }
         match self.log {

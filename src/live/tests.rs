@@ -139,7 +139,8 @@ impl Server {
 
     /// The path with the token in force.
     fn with_token(&self, path: &str) -> String {
-        format!("{path}?token={}", self.auth.token().expose())
+        let sign = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{sign}token={}", self.auth.token().expose())
     }
 
     fn stream(&self) -> TcpStream {

@@ -1,7 +1,7 @@
 //! Deploys the archive that an operator's command was given, and writes the log where that says.
 
 use crate::deploy::Deployer;
-use crate::journal::{LogOf, Subscription};
+use crate::journal::{LogOf, Position, Subscription};
 use crate::model::{AnyError, AppId};
 use crate::proc::{Cancel, wait_any};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +33,7 @@ pub(super) fn run(
         // Asked first: what ends meanwhile has its log by then.
         let deploy = deployer.tools.store.deploy(&id)?.ok_or("the app was removed")?;
         if log.is_none() {
-            log = deployer.tools.journal.follow(&LogOf::Deploy(id.clone()))?;
+            log = deployer.tools.journal.follow(&LogOf::Deploy(id.clone()), Position::default())?;
         }
         let lines = log.as_mut().map_or_else(Vec::new, |log| log.read(BATCH));
         if lines.is_empty() {

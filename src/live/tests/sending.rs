@@ -12,10 +12,11 @@ fn a_deploy_is_told_from_its_first_line_to_its_result() {
     let writer = server.journal.begin(LogOf::Deploy(id.clone()), secret).unwrap();
     writer.line("first");
     let mut socket = server.open(&format!("/ws/deploys/{id}"));
-    assert_eq!(next_json(&mut socket), json!({ "lines": ["first"] }));
+    assert_eq!(next_json(&mut socket), json!({ "lines": ["first"], "at": "0-6" }));
     writer.line("a \"quoted\" s3cret-value\twith \u{1b}[31mcolour");
     let line = "a \"quoted\" [redacted]\twith colour";
-    assert_eq!(next_json(&mut socket), json!({ "lines": [line] }));
+    let at = format!("0-{}", "first\n".len() + line.len() + 1);
+    assert_eq!(next_json(&mut socket), json!({ "lines": [line], "at": at }));
     drop(writer);
     // The result waits for the database.
     std::thread::sleep(quick().tick * 2);
@@ -25,9 +26,13 @@ fn a_deploy_is_told_from_its_first_line_to_its_result() {
     assert_eq!(close_of(&mut socket), (1000, "the deploy has ended".to_owned()));
 
     let mut late = server.open(&format!("/ws/deploys/{id}"));
-    assert_eq!(next_json(&mut late), json!({ "lines": ["first", line] }));
+    assert_eq!(next_json(&mut late), json!({ "lines": ["first", line], "at": at }));
     assert_eq!(next_json(&mut late), end);
     assert_eq!(close_of(&mut late).0, 1000);
+    // Who has the first line already.
+    let mut again = server.open(&format!("/ws/deploys/{id}?from=0-6"));
+    assert_eq!(next_json(&mut again), json!({ "lines": [line], "at": at }));
+    assert_eq!(next_json(&mut again), end);
 }
 
 #[test]
@@ -39,7 +44,7 @@ fn a_queued_deploy_is_waited_for() {
     server.expect_sessions(3);
     let writer = server.journal.begin(LogOf::Deploy(begins.clone()), Redactor::default()).unwrap();
     writer.line("at last");
-    assert_eq!(next_json(&mut sockets[0]), json!({ "lines": ["at last"] }));
+    assert_eq!(next_json(&mut sockets[0]), json!({ "lines": ["at last"], "at": "0-8" }));
     server.finish(&replaced);
     assert_eq!(next_json(&mut sockets[1])["end"]["id"], replaced.as_str());
     server.facts.deploys.lock().unwrap().remove(&deleted);
@@ -60,7 +65,12 @@ fn an_app_is_told_from_its_last_200_lines_on() {
     let past = lines_until(&mut socket, "line 249");
     assert_eq!((past.len(), past[0].as_str()), (200, "line 50"));
     process.append(b"now s3cret-value\n").unwrap();
-    assert_eq!(next_json(&mut socket), json!({ "lines": ["now [redacted]"] }));
+    let news = next_json(&mut socket);
+    assert_eq!(news["lines"], json!(["now [redacted]"]));
+    process.append(b"later\n").unwrap();
+    let from = format!("/ws/apps/{app}/log?from={}", news["at"].as_str().unwrap());
+    assert_eq!(next_json(&mut server.open(&from))["lines"], json!(["later"]));
+    assert_eq!(next_json(&mut socket)["lines"], json!(["later"]));
     server.facts.apps.lock().unwrap().clear();
     assert_eq!(close_of(&mut socket), (1000, "deleted".to_owned()));
 }
