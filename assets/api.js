@@ -113,9 +113,9 @@ addEventListener("online", () => connection.retryNow());
 
 /**
  * A WebSocket that stays open until `signal` aborts: a ticket for each, longer waits
- * after each failure. When tickets come but sockets do not open, `poll` is
- * called every few seconds instead. `start` is called before a socket's first message.
- * `message` returns true for the last one.
+ * after each failure. `path` gives the address for each. When tickets come but sockets do not
+ * open, `poll` is called every few seconds instead. `start` is called before a socket's first
+ * message. `message` returns true for the last one.
  */
 export class LiveSocket {
   #key;
@@ -130,7 +130,7 @@ export class LiveSocket {
 
   constructor(path, { signal, start = () => {}, message, poll }) {
     Object.assign(this, { path, start, message, poll });
-    this.#key = Symbol(path);
+    this.#key = Symbol(path());
     if (signal.aborted) return;
     connection.addEventListener("retry", this.#retry);
     signal.addEventListener("abort", () => this.#stop());
@@ -140,7 +140,7 @@ export class LiveSocket {
   async #open() {
     clearTimeout(this.#waiting);
     this.#waiting = undefined;
-    const url = new URL(this.path, location.href);
+    const url = new URL(this.path(), location.href);
     url.protocol = url.protocol.replace("http", "ws");
     try {
       url.searchParams.set("ticket", (await post("/api/ws-ticket")).ticket);

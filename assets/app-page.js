@@ -1,13 +1,13 @@
 // The page of one app: its head with the buttons, and the tab that the address names.
 
 import {
-  copy, download, get, getText, isCrashed, LiveSocket, logBox, onClick, onStats, part, post,
-  reachOf, repoText, say, showLink, showStatus, withoutScheme,
+  copy, get, isCrashed, onClick, onStats, part, post, reachOf, repoText, say, showLink, showStatus,
+  withoutScheme,
 } from "./core.js";
 
 const TABS = {
   "": ["Deploys", async (page) => (await import("./deploys.js")).deploysTab(page)],
-  log: ["Log", logTab],
+  log: ["Log", async (page) => (await import("./log.js")).logTab(page)],
   processes: ["Processes", async (page) => (await import("./processes.js")).processesTab(page)],
   env: ["Environment", async (page) => (await import("./env.js")).envTab(page)],
   settings: ["Settings", async (page) => (await import("./app-settings.js")).settingsTab(page)],
@@ -120,20 +120,4 @@ function watch(root, page) {
       loading = false;
     }
   });
-}
-
-async function logTab(page) {
-  const root = copy("tab-log");
-  const earlier = `Earlier lines are on the server, in data/logs/apps/${page.id}.log.`;
-  const box = logBox("Log of the app", "app-log", earlier);
-  const load = () => getText(`${page.path}/log?lines=1000`);
-  part(root, "log").replaceWith(box.root);
-  onClick(part(root, "download"), part(root, "error"), async () => download(`${page.app.name}.log`, await load()));
-  new LiveSocket(`/ws/apps/${page.id}/log`, {
-    signal: page.signal,
-    start: () => box.clear(),
-    message: ({ lines = [] }) => box.add(lines),
-    poll: async () => box.set(await load()),
-  });
-  return { root };
 }

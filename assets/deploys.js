@@ -1,9 +1,10 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
 import {
-  copy, download, duration, Failure, get, getText, isCrashed, LiveSocket, logBox, onClick, part,
-  post, reasonOf, say, showStatus, showTime, statusWord,
+  copy, duration, Failure, get, isCrashed, onClick, part, post, reasonOf, say, showStatus, showTime,
+  statusWord,
 } from "./core.js";
+import { logBox } from "./log.js";
 
 const STEPS = ["queued", "fetching", "building", "starting", "checking", "live"];
 const PAGE = 20;
@@ -127,18 +128,7 @@ function rowOf(deploy, page, shownId) {
 /** Shows one deploy and follows it to its end; `changed` gets each news of it. Gives what shows its state anew. */
 function showDeploy(page, root, deploy, signal, changed) {
   const path = `/api/deploys/${deploy.id}`;
-  const box = logBox("Log of the deploy", "build-log", "Earlier lines are in the download.");
-  const error = part(root, "log-error");
-  const oldBox = root.querySelector(".log") ?? part(root, "log");
-  oldBox.replaceWith(box.root);
-  error.textContent = "";
-  part(root, "download").onclick = async () => {
-    try {
-      download(`deploy-${deploy.id}.log`, await getText(`${path}/log`));
-    } catch (failure) {
-      error.textContent = failure.message;
-    }
-  };
+  part(root, "log-error").textContent = "";
 
   function show(now) {
     if (signal.aborted) return;
@@ -153,8 +143,15 @@ function showDeploy(page, root, deploy, signal, changed) {
   const again = () => show(deploy);
   show(deploy);
 
+  const showLog = (more) => {
+    const box = logBox({
+      label: "Log of the deploy", hook: "build-log", name: `deploy-${deploy.id}`, signal,
+      path: `${path}/log`, ...more,
+    });
+    (root.querySelector(".log") ?? part(root, "log")).replaceWith(box);
+  };
   if (isFinal(deploy)) {
-    getText(`${path}/log`).then((text) => box.set(text), (failure) => (error.textContent = failure.message));
+    showLog({});
     return again;
   }
   const news = (now) => {
@@ -170,19 +167,7 @@ function showDeploy(page, root, deploy, signal, changed) {
     if (isFinal(deploy)) clearInterval(steps);
   }, STEP_POLL_MS);
   signal.addEventListener("abort", () => clearInterval(steps));
-  new LiveSocket(`/ws/deploys/${deploy.id}`, {
-    signal,
-    start: () => box.clear(),
-    message({ lines, end }) {
-      if (lines) box.add(lines);
-      return end ? news(end) : false;
-    },
-    async poll() {
-      const now = await get(path);
-      box.set(await getText(`${path}/log`));
-      return news(now);
-    },
-  });
+  showLog({ live: `/ws/deploys/${deploy.id}`, ended: news, poll: () => get(path) });
   return again;
 }
 

@@ -1,9 +1,9 @@
 // The tab with what an app runs besides answering requests: process types, jobs, and commands of its owner's.
 
 import {
-  copy, dateTime, get, getText, LiveSocket, logBox, onClick, onStats, onSubmit, part, patch, post,
-  put, say, showStatus, showTime,
+  copy, dateTime, get, onClick, onStats, onSubmit, part, patch, post, put, say, showStatus, showTime,
 } from "./core.js";
+import { logBox } from "./log.js";
 
 const RECENT = 10;
 const LOOK_MS = 2_000;
@@ -134,8 +134,6 @@ function runText(word, { startedAt, finishedAt, result }) {
 /** The form that runs a command, and the box with the output of one run. Gives what shows another one there. */
 function bindRuns(root, page) {
   const form = part(root, "run-form"), error = part(root, "run-error"), cancel = part(root, "run-cancel");
-  const box = logBox("Output of the command", "run-log", "Earlier lines are on the server.");
-  part(root, "run-log").replaceWith(box.root);
   let shownId = null, stop = new AbortController();
 
   function news(run) {
@@ -152,27 +150,20 @@ function bindRuns(root, page) {
     error.textContent = "";
     part(root, "run-shown").hidden = false;
     say(root, { "run-title": title, "run-result": "" });
-    box.clear();
     cancel.hidden = false;
     const ended = (run) => {
       const over = news(run);
       if (over) showRuns(root, page, follow).catch(() => {});
       return over;
     };
-    new LiveSocket(`/ws/runs/${id}`, {
+    const box = logBox({
+      label: "Output of the command", hook: "run-log", name: `run-${id}`,
       signal: AbortSignal.any([page.signal, stop.signal]),
-      start: () => box.clear(),
-      message({ lines, end }) {
-        if (lines) box.add(lines);
-        return end ? ended(end) : false;
-      },
-      async poll() {
-        const { runs } = await get(`${page.path}/runs`);
-        box.set(await getText(`/api/runs/${id}/log`));
-        const run = runs.find((one) => one.id === id);
-        return run ? ended(run) : true;
-      },
+      path: `/api/runs/${id}/log`, live: `/ws/runs/${id}`,
+      ended: (run) => !run || ended(run),
+      poll: async () => (await get(`${page.path}/runs`)).runs.find((one) => one.id === id),
     });
+    (part(root, "run-shown").querySelector(".log") ?? part(root, "run-log")).replaceWith(box);
     part(root, "run-title").scrollIntoView({ block: "nearest" });
   }
   onClick(cancel, error, () => post(`/api/runs/${shownId}/cancel`));

@@ -11,7 +11,7 @@ export const stats = new EventTarget();
 
 export function watchStats(signal) {
   const tell = (detail) => void stats.dispatchEvent(new CustomEvent("stats", { detail }));
-  new LiveSocket("/ws/stats", {
+  new LiveSocket(() => "/ws/stats", {
     signal,
     message: tell,
     async poll() {

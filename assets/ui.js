@@ -176,64 +176,6 @@ export function download(name, text, type = "text/plain") {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// Above this a browser gets slow; the whole log can be downloaded.
-const LOG_LINES = 5_000;
-
-/**
- * A box of log lines that stays at the newest one unless its reader scrolls up. `cut` says where the
- * earlier lines are, once there are more than it shows.
- */
-export function logBox(label, hook, cut) {
-  const root = copy("log-box");
-  root.dataset.cut = cut;
-  const lines = part(root, "lines"), newest = part(root, "newest");
-  lines.ariaLabel = label;
-  lines.dataset.test = hook;
-  let following = true, shown = "", width = 0;
-  const toEnd = () => lines.scrollTo({ top: lines.scrollHeight, behavior: "instant" });
-  // Also when the box is put on the page: before that it has no height.
-  new ResizeObserver(() => {
-    width = lines.clientWidth;
-    if (following) toEnd();
-  }).observe(lines);
-  lines.addEventListener("scroll", () => {
-    // Lines that wrap anew move by themselves; that is nobody reading.
-    if (lines.clientWidth !== width) return;
-    following = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 24;
-    newest.hidden = following;
-  });
-  newest.addEventListener("click", () => {
-    toEnd();
-    lines.focus();
-  });
-  const box = {
-    root,
-    clear() {
-      lines.replaceChildren();
-      root.classList.remove("cut");
-      shown = "";
-    },
-    add(texts) {
-      const some = texts.slice(-LOG_LINES).map((text) => document.createTextNode(`${text}\n`));
-      lines.append(...some);
-      const over = lines.childNodes.length - LOG_LINES;
-      if (over > 0 || some.length < texts.length) root.classList.add("cut");
-      for (let i = 0; i < over; i += 1) lines.firstChild.remove();
-      if (following) toEnd();
-    },
-    /** Shows a whole log; what is there already stays where its reader sees it. */
-    set(text) {
-      const known = text.startsWith(shown) ? shown.length : 0, top = lines.scrollTop;
-      if (known === text.length) return;
-      if (known === 0) box.clear();
-      box.add(text.slice(known).replace(/\n$/, "").split("\n"));
-      shown = text;
-      if (!following) lines.scrollTop = top;
-    },
-  };
-  return box;
-}
-
 const UNITS = [["day", 86_400], ["hour", 3_600], ["minute", 60]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const absolute = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });

@@ -48,6 +48,7 @@ const FILES: &[(&str, &str)] = embedded! {
     "deploys.js",
     "env.js",
     "help.js",
+    "log.js",
     "new-app.js",
     "processes.js",
     "security.js",

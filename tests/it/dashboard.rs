@@ -3,6 +3,7 @@
 mod app_page;
 mod help;
 mod loading;
+mod log;
 mod page;
 mod processes;
 mod security;

@@ -107,7 +107,7 @@ impl Browser {
         self.call("Input.insertText", &json!({"text": text}));
     }
 
-    /// Presses a key: `Tab`, `Enter`, `Escape`, `Space`, an arrow.
+    /// Presses a key: `Tab`, `Enter`, `Escape`, `Space`, `Home`, `End`, an arrow.
     pub fn press(&mut self, key: &str) {
         self.press_with(key, 0);
     }
@@ -121,6 +121,8 @@ impl Browser {
             "Escape" => ("Escape", "Escape", 27, ""),
             "ArrowUp" => ("ArrowUp", "ArrowUp", 38, ""),
             "ArrowDown" => ("ArrowDown", "ArrowDown", 40, ""),
+            "End" => ("End", "End", 35, ""),
+            "Home" => ("Home", "Home", 36, ""),
             other => panic!("a key that the harness does not know: {other}"),
         };
         let mut down = json!({"type": "keyDown", "key": key, "code": code, "modifiers": modifiers,
@@ -147,6 +149,17 @@ impl Browser {
             let event = json!({"type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1});
             self.call("Input.dispatchMouseEvent", &event);
         }
+    }
+
+    /// Turns the wheel up over the middle of the first element that a selector finds.
+    pub fn wheel_up(&mut self, selector: &str) {
+        let place = self.evaluate(&format!(
+            "(() => {{ const e = document.querySelector({}); e.scrollIntoView({{block: 'center'}});
+               const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; }})()",
+            json!(selector)
+        ));
+        let event = json!({"type": "mouseWheel", "x": place[0], "y": place[1], "deltaX": 0, "deltaY": -100});
+        self.call("Input.dispatchMouseEvent", &event);
     }
 
     /// The size of the page in CSS pixels.
