@@ -15,16 +15,16 @@ const BEGINNING = "0-0";
 const LEAVING_KEYS = ["ArrowUp", "PageUp", "Home"];
 
 /**
- * A box with the log at `path`, which is followed at `live`, if that is there. `ended` gets what the
- * live log says last; `poll` asks for it where live logs do not get through. Both return true when
- * nothing more will come.
+ * A box with the log at `path`, which is followed at `live`, if that is there. `ended` gets what
+ * the live log says last, and returns true when nothing more will come; `poll` asks for it where
+ * live logs do not get through.
  */
 export function logBox({ label, hook, name, signal, path, live, ended = () => true, poll }) {
   const root = copy("log-box");
   const lines = part(root, "lines"), newest = part(root, "newest"), form = part(root, "log-bar");
   lines.ariaLabel = label;
   lines.dataset.test = hook;
-  // What is shown: its pieces, whether the last of them ends where the log does, what is looked for.
+  // What is shown: its pieces, whether the last of them ends with the log, what is looked for.
   let pieces = [], atEnd = false, finding = "", loading = false, showing = new AbortController();
   let following = true, width = 0, top = 0;
   // What has come live: messages for the next frame, and lines behind the last place of a message.
@@ -316,7 +316,9 @@ export function logBox({ label, hook, name, signal, path, live, ended = () => tr
   form.find.addEventListener("input", () => {
     if (form.find.value === "" && finding) attempt(openEnd);
   });
-  form.wrap.addEventListener("change", () => lines.classList.toggle("unwrapped", !form.wrap.checked));
+  form.wrap.addEventListener("change", () => {
+    lines.classList.toggle("unwrapped", !form.wrap.checked);
+  });
   part(root, "copy-log").addEventListener("click", () => copyText(lines, part(root, "found")));
   onClick(part(root, "download"), part(root, "found"), async () => {
     let text = "", place = BEGINNING;
