@@ -85,8 +85,8 @@ pub enum Peer {
     Remote {
         /// From whom.
         client: Client,
-        /// Over HTTPS, as a trusted proxy says.
-        https: bool,
+        /// Over plain HTTP, as far as that is known.
+        plain: bool,
         /// With the header of a proxy that is not trusted.
         unheeded: bool,
     },

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Characters of a glance.
+const GLANCE: usize = 200;
+
 /// How long what a browser said of its clock holds.
 const SEEN: Duration = Duration::from_secs(3600);
 
@@ -77,7 +80,7 @@ pub struct Facts {
     pub is_installed: bool,
     /// The admin token.
     pub token: Option<Token>,
-    /// Where the encryption key lies beside what it opens.
+    /// Where the encryption key in force lies beside what it opens.
     pub key_in_data: Option<String>,
     /// Files of the server that other users may read or write.
     pub open_files: Vec<String>,
@@ -183,10 +186,14 @@ pub struct Updates {
 /// How the owner's requests come, of those that had the right token.
 #[derive(Debug, Default, Clone)]
 pub struct Way {
-    /// One came over plain HTTP from a public address.
+    /// Whether there was one.
+    pub is_known: bool,
+    /// The last one from the Internet came over plain HTTP, from here.
     pub plain_from: Option<String>,
-    /// One came from this address with the header of a proxy that is not trusted.
+    /// The last one came from this address with the header of a proxy that is not trusted.
     pub proxy: Option<String>,
+    /// Whether some proxy is trusted already.
+    pub trusts: bool,
     /// `TRUST_PROXY=true` beside a port, this one, that is open to everybody.
     pub open_beside_proxy: Option<u16>,
 }
@@ -204,8 +211,21 @@ pub struct App {
     pub failed: Option<(String, bool)>,
     /// Jobs that failed or were missed: their names, and how.
     pub jobs: Vec<(String, String)>,
-    /// Host names: what is wrong with each, if anything is, and whether visitors notice.
-    pub hosts: Vec<(String, Option<(String, bool)>)>,
+    /// What is wrong with host names.
+    pub hosts: Vec<Host>,
+}
+
+/// What is wrong with a host name.
+#[derive(Debug)]
+pub struct Host {
+    /// The name.
+    pub name: String,
+    /// In a sentence.
+    pub trouble: String,
+    /// Whether visitors notice.
+    pub is_noticed: bool,
+    /// Whether a record of the name service is to be set.
+    pub leads_elsewhere: bool,
 }
 
 /// What requests tell the checklist, and what it has found: for all who ask.
@@ -230,7 +250,7 @@ impl Board {
 
     /// An owner's browser has this time.
     pub fn note_browser(&self, its: UnixMillis) {
-        let ahead = (unix_millis() - its) / 1000;
+        let ahead = unix_millis().saturating_sub(its) / 1000;
         lock(&self.known).ahead = Some((ahead, Instant::now()));
     }
 
@@ -259,10 +279,17 @@ impl Board {
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let all = [access::CHECKS, machine::CHECKS].concat();
     let mut found: Vec<Finding> = all.iter().filter_map(|check| check(facts)).collect();
+    found.extend(machine::ports(facts));
     found.extend(machine::fences(facts));
     found.extend(apps::findings(facts));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     found
+}
+
+/// What is worth a glance of what others have said: the beginning of its first line.
+#[must_use]
+pub fn glance(said: &str) -> String {
+    said.lines().next().unwrap_or_default().chars().take(GLANCE).collect()
 }
 
 /// One check.
@@ -280,7 +307,7 @@ fn ours(facts: &Facts, arguments: &str) -> String {
 fn set(facts: &Facts, setting: &str) -> String {
     if facts.is_installed {
         format!(
-            "`echo '{setting}' | sudo tee -a /etc/better-paas.conf && sudo better-paas install`"
+            "`printf '\\n{setting}\\n' | sudo tee -a /etc/better-paas.conf && sudo better-paas install`"
         )
     } else {
         format!("start the server anew with `{setting}` in its environment")

@@ -7,7 +7,7 @@
 
 use crate::checks::{Finding, Level};
 use crate::model::{AnyError, Invalid, Secret, UnixMillis, failed, unix_millis};
-use crate::proc::Cancel;
+use crate::proc::{Cancel, Exit};
 use crate::sandbox::bwrap::{Purpose, Sandbox};
 use crate::sandbox::host::Host;
 use crate::sync::lock;
@@ -23,11 +23,9 @@ use zeroize::Zeroizing;
 /// Bytes of an address at most: the longest in use have some hundreds.
 const LONGEST: usize = 2000;
 
-/// Findings that one message tells of; receivers take a few KiB.
-const TOLD: usize = 20;
-
-/// Characters that are shown of an error.
-const SHOWN: usize = 200;
+/// Bytes of findings in one message: Discord takes 2,000 characters, others more. It is also far
+/// less than a pipe holds.
+const LONGEST_TEXT: usize = 1800;
 
 /// The number of the app's user who has no app.
 const NOBODYS: u16 = 0;
@@ -87,39 +85,49 @@ impl Told {
         })
     }
 
-    /// What has come and gone since then, as one message; none when nothing has. Beside it what
-    /// is told once that has been sent.
+    /// What has come, or got worse, and gone since then, as one message if anything has; and what
+    /// is told with it. What does not fit is told with the next.
     #[must_use]
-    pub fn news(&self, server: &str, lasting: &[Finding], head: &str) -> Option<(String, Self)> {
-        let bad = || lasting.iter().filter(|finding| finding.level != Level::Pass);
-        let is_new = |finding: &&Finding| {
-            self.0.get(&finding.id).is_none_or(|(level, _)| *level < finding.level)
+    pub fn news(&self, server: &str, lasting: &[Finding], head: &str) -> (Option<String>, Self) {
+        let mut text = format!("Better-PaaS on {server}");
+        let (mut now, mut more) = (self.0.clone(), 0);
+        let mut tell = |line: String| {
+            let fits = text.len() + line.len() < LONGEST_TEXT;
+            if fits {
+                text.push_str(&line);
+            }
+            more += usize::from(!fits);
+            fits
         };
-        let mut lines = Vec::new();
-        for finding in bad().filter(is_new) {
-            let mark = if finding.level == Level::Fail { "✗" } else { "!" };
-            lines.push(format!("{mark} {}\n   → {}", finding.sentence, finding.mend));
-        }
-        for (id, (_, sentence)) in &self.0 {
-            if bad().all(|finding| finding.id != *id) {
-                lines.push(format!("✓ no longer: {sentence}"));
+        let bad = || lasting.iter().filter(|finding| finding.level != Level::Pass);
+        for Finding { id, level, sentence, mend, .. } in bad() {
+            let mark = if *level == Level::Fail { "✗" } else { "!" };
+            let is_news = self.0.get(id).is_none_or(|(told, _)| told < level);
+            if !is_news || tell(format!("\n{mark} {}\n   → {mend}", plain(sentence))) {
+                now.insert(id.clone(), (*level, sentence.clone()));
             }
         }
-        if lines.is_empty() {
-            return None;
+        for (id, (_, sentence)) in &self.0 {
+            let has_gone = bad().all(|finding| finding.id != *id);
+            if has_gone && tell(format!("\n✓ no longer: {}", plain(sentence))) {
+                now.remove(id);
+            }
         }
-        let more = lines.len().saturating_sub(TOLD);
-        lines.truncate(TOLD);
-        let mut text = format!("Better-PaaS on {server}\n{}", lines.join("\n"));
+        if text.lines().count() == 1 {
+            return (None, Self(now));
+        }
         if more > 0 {
-            let _ = write!(text, "\nand {more} more");
+            let _ = write!(text, "\nmore follows: {more}");
         }
         // Elsewhere it proves what the audit log was (P31).
         let _ = write!(text, "\naudit log: {head}");
-        let told =
-            |finding: &Finding| (finding.id.clone(), (finding.level, finding.sentence.clone()));
-        Some((text, Self(bad().map(told).collect())))
+        (Some(text), Self(now))
     }
+}
+
+/// A sentence in which nothing means more than it says where it is read: no mention, no link.
+fn plain(sentence: &str) -> String {
+    sentence.replace('<', "‹").replace('>', "›").replace('@', "@\u{200b}")
 }
 
 /// Sends, and knows how it went and when it is tried again.
@@ -175,7 +183,7 @@ impl Notices {
                 (Some(status), Some(why.to_owned()))
             }
             Ok(status) => (Some(status), Some(format!("it was not taken: status {status}"))),
-            Err(error) => (None, Some(error.to_string().replace(url.expose(), "the address"))),
+            Err(error) => (None, Some(error.to_string())),
         };
         let sent = Sent { sent_at: unix_millis(), status, error };
         let mut state = lock(&self.state);
@@ -220,13 +228,14 @@ impl Notices {
             .env("LC_ALL", "C.UTF-8");
         let exec = sandbox.prepare(&words).stdin_file(input.into());
         let output = exec.run_until(&self.stop).map_err(failed("curl could not be started"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        match String::from_utf8_lossy(&output.stdout).trim().parse() {
-            Ok(status) if output.exit.is_success() => Ok(status),
-            _ => match said.lines().next() {
-                Some(line) => Err(line.chars().take(SHOWN).collect::<String>().into()),
-                None => Err(format!("curl: {}", output.exit).into()),
-            },
+        // What curl says names the receiver, which may be as good as a password.
+        match (output.exit, String::from_utf8_lossy(&output.stdout).trim().parse()) {
+            (Exit::Code(0), Ok(status)) => Ok(status),
+            (Exit::Code(6), _) => Err("its name could not be resolved".into()),
+            (Exit::Code(7), _) => Err("it could not be connected".into()),
+            (Exit::Code(28) | Exit::TimedOut, _) => Err("it timed out".into()),
+            (Exit::Code(35 | 51 | 60), _) => Err("its certificate is not valid".into()),
+            (exit, _) => Err(format!("curl: {exit}").into()),
         }
     }
 }
@@ -245,8 +254,9 @@ mod tests {
         use Level::{Fail, Pass, Warn};
         let mut told = Told::default();
         let mut tell = |lasting: &[Finding]| {
-            let (text, now) = told.news("vps", lasting, "00ff")?;
+            let (text, now) = told.news("vps", lasting, "00ff");
             told = serde_json::from_str(&json!(now).to_string()).unwrap();
+            let text = text?;
             let lines = text.lines().filter(|line| !line.starts_with("   "));
             Some(lines.map(str::to_owned).collect::<Vec<_>>().join("|"))
         };
@@ -257,9 +267,23 @@ mod tests {
         let text = tell(&[finding("disk", Fail), finding("key", Pass)]).unwrap();
         assert!(text.contains("|✗ disk is Fail|✓ no longer: key is Warn|"), "{text}");
         assert_eq!(tell(&[finding("disk", Warn)]), None, "it got better");
-        let many: Vec<_> = (0..30).map(|n| finding(&n.to_string(), Warn)).collect();
-        let text = tell(&many).unwrap();
-        assert!(text.contains("|and 11 more|") && text.matches('!').count() == TOLD, "{text}");
+        assert!(tell(&[finding("disk", Fail)]).is_some(), "and worse again");
+        // What does not fit follows, and nothing is longer than receivers take.
+        let many: Vec<_> = (0..200).map(|n| finding(&format!("check {n}"), Warn)).collect();
+        let mut all = String::new();
+        while let Some(text) = tell(&many) {
+            assert!(text.len() < 2000, "{text}");
+            all += &text;
+        }
+        assert_eq!(all.matches('!').count(), 200);
+    }
+
+    #[test]
+    fn p28_what_an_app_has_said_mentions_nobody() {
+        let sentence = "it ended: <!channel> @everyone".to_owned();
+        let bad = Finding { sentence, ..finding("loop", Level::Fail) };
+        let text = Told::default().news("vps", &[bad], "").0.unwrap();
+        assert!(!text.contains("<!") && !text.contains("@everyone"), "{text}");
     }
 
     #[test]

@@ -12,13 +12,15 @@ use std::sync::Arc;
 
 /// Puts down how a request came that had the right token; of others anybody may send any.
 pub(super) fn note_way(board: &Board, peer: Peer) {
-    let Peer::Remote { client, https, unheeded } = peer else { return };
-    if client.is_public() && !https && !unheeded {
-        board.note_way(|way| way.plain_from = Some(client.to_string()));
-    }
-    if unheeded {
-        board.note_way(|way| way.proxy = Some(client.to_string()));
-    }
+    let Peer::Remote { client, plain, unheeded } = peer else { return };
+    board.note_way(|way| {
+        way.is_known = true;
+        // A browser may use a proxy of its own, which is nothing to trust.
+        way.proxy = (unheeded && !client.is_public()).then(|| client.to_string());
+        if client.is_public() && !unheeded {
+            way.plain_from = plain.then(|| client.to_string());
+        }
+    });
 }
 
 /// The checklist, judged now: in a worker, since some of it is read from the disk.

@@ -50,7 +50,7 @@ fn token_is_shown(facts: &Facts) -> Option<Finding> {
          where others can read it"
     );
     let mend = if facts.token.as_ref().is_some_and(|token| token.is_pinned) {
-        format!("`sudo kill {pid}`")
+        "set another ADMIN_TOKEN where that is set, and give it to nothing in this way".to_owned()
     } else {
         ours(facts, "token --rotate")
     };
@@ -65,8 +65,8 @@ fn key(facts: &Facts) -> Option<Finding> {
                directory has both";
     let mend = if facts.is_installed {
         format!(
-            "`sudo sh -c 'umask 077; cat {file} >/etc/better-paas.key && better-paas install && \
-             rm {file}'`"
+            "`sudo sh -c 'umask 077; set -C; cat {file} >/etc/better-paas.key && better-paas install \
+             && rm {file}'`"
         )
     } else {
         format!(
@@ -176,12 +176,21 @@ fn proxy(facts: &Facts) -> Option<Finding> {
         "requests come through a proxy at {peer} that is not trusted, so all clients seem to be \
          that one, and one who guesses tokens locks everybody out"
     );
-    Some(Finding::warn("proxy", why, set(facts, &format!("TRUST_PROXY={peer}"))))
+    let mend = if facts.way.trusts || peer.contains('/') {
+        "set TRUST_PROXY to the address of that proxy, beside those that it has".to_owned()
+    } else {
+        set(facts, &format!("TRUST_PROXY={peer}"))
+    };
+    Some(Finding::warn("proxy", why, mend))
 }
 
 fn trust(facts: &Facts) -> Option<Finding> {
     let port = facts.way.open_beside_proxy?;
     let why = "TRUST_PROXY=true believes each machine of a private network who its clients are, \
                and the port is open to all of them";
-    Some(Finding::warn("trust", why, set(facts, &format!("LISTEN_ADDR=127.0.0.1:{port}"))))
+    let mend = format!(
+        "set TRUST_PROXY to the address of your proxy alone; or, where that runs on this machine, \
+         LISTEN_ADDR=127.0.0.1:{port}"
+    );
+    Some(Finding::warn("trust", why, mend))
 }

@@ -39,13 +39,21 @@ fn of(app: &App, add: &mut dyn FnMut(Finding)) {
         let mend = "mend it, then press Run now under Processes";
         add(Finding::warn(&format!("job {id} {job}"), why, mend));
     }
-    for (host, trouble) in &app.hosts {
-        let Some((why, is_noticed)) = trouble else { continue };
-        let why = format!("{host} of {name}: {why}");
-        let mend =
-            format!("the record to set stands in the settings of {name}; then: dig +short {host}");
-        let key = format!("host {host}");
-        add(match is_noticed {
+    for host in &app.hosts {
+        let why = format!("{} of {name}: {}", host.name, host.trouble);
+        let mend = if host.leads_elsewhere {
+            format!(
+                "set the record that the settings of {name} name; `dig +short {}` shows it once it \
+                 holds",
+                host.name
+            )
+        } else {
+            "open ports 80 and 443 to the Internet, also at the hoster; with ufw: `sudo ufw allow \
+             80,443/tcp`"
+                .to_owned()
+        };
+        let key = format!("host {}", host.name);
+        add(match host.is_noticed {
             true => Finding::fail(&key, why, mend),
             false => Finding::warn(&key, why, mend),
         });

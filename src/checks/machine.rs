@@ -8,6 +8,9 @@ const BUILD_AGE: i64 = 180 * DAY;
 /// How long a system may not have asked for updates.
 const ASKED_AGE: i64 = 14 * DAY;
 
+/// Ports that are told of: a machine with more has a purpose of its own.
+const MOST_PORTS: usize = 10;
+
 /// Seconds by which two clocks may differ: certificates and webhooks allow for more.
 const CLOCK_SECONDS: i64 = 120;
 
@@ -18,10 +21,9 @@ const ADD_SWAP: &str = "`sudo sh -c 'fallocate -l 1G /swapfile && chmod 600 /swa
 const SET_CLOCK: &str =
     "`sudo apt-get -y install systemd-timesyncd && sudo timedatectl set-ntp true`";
 
-const GET_UPDATES: &str = "`sudo apt-get update && sudo apt-get -y upgrade`";
+const GET_UPDATES: &str = "`sudo apt-get update && sudo apt-get -y --with-new-pkgs upgrade`";
 
-pub(super) const CHECKS: &[Check] =
-    &[router, disk, memory, clock, browser, reboot, updates, build, ports];
+pub(super) const CHECKS: &[Check] = &[router, disk, memory, clock, browser, reboot, updates, build];
 
 fn router(facts: &Facts) -> Option<Finding> {
     let why = facts.router.as_ref()?;
@@ -44,8 +46,9 @@ fn disk(facts: &Facts) -> Option<Finding> {
     if let Some(why) = &disk.too_little {
         return Some(Finding::fail("disk", why, mend));
     }
-    let (free, all) = (disk.free >> 20, disk.all >> 20);
-    let sentence = format!("{free} MiB of {all} MiB of the disk are free");
+    // In numbers that do not change with each look.
+    let (percent, all) = (disk.free * 100 / disk.all.max(1), disk.all >> 30);
+    let sentence = format!("{percent} % of the disk's {all} GiB are free");
     Some(if disk.is_short {
         Finding::warn("disk", format!("{sentence}; soon no deploy goes on"), mend)
     } else {
@@ -55,18 +58,22 @@ fn disk(facts: &Facts) -> Option<Finding> {
 
 fn memory(facts: &Facts) -> Option<Finding> {
     let memory = facts.memory.as_ref()?;
-    let (available, total) = (memory.available >> 20, memory.total >> 20);
-    let sentence = format!("{available} MiB of {total} MiB of memory are available");
+    let total = memory.total >> 20;
+    let sentence = |much| format!("{much} a tenth of {total} MiB of memory is available");
     let is_short = |free, all| free < all / 10;
     Some(if !is_short(memory.available, memory.total) {
-        Finding::pass("memory", sentence)
+        Finding::pass("memory", sentence("more than"))
     } else if memory.swap == 0 {
-        Finding::warn("memory", format!("{sentence}, and there is no swap space"), ADD_SWAP)
+        Finding::warn(
+            "memory",
+            format!("{}, and there is no swap space", sentence("less than")),
+            ADD_SWAP,
+        )
     } else if is_short(memory.swap_free, memory.swap) {
-        let why = format!("{sentence}, and the swap space is full too");
+        let why = format!("{}, and the swap space is full too", sentence("less than"));
         Finding::fail("memory", why, "stop an app, or give one a lower memory limit")
     } else {
-        Finding::pass("memory", format!("{sentence}, with swap space"))
+        Finding::pass("memory", format!("{}, with swap space", sentence("less than")))
     })
 }
 
@@ -81,10 +88,11 @@ fn clock(facts: &Facts) -> Option<Finding> {
 }
 
 fn browser(facts: &Facts) -> Option<Finding> {
-    let ahead = facts.ahead_of_browser.filter(|ahead| ahead.abs() > CLOCK_SECONDS)?;
+    // One that is kept right is not the wrong one of the two.
+    let ahead = facts.ahead_of_browser.filter(|_| facts.clock_is_set != Some(true))?;
     let (by, side) = (ahead.abs(), if ahead > 0 { "ahead of" } else { "behind" });
     let why = format!("this machine's clock is {by} seconds {side} that of your browser");
-    Some(Finding::fail("clock-browser", why, SET_CLOCK))
+    (by > CLOCK_SECONDS).then(|| Finding::fail("clock-browser", why, SET_CLOCK))
 }
 
 fn reboot(facts: &Facts) -> Option<Finding> {
@@ -125,20 +133,26 @@ fn build(facts: &Facts) -> Option<Finding> {
     })
 }
 
-fn ports(facts: &Facts) -> Option<Finding> {
-    let ports = facts.open_ports.as_ref()?;
-    let Some(port) = ports.first() else {
-        return Some(Finding::pass("ports", "nothing else listens for the Internet"));
+/// Each port by itself: another one is another finding.
+pub(super) fn ports(facts: &Facts) -> Vec<Finding> {
+    let found = |port: &u16| {
+        let why = format!(
+            "besides the dashboard and the router something listens for the whole network, at port \
+             {port}"
+        );
+        let mend = format!(
+            "`sudo ss -ltnp 'sport = :{port}'` names the program: if it is not meant for everybody, \
+             stop it, or have it listen at 127.0.0.1"
+        );
+        Finding::warn(&format!("port {port}"), why, mend)
     };
-    let list = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-    let why = format!(
-        "besides the dashboard, the router and SSH something listens for the whole network: \
-         port {list}"
-    );
-    let mend = format!(
-        "`sudo ss -ltnp 'sport = :{port}'` names the program: stop it, or have it listen at 127.0.0.1"
-    );
-    Some(Finding::warn("ports", why, mend))
+    match &facts.open_ports {
+        None => Vec::new(),
+        Some(ports) if ports.is_empty() => {
+            vec![Finding::pass("ports", "nothing else listens for the Internet")]
+        }
+        Some(ports) => ports.iter().take(MOST_PORTS).map(found).collect(),
+    }
 }
 
 /// What keeps apps apart, each by itself.
@@ -164,11 +178,12 @@ pub(super) fn fences(facts: &Facts) -> impl Iterator<Item = Finding> {
                 "`sudo better-paas install && sudo systemctl restart better-paas`".to_owned()
             }
             Some(command) => command,
-            None => {
+            None if why.contains("kernel") => {
                 "a newer kernel has it: that of the next release of the distribution, or of its \
                  backports"
                     .to_owned()
             }
+            None => "mend what the other findings say first".to_owned(),
         };
         Finding::new(level, name, why.clone(), mend)
     })

@@ -50,14 +50,19 @@ impl Steady {
 
     /// What there is to say after one more look: what is well as it was found, what is not once it
     /// has lasted.
-    pub fn look(&mut self, found: &[Finding]) -> Vec<Finding> {
+    ///
+    /// Of those in `unknown` it is not known whether they have gone.
+    pub fn look(&mut self, found: &[Finding], unknown: &[&str]) -> Vec<Finding> {
         self.looks += 1;
         let is_bad = |finding: &&Finding| finding.level != Level::Pass;
         for finding in found.iter().filter(is_bad) {
             self.seen.entry(finding.id.clone()).or_default();
         }
         for (id, seen) in &mut self.seen {
-            seen.look(self.looks, found.iter().filter(is_bad).find(|finding| finding.id == *id));
+            let found = found.iter().filter(is_bad).find(|finding| finding.id == *id);
+            if found.is_some() || !unknown.contains(&id.as_str()) {
+                seen.look(self.looks, found);
+            }
         }
         self.seen.retain(|_, seen| seen.shown.is_some() || !seen.came.is_empty());
         let mut said: Vec<Finding> = self.bad().cloned().collect();
@@ -108,8 +113,9 @@ mod tests {
     fn run(steady: &mut Steady, looks: &str) -> String {
         let bad = Finding::fail("disk", "full", "df");
         let look = |look| match look {
-            'x' => steady.look(std::slice::from_ref(&bad)),
-            _ => steady.look(&[Finding::pass("disk", "well")]),
+            'x' => steady.look(std::slice::from_ref(&bad), &[]),
+            '?' => steady.look(&[], &["disk"]),
+            _ => steady.look(&[Finding::pass("disk", "well")], &[]),
         };
         let said = looks.chars().map(look);
         let is_bad = |said: &Vec<Finding>| said.iter().any(|one| one.level != Level::Pass);
@@ -134,6 +140,9 @@ mod tests {
         assert_eq!(run(&mut next, "....x.."), "xxxxxx.");
         let mut next = Steady::after([Finding::fail("disk", "full", "df")]);
         assert_eq!(run(&mut next, &".".repeat(10)), "xxxxxxxx..");
+        // What is not known has not gone.
+        let mut next = Steady::after([Finding::fail("disk", "full", "df")]);
+        assert_eq!(run(&mut next, &"?".repeat(30)), "x".repeat(30));
         // Three times in many hours is three moments.
         let rare = format!("x{0}x{0}x{0}", ".".repeat(200));
         assert!(!run(&mut Steady::default(), &rare).contains('x'));

@@ -42,7 +42,7 @@ fn app() -> App {
         looping: None,
         failed: None,
         jobs: Vec::new(),
-        hosts: vec![("shop.example.com".to_owned(), None)],
+        hosts: Vec::new(),
     }
 }
 
@@ -99,8 +99,11 @@ fn p28_each_finding_of_access_says_what_is_so_and_what_mends_it() {
     is(Warn, "plain-http", "from 203.0.113.7", "server help domains-and-https", |f| {
         f.way.plain_from = Some("203.0.113.7".to_owned());
     });
-    is(Warn, "proxy", "at 10.0.0.9", "TRUST_PROXY=10.0.0.9' | sudo tee -a /etc/", |f| {
+    is(Warn, "proxy", "at 10.0.0.9", "TRUST_PROXY=10.0.0.9\\n' | sudo tee -a /etc/", |f| {
         f.way.proxy = Some("10.0.0.9".to_owned());
+    });
+    is(Warn, "proxy", "at 10.0.0.9", "beside those that it has", |f| {
+        (f.way.proxy, f.way.trusts) = (Some("10.0.0.9".to_owned()), true);
     });
     is(Warn, "trust", "private network", "LISTEN_ADDR=127.0.0.1:8080", |f| {
         f.way.open_beside_proxy = Some(8080);
@@ -186,7 +189,7 @@ fn p28_each_finding_of_the_machine_says_what_is_so_and_what_mends_it() {
     is(Fail, "disk", "only 3 MiB", "du -xah / |", |f| {
         f.disk.as_mut().unwrap().too_little = Some("only 3 MiB are free".to_owned());
     });
-    is(Warn, "disk", "5120 MiB of 10240", "du -xah / |", |f| {
+    is(Warn, "disk", "50 % of the disk's 10 GiB", "du -xah / |", |f| {
         f.disk.as_mut().unwrap().is_short = true
     });
     let memory = |swap, swap_free| {
@@ -201,10 +204,12 @@ fn p28_each_finding_of_the_machine_says_what_is_so_and_what_mends_it() {
     assert!(findings(&facts).iter().all(|finding| finding.level == Level::Pass));
     is(Warn, "clock", "nothing keeps", "set-ntp true", |f| f.clock_is_set = Some(false));
     for (ahead, part) in [(10_800, "10800 seconds ahead of"), (-500, "500 seconds behind")] {
-        is(Fail, "clock-browser", part, "set-ntp true", |f| f.ahead_of_browser = Some(ahead));
+        is(Fail, "clock-browser", part, "set-ntp true", |f| {
+            (f.ahead_of_browser, f.clock_is_set) = (Some(ahead), None);
+        });
     }
     is(Warn, "reboot", "restart of the machine", "sudo reboot", |f| f.reboot_required = true);
-    is(Warn, "updates", "2 security updates", "apt-get -y upgrade", |f| {
+    is(Warn, "updates", "2 security updates", "--with-new-pkgs upgrade", |f| {
         f.updates.as_mut().unwrap().security = 2;
     });
     is(Warn, "updates", "for two weeks", "unattended-upgrades", |f| {
@@ -217,8 +222,8 @@ fn p28_each_finding_of_the_machine_says_what_is_so_and_what_mends_it() {
     is(Warn, "router", "cannot listen", "server help", |f| {
         f.router = Some("it cannot listen".to_owned());
     });
-    is(Warn, "ports", "port 3306, 5432", "'sport = :3306'", |f| {
-        f.open_ports = Some(vec![3306, 5432]);
+    is(Warn, "port 3306", "at port 3306", "'sport = :3306'", |f| {
+        f.open_ports = Some(vec![3306]);
     });
 }
 
@@ -261,12 +266,16 @@ fn p28_each_finding_of_an_app_names_it_and_leads_to_it() {
     is(Warn, "job aaaaaaaaaa nightly", "the job nightly of shop failed", "Run now", |f| {
         f.apps[0].jobs = vec![("nightly".to_owned(), "failed: exit code 1".to_owned())];
     });
-    for (level, is_noticed) in [(Fail, true), (Warn, false)] {
-        is(level, "host shop.example.com", "of shop: it leads to", "dig +short shop", |f| {
-            let trouble = ("it leads to 192.0.2.1".to_owned(), is_noticed);
-            f.apps[0].hosts = vec![("shop.example.com".to_owned(), Some(trouble))];
-        });
-    }
+    let host = |is_noticed, leads_elsewhere| {
+        let (name, trouble) = ("shop.example.com".to_owned(), "it leads to 192.0.2.1".to_owned());
+        move |f: &mut Facts| {
+            f.apps[0].hosts = vec![Host { name, trouble, is_noticed, leads_elsewhere }];
+        }
+    };
+    let (id, part) = ("host shop.example.com", "of shop: it leads to");
+    is(Fail, id, part, "dig +short shop", host(true, true));
+    is(Fail, id, part, "ufw allow", host(true, false));
+    is(Warn, id, part, "dig +short shop", host(false, true));
     let found = after(|f| f.apps[0].looping = Some("x".to_owned()));
     assert_eq!(found.app_id, Some(app().id));
     let two = |f: &mut Facts| {

@@ -12,6 +12,8 @@ pub struct Source {
     pub trusted_proxy: bool,
     /// Whether a trusted proxy says that the client came over HTTPS.
     pub https: bool,
+    /// Whether it came over plain HTTP, as far as that is known.
+    pub plain: bool,
     /// Whether it has the header of a proxy that is not trusted.
     pub unheeded: bool,
 }
@@ -28,8 +30,10 @@ impl Source {
         let (address, trusted_proxy) = client_address(trust, peer, forwarded_for);
         // A list of several protocols is no clear word, so it does not count as https.
         let https = forwarded_proto.is_some_and(|p| p.trim_ascii().eq_ignore_ascii_case(b"https"));
+        let https = trusted_proxy && https;
+        let plain = !https && (!trusted_proxy || forwarded_proto.is_some());
         let unheeded = !trusted_proxy && !forwarded_for.is_empty();
-        Self { client: Client::of(address), trusted_proxy, https: trusted_proxy && https, unheeded }
+        Self { client: Client::of(address), trusted_proxy, https, plain, unheeded }
     }
 }
 
@@ -95,7 +99,8 @@ mod tests {
         let (address, trusted_proxy) = client_address(trust, Some(ip(peer)), &headers);
         let client = Client::of(address);
         let unheeded = !trusted_proxy && !headers.is_empty();
-        let source = Source { client, trusted_proxy, https: false, unheeded };
+        let plain = !trusted_proxy;
+        let source = Source { client, trusted_proxy, https: false, plain, unheeded };
         assert_eq!(Source::find(trust, Some(ip(peer)), &headers, None), source);
         address.to_string()
     }

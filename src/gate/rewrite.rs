@@ -7,7 +7,7 @@ use std::io::Write as _;
 /// The field that says whom a request comes from. No client can send it, nor the next: only
 /// fields that the handler looks at are passed on.
 pub const CLIENT: &str = "X-Gate-Client";
-/// The field that says how it came, of these words: `https`, and `unheeded` with the header of a
+/// The field that says how it came, of these words: `plain` over HTTP, and `unheeded` with the header of a
 /// proxy that is not trusted.
 pub const WAY: &str = "X-Gate-Way";
 /// The field with the number of a request, by which it is answered
@@ -43,9 +43,9 @@ pub(super) fn request(
     }
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{CLIENT}: {}\r\n{NUMBER}: {number}\r\n", source.client);
-    let https = if source.https { "https " } else { "" };
+    let plain = if source.plain { "plain " } else { "" };
     let unheeded = if source.unheeded { "unheeded" } else { "" };
-    let _ = write!(out, "{WAY}: {https}{unheeded}\r\n");
+    let _ = write!(out, "{WAY}: {plain}{unheeded}\r\n");
     if head.length > 0 {
         let _ = write!(out, "Content-Length: {}\r\n", head.length);
     }
@@ -67,7 +67,7 @@ mod tests {
             Also { below: "/api/hooks/", fields: vec!["x-hub-signature-256", "x-gitlab-token"] };
         request(
             &head,
-            &Source { client, trusted_proxy: false, https: false, unheeded: false },
+            &Source { client, trusted_proxy: false, https: false, plain: false, unheeded: false },
             7,
             &also,
             &mut out,

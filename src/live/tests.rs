@@ -241,6 +241,7 @@ fn head_of(mut stream: TcpStream, proved: Arc<AtomicUsize>) -> Option<Upgrade> {
         client: Client::parse(&client).unwrap(),
         trusted_proxy: false,
         https: false,
+        plain: false,
         unheeded: false,
     };
     Some(Upgrade {

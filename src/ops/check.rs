@@ -4,7 +4,7 @@
 use super::{existing, installed_key, key_of, line, lockouts, read_key};
 use crate::auth::token;
 use crate::backup::keeper::kept;
-use crate::checks::{self, Backups, Disk, Facts, Finding, Level, Memory, Token, Updates};
+use crate::checks::{self, Backups, Disk, Facts, Finding, Level, Memory, Token, Updates, glance};
 use crate::config::{Config, Settings, runs_installed};
 use crate::data_dir::DataDir;
 use crate::disk::space::Space;
@@ -116,7 +116,7 @@ pub fn gather(config: &Config, data: &DataDir) -> Facts {
         command: line::of(data.path(), "").trim_end().to_owned(),
         is_installed: runs_installed(),
         token: Some(token_facts(config, data)),
-        key_in_data: Some(data.join(key::FILE)).filter(|file| file.exists()).map(|f| shown(&f)),
+        key_in_data: key_in_data(data).map(|file| shown(&file)),
         open_files: open_files(data),
         cleartext: store(data).and_then(|store| Ok(store.count_older_forms()?)).ok(),
         backups: Some(backups(config, data)),
@@ -132,6 +132,13 @@ pub fn gather(config: &Config, data: &DataDir) -> Facts {
         reboot_required: reboot_required(Path::new("/")),
         ..Facts::default()
     }
+}
+
+/// The file of the key in the data directory, if the database is sealed with that one.
+fn key_in_data(data: &DataDir) -> Option<PathBuf> {
+    let saved = Key::saved(data, key::FILE).ok()??;
+    let is_in_force = wanted_key(&data.join(DATABASE)).is_ok_and(|wanted| wanted == saved.id());
+    is_in_force.then(|| data.join(key::FILE))
 }
 
 /// The directory at which the file system of a path is mounted.
@@ -197,7 +204,7 @@ fn backups(config: &Config, data: &DataDir) -> Backups {
         damaged: damaged.and_then(|kept| Some((shown(&kept.path), kept.note.error.clone()?))),
         is_elsewhere: !config.backups.command.is_empty()
             || place(&data.join("backups")).is_some_and(|there| Some(there) != place(data.path())),
-        command_error: newest.and_then(|kept| kept.note.command_error.clone()),
+        command_error: newest.and_then(|kept| Some(glance(kept.note.command_error.as_ref()?))),
     }
 }
 
@@ -227,9 +234,13 @@ fn reboot_required(root: &Path) -> bool {
         || kernels.any(|kernel| written_at(kernel.path()).is_some_and(|at| at > started))
 }
 
-/// Whether something keeps the clock right; nothing where the system does not say.
+/// Whether the clock is kept right over the network; nothing where the system does not say, and in
+/// a container, which has its host's.
 pub fn clock_is_set(stop: &Cancel) -> Option<bool> {
-    let asked = Exec::new("timedatectl").args(["show", "-p", "NTP", "--value"]);
+    if Path::new("/run/systemd/container").exists() {
+        return None;
+    }
+    let asked = Exec::new("timedatectl").args(["show", "-p", "NTPSynchronized", "--value"]);
     let output = asked.deadline(PATIENCE).run_until(stop).ok()?;
     match String::from_utf8_lossy(&output.stdout).trim() {
         "yes" => Some(true),
@@ -240,7 +251,13 @@ pub fn clock_is_set(stop: &Cancel) -> Option<bool> {
 
 /// What the system's packages wait for, by its own lists: nobody is asked over the network.
 pub fn updates(stop: &Cancel) -> Option<Updates> {
-    let asked = Exec::new("apt-get").args(["-s", "-o", "Debug::NoLocking=true", "upgrade"]);
+    let asked = Exec::new("apt-get").args([
+        "-s",
+        "-o",
+        "Debug::NoLocking=true",
+        "--with-new-pkgs",
+        "upgrade",
+    ]);
     let output = asked.deadline(PATIENCE).run_until(stop).ok()?;
     output.exit.is_success().then(|| Updates {
         security: security_updates(&String::from_utf8_lossy(&output.stdout)),

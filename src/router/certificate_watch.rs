@@ -194,7 +194,7 @@ impl CertificateWatch {
                 (name.began, name.failed) = (None, None);
                 (name.known.certificate, name.known.runs_out) = (Certificate::There, runs_out);
             });
-            return RENEWED;
+            return if runs_out { LONGEST_PAUSE } else { RENEWED };
         };
         if certificates::discard_broken(&self.health.dir, Some(host), WRITTEN) {
             return SOON;

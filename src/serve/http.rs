@@ -113,7 +113,7 @@ fn answer(api: &Api, request: &mut tiny_http::Request) -> Answer {
         Some(Ok(client)) => {
             let way = header(request, rewrite::WAY).map_or("", |h| h.value.as_str());
             let has = |word| way.split(' ').any(|w| w == word);
-            Peer::Remote { client, https: has("https"), unheeded: has("unheeded") }
+            Peer::Remote { client, plain: has("plain"), unheeded: has("unheeded") }
         }
         Some(Err(_)) => return ApiError::internal().into(),
     };

@@ -260,7 +260,7 @@ proptest! {
         let Ok(Some(end)) = Scan::default().advance(&bytes) else { return Ok(()) };
         let Ok(judged) = judge(&bytes[..end], &mut room, MAX_BODY) else { return Ok(()) };
         let client = crate::model::Client::parse("192.0.2.1").unwrap();
-        let source = crate::gate::client::Source { client, trusted_proxy: false, https: false, unheeded: false };
+        let source = crate::gate::client::Source { client, trusted_proxy: false, https: false, plain: false, unheeded: false };
         let mut out = Vec::new();
         let also = crate::gate::Also::default();
         crate::gate::rewrite::request(&judged, &source, 7, &also, &mut out);

@@ -35,7 +35,7 @@ fn p28_the_checklist_says_what_is_wrong_beside_its_mend_and_the_badge_counts_wha
     page.browser.press("Enter");
     page.see_text("notify-state", "An address is saved");
     page.click("notify-test");
-    page.see_text("notify-state", "Could not resolve host");
+    page.see_text("notify-state", "its name could not be resolved");
     let whole = page.browser.evaluate("document.documentElement.outerHTML");
     assert!(!whole.as_str().expect("a page").contains("a-secret-word"));
     page.click("notify-remove");
