@@ -33,11 +33,15 @@ export class Failure extends Error {
 
 const AWAY = "The server does not answer. Check that it runs and that this computer reaches it, then try again.";
 
-/** One request. Gives the decoded JSON, the text or the file when `text` or `file` is set, or undefined. */
-export async function request(method, path, { body, bearer = token, text = false, file = false } = {}) {
+/**
+ * One request. Gives the decoded JSON, the text or the file when `text` or `file` is set, or undefined. A list
+ * that is written as a whole has the name of its state as `tag`; `match` is the one that is to be replaced.
+ */
+export async function request(method, path, { body, match, bearer = token, text = false, file = false } = {}) {
   if (bearer === null) throw new Failure(401, "You are signed out.");
   const headers = { Authorization: `Bearer ${bearer}` };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (match) headers["If-Match"] = match;
   let response, content;
   try {
     response = await fetch(path, {
@@ -57,7 +61,9 @@ export async function request(method, path, { body, bearer = token, text = false
   } catch {
     data = undefined;
   }
-  if (response.ok) return data;
+  // A proxy that compresses marks the name as weak; the list is the same.
+  const tag = response.headers.get("ETag")?.replace(/^W\//, "");
+  if (response.ok) return tag ? { ...data, tag } : data;
   throw failureOf(response, data, bearer);
 }
 
@@ -87,7 +93,7 @@ export const get = (path) => request("GET", path);
 export const getText = (path) => request("GET", path, { text: true });
 export const getFile = (path) => request("GET", path, { file: true });
 export const post = (path, body) => request("POST", path, { body });
-export const put = (path, body) => request("PUT", path, { body });
+export const put = (path, body, match) => request("PUT", path, { body, match });
 export const patch = (path, body) => request("PATCH", path, { body });
 export const remove = (path) => request("DELETE", path);
 

@@ -1,16 +1,18 @@
 // The editor of an app's environment. A saved secret is shown as saved, and kept unless it is replaced.
 
-import { copy, get, onSubmit, part, put, say } from "./core.js";
+import { copy, get, onSubmit, openDialog, part, put, say } from "./core.js";
+import { changes, merge } from "./variables.js";
 
 export async function envTab(page) {
   const root = copy("tab-env");
   const list = part(root, "rows");
-  const path = `${page.path}/env`;
-  let before = "";
+  const path = `${page.path}/env`, form = root.querySelector("form");
+  // What is stored, and the name of that state, as far as this page has seen.
+  let stored = [], tag = "";
 
   const rows = () => [...list.children];
   const read = () => rows().map(readRow).filter(given);
-  const dirty = () => JSON.stringify(read()) !== before;
+  const dirty = () => JSON.stringify(read()) !== JSON.stringify(stored);
 
   function addRow(entry) {
     const row = makeRow(entry, () => {
@@ -28,11 +30,42 @@ export async function envTab(page) {
     say(root, { saved: dirty() ? "Not saved yet." : "" });
   }
 
-  function show({ env }) {
+  function draw(entries) {
     list.replaceChildren();
-    env.forEach(addRow);
-    before = JSON.stringify(read());
+    entries.forEach(addRow);
+    return read();
+  }
+
+  function show(answer) {
+    stored = draw(answer.env);
+    tag = answer.tag;
     update();
+  }
+
+  async function save() {
+    const sent = rows().filter((row) => given(readRow(row)));
+    try {
+      return await put(path, { env: sent.map(readRow) }, tag);
+    } catch (failure) {
+      if (failure.status !== 412) throw atItsRow(failure, sent);
+      return saveBoth();
+    }
+  }
+
+  /** Another tab, or a script, has saved meanwhile: what it did stays, and so does what was done here. */
+  async function saveBoth() {
+    const [base, mine, theirs] = [stored, read(), await get(path)];
+    const { conflicts } = merge(base, mine, theirs.env);
+    const choices = await review(root, {
+      title: "The environment was changed elsewhere",
+      why: "In another tab, or by a script, since this page read it. Both edits are kept but where they contradict.",
+      take: "Save both", conflicts,
+      rows: changes(base, theirs.env).filter(({ name }) => !conflicts.some((one) => one.name === name)),
+    });
+    if (choices === null) throw new Error("Not saved: the environment was changed elsewhere.");
+    [stored, tag] = [theirs.env, theirs.tag];
+    draw(merge(base, mine, theirs.env, choices).list);
+    return save();
   }
 
   part(root, "add").addEventListener("click", () => {
@@ -40,19 +73,12 @@ export async function envTab(page) {
     update();
   });
   root.addEventListener("input", update);
-  onSubmit(root, async () => {
+  onSubmit(form, async () => {
     const nameless = rows().find((row) => readRow(row).name === "" && readRow(row).value);
     if (nameless) {
       throw Object.assign(new Error("A value has no name yet."), { input: nameless.querySelector("input") });
     }
-    const sent = rows().filter((row) => given(readRow(row)));
-    let answer;
-    try {
-      answer = await put(path, { env: sent.map(readRow) });
-    } catch (failure) {
-      throw atItsRow(failure, sent);
-    }
-    show(answer ?? (await get(path)));
+    show(await save());
     if (page.app.lost.length > 0) page.show(await get(page.path));
     const runs = page.app.liveDeployId !== null && !["stopped", "stopping"].includes(page.app.status);
     say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
@@ -76,6 +102,47 @@ function atItsRow(failure, sent) {
 }
 
 const rowsWith = (row) => [...row.parentElement.children];
+
+/** A value as it is told in a few words; a secret is told to nobody. */
+function shownValue(entry) {
+  if (!entry) return "removed";
+  if (entry.secret || entry.value === undefined) return "a secret";
+  return entry.value === "" ? "empty" : entry.value.slice(0, 200);
+}
+
+/** Shows what is about to change. Gives the answers where something is asked, or null when it is called off. */
+function review(root, { title, why, take, rows, conflicts = [] }) {
+  const dialog = part(root, "review"), form = dialog.querySelector("form");
+  say(dialog, { "review-title": title, "review-why": why, "review-take": take });
+  const items = rows.map(({ what, name }) => {
+    const item = copy("env-change");
+    say(item, { what, name });
+    part(item, "ask").remove();
+    return item;
+  });
+  const asked = conflicts.map(({ name, own, other }, place) => {
+    const item = copy("env-change");
+    say(item, { what: "Changed in both:", name });
+    say(item, { mine: `Here: ${shownValue(own)}`, theirs: `Elsewhere: ${shownValue(other)}` });
+    part(item, "ask").ariaLabel = name;
+    for (const input of item.querySelectorAll("input")) input.name = `choice-${place}`;
+    return item;
+  });
+  part(dialog, "review-list").replaceChildren(...asked, ...items);
+  dialog.returnValue = "";
+  form.onsubmit = (event) => {
+    event.preventDefault();
+    dialog.close("take");
+  };
+  return new Promise((done) => {
+    dialog.onclose = () => {
+      const answers = new FormData(form);
+      const choices = new Map(conflicts.map(({ name }, place) => [name, answers.get(`choice-${place}`)]));
+      done(dialog.returnValue === "take" ? choices : null);
+    };
+    openDialog(dialog);
+  });
+}
 
 /** One row; it keeps a stored secret as long as its value box is not opened. */
 function makeRow({ name, value, secret }, removed) {

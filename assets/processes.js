@@ -82,11 +82,22 @@ function instanceOf({ number, status, restarts, lastExit, nextStartAt }) {
 function bindJobs(root, page, follow) {
   const list = part(root, "jobs"), form = part(root, "job-form"), place = part(root, "jobs-error");
   const path = `${page.path}/jobs`;
-  let own = [];
-  const write = async (jobs) => {
-    await put(path, { jobs });
+  let own = [], tag = "";
+  /** Writes the owner's jobs as `edit` makes them, also where they were changed elsewhere since they were read. */
+  async function write(edited, edit) {
+    const jobOf = () => JSON.stringify(own.find(({ name }) => name === edited));
+    const before = jobOf();
+    try {
+      await put(path, { jobs: edit(own) }, tag);
+    } catch (failure) {
+      if (failure.status !== 412) throw failure;
+      await show();
+      const asks = `${edited} was changed elsewhere meanwhile. Look at it, then try again.`;
+      if (jobOf() !== before) throw new Error(asks);
+      return write(edited, edit);
+    }
     await show();
-  };
+  }
 
   function rowOf({ name, schedule, command, from, nextRunAt, lastRun }) {
     const row = copy("job-row");
@@ -102,13 +113,14 @@ function bindJobs(root, page, follow) {
     part(row, "log").addEventListener("click", () => follow(lastRun, name));
     part(row, "remove").hidden = from !== "owner";
     part(row, "remove").ariaLabel = `Remove ${name}`;
-    onClick(part(row, "remove"), place, () => write(own.filter((job) => job.name !== name)));
+    onClick(part(row, "remove"), place, () => write(name, (jobs) => jobs.filter((job) => job.name !== name)));
     return row;
   }
 
   async function show() {
-    const { jobs } = await get(path);
+    const { jobs, tag: now } = await get(path);
     if (page.signal.aborted) return;
+    tag = now;
     own = jobs.filter(({ from }) => from === "owner")
       .map(({ name, command, schedule }) => ({ name, command, schedule }));
     list.replaceChildren(...jobs.map(rowOf));
@@ -117,7 +129,7 @@ function bindJobs(root, page, follow) {
   }
   onSubmit(form, async ({ name, command, schedule }) => {
     const job = { name: name.value.trim(), command: command.value.trim(), schedule: schedule.value.trim() };
-    await write([...own.filter((one) => one.name !== job.name), job]);
+    await write(job.name, (jobs) => [...jobs.filter((one) => one.name !== job.name), job]);
     form.reset();
     form.closest("details").open = false;
   });

@@ -17,6 +17,7 @@ mod fields;
 mod hooks;
 mod jobs;
 mod logs;
+mod precondition;
 mod processes;
 mod query;
 mod runs;

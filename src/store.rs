@@ -27,7 +27,7 @@ mod snapshot;
 mod tests;
 mod workers;
 
-pub use app::{App, Process};
+pub use app::{App, EnvMark, Process};
 pub use apps::MovedIn;
 pub use audit::Act;
 pub use before_update::{DATABASE, go_back, is_newer, keep};
@@ -58,7 +58,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// The schema this program writes. A database with a higher number is refused.
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 
 /// What leads from each version to the next, beginning with an empty file. What
 /// stands here is never changed, only added to.
@@ -69,6 +69,7 @@ const STEPS: [&str; SCHEMA_VERSION as usize] = [
     include_str!("store/schema_4.sql"),
     include_str!("store/schema_5.sql"),
     include_str!("store/schema_6.sql"),
+    include_str!("store/schema_7.sql"),
 ];
 
 /// A known text, sealed. If it opens, the key is right (P18).

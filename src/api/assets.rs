@@ -53,6 +53,7 @@ const FILES: &[(&str, &str)] = embedded! {
     "processes.js",
     "security.js",
     "settings.js",
+    "variables.js",
     "webhook.js",
 };
 

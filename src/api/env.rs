@@ -1,7 +1,7 @@
 //! An app's environment; secret values go in and never come out.
 
 use super::fields::Fields;
-use super::{Answer, Answered, Api, ApiError, Call};
+use super::{Answered, Api, ApiError, Call, precondition};
 use crate::journal::Redactor;
 use crate::model::{AppId, EnvName, EnvValue, Invalid, MAX_ENV_TOTAL, MAX_ENV_VARS};
 use crate::store::{App, EnvEntry, EnvInput};
@@ -14,6 +14,7 @@ pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 
 pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
+    precondition::check(request, &tag(api, &app)?)?;
     let mut fields = Fields::of(request.body)?;
     let inputs = fields.objects("env", MAX_ENV_VARS, read_input)?;
     fields.finish()?;
@@ -46,7 +47,9 @@ fn check_together(inputs: &[EnvInput]) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn listed(api: &Api, app: &App) -> Result<Answer, ApiError> {
+fn listed(api: &Api, app: &App) -> Answered {
+    // First: a tag that is older than what it stands for is refused, a newer one would lie.
+    let tag = tag(api, app)?;
     let entries = api.store.env(&app.id)?;
     let view = |entry: &EnvEntry| match &entry.value {
         Some(value) => {
@@ -55,7 +58,11 @@ fn listed(api: &Api, app: &App) -> Result<Answer, ApiError> {
         None => json!({"name": entry.name, "secret": entry.secret}),
     };
     let env: Vec<_> = entries.iter().map(view).collect();
-    Ok(Answer::json(200, &json!({"env": env})))
+    precondition::tagged(&json!({"env": env}), tag)
+}
+
+fn tag(api: &Api, app: &App) -> Result<String, ApiError> {
+    precondition::tag(&api.store.env_marks(&app.id)?)
 }
 
 impl Api {

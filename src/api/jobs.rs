@@ -1,7 +1,7 @@
 //! The jobs of an app: when they run, the owner's own, and their runs.
 
 use super::fields::Fields;
-use super::{Answer, Answered, Api, ApiError, Call};
+use super::{Answer, Answered, Api, ApiError, Call, precondition};
 use crate::model::{Invalid, Job, JobName, MAX_JOBS, Schedule, Wanted, unix_millis};
 use crate::runtime::jobs::{jobs_of, last_run};
 use crate::store::App;
@@ -15,6 +15,7 @@ pub(super) fn list(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
 /// Replaces the owner's own jobs; what the repository declares stays.
 pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
+    precondition::check(request, &tag(api, &app)?)?;
     let mut fields = Fields::of(request.body)?;
     let jobs = fields.objects("jobs", MAX_JOBS, |entry| {
         Ok(Job {
@@ -33,6 +34,8 @@ pub(super) fn replace(Call { api, request, .. }: &Call<'_>, id: &str) -> Answere
 }
 
 fn listed(api: &Api, app: &App) -> Answered {
+    // First, as that of the environment.
+    let tag = tag(api, app)?;
     let runs = api.store.runs(&app.id)?;
     let is_live = app.live_deploy.is_some() && app.wanted == Wanted::Running;
     let view = |(Job { name, command, schedule }, from)| {
@@ -43,7 +46,12 @@ fn listed(api: &Api, app: &App) -> Answered {
         })
     };
     let jobs: Vec<_> = jobs_of(&api.deployer.tools, app)?.into_iter().map(view).collect();
-    Ok(Answer::json(200, &json!({ "jobs": jobs })))
+    precondition::tagged(&json!({ "jobs": jobs }), tag)
+}
+
+/// Of the owner's own: what the repository declares, and when it ran, no list here changes.
+fn tag(api: &Api, app: &App) -> Result<String, ApiError> {
+    precondition::tag(&api.store.jobs(&app.id)?)
 }
 
 /// The job that a path names, and its app.

@@ -15,7 +15,8 @@ pub const WAY: &str = "X-Gate-Way";
 pub const NUMBER: &str = "X-Gate-Number";
 
 /// Fields that the handler looks at in every request.
-const PASSED: [&str; 4] = ["authorization", "content-type", "accept-encoding", "if-none-match"];
+const PASSED: [&str; 5] =
+    ["authorization", "content-type", "accept-encoding", "if-none-match", "if-match"];
 
 /// Writes the head that tiny_http gets: what the handler looks at and nothing
 /// else, so that no field of a client's choice can trouble it, and with the client

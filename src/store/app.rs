@@ -2,7 +2,7 @@
 
 use super::draft::{AppDraft, AppSettings, TokenChange};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis, Wanted};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One app, with its state as far as the database knows it; as JSON it is what the API shows of
 /// it, but for that state.
@@ -66,6 +66,17 @@ pub struct Process {
     pub port: u16,
     /// How it ended, such as `exit code 1`; `None` while it runs.
     pub ended: Option<String>,
+}
+
+/// A variable without its value: what tells whether that, or anything else of it, has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvMark {
+    /// Its name.
+    pub name: String,
+    /// Another one after each change of its value, by chance: it says nothing of what that is.
+    pub mark: String,
+    /// Whether it is marked secret.
+    pub secret: bool,
 }
 
 impl App {

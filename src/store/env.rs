@@ -1,9 +1,11 @@
 //! The environment of an app: names in the clear, every value sealed (P14).
 
+use super::app::EnvMark;
 use super::columns::{exists, first, rows};
-use super::{Store, StoreError};
+use super::{Store, StoreError, random_id};
 use crate::model::{AppId, EnvName, EnvValue, Secret};
 use crate::vault::{Place, VaultError, Why};
+use data_encoding::HEXLOWER;
 use rusqlite::{Connection, Transaction, params};
 
 /// A variable as its owner may see it again.
@@ -54,6 +56,17 @@ impl Store {
         self.variables(&self.read(), app)?.into_iter().map(open).collect()
     }
 
+    /// The marks of the variables in the owner's order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub fn env_marks(&self, app: &AppId) -> Result<Vec<EnvMark>, StoreError> {
+        let sql = "SELECT name, mark, secret FROM env WHERE app_id = ?1 ORDER BY position";
+        rows(&self.read(), sql, [app], |row| {
+            Ok(EnvMark { name: row.get(0)?, mark: row.get(1)?, secret: row.get(2)? })
+        })
+    }
+
     /// The values that are marked secret, as far as they open.
     pub(super) fn secret_env(
         &self,
@@ -101,33 +114,43 @@ impl Store {
         let sealed = inputs.iter().map(|input| self.envelope_for(tx, app, input));
         let sealed: Vec<_> = sealed.collect::<Result<_, _>>()?;
         tx.execute("DELETE FROM env WHERE app_id = ?1", [app])?;
-        for (position, (input, value)) in inputs.iter().zip(&sealed).enumerate() {
+        for (position, (input, (value, mark))) in inputs.iter().zip(&sealed).enumerate() {
             tx.execute(
-                    "INSERT INTO env (app_id, name, value, secret, position) VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![app, input.name, value, input.secret, position as i64],
-                )?;
+                "INSERT INTO env (app_id, name, value, secret, position, mark) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![app, input.name, value, input.secret, position as i64, mark],
+            )?;
         }
         Ok(())
     }
 
+    /// What is stored of a value, and its mark.
     fn envelope_for(
         &self,
         tx: &Transaction<'_>,
         app: &AppId,
         input: &EnvInput,
-    ) -> Result<String, StoreError> {
+    ) -> Result<(String, String), StoreError> {
         let row = row_id(app, &input.name);
+        let sql = "SELECT value, secret, mark FROM env WHERE app_id = ?1 AND name = ?2";
+        let stored: Option<(String, bool, String)> =
+            first(tx, sql, params![app, input.name], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
         if let Some(value) = &input.value {
-            return Ok(self.vault().seal(&env_place(&row), value.as_str())?);
+            let is_it = |stored: &str| {
+                let opened = self.vault().open(&env_place(&row), stored);
+                opened.is_ok_and(|opened| opened.secret.expose() == value.as_str())
+            };
+            let mark = match stored {
+                Some((stored, _, mark)) if is_it(&stored) => mark,
+                _ => HEXLOWER.encode(&random_id()?),
+            };
+            return Ok((self.vault().seal(&env_place(&row), value.as_str())?, mark));
         }
-        let sql = "SELECT value, secret FROM env WHERE app_id = ?1 AND name = ?2";
-        let stored: Option<(String, bool)> =
-            first(tx, sql, params![app, input.name], |r| Ok((r.get(0)?, r.get(1)?)))?;
         // A secret value stays write-only: it cannot be kept and made readable.
-        let kept = stored.filter(|(_, was_secret)| input.secret || !was_secret);
-        let (stored, _) =
+        let kept = stored.filter(|(_, was_secret, _)| input.secret || !was_secret);
+        let (stored, _, mark) =
             kept.ok_or_else(|| StoreError::NothingToKeep(input.name.as_str().to_owned()))?;
-        self.kept(&env_place(&row), stored)
+        Ok((self.kept(&env_place(&row), stored)?, mark))
     }
 }
 

@@ -172,7 +172,7 @@ fn p29_a_backup_that_is_made_is_proved_handed_over_listed_downloaded_and_deleted
     let header: Value = serde_json::from_slice(&header.stdout).unwrap();
     assert_eq!(
         (&header["version"], &header["schema"]),
-        (&env!("CARGO_PKG_VERSION").into(), &6.into())
+        (&env!("CARGO_PKG_VERSION").into(), &7.into())
     );
     run(Command::new("tar").arg("-xzf").arg(&file).arg("-C").arg(away.path()));
     run(Command::new("sha256sum").args(["-c", "MANIFEST"]).current_dir(away.path()));

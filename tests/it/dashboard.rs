@@ -1,6 +1,7 @@
 //! The dashboard in a real browser, against the real server: what a person sees, clicks and types.
 
 mod app_page;
+mod environment;
 mod help;
 mod loading;
 mod log;

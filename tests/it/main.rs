@@ -71,6 +71,7 @@ mod stopping;
 mod supervision;
 mod system_files;
 mod tidy;
+mod two_writers;
 mod update;
 mod upload;
 mod webhooks;

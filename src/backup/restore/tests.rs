@@ -253,7 +253,7 @@ fn p29_a_restore_keeps_what_it_replaces() {
     gzip(&backup, &packed(&tar));
     let restored = restore(&data, File::open(&backup).unwrap().into(), (&key("07"), true));
     let (header, before) = restored.unwrap();
-    assert_eq!((header.schema, header.key_id), (6, key("07").id()));
+    assert_eq!((header.schema, header.key_id), (7, key("07").id()));
     assert_eq!(fs::read(before.join(key::FILE)).unwrap(), b"the old key");
     assert_eq!(fs::read(before.join(APP).join("file")).unwrap(), b"of the app");
     assert!(before.join(DATABASE).is_file() && !data.join(APP).join("file").exists());
