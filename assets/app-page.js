@@ -85,6 +85,24 @@ function showAddresses(list, urls) {
   }));
 }
 
+const ASKED = { start: "starting", stop: "stopping", restart: "restarting" };
+
+/** Asks for an action, and says at once that it goes on. */
+async function asked(page, action) {
+  const before = page.app;
+  // What is on its way was true before.
+  page.asking = true;
+  page.show({ ...before, status: ASKED[action], statusDetail: null });
+  try {
+    return await post(`${page.path}/${action}`);
+  } catch (failure) {
+    page.show(before);
+    throw failure;
+  } finally {
+    page.asking = false;
+  }
+}
+
 function bindActions(root, page) {
   const place = part(root, "error");
   onClick(part(root, "deploy"), place, async () => {
@@ -92,13 +110,14 @@ function bindActions(root, page) {
     page.go(`#/apps/${page.id}/deploys/${deploy.id}`);
   });
   for (const action of ["start", "stop"]) {
-    onClick(part(root, action), place, async () => page.show(await post(`${page.path}/${action}`)));
+    onClick(part(root, action), place, async () => page.show(await asked(page, action)));
   }
   // It is a deploy, whose page says how it goes.
-  onClick(part(root, "restart"), place, async () => {
-    const app = await post(`${page.path}/restart`);
+  page.restart = async () => {
+    const app = await asked(page, "restart");
     page.go(`#/apps/${page.id}/deploys/${app.lastDeployId}`);
-  });
+  };
+  onClick(part(root, "restart"), place, page.restart);
 }
 
 /** Loads the app again whenever the stats know something that the page does not. */
@@ -108,11 +127,11 @@ function watch(root, page) {
     const now = apps.find(({ id }) => id === page.id);
     const told = ["status", "restarts", "nextStartAt", "url", "lastDeployId"];
     const known = now && told.every((name) => now[name] === page.app[name]);
-    if (loading || gone || page.deleting || known) return;
+    if (loading || gone || page.deleting || page.asking || known) return;
     loading = true;
     try {
       const app = await get(page.path);
-      if (!page.signal.aborted) page.show(app);
+      if (!page.signal.aborted && !page.asking) page.show(app);
     } catch (failure) {
       gone = failure.status === 404;
       if (gone) part(root, "error").textContent = failure.message;

@@ -1,8 +1,8 @@
 // The tab with an app's deploys: the log of one, live while it runs, and the history of all.
 
 import {
-  copy, duration, Failure, get, isCrashed, onClick, part, post, reasonOf, say, showStatus, showTime,
-  statusWord,
+  copy, duration, Failure, get, isCrashed, onClick, onSubmit, openDialog, part, post, reasonOf, say,
+  showStatus, showTime, statusWord,
 } from "./core.js";
 import { logBox } from "./log.js";
 
@@ -62,8 +62,15 @@ export async function deploysTab(page) {
   }
   // What comes of it comes as any news of the deploy.
   onClick(part(root, "cancel"), part(root, "log-error"), () => post(`/api/deploys/${shownId}/cancel`));
-  onClick(part(root, "roll-back"), part(root, "log-error"), async () => {
+  const dialog = part(root, "back");
+  part(root, "roll-back").addEventListener("click", () => {
+    say(dialog, { "back-what": nameOf(shown) });
+    showTime(part(dialog, "back-when"), shown.finishedAt);
+    openDialog(dialog);
+  });
+  onSubmit(dialog.querySelector("form"), async () => {
     const { id } = await post(`${page.path}/rollback`, { deployId: shownId });
+    dialog.close();
     page.go(`#/apps/${page.id}/deploys/${id}`);
   });
 
@@ -181,16 +188,26 @@ function resultOf(deploy, crashed, app) {
   return deploy.startedAt === null ? "Live." : `Live after ${took(deploy)}.`;
 }
 
+/** How much of the longest step one took; the words beside it say it too. */
+function barOf(value, max) {
+  const bar = Object.assign(document.createElement("progress"), { max: Math.max(1, max), value });
+  bar.ariaHidden = "true";
+  return bar;
+}
+
 /** The steps with the time that each took; of a failed deploy those that it came to, up to where it ended. */
 function showSteps(list, { status, steps }) {
   const failed = status === "failed";
   const shown = failed ? steps.map(({ step }) => step) : STEPS;
   const at = failed ? shown.length - 1 : STEPS.indexOf(status);
+  const longest = Math.max(...steps.map(({ startedAt, finishedAt }) => (finishedAt ?? startedAt) - startedAt));
   list.hidden = shown.length === 0;
   list.replaceChildren(...shown.map((step, place) => {
     const item = document.createElement("li");
     const taken = steps.find((one) => one.step === step);
-    item.textContent = statusWord(step) + (taken?.finishedAt ? ` ${took(taken)}` : "");
+    const ended = failed && place === at ? " failed after" : "";
+    item.textContent = statusWord(step) + (taken?.finishedAt ? `${ended} ${took(taken)}` : ended && " failed");
+    if (taken?.finishedAt) item.append(barOf(taken.finishedAt - taken.startedAt, longest));
     item.className = place < at || status === "live" ? "done" : place > at ? "" : failed ? "bad" : "now";
     if (item.className === "now") item.ariaCurrent = "step";
     return item;

@@ -31,6 +31,13 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
     assert_eq!(page.browser.evaluate(button), false, "there is nothing to go back to");
     page.click(&format!("[data-test=deploy-list] a[href$='/{first}']"));
     page.click("roll-back");
+    // What it does is said first.
+    page.see_text("roll-back-form", "went live just now");
+    page.see_text("roll-back-form", "the environment and the limits as they are now");
+    page.fits_in_both("roll-back-form");
+    page.browser.press("Escape");
+    page.click("roll-back");
+    page.click("roll-back-confirm");
     page.see_text("deploy-list", "a rollback");
     page.see_status("deploy-result", "live");
     until("the first release answers", Duration::from_secs(30), || {
@@ -65,6 +72,52 @@ fn a_release_that_was_live_has_a_button_to_go_back_to_it() {
         page.browser.evaluate("document.querySelectorAll('[data-test=finding] code').length > 0"),
         true
     );
+    page.nothing_went_wrong(&[]);
+}
+
+#[test]
+fn what_was_asked_for_is_said_at_once_and_an_end_that_was_is_no_crash() {
+    let git = GitServer::start();
+    // It takes its time to end.
+    let main = GREETER[1].1.replace(
+        "print(",
+        "import signal, time, sys\n\
+         signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(143)))\nprint(",
+    );
+    git.commit("greeter", &[GREETER[0], ("main.py", &main)]);
+    let server = Setup::new().as_user().start();
+    let mut owner = server.owner();
+    let app = create(&mut owner, &json!({"name": "greeter", "gitRepo": git.url("greeter")}));
+    let first = deploy(&mut owner, &app);
+    assert_eq!(ended(&mut owner, &first)["status"], "live");
+    let mut page = Page::signed_in(&server);
+    page.browser.evaluate(&format!("location.hash = '#/apps/{app}'"));
+    page.see("stop-button");
+    page.see_status("app-status", "running");
+    // Every state that is shown, with the time since the click before it.
+    page.browser.evaluate(
+        "{ const status = document.querySelector('.app-head [data-test=app-status]');
+           window.seen = [];
+           addEventListener('click', () => (window.begun = performance.now()), true);
+           new MutationObserver(() => seen.push([status.dataset.status, performance.now() - begun]))
+             .observe(status, { attributes: true, attributeFilter: ['data-status'] }); }",
+    );
+    for (button, asked, then) in [
+        ("stop-button", "stopping", "stopped"),
+        ("start-button", "starting", "running"),
+        // Its deploy has a page of its own, which is another's element.
+        ("restart-button", "restarting", "restarting"),
+    ] {
+        page.browser.evaluate("seen.length = 0");
+        page.click(button);
+        page.browser.wait_for(&format!("seen.some(([status]) => status === '{then}')"));
+        let seen = page.browser.evaluate("JSON.stringify(seen)");
+        let seen: Vec<(String, f64)> = serde_json::from_str(seen.as_str().unwrap()).unwrap();
+        assert!(seen[0].0 == asked && seen[0].1 < 100.0, "{button}: {seen:?}");
+        let never = ["crashed", "crash-looping", "failed"];
+        assert!(!seen.iter().any(|(status, _)| never.contains(&&**status)), "{button}: {seen:?}");
+        page.see_status("app-status", then.replace("restarting", "running").as_str());
+    }
     page.nothing_went_wrong(&[]);
 }
 
