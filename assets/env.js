@@ -1,7 +1,7 @@
 // The editor of an app's environment. A saved secret is shown as saved, and kept unless it is replaced.
 
-import { copy, get, onSubmit, openDialog, part, put, say } from "./core.js";
-import { changes, merge } from "./variables.js";
+import { copy, get, onClick, onSubmit, openDialog, part, put, say } from "./core.js";
+import { changes, merge, parseDotenv } from "./variables.js";
 
 export async function envTab(page) {
   const root = copy("tab-env");
@@ -56,20 +56,21 @@ export async function envTab(page) {
   async function saveBoth() {
     const [base, mine, theirs] = [stored, read(), await get(path)];
     const { conflicts } = merge(base, mine, theirs.env);
-    const choices = await review(root, {
+    const answers = await review(root, {
       title: "The environment was changed elsewhere",
       why: "In another tab, or by a script, since this page read it. Both edits are kept but where they contradict.",
       take: "Save both", conflicts,
       rows: changes(base, theirs.env).filter(({ name }) => !conflicts.some((one) => one.name === name)),
     });
-    if (choices === null) throw new Error("Not saved: the environment was changed elsewhere.");
+    if (answers === null) throw new Error("Not saved: the environment was changed elsewhere.");
+    const choices = new Map(conflicts.map(({ name }, place) => [name, answers.get(`choice-${place}`)]));
     [stored, tag] = [theirs.env, theirs.tag];
     draw(merge(base, mine, theirs.env, choices).list);
     return save();
   }
 
   part(root, "add").addEventListener("click", () => {
-    addRow({ name: "", value: "", secret: false }).querySelector("input").focus();
+    addRow({ name: "", value: "", secret: true }).querySelector("input").focus();
     update();
   });
   root.addEventListener("input", update);
@@ -79,13 +80,68 @@ export async function envTab(page) {
       throw Object.assign(new Error("A value has no name yet."), { input: nameless.querySelector("input") });
     }
     show(await save());
-    if (page.app.lost.length > 0) page.show(await get(page.path));
+    // The server says what of it is not live.
+    page.show(await get(page.path));
     const runs = page.app.liveDeployId !== null && !["stopped", "stopping"].includes(page.app.status);
     say(root, { saved: runs ? "Saved. Restart or deploy the app to use it." : "Saved. The next start uses it." });
   });
+
+  /** Takes the variables of a whole file over into the rows; nothing is saved yet. */
+  async function takeFile(text) {
+    if (text.length > LONGEST_FILE) throw new Error("This is too large for a .env: at most 128 KiB.");
+    const found = new Map(parseDotenv(text).map((one) => [one.name, one])), mine = read();
+    const own = new Set(mine.map(({ name }) => name));
+    const added = [...found.values()].filter(({ name }) => !own.has(name)).map((one) => ({ ...one, secret: true }));
+    const after = [...mine.map((one) => ({ ...one, ...found.get(one.name) })), ...added];
+    const rest = mine.filter(({ name }) => !found.has(name)).map(({ name }) => name);
+    const answers = await review(root, {
+      title: "Take these variables over?",
+      why: "Nothing is saved before you press Save. New ones are secret; uncheck what may be read again.",
+      take: "Take over", rows: changes(mine, after), rest,
+    });
+    if (answers === null) return;
+    draw(answers.has("rest") ? after.filter(({ name }) => found.has(name)) : after);
+    update();
+    form.querySelector("button:not([type])").focus();
+  }
+
+  function take(event, text) {
+    event.preventDefault();
+    const place = form.querySelector(".error");
+    place.textContent = "";
+    Promise.resolve(text).then(takeFile).catch((failure) => (place.textContent = failure.message));
+  }
+  const inField = ({ target }) => target.closest?.("dialog, input, textarea");
+  const { signal } = page;
+  document.addEventListener("paste", (event) => {
+    const text = event.clipboardData.getData("text/plain"), field = inField(event);
+    // What is pasted into a value is one; in a name there is no equals sign.
+    if (field ? field.name === "name" && text.includes("=") : text) take(event, text);
+  }, { signal });
+  document.addEventListener("dragover", (event) => inField(event) || event.preventDefault(), { signal });
+  document.addEventListener("drop", (event) => {
+    const [file] = event.dataTransfer.files;
+    if (file) take(event, file.size > LONGEST_FILE ? "x".repeat(LONGEST_FILE + 1) : file.text());
+    else if (!inField(event)) take(event, event.dataTransfer.getData("text/plain"));
+  }, { signal });
+
+  function showNotLive() {
+    const names = page.app.envNotLive ?? [];
+    part(root, "not-live").hidden = names.length === 0;
+    say(root, {
+      "not-live-count": `${names.length} ${names.length === 1 ? "change" : "changes"} not live:`,
+      "not-live-names": `${names.join(", ")}.`,
+    });
+  }
+  page.onChange(showNotLive);
+  showNotLive();
+  onClick(part(root, "restart-now"), form.querySelector(".error"), page.restart);
   show(await get(path));
   return { root, dirty };
 }
+
+// Characters; the server takes as many bytes.
+const LONGEST_FILE = 128 * 1024;
 
 // A row that was added and left empty is nothing to store.
 const given = ({ name, value }) => name !== "" || value;
@@ -110,10 +166,15 @@ function shownValue(entry) {
   return entry.value === "" ? "empty" : entry.value.slice(0, 200);
 }
 
-/** Shows what is about to change. Gives the answers where something is asked, or null when it is called off. */
-function review(root, { title, why, take, rows, conflicts = [] }) {
+/**
+ * Shows what is about to change. `conflicts` are asked for, and whether the names of `rest` are to go. Gives the
+ * answers, or null when it is called off.
+ */
+function review(root, { title, why, take, rows, conflicts = [], rest = [] }) {
   const dialog = part(root, "review"), form = dialog.querySelector("form");
   say(dialog, { "review-title": title, "review-why": why, "review-take": take });
+  part(dialog, "review-rest").hidden = rest.length === 0;
+  say(dialog, { "review-rest-names": `Remove what the file does not name: ${rest.join(", ")}` });
   const items = rows.map(({ what, name }) => {
     const item = copy("env-change");
     say(item, { what, name });
@@ -129,17 +190,14 @@ function review(root, { title, why, take, rows, conflicts = [] }) {
     return item;
   });
   part(dialog, "review-list").replaceChildren(...asked, ...items);
-  dialog.returnValue = "";
-  form.onsubmit = (event) => {
-    event.preventDefault();
-    dialog.close("take");
-  };
   return new Promise((done) => {
-    dialog.onclose = () => {
-      const answers = new FormData(form);
-      const choices = new Map(conflicts.map(({ name }, place) => [name, answers.get(`choice-${place}`)]));
-      done(dialog.returnValue === "take" ? choices : null);
+    // Not by the dialog's end, of which one hears only after the next click.
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      done(new FormData(form));
+      dialog.close();
     };
+    dialog.onclose = () => done(null);
     openDialog(dialog);
   });
 }

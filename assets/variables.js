@@ -33,3 +33,39 @@ export function merge(base, mine, theirs, choices = new Map()) {
   }
   return { list, conflicts };
 }
+
+const BETWEEN = /[ \t]*(?:#[^\n]*)?(?:\n|$)/y;
+const NAME = /[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=[ \t]*/y;
+const QUOTED = /"((?:[^"\\]|\\[^])*)"|'([^']*)'|`([^`]*)`/y;
+const BARE = /[^\n]*/y;
+const ESCAPED = { n: "\n", r: "\r", t: "\t", "\\": "\\", '"': '"', $: "$", "`": "`" };
+const unescape = (text) => text.replace(/\\([^])/g, (whole, mark) => ESCAPED[mark] ?? whole);
+
+/** The names and values of a `.env`; of a name that stands there twice the later. Says which line is none of one. */
+export function parseDotenv(file) {
+  const text = file.replace(/^\uFEFF/, "").replace(/\r\n?/g, "\n"), values = new Map();
+  let at = 0;
+  const next = (pattern) => {
+    pattern.lastIndex = at;
+    const found = pattern.exec(text);
+    if (found) at = pattern.lastIndex;
+    return found;
+  };
+  while (at < text.length) {
+    if (next(BETWEEN)) continue;
+    const begun = at, name = next(NAME)?.[1];
+    const line = () => text.slice(0, begun).split("\n").length;
+    if (name === undefined) throw new Error(`Line ${line()} is not NAME=value, so nothing was taken.`);
+    if (/["'`]/.test(text[at] ?? "")) {
+      const [, double, ...others] = next(QUOTED) ?? [];
+      const value = double === undefined ? others.find((one) => one !== undefined) : unescape(double);
+      if (value === undefined || !next(BETWEEN)) {
+        throw new Error(`Line ${line()}: the quotes of ${name} do not end as they should, so nothing was taken.`);
+      }
+      values.set(name, value);
+    } else {
+      values.set(name, next(BARE)[0].replace(/(^|[ \t])#.*/, "").trim());
+    }
+  }
+  return [...values].map(([name, value]) => ({ name, value }));
+}

@@ -14,7 +14,7 @@ use crate::runtime::tools::{Message, Tools};
 use crate::sandbox::limits_report::{Report, report};
 use crate::store::{App, AppDraft, AppSettings, TokenChange};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ const MAX_LOG_LINES: u32 = 1000;
 
 /// An app as the API shows it.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct AppView<'a> {
     #[serde(flatten)]
     app: &'a App,
@@ -32,7 +33,10 @@ pub(super) struct AppView<'a> {
     state: AppState,
     url: Option<String>,
     urls: Vec<String>,
-    /// Looked up for one app at a time.
+    /// The names of variables that are saved and not those of its process. Looked up for one app
+    /// at a time, as what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env_not_live: Option<BTreeSet<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<Report>,
 }
@@ -41,7 +45,7 @@ impl<'a> AppView<'a> {
     pub(super) fn of(app: &'a App, deployer: &Deployer) -> Self {
         let Tools { router, board, .. } = &*deployer.tools;
         let (urls, state) = (urls(router, app), board.state(app));
-        Self { app, state, url: urls.first().cloned(), urls, limits: None }
+        Self { app, state, url: urls.first().cloned(), urls, env_not_live: None, limits: None }
     }
 }
 
@@ -49,7 +53,13 @@ impl Api {
     /// An answer that shows an app.
     fn shown(&self, status: u16, app: &AppId) -> Result<Answer, ApiError> {
         let app = self.store.app(app)?.ok_or_else(ApiError::no_app)?;
-        Ok(Answer::json(status, &AppView::of(&app, &self.deployer)))
+        Ok(Answer::json(status, &self.alone(&app)?))
+    }
+
+    /// An app by itself, with what is looked up for no list.
+    fn alone<'a>(&self, app: &'a App) -> Result<AppView<'a>, ApiError> {
+        let env_not_live = Some(app.env_not_live(&self.store.env_marks(&app.id)?));
+        Ok(AppView { env_not_live, ..AppView::of(app, &self.deployer) })
     }
 
     /// The app of an id in a path.
@@ -90,7 +100,7 @@ fn git_token(fields: &mut Fields) -> Result<TokenChange, ApiError> {
 
 pub(super) fn show(Call { api, .. }: &Call<'_>, id: &str) -> Answered {
     let app = api.app(id)?;
-    let mut view = AppView::of(&app, &api.deployer);
+    let mut view = api.alone(&app)?;
     let host = api.deployer.tools.host.last().and_then(Result::ok);
     view.limits = host.map(|host| report(&app, &host));
     Ok(Answer::json(200, &view))

@@ -50,6 +50,8 @@ pub fn launch(
     let spec = layout.start_spec(&app.id, release).ok_or("its files are gone; deploy again")?;
     let command = if id.is_web() { spec.start.as_ref() } else { spec.processes.get(&id.name) };
     let command = command.ok_or("its release has no such process; deploy again")?;
+    // First: what is saved in between counts as not live, though it may be.
+    let marks = Some(store.env_marks(&app.id)?);
     let env = store.env_clear(&app.id)?;
     let log = journal.app_log_files(&app.id).map_err(failed("the app's log cannot be written"))?;
     layout.prepare_exits(&app.id).map_err(failed("the app's directory cannot be written"))?;
@@ -61,7 +63,7 @@ pub fn launch(
     sandbox.exit_file = Some(layout.exit_file(id, port));
     (sandbox.log, sandbox.label) = (Some(HALF_APP_LOG), id.label());
     let instance = Instance::start(&sandbox, command, &log)?;
-    Ok(Launched { id: id.clone(), deploy: deploy.clone(), port, instance })
+    Ok(Launched { id: id.clone(), deploy: deploy.clone(), port, env: marks, instance })
 }
 
 /// How the live release of an app is started; `None` when there is none.

@@ -2,7 +2,7 @@
 
 use super::instance::Instance;
 use crate::model::{DeployId, ProcessId};
-use crate::store::{Process, Store, StoreError, Worker};
+use crate::store::{EnvMark, Process, Store, StoreError, Worker};
 
 /// A process of an app.
 pub struct Launched {
@@ -12,6 +12,8 @@ pub struct Launched {
     pub deploy: DeployId,
     /// Where it is to listen; a worker does not.
     pub port: Option<u16>,
+    /// The variables that it was started with; `None` where that is not known any more.
+    pub env: Option<Vec<EnvMark>>,
     /// The process itself.
     pub instance: Instance,
 }
@@ -21,7 +23,7 @@ impl Launched {
     pub fn process(&self) -> Option<Process> {
         let (deploy, port) = (self.deploy.clone(), self.port?);
         let (pid, start_ticks) = (self.instance.pid(), self.instance.start_ticks());
-        Some(Process { deploy, pid, start_ticks, port, ended: None })
+        Some(Process { deploy, pid, start_ticks, port, ended: None, env: self.env.clone() })
     }
 
     /// Has the database remember it.

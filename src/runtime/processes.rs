@@ -52,7 +52,7 @@ impl Processes {
 
     /// Takes one that runs, and that requests are led to already, or when it listens.
     pub fn runs(&mut self, launched: Launched, look_at: Option<Instant>) {
-        let Launched { id, deploy, port, instance } = launched;
+        let Launched { id, deploy, port, instance, .. } = launched;
         self.tools.board.started(id.clone());
         if look_at.is_none() {
             self.tools.board.settled(id.clone());

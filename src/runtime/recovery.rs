@@ -39,7 +39,7 @@ pub fn recover(tools: &Arc<Tools>) -> Result<Supervisor, StoreError> {
             return Some(noted_exit(&exit_file));
         };
         known.insert(instance.pid());
-        processes.runs(Launched { id, deploy, port, instance }, None);
+        processes.runs(Launched { id, deploy, port, env: None, instance }, None);
         None
     };
     for Worker { id, deploy, pid, start_ticks } in store.workers()? {

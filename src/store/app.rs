@@ -3,6 +3,7 @@
 use super::draft::{AppDraft, AppSettings, TokenChange};
 use crate::model::{AppId, AppName, AppStatus, DeployId, RepoUrl, UnixMillis, Wanted};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// One app, with its state as far as the database knows it; as JSON it is what the API shows of
 /// it, but for that state.
@@ -66,6 +67,8 @@ pub struct Process {
     pub port: u16,
     /// How it ended, such as `exit code 1`; `None` while it runs.
     pub ended: Option<String>,
+    /// The variables that it was started with; `None` where that is not known any more.
+    pub env: Option<Vec<EnvMark>>,
 }
 
 /// A variable without its value: what tells whether that, or anything else of it, has changed.
@@ -84,6 +87,20 @@ impl App {
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.process.as_ref().filter(|p| p.ended.is_none()).map(|p| p.port)
+    }
+
+    /// The names of variables that its process was started without, or with other values, or
+    /// should not have any more, `now` that they are these.
+    #[must_use]
+    pub fn env_not_live(&self, now: &[EnvMark]) -> BTreeSet<String> {
+        let process = self.process.as_ref().filter(|process| process.ended.is_none());
+        let Some(started) = process.and_then(|process| process.env.as_ref()) else {
+            return BTreeSet::new();
+        };
+        let values = |marks: &[EnvMark]| -> BTreeSet<(String, String)> {
+            marks.iter().map(|one| (one.name.clone(), one.mark.clone())).collect()
+        };
+        (&values(started) ^ &values(now)).into_iter().map(|(name, _)| name).collect()
     }
 
     /// Whether its live release has neither a port nor files: its workers are all of it.

@@ -10,7 +10,7 @@ pub(super) const SELECT: &str = "SELECT a.id, a.name, a.slot, NULLIF(a.git_repo,
      a.git_token IS NOT NULL AS has_git_token, a.webhook_secret IS NOT NULL AS has_webhook_secret, \
      a.is_static, a.wanted, a.live_deploy, a.created_at, \
      (SELECT COALESCE(release, id) FROM deploys WHERE id = a.live_deploy) AS live_release, \
-     p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, last.id AS last_deploy, last.status, \
+     p.deploy_id, p.pid, p.start_ticks, p.port, p.ended, p.env, last.id AS last_deploy, last.status, \
      last.trigger, EXISTS (SELECT 1 FROM workers WHERE app_id = a.id) AS has_workers, \
      concat_ws(',', iif(a.git_token = 'enc:lost', 'Git token', NULL), \
      iif(a.webhook_secret = 'enc:lost', 'webhook secret', NULL), (SELECT group_concat(name) \
@@ -27,6 +27,7 @@ pub(super) fn read_app(row: &Row<'_>) -> Result<App, StoreError> {
             start_ticks: row.get("start_ticks")?,
             port: row.get("port")?,
             ended: row.get("ended")?,
+            env: row.get::<_, Option<String>>("env")?.and_then(|e| serde_json::from_str(&e).ok()),
         }),
         None => None,
     };

@@ -272,12 +272,14 @@ pub(super) fn write_process(
         tx.execute("DELETE FROM processes WHERE app_id = ?1", [id])?;
         return Ok(());
     };
+    let env = p.env.as_ref().and_then(|marks| serde_json::to_string(marks).ok());
     tx.execute(
-        "INSERT INTO processes (app_id, deploy_id, pid, start_ticks, port, ended) \
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM apps WHERE id = ?1) \
+        "INSERT INTO processes (app_id, deploy_id, pid, start_ticks, port, ended, env) \
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7 WHERE EXISTS (SELECT 1 FROM apps WHERE id = ?1) \
          ON CONFLICT (app_id) DO UPDATE SET deploy_id = excluded.deploy_id, pid = excluded.pid, \
-         start_ticks = excluded.start_ticks, port = excluded.port, ended = excluded.ended",
-        params![id, p.deploy, p.pid, p.start_ticks, p.port, p.ended],
+         start_ticks = excluded.start_ticks, port = excluded.port, ended = excluded.ended, \
+         env = excluded.env",
+        params![id, p.deploy, p.pid, p.start_ticks, p.port, p.ended, env],
     )?;
     Ok(())
 }

@@ -82,6 +82,7 @@ mod tests {
             start_ticks: u64::from(pid) + 1000,
             port: 20_000,
             ended: None,
+            env: None,
         };
         let known = || store.draining().unwrap().iter().map(|d| d.pid).collect::<Vec<_>>();
         for pid in [1, 1, 2, 3] {

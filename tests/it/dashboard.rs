@@ -203,7 +203,6 @@ fn set_a_secret(page: &mut Page) {
     page.click("a[href$='/env']");
     page.click("env-add");
     page.fill("[data-test=env-row] [name=name]", "GREETING");
-    page.click("[data-test=env-row] [name=secret]");
     page.fill("[data-test=env-row] [name=value]", "hello-from-a-secret");
     page.see_text("env-saved", "Not saved yet.");
     page.click("env-save");
