@@ -9,19 +9,52 @@ const LONGEST_WAIT_MS = 30_000;
 const GOOD_SOCKET_MS = 5_000;
 const POLL_MS = 3_000;
 
-// Only this tab's memory keeps the token: it is gone when the tab is.
-let token = sessionStorage.getItem(KEY);
+// Only this tab's memory keeps the token, which is gone when the tab is; where its owner stays signed in, the
+// browser's, which all tabs share.
+let store = sessionStorage.getItem(KEY) === null ? localStorage : sessionStorage;
+let token = store.getItem(KEY);
+// The old token may be refused before the new one has come.
+let rotating = false;
 
-/** Says "ended" when the server no longer takes the token. */
+/** Says "ended" when the server no longer takes the token, and "left" when another tab has signed out. */
 export const session = new EventTarget();
 
 export const hasToken = () => token !== null;
 
-export function setToken(value) {
+/** Keeps a token, or forgets it; `stay` says whether it is for all tabs, now and later. */
+export function setToken(value, stay = store === localStorage) {
+  store.removeItem(KEY);
   token = value;
-  if (value === null) sessionStorage.removeItem(KEY);
-  else sessionStorage.setItem(KEY, value);
+  store = stay || value === null ? localStorage : sessionStorage;
+  if (value !== null) store.setItem(KEY, value);
 }
+
+/** Forgets the token here and where all tabs find it. */
+export function signOut() {
+  setToken(null);
+  localStorage.removeItem(KEY);
+}
+
+/** Makes a new token, with which this tab goes on. */
+export async function rotateToken() {
+  rotating = true;
+  try {
+    const made = await post("/api/security/rotate-token");
+    setToken(made.token);
+    return made.token;
+  } finally {
+    rotating = false;
+  }
+}
+
+// Another tab has signed in, made a new token or signed out.
+addEventListener("storage", ({ key, newValue, storageArea }) => {
+  if (key !== KEY || storageArea !== localStorage || store !== localStorage || rotating) return;
+  const wasOut = token === null;
+  token = newValue;
+  if (newValue === null) session.dispatchEvent(new Event("left"));
+  else if (wasOut) location.reload();
+});
 
 /** Why a request brought nothing. `status` is 0 when no answer of the server came. */
 export class Failure extends Error {
@@ -79,9 +112,14 @@ const capital = (sentence) => sentence.replace(/^[a-z]+(?=[ ,:;])/, (word) => wo
 function failureOf(response, data, bearer) {
   // A proxy in front answers these in its own words when the server is away.
   if (!data?.error && [502, 503, 504].includes(response.status)) return new Failure(0, AWAY);
-  if (response.status === 401 && bearer === token) {
-    setToken(null);
-    session.dispatchEvent(new Event("ended"));
+  if (response.status === 401 && bearer === token && !rotating) {
+    const shared = store.getItem(KEY);
+    // Another tab has made a new one.
+    if (shared !== null && shared !== bearer) token = shared;
+    else {
+      setToken(null);
+      session.dispatchEvent(new Event("ended"));
+    }
   }
   const { code, message, field } = data?.error ?? {};
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;

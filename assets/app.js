@@ -1,6 +1,6 @@
 // The dashboard's start: sign in, show the screen that the address names, sign out, again.
 
-import { connection, get, session, setToken } from "./api.js";
+import { connection, get, session, signOut } from "./api.js";
 import { askToken, hideSignIn, resume } from "./sign-in.js";
 import { watchStats } from "./stats.js";
 import { copy, copyText, part } from "./ui.js";
@@ -34,28 +34,27 @@ function runShell({ hostName }, resumed) {
     const end = (sentence) => {
       if (signal.aborted) return;
       ending.abort();
-      setToken(null);
       main.replaceChildren();
       for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
       ended(sentence);
     };
     const refused = "You were signed out: the server no longer takes this token.";
     session.addEventListener("ended", () => end(refused), { signal });
-    part(shell, "sign-out").addEventListener("click", () => end("You are signed out."), { signal });
+    session.addEventListener("left", () => end("You signed out in another tab."), { signal });
+    part(shell, "sign-out").addEventListener("click", () => {
+      signOut();
+      end("You are signed out.");
+    }, { signal });
     watchConnection(signal);
     watchStats(signal);
     watchFindings(signal);
-    new Router(signal, resumed, (token) => {
-      end("");
-      showNewToken(token);
-    });
+    new Router(signal, resumed);
   });
 }
 
 /** Shows the view that the address names, and the next one when it changes. */
 class Router {
   #shellSignal;
-  #rotated;
   #current = { abort() {} };
   #loading = null;
   #dirty = () => false;
@@ -63,10 +62,9 @@ class Router {
   #note = "";
   #quiet;
 
-  /** `resumed` says that the page was just loaded; `rotated` gets a new token. */
-  constructor(shellSignal, resumed, rotated) {
+  /** `resumed` says that the page was just loaded. */
+  constructor(shellSignal, resumed) {
     this.#shellSignal = shellSignal;
-    this.#rotated = rotated;
     this.#quiet = resumed;
     const signal = shellSignal;
     addEventListener("hashchange", () => this.#route(), { signal });
@@ -90,7 +88,7 @@ class Router {
     const signal = AbortSignal.any([this.#shellSignal, mine.signal]);
     main.ariaBusy = "true";
     const go = (...where) => this.#go(...where), params = known.match.slice(1);
-    const screen = { signal, note: this.#note, rotated: this.#rotated, params, go };
+    const screen = { signal, note: this.#note, rotated: showNewToken, params, go };
     this.#note = "";
     const view = await known.view(screen).catch((failure) => trouble(failure, () => this.#route()));
     if (signal.aborted) return;
@@ -176,7 +174,7 @@ function watchFindings(signal) {
   signal.addEventListener("abort", () => clearInterval(looking));
 }
 
-/** Shows the new token once, above the sign-in screen. */
+/** Shows the new token once. */
 function showNewToken(token) {
   const dialog = copy("new-token-dialog");
   const output = part(dialog, "token");
@@ -188,10 +186,7 @@ function showNewToken(token) {
   part(dialog, "copy").addEventListener("click", () => copyText(output, part(dialog, "copied")));
   // A stray Escape must not throw away what is shown once.
   dialog.addEventListener("cancel", (event) => event.preventDefault());
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    document.querySelector("#sign-in input").focus();
-  });
+  dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
 }

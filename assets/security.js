@@ -1,8 +1,8 @@
 // The checklist, judged by the server; lockouts, and the admin token.
 
 import {
-  copy, copyText, duration, get, inCode, isReadable, onClick, onSubmit, openDialog, part, post, remove,
-  say, showTime,
+  copy, copyText, duration, get, inCode, isReadable, onClick, onSubmit, openDialog, part, remove,
+  rotateToken, say, showTime,
 } from "./core.js";
 
 const AGAIN_MS = 20_000;
@@ -123,7 +123,7 @@ function bindRotation(root, { tokenSource }, rotated) {
   });
   part(root, "rotate").addEventListener("click", () => openDialog(dialog));
   onSubmit(dialog.querySelector("form"), async () => {
-    const { token } = await post("/api/security/rotate-token");
+    const token = await rotateToken();
     dialog.close();
     rotated(token);
   });

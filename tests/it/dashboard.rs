@@ -8,6 +8,7 @@ mod log;
 mod page;
 mod processes;
 mod security;
+mod session;
 
 use crate::harness::apps::{create, deploy, ended};
 use crate::harness::{GitServer, Http, Server, Setup, until};
@@ -63,7 +64,9 @@ fn sign_in_tells_a_wrong_token_a_lockout_and_a_server_away_apart() {
     page.see_text("sign-in-countdown", "You can try again now.");
     assert_eq!(page.browser.evaluate(disabled), false);
     assert_eq!(page.text("sign-in-error"), "", "it is over");
-    page.sign_in(&token);
+    // Copied with what stands around it.
+    page.sign_in(&format!(" {token} "));
+    page.tokens.push(token.clone());
     page.see_text("#main h1", "Apps");
     assert_eq!(page.browser.evaluate("document.querySelector('#sign-in').hidden"), true);
 
@@ -75,66 +78,6 @@ fn sign_in_tells_a_wrong_token_a_lockout_and_a_server_away_apart() {
     page.browser.press("Enter");
     page.see_text("sign-in-error", "The server does not answer.");
     page.nothing_went_wrong(&[REFUSED, AWAY]);
-}
-
-#[test]
-fn the_token_is_kept_in_session_storage_alone_and_forgotten_at_sign_out() {
-    let server = Server::start();
-    let token = server.token();
-    let mut page = Page::signed_in(&server);
-    page.click("settings-link");
-    page.see("github-token-form");
-    page.reload_signed_in();
-    page.see("github-token-form");
-    let places = page.browser.evaluate(
-        "JSON.stringify([Object.values(sessionStorage), Object.values(localStorage), document.cookie])",
-    );
-    assert_eq!(places, json!(format!("[[\"{token}\"],[],\"\"]")));
-    let seen = page.browser.evaluate(
-        "[location.href, document.referrer, document.documentElement.outerHTML,
-          JSON.stringify(history.state), ...performance.getEntries().map((e) => e.name)].join('\\n')",
-    );
-    assert!(seen.as_str().is_some_and(|s| s.contains("/api/session") && !s.contains(&token)));
-
-    page.click("sign-out");
-    page.see_text("#sign-in-note", "You are signed out.");
-    let left = page.browser.evaluate(
-        "JSON.stringify(sessionStorage) + document.querySelector('[data-test=token-input]').value
-          + document.querySelector('#main').innerText",
-    );
-    assert_eq!(left, "{}");
-    page.reload();
-    page.see("sign-in-form");
-    page.browser.evaluate("history.back()");
-    page.see("sign-in-form");
-    page.nothing_went_wrong(&[]);
-}
-
-#[test]
-fn a_rotated_token_ends_the_session_and_the_page_says_so() {
-    // P5: from the server's shell, then from the dashboard itself.
-    let server = Server::start();
-    let mut page = Page::signed_in(&server);
-    assert_eq!(server.operator(&["token", "--rotate"]).code, Some(0));
-    page.see_text("#sign-in-note", "You were signed out: the server no longer takes this token.");
-    assert_eq!(page.browser.evaluate("sessionStorage.length"), 0);
-
-    let second = server.token();
-    page.sign_in(&second);
-    page.click("security-link");
-    page.click("rotate-token");
-    page.click("rotate-confirm");
-    page.see("new-token");
-    let third = page.text("new-token");
-    assert_eq!(third, server.token());
-    assert_ne!(third, second);
-    // What is shown once does not go away by a stray key.
-    page.browser.press("Escape");
-    page.click("new-token-done");
-    page.see("sign-in-form");
-    page.browser.wait_for("!document.querySelector('[data-test=new-token]')");
-    page.sign_in(&third);
-    page.nothing_went_wrong(&[REFUSED]);
 }
 
 #[test]
@@ -415,7 +358,10 @@ fn no_asset_holds_inline_script_or_style_or_another_origin() {
         // What is imported while it runs is named where that is done.
         let text = read(&path).replace("import(\"./", "");
         assert!(!text.contains("import("), "{name:?} imports what it has computed");
-        assert!(!bad.iter().any(|b| text.contains(b)), "{name:?} holds one of {bad:?}");
+        // It keeps the token there where its owner has chosen so.
+        let chosen = |b: &str| name == "api.js" && b == "localStorage";
+        let found = bad.iter().any(|b| text.contains(b) && !chosen(b));
+        assert!(!found, "{name:?} holds one of {bad:?}");
     }
 }
 
