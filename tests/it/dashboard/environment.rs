@@ -74,7 +74,7 @@ fn two_tabs_that_save_an_environment_lose_nothing_of_each_other_and_a_contradict
 
 /// What the module of the lists answers.
 fn of_lists(page: &mut Page, expression: &str) -> Value {
-    page.browser.evaluate(&format!("import('/assets/variables.js').then((lists) => {expression})"))
+    page.browser.evaluate(&format!("import(new URL('variables.js', document.querySelector('script').src).href).then((lists) => {expression})"))
 }
 
 #[test]
