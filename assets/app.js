@@ -24,7 +24,7 @@ const shell = document.getElementById("shell");
 const main = document.getElementById("main");
 
 /** Shows the dashboard until the session ends; gives the sentence for the sign-in screen. */
-function runShell({ hostName }, resumed) {
+function runShell({ hostName, findings }, resumed) {
   const ending = new AbortController();
   const { signal } = ending;
   document.getElementById("host-name").textContent = hostName;
@@ -47,7 +47,7 @@ function runShell({ hostName }, resumed) {
     }, { signal });
     watchConnection(signal);
     watchStats(signal);
-    watchFindings(signal);
+    watchFindings(signal, findings);
     new Router(signal, resumed);
   });
 }
@@ -155,21 +155,23 @@ function watchConnection(signal) {
 const FINDINGS_MS = 20_000;
 
 /** How many findings have lasted, beside the link to them; red when one is to be mended now. */
-function watchFindings(signal) {
+function watchFindings(signal, first) {
   const badge = part(shell, "badge");
+  function show({ fail, warn }) {
+    badge.hidden = fail + warn === 0;
+    badge.dataset.level = fail > 0 ? "fail" : "warn";
+    badge.textContent = fail + warn;
+    badge.ariaLabel = `${fail} to be mended, ${warn} could be better`;
+  }
   async function look() {
     if (document.hidden) return;
     try {
-      const { findings: { fail, warn } } = await get("/api/system");
-      badge.hidden = fail + warn === 0;
-      badge.dataset.level = fail > 0 ? "fail" : "warn";
-      badge.textContent = fail + warn;
-      badge.ariaLabel = `${fail} to be mended, ${warn} could be better`;
+      show((await get("/api/session")).findings);
     } catch {
       // The line about the connection says it.
     }
   }
-  look();
+  show(first);
   const looking = setInterval(look, FINDINGS_MS);
   signal.addEventListener("abort", () => clearInterval(looking));
 }

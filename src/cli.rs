@@ -257,13 +257,7 @@ fn command(words: &[&str]) -> Result<Command, String> {
         ["deploy", "--sample"] => Ok(Command::DeploySample),
         ["deploy", app, "-"] => Ok(Command::Deploy((*app).to_owned())),
         ["deploy", ..] => Err("'deploy' wants an app and '-': deploy APP -".to_owned()),
-        ["lockouts"] => Ok(Command::Lockouts),
-        ["lockouts", "clear", client] => Client::parse(client)
-            .map(Command::ClearLockout)
-            .map_err(|e| format!("the client to clear {e}")),
-        ["lockouts", "clear"] => {
-            Err("'lockouts clear' wants the client that 'server lockouts' shows".to_owned())
-        }
+        ["lockouts", words @ ..] => lockouts(words),
         ["import", dir] if *dir != "--yes" => {
             Ok(Command::Import { dir: (*dir).to_owned(), yes: false })
         }
@@ -313,11 +307,25 @@ fn command(words: &[&str]) -> Result<Command, String> {
             format!("no page '{}'; there are {pages}", topic.escape_debug())
         }),
         [
-            "token" | "backup" | "restore" | "lockouts" | "audit" | "check" | "rekey" | "config"
-            | "install" | "uninstall" | "version" | "help",
+            "token" | "backup" | "restore" | "audit" | "check" | "rekey" | "config" | "install"
+            | "uninstall" | "version" | "help",
             extra @ ..,
         ] => Err(format!("unexpected word '{}'", extra.join(" ").escape_debug())),
         [unknown, ..] => Err(format!("unknown command '{}'", unknown.escape_debug())),
+    }
+}
+
+/// What follows `lockouts`.
+fn lockouts(words: &[&str]) -> Result<Command, String> {
+    match words {
+        [] => Ok(Command::Lockouts),
+        ["clear", client] => Client::parse(client)
+            .map(Command::ClearLockout)
+            .map_err(|e| format!("the client to clear {e}")),
+        ["clear"] => {
+            Err("'lockouts clear' wants the client that 'server lockouts' shows".to_owned())
+        }
+        _ => Err(format!("unexpected word '{}'", words.join(" ").escape_debug())),
     }
 }
 

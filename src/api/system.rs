@@ -1,6 +1,6 @@
 //! Facts about this server and its machine.
 
-use super::{Answer, Answered, Call};
+use super::{Answer, Answered, Api, Call};
 use crate::checks::Level;
 use crate::deploy::{Deployer, host_names::router_trouble};
 use crate::router::RouterState;
@@ -49,8 +49,16 @@ pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-pub(super) fn session(_: &Call<'_>, _: &str) -> Answered {
-    let answer = json!({"version": env!("CARGO_PKG_VERSION"), "hostName": host_name()});
+/// How many findings of the checklist have lasted.
+fn findings(api: &Api) -> Value {
+    let lasting = api.board.lasting();
+    let count = |level| lasting.iter().filter(|finding| finding.level == level).count();
+    json!({"fail": count(Level::Fail), "warn": count(Level::Warn)})
+}
+
+pub(super) fn session(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
+    let (version, host) = (env!("CARGO_PKG_VERSION"), host_name());
+    let answer = json!({"version": version, "hostName": host, "findings": findings(api)});
     Ok(Answer::json(200, &answer))
 }
 
@@ -70,8 +78,6 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         };
         json!({"inForce": problem.is_none(), "problem": problem})
     };
-    let lasting = api.board.lasting();
-    let count = |level| lasting.iter().filter(|finding| finding.level == level).count();
     let shared = host.as_ref().and_then(|host| host.as_ref().ok()?.shared_because.as_deref());
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -80,7 +86,7 @@ pub(super) fn system(Call { api, .. }: &Call<'_>, _: &str) -> Answered {
         "uptimeSeconds": api.started.elapsed().as_secs(),
         "memoryBytes": machine.server_memory_bytes,
         "machine": machine,
-        "findings": {"fail": count(Level::Fail), "warn": count(Level::Warn)},
+        "findings": findings(api),
         "router": router(&api.deployer),
         "runtime": {"ready": ready, "message": message},
         "identity": {"perApp": ready && shared.is_none(), "problem": shared},

@@ -111,7 +111,8 @@ fn is_ours(error: &(dyn Error + Send + Sync + 'static)) -> bool {
 pub fn kept(data: &DataDir) -> Vec<Kept> {
     let entries = fs::read_dir(data.join("backups")).into_iter().flatten().flatten();
     let mut all: Vec<_> = entries.filter_map(|entry| Kept::read(&entry)).collect();
-    all.sort_unstable_by(|a, b| b.name.cmp(&a.name));
+    // Two of one second have names in no order.
+    all.sort_unstable_by(|a, b| (b.note.created_at, &b.name).cmp(&(a.note.created_at, &a.name)));
     all
 }
 

@@ -145,7 +145,6 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
             | "backup --no-app-data" => &[(&command, 0, None)],
             "help TOPIC" => &[("help backup", 0, None)],
             "backup [FILE]" => &[("backup", 0, None)],
-            // Without a router no site goes live.
             "deploy --sample" => &[("deploy --sample", 1, Some(("deploy", "not_done")))],
             "token --rotate" => &[("token --rotate", 0, Some(("token --rotate", "ok")))],
             "run APP -- COMMAND ..." => &[
@@ -163,12 +162,11 @@ fn p31_every_command_that_changes_something_leaves_one_row_with_its_real_outcome
                 ("rekey --key-file /dev/null", 1, Some(("rekey", "not_done"))),
                 ("rekey --key-file key", 0, Some(("rekey", "ok"))),
             ],
-            // The server is to be stopped: see the tests of the lost key, of backups and of import.
             "rekey --mark-lost" => &[("rekey --mark-lost", 1, None)],
             "restore FILE" | "restore FILE --key-file F" => &[("restore /dev/null", 1, None)],
             "import DIR" | "import DIR --yes" => &[("import /dev", 1, None)],
             "audit --begin-anew" => &[("audit --begin-anew", 1, None)],
-            "check" | "check --json" => &[("check", 0, None)],
+            "check" | "check --json" => &[("check", 1, None)],
             "prove DIR" => &[("prove /dev", 1, None)],
             // The server itself, and what root does to the machine, where there may be no database.
             "" | "(none)" | "install" | "install --dry-run" | "uninstall" | "uninstall --purge" => {

@@ -88,15 +88,14 @@ fn p28_a_proxy_that_is_not_trusted_is_found_by_the_owners_own_requests_alone() {
     stranger.get("/api/session").expect(401);
     assert!(finding(&mut owner, "proxy").is_none());
     through.get("/api/session").expect(200);
-    let seen = found(&mut owner, "proxy", "warn");
+    let seen = found(&mut through, "proxy", "warn");
     let setting = command(&seen);
     assert_eq!(setting, "TRUST_PROXY=127.0.0.1");
     drop((owner, through, stranger));
     let server = server.stop().env("TRUST_PROXY", "127.0.0.1").start();
-    server.owner().forwarded_for("198.51.100.7").get("/api/session").expect(200);
-    let mut owner = server.owner();
+    let mut owner = server.owner().forwarded_for("198.51.100.7").with("X-Forwarded-Proto", "http");
     assert!(finding(&mut owner, "proxy").is_none());
-    // Which says whom it came from: over plain HTTP, from the Internet.
+    // Which says whom it came from, and how: over plain HTTP, from the Internet.
     let seen = found(&mut owner, "plain-http", "warn");
     assert!(seen["sentence"].as_str().unwrap().contains("from 198.51.100.7"), "{seen}");
 }

@@ -201,7 +201,11 @@ fn p28_a_finding_is_told_once_when_it_has_come_and_once_when_it_has_gone() {
     fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
     until("its end is told", LIMIT, || told("no longer: other users can read or write") == 1);
     assert_eq!(told(sentence), 2, "{:#?}", receiver.seen());
-    // Nor does a restart tell anything twice.
+    // Nor does a restart tell anything twice that the server knows to be taken.
+    let told_file = server.data().join("told.json");
+    until("it is noted", LIMIT, || {
+        fs::read_to_string(&told_file).is_ok_and(|told| !told.contains("\"files\""))
+    });
     let count = receiver.seen().len();
     drop(owner);
     let server = server.restart();
