@@ -120,9 +120,12 @@ checks() {
 	[ ! -e $data/secret.key ] && [ -e /etc/better-paas.key ] || fail "the key is where it was"
 	install -o paas -g paas -m 600 key.kept $data/secret.key && rm /etc/better-paas.key key.kept
 	better-paas install >/dev/null
+	# Whether settings are newer than the service is known by the second.
+	sleep 2
 	printf 'ADMIN_TOKEN=%s\n' "$(head -c 24 /dev/urandom | base64 | tr -d '/+=')" >>/etc/better-paas.conf
 	better-paas install >/dev/null
 	until_true 60 is token warn
+	sleep 2
 	broken token warn
 	touch /run/reboot-required
 	until_true 60 is reboot warn
