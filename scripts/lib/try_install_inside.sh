@@ -373,7 +373,7 @@ settings() {
 restores() {
 	local data=/opt/better-paas/data
 	better-paas backup
-	[ "$(stat -c %U:%a "$data"/backups/*.tgz)" = paas:600 ] || fail "a backup is not paas's alone"
+	[ "$(stat -c %U:%a "$data"/backups/*.tgz | sort -u)" = paas:600 ] || fail "a backup is not paas's alone"
 	better-paas backup /root/today.tgz
 	[ "$(stat -c %U:%a today.tgz)" = root:600 ] || fail "others can read a backup"
 	better-paas backup - | tar -xzO HEADER
