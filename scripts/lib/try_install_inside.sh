@@ -122,7 +122,7 @@ checks() {
 	better-paas install >/dev/null
 	# Whether settings are newer than the service is known by the second.
 	sleep 2
-	printf 'ADMIN_TOKEN=%s\n' "$(head -c 24 /dev/urandom | base64 | tr -d '/+=')" >>/etc/better-paas.conf
+	printf 'ADMIN_TOKEN=%s\n' "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')" >>/etc/better-paas.conf
 	better-paas install >/dev/null
 	until_true 60 is token warn
 	sleep 2
