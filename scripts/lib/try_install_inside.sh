@@ -301,7 +301,7 @@ backward() {
 	version=$(python3 -c 'import sqlite3
 print(*sqlite3.connect("/opt/better-paas/data/better-paas.db").execute("PRAGMA user_version").fetchone())')
 	database "PRAGMA user_version = $((version - 1))"
-	not_taken newer 'already exists'
+	not_taken newer 'already exists\|duplicate column'
 	database "PRAGMA user_version = $version"
 	odd : 'echo It does not serve. >&2; exit 1'
 	not_taken odd 'rolled back: .*It does not serve'
