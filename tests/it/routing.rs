@@ -101,7 +101,8 @@ fn a_router_that_ends_again_and_again_is_back_each_time() {
             fastest = fastest.min(begun.elapsed());
         }
     }
-    let bound = PROMISED + 4 * first_start;
+    // It takes three with the pause that does not double; the best of three that did, more than four.
+    let bound = PROMISED + Duration::from_millis(1_500) + 2 * first_start;
     assert!(fastest < bound, "it was back after {fastest:?}; the first start took {first_start:?}");
 }
 
