@@ -136,6 +136,43 @@ mod tests {
         }
     }
 
+    /// Has the kernel take a mapping of its own for its arguments (prctl(2), PR_SET_MM_MAP), 64 MiB
+    /// of it, and says whether that was done.
+    const BOASTING: &str = r#"
+import ctypes, struct, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.sbrk.restype = ctypes.c_void_p
+size = 64 << 20
+place = libc.mmap(None, size, 1, 0x22, -1, 0)
+stat = open("/proc/self/stat").read().rsplit(")", 1)[1].split()
+field = lambda number: int(stat[number - 3])
+map = [field(n) for n in (26, 27, 45, 46, 47)] + [libc.sbrk(0), field(28), place, place + size]
+map = struct.pack("12QIi", *map, field(50), field(51), 0, 0, -1)
+print(libc.prctl(35, 14, map, ctypes.c_ulong(len(map)), ctypes.c_ulong(0)), flush=True)
+time.sleep(60)
+"#;
+
+    #[test]
+    fn of_a_process_that_claims_endless_arguments_the_beginning_is_read() {
+        use std::process::{Command, Stdio};
+        let mut python = Command::new("python3");
+        let python = python.args(["-c", BOASTING]).stdout(Stdio::piped()).spawn();
+        let mut boaster = python.unwrap();
+        let mut said = [0];
+        boaster.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        let claimed = File::open(format!("/proc/{}/cmdline", boaster.id())).unwrap();
+        let mut all = Vec::new();
+        claimed.take(2 * LONGEST).read_to_end(&mut all).unwrap();
+        let read = its_own(boaster.id(), "cmdline").len() as u64;
+        boaster.kill().unwrap();
+        boaster.wait().unwrap();
+        // A kernel without CONFIG_CHECKPOINT_RESTORE has no such call, and its processes no way.
+        assert!(said == *b"-" || all.len() as u64 == 2 * LONGEST, "it claims {}", all.len());
+        assert!(read <= LONGEST, "{read}");
+    }
+
     #[test]
     fn this_process_is_in_the_table() {
         let me = entry(std::process::id()).unwrap();
