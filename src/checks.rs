@@ -80,10 +80,10 @@ pub struct Facts {
     pub is_installed: bool,
     /// The admin token.
     pub token: Option<Token>,
-    /// Where the encryption key in force lies beside what it opens.
-    pub key_in_data: Option<String>,
+    /// Where the encryption key in force lies beside what it opens, if it does.
+    pub key_in_data: Option<Option<String>>,
     /// Files of the server that other users may read or write.
-    pub open_files: Vec<String>,
+    pub open_files: Option<Vec<String>>,
     /// How many values in the database are not encrypted.
     pub cleartext: Option<u64>,
     /// What is wrong with the audit log's chain, if anything is.

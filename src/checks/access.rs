@@ -58,7 +58,7 @@ fn token_is_shown(facts: &Facts) -> Option<Finding> {
 }
 
 fn key(facts: &Facts) -> Option<Finding> {
-    let Some(file) = &facts.key_in_data else {
+    let Some(file) = facts.key_in_data.as_ref()? else {
         return Some(Finding::pass("key", "the encryption key is kept apart from the data"));
     };
     let why = "the encryption key lies beside the data that it opens: who copies the data \
@@ -78,13 +78,14 @@ fn key(facts: &Facts) -> Option<Finding> {
 }
 
 fn files(facts: &Facts) -> Option<Finding> {
-    let Some(first) = facts.open_files.first() else {
+    let all = facts.open_files.as_ref()?;
+    let Some(first) = all.first() else {
         return Some(Finding::pass("files", "no other user can read the server's files"));
     };
-    let more = facts.open_files.len() - 1;
+    let more = all.len() - 1;
     let more = if more == 0 { String::new() } else { format!(" and {more} more files") };
     let why = format!("other users can read or write {first}{more}");
-    Some(Finding::fail("files", why, format!("`sudo chmod go= {}`", facts.open_files.join(" "))))
+    Some(Finding::fail("files", why, format!("`sudo chmod go= {}`", all.join(" "))))
 }
 
 fn cleartext(facts: &Facts) -> Option<Finding> {
@@ -92,7 +93,7 @@ fn cleartext(facts: &Facts) -> Option<Finding> {
         0 => Finding::pass("cleartext", "every secret in the database is encrypted"),
         n => Finding::warn(
             "cleartext",
-            format!("{n} values in the database are of an older form, or not encrypted"),
+            format!("secrets in the database that are of an older form, or not encrypted: {n}"),
             ours(facts, "rekey"),
         ),
     })

@@ -35,13 +35,25 @@ const BUILT: Option<&str> = option_env!("BETTER_PAAS_BUILT");
 pub fn run(as_json: bool) -> Result<(String, bool), AnyError> {
     let settings = Settings::of_this_program()?;
     let installed = installed_key().map(read_key).transpose()?;
+    // Opening the data directory closes them.
+    let open = open_files(&settings.config()?.data_dir);
     let (config, data) = existing(&settings)?;
-    let (findings, note) = if data.holder().is_some() {
+    let (mut findings, note) = if data.holder().is_some() {
         let answer = lockouts::ask("GET", "/api/security/check")?;
-        (serde_json::from_value(answer["findings"].clone())?, None)
+        (serde_json::from_value::<Vec<Finding>>(answer["findings"].clone())?, None)
     } else {
         (offline(&config, &data, installed.as_ref())?, Some(OFFLINE))
     };
+    if !open.is_empty() {
+        findings.retain(|finding| finding.id != "files");
+        let sentence = format!("until now other users could reach {}", open.join(" "));
+        let mend = format!(
+            "this command has closed it; if that was so for long, `{}`",
+            line::of(data.path(), "token --rotate")
+        );
+        let (id, level) = ("files".to_owned(), Level::Fail);
+        findings.insert(0, Finding { id, level, sentence, mend, app_id: None });
+    }
     let is_well = findings.iter().all(|finding| finding.level != Level::Fail);
     if as_json {
         let text = serde_json::json!({"findings": findings, "note": note}).to_string();
@@ -116,8 +128,8 @@ pub fn gather(config: &Config, data: &DataDir) -> Facts {
         command: line::of(data.path(), "").trim_end().to_owned(),
         is_installed: runs_installed(),
         token: Some(token_facts(config, data)),
-        key_in_data: key_in_data(data).map(|file| shown(&file)),
-        open_files: open_files(data),
+        key_in_data: key_in_data(data),
+        open_files: Some(open_files(data.path())),
         cleartext: store(data).and_then(|store| Ok(store.count_older_forms()?)).ok(),
         backups: Some(backups(config, data)),
         built_at: BUILT.and_then(|at| Some(at.parse::<UnixMillis>().ok()? * 1000)),
@@ -134,11 +146,12 @@ pub fn gather(config: &Config, data: &DataDir) -> Facts {
     }
 }
 
-/// The file of the key in the data directory, if the database is sealed with that one.
-fn key_in_data(data: &DataDir) -> Option<PathBuf> {
-    let saved = Key::saved(data, key::FILE).ok()??;
-    let is_in_force = wanted_key(&data.join(DATABASE)).is_ok_and(|wanted| wanted == saved.id());
-    is_in_force.then(|| data.join(key::FILE))
+/// The file of the key in the data directory, if the database is sealed with that one; nothing
+/// where it does not say with which.
+fn key_in_data(data: &DataDir) -> Option<Option<String>> {
+    let wanted = wanted_key(&data.join(DATABASE)).ok()?;
+    let saved = Key::saved(data, key::FILE).ok()?.filter(|key| key.id() == wanted);
+    Some(saved.map(|_| shown(&data.join(key::FILE))))
 }
 
 /// The directory at which the file system of a path is mounted.
@@ -177,11 +190,11 @@ fn token_facts(config: &Config, data: &DataDir) -> Token {
 }
 
 /// Those files of the server's own that others may touch.
-fn open_files(data: &DataDir) -> Vec<String> {
+fn open_files(data: &Path) -> Vec<String> {
     let inside = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
-    let files = inside(data.path().to_owned()).chain(inside(data.join("backups")));
+    let files = inside(data.to_owned()).chain(inside(data.join("backups")));
     let files = files.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let all = files.map(|entry| entry.path()).chain([data.path().to_owned()]);
+    let all = files.map(|entry| entry.path()).chain([data.to_owned()]);
     let is_open = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|about| {
             let others = if about.is_dir() { 0o022 } else { 0o077 };

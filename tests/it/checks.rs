@@ -7,7 +7,9 @@ use crate::harness::small_disk::SmallDisk;
 use crate::harness::{GitServer, Http, Server, Setup, until};
 use serde_json::{Value, json};
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +55,12 @@ fn p28_a_fresh_server_has_nothing_to_be_mended_now_and_says_what_would_make_it_b
 #[test]
 fn p28_loosened_modes_are_found_and_mended_by_the_command_that_is_printed() {
     let (server, mut owner) = start();
+    // A command closes them itself, and says so.
+    let key = server.data().join("secret.key");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let (text, code) = check(server.setup(), &[]);
+    assert!(code == Some(1) && text.contains("FAIL  until now other users could reach"), "{text}");
+    assert_eq!(check(server.setup(), &[]).1, Some(0));
     for name in ["secret.key", "better-paas.db"] {
         fs::set_permissions(server.data().join(name), Permissions::from_mode(0o644)).unwrap();
     }
@@ -147,6 +155,108 @@ fn p28_backups_that_are_old_or_damaged_are_found() {
     mend(&seen);
     mended(&mut owner, "backup-damaged");
     assert!(!path.exists());
+}
+
+#[test]
+fn p28_a_backup_that_could_not_be_taken_elsewhere_is_found_until_the_next_one_is() {
+    let setup = Setup::new();
+    let door = setup.home().join("door");
+    let command = json!(["sh", "-c", "test -e $0", door]).to_string();
+    let server = setup.env("BACKUP_COMMAND", &command).start();
+    let mut owner = server.owner();
+    owner.post("/api/backups", &json!({})).expect(202);
+    let seen = found(&mut owner, "backup-place", "fail");
+    assert!(seen["sentence"].as_str().unwrap().contains("exit code 1"), "{seen}");
+    fs::write(&door, "").unwrap();
+    owner.post("/api/backups", &json!({})).expect(202);
+    mended(&mut owner, "backup-place");
+}
+
+#[test]
+fn p28_an_old_token_and_values_in_the_clear_are_found_and_mended_by_what_is_printed() {
+    let (server, mut owner) = start();
+    owner.put("/api/settings/github-token", &json!({"token": "ghp_one"})).expect(200);
+    Database::beside(&server).run("UPDATE settings SET value = 'ghp_one'");
+    let seen = found(&mut owner, "cleartext", "warn");
+    assert!(seen["sentence"].as_str().unwrap().ends_with("not encrypted: 1"), "{seen}");
+    mend(&seen);
+    mended(&mut owner, "cleartext");
+    let token = File::options().append(true).open(server.data().join("admin_token.txt")).unwrap();
+    token.set_modified(SystemTime::now() - Duration::from_secs(400 * 86_400)).unwrap();
+    let seen = found(&mut owner, "token", "warn");
+    assert!(seen["sentence"].as_str().unwrap().contains("400 days old"), "{seen}");
+    mend(&seen);
+    drop(owner);
+    mended(&mut server.owner(), "token");
+}
+
+#[test]
+fn p28_a_program_that_listens_for_the_whole_network_is_found_and_named() {
+    let (_server, mut owner) = start();
+    // Where another test may have a port that apps are given, this is none.
+    let listener = std::iter::repeat_with(|| TcpListener::bind("0.0.0.0:0").unwrap())
+        .find(|listener| !(20_000..30_000).contains(&listener.local_addr().unwrap().port()));
+    let listener = listener.unwrap();
+    let id = format!("port {}", listener.local_addr().unwrap().port());
+    // Others' come first where there are many.
+    let seen = found(&mut owner, &id, "warn");
+    let shown = mend(&seen);
+    assert!(shown.contains(&format!("pid={}", std::process::id())), "{shown}");
+    drop(listener);
+    mended(&mut owner, &id);
+}
+
+/// A program in the place of one of the machine's.
+fn program(setup: &Setup, name: &str, script: &str) -> PathBuf {
+    let path = setup.home().join("bin").join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn p28_a_clock_that_nothing_sets_and_pending_updates_are_found_and_mended_by_what_is_printed() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!("NOT TESTED: only root shows a server other programs");
+        return;
+    }
+    let setup = Setup::new().as_user().start().stop();
+    let state = setup.home().join("state");
+    fs::write(&state, "").unwrap();
+    let state = state.display();
+    let clock = format!(
+        "case $1 in show) grep -q clock {state} && echo yes || echo no;; set-ntp) echo clock >>{state};; esac"
+    );
+    let packages = format!(
+        "case \"$*\" in -s*) grep -q updated {state} || echo 'Inst a [1] (2 Debian-Security:12/stable-security [amd64])';;\n\
+         *upgrade) echo updated >>{state};; esac"
+    );
+    let clock = program(&setup, "timedatectl", &clock);
+    let packages = program(&setup, "apt-get", &packages);
+    let bin = clock.parent().unwrap().to_owned();
+    let setup =
+        setup.instead_of("/usr/bin/timedatectl", &clock).instead_of("/usr/bin/apt-get", &packages);
+    let judged = |id: &str| {
+        let (json, _) = check(&setup, &["--json"]);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        let all = json["findings"].as_array().expect("a list").clone();
+        all.into_iter().find(|found| found["id"] == id)
+    };
+    // In a container it is the host's, and nothing is said of it.
+    let is_container = std::path::Path::new("/run/systemd/container").exists();
+    for id in ["clock", "updates"].into_iter().filter(|id| *id != "clock" || !is_container) {
+        let seen = judged(id).expect(id);
+        assert_eq!(seen["level"], "warn", "{seen}");
+        let command = command(&seen).replace("sudo ", "");
+        let path = format!("{}:/usr/bin:/bin", bin.display());
+        let mended = Command::new("sh").args(["-ec", &command]).env("PATH", path).status();
+        assert!(mended.unwrap().success(), "{command}");
+        let level = judged(id).map(|found| found["level"].clone());
+        let sentence = judged(id).map(|found| found["sentence"].to_string()).unwrap_or_default();
+        // Its lists may be old, which is another thing.
+        assert!(level == Some(json!("pass")) || sentence.contains("two weeks"), "{id}: {sentence}");
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ fn filled(key: &[u8; 32]) -> (Server, String) {
     let github = json!({"token": "ghp_saved-for-all"});
     let status = owner.put("/api/settings/github-token", &github).status;
     assert!(matches!(status, 200 | 204), "{status}");
+    let address = json!({"url": "https://hooks.example.com/secret"});
+    owner.put("/api/settings/notifications", &address).expect(200);
     (server, id)
 }
 
@@ -58,8 +60,9 @@ fn p14_every_secret_is_an_envelope_in_the_database() {
         database.env(&id, "HIDDEN"),
         database.env(&id, "EMPTY"),
         database.text("SELECT value FROM settings WHERE name = 'github_token'"),
+        database.text("SELECT value FROM settings WHERE name = 'notification_url'"),
     ];
-    for (envelope, clear) in stored.iter().zip([TOKEN.len(), 11, 12, 0, 17]) {
+    for (envelope, clear) in stored.iter().zip([TOKEN.len(), 11, 12, 0, 17, 32]) {
         let parts: Vec<&str> = envelope.splitn(4, ':').collect();
         let [prefix, version, id, sealed] = parts[..] else { panic!("{envelope}") };
         assert_eq!((prefix, version, id), ("enc", "v2", key_id(&key).as_str()));

@@ -1,6 +1,7 @@
 //! What an app reaches of the machine's network, tried from inside an app, in a network of the test's own.
 
 use crate::harness::apps::{create, deploy_live, show};
+use crate::harness::checks::{found, mend, mended};
 use crate::harness::netns::{
     LINK_LOCAL, MACHINE_V4, MACHINE_V6, METADATA, OUTSIDER_V4, OUTSIDER_V6,
 };
@@ -213,7 +214,16 @@ fn from_inside(net: &Netns) {
     // The server tries again before long.
     let limit = Duration::from_secs(60);
     until("it is seen", limit, || firewall_state(&mut server.owner())["inForce"] == false);
+    is_mended_by_what_is_printed(&mut server.owner());
+    assert!(!outsider_gets_in(net, own));
     Netns::within(&net.outsider, || drop(git));
+}
+
+/// P28: the checklist finds that it is gone.
+fn is_mended_by_what_is_printed(owner: &mut Http) {
+    let seen = found(owner, "firewall", "warn");
+    mend(&seen);
+    mended(owner, "firewall");
 }
 
 /// Of the machine's sockets an app has those that its owner named.

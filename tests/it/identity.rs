@@ -1,6 +1,7 @@
 //! Each app is a user of the machine of its own: whose its processes and files are, who may touch them, what stays.
 
 use crate::harness::apps::{create, deploy_live, show};
+use crate::harness::checks::{command, found};
 use crate::harness::obedient::{OBEDIENT, ask};
 use crate::harness::{GitServer, Http, Server, Setup, process, until};
 use serde_json::json;
@@ -175,6 +176,9 @@ fn without_a_range_of_uids_apps_share_the_servers_user_and_it_is_said() {
     let problem = system["identity"]["problem"].as_str().expect("a problem");
     assert!(problem.contains("/etc/subuid") && problem.contains(":65536"), "{problem}");
     assert_eq!(system["identity"]["perApp"], false);
+    // P28: so says the checklist, with the command that mends it.
+    let seen = found(&mut owner, "identity", "warn");
+    assert!(command(&seen).contains(":65536"), "{seen}");
     assert!(
         system["firewall"]["problem"].as_str().is_some_and(|p| p.contains("users of their own"))
     );
