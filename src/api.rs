@@ -29,7 +29,7 @@ pub use assets::compress_assets;
 pub use deploys::DeployView;
 pub use error::ApiError;
 pub use hooks::{HOOKS, hook_fields};
-pub use system::MachineFacts;
+pub use system::{MachineFacts, host_name};
 
 use crate::auth::{Auth, Session, Verdict};
 use crate::backup::keeper::Keeper;

@@ -45,7 +45,7 @@ fn router(deployer: &Deployer) -> Value {
 }
 
 /// The machine's host name.
-pub(super) fn host_name() -> String {
+pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

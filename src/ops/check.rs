@@ -4,7 +4,7 @@
 use super::{existing, installed_key, key_of, line, lockouts, read_key};
 use crate::auth::token;
 use crate::backup::keeper::kept;
-use crate::checks::{self, Backups, Disk, Facts, Finding, Level, Memory, Token, Updates, glance};
+use crate::checks::{self, Backups, Disk, Facts, Finding, Level, Token, Updates, glance};
 use crate::config::{Config, Settings, runs_installed};
 use crate::data_dir::DataDir;
 use crate::disk::space::Space;
@@ -140,7 +140,6 @@ pub fn gather(config: &Config, data: &DataDir) -> Facts {
             too_little: space.too_little(),
             is_short: space.is_short(),
         }),
-        memory: memory(),
         reboot_required: reboot_required(Path::new("/")),
         ..Facts::default()
     }
@@ -219,20 +218,6 @@ fn backups(config: &Config, data: &DataDir) -> Backups {
             || place(&data.join("backups")).is_some_and(|there| Some(there) != place(data.path())),
         command_error: newest.and_then(|kept| Some(glance(kept.note.command_error.as_ref()?))),
     }
-}
-
-fn memory() -> Option<Memory> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let bytes = |name: &str| {
-        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(rest.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
-    };
-    Some(Memory {
-        total: bytes("MemTotal:")?,
-        available: bytes("MemAvailable:")?,
-        swap: bytes("SwapTotal:")?,
-        swap_free: bytes("SwapFree:")?,
-    })
 }
 
 /// Whether the system says so, or a kernel was installed after it had started.

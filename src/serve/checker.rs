@@ -1,12 +1,14 @@
 //! Looks at every point of the checklist again and again, and tells the owner what has lasted.
 
+use crate::api::host_name;
 use crate::backup::keeper::Keeper;
 use crate::checks::steady::Steady;
-use crate::checks::{self, App, Board, Facts, Finding, Host, Updates, glance};
+use crate::checks::{self, App, Board, Facts, Finding, Host, Memory, Updates, glance};
 use crate::config::Config;
 use crate::data_dir::{DataDir, replace};
 use crate::deploy::Deployer;
 use crate::deploy::host_names::{host_names, router_trouble, trouble};
+use crate::live::Machine;
 use crate::model::{AppStatus, DeployStatus, MINUTE, Trust, UnixMillis, Wanted, is_public};
 use crate::notify::{Notices, Told};
 use crate::ops::check;
@@ -117,7 +119,7 @@ impl Checker {
         // One that was lost with the key is none; the settings say so.
         let Ok(Some(url)) = store.setting(Setting::NotificationUrl) else { return };
         let Some(Ok(host)) = self.deployer.tools.host.last() else { return };
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = host_name();
         let head = store.audit_head().unwrap_or_default();
         let (text, now) = told.news(&name, lasting, &head);
         if let Some(text) = text {
@@ -211,6 +213,7 @@ impl Checker {
             RouterState::Running { .. } => router_trouble(tools),
             RouterState::Off | RouterState::Starting => None,
         };
+        facts.memory = Some(memory(self.data.path()));
         facts.open_ports = Some(self.open_ports());
         for app in tools.store.shared_apps()?.iter() {
             facts.apps.push(self.app(app, facts.now)?);
@@ -290,6 +293,17 @@ impl Checker {
             jobs,
             hosts: hosts.collect(),
         })
+    }
+}
+
+fn memory(disk: &Path) -> Memory {
+    let (machine, info) = (Machine::read(disk), rustix::system::sysinfo());
+    let swap = |count: u64| count.saturating_mul(info.mem_unit.into());
+    Memory {
+        total: machine.memory_total_bytes,
+        available: machine.memory_available_bytes,
+        swap: swap(info.totalswap),
+        swap_free: swap(info.freeswap),
     }
 }
 
